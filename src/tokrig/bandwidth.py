@@ -1,0 +1,159 @@
+"""Main memory bandwidth, measured: the ceiling of decoding on the processor.
+
+Decoding reads every weight once a token and writes next to nothing, so reading is what counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from tokrig.errors import InputError
+from tokrig.probes import _sysfs
+from tokrig.probes.linux import PROBE
+
+METHOD = "read: maximum over int64 arrays, one a thread"
+REPEATS = 5
+# Passes a repeat: enough that starting the threads (tens of µs each) does not count.
+PASSES = 3
+CACHE_MULTIPLE = 4
+SMALLEST_BYTES = 1024**3
+LARGEST_BYTES = 8 * 1024**3
+LARGEST_SHARE_OF_FREE = 1 / 8
+# Where the cache's size cannot be read: above what common desktop processors have.
+ASSUMED_CACHE_BYTES = 64 * 1024**2
+
+Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """``gb_per_s`` is 10⁹ bytes read a second, the best of ``repeats`` readings of ``bytes``.
+
+    ``cache_bound`` says that the arrays were not at least twice the last-level cache (memory
+    was short), so that the figure may be the cache's. ``other_cpu_share`` is the share of all
+    processor time that other programs took meanwhile: above a few percent the figure is low.
+    """
+
+    gb_per_s: float
+    method: str
+    bytes: int
+    threads: int
+    repeats: int
+    cache_bytes: int
+    cache_bound: bool
+    other_cpu_share: float | None
+
+
+def measure_memory_bandwidth(
+    threads: int | None = None,
+    *,
+    size_bytes: int | None = None,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> Bandwidth:
+    """Reads arrays together four times the last-level cache, all threads at once.
+
+    bytes read / time until the last thread is done, best of five repeats. ``threads`` defaults
+    to the physical cores this process may use; ``size_bytes`` overrides the size. Takes at
+    most an eighth of the free memory. InputError when there is nothing to measure with what
+    was asked.
+    """
+    cache = last_level_cache_bytes()
+    size = size_bytes if size_bytes is not None else max(SMALLEST_BYTES, CACHE_MULTIPLE * cache)
+    free = psutil.virtual_memory().available
+    size = min(size, int(free * LARGEST_SHARE_OF_FREE), LARGEST_BYTES)
+    workers = threads if threads is not None else usable_cores()
+    items = size // 8 // workers if workers > 0 else 0
+    if items <= 0:
+        raise InputError(
+            f"memory bandwidth cannot be measured with {workers} threads over {size} bytes",
+            hint="give at least one thread and 8 bytes a thread",
+        )
+    total = items * 8 * workers
+    before = _other_cpu()
+    best_ns = _best_ns(items, workers, clock_ns)
+    return Bandwidth(
+        gb_per_s=total * PASSES / best_ns,
+        method=METHOD,
+        bytes=total,
+        threads=workers,
+        repeats=REPEATS,
+        cache_bytes=cache,
+        cache_bound=total < 2 * cache,
+        other_cpu_share=_share(before, _other_cpu()),
+    )
+
+
+def _other_cpu() -> tuple[float, float | None]:
+    """Seconds by the wall clock, and processor seconds that other programs have taken."""
+    busy = PROBE.read().busy_cpu_s
+    return time.monotonic(), None if busy is None else busy - time.process_time()
+
+
+def _share(before: tuple[float, float | None], after: tuple[float, float | None]) -> float | None:
+    """Other programs' share of the processor time between two looks, from 0 to 1."""
+    wall_s = after[0] - before[0]
+    if before[1] is None or after[1] is None or wall_s <= 0:
+        return None
+    # The machine counts in ticks of 10 ms, this process exactly: hence the bounds.
+    return min(1.0, max(0.0, (after[1] - before[1]) / (wall_s * (psutil.cpu_count() or 1))))
+
+
+def _fill(items: int) -> Array:
+    # Written, for untouched pages would all be the one page of zeros.
+    array = np.full(items, 1, np.int64)
+    array.max()
+    return array
+
+
+def _read(array: Array) -> None:
+    for _ in range(PASSES):
+        array.max()
+
+
+def _best_ns(items: int, workers: int, clock_ns: Callable[[], int]) -> int:
+    """The shortest time (ns) in which every thread read its array ``PASSES`` times.
+
+    One pool a thread: each array is written and read by the same thread, so that its pages lie
+    near that thread's processor. numpy gives up the interpreter lock while it reads.
+    """
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(workers)]
+        arrays = [f.result() for f in [pool.submit(_fill, items) for pool in pools]]
+        durations = []
+        for _ in range(REPEATS):
+            began = clock_ns()
+            running = [pool.submit(_read, a) for pool, a in zip(pools, arrays, strict=True)]
+            for future in running:
+                future.result()
+            durations.append(clock_ns() - began)
+    return min(durations)
+
+
+def usable_cores() -> int:
+    """Physical cores, at most as many as this process may run on."""
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return min(physical, allowed)
+
+
+def last_level_cache_bytes(root: Path = Path("/")) -> int:
+    """Bytes of all last-level caches together; an assumed size where the system tells none."""
+    caches: dict[tuple[int, str], int] = {}
+    for folder in _sysfs.listing(root / "sys/devices/system/cpu", "cpu[0-9]*/cache/index*"):
+        level = _sysfs.read_int(folder / "level")
+        shared_by = _sysfs.read_text(folder / "shared_cpu_list")
+        size = _sysfs.read_text(folder / "size") or ""
+        if level and shared_by and size.endswith("K") and size[:-1].isdigit():
+            caches[level, shared_by] = int(size[:-1]) * 1024
+    last = max((level for level, _ in caches), default=0)
+    return sum(s for (level, _), s in caches.items() if level == last) or ASSUMED_CACHE_BYTES

@@ -1,0 +1,168 @@
+"""Family, variant and quant of a model, from what its metadata and its file's name say.
+
+File names follow the GGUF naming convention loosely: ``<base>-<size>-<finetune>-<quant>``.
+Metadata counts more than the file's name, which anyone can change; the name adds what the
+metadata leaves out, and the quant recipe's label that ``general.file_type`` cannot express.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tokrig.models._ggml import FILE_TYPES
+from tokrig.models._reader import GgufHeader
+
+MAX_NAME = 120
+
+# Sizes: 270M, 0.5B, 8x7B, E2B, 1.1b. No K: "4k" is a context length.
+_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?[AaEe]?\d+(?:\.\d+)?[MmBbTt](?![A-Za-z0-9])")
+_QUANT = re.compile(
+    r"(?<![A-Za-z0-9])(?:i1-)?((?:UD[-_])?(?:"
+    r"Q[1-8]_[01](?:_\d_\d)?|Q[2-8]_K(?:_(?:XXL|XL|XS|S|M|L))?|IQ[1-4]_(?:XXS|XS|NL|S|M)|"
+    r"TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+# What a released model was made for. A metadata finetune without any of them is the name of a
+# training checkpoint, and says less than a file name that has one.
+_PURPOSE = re.compile(
+    r"(?<![a-z])(instruct|it|chat|base|thinking|reasoning|reasoner|coder|assistant|pt)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a model is called. ``source`` is ``file_name`` as soon as one part is guessed."""
+
+    family: str
+    variant: str | None
+    source: Literal["metadata", "file_name"]
+
+
+def name_of(header: GgufHeader, file_name: str) -> Names:
+    """Family and variant: ``Gemma-3`` and ``270M``, ``SmolLM2`` and ``135M-Instruct``."""
+    stem = _without_quant(file_name)
+    by_file = _split_at_size(stem)
+    stated = _stated(header, by_file)
+    if stated is None:
+        return Names(by_file[0], by_file[1], "file_name")
+    family, variant = stated
+    family = _spelling(family, stem, _clean(header.text("general.name")))
+    if _same(family, by_file[0]) and _adds_purpose(variant, by_file[1]):
+        return Names(family, by_file[1], "file_name")
+    return Names(family, variant, "metadata")
+
+
+def quant_of(header: GgufHeader, file_name: str) -> str | None:
+    """The quant label: ``Q4_K_M``, ``UD-Q4_K_XL``; None when neither source states one.
+
+    ``general.file_type`` decides; the file's name refines it where both agree, because recipes
+    such as UD-Q4_K_XL have no number of their own.
+    """
+    code = header.integer("general.file_type")
+    by_type = FILE_TYPES.get(code) if code is not None else None
+    by_name = _quant_in(file_name)
+    if by_type is None or by_name is None:
+        return by_type or by_name
+    return by_name if _agree(by_name, by_type) else by_type
+
+
+def stated_text(header: GgufHeader, key: str) -> str | None:
+    """A short text of the metadata, on one line and without a path: it goes into a record."""
+    return _clean(header.text(key), space=" ")
+
+
+def _stated(header: GgufHeader, by_file: tuple[str, str | None]) -> tuple[str, str | None] | None:
+    """Family and variant as the metadata has them; None when it says too little."""
+    base = _clean(header.text("general.basename"))
+    size = _clean(header.text("general.size_label"))
+    if base:
+        family, variant = _split_at_size(base)
+        parts = [variant or size]
+        for key in ("general.finetune", "general.version"):
+            word = _clean(header.text(key))
+            if word and word.casefold() not in base.casefold():
+                parts.append(word)
+        return family, "-".join(part for part in parts if part) or None
+    name = _clean(header.text("general.name"))
+    if not name:
+        return None
+    family, variant = _split_at_size(name)
+    if variant is None and size is None and by_file[1] is not None:
+        return None  # "LLaMA v2": the file's name says more
+    return family, variant or size
+
+
+def _split_at_size(name: str) -> tuple[str, str | None]:
+    """``Qwen3-30B-A3B-Instruct`` → ``Qwen3`` and ``30B-A3B-Instruct``."""
+    match = _SIZE.search(name)
+    if match is None or match.start() == 0:
+        return name, None
+    size = match.group().replace("X", "x")
+    size = size[:-1] + size[-1].upper()
+    return name[: match.start()].rstrip("-_. "), size + name[match.end() :]
+
+
+def _adds_purpose(variant: str | None, by_file: str | None) -> bool:
+    if variant is None or by_file is None or not _PURPOSE.search(by_file):
+        return False
+    return not _PURPOSE.search(variant) and _same(_first(variant), _first(by_file))
+
+
+def _first(variant: str) -> str:
+    return variant.split("-", 1)[0]
+
+
+def _spelling(family: str, *others: str | None) -> str:
+    """``family`` as the first of ``others`` with capitals writes it: converters lower names."""
+    if family != family.lower():
+        return family
+    for other in others:
+        if other and _same(other[: len(family)], family) and other != other.lower():
+            return other[: len(family)]
+    return family
+
+
+def _same(one: str, other: str) -> bool:
+    return re.sub(r"[-_ .]", "-", one).casefold() == re.sub(r"[-_ .]", "-", other).casefold()
+
+
+def _without_quant(file_name: str) -> str:
+    stem = _SPLIT.sub("", re.sub(r"\.gguf$", "", file_name, flags=re.IGNORECASE))
+    matches = list(_QUANT.finditer(stem))
+    if matches and matches[-1].start() > 0:
+        stem = stem[: matches[-1].start()]
+    return _clean(stem.rstrip("-_. ")) or "unnamed"
+
+
+def _quant_in(file_name: str) -> str | None:
+    matches = _QUANT.findall(file_name)
+    if not matches:
+        return None
+    label = str(matches[-1]).upper().replace("UD_", "UD-")
+    return label.replace("FP16", "F16").replace("FP32", "F32")
+
+
+def _agree(by_name: str, by_type: str) -> bool:
+    """Whether a label in a name is a recipe of the stated type: the same one, or one without a
+    number of its own (UD-…, Q4_K_XL) of the same kind and bits. ``Q4_K`` is none: it says less
+    than the stated Q4_K_M."""
+    label = by_name.removeprefix("UD-")
+    if label == by_type:
+        return True
+    kind, _, _ = by_type.partition("_")
+    if label.partition("_")[0] != kind or by_type.startswith(label + "_"):
+        return False
+    return label != by_name or label not in FILE_TYPES.values()
+
+
+def _clean(text: str | None, space: str = "-") -> str | None:
+    """``text`` on one line, its last path component only, words joined by ``space``."""
+    if text is None:
+        return None
+    text = re.split(r"[/\\]", text.strip().rstrip("/\\"))[-1]
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return space.join(text.split())[:MAX_NAME] or None

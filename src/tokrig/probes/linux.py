@@ -1,0 +1,212 @@
+"""Processor, memory and operating system.
+
+On Linux from ``/proc`` and ``/sys``; elsewhere the little that Python and psutil know.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+from tokrig.probes import Availability, Facts, Reading, _dmi, _sysfs, _virtual
+from tokrig.record.model import Cpu, Memory
+
+# Instruction sets that inference engines have kernels for, by the kernel's names.
+USEFUL_FEATURES = (
+    "sse4_2 avx avx2 fma f16c bmi2 avx_vnni avx_vnni_int8 avx512f avx512bw avx512vl avx512vbmi"
+    " avx512_vbmi2 avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16"
+    " neon asimd asimdhp asimddp i8mm bf16 sve sve2 svei8mm sme vsx"
+).split()
+
+# ARM processors give numbers, not names: implementer 0x41 (Arm Ltd), MIDR part number.
+ARM_PARTS = {
+    0xD03: "Cortex-A53",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD0B: "Cortex-A76",
+    0xD0C: "Neoverse-N1",
+    0xD40: "Neoverse-V1",
+    0xD41: "Cortex-A78",
+    0xD44: "Cortex-X1",
+    0xD49: "Neoverse-N2",
+    0xD4F: "Neoverse-V2",
+    0xD80: "Cortex-A520",
+    0xD81: "Cortex-A720",
+    0xD82: "Cortex-X4",
+    0xD85: "Cortex-X925",
+    0xD87: "Cortex-A725",
+}
+
+
+class LinuxProbe:
+    """The machine around the accelerators. ``root`` is where ``/proc`` and ``/sys`` are."""
+
+    name = "linux"
+
+    def __init__(self, root: Path = Path("/"), system: str = "") -> None:
+        self._root = root
+        self._system = system or platform.system()
+
+    def availability(self) -> Availability:
+        if self._system != "Linux":
+            return Availability(
+                True,
+                f"{self._system}: processor, memory and load only",
+                "instruction sets, memory speed and virtualization are read on Linux only",
+            )
+        if not (self._root / "proc/stat").exists():
+            return Availability(False, "/proc is not mounted", "mount it: mount -t proc proc /proc")
+        table = self._root / "sys/firmware/dmi/tables/DMI"
+        if not table.exists():
+            return Availability(
+                True,
+                "processor, memory, system; no SMBIOS table, hence no memory type and speed",
+                "normal in virtual machines and on boards without UEFI or BIOS",
+            )
+        if _sysfs.read_bytes(table) is None:
+            return Availability(
+                True,
+                "processor, memory, system; memory type and speed are readable by root only",
+                "run `tokrig rig` once as root to see them",
+            )
+        return Availability(True, "processor, memory with type and speed, system")
+
+    def facts(self) -> Facts:
+        if self._system != "Linux":
+            return _portable_facts(self._system)
+        cpuinfo = _sysfs.read_text(self._root / "proc/cpuinfo") or ""
+        flags = _flags(cpuinfo)
+        # Only x86 kernels show the hypervisor bit; "fpu" is the sign of an x86 flag list.
+        hypervisor = "hypervisor" in flags if "fpu" in flags else None
+        return Facts(
+            cpu=self._cpu(cpuinfo, flags),
+            memory=self._memory(),
+            os=_sysfs.key_values(self._os_release(), "=").get("PRETTY_NAME"),
+            kernel=_sysfs.read_text(self._root / "proc/sys/kernel/osrelease"),
+            virtualization=_virtual.describe(self._root, hypervisor),
+        )
+
+    def read(self) -> Reading:
+        """Load average over a minute, and busy CPU seconds since boot."""
+        if self._system != "Linux":
+            return _portable_reading()
+        load = (_sysfs.read_text(self._root / "proc/loadavg") or "").split()
+        return Reading(
+            load_average=float(load[0]) if load else None,
+            busy_cpu_s=_busy_seconds(_sysfs.read_text(self._root / "proc/stat") or ""),
+        )
+
+    def _os_release(self) -> str | None:
+        etc = _sysfs.read_text(self._root / "etc/os-release")
+        return etc or _sysfs.read_text(self._root / "usr/lib/os-release")
+
+    def _cpu(self, cpuinfo: str, flags: set[str]) -> Cpu:
+        folders = _sysfs.listing(self._root / "sys/devices/system/cpu", "cpu[0-9]*")
+        governors = {_sysfs.read_text(f / "cpufreq/scaling_governor") for f in folders} - {None}
+        maxima = [_sysfs.read_scaled(f / "cpufreq/cpuinfo_max_freq", 1e-3) for f in folders]
+        return Cpu(
+            model=_model(cpuinfo),
+            cores=_cores(folders),
+            threads=sum(1 for line in cpuinfo.splitlines() if _key(line) == "processor") or None,
+            governor="+".join(sorted(g for g in governors if g)) or None,
+            max_mhz=max((m for m in maxima if m), default=None),
+            features=[f for f in USEFUL_FEATURES if f in flags],
+        )
+
+    def _memory(self) -> Memory:
+        total = _sysfs.key_values(_sysfs.read_text(self._root / "proc/meminfo"), ":").get(
+            "MemTotal", ""
+        )
+        kib = total.removesuffix("kB").strip()
+        table = _sysfs.read_bytes(self._root / "sys/firmware/dmi/tables/DMI")
+        kind, speed = _dmi.type_and_speed(table)
+        return Memory(
+            total_bytes=int(kib) * 1024 if kib.isdigit() else None,
+            speed_mt_per_s=speed,
+            type=kind,
+        )
+
+
+def _key(line: str) -> str:
+    return line.partition(":")[0].strip()
+
+
+def _flags(cpuinfo: str) -> set[str]:
+    """The first processor's feature words (``flags`` on x86, ``Features`` on ARM)."""
+    pairs = _sysfs.key_values(cpuinfo, ":")
+    return set((pairs.get("flags") or pairs.get("Features") or "").split())
+
+
+def _model(cpuinfo: str) -> str | None:
+    """The processor's name; on ARM the known part names, joined where cores differ."""
+    pairs = _sysfs.key_values(cpuinfo, ":")
+    name = pairs.get("model name") or pairs.get("cpu model") or pairs.get("cpu")
+    if name:
+        return " ".join(name.split())
+    if pairs.get("CPU implementer") != "0x41":
+        return None
+    numbers = [line.partition(":")[2] for line in cpuinfo.splitlines() if _key(line) == "CPU part"]
+    parts = [ARM_PARTS.get(int(n, 16)) for n in dict.fromkeys(x.strip() for x in numbers)]
+    names = [p for p in parts if p]
+    return "ARM " + " + ".join(names) if names and len(names) == len(parts) else None
+
+
+def _cores(folders: list[Path]) -> int | None:
+    """Physical cores: distinct sets of sibling threads among the processors online."""
+    siblings = {
+        _sysfs.read_text(f / "topology/core_cpus_list")
+        or _sysfs.read_text(f / "topology/thread_siblings_list")
+        for f in folders
+    }
+    return len(siblings - {None}) or None
+
+
+def _busy_seconds(stat: str) -> float | None:
+    """CPU seconds spent on anything but idling, over all processors, since boot.
+
+    user + nice + system + irq + softirq + steal of ``/proc/stat`` / clock ticks (proc(5)).
+    Guest time is inside user and nice. Stolen time counts: somebody else had the processor.
+    """
+    fields = stat.split("\n", 1)[0].split()
+    if len(fields) < 9 or fields[0] != "cpu":
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _portable_facts(system: str) -> Facts:
+    """What psutil and the standard library tell on any system."""
+    processor = platform.processor()
+    # macOS answers with the bare architecture ("arm"), which names no processor.
+    model = processor if " " in processor else None
+    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    mac = platform.mac_ver()[0]
+    return Facts(
+        cpu=Cpu(
+            model=model,
+            cores=psutil.cpu_count(logical=False),
+            threads=psutil.cpu_count(logical=True),
+            max_mhz=frequency.max if frequency and frequency.max else None,
+        ),
+        memory=Memory(total_bytes=psutil.virtual_memory().total),
+        os=f"macOS {mac}" if mac else f"{system} {platform.release()}",
+        kernel=platform.release(),
+    )
+
+
+def _portable_reading() -> Reading:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # psutil's guest times are contained in user and nice.
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return Reading(
+        load_average=psutil.getloadavg()[0],
+        busy_cpu_s=sum(times) - idle - guest,
+    )
+
+
+PROBE = LinuxProbe()

@@ -1,0 +1,170 @@
+"""Validity: what makes a result invalid, what could not be confirmed, what nobody looked at.
+
+Pure. Every code has a hint; thresholds are METHODOLOGY's and change only with a line in the
+CHANGELOG's Methodology section.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from tokrig.record.metrics import clock_difference
+from tokrig.record.model import Record, Result, Validity
+from tokrig.record.samples import Sample
+
+CLOCK_MISMATCH = 0.03
+COUNT_MISMATCH = 0.01
+# A card that works at the power limit its owner set does what it was told to: that is recorded,
+# and it is what power-cap sweeps measure. Heat, hardware limits and power brakes are throttling.
+NOT_THROTTLING = {"sw_power_cap", "power_limit"}
+CLIENT_CPU_SHARE = 0.80
+PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
+
+HINTS = {
+    # invalid
+    "request_errors": "requests failed; see the samples' errors and the engine's log",
+    "no_tokens": "nothing was generated, so there is nothing to measure",
+    "output_length": "answers ended before the asked length; the engine ignored ignore_eos",
+    "cached_tokens": "the engine reused cached prompt tokens; switch its prompt cache off",
+    "clock_mismatch": "client and engine disagree by more than 3 % on the decode rate; look for"
+    " a loaded machine or a buffering proxy",
+    "count_mismatch": "two token counts differ by more than 1 %; the server's usage is in doubt",
+    "prompt_length": "prompts miss the shape's length by more than 1 %",
+    "client_bound": "the client used over 80 % of a core and may be the limit",
+    "throttled": "the GPU throttled while measuring; look at cooling and power limits",
+    "foreign_gpu_load": "another process used the GPU; stop it and measure again",
+    "cpu_spill": "parts of the model ran on the CPU; use a smaller context, KV type or quant",
+    "incomplete": "the run did not finish; what was measured before is kept",
+    # unverified
+    "prompt_length_unverified": "the server does not tell how long the prompt was",
+    "token_count_unverified": "no source for the number of tokens generated",
+    "first_chunk_assumed": "the first chunk was assumed to carry one token",
+    # unchecked
+    "server_clock": "the server reports no timings of its own to compare with",
+    "cache": "the server does not report cached prompt tokens",
+    "throttle": "no probe reads throttling here",
+    "gpu_processes": "no probe reads other processes on the GPU here",
+    "vram_fit": "memory fit is not checked on this machine",
+    "output_length_limit": "answers may have ended early; the server gives no finish reason",
+}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What was seen beside the samples while they were taken; None = nobody looked."""
+
+    answer_tokens: int
+    prompt_tokens: int
+    client_cpu_share: float | None = None
+    throttle_reasons: Sequence[str] | None = None
+    foreign_gpu_processes: int | None = None
+    has_gpu: bool = False
+    spilled: bool | None = None
+
+
+def judge(samples: Sequence[Sample], seen: Circumstances) -> Validity:
+    """The verdict on one result."""
+    measured = [s for s in samples if s.phase == "measured"]
+    good = [s for s in measured if s.error is None]
+    found = _Findings()
+    found.reason("request_errors", len(good) < len(measured))
+    found.reason("no_tokens", not any(s.output_tokens or s.chunks for s in good))
+    _judge_lengths(found, good, seen)
+    _judge_counts(found, good)
+    _judge_clock(found, good)
+    found.reason("client_bound", (seen.client_cpu_share or 0) > CLIENT_CPU_SHARE)
+    found.reason("throttled", bool(set(seen.throttle_reasons or ()) - NOT_THROTTLING))
+    found.reason("foreign_gpu_load", bool(seen.foreign_gpu_processes))
+    found.reason("cpu_spill", seen.spilled is True)
+    found.uncheck("throttle", seen.throttle_reasons is None)
+    found.uncheck("gpu_processes", seen.has_gpu and seen.foreign_gpu_processes is None)
+    found.uncheck("vram_fit", seen.spilled is None)
+    return found.validity()
+
+
+def judge_run(results: Iterable[Result], *, complete: bool) -> Validity:
+    """A run is valid when it is complete and all its results are; lists are the unions."""
+    results = list(results)
+    invalid = not complete or not results or any(r.validity.verdict == "invalid" for r in results)
+    return Validity(
+        verdict="invalid" if invalid else "valid",
+        reasons=_union(r.validity.reasons for r in results) + ([] if complete else ["incomplete"]),
+        unverified=_union(r.validity.unverified for r in results),
+        unchecked=_union(r.validity.unchecked for r in results),
+    )
+
+
+def headline(record: Record) -> list[Result]:
+    """The results that may be shown as headline numbers."""
+    return [r for r in record.results if r.validity.verdict == "valid"]
+
+
+class _Findings:
+    """Codes as they turn up, each once."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.unverified: list[str] = []
+        self.unchecked: list[str] = []
+
+    def reason(self, code: str, holds: bool) -> None:
+        _note(self.reasons, code, holds)
+
+    def doubt(self, code: str, holds: bool) -> None:
+        _note(self.unverified, code, holds)
+
+    def uncheck(self, code: str, holds: bool) -> None:
+        _note(self.unchecked, code, holds)
+
+    def validity(self) -> Validity:
+        return Validity(
+            verdict="invalid" if self.reasons else "valid",
+            reasons=self.reasons,
+            unverified=self.unverified,
+            unchecked=self.unchecked,
+        )
+
+
+def _note(codes: list[str], code: str, holds: bool) -> None:
+    if holds and code not in codes:
+        assert code in HINTS
+        codes.append(code)
+
+
+def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
+    allowed = max(PROMPT_TOKENS, round(seen.prompt_tokens * PROMPT_SHARE))
+    lengths = [s.prompt_tokens for s in good]
+    found.reason(
+        "prompt_length",
+        any(abs(n - seen.prompt_tokens) > allowed for n in lengths if n is not None),
+    )
+    found.doubt("prompt_length_unverified", any(n is None for n in lengths))
+    outputs = [s.output_tokens for s in good]
+    found.reason("output_length", any(n != seen.answer_tokens for n in outputs if n is not None))
+    found.uncheck("output_length_limit", any(s.finish_reason is None for s in good))
+    cached = [s.cached_tokens for s in good]
+    found.reason("cached_tokens", any(cached_n for cached_n in cached))
+    found.uncheck("cache", any(cached_n is None for cached_n in cached))
+
+
+def _judge_counts(found: _Findings, good: Sequence[Sample]) -> None:
+    found.doubt("token_count_unverified", any(s.output_tokens is None for s in good))
+    found.doubt("first_chunk_assumed", any(s.first_chunk_assumed for s in good))
+    found.reason("count_mismatch", _over(good, lambda s: s.count_disagreement, COUNT_MISMATCH))
+
+
+def _judge_clock(found: _Findings, good: Sequence[Sample]) -> None:
+    differences = [d for d in map(clock_difference, good) if d is not None]
+    found.uncheck("server_clock", len(differences) < len(good))
+    if differences:
+        found.reason("clock_mismatch", abs(statistics.median(differences)) > CLOCK_MISMATCH)
+
+
+def _over(samples: Sequence[Sample], value: Callable[[Sample], float | None], limit: float) -> bool:
+    return any((value(s) or 0) > limit for s in samples)
+
+
+def _union(lists: Iterable[Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(code for codes in lists for code in codes))

@@ -1,0 +1,50 @@
+"""Old records stay readable forever: each schema version lifts to the next, one step at a time.
+
+A new version is one function here plus one line in ``MIGRATIONS``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tokrig.errors import RecordError
+from tokrig.record.model import SCHEMA_VERSION
+
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: Mapping[int, Migration] = {}
+"""Key ``n`` lifts a record of schema n to n + 1. The step need not touch ``schema`` itself."""
+
+
+def upgrade(
+    data: dict[str, Any],
+    migrations: Mapping[int, Migration] = MIGRATIONS,
+    version: int = SCHEMA_VERSION,
+) -> dict[str, Any]:
+    """``data`` as a record of schema ``version``. The data given are left as they are.
+
+    Raises RecordError when the schema is missing, no whole number, or newer than ``version``.
+    """
+    if not isinstance(data, dict):
+        raise RecordError("a record is a mapping of keys", hint="is this a tokrig record?")
+    schema = data.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        shown = f"'schema: {schema!r}' is no schema version" if "schema" in data else "no 'schema'"
+        raise RecordError(
+            f"{shown} in the record", hint=f"a tokrig record has a line 'schema: {version}'"
+        )
+    if schema > version:
+        raise RecordError(
+            f"the record's schema {schema} is newer than this tokrig reads ({version})",
+            hint="upgrade tokrig: a newer one wrote this record",
+        )
+    if schema == version:
+        return data
+    lifted = copy.deepcopy(data)
+    for step in range(schema, version):
+        if step not in migrations:
+            raise RecordError(f"no migration from schema {step} to {step + 1}")
+        lifted = {**migrations[step](lifted), "schema": step + 1}
+    return lifted

@@ -1,0 +1,336 @@
+"""The published record of one run: what a YAML under ``content/benchmarks/runs`` holds.
+
+Field order is the order in the file. Units stand in names; ``None`` means *not known*, never
+*zero*. The JSON Schema generated from here is committed as ``docs/record.schema.json``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+METHODOLOGY_VERSION = 1
+
+Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Block(BaseModel):
+    """Base of all blocks: unknown keys are errors, so a typo cannot pass as data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Metric(Block):
+    """One figure over the measured requests.
+
+    ``median`` is the median of the repeats' medians, ``min`` and ``max`` run over all ``n``
+    values, ``ci95`` is the bootstrap interval of the median and exists from 6 repeats on.
+    """
+
+    median: float
+    min: float
+    max: float
+    n: Count
+    ci95: tuple[float, float] | None = None
+
+
+class Percentiles(Block):
+    """Percentiles over ``n`` pooled values; null where ``n`` is too small to tell."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    n: Count
+
+
+class Validity(Block):
+    """``reasons`` make a result invalid; ``unverified`` could not be confirmed; ``unchecked``
+    could not be looked at on this machine. The last two never count as passed."""
+
+    verdict: Literal["valid", "invalid"]
+    reasons: list[str] = []
+    unverified: list[str] = []
+    unchecked: list[str] = []
+
+
+class Provenance(Block):
+    """Where the figures come from."""
+
+    kind: Literal["measured", "transcribed", "imported"]
+    source: str | None = None
+    tokrig_version: str | None = None
+    tokrig_commit: str | None = None
+    methodology: int | None = None
+    level: Literal["quick", "standard", "publish"] | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    server_starts: Count | None = None
+    seed: int | None = None
+
+
+class Model(Block):
+    """What was served. Names guessed from the file's name say so in ``identity_from``."""
+
+    family: str
+    variant: str | None = None
+    quant: str | None = None
+    quant_creator: str | None = None
+    format: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    bytes: Count | None = None
+    parameters: Count | None = None
+    active_parameters: Count | None = None
+    bits_per_weight: float | None = None
+    tensor_types: dict[str, int] | None = None
+    context_train: Count | None = None
+    architecture: str | None = None
+    chat_template_sha256: str | None = None
+    license: str | None = None
+    reasoning: bool | None = None
+    identity_from: Literal["metadata", "file_name", "endpoint", "transcribed"] | None = None
+
+
+class Cpu(Block):
+    """The processor. ``cores`` are physical, ``threads`` logical ones."""
+
+    model: str | None = None
+    cores: Count | None = None
+    threads: Count | None = None
+    governor: str | None = None
+    max_mhz: float | None = None
+    features: list[str] = []
+
+
+class Memory(Block):
+    """Main memory."""
+
+    total_bytes: Count | None = None
+    speed_mt_per_s: Count | None = None
+    type: str | None = None
+
+
+class Gpu(Block):
+    """One graphics processor."""
+
+    name: str
+    vendor: Literal["nvidia", "amd", "intel", "apple", "other"]
+    arch: str | None = None
+    vram_bytes: Count | None = None
+    unified_memory: bool | None = None
+    driver: str | None = None
+    power_limit_w: float | None = None
+    power_max_w: float | None = None
+    power_default_w: float | None = None
+    clock_max_mhz: float | None = None
+    memory_clock_max_mhz: float | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+
+
+class Rig(Block):
+    """The machine. What cannot be read is null, never guessed."""
+
+    id: str
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    gpus: list[Gpu] = []
+    os: str | None = None
+    kernel: str | None = None
+    virtualization: str | None = None
+
+
+class Resolved(Block):
+    """Settings read back from the engine, not the ones asked for."""
+
+    context_per_slot: Count | None = None
+    slots: Count | None = None
+    threads: Count | None = None
+    threads_batch: Count | None = None
+    batch: Count | None = None
+    ubatch: Count | None = None
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+    flash_attention: str | None = None
+    gpu_layers: Count | None = None
+    layers: Count | None = None
+    devices: list[str] = []
+    cpu_features: list[str] = []
+    chat_template: str | None = None
+
+
+class BackendFacts(Block):
+    """Engine, build and accelerator API, and how the server was run."""
+
+    name: str
+    engine: str
+    build: str | None = None
+    api: str | None = None
+    api_confirmed: bool | None = None
+    managed: bool | None = None
+    argv: list[str] | None = None
+    env: dict[str, str] = {}
+    resolved: Resolved = Resolved()
+
+
+class Mode(Block):
+    """What is switched on beside the baseline."""
+
+    name: str = "baseline"
+    speculative: str | None = None
+    reasoning_asked: str | None = None
+    reasoning_observed: bool | None = None
+
+
+class ColdStart(Block):
+    """The price of the first answer: start to ready, and the first request's TTFT."""
+
+    load_s: NonNegative | None = None
+    first_ttft_s: NonNegative | None = None
+
+
+class WorkloadFacts(Block):
+    """The shape and the version of its texts."""
+
+    name: str
+    content_hash: str | None = None
+    prompt_tokens: Count | None = None
+    answer_tokens: Count | None = None
+
+
+class ServerTimings(Block):
+    """The engine's own figures, definition-corrected, beside the client's.
+
+    ``difference`` = client decode rate / corrected server rate − 1, median over requests.
+    """
+
+    output_tok_per_s: Metric | None = None
+    prefill_tok_per_s: Metric | None = None
+    difference: float | None = None
+
+
+class Speculative(Block):
+    """Drafted and accepted tokens over all measured requests."""
+
+    drafted_tokens: Count
+    accepted_tokens: Count
+    acceptance_rate: float | None = None
+
+
+class PeakMemory(Block):
+    """Highest values seen while this result was measured."""
+
+    engine_rss_bytes: Count | None = None
+    engine_vram_bytes: Count | None = None
+
+
+class Energy(Block):
+    """Energy of the measured phase from a counter with a named scope."""
+
+    scope: Literal["gpu", "package", "wall"]
+    total_j: NonNegative
+    j_per_output_token: NonNegative | None = None
+    idle_subtracted_j_per_output_token: float | None = None
+
+
+class Interference(Block):
+    """What else happened on the machine while measuring."""
+
+    load_average_max: float | None = None
+    throttle_reasons: list[str] = []
+    gpu_temperature_max_c: float | None = None
+    gpu_power_mean_w: float | None = None
+    foreign_gpu_processes: Count | None = None
+    other_cpu_share_max: float | None = None
+
+
+class Result(Block):
+    """One workload at one concurrency: one row of the page."""
+
+    workload: WorkloadFacts
+    concurrency: Count
+    validity: Validity
+    repeats: Count | None = None
+    requests: Count | None = None
+    request_errors: Count | None = None
+    output_tok_per_s: Metric | None = None
+    prefill_tok_per_s: Metric | None = None
+    prefill_source: Literal["server", "ttft_derived"] | None = None
+    ttft_s: Metric | None = None
+    ttfa_s: Metric | None = None
+    tpot_s: Metric | None = None
+    icl_s: Percentiles | None = None
+    end_to_end_tok_per_s: Metric | None = None
+    useful_tok_per_s: Metric | None = None
+    system_tok_per_s: Metric | None = None
+    prompt_tokens: Metric | None = None
+    output_tokens: Metric | None = None
+    reasoning_tokens_median: float | None = None
+    content_tokens_median: float | None = None
+    answered_share: float | None = None
+    cached_tokens: Count | None = None
+    token_count_source: str | None = None
+    finish_reasons: dict[str, int] = {}
+    speculative: Speculative | None = None
+    server: ServerTimings | None = None
+    memory: PeakMemory | None = None
+    energy: Energy | None = None
+    ceiling_share: float | None = None
+    client_cpu_share: float | None = None
+    interference: Interference | None = None
+
+
+class Failure(Block):
+    """Why a run did not finish."""
+
+    code: str
+    message: str
+    log_tail: str = ""
+
+
+class Skipped(Block):
+    """A shape that could not be measured at all, and why."""
+
+    workload: str
+    concurrency: Count
+    code: str
+    message: str
+
+
+class Erratum(Block):
+    """A correction, kept beside the number it corrects."""
+
+    date: str
+    field: str
+    text: str
+
+
+class Record(Block):
+    """One run = one YAML."""
+
+    schema_: int = Field(SCHEMA_VERSION, alias="schema")
+    id: str
+    status: Literal["complete", "failed", "interrupted"]
+    validity: Validity
+    provenance: Provenance
+    model: Model
+    rig: Rig
+    backend: BackendFacts
+    mode: Mode = Mode()
+    cold_start: ColdStart | None = None
+    results: list[Result] = []
+    skipped: list[Skipped] = []
+    failure: Failure | None = None
+    errata: list[Erratum] = []
+    notes: str | None = None
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def json_schema() -> dict[str, Any]:
+    """The record's JSON Schema, as published."""
+    return Record.model_json_schema(by_alias=True)

@@ -1,0 +1,139 @@
+"""Samples as Parquet: one row a request, its chunks as three lists side by side.
+
+``chunk_t_ns`` (ns after the request was sent), ``chunk_kind`` (1 reasoning, 2 content, 3 tool
+call) and ``chunk_text`` have one entry a chunk. The engine's own timings stand in columns named
+``timings_*``, all null where it gave none. The file's metadata carries ``tokrig_samples``, the
+version of this layout. The same samples give the same bytes. Pages carry checksums, so a flipped
+bit is found, not read. pyarrow is imported only when a file is read or written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_args
+
+from tokrig.errors import RecordError
+from tokrig.record.samples import Chunk, EngineTimings, Kind, Phase, Sample
+
+LAYOUT_VERSION = 1
+_VERSION_KEY = b"tokrig_samples"
+_PREFIX = "timings_"
+
+_TEXT = ("workload", "phase", "salt", "count_source", "finish_reason", "error", "error_detail")
+_FLOATS = ("count_disagreement", "timings_prompt_ms", "timings_decode_ms")
+_TRUTHS = ("timings_counts_first",)
+_REQUIRED = (
+    *("workload", "concurrency", "repeat", "iteration", "worker", "phase", "variant", "salt"),
+    *("sent_ns", "chunk_t_ns", "chunk_kind", "chunk_text"),
+)
+_SCALARS = tuple(f.name for f in fields(Sample) if f.name not in ("chunks", "timings"))
+_TIMINGS = tuple(f.name for f in fields(EngineTimings))
+
+
+def to_parquet(samples: Sequence[Sample]) -> bytes:
+    """The bytes of a samples file. A lone surrogate in a text, which UTF-8 cannot hold, becomes
+    U+FFFD; everything else comes back exactly (``chunks`` as a tuple)."""
+    pa = _import("pyarrow")
+    columns: dict[str, list[Any]] = {
+        name: [_storable(getattr(s, name)) for s in samples] for name in _SCALARS
+    }
+    columns["chunk_t_ns"] = [[c.t_ns for c in s.chunks] for s in samples]
+    columns["chunk_kind"] = [[int(c.kind) for c in s.chunks] for s in samples]
+    columns["chunk_text"] = [[_storable(c.text) for c in s.chunks] for s in samples]
+    for name in _TIMINGS:
+        columns[_PREFIX + name] = [s.timings and getattr(s.timings, name) for s in samples]
+    schema = _schema(pa)
+    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    sink = io.BytesIO()
+    _import("pyarrow.parquet").write_table(
+        table, sink, compression="zstd", store_schema=False, write_page_checksum=True
+    )
+    return sink.getvalue()
+
+
+def from_parquet(data: bytes, name: str) -> list[Sample]:
+    """The samples in the bytes of a file; ``name`` (a path) stands in front of every message.
+
+    Raises RecordError for a truncated, altered or foreign file and for a newer layout.
+    """
+    pa = _import("pyarrow")
+    try:
+        table = _import("pyarrow.parquet").read_table(
+            io.BytesIO(data), use_threads=False, page_checksum_verification=True
+        )
+        _check_layout(pa, table.schema, name)
+        columns = {column: table.column(column).to_pylist() for column in table.column_names}
+        return [_sample(columns, row) for row in range(table.num_rows)]
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise RecordError(
+            f"{name}: not a readable samples file: {reason}",
+            hint="restore it from git (git checkout -- FILE), or measure the run again",
+        ) from None
+
+
+def _import(module: str) -> Any:
+    """pyarrow ships no types; and it takes a third of a second, which ``list`` need not pay."""
+    return importlib.import_module(module)
+
+
+def _schema(pa: Any) -> Any:
+    """The fixed schema: scalars in the order of ``Sample``, then chunks, then timings."""
+
+    def column(name: str) -> Any:
+        kinds = {"chunk_t_ns": pa.int64(), "chunk_kind": pa.int8(), "chunk_text": pa.string()}
+        if name in kinds:
+            element = pa.field("element", kinds[name], nullable=False)
+            return pa.field(name, pa.list_(element), nullable=False)
+        kind = pa.int64()
+        if name in _TEXT:
+            kind = pa.string()
+        elif name in _FLOATS:
+            kind = pa.float64()
+        elif name in _TRUTHS:
+            kind = pa.bool_()
+        return pa.field(name, kind, nullable=name not in _REQUIRED)
+
+    chunks = ("chunk_t_ns", "chunk_kind", "chunk_text")
+    timings = tuple(_PREFIX + name for name in _TIMINGS)
+    names = (*_SCALARS, *chunks, *timings)
+    return pa.schema(
+        [column(name) for name in names],
+        metadata={_VERSION_KEY: str(LAYOUT_VERSION).encode()},
+    )
+
+
+def _check_layout(pa: Any, found: Any, name: str) -> None:
+    version = (found.metadata or {}).get(_VERSION_KEY, b"").decode("ascii", "replace")
+    if not version.isdigit():
+        raise ValueError("it was not written by tokrig")
+    if int(version) > LAYOUT_VERSION:
+        raise RecordError(
+            f"{name}: layout {version} is newer than this tokrig reads ({LAYOUT_VERSION})",
+            hint="upgrade tokrig: a newer one wrote this file",
+        )
+    expected = _schema(pa)
+    if not found.equals(expected, check_metadata=False):
+        differing = set(map(str, found)) ^ set(map(str, expected))
+        raise ValueError(f"its columns are not those of layout {version}: {sorted(differing)[0]}")
+
+
+def _storable(value: Any) -> Any:
+    """Text without lone surrogates (an engine may stream half of a pair); all else as it is."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return value
+
+
+def _sample(columns: dict[str, list[Any]], row: int) -> Sample:
+    values = {name: columns[name][row] for name in _SCALARS}
+    if values["phase"] not in get_args(Phase):
+        raise ValueError(f"row {row}: unknown phase {values['phase']!r}")
+    lists = (columns[name][row] for name in ("chunk_t_ns", "chunk_kind", "chunk_text"))
+    chunks = tuple(Chunk(t_ns, Kind(kind), text) for t_ns, kind, text in zip(*lists, strict=True))
+    timings = {name: columns[_PREFIX + name][row] for name in _TIMINGS}
+    present = any(value is not None for value in timings.values())
+    return Sample(**values, chunks=chunks, timings=EngineTimings(**timings) if present else None)

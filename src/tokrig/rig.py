@@ -1,0 +1,163 @@
+"""This machine as a record sees it: the facts of all probes, a name for it, rows for people."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from tokrig import registry
+from tokrig.probes import Facts, Probe
+from tokrig.record.model import Cpu, Gpu, Memory, Rig
+from tokrig.units import GIB, human_bytes, slug
+
+NULL = "–"
+
+# Sizes that memory is sold in. A machine shows a little less than it has: firmware, kernel and
+# integrated graphics keep some.
+MEMORY_SIZES_GB = tuple(
+    int(size)
+    for size in (
+        "1 2 3 4 6 8 12 16 18 24 32 36 48 64 80 96 112 128 160 192 224 256 320 384 448 512 640"
+        " 768 1024 1152 1536 2048 3072 4096"
+    ).split()
+)
+HIDDEN_SHARE = 0.07
+
+# Integrated graphics of desktop processors keep this much or less; they name no rig.
+SMALL_VRAM = 2 * GIB
+
+
+def probe_rig(rig_id: str | None = None) -> Rig:
+    """Facts of all probes, merged; ``rig_id`` (made safe as a file name) or a name from the
+    hardware becomes the id. Probes that find nothing add nothing."""
+    rig = merge([_probe(name).facts() for name in registry.names("probes")])
+    return rig.model_copy(update={"id": slug(rig_id) if rig_id else default_rig_id(rig)})
+
+
+def _probe(name: str) -> Probe:
+    probe: Probe = registry.load("probes", name, "PROBE")
+    return probe
+
+
+def merge(facts: list[Facts]) -> Rig:
+    """One rig without a name: of each part the first that is known; all GPUs, largest first."""
+    gpus = [gpu for f in facts for gpu in f.gpus]
+    return Rig(
+        id="unnamed",
+        cpu=next((f.cpu for f in facts if f.cpu), Cpu()),
+        memory=next((f.memory for f in facts if f.memory), Memory()),
+        gpus=sorted(gpus, key=lambda g: -(g.vram_bytes or 0)),
+        os=next((f.os for f in facts if f.os), None),
+        kernel=next((f.kernel for f in facts if f.kernel), None),
+        virtualization=next((f.virtualization for f in facts if f.virtualization), None),
+    )
+
+
+def default_rig_id(rig: Rig) -> str:
+    """A file-name-safe name from the hardware, the same on every machine of the same make.
+
+    ``geforce-rtx-5070-12gb``, ``2x-geforce-rtx-3090-24gb``; without a GPU of its own memory
+    ``amd-ryzen-9-7900-12c-32gb``. Never from the host name.
+    """
+    gpus = [g for g in rig.gpus if g.vram_bytes is None or g.vram_bytes > SMALL_VRAM]
+    if gpus:
+        counts = Counter(_gpu_words(g) for g in gpus)
+        return slug(" and ".join(f"{n}x {w}" if n > 1 else w for w, n in counts.items()))
+    parts = [_cpu_words(rig.cpu.model)]
+    if rig.cpu.cores or rig.cpu.threads:
+        parts.append(f"{rig.cpu.cores}c" if rig.cpu.cores else f"{rig.cpu.threads}t")
+    if rig.memory.total_bytes:
+        parts.append(f"{_sold_gb(rig.memory.total_bytes)}gb")
+    return slug(" ".join(parts))
+
+
+def _gpu_words(gpu: Gpu) -> str:
+    # "AMD GPU 0x744c" without its vendor would say nothing.
+    name = re.sub(r"^(NVIDIA|AMD|Intel)\s+(?!GPU\b)", "", _without_marks(gpu.name))
+    if gpu.vram_bytes is None:
+        return name
+    # "H100 80GB HBM3" already holds its size; the size is said once, at the end.
+    name = re.sub(r"[\s-]+\d+\s*GB\b", "", name)
+    return f"{name} {round(gpu.vram_bytes / GIB)}gb"
+
+
+def _cpu_words(model: str | None) -> str:
+    if not model:
+        return "unknown-cpu"
+    name = re.sub(r"\bCPU\b|@.*", " ", _without_marks(model))
+    name = re.sub(r"\b(\d+|Dual|Quad|Six|Eight)-Core\b.*", "", name, flags=re.IGNORECASE)
+    name = re.sub(r"\s(w/|with)\s.*", "", name)
+    return re.sub(r"^\d+th Gen\s+", "", name).strip()
+
+
+def _without_marks(name: str) -> str:
+    return re.sub(r"\((R|TM|C)\)|®|™", " ", name, flags=re.IGNORECASE).strip()
+
+
+def _sold_gb(total_bytes: int) -> int:
+    """The memory size as sold: the next common one when at most 7 % hides, else rounded."""
+    gib = total_bytes / GIB
+    for size in MEMORY_SIZES_GB:
+        if gib <= size:
+            return size if gib >= size * (1 - HIDDEN_SHARE) else max(1, round(gib))
+    return round(gib)
+
+
+def summary_rows(rig: Rig) -> list[tuple[str, str]]:
+    """Label and value of every fact, for people; an unknown one is ``–``."""
+    cpu, memory = rig.cpu, rig.memory
+    threads = f"{_text(cpu.cores)} cores, {_text(cpu.threads)} threads"
+    speed = f"{memory.speed_mt_per_s} MT/s" if memory.speed_mt_per_s else None
+    rows = [
+        ("Rig", rig.id),
+        ("Processor", _text(cpu.model)),
+        ("Cores", threads if cpu.cores or cpu.threads else NULL),
+        ("Processor clock", _unit(cpu.max_mhz, "MHz max")),
+        ("Governor", _text(cpu.governor)),
+        ("Instruction sets", " ".join(cpu.features) or NULL),
+        ("Memory", human_bytes(memory.total_bytes)),
+        ("Memory type", _joined(memory.type, speed)),
+    ]
+    for number, gpu in enumerate(rig.gpus, start=1):
+        rows += _gpu_rows("GPU" if len(rig.gpus) == 1 else f"GPU {number}", gpu)
+    if not rig.gpus:
+        rows.append(("GPU", NULL))
+    return [
+        *rows,
+        ("System", _text(rig.os)),
+        ("Kernel", _text(rig.kernel)),
+        ("Virtualization", _text(rig.virtualization)),
+    ]
+
+
+def _gpu_rows(label: str, gpu: Gpu) -> list[tuple[str, str]]:
+    shared = {True: " (shared with the processor)", False: "", None: ""}[gpu.unified_memory]
+    limit = None
+    if gpu.power_limit_w is not None:
+        most, usual = _unit(gpu.power_max_w, "W"), _unit(gpu.power_default_w, "W")
+        limit = f"{gpu.power_limit_w:g} W (default {usual}, max {most})"
+    core, memory = _unit(gpu.clock_max_mhz, "MHz"), _unit(gpu.memory_clock_max_mhz, "MHz")
+    clocks = None if core == memory == NULL else f"{core} core, {memory} memory"
+    link = None
+    if gpu.pcie_generation or gpu.pcie_width:
+        link = f"{_text(gpu.pcie_generation)}.0 x{_text(gpu.pcie_width)}"
+    return [
+        (label, _joined(gpu.name, gpu.arch)),
+        (f"{label} memory", human_bytes(gpu.vram_bytes) + shared),
+        (f"{label} driver", _text(gpu.driver)),
+        (f"{label} power limit", _text(limit)),
+        (f"{label} max clocks", _text(clocks)),
+        (f"{label} PCIe", _text(link)),
+    ]
+
+
+def _text(value: str | int | None) -> str:
+    return NULL if value is None else str(value)
+
+
+def _unit(value: float | None, unit: str) -> str:
+    return NULL if value is None else f"{value:g} {unit}"
+
+
+def _joined(*values: str | None) -> str:
+    return ", ".join(v for v in values if v) or NULL

@@ -1,0 +1,219 @@
+"""Everything a run gathered becomes a record. Pure: no I/O but the clock it is handed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from tokrig import __version__
+from tokrig.backends import Engine
+from tokrig.errors import EngineError
+from tokrig.record import checks
+from tokrig.record.metrics import figures
+from tokrig.record.model import (
+    METHODOLOGY_VERSION,
+    BackendFacts,
+    ColdStart,
+    Energy,
+    Failure,
+    Interference,
+    Mode,
+    Model,
+    PeakMemory,
+    Provenance,
+    Record,
+    Result,
+    Rig,
+    Skipped,
+    WorkloadFacts,
+)
+from tokrig.run.journal import CellRecord, Observed
+from tokrig.run.prepare import Prepared
+from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
+from tokrig.run.progress import Cell
+from tokrig.units import significant
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a run knows at any moment."""
+
+    prepared: Prepared
+    rig: Rig
+    model: Model
+    backend: BackendFacts
+    cold_start: ColdStart | None
+    server_starts: int
+    cells: Sequence[CellRecord]
+    skipped: Sequence[Skipped]
+
+
+def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
+    """The record of a finished or failed run."""
+    prepared = gathered.prepared
+    measured = {(c.workload, c.concurrency) for c in gathered.cells}
+    results = [
+        result(gathered, cell)
+        for cell in prepared.cells
+        if (cell.workload, cell.concurrency) in measured
+    ]
+    return Record(
+        id=prepared.run_id,
+        status="failed" if error else "complete",
+        validity=checks.judge_run(results, complete=error is None),
+        provenance=Provenance(
+            kind="measured",
+            tokrig_version=__version__,
+            methodology=METHODOLOGY_VERSION,
+            level=prepared.spec.level,
+            started_at=_iso(prepared.started),
+            finished_at=_iso(now or datetime.now(UTC)),
+            server_starts=gathered.server_starts or None,
+            seed=prepared.spec.seed,
+        ),
+        model=gathered.model,
+        rig=gathered.rig,
+        backend=gathered.backend,
+        mode=Mode(),
+        cold_start=gathered.cold_start,
+        results=results,
+        skipped=list(gathered.skipped),
+        failure=_failure(error),
+        notes=prepared.spec.notes,
+    )
+
+
+def result(gathered: Gathered, cell: Cell) -> Result:
+    """The row of one cell over all repeats measured so far."""
+    mine = [
+        c
+        for c in gathered.cells
+        if (c.workload, c.concurrency) == (cell.workload, cell.concurrency)
+    ]
+    samples = [s for c in mine for s in c.samples]
+    observed = [c.observed for c in mine]
+    workload = gathered.prepared.workloads[cell.workload]
+    found = figures(samples)
+    client_cpu_share = _highest([o.client_cpu_share for o in observed])
+    throttle = _throttle(observed)
+    foreign = _highest([o.foreign_gpu_processes for o in observed])
+    computed_on_cpu = gathered.backend.api == "cpu" and gathered.backend.api_confirmed is True
+    validity = checks.judge(
+        samples,
+        checks.Circumstances(
+            answer_tokens=workload.answer_tokens,
+            prompt_tokens=workload.prompt_tokens,
+            client_cpu_share=client_cpu_share,
+            throttle_reasons=throttle,
+            foreign_gpu_processes=None if foreign is None else int(foreign),
+            has_gpu=bool(gathered.rig.gpus),
+            # Nothing of a model that computes on the CPU by design can spill to it.
+            spilled=False if computed_on_cpu else None,
+        ),
+    )
+    tokens = sum(s.output_tokens or 0 for s in samples if s.phase == "measured")
+    return Result(
+        workload=WorkloadFacts(
+            name=workload.name,
+            content_hash=workload.content_hash,
+            prompt_tokens=workload.prompt_tokens,
+            answer_tokens=workload.answer_tokens,
+        ),
+        concurrency=cell.concurrency,
+        validity=validity,
+        **{name: getattr(found, name) for name in found.__dataclass_fields__},
+        memory=PeakMemory(
+            engine_rss_bytes=_whole(_highest([o.engine_rss_bytes for o in observed])),
+            engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
+        ),
+        energy=_energy(observed, tokens),
+        client_cpu_share=None if client_cpu_share is None else round(client_cpu_share, 4),
+        interference=Interference(
+            load_average_max=_highest([o.load_average_max for o in observed]),
+            throttle_reasons=throttle or [],
+            gpu_temperature_max_c=_highest([o.gpu_temperature_max_c for o in observed]),
+            gpu_power_mean_w=_highest([o.gpu_power_mean_w for o in observed]),
+            foreign_gpu_processes=None if foreign is None else int(foreign),
+            other_cpu_share_max=_highest([o.other_cpu_share_max for o in observed]),
+        ),
+    )
+
+
+def backend_facts(prepared: Prepared, engine: Engine | None) -> BackendFacts:
+    """How the server was run, and what it says it is."""
+    argv = None
+    if prepared.launch is not None:
+        argv = scrub_argv(prepared.backend.command(replace(prepared.launch, port=0)).argv)
+    env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    if engine is None:
+        return BackendFacts(
+            name=prepared.backend.name,
+            engine="unknown",
+            managed=prepared.backend.managed,
+            argv=argv,
+            env=env,
+        )
+    return BackendFacts(
+        name=prepared.backend.name,
+        engine=engine.engine,
+        build=engine.build,
+        api=engine.api,
+        api_confirmed=engine.api_confirmed,
+        managed=prepared.backend.managed,
+        argv=argv,
+        env=env,
+        resolved=engine.resolved,
+    )
+
+
+def name_endpoint(model: Model, engine: Engine) -> Model:
+    """An endpoint's model is known only by the name it is served under."""
+    if model.identity_from != "endpoint" or not engine.served_model:
+        return model
+    return model.model_copy(update={"family": scrub(engine.served_model)})
+
+
+def _failure(error: EngineError | None) -> Failure | None:
+    if error is None:
+        return None
+    return Failure(code=error.code, message=scrub(error.message), log_tail=scrub(error.log_tail))
+
+
+def _energy(observed: Sequence[Observed], tokens: int) -> Energy | None:
+    """Of the narrowest scope that every repeat could read."""
+    for scope in ("gpu", "package"):
+        if observed and all(scope in o.energy_j for o in observed):
+            total_j = sum(o.energy_j[scope] for o in observed)
+            idle_j = sum(o.idle_w.get(scope, 0.0) * o.wall_s for o in observed)
+            per_token = significant(total_j / tokens) if tokens else None
+            has_idle = all(scope in o.idle_w for o in observed)
+            return Energy(
+                scope=scope,
+                total_j=round(total_j, 3),
+                j_per_output_token=per_token,
+                idle_subtracted_j_per_output_token=significant((total_j - idle_j) / tokens)
+                if tokens and has_idle
+                else None,
+            )
+    return None
+
+
+def _throttle(observed: Sequence[Observed]) -> list[str] | None:
+    if any(o.throttle_reasons is None for o in observed):
+        return None
+    return sorted({reason for o in observed for reason in o.throttle_reasons or []})
+
+
+def _highest(values: Sequence[float | int | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return max(known) if known else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

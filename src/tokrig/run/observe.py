@@ -1,0 +1,103 @@
+"""A response becomes a sample: whose counts are believed, and how the channels share tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokrig.backends import Backend
+from tokrig.record.samples import Kind, Phase, Sample
+from tokrig.run.answer import Answer, read_answer
+from tokrig.run.load import Response
+
+CountText = Callable[[str], int | None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a request stood in the run."""
+
+    workload: str
+    concurrency: int
+    repeat: int
+    iteration: int
+    phase: Phase
+    variant: int
+    salt: str
+
+
+def observe(response: Response, place: Place, backend: Backend, count_text: CountText) -> Sample:
+    """The sample of one request. Asks the server's tokenizer only where its usage is silent."""
+    answer = read_answer(response, backend.timings)
+    tokens, source = _output_tokens(answer, count_text)
+    reasoning = _reasoning_tokens(answer, count_text)
+    first, assumed = _first_chunk(answer, tokens, count_text)
+    return Sample(
+        workload=place.workload,
+        concurrency=place.concurrency,
+        repeat=place.repeat,
+        iteration=place.iteration,
+        worker=response.worker,
+        phase=place.phase,
+        variant=place.variant,
+        salt=place.salt,
+        sent_ns=response.sent_ns,
+        chunks=tuple(answer.chunks),
+        prompt_tokens=answer.prompt_tokens,
+        output_tokens=tokens,
+        cached_tokens=answer.cached_tokens,
+        reasoning_tokens=reasoning,
+        content_tokens=None if tokens is None or reasoning is None else max(tokens - reasoning, 0),
+        first_chunk_tokens=first,
+        first_chunk_assumed=assumed,
+        count_source=source,
+        count_disagreement=_disagreement(answer),
+        finish_reason=answer.finish_reason,
+        timings=answer.timings,
+        drafted_tokens=answer.drafted_tokens,
+        accepted_tokens=answer.accepted_tokens,
+        error=answer.error,
+        error_detail=answer.error_detail,
+    )
+
+
+def _output_tokens(answer: Answer, count_text: CountText) -> tuple[int | None, str | None]:
+    """METHODOLOGY's order: the server's usage or timings, then a tokenizer. Never chunks."""
+    if answer.output_tokens is not None:
+        return answer.output_tokens, "usage"
+    if answer.timings is not None:
+        return answer.timings.decode_tokens, "timings"
+    counted = count_text("".join(c.text for c in answer.chunks)) if answer.chunks else None
+    return counted, "tokenizer" if counted is not None else None
+
+
+def _reasoning_tokens(answer: Answer, count_text: CountText) -> int | None:
+    """The server's count where it can be true; servers that report 0 although they streamed
+    reasoning are not believed, the text itself is counted."""
+    text = "".join(c.text for c in answer.chunks if c.kind is Kind.REASONING)
+    if not text:
+        return 0
+    return answer.reasoning_tokens or count_text(text)
+
+
+def _first_chunk(
+    answer: Answer, tokens: int | None, count_text: CountText
+) -> tuple[int | None, bool]:
+    """Tokens in the first chunk, and whether that is only assumed.
+
+    Every chunk carries at least one token: as many chunks as tokens means one each.
+    """
+    if not answer.chunks or tokens is None:
+        return None, False
+    if len(answer.chunks) == tokens:
+        return 1, False
+    counted = count_text(answer.chunks[0].text)
+    return (counted, False) if counted else (1, True)
+
+
+def _disagreement(answer: Answer) -> float | None:
+    """Relative difference between the two counts a server may give."""
+    if answer.output_tokens is None or answer.timings is None:
+        return None
+    larger = max(answer.output_tokens, answer.timings.decode_tokens, 1)
+    return abs(answer.output_tokens - answer.timings.decode_tokens) / larger

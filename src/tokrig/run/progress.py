@@ -1,0 +1,100 @@
+"""What a run tells while it works. Plain facts; the command line decides how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokrig.record.model import BackendFacts, Model, Result, Rig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One workload at one concurrency: one row of the record."""
+
+    workload: str
+    concurrency: int
+
+    @property
+    def label(self) -> str:
+        """``agent × 4``."""
+        return f"{self.workload} × {self.concurrency}"
+
+
+@dataclass(frozen=True)
+class RunBegan:
+    """The plan is known: which cells, how many repeats; cells that a resumed run already has."""
+
+    run_id: str
+    model: Model
+    rig: Rig
+    cells: tuple[Cell, ...]
+    repeats: int
+    requests_per_cell: dict[Cell, int]
+    already_done: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that takes a moment: starting the engine, fitting prompts, warming up."""
+
+    text: str
+    cell: Cell | None = None
+
+
+@dataclass(frozen=True)
+class EngineReady:
+    """The engine answered; what it says it is."""
+
+    backend: BackendFacts
+    load_s: float | None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should know that does not stop the run."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CellBegan:
+    """The measured phase of a cell begins."""
+
+    cell: Cell
+    repeat: int
+    index: int
+    of: int
+
+
+@dataclass(frozen=True)
+class CellTick:
+    """About twice a second while measuring. ``reads`` are no tokens, they show movement."""
+
+    cell: Cell
+    ended: int
+    requests: int
+    reads: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class CellDone:
+    """The figures of a cell over all repeats so far."""
+
+    cell: Cell
+    repeat: int
+    result: Result
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class CellSkipped:
+    """A shape that cannot be measured here, and why."""
+
+    cell: Cell
+    message: str
+
+
+Progress = RunBegan | Step | EngineReady | Note | CellBegan | CellTick | CellDone | CellSkipped
+Listener = Callable[[Progress], None]

@@ -1,0 +1,202 @@
+"""A server to send to, whether tokrig started it or found it running.
+
+Knows how to ask it, how to send a set of requests through the closed loop, and how to tell a
+dead engine from a bad answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tokrig.backends import Backend, Engine, Request
+from tokrig.errors import EngineDied, RequestError
+from tokrig.record.samples import Phase, Sample
+from tokrig.run import http, server
+from tokrig.run.fit import salt
+from tokrig.run.load import Order, Ticker, closed_loop
+from tokrig.run.load import Phase as LoadPhase
+from tokrig.run.monitor import Monitor, probes
+from tokrig.run.observe import Place, observe
+from tokrig.run.prepare import Prepared
+from tokrig.run.progress import Cell
+from tokrig.run.server import Server
+from tokrig.run.wire import Endpoint
+from tokrig.workloads import Messages
+
+DEATH_SHOWS_WITHIN_S = 3.0
+
+_HINTS = {
+    "http_401": "the endpoint wants a key: name its variable with --api-key-env",
+    "http_403": "the endpoint refuses this key",
+    "http_404": "is this an OpenAI-compatible address, and is --served-model right?",
+    "http_429": "the endpoint limits its rate: lower --concurrency or try later",
+    "timeout": "raise --request-timeout if the engine is only slow",
+    "no_tokens": "does the engine know this model's chat template?",
+    "no_answer": "is the server running, and is the address right?",
+}
+
+
+@dataclass
+class Session:
+    """An open server: ``engine`` is what it said about itself, ``plain`` whether it refuses
+    request fields that the OpenAI API does not define."""
+
+    backend: Backend
+    prepared: Prepared
+    endpoint: Endpoint
+    server: Server | None
+    monitor: Monitor
+    engine: Engine = field(default_factory=lambda: Engine("unknown"))
+    plain: bool = False
+    # Salts count up from a random number: unique in this session, unlikely in any other.
+    next_salt: int = field(default_factory=lambda: secrets.randbelow(100_000_000))
+
+    @property
+    def load_s(self) -> float | None:
+        """Start to ready; None for a server that was already running."""
+        return self.server.load_s if self.server else None
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """A question outside the measurement."""
+        return http.ask(self.endpoint, path, body)
+
+    def inspect(self) -> None:
+        """Read back what the server is."""
+        found = self.backend.inspect(self.ask, self.server.log() if self.server else "")
+        named = self.prepared.spec.served_model or found.served_model
+        self.engine = replace(found, served_model=named)
+
+    def salt(self) -> str:
+        """The next unique beginning of a prompt."""
+        self.next_salt += 1
+        return salt(self.next_salt)
+
+    def request(self, messages: Messages, answer_tokens: int, unique: str = "") -> Request:
+        """A request of this session's model, seed and dialect."""
+        return Request(
+            messages=messages,
+            answer_tokens=answer_tokens,
+            seed=self.prepared.spec.seed,
+            served_model=self.engine.served_model,
+            plain=self.plain,
+            salt=unique,
+        )
+
+    def count_prompt(self, messages: Messages, answer_tokens: int) -> int | None:
+        """Tokens of a prompt as the server counts them after its template."""
+        return self.backend.count_prompt(self.ask, self.request(messages, answer_tokens))
+
+    def send(
+        self,
+        requests: Sequence[Request],
+        cell: Cell,
+        phase: Phase,
+        repeat: int,
+        tick: Callable[[Ticker, float], None] = lambda ticker, elapsed_s: None,
+    ) -> tuple[list[Sample], LoadPhase]:
+        """One closed loop at the cell's concurrency; its samples in the order of the requests.
+
+        Raises EngineDied when the engine ends meanwhile.
+        """
+        orders = [
+            Order(i, self.backend.chat_path, json.dumps(self.backend.body(r)).encode())
+            for i, r in enumerate(requests)
+        ]
+        began = time.monotonic()
+
+        def on_tick(ticker: Ticker) -> None:
+            self.require_alive()
+            tick(ticker, time.monotonic() - began)
+
+        loop = closed_loop(
+            self.endpoint,
+            orders,
+            cell.concurrency,
+            silence_s=self.prepared.spec.request_timeout_s,
+            tick=on_tick,
+        )
+        if any(r.failure for r in loop.responses):
+            self.await_death()
+        workload = self.prepared.workloads.get(cell.workload)
+        variants = len(workload.variants) if workload else 1
+        samples = []
+        for response in loop.responses:
+            index = response.order.index
+            place = Place(
+                workload=cell.workload,
+                concurrency=cell.concurrency,
+                repeat=repeat,
+                iteration=index // cell.concurrency,
+                phase=phase,
+                variant=index % variants,
+                salt=requests[index].salt,
+            )
+            samples.append(observe(response, place, self.backend, self.count_text))
+        return samples, loop
+
+    def count_text(self, text: str) -> int | None:
+        """Tokens of plain text by the server's tokenizer."""
+        return self.backend.count_text(self.ask, text)
+
+    def require_alive(self) -> None:
+        """Raises EngineDied when the managed engine has ended."""
+        if self.server is not None:
+            self.server.require_alive()
+
+    def await_death(self) -> None:
+        """A broken stream may be the first sign of a dead engine; its exit shows a bit later."""
+        deadline = time.monotonic() + DEATH_SHOWS_WITHIN_S
+        while self.server is not None and time.monotonic() < deadline:
+            self.require_alive()
+            time.sleep(0.05)
+
+    def failed(self, sample: Sample) -> RequestError:
+        """The error of a request without which the run cannot go on."""
+        return RequestError(
+            f"{sample.workload}: the engine failed the request ({sample.error}): "
+            f"{sample.error_detail}",
+            hint=_HINTS.get(sample.error or "", "read the engine's log"),
+            code=sample.error or "",
+            log_tail=self.server.log_tail() if self.server else "",
+        )
+
+
+@contextlib.contextmanager
+def opened(prepared: Prepared, log_path: Path) -> Iterator[Session]:
+    """A session with the prepared engine, started here or attached to, and inspected.
+
+    Raises StartError when a managed engine does not start, EngineDied when nobody answers.
+    """
+    if prepared.launch is None:
+        assert prepared.endpoint is not None
+        session = Session(
+            prepared.backend, prepared, prepared.endpoint, None, Monitor(probes(), list)
+        )
+        session.inspect()
+        yield session
+        return
+    launch, backend = prepared.launch, prepared.backend
+    idle = Monitor(probes(), list)
+    idle.measure_idle()
+    with server.running(
+        backend,
+        lambda port: backend.command(replace(launch, port=port)),
+        log_path,
+        prepared.spec.patience_s,
+    ) as started:
+        monitor = Monitor(idle.probes, started.processes, idle.idle_w)
+        session = Session(backend, prepared, started.endpoint, started, monitor)
+        try:
+            session.inspect()
+            yield session
+        except EngineDied:
+            # Its own exit code and log say more than a refused connection.
+            session.await_death()
+            raise

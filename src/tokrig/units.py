@@ -1,0 +1,51 @@
+"""Numbers and units for people: bytes, seconds, rates, significant digits."""
+
+from __future__ import annotations
+
+import math
+import re
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+def significant(value: float, digits: int = 5) -> float:
+    """``value`` rounded to ``digits`` significant digits; 0, inf and nan pass through."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    return round(value, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def human_bytes(count: int | float | None) -> str:
+    """``253 MB``-style text in binary units: ``241.2 MiB``, ``11.94 GiB``; ``–`` for None."""
+    if count is None:
+        return "–"
+    if count >= GIB:
+        return f"{count / GIB:.2f} GiB"
+    if count >= MIB:
+        return f"{count / MIB:.1f} MiB"
+    return f"{count:.0f} B"
+
+
+def human_seconds(seconds: float | None) -> str:
+    """``0.8 ms``, ``412 ms``, ``3.21 s``, ``4 min 05 s``; ``–`` for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.01:
+        return f"{seconds * 1e3:.2f} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def human_rate(per_s: float | None) -> str:
+    """Tokens per second with one decimal; ``–`` for None."""
+    return "–" if per_s is None else f"{per_s:,.1f}"
+
+
+def slug(text: str) -> str:
+    """Lower-case words joined by hyphens, safe as a file name and in a URL."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"

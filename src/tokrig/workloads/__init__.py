@@ -1,0 +1,86 @@
+"""Workload shapes: what is asked of a model, how long the prompt and the answer are.
+
+A shape is one file beside this one exposing ``WORKLOAD``. Its texts are real prose, code
+and tool schemas written for tokrig. Nothing here counts tokens or sends requests: a
+``Variant`` only says how its prompt grows and shrinks; ``run`` fits it to the target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+MATERIAL = "{material}"
+ENDING = "{ending}"
+
+Role = Literal["system", "user", "assistant"]
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One prompt of a shape, elastic in two places.
+
+    Exactly one message holds ``{material}``: the first ``n`` units of ``material`` go there,
+    joined by ``joiner``; each unit ends where a reader can stop. Exactly one message holds
+    ``{ending}``: one of ``endings``, from shortest to longest, goes there; they differ by a
+    token or two, so that a short prompt can meet its length exactly.
+    """
+
+    messages: tuple[tuple[Role, str], ...]
+    material: tuple[str, ...]
+    endings: tuple[str, ...] = ("",)
+    joiner: str = " "
+
+    def render(self, units: int, ending: int, salt: str) -> Messages:
+        """The chat messages with ``units`` units of material; ``salt`` opens the first one.
+
+        The salt stands at the very start so that no prefix of two prompts is the same and no
+        prompt cache can help.
+        """
+        material = self.joiner.join(self.material[:units])
+        rendered: Messages = [
+            {
+                "role": role,
+                "content": text.replace(MATERIAL, material).replace(ENDING, self.endings[ending]),
+            }
+            for role, text in self.messages
+        ]
+        rendered[0]["content"] = f"{salt} {rendered[0]['content']}"
+        return rendered
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A shape: target lengths in tokens, default concurrencies, and its prompts."""
+
+    name: str
+    summary: str
+    prompt_tokens: int
+    answer_tokens: int
+    concurrencies: tuple[int, ...]
+    variants: tuple[Variant, ...]
+
+    @property
+    def content_hash(self) -> str:
+        """First 12 hex digits of the SHA-256 over lengths and all texts: the shape's version."""
+        parts = [[v.messages, v.material, v.endings, v.joiner] for v in self.variants]
+        text = json.dumps([self.prompt_tokens, self.answer_tokens, parts], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def tolerance_tokens(self) -> int:
+        """How far a prompt may miss its target: 1 %, at least 2 tokens (METHODOLOGY)."""
+        return max(2, round(self.prompt_tokens * 0.01))
+
+    def variant(self, index: int) -> Variant:
+        """The prompt of the ``index``-th request; requests walk through the variants in order."""
+        return self.variants[index % len(self.variants)]
+
+
+def paragraphs(text: str) -> Sequence[str]:
+    """The blank-line separated paragraphs of a text, stripped."""
+    return [p.strip() for p in text.split("\n\n") if p.strip()]

@@ -1,0 +1,195 @@
+"""The amd probe over made-up sysfs trees."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from tokrig.probes.amd import AmdProbe
+from tokrig.units import GIB, MIB
+
+CARD_FILES = {
+    "vendor": "0x1002\n",
+    "device": "0x744c\n",
+    "revision": "0xc8\n",
+    "mem_info_vram_total": f"{24 * GIB}\n",
+    "mem_info_vram_used": f"{3 * GIB}\n",
+    "mem_info_gtt_total": f"{16 * GIB}\n",
+    "mem_info_gtt_used": f"{50 * MIB}\n",
+    "mem_info_vram_vendor": "samsung\n",
+    "pp_dpm_sclk": "0: 500Mhz *\n1: 2615Mhz\n",
+    "pp_dpm_mclk": "0: 96Mhz *\n1: 456Mhz\n2: 1249Mhz\n",
+    "drm/renderD128/dev": "226:128\n",
+    "hwmon/hwmon4/name": "amdgpu\n",
+    "hwmon/hwmon4/power1_average": "187000000\n",
+    "hwmon/hwmon4/power1_cap": "300000000\n",
+    "hwmon/hwmon4/power1_cap_max": "355000000\n",
+    "hwmon/hwmon4/power1_cap_default": "327000000\n",
+    "hwmon/hwmon4/temp1_input": "61000\n",
+    "hwmon/hwmon4/freq1_input": "2411000000\n",
+}
+APU_FILES = {
+    "vendor": "0x1002\n",
+    "device": "0x1586\n",
+    "revision": "0xc1\n",
+    "mem_info_vram_total": f"{512 * MIB}\n",
+    "mem_info_vram_used": f"{200 * MIB}\n",
+    "mem_info_gtt_used": f"{40 * GIB}\n",
+    "hwmon/hwmon1/power1_input": "54000000\n",
+}
+
+
+def metrics(form: int, content: int, status: int) -> bytes:
+    """A table with nothing but the throttle status filled; the driver's sizes and offsets."""
+    size, at = {(1, 3): (120, 112), (2, 2): (128, 120), (3, 0): (264, 0)}[form, content]
+    raw = bytearray(b"\xff" * size)
+    struct.pack_into("<HBB", raw, 0, size, form, content)
+    if at:
+        struct.pack_into("<Q", raw, at, status)
+    return bytes(raw)
+
+
+def card(root: Path, number: int, files: dict[str, str]) -> Path:
+    device = root / f"sys/class/drm/card{number}/device"
+    for name, text in files.items():
+        (device / name).parent.mkdir(parents=True, exist_ok=True)
+        (device / name).write_text(text)
+    return device
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def one_card(tmp_path: Path) -> Path:
+    card(tmp_path, 0, CARD_FILES)
+    (tmp_path / "sys/class/drm/card0-DP-1").mkdir()
+    write(tmp_path / "sys/class/drm/card1/device/vendor", "0x10de\n")
+    write(tmp_path / "proc/sys/kernel/osrelease", "6.12.4\n")
+    return tmp_path
+
+
+def test_facts_of_a_card(one_card: Path) -> None:
+    probe = AmdProbe(one_card)
+    (gpu,) = probe.facts().gpus
+    assert gpu.name == "AMD GPU 0x744c"
+    assert gpu.vendor == "amd"
+    assert gpu.vram_bytes == 24 * GIB
+    assert gpu.unified_memory is False
+    assert gpu.driver == "amdgpu (kernel 6.12.4)"
+    assert (gpu.power_limit_w, gpu.power_max_w, gpu.power_default_w) == (300, 355, 327)
+    assert (gpu.clock_max_mhz, gpu.memory_clock_max_mhz) == (2615, 1249)
+    assert gpu.arch is None
+    assert (gpu.pcie_generation, gpu.pcie_width) == (None, None)
+    assert probe.availability().detail == "1 AMD card(s): AMD GPU 0x744c"
+
+
+def test_the_name_comes_from_installed_tables_or_the_board(one_card: Path) -> None:
+    table = (
+        "# comment\n1.0.0\n744C,\tC8,\tAMD Radeon RX 7900 XTX\n744C,\tCC,\tAMD Radeon RX 7900 XT\n"
+    )
+    write(one_card / "usr/share/libdrm/amdgpu.ids", table)
+    assert AmdProbe(one_card).facts().gpus[0].name == "AMD Radeon RX 7900 XTX"
+    write(one_card / "sys/class/drm/card0/device/product_name", "Instinct MI210\n")
+    assert AmdProbe(one_card).facts().gpus[0].name == "AMD Instinct MI210"
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [("110000", "gfx1100"), ("90010", "gfx90a"), ("110501", "gfx1151"), ("0", None)],
+)
+def test_the_architecture_comes_from_the_compute_driver(
+    one_card: Path, version: str, name: str | None
+) -> None:
+    nodes = one_card / "sys/class/kfd/kfd/topology/nodes"
+    write(nodes / "0/properties", "cpu_cores_count 16\ndrm_render_minor 0\ngfx_target_version 0\n")
+    write(nodes / "1/properties", f"drm_render_minor 128\ngfx_target_version {version}\n")
+    assert AmdProbe(one_card).facts().gpus[0].arch == name
+
+
+def test_the_driver_version_of_an_out_of_tree_module(one_card: Path) -> None:
+    write(one_card / "sys/module/amdgpu/version", "6.10.5\n")
+    assert AmdProbe(one_card).facts().gpus[0].driver == "amdgpu 6.10.5"
+
+
+def test_the_slot_limits_the_link_not_the_switch_on_the_card(tmp_path: Path) -> None:
+    port = tmp_path / "sys/devices/pci0000:00/0000:00:01.1"
+    inner = port / "0000:01:00.0/0000:02:00.0/0000:03:00.0"
+    inner.mkdir(parents=True)
+    for folder, speed, width in (
+        (port, "16.0 GT/s PCIe", 8),
+        (inner.parents[1], "16.0 GT/s PCIe", 8),
+        (inner.parents[0], "16.0 GT/s PCIe", 16),
+        (inner, "32.0 GT/s PCIe", 16),
+    ):
+        write(folder / "max_link_speed", f"{speed}\n")
+        write(folder / "current_link_width", f"{width}\n")
+    write(inner / "vendor", "0x1002\n")
+    link = tmp_path / "sys/class/drm/card0/device"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(inner)
+    (gpu,) = AmdProbe(tmp_path).facts().gpus
+    assert (gpu.pcie_generation, gpu.pcie_width) == (4, 8)
+
+
+def test_reading_of_a_card(one_card: Path) -> None:
+    device = one_card / "sys/class/drm/card0/device"
+    (device / "gpu_metrics").write_bytes(metrics(1, 3, 1 << 36 | 1 << 0))
+    reading = AmdProbe(one_card).read()
+    assert reading.gpu_power_w == 187
+    assert reading.gpu_temperature_c == 61
+    assert reading.gpu_clock_mhz == 2411
+    assert reading.gpu_memory_used_bytes == 3 * GIB  # borrowed main memory is no VRAM
+    assert reading.throttle_reasons == ("power_limit", "thermal")
+    assert reading.energy_j == {}
+    write(device / "hwmon/hwmon4/energy1_input", "5000000\n")
+    assert AmdProbe(one_card).read().energy_j == {"gpu": 5.0}
+
+
+def test_an_apu_shares_main_memory(tmp_path: Path) -> None:
+    device = card(tmp_path, 1, APU_FILES)
+    (device / "gpu_metrics").write_bytes(metrics(2, 2, 0))
+    probe = AmdProbe(tmp_path)
+    assert probe.facts().gpus[0].unified_memory is True
+    reading = probe.read()
+    assert reading.gpu_power_w == 54
+    assert reading.gpu_memory_used_bytes == 200 * MIB + 40 * GIB
+    assert reading.throttle_reasons == ()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\x78", metrics(1, 3, 0xFFFF_FFFF_FFFF_FFFF), metrics(1, 3, 1)[:100]],
+    ids=["empty", "short header", "not filled", "cut"],
+)
+def test_metrics_that_tell_nothing(one_card: Path, raw: bytes) -> None:
+    device = one_card / "sys/class/drm/card0/device"
+    (device / "gpu_metrics").write_bytes(raw)
+    assert AmdProbe(one_card).read().throttle_reasons is None
+
+
+def test_memory_of_unknown_kind_is_not_guessed(tmp_path: Path) -> None:
+    card(tmp_path, 0, APU_FILES)
+    assert AmdProbe(tmp_path).facts().gpus[0].unified_memory is None
+
+
+def test_two_cards_and_one_that_tells_no_power(one_card: Path) -> None:
+    silent = {"vendor": "0x1002", "device": "0x73bf", "mem_info_vram_used": str(GIB)}
+    card(one_card, 2, silent)
+    probe = AmdProbe(one_card)
+    assert [g.name for g in probe.facts().gpus] == ["AMD GPU 0x744c", "AMD GPU 0x73bf"]
+    reading = probe.read()
+    assert reading.gpu_memory_used_bytes == 4 * GIB
+    assert reading.gpu_power_w is None
+
+
+def test_no_card(tmp_path: Path) -> None:
+    probe = AmdProbe(tmp_path)
+    assert not probe.availability().ok
+    assert "amdgpu" in probe.availability().hint
+    assert probe.facts().gpus == ()
+    assert probe.read().gpu_memory_used_bytes is None
