@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from tokrig.errors import RecordError
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Phase, Sample
@@ -22,13 +22,6 @@ LAYOUT_VERSION = 1
 _VERSION_KEY = b"tokrig_samples"
 _PREFIX = "timings_"
 
-_TEXT = ("workload", "phase", "salt", "count_source", "finish_reason", "error", "error_detail")
-_FLOATS = ("count_disagreement", "timings_prompt_ms", "timings_decode_ms")
-_TRUTHS = ("timings_counts_first",)
-_REQUIRED = (
-    *("workload", "concurrency", "repeat", "iteration", "worker", "phase", "variant", "salt"),
-    *("sent_ns", "chunk_t_ns", "chunk_kind", "chunk_text"),
-)
 _SCALARS = tuple(f.name for f in fields(Sample) if f.name not in ("chunks", "timings"))
 _TIMINGS = tuple(f.name for f in fields(EngineTimings))
 
@@ -49,7 +42,7 @@ def to_parquet(samples: Sequence[Sample]) -> bytes:
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     sink = io.BytesIO()
     _import("pyarrow.parquet").write_table(
-        table, sink, compression="zstd", store_schema=False, write_page_checksum=True
+        table, sink, compression="zstd", write_page_checksum=True
     )
     return sink.getvalue()
 
@@ -81,29 +74,31 @@ def _import(module: str) -> Any:
 
 
 def _schema(pa: Any) -> Any:
-    """The fixed schema: scalars in the order of ``Sample``, then chunks, then timings."""
-
-    def column(name: str) -> Any:
-        kinds = {"chunk_t_ns": pa.int64(), "chunk_kind": pa.int8(), "chunk_text": pa.string()}
-        if name in kinds:
-            element = pa.field("element", kinds[name], nullable=False)
-            return pa.field(name, pa.list_(element), nullable=False)
-        kind = pa.int64()
-        if name in _TEXT:
-            kind = pa.string()
-        elif name in _FLOATS:
-            kind = pa.float64()
-        elif name in _TRUTHS:
-            kind = pa.bool_()
-        return pa.field(name, kind, nullable=name not in _REQUIRED)
-
-    chunks = ("chunk_t_ns", "chunk_kind", "chunk_text")
-    timings = tuple(_PREFIX + name for name in _TIMINGS)
-    names = (*_SCALARS, *chunks, *timings)
+    """The schema: scalars in the order of ``Sample``, then chunks, then timings."""
+    kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+    lists = {"chunk_t_ns": pa.int64(), "chunk_kind": pa.int8(), "chunk_text": pa.string()}
+    columns = [
+        *((name, kinds[kind], nullable) for name, kind, nullable in _typed(Sample, _SCALARS)),
+        *(
+            (name, pa.list_(pa.field("element", kind, nullable=False)), False)
+            for name, kind in lists.items()
+        ),
+        *((_PREFIX + name, kinds[kind], True) for name, kind, _ in _typed(EngineTimings, _TIMINGS)),
+    ]
     return pa.schema(
-        [column(name) for name in names],
+        [pa.field(name, kind, nullable=nullable) for name, kind, nullable in columns],
         metadata={_VERSION_KEY: str(LAYOUT_VERSION).encode()},
     )
+
+
+def _typed(owner: type, names: Sequence[str]) -> Iterator[tuple[str, type, bool]]:
+    """Name, plain type and whether it may be None, of fields like ``int | None``."""
+    hints = get_type_hints(owner)
+    for name in names:
+        options = get_args(hints[name]) or (hints[name],)
+        # The options of a Literal are values; all of ours are text.
+        plain = [one if isinstance(one, type) else str for one in options]
+        yield name, plain[0], plain[-1] is type(None)
 
 
 def _check_layout(pa: Any, found: Any, name: str) -> None:

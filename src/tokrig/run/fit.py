@@ -43,9 +43,10 @@ def fit(workload: Workload, variant: Variant, count: Count) -> Fit:
     """
     search = _Search(workload, variant, count)
     first = search.by_characters(workload.prompt_tokens * _GUESS_CHARS_PER_TOKEN)
-    if search.length(first, 0) is None:
-        return Fit(first, 0, None)
-    search.choose_ending(search.choose_units(first))
+    units = search.choose_units(first)
+    if not search.counts:
+        return Fit(units, 0, None)
+    search.choose_ending(units)
     (units, ending), tokens = min(
         search.counts.items(), key=lambda item: abs(item[1] - workload.prompt_tokens)
     )
@@ -92,7 +93,7 @@ class _Search:
             try:
                 tokens = self.length(units, 0)
             except RequestError as error:
-                if (not self.counts and low < 0 and units == 0) or error.code != "http_400":
+                if units == 0 or error.code != "http_400":
                     raise
                 # Refused as too long for the context: it lies above the target.
                 high, units = units, (max(low, 0) + units) // 2

@@ -16,12 +16,18 @@ ENVIRONMENT = (
     "HSA_OVERRIDE_GFX_VERSION",
     "GGML_VK_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
     "GGML_CUDA_FORCE_MMQ",
     "VLLM_CPU_KVCACHE_SPACE",
 )
 
+# Quoted paths may hold blanks; others end at the first one.
+_QUOTED = re.compile(
+    r"(?P<quote>['\"])(?:~|[A-Za-z]:)?[\\/][^'\"\n]*?(?P<name>[^'\"\n\\/]*)(?P=quote)"
+)
 _PATH = re.compile(
-    r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/](?:[^\s\"'\\/,:;<>|]+[\\/])*([^\s\"'\\/,:;<>|]*)"
+    r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/](?=\S)(?:[^\s\"'\\/,:;<>|]+[\\/])*([^\s\"'\\/,:;<>|]*)"
 )
 _ADDRESS = re.compile(r"\b(?!127\.)\d{1,3}(?:\.\d{1,3}){3}\b")
 _KEY = re.compile(r"\b(?:sk|hf|gsk|xai|key|ghp)[-_][A-Za-z0-9_-]{12,}|(?<=Bearer )\S+")
@@ -31,6 +37,7 @@ _NOT_PRIVATE = {"root", "user", "localhost", "host", ""}
 def scrub(text: str) -> str:
     """Paths become file names; addresses, keys, the user's and the machine's name vanish."""
     text = _KEY.sub("[key]", text)
+    text = _QUOTED.sub(r"\g<quote>\g<name>\g<quote>", text)
     text = _PATH.sub(lambda match: match.group(1), text)
     text = _ADDRESS.sub("[address]", text)
     for name in _names():

@@ -1,0 +1,57 @@
+# Two commands do everything: `make bench` measures this machine, `make test` runs all tests.
+# Each sets up what it needs. Needed beforehand: Python 3.11 or newer with pip (or uv), and make.
+
+CONTENT ?= build/content
+LEVEL   ?= quick
+ARGS    ?=
+
+# uv from the PATH, else a copy of its own under .tools. `--target` needs no virtual environment
+# and leaves the system's Python alone, so it works where pip may not install into it.
+PYTHON ?= python3
+UV     := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
+BIN    := .venv/bin
+export UV_PROJECT_ENVIRONMENT := .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test check format lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+bench: .venv/bench-ready ## measure this machine; LEVEL=standard|publish, CONTENT=folder, ARGS="--model ..."
+	$(BIN)/tokrig run --level $(LEVEL) --content $(CONTENT) $(ARGS)
+	@echo "The record: $$(ls -t $(CONTENT)/benchmarks/runs/*/*.yaml | head -n 1)"
+
+test: .venv/test-ready ## all tests, the real engine included; ARGS="-k word"
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/test-ready ## format, lint, types, import contracts, docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/docs
+
+format: .venv/test-ready ## format the code, fix what lint can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: | $(UV) ## bring uv.lock up to date with pyproject.toml
+	$(UV) lock
+
+clean: ## remove environment, tools, caches and build/ (records made by `make bench` too)
+	rm -rf .venv .tools build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --inexact: measuring after testing keeps the test tools.
+.venv/bench-ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --inexact --no-default-groups --group models --extra embedded --extra nvidia
+	@touch $@
+
+.venv/test-ready: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --locked --all-groups --all-extras
+	@touch $@
+
+.tools/uv/bin/uv:
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+	  --target .tools/uv 'uv>=0.13,<1'

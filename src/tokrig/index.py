@@ -1,0 +1,298 @@
+"""One line a record, fast: summaries for lists, kept in an index in the user's cache folder.
+
+The index is only a shortcut. An entry counts while the file's size and modification time are
+those it was made from; a broken, foreign or unwritable index is passed over in silence and made
+anew. Summaries are read without the record's model, which costs ten times as much: they say what
+is in the file, not that all of it is right (``tokrig check`` says so).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tokrig.documents import parse
+from tokrig.errors import RecordError
+from tokrig.record.migrate import upgrade
+from tokrig.record.model import SCHEMA_VERSION
+
+INDEX_VERSION = 1
+# A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
+_TICK_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record in one line. The rates are the lowest and highest median decode rate (tok/s)
+    over the valid results at ``concurrency``, the lowest one that has a valid result; all three
+    are None when no result is valid."""
+
+    id: str
+    path: str
+    status: str
+    verdict: str
+    kind: str
+    level: str | None
+    started_at: str | None
+    rig: str
+    family: str
+    variant: str | None
+    quant: str | None
+    quant_creator: str | None
+    engine: str
+    build: str | None
+    api: str | None
+    mode: str
+    workloads: tuple[str, ...]
+    results: int
+    concurrency: int | None
+    output_tok_per_s_min: float | None
+    output_tok_per_s_max: float | None
+
+    @property
+    def model(self) -> str:
+        """``Gemma-3 270m``."""
+        return " ".join(filter(None, (self.family, self.variant)))
+
+    @property
+    def backend(self) -> str:
+        """``llama.cpp b9174 (cuda)``."""
+        name = " ".join(filter(None, (self.engine, self.build)))
+        return f"{name} ({self.api})" if self.api else name
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that should be a record and cannot be read."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All records of a content folder, newest first, and the files that could not be read."""
+
+    rows: list[Row]
+    problems: list[Problem]
+
+
+Entry = Row | Problem
+_LAYOUT = [INDEX_VERSION, SCHEMA_VERSION, *(field.name for field in fields(Row))]
+_WORKLOADS = [field.name for field in fields(Row)].index("workloads")
+_WANTED = (
+    "id|status|verdict|validity|kind|level|started_at|family|variant|quant|quant_creator|engine|"
+    "build|api|name|workload|concurrency|output_tok_per_s|median"
+)
+# One key with all of its value, in the simple forms tokrig writes. A deeper line after it would
+# belong to the value, so there must be none.
+_QUOTED = r'"[^"\\\n]*"'
+_FLAT = r"""[^{}\[\]"'#]"""
+_UNUSED = re.compile(
+    rf"^( {{2,}})(?!(?:{_WANTED}):)[a-z_0-9]+: "
+    rf"(?:[\w.+-]+|{_QUOTED}|\[(?:{_FLAT}|{_QUOTED})*+\]"
+    rf"|\{{(?:{_FLAT}|{_QUOTED}|\[(?:{_FLAT}|{_QUOTED})*+\])*+\}})\n"
+    r"(?!(?: *\n)*+\1 )",
+    re.MULTILINE,
+)
+
+
+def summarise(text: str, path: str) -> Row:
+    """The summary of a record's YAML text; ``path`` goes into the row and into messages.
+
+    Raises RecordError for what is no readable record.
+    """
+    try:
+        return _row(parse(_skimmed(text), path, RecordError), path)
+    except RecordError:
+        # The full text tells the right line, or that leaving lines out was the trouble.
+        return _row(parse(text, path, RecordError), path)
+
+
+def _skimmed(text: str) -> str:
+    """The text without one-line values that no summary needs: three quarters of a record, and
+    of the time to parse it. Dropping such a line drops one key, or a line of some prose."""
+    return _UNUSED.sub("", text)
+
+
+def _row(data: Any, path: str) -> Row:
+    try:
+        row = _unchecked_row(upgrade(data), path)
+        _check(row)
+    except RecordError as problem:
+        raise RecordError(f"{path}: {problem.message}", hint=problem.hint) from None
+    except (KeyError, TypeError, AttributeError, ValueError) as problem:
+        raise RecordError(
+            f"{path}: a key is missing or misplaced: {problem}",
+            hint=f"tokrig check {path} names the line",
+        ) from None
+    return row
+
+
+def _unchecked_row(data: dict[str, Any], path: str) -> Row:
+    provenance, model, backend = data["provenance"], data["model"], data["backend"]
+    results = data.get("results") or []
+    concurrency, lowest, highest = _headline(results)
+    return Row(
+        id=data["id"],
+        path=path,
+        status=data["status"],
+        verdict=data["validity"]["verdict"],
+        kind=provenance["kind"],
+        level=provenance.get("level"),
+        started_at=provenance.get("started_at"),
+        rig=data["rig"]["id"],
+        family=model["family"],
+        variant=model.get("variant"),
+        quant=model.get("quant"),
+        quant_creator=model.get("quant_creator"),
+        engine=backend["engine"],
+        build=backend.get("build"),
+        api=backend.get("api"),
+        mode=(data.get("mode") or {}).get("name", "baseline"),
+        workloads=tuple(dict.fromkeys(result["workload"]["name"] for result in results)),
+        results=len(results),
+        concurrency=concurrency,
+        output_tok_per_s_min=lowest,
+        output_tok_per_s_max=highest,
+    )
+
+
+def _headline(results: list[dict[str, Any]]) -> tuple[int | None, float | None, float | None]:
+    """Lowest concurrency with a valid rate, and the lowest and highest median there."""
+    rates: dict[int, list[float]] = {}
+    for result in results:
+        metric = result.get("output_tok_per_s")
+        if metric and result["validity"]["verdict"] == "valid":
+            rates.setdefault(result["concurrency"], []).append(metric["median"])
+    if not rates:
+        return None, None, None
+    lowest = min(rates)
+    return lowest, min(rates[lowest]), max(rates[lowest])
+
+
+def _check(row: Row) -> None:
+    """Raises ValueError for a value of the wrong type, or an id that is not the file's name."""
+    for field in fields(Row):
+        value = getattr(row, field.name)
+        if not _fits(value, str(field.type)):
+            raise ValueError(f"{field.name} is {value!r}")
+    if row.id != Path(row.path).stem:
+        raise ValueError(f"the id {row.id!r} is not the file's name")
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether ``value`` is what a field of ``Row`` says; annotations are text in this module."""
+    if value is None:
+        return kind.endswith("| None")
+    if kind.startswith("tuple"):
+        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    if kind.startswith("float"):
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    wanted = int if kind.startswith("int") else str
+    return isinstance(value, wanted) and not isinstance(value, bool)
+
+
+def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
+    """Summaries of ``files``, paths relative to ``root``; ``cache`` is the folder of indexes
+    (None: the user's cache folder)."""
+    index_path = (cache or user_cache()) / f"index-{_digest(root)}.json"
+    known = _load(index_path)
+    entries: dict[str, Entry] = {}
+    stamps: dict[str, list[int]] = {}
+    changed = False
+    for file in files:
+        path = file.relative_to(root).as_posix()
+        try:
+            stat = file.stat()
+            stamp = [stat.st_size, stat.st_mtime_ns]
+            old = known.pop(path, None)
+            if old and old[0] == stamp:
+                stamps[path], entries[path] = stamp, old[1]
+                continue
+            read_at = time.time_ns()
+            text = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as problem:
+            entries[path] = Problem(path, f"{path}: cannot be read: {problem}")
+            continue
+        changed = True
+        entries[path] = _summary_or_problem(text, path)
+        if not 0 <= read_at - stat.st_mtime_ns < _TICK_NS:
+            stamps[path] = stamp
+    if changed or known:
+        _save(index_path, {path: (stamps[path], entries[path]) for path in stamps})
+    rows = [entry for entry in entries.values() if isinstance(entry, Row)]
+    rows.sort(key=lambda row: row.id)
+    rows.sort(key=lambda row: row.started_at or "", reverse=True)
+    return Listing(rows, [entry for entry in entries.values() if isinstance(entry, Problem)])
+
+
+def _summary_or_problem(text: str, path: str) -> Entry:
+    try:
+        return summarise(text, path)
+    except RecordError as problem:
+        return Problem(path, problem.message)
+
+
+def user_cache() -> Path:
+    """The user's cache folder for tokrig, made when something is written."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tokrig"
+
+
+def _digest(root: Path) -> str:
+    return hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _load(path: Path) -> dict[str, tuple[list[int], Entry]]:
+    """The index, or nothing at all when anything about it is wrong."""
+    try:
+        data = json.loads(path.read_bytes())
+        if data["layout"] != _LAYOUT:
+            return {}
+        entries = {}
+        for name, (stamp, values) in data["entries"].items():
+            entries[name] = (stamp, _entry(name, values))
+        return entries
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return {}
+
+
+def _entry(path: str, values: list[Any] | str) -> Entry:
+    if isinstance(values, str):
+        return Problem(path, values)
+    values[_WORKLOADS] = tuple(values[_WORKLOADS])
+    row = Row(*values)
+    _check(row)
+    return row
+
+
+def _save(path: Path, entries: dict[str, tuple[list[int], Entry]]) -> None:
+    """Write the index in one step; a folder that cannot be written costs time, nothing else."""
+    packed = {
+        name: (stamp, entry.message if isinstance(entry, Problem) else list(vars(entry).values()))
+        for name, (stamp, entry) in entries.items()
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"layout": _LAYOUT, "entries": packed}, separators=(",", ":"))
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

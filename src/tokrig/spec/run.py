@@ -1,0 +1,173 @@
+"""The spec of one run: what a YAML file or the command line asks for.
+
+Names of backends, workloads and rigs are only names here; whoever resolves them refuses the
+unknown ones. Engine options are opaque: the backend that owns them checks them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tokrig.documents import parse, validate
+from tokrig.errors import SpecError, did_you_mean
+from tokrig.units import slug
+
+LevelName = Literal["quick", "standard", "publish"]
+# Strict, so that "true" is not taken for 1.
+Whole = Annotated[int, Field(ge=1, strict=True)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+MAX_CONCURRENCY = 1024
+MAX_SEED = 2**31 - 1
+# Keys as providers make them, and any long run of letters and digits. HF_TOKEN is a name.
+_LOOKS_LIKE_KEY = re.compile(
+    r"^(?:sk|pk|rk|hf|gh[opsu]|gsk|xai|nvapi|r8)[-_][A-Za-z0-9_-]{12,}|^AIza|^eyJ"
+    r"|(?=[A-Za-z]*[0-9])[A-Za-z0-9]{20,}"
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """How often a run measures: server starts, warm-ups after each, and request sets in each."""
+
+    repeats: int
+    warmups: int
+    iterations: int
+
+
+LEVELS: Mapping[str, Level] = MappingProxyType(
+    {
+        "quick": Level(repeats=1, warmups=1, iterations=3),
+        "standard": Level(repeats=6, warmups=1, iterations=3),
+        "publish": Level(repeats=10, warmups=1, iterations=3),
+    }
+)
+
+
+class RunSpec(BaseModel):
+    """One run. None means: whatever the workload, the backend or the machine says.
+
+    ``context`` is in tokens per slot; ``patience_s`` is how long an engine may take to become
+    ready; ``request_timeout_s`` is the longest silence in a stream; ``served_model`` is the name
+    an endpoint knows the model by; ``api_key_env`` names the environment variable with the key.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Text = "gemma-3-270m"
+    backend: Text = "embedded"
+    url: str | None = None
+    server_bin: Text | None = None
+    served_model: Text | None = None
+    workloads: list[Text] | None = None
+    concurrency: list[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] | None = None
+    level: LevelName = "quick"
+    options: dict[Text, str | int | float | bool] = {}
+    threads: Whole | None = None
+    context: Whole | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = 1
+    patience_s: Seconds = 180.0
+    request_timeout_s: Seconds = 600.0
+    rig: str | None = None
+    notes: str | None = None
+    api_key_env: str | None = None
+
+    @field_validator("workloads", "concurrency")
+    @classmethod
+    def _once_each(cls, values: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
+        if values is None:
+            return None
+        if not values:
+            raise ValueError("the list is empty: leave the key out to take all there are")
+        twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is named twice")
+        return values
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+            _ = parts.port
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("should be an address like http://127.0.0.1:8080")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(
+                "the address carries a user, a password or a query: "
+                "leave them out and name the key's environment variable in api_key_env"
+            )
+        return url.rstrip("/")
+
+    @field_validator("rig")
+    @classmethod
+    def _slug(cls, rig: str | None) -> str | None:
+        if rig is not None and slug(rig) != rig:
+            raise ValueError(f"a rig's id has only a-z, 0-9, '.', '_', '-': try {slug(rig)!r}")
+        return rig
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_not_key(cls, name: str | None) -> str | None:
+        """A key in a spec ends up in git, so it is refused, and never repeated in the message."""
+        if name is None:
+            return None
+        if _LOOKS_LIKE_KEY.search(name) or len(name) > 64:
+            raise ValueError(
+                "this looks like a key itself. Give the NAME of an environment variable that "
+                "holds it (MY_API_KEY), and replace the key if this file was ever shared"
+            )
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("should be the NAME of an environment variable, such as MY_API_KEY")
+        return name
+
+
+def load_spec(path: Path) -> RunSpec:
+    """The spec in the YAML file ``path``; an empty file means all defaults.
+
+    Raises SpecError with file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise SpecError(
+            f"{path}: cannot be read: {problem.strerror or problem}",
+            hint="give the path of a YAML file, or leave it out and use options",
+        ) from None
+    except UnicodeDecodeError as problem:
+        raise SpecError(f"{path}: not UTF-8 text (byte {problem.start})") from None
+    name = str(path)
+    data = parse(text, name)
+    return validate(RunSpec, {} if data is None else data, text, name)
+
+
+def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
+    """``spec`` with command-line options on top. None means *not given*; ``options`` are added
+    to the spec's own, key by key.
+
+    Raises SpecError for a name or value the spec does not take.
+    """
+    known = RunSpec.model_fields
+    data = spec.model_dump()
+    for name, value in overrides.items():
+        if name not in known:
+            raise SpecError(f"unknown option {name!r}", hint=did_you_mean(name, known))
+        if name == "options" and isinstance(value, Mapping):
+            value = {**spec.options, **value}
+        if value is not None:
+            data[name] = list(value) if isinstance(value, tuple) else value
+    return validate(RunSpec, data, "", "command line")

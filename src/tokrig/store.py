@@ -1,0 +1,239 @@
+"""The content folder: where records and their samples lie, written whole or not at all.
+
+    benchmarks/runs/<rig>/<run>.yaml         the record
+    benchmarks/samples/<run>.parquet         what it was computed from
+
+Files are written beside their final place, flushed to the disk and renamed, the samples first:
+a reader sees the old file or the new one, and every record has its samples. What a killed
+process leaves behind is a file named ``.*.<pid>.tmp``, which the next save removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokrig.errors import InputError, RecordError, StoreError, did_you_mean
+from tokrig.index import Listing, Problem, Row, listing
+from tokrig.record.model import Record
+from tokrig.record.parquet import from_parquet, to_parquet
+from tokrig.record.samples import Sample
+from tokrig.record.text import parse_record, record_text
+
+__all__ = ["Listing", "Problem", "Row", "Store"]
+
+MAX_ID = 120
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_STRAY = re.compile(r"\..+\.(\d+)\.\d+\.tmp")
+_COUNTER = itertools.count()
+_HINTS = {
+    errno.ENOSPC: "free some space on that disk and save again",
+    errno.EDQUOT: "your quota on that disk is used up: free some space",
+    errno.EFBIG: "a limit on file sizes is set for this process (ulimit -f)",
+    errno.EROFS: "that disk is read-only: choose another folder with --content",
+    errno.EACCES: "you may not write there: choose another folder with --content",
+    errno.EPERM: "you may not write there: choose another folder with --content",
+    errno.EEXIST: "a file stands where a folder should be",
+    errno.ENOTDIR: "a file stands where a folder should be",
+}
+
+
+class Store:
+    """Records and samples under one content folder. ``cache`` holds the index of ``listing``
+    (default: the user's cache folder)."""
+
+    def __init__(self, content: Path, *, cache: Path | None = None) -> None:
+        self.content = content
+        self.runs = content / "benchmarks" / "runs"
+        self.samples = content / "benchmarks" / "samples"
+        self._cache = cache
+
+    def record_path(self, record: Record) -> Path:
+        """Where a record belongs. Raises RecordError for an id that is no plain file name."""
+        return self.runs / _safe(record.rig.id, "rig") / f"{_safe(record.id, 'run')}.yaml"
+
+    def samples_path(self, run_id: str) -> Path:
+        """Where a run's samples belong. Raises RecordError for an id that is no file name."""
+        return self.samples / f"{_safe(run_id, 'run')}.parquet"
+
+    def save(self, record: Record, samples: Sequence[Sample], *, overwrite: bool = False) -> Path:
+        """Write a record and its samples; the path of the record.
+
+        Raises StoreError when the id is taken (unless ``overwrite``; by another rig's run
+        always), or when the disk refuses; then nothing has changed.
+        """
+        path, samples_path = self.record_path(record), self.samples_path(record.id)
+        for taken in self.runs.glob(f"*/{path.name}"):
+            if taken != path or not overwrite:
+                raise StoreError(
+                    f"{taken} exists already", hint="a run has an id of its own: choose another"
+                )
+        text = record_text(record).encode()
+        files = {samples_path: to_parquet(samples), path: text}
+        try:
+            _write_together(files)
+        except OSError as problem:
+            raise _refused(problem, path) from None
+        return path
+
+    def read(self, path: Path) -> Record:
+        """The record in a file. Raises RecordError with file and line."""
+        return parse_record(_text(path), str(path))
+
+    def read_samples(self, run_id: str) -> list[Sample]:
+        """The samples of a run. Raises RecordError when they are missing or unreadable."""
+        path = self.samples_path(run_id)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise RecordError(
+                f"{path}: no samples of run {run_id!r}",
+                hint="transcribed and imported records have none; others: restore it from git",
+            ) from None
+        except OSError as problem:
+            raise StoreError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+        return from_parquet(data, str(path))
+
+    def iter_paths(self) -> Iterator[Path]:
+        """The paths of all records, by rig and id."""
+        yield from sorted(
+            path for path in self.runs.glob("*/*.yaml") if not path.name.startswith(".")
+        )
+
+    def find(self, wanted: str) -> Path:
+        """The record meant by an id, the unique beginning of one, or a path.
+
+        Raises InputError, with the nearest ids, when there is none or more than one.
+        """
+        as_path = Path(wanted)
+        if as_path.suffix == ".yaml" or len(as_path.parts) > 1:
+            if as_path.is_file():
+                return as_path
+            raise InputError(
+                f"no such file: {wanted}", hint="give a path, an id, or the beginning of an id"
+            )
+        paths = {path.stem: path for path in self.iter_paths()}
+        if wanted in paths:
+            return paths[wanted]
+        matching = [run_id for run_id in paths if wanted and run_id.startswith(wanted)]
+        if len(matching) == 1:
+            return paths[matching[0]]
+        if matching:
+            listed = ", ".join(matching[:10]) + (", …" if len(matching) > 10 else "")
+            raise InputError(
+                f"{wanted!r} could be any of {len(matching)} records", hint=f"they are: {listed}"
+            )
+        near = difflib.get_close_matches(wanted, paths, n=5, cutoff=0.5)
+        hint = did_you_mean(wanted, near) if near else "tokrig list shows the records there are"
+        raise InputError(f"no record {wanted!r} in {self.content}", hint=hint)
+
+    def listing(self) -> Listing:
+        """One row a record, newest first, and the files that cannot be read."""
+        return listing(self.iter_paths(), self.runs, self._cache)
+
+    def rows(self) -> list[Row]:
+        """The rows of ``listing``."""
+        return self.listing().rows
+
+
+def _safe(name: str, what: str) -> str:
+    if len(name) > MAX_ID or not _ID.fullmatch(name):
+        raise RecordError(
+            f"{name[:MAX_ID]!r} cannot be the id of a {what}",
+            hint=f"an id has a-z, 0-9, '.', '_', '-', starts with a letter or digit, and is at "
+            f"most {MAX_ID} characters long",
+        )
+    return name
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file", hint="tokrig list shows the records") from None
+    except UnicodeDecodeError as problem:
+        raise RecordError(f"{path}: not UTF-8 text (byte {problem.start})") from None
+    except OSError as problem:
+        raise StoreError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+
+
+def _refused(problem: OSError, path: Path) -> StoreError:
+    reason = problem.strerror or str(problem)
+    hint = _HINTS.get(problem.errno or 0, "see whether that folder can be written")
+    return StoreError(f"{path}: cannot be saved: {reason}", hint=hint)
+
+
+def _write_together(files: dict[Path, bytes]) -> None:
+    """Write all files beside their places, then rename them in order.
+
+    A full disk shows while nothing is in place yet. Raises OSError; no temporary file stays.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        for path, data in files.items():
+            _make_folder(path.parent)
+            _sweep(path.parent)
+            name = f".{path.name}.{os.getpid()}.{next(_COUNTER)}.tmp"
+            staged[path] = path.with_name(name)
+            _write(staged[path], data)
+        for path, temporary in staged.items():
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        for temporary in staged.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that survives a power cut: each new name is flushed in its parent."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder, where the system can (Windows cannot)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left behind."""
+    for path in folder.glob(".*.tmp"):
+        match = _STRAY.fullmatch(path.name)
+        if match and not _is_alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # there, signal 0 would end the process instead of asking for it
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,263 @@
+"""The documents say what is true: links, commands, codes, fields and thresholds."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+import tokrig
+from tokrig import registry
+from tokrig.cli.main import main
+from tokrig.record import checks, metrics
+from tokrig.record.model import METHODOLOGY_VERSION, Metric, Percentiles, Result
+from tokrig.workloads import Workload
+
+ROOT = Path(__file__).parents[2]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = sorted([*TOP, *(ROOT / "docs").rglob("*.md"), *(ROOT / "content").rglob("*.md")])
+METHODOLOGY = ROOT / "docs" / "methodology.md"
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@cache
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def name(page: object) -> str:
+    return str(page.relative_to(ROOT)) if isinstance(page, Path) else str(page)
+
+
+# Links
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the page's headings, made as GitHub makes them."""
+    titles = re.findall(r"^#+ +(.+?)\s*$", text(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        if not there.exists() or (anchor and anchor not in anchors(there)):
+            broken.append(target)
+    assert not broken
+
+
+# Commands
+
+
+def shell_lines(page: Path) -> list[list[str]]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", text(page), re.DOTALL | re.MULTILINE)
+    return [words for block in blocks for line in block.splitlines() if (words := split(line))]
+
+
+def split(line: str) -> list[str]:
+    return shlex.split(line, comments=True)
+
+
+def shown(program: str) -> list[tuple[Path, list[str]]]:
+    return [(p, words[1:]) for p in PAGES for words in shell_lines(p) if words[0] == program]
+
+
+def complaint(command: click.Command, context: click.Context, words: list[str]) -> str | None:
+    """What the real command line would say against these words, or None.
+
+    Options, their number of values and their choices are looked at; files need not exist.
+    """
+    try:
+        values, rest, _ = command.make_parser(context).parse_args(list(words))
+        for parameter in command.params:
+            value = values.get(parameter.name or "")
+            if isinstance(parameter.type, click.Choice) and isinstance(value, str | list | tuple):
+                for one in [value] if isinstance(value, str) else value:
+                    parameter.type.convert(one, parameter, context)
+    except click.UsageError as error:
+        return error.format_message()
+    if isinstance(command, click.Group) and rest:
+        sub = command.get_command(context, rest[0])
+        if sub is None:
+            return f"no command {rest[0]}"
+        return complaint(sub, click.Context(sub, parent=context, info_name=rest[0]), rest[1:])
+    if rest:
+        return f"too many words: {rest}"
+    return hidden(command, words)
+
+
+def hidden(command: click.Command, words: list[str]) -> str | None:
+    """An option that works but that ``--help`` does not tell of."""
+    told = command.get_help(click.Context(command))
+    options = [w.partition("=")[0] for w in words if w.startswith("--")]
+    missing = [o for o in options if not re.search(rf"(?<![\w-]){o}(?![\w-])", told)]
+    return f"--help does not list {missing}" if missing else None
+
+
+def refused(words: list[str]) -> str | None:
+    return complaint(main, click.Context(main, info_name="tokrig"), words)
+
+
+def subcommands() -> dict[str, click.Command]:
+    context = click.Context(main, info_name="tokrig")
+    found = {n: main.get_command(context, n) for n in main.list_commands(context)}
+    return {n: command for n, command in found.items() if command is not None}
+
+
+def test_every_command_that_is_shown_parses() -> None:
+    commands = shown("tokrig")
+    assert len(commands) >= 5
+    wrong = {" ".join(w): why for _, w in commands if (why := refused(w)) is not None}
+    assert not wrong
+
+
+@pytest.mark.parametrize("words", [["rnu"], ["run", "--modle", "x"], ["run", "--level", "hasty"]])
+def test_a_command_that_does_not_exist_would_be_found(words: list[str]) -> None:
+    assert refused(words) is not None
+
+
+def test_every_subcommand_is_shown() -> None:
+    assert {w[0] for _, w in shown("tokrig") if w} >= set(subcommands())
+
+
+@pytest.mark.parametrize("subcommand", sorted(subcommands()))
+def test_every_help_has_an_example_that_parses(subcommand: str) -> None:
+    command = subcommands()[subcommand]
+    told = f"{command.help or ''}\n{command.epilog or ''}"
+    examples = re.findall(rf"^\W*tokrig ({subcommand}\b.*)$", told, re.MULTILINE)
+    assert examples
+    assert [why for line in examples if (why := refused(split(line))) is not None] == []
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = {w[0] for _, w in shown("make")}
+    assert {"bench", "test", "check"} <= asked <= targets
+
+
+# Methodology
+
+
+def table(mark: str) -> set[str]:
+    """The words in the first column of a marked table."""
+    found = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", text(METHODOLOGY), re.DOTALL)
+    assert found
+    return set(re.findall(r"^\| `([^`]+)` \|", found[1], re.MULTILINE))
+
+
+def test_every_reason_code_is_documented_and_no_other() -> None:
+    assert table("codes") == set(checks.HINTS)
+
+
+def error_codes() -> set[str]:
+    """All error codes in the source: class attributes ``code``, arguments ``code=``, and the
+    codes given to ``fail`` and ``skip``; ``http_<>`` where a part is put in at run time."""
+    found: set[str] = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for value in code_values(node):
+                found |= set(words(value))
+    return found
+
+
+def code_values(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, ast.ClassDef):
+        for line in node.body:
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "code":
+                yield line.value
+    if isinstance(node, ast.Call):
+        yield from (k.value for k in node.keywords if k.arg == "code")
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("fail", "skip"):
+            yield from node.args[:2]
+
+
+def words(value: ast.expr) -> Iterator[str]:
+    if isinstance(value, ast.JoinedStr):
+        parts = [p.value if isinstance(p, ast.Constant) else "<>" for p in value.values]
+        found = ["".join(map(str, parts))]
+    else:
+        found = [str(n.value) for n in ast.walk(value) if isinstance(n, ast.Constant)]
+    yield from (code for code in found if re.fullmatch(r"[a-z_<>]+", code))
+
+
+def test_every_error_code_is_documented() -> None:
+    documented = {re.sub(r"<\w+>", "<>", code) for code in table("errors")}
+    assert {"bad_model", "engine_died", "http_<>"} <= error_codes()
+    assert error_codes() - documented == set()
+
+
+def test_every_published_metric_is_defined() -> None:
+    of_figures = {Metric, Percentiles}
+    fields = [n for n, f in Result.model_fields.items() if of_figures & set(get_args(f.annotation))]
+    assert len(fields) > 5
+    assert [n for n in fields if f"`{n}`" not in text(METHODOLOGY)] == []
+
+
+def limit(what: str) -> str:
+    thresholds = text(METHODOLOGY).partition("### Thresholds")[2]
+    found = re.search(rf"^\| {re.escape(what)} \| (.+?) \|$", thresholds, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:g} %"
+
+
+def test_thresholds_in_the_code_are_the_documented_ones() -> None:
+    assert limit("two token counts of one request") == percent(checks.COUNT_MISMATCH)
+    assert limit("client and server decode rate") == percent(checks.CLOCK_MISMATCH)
+    assert limit("client CPU share of one core") == percent(checks.CLIENT_CPU_SHARE)
+    prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
+    assert limit("prompt length") == prompt
+    for percentile, need in metrics.PERCENTILES_NEED.items():
+        assert f"{percentile} from {need}" in text(METHODOLOGY)
+
+
+def test_the_workloads_are_the_documented_ones() -> None:
+    for shape in registry.names("workloads"):
+        workload: Workload = registry.load("workloads", shape, "WORKLOAD")
+        row = f"| {shape} | {workload.prompt_tokens} | {workload.answer_tokens} |"
+        assert row in text(METHODOLOGY)
+
+
+def test_the_methodology_version_is_the_records() -> None:
+    assert f"**Methodology version {METHODOLOGY_VERSION}.**" in text(METHODOLOGY)
+    assert f"- Version {METHODOLOGY_VERSION}:" in text(ROOT / "CHANGELOG.md")
+
+
+# Other promises
+
+
+def test_the_changelog_has_this_version_or_an_unreleased_part() -> None:
+    changelog = text(ROOT / "CHANGELOG.md")
+    assert "## [Unreleased]" in changelog or f"## [{tokrig.__version__}]" in changelog
+    assert "### Methodology" in changelog
+
+
+def test_decisions_are_numbered_in_order() -> None:
+    assert [p.name[:4] for p in DECISIONS] == [f"{n:04}" for n in range(1, len(DECISIONS) + 1)]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=name)
+def test_a_decision_is_one_page_of_context_decision_consequences(page: Path) -> None:
+    headings = re.findall(r"^## (.+)$", text(page), re.MULTILINE)
+    assert [h for h in headings if h in ("Context", "Decision", "Consequences")] == [
+        "Context",
+        "Decision",
+        "Consequences",
+    ]
+    assert text(page).startswith(f"# {page.name[:4]} ")
+    assert len(text(page).split()) < 600

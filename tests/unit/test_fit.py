@@ -1,0 +1,80 @@
+"""Prompts meet their length with any tokenizer, in few questions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tokrig import registry
+from tokrig.errors import RequestError
+from tokrig.run.fit import Fit, fit, salt
+from tokrig.workloads import Messages, Workload
+
+SHAPES: list[Workload] = [
+    registry.load("workloads", name, "WORKLOAD") for name in registry.names("workloads")
+]
+
+
+class Tokenizer:
+    """Counts a token for every ``per_token`` characters, plus a template's overhead."""
+
+    def __init__(self, per_token: float, overhead: int, limit: int | None = None) -> None:
+        self.per_token, self.overhead, self.limit = per_token, overhead, limit
+        self.asked = 0
+
+    def __call__(self, messages: Messages) -> int | None:
+        self.asked += 1
+        characters = sum(len(m["content"]) for m in messages)
+        tokens = self.overhead + math.ceil(characters / self.per_token)
+        if self.limit is not None and tokens > self.limit:
+            raise RequestError("exceeds the available context size", code="http_400")
+        return tokens
+
+
+@pytest.mark.parametrize("overhead", [5, 20, 45])
+@pytest.mark.parametrize("per_token", [3.2, 4.0, 4.6, 5.2])
+@pytest.mark.parametrize("workload", SHAPES, ids=lambda w: w.name)
+def test_any_tokenizer_is_met(workload: Workload, per_token: float, overhead: int) -> None:
+    for variant in workload.variants:
+        count = Tokenizer(per_token, overhead)
+        found = fit(workload, variant, count)
+        assert found.tokens is not None
+        assert abs(found.tokens - workload.prompt_tokens) <= workload.tolerance_tokens
+        assert found.tokens == count(variant.render(found.units, found.ending, salt(0)))
+
+
+def test_a_count_that_costs_a_prefill_is_asked_for_rarely() -> None:
+    rag = next(w for w in SHAPES if w.name == "rag")
+    count = Tokenizer(4.1, 12)
+    fit(rag, rag.variants[0], count)
+    assert count.asked <= 6
+
+
+def test_candidates_too_long_for_the_context_are_stepped_back_from() -> None:
+    rag = next(w for w in SHAPES if w.name == "rag")
+    found = fit(rag, rag.variants[0], Tokenizer(3.2, 12, limit=4200))
+    assert found.tokens is not None
+    assert abs(found.tokens - rag.prompt_tokens) <= rag.tolerance_tokens
+
+
+def test_without_anyone_to_count_the_length_is_guessed_and_unverified() -> None:
+    chat = next(w for w in SHAPES if w.name == "chat")
+    found = fit(chat, chat.variants[0], lambda messages: None)
+    assert isinstance(found, Fit)
+    assert found.tokens is None
+    assert found.units > 0
+
+
+def test_an_error_that_is_no_length_is_not_swallowed() -> None:
+    chat = next(w for w in SHAPES if w.name == "chat")
+
+    def refuse(messages: Messages) -> int | None:
+        raise RequestError("slow down", code="http_429")
+
+    with pytest.raises(RequestError, match="slow down"):
+        fit(chat, chat.variants[0], refuse)
+
+
+def test_salts_have_one_length() -> None:
+    assert {len(salt(n)) for n in (0, 7, 99_999_999, 100_000_000)} == {len("[Request 00000000]")}

@@ -1,0 +1,201 @@
+"""The spec of a run: defaults, limits, and messages that name the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tokrig.errors import SpecError
+from tokrig.spec.run import LEVELS, Level, RunSpec, load_spec, merge
+
+
+def spec_file(folder: Path, text: str) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, text: str) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        load_spec(spec_file(folder, text))
+    return caught.value
+
+
+def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
+    assert load_spec(spec_file(tmp_path, "# nothing\n")) == RunSpec()
+    assert RunSpec().model_dump() == {
+        "model": "gemma-3-270m",
+        "backend": "embedded",
+        "url": None,
+        "server_bin": None,
+        "served_model": None,
+        "workloads": None,
+        "concurrency": None,
+        "level": "quick",
+        "options": {},
+        "threads": None,
+        "context": None,
+        "seed": 1,
+        "patience_s": 180.0,
+        "request_timeout_s": 600.0,
+        "rig": None,
+        "notes": None,
+        "api_key_env": None,
+    }
+
+
+def test_every_key_can_be_given(tmp_path: Path) -> None:
+    text = """\
+model: smollm2.gguf
+backend: llamaserver
+url: http://127.0.0.1:8080/
+server_bin: llama-server
+served_model: smol
+workloads: [chat, rag]
+concurrency: [1, 4, 1024]
+level: publish
+options: {flash-attn: on, ubatch: 512, scale: 0.5, cache-type-k: q8_0}
+threads: 4
+context: 8192
+seed: 0
+patience_s: 30
+request_timeout_s: 12.5
+rig: desktop-3060
+notes: |
+  idle
+api_key_env: HF_TOKEN
+"""
+    spec = load_spec(spec_file(tmp_path, text))
+    assert spec.url == "http://127.0.0.1:8080"
+    assert spec.options == {"flash-attn": True, "ubatch": 512, "scale": 0.5, "cache-type-k": "q8_0"}
+    assert [type(v) for v in spec.options.values()] == [bool, int, float, str]
+    assert spec.concurrency == [1, 4, 1024]
+    assert (spec.patience_s, spec.request_timeout_s, spec.seed) == (30.0, 12.5, 0)
+    assert set(spec.model_fields_set) == set(RunSpec.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("workload: [chat]", "unknown key 'workload'"),
+        ("concurrency: [0]", "concurrency[0]: should be greater than or equal to 1, not 0"),
+        ("concurrency: [1025]", "should be less than or equal to 1024, not 1025"),
+        ("concurrency: [4, 4]", "concurrency: 4 is named twice"),
+        ("concurrency: []", "the list is empty"),
+        ("concurrency: 4", "concurrency: should be a valid list, not 4"),
+        ("concurrency: [true]", "should be a valid integer, not True"),
+        ("workloads: []", "the list is empty"),
+        ("workloads: [chat, chat]", "'chat' is named twice"),
+        ("workloads: ['']", "workloads[0]: "),
+        ("level: fast", "should be 'quick', 'standard' or 'publish', not 'fast'"),
+        ("threads: 0", "threads: should be greater than or equal to 1"),
+        ("threads: true", "threads: should be a valid integer, not True"),
+        ("context: 4k", "context: should be a valid integer, not '4k'"),
+        ("seed: -1", "seed: should be greater than or equal to 0"),
+        ("patience_s: 0", "patience_s: should be greater than 0"),
+        ("patience_s: .inf", "patience_s: should be a finite number"),
+        ("options: {a: [1]}", "options.a"),
+        ("model: ''", "model: "),
+        ("model: 3", "model: should be a valid string, not 3"),
+        ("rig: My Rig", "try 'my-rig'"),
+        ("url: localhost:8080", "should be an address like http://"),
+        ("url: http://", "should be an address like http://"),
+        ("url: http://host:99999", "should be an address like http://"),
+        ("url: file:///etc/passwd", "should be an address like http://"),
+        ("url: http://me:secret@host/v1", "leave them out"),
+        ("url: http://host/v1?key=secret", "leave them out"),
+        ("api_key_env: my-key", "should be the NAME of an environment variable"),
+    ],
+)
+def test_wrong_values_name_the_line(tmp_path: Path, line: str, reason: str) -> None:
+    error = refused(tmp_path, f"# a spec\nnotes: x\n{line}\n")
+    assert f"{tmp_path / 'spec.yaml'}:3: " in error.message
+    assert reason in error.message
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-abcdef0123456789",
+        "sk_live_abcdefghijklmnop",
+        "hf_AbCdEfGhIjKlMnOpQr",
+        "gsk_abcdefgh12345678",
+        "AIzaSyA1234567890abcdef",
+        "eyJhbGciOiJIUzI1NiJ9",
+        "0123456789ABCDEF0123456789ABCDEF",
+        "a" * 65,
+    ],
+)
+def test_a_key_is_refused_and_not_repeated(tmp_path: Path, key: str) -> None:
+    error = refused(tmp_path, f"api_key_env: {key}\n")
+    assert "looks like a key itself" in error.message
+    assert key not in error.message + error.hint
+    with pytest.raises(SpecError) as caught:
+        merge(RunSpec(), {"api_key_env": key})
+    assert key not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "HF_TOKEN", "hf_token", "_K", "SK_PROD_KEY_2"])
+def test_names_of_variables_are_accepted(name: str) -> None:
+    assert RunSpec(api_key_env=name).api_key_env == name
+
+
+def test_secrets_in_an_address_are_not_repeated(tmp_path: Path) -> None:
+    assert "hunter2" not in refused(tmp_path, "url: http://me:hunter2@host/v1\n").message
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: cannot be read: No such file"):
+        load_spec(tmp_path / "none.yaml")
+    with pytest.raises(SpecError, match="cannot be read: Is a directory"):
+        load_spec(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"model: \xff\xfe")
+    with pytest.raises(SpecError, match="not UTF-8 text"):
+        load_spec(tmp_path / "binary.yaml")
+
+
+def test_a_byte_order_mark_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfseed: 7\n")
+    assert load_spec(tmp_path / "bom.yaml").seed == 7
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunSpec().seed = 2  # type: ignore[misc]
+
+
+def test_merge_takes_what_is_given() -> None:
+    spec = RunSpec(seed=5, options={"a": 1, "b": 2})
+    given: dict[str, Any] = {
+        "seed": None,
+        "workloads": ("chat",),
+        "options": {"b": 3, "c": "x"},
+        "level": "standard",
+    }
+    merged = merge(spec, given)
+    assert merged.seed == 5
+    assert merged.workloads == ["chat"]
+    assert merged.options == {"a": 1, "b": 3, "c": "x"}
+    assert merged.level == "standard"
+    assert spec.options == {"a": 1, "b": 2}
+    assert merge(spec, {}) == spec
+
+
+def test_merge_refuses_what_the_file_would_not_take() -> None:
+    with pytest.raises(SpecError) as caught:
+        merge(RunSpec(), {"concurency": [1]})
+    assert caught.value.message == "unknown option 'concurency'"
+    assert "did you mean 'concurrency'?" in caught.value.hint
+    with pytest.raises(SpecError, match=r"^command line: concurrency\[0\]: should be greater"):
+        merge(RunSpec(), {"concurrency": (0,)})
+
+
+def test_levels() -> None:
+    assert dict(LEVELS) == {
+        "quick": Level(repeats=1, warmups=1, iterations=3),
+        "standard": Level(repeats=6, warmups=1, iterations=3),
+        "publish": Level(repeats=10, warmups=1, iterations=3),
+    }
