@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import gc
 import selectors
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tokrig.run.sse import Piece
-from tokrig.run.wire import Endpoint, Interest, Reader, Wire, now_ns, read_stamped, resolve
+from tokrig.run.wire import (
+    DONE,
+    WRITE,
+    Endpoint,
+    Reader,
+    Wire,
+    now_ns,
+    read_stamped,
+    resolve,
+)
 
 TICK_S = 0.5
 
@@ -47,11 +57,14 @@ class Response:
 
 @dataclass(frozen=True)
 class Phase:
-    """A finished closed loop: its responses, its wall time and the CPU time the client took."""
+    """A finished closed loop: its responses, its wall time and the CPU time the client took.
+
+    ``start_ns`` is when it began on the process's own clock (CLOCK_MONOTONIC)."""
 
     responses: list[Response]
     wall_s: float
     client_cpu_s: float
+    start_ns: int = 0
 
     @property
     def client_cpu_share(self) -> float:
@@ -70,25 +83,49 @@ class Ticker:
     reads: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Slot:
     worker: int
     order: Order
     wire: Wire
+    ended_ns: int = 0
+    timed_out: bool = False
+
+    def response(self, start_ns: int) -> Response:
+        wire = self.wire
+        sent_ns = wire.sent_ns or self.ended_ns
+        return Response(
+            self.order,
+            self.worker,
+            sent_ns - start_ns,
+            self.ended_ns - start_ns,
+            wire.status,
+            wire.headers,
+            [(t - sent_ns, data) for t, data in wire.pieces],
+            wire.failure,
+            self.timed_out,
+        )
 
 
 class _Loop:
     """The state of one closed loop; lives as long as ``closed_loop`` runs."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, endpoint: Endpoint, orders: Sequence[Order]
+        self,
+        selector: selectors.BaseSelector,
+        endpoint: Endpoint,
+        orders: Sequence[Order],
+        reader: Reader,
     ) -> None:
         self.selector = selector
         self.endpoint = endpoint
+        self.reader = reader
         self.address = resolve(endpoint)
+        # Reading the machine's certificates takes milliseconds: once, before anything is timed.
+        self.tls = ssl.create_default_context() if endpoint.tls else None
         self.queue = iter(orders)
         self.slots: dict[int, _Slot] = {}
-        self.responses: list[Response] = []
+        self.ended: list[_Slot] = []
         self.ticker = Ticker()
 
     def open(self, worker: int) -> None:
@@ -97,41 +134,34 @@ class _Loop:
         if order is None:
             return
         payload = self.endpoint.payload(order.path, order.body)
-        slot = _Slot(worker, order, Wire(self.endpoint, self.address, payload))
+        slot = _Slot(worker, order, Wire(self.endpoint, self.address, payload, self.tls))
         self.slots[worker] = slot
-        self.selector.register(slot.wire.sock.fileno(), Interest.WRITE, slot)
+        self.selector.register(slot.wire.sock.fileno(), WRITE, slot)
 
-    def advance(self, key: selectors.SelectorKey, reader: Reader, ready_ns: int) -> None:
-        """Let a ready socket's wire do its next step."""
-        slot: _Slot = key.data
-        interest = slot.wire.advance(reader, ready_ns)
-        self.ticker.reads += 1
-        if interest is Interest.DONE:
-            self.close(slot, ready_ns)
-        elif interest != key.events:
-            self.selector.modify(slot.wire.sock.fileno(), interest, slot)
+    def round(self, timeout_s: float) -> None:
+        """Wait for sockets to become ready and let their wires do the next step."""
+        ready = self.selector.select(timeout_s)
+        ready_ns = now_ns()
+        self.ticker.reads += len(ready)
+        for key, _ in ready:
+            slot: _Slot = key.data
+            interest = slot.wire.advance(self.reader, ready_ns)
+            if interest is DONE:
+                self.close(slot, ready_ns)
+            elif interest != key.events:
+                self.selector.modify(slot.wire.sock.fileno(), interest, slot)
 
-    def close(self, slot: _Slot, ended_ns: int, timed_out: bool = False) -> None:
-        """Keep what arrived, free the worker and give it the next request."""
-        wire = slot.wire
-        self.selector.unregister(wire.sock.fileno())
-        wire.sock.close()
-        del self.slots[slot.worker]
-        sent_ns = wire.sent_ns or ended_ns
-        self.responses.append(
-            Response(
-                slot.order,
-                slot.worker,
-                sent_ns,
-                ended_ns,
-                wire.status,
-                wire.headers,
-                [(t - sent_ns, data) for t, data in wire.pieces],
-                wire.failure,
-                timed_out,
-            )
-        )
+    def close(self, slot: _Slot, ended_ns: int) -> None:
+        """Keep what arrived, free the worker and give it the next request.
+
+        What can be done later is: the other streams are waiting.
+        """
+        self.selector.unregister(slot.wire.sock.fileno())
+        slot.wire.sock.close()
+        slot.ended_ns = ended_ns
+        self.ended.append(slot)
         self.ticker.ended += 1
+        del self.slots[slot.worker]
         self.open(slot.worker)
 
     def end_silent(self, silence_s: float) -> None:
@@ -140,7 +170,8 @@ class _Loop:
         for slot in list(self.slots.values()):
             if now - slot.wire.heard_ns > silence_s * 1e9:
                 slot.wire.failure = f"the server was silent for {silence_s:g} s"
-                self.close(slot, now, timed_out=True)
+                slot.timed_out = True
+                self.close(slot, now)
 
 
 def closed_loop(
@@ -159,17 +190,14 @@ def closed_loop(
     Raises OSError when the endpoint's name cannot be resolved.
     """
     with selectors.DefaultSelector() as selector, _quiet_gc():
-        loop = _Loop(selector, endpoint, orders)
+        loop = _Loop(selector, endpoint, orders, reader)
         start_ns, start_cpu = now_ns(), time.process_time()
         try:
             for worker in range(concurrency):
                 loop.open(worker)
             next_tick = time.monotonic() + TICK_S
             while loop.slots:
-                ready = selector.select(max(0.0, next_tick - time.monotonic()))
-                ready_ns = now_ns()
-                for key, _ in ready:
-                    loop.advance(key, reader, ready_ns)
+                loop.round(max(0.0, next_tick - time.monotonic()))
                 if time.monotonic() >= next_tick:
                     loop.end_silent(silence_s)
                     tick(loop.ticker)
@@ -178,14 +206,12 @@ def closed_loop(
             for slot in loop.slots.values():
                 slot.wire.sock.close()
         end_ns, end_cpu = now_ns(), time.process_time()
-    responses = sorted(loop.responses, key=lambda r: r.order.index)
+    ended = sorted(loop.ended, key=lambda slot: slot.order.index)
     return Phase(
-        [
-            replace(r, sent_ns=r.sent_ns - start_ns, ended_ns=r.ended_ns - start_ns)
-            for r in responses
-        ],
+        [slot.response(start_ns) for slot in ended],
         (end_ns - start_ns) / 1e9,
         end_cpu - start_cpu,
+        start_ns,
     )
 
 

@@ -27,10 +27,13 @@ class Place:
 
 
 def observe(response: Response, place: Place, backend: Backend, count_text: CountText) -> Sample:
-    """The sample of one request. Asks the server's tokenizer only where its usage is silent."""
+    """The sample of one request. Asks the server's tokenizer only where its usage is silent, and
+    never about a request that failed: the server may be gone, and its counts serve no figure."""
     answer = read_answer(response, backend.timings)
+    if answer.error is not None:
+        count_text = _ask_nobody
     tokens, source = _output_tokens(answer, count_text)
-    reasoning = _reasoning_tokens(answer, count_text)
+    reasoning = _reasoning_tokens(answer, tokens, count_text)
     first, assumed = _first_chunk(answer, tokens, count_text)
     return Sample(
         workload=place.workload,
@@ -43,7 +46,7 @@ def observe(response: Response, place: Place, backend: Backend, count_text: Coun
         salt=place.salt,
         sent_ns=response.sent_ns,
         chunks=tuple(answer.chunks),
-        prompt_tokens=answer.prompt_tokens,
+        prompt_tokens=_prompt_tokens(answer),
         output_tokens=tokens,
         cached_tokens=answer.cached_tokens,
         reasoning_tokens=reasoning,
@@ -61,22 +64,38 @@ def observe(response: Response, place: Place, backend: Backend, count_text: Coun
     )
 
 
+def _ask_nobody(text: str) -> int | None:
+    return None
+
+
+def _prompt_tokens(answer: Answer) -> int | None:
+    """Usage, else the engine's timings: these count uncached tokens only."""
+    if answer.prompt_tokens is not None or answer.timings is None:
+        return answer.prompt_tokens
+    return answer.timings.prompt_tokens + (answer.cached_tokens or 0)
+
+
 def _output_tokens(answer: Answer, count_text: CountText) -> tuple[int | None, str | None]:
-    """METHODOLOGY's order: the server's usage or timings, then a tokenizer. Never chunks."""
-    if answer.output_tokens is not None:
+    """METHODOLOGY's order: the server's usage or timings, then a tokenizer. Never chunks. A server
+    that reports 0 although it streamed text is not believed."""
+    streamed = bool(answer.chunks)
+    if answer.output_tokens is not None and (answer.output_tokens or not streamed):
         return answer.output_tokens, "usage"
-    if answer.timings is not None:
+    if answer.timings is not None and (answer.timings.decode_tokens or not streamed):
         return answer.timings.decode_tokens, "timings"
-    counted = count_text("".join(c.text for c in answer.chunks)) if answer.chunks else None
+    counted = count_text("".join(c.text for c in answer.chunks)) if streamed else None
     return counted, "tokenizer" if counted is not None else None
 
 
-def _reasoning_tokens(answer: Answer, count_text: CountText) -> int | None:
-    """The server's count where it can be true; servers that report 0 although they streamed
-    reasoning are not believed, the text itself is counted."""
+def _reasoning_tokens(answer: Answer, tokens: int | None, count_text: CountText) -> int | None:
+    """All tokens where nothing but reasoning arrived, else the server's count where it can be
+    true; servers that report 0 although they streamed reasoning are not believed, the text itself
+    is counted."""
     text = "".join(c.text for c in answer.chunks if c.kind is Kind.REASONING)
     if not text:
-        return 0
+        return answer.reasoning_tokens or 0
+    if all(c.kind is Kind.REASONING for c in answer.chunks):
+        return tokens
     return answer.reasoning_tokens or count_text(text)
 
 
@@ -89,10 +108,12 @@ def _first_chunk(
     """
     if not answer.chunks or tokens is None:
         return None, False
+    if answer.first_chunk_tokens is not None:
+        return answer.first_chunk_tokens, False
     if len(answer.chunks) == tokens:
         return 1, False
     counted = count_text(answer.chunks[0].text)
-    return (counted, False) if counted else (1, True)
+    return (min(counted, tokens), False) if counted else (1, True)
 
 
 def _disagreement(answer: Answer) -> float | None:

@@ -1,15 +1,20 @@
 """One streamed HTTP response on a non-blocking socket: bytes in, stamped body pieces out.
 
-The hot path is ``Wire._receive``: one ``recv``, one stamp, one pass of the C parser (httptools,
-llhttp inside) that only strips the transfer encoding. Nothing is decoded before the stream ends.
+The hot path is ``Wire._receive``: one ``recv``, one pass of the C parser (httptools, llhttp
+inside) that only strips the transfer encoding. Nothing is decoded before the stream ends.
 
-``read_stamped`` is the seam for better clocks: a reader that takes the kernel's own receive
+A piece's stamp is the moment the selector reported its socket readable: the earliest this process
+can know of it, one moment for all sockets reported together. So a stream's stamp never waits for
+the reading, parsing or ending of another one; what a busy loop can do is only to see it one round
+later. ``read_stamped`` is the seam for better clocks: a reader that takes the kernel's own receive
 stamps (SO_TIMESTAMPING) can take its place without anything else changing.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import ssl
 import time
@@ -25,6 +30,7 @@ from tokrig.errors import InputError
 from tokrig.run.sse import Piece
 
 READ_BYTES = 1 << 16
+TRIAL_S = 3.0
 
 Reader = Callable[[socket.socket, int], tuple[int, bytes]]
 Address = tuple[socket.AddressFamily, Any]
@@ -38,10 +44,12 @@ class Interest(IntEnum):
     WRITE = 2
 
 
+# An attribute of an enum costs a descriptor's call; these stand in the hot path.
+DONE, READ, WRITE = Interest.DONE, Interest.READ, Interest.WRITE
+
+
 def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
-    """Read what is there. The stamp is the moment the selector reported it, the earliest the
-    process can know of it: taken once for all sockets that were ready together, so that one
-    stream's stamp does not wait for another stream's read."""
+    """Read what is there; the stamp is the moment the selector reported it."""
     return ready_ns, sock.recv(READ_BYTES)
 
 
@@ -57,7 +65,8 @@ class Endpoint:
 
     @classmethod
     def from_url(cls, url: str, headers: Mapping[str, str] | None = None) -> Endpoint:
-        """Raises InputError for anything that is no http(s) URL with a host."""
+        """Raises InputError for anything that is no http(s) URL with a host, and for headers that
+        cannot be sent: a key that was read together with its line end, say."""
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             port = parts.port
@@ -65,6 +74,16 @@ class Endpoint:
             raise InputError(f"{url!r} is no URL: {error}", hint=_URL_HINT) from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"{url!r} is no http(s) URL", hint=_URL_HINT)
+        if not _SENDABLE.fullmatch(parts.path) or " " in parts.path:
+            raise InputError(f"{url!r} has characters that no URL has", hint=_URL_HINT)
+        for name, value in (headers or {}).items():
+            if not _SENDABLE.fullmatch(f"{name}: {value}"):
+                # The value may be a secret: it is not shown.
+                raise InputError(
+                    f"the header {name!r} cannot be sent: it holds a line end or a character "
+                    "outside ASCII",
+                    hint="look at the variable that it comes from",
+                )
         tls = parts.scheme == "https"
         prefix = parts.path.rstrip("/").removesuffix("/v1")
         return cls(parts.hostname, port or (443 if tls else 80), tls, prefix, headers or {})
@@ -90,6 +109,7 @@ class Endpoint:
 
 
 _URL_HINT = "give it as http://127.0.0.1:8080/v1"
+_SENDABLE = re.compile(r"[ -~]*")
 
 
 class Wire:
@@ -97,10 +117,17 @@ class Wire:
 
     ``sent_ns`` is taken when the request's first byte is handed to the kernel: connecting and
     the TLS handshake come before the clock of TTFT starts. ``pieces`` are the stamped parts of
-    the body; ``failure`` says what went wrong on the way, in words.
+    the body; ``failure`` says what went wrong on the way, in words. An ``https`` endpoint wants
+    the ``tls`` context.
     """
 
-    def __init__(self, endpoint: Endpoint, address: Address, payload: bytes) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        address: Address,
+        payload: bytes,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         family, target = address
         self.sock: socket.socket = socket.socket(family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
@@ -108,25 +135,36 @@ class Wire:
         self.unsent = memoryview(payload)
         self.pieces: list[Piece] = []
         self.headers: dict[str, str] = {}
-        self.complete = False
+        self.headers_complete = self.complete = False
         self.failure: str | None = None
         self.stamp = self.sent_ns = 0
         self.heard_ns = now_ns()
         self.parser = httptools.HttpResponseParser(self)
         self.endpoint = endpoint
-        self.stage = self._handshake if endpoint.tls else self._send
-        # EINPROGRESS is the normal answer; a refusal shows when the socket becomes writable.
-        self.sock.connect_ex(target)
+        self.tls = tls
+        self.pending: Callable[[], int] | None = None
+        self.stage = self._connect
+        # EINPROGRESS is the normal answer. Some refusals show here, the others once the socket
+        # becomes writable.
+        code = self.sock.connect_ex(target)
+        self.refusal = 0 if code == errno.EINPROGRESS else code
 
     # Callbacks of the parser.
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
+    def on_headers_complete(self) -> None:
+        self.headers_complete = True
+
     def on_body(self, body: bytes) -> None:
         self.pieces.append((self.stamp, body))
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        if self.parser.get_status_code() < 200:
+            # "100 Continue" and "103 Early Hints" come before the answer.
+            self.headers, self.headers_complete = {}, False
+        else:
+            self.complete = True
 
     @property
     def status(self) -> int | None:
@@ -138,39 +176,55 @@ class Wire:
         try:
             return self.stage(reader, ready_ns)
         except BlockingIOError:
-            return Interest.WRITE if self.stage == self._send else Interest.READ
+            return WRITE if self.stage == self._send else READ
         except ssl.SSLWantReadError:
-            return Interest.READ
+            return READ
         except ssl.SSLWantWriteError:
-            return Interest.WRITE
+            return WRITE
         except httptools.HttpParserError as error:
-            self.failure = f"the answer is no HTTP: {error}"
+            # What follows the end of the answer is nobody's.
+            if not self.complete:
+                self.failure = f"the answer is no HTTP: {error}"
         except OSError as error:
             broke = "the connection broke" if self.sent_ns else "cannot connect to the server"
             self.failure = f"{broke}: {error.strerror or error}"
-        return Interest.DONE
+        return DONE
+
+    def _connect(self, reader: Reader, ready_ns: int) -> Interest:
+        code = self.refusal or self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        if self.tls is None:
+            self.stage = self._send
+            return self._send(reader, ready_ns)
+        # Wrapping needs a connected socket; the file descriptor stays the same.
+        wrapped = self.tls.wrap_socket(
+            self.sock, server_hostname=self.endpoint.host, do_handshake_on_connect=False
+        )
+        self.sock, self.pending = wrapped, wrapped.pending
+        self.handshake = wrapped.do_handshake
+        self.stage = self._handshake
+        return self._handshake(reader, ready_ns)
 
     def _handshake(self, reader: Reader, ready_ns: int) -> Interest:
-        if not isinstance(self.sock, ssl.SSLSocket):
-            self._raise_refusal()
-            # Wrapping needs a connected socket; the file descriptor stays the same.
-            self.sock = ssl.create_default_context().wrap_socket(
-                self.sock, server_hostname=self.endpoint.host, do_handshake_on_connect=False
-            )
-        self.sock.do_handshake()
+        self.handshake()
         self.stage = self._send
-        return Interest.WRITE
+        return WRITE
 
     def _send(self, reader: Reader, ready_ns: int) -> Interest:
-        if not self.sent_ns:
-            self._raise_refusal()
-            self.sent_ns = now_ns()
-        self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        if self.unsent:
-            return Interest.WRITE
+        self.sent_ns = self.sent_ns or now_ns()
+        try:
+            self.unsent = self.unsent[self.sock.send(self.unsent) :]
+        except (BrokenPipeError, ConnectionResetError):
+            # A server may refuse a request before it has read all of it. Its reason is worth
+            # more than our error.
+            self.stage = self._receive
+            return self._receive(reader, now_ns())
         self.heard_ns = now_ns()
+        if self.unsent:
+            return WRITE
         self.stage = self._receive
-        return Interest.READ
+        return READ
 
     def _receive(self, reader: Reader, ready_ns: int) -> Interest:
         while True:
@@ -178,24 +232,21 @@ class Wire:
             self.heard_ns = self.stamp
             if not data:
                 self._end_of_file()
-                return Interest.DONE
+                return DONE
             self.parser.feed_data(data)
             if self.complete:
-                return Interest.DONE
+                return DONE
             # TLS may hold decrypted bytes that no selector will report.
-            if not (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()):
-                return Interest.READ
-
-    def _raise_refusal(self) -> None:
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code))
+            if self.pending is None or not self.pending():
+                return READ
 
     def _end_of_file(self) -> None:
         if self.status is None:
             self.failure = "the server closed the connection without an answer"
-        elif "chunked" in self.headers.get("transfer-encoding", "") or (
-            "content-length" in self.headers
+        elif (
+            not self.headers_complete
+            or "chunked" in self.headers.get("transfer-encoding", "").lower()
+            or "content-length" in self.headers
         ):
             self.failure = "the server closed the connection in the middle of its answer"
         else:
@@ -204,12 +255,19 @@ class Wire:
 
 
 def resolve(endpoint: Endpoint) -> Address:
-    """The endpoint's first address; names are looked up once, before anything is timed.
+    """The endpoint's address; names are looked up once, before anything is timed.
 
-    Raises OSError when the name is not known.
+    A name may have several (``localhost`` is both ::1 and 127.0.0.1) while the server listens on
+    one: the first that accepts a connection is taken. Raises OSError for an unknown name.
     """
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    return found[0][0], found[0][4]
+    addresses = [(entry[0], entry[4]) for entry in found]
+    for family, target in addresses if len(addresses) > 1 else []:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.settimeout(TRIAL_S)
+            if trial.connect_ex(target) == 0:
+                return family, target
+    return addresses[0]
 
 
 now_ns = time.monotonic_ns

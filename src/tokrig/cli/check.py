@@ -1,0 +1,235 @@
+"""``tokrig check``: does a record hold what it says, and does it follow from its samples?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tokrig.cli.options import complete_run_id, content_and_json, example
+from tokrig.cli.show import root_of
+from tokrig.errors import InputError, TokrigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tokrig.record.model import Record, Result, Validity
+    from tokrig.record.samples import Sample
+    from tokrig.store import Store
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the check of one file found. Any problem makes the file broken; an INVALID result
+    that is marked as such is none."""
+
+    path: Path
+    record: Record | None = None
+    problems: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+
+    @property
+    def word(self) -> str:
+        """``broken``, ``INVALID`` or ``valid``."""
+        if self.problems or self.record is None:
+            return "broken"
+        return "valid" if self.record.validity.verdict == "valid" else "INVALID"
+
+
+@click.command(
+    "check",
+    epilog=example("tokrig check", "tokrig check content/benchmarks/runs/my-rig/*.yaml"),
+)
+@click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=complete_run_id)
+@content_and_json
+@click.pass_context
+def command(ctx: click.Context, paths: tuple[str, ...], content: Path, as_json: bool) -> None:
+    """Validate records: schema, recomputation from samples, validity.
+
+    PATH is a file, a folder or a run's id; without one the whole content folder is checked.
+    Every published figure is computed again from the samples. Exit code 1 when a record is
+    broken, contradicts its samples, or has lost them. A result marked INVALID is reported and
+    is no error: it says so itself.
+    """
+    from tokrig.store import Store
+
+    files = list(dict.fromkeys(_files(paths, Store(content))))
+    reports = [examine(file, Store(root_of(file) or content)) for file in files]
+    if as_json:
+        _print_json(reports)
+    elif reports:
+        from tokrig.cli.present import console
+
+        _print(console(), reports)
+    if not files:
+        click.echo(f"no records in {', '.join(paths) or content}", err=True)
+    if any(report.word == "broken" for report in reports):
+        ctx.exit(1)
+
+
+def _files(paths: Sequence[str], store: Store) -> Iterator[Path]:
+    from tokrig.store import Store
+
+    if not paths:
+        yield from store.iter_paths()
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            own = Store(path)
+            # Other YAML lives in a content folder too: facts about models are no records.
+            yield from own.iter_paths() if own.runs.is_dir() else sorted(path.rglob("*.yaml"))
+        elif path.is_file():
+            yield path
+        elif path.suffix or len(path.parts) > 1:
+            raise InputError(f"no such file or folder: {given}", hint="tokrig list shows records")
+        else:
+            yield store.find(given)
+
+
+def examine(path: Path, store: Store) -> Report:
+    """Read a record and its samples, and compare them."""
+    try:
+        record = store.read(path)
+    except TokrigError as problem:
+        return Report(path, None, problem.message.splitlines(), _lines(problem.hint))
+    report = Report(path, record)
+    report.problems.extend(_misplaced(record, path))
+    measured = record.provenance.kind == "measured"
+    try:
+        if measured or store.samples_path(record.id).exists():
+            report.problems.extend(contradictions(record, store.read_samples(record.id)))
+    except TokrigError as problem:
+        # A run that failed before its first figure has nothing that samples could prove.
+        if record.results or not measured:
+            report.problems.extend(problem.message.splitlines())
+            report.hints.extend(_lines(problem.hint))
+    return report
+
+
+def _lines(hint: str) -> list[str]:
+    return hint.splitlines()
+
+
+def _misplaced(record: Record, path: Path) -> Iterator[str]:
+    """A record is found by its file's name and its rig's folder."""
+    if record.id != path.stem:
+        yield f"the id {record.id!r} is not the file's name"
+    if root_of(path) and record.rig.id != path.parent.name:
+        yield f"the rig {record.rig.id!r} is not the folder's name"
+
+
+def contradictions(record: Record, samples: Sequence[Sample]) -> list[str]:
+    """Everything published that does not follow: figures, verdicts, results left out."""
+    from tokrig.record import checks, recompute
+
+    found = [str(difference) for difference in recompute.differences(record, samples)]
+    published = {(r.workload.name, r.concurrency) for r in record.results}
+    sampled = dict.fromkeys((s.workload, s.concurrency) for s in samples)
+    for name, concurrency in sampled:
+        if (name, concurrency) not in published:
+            found.append(f"{name} × {concurrency}: there are samples, but no result")
+    for result in record.results:
+        again = judged_again(record, result, samples)
+        if again is not None:
+            where = f"{result.workload.name} × {result.concurrency}: "
+            found += _unequal(where, result.validity, again, "the samples give")
+    overall = checks.judge_run(record.results, complete=record.status == "complete")
+    return found + _unequal("", record.validity, overall, "the results give")
+
+
+def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
+    """The verdict the samples give, with what the record says was seen beside them.
+
+    None where the record does not tell the shape's lengths.
+    """
+    from tokrig.record.checks import Circumstances, judge
+
+    key = (result.workload.name, result.concurrency)
+    shape, seen, recorded = result.workload, result.interference, result.validity
+    if shape.answer_tokens is None or shape.prompt_tokens is None:
+        return None
+    throttle = seen.throttle_reasons if seen else []
+    return judge(
+        [s for s in samples if (s.workload, s.concurrency) == key],
+        Circumstances(
+            answer_tokens=shape.answer_tokens,
+            prompt_tokens=shape.prompt_tokens,
+            client_cpu_share=result.client_cpu_share,
+            throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
+            foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
+            has_gpu=bool(record.rig.gpus),
+            spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
+        ),
+    )
+
+
+def _unequal(where: str, published: Validity, again: Validity, source: str) -> list[str]:
+    """Fields in which two verdicts differ; the order of codes says nothing."""
+    found = []
+    if published.verdict != again.verdict:
+        found.append(f"{where}validity.verdict is {published.verdict}, {source} {again.verdict}")
+    for name in ("reasons", "unverified", "unchecked"):
+        old, new = getattr(published, name), getattr(again, name)
+        if set(old) != set(new):
+            shown = f"{_codes(old)}, {source} {_codes(new)}"
+            found.append(f"{where}validity.{name} is {shown}")
+    return found
+
+
+def _codes(codes: Iterable[str]) -> str:
+    return ", ".join(codes) or "empty"
+
+
+def _print_json(reports: Sequence[Report]) -> None:
+    from tokrig.cli.words import print_json
+    from tokrig.record.checks import HINTS
+
+    records = []
+    codes: set[str] = set()
+    for report in reports:
+        validity = report.record.validity.model_dump() if report.record else None
+        records.append(
+            {
+                "path": str(report.path),
+                "id": report.record.id if report.record else None,
+                "status": report.record.status if report.record else None,
+                "outcome": report.word,
+                "problems": report.problems,
+                "hints": report.hints,
+                "validity": validity,
+            }
+        )
+        if validity:
+            codes |= {*validity["reasons"], *validity["unverified"], *validity["unchecked"]}
+    hints = {code: HINTS.get(code, "") for code in sorted(codes)}
+    ok = not any(report.word == "broken" for report in reports)
+    print_json({"ok": ok, "records": records, "codes": hints})
+
+
+def _print(out: Console, reports: Sequence[Report]) -> None:
+    from tokrig.cli import present
+
+    styles = {"valid": "green", "INVALID": "yellow", "broken": "bold red"}
+    meanings: dict[str, str] = {}
+    for report in reports:
+        out.print(f"{report.word:<8} {report.path}", style=styles[report.word], soft_wrap=True)
+        for problem in report.problems:
+            out.print(f"         {problem}", soft_wrap=True)
+        for hint in report.hints:
+            out.print(f"         hint: {hint}", style="cyan", soft_wrap=True)
+        for finding in present.findings(report.record) if report.record else ():
+            where = f" ({finding.where})" if finding.where else ""
+            out.print(f"         {finding.kind}: {finding.code}{where}", soft_wrap=True)
+            meanings[finding.code] = finding.hint
+    if meanings:
+        out.print()
+        present.print_pairs(out, meanings.items())
+    counts = {word: sum(report.word == word for report in reports) for word in styles}
+    out.print()
+    out.print(
+        f"{len(reports)} record{'s' * (len(reports) != 1)}: {counts['valid']} valid, "
+        f"{counts['INVALID']} marked INVALID, {counts['broken']} broken"
+    )

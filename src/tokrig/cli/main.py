@@ -1,0 +1,185 @@
+"""The command ``tokrig``: its commands by name, and the one place where errors become messages.
+
+Commands are imported when they are called; ``--help`` imports none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from tokrig import __version__
+from tokrig.errors import (
+    EngineError,
+    InputError,
+    Interrupted,
+    StoreError,
+    TokrigError,
+    did_you_mean,
+)
+
+# One line each; the same text as the command's own --help begins with.
+COMMANDS = {
+    "run": "Measure a model on an engine, write a record, print the table.",
+    "list": "List the records of a content folder.",
+    "show": "Show one record: figures, validity, machine, charts.",
+    "check": "Validate records: schema, recomputation from samples, validity.",
+    "rig": "Show what this machine is, as a record tells it.",
+    "doctor": "Tell which backends, probes, models and permissions are here.",
+    "instrument": "Measure the measuring client itself against a known server.",
+}
+EXIT_BUG = 70
+EXIT_BROKEN_PIPE = 1  # what click says, too
+LOG_LINES = 8
+
+
+class Commands(click.Group):
+    """The group, with commands loaded by name and an error boundary around everything."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"tokrig.cli.{cmd_name}").command
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise InputError(f"unknown command {args[0]!r}", hint=did_you_mean(args[0], COMMANDS))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        item = click.shell_completion.CompletionItem
+        names = [item(n, help=text) for n, text in COMMANDS.items() if n.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command line and exit with the code that its outcome has."""
+        given = dict(zip(("args", "prog_name"), args, strict=False)) | extra
+        words = given.pop("args", None)
+        given |= {"prog_name": "tokrig", "standalone_mode": False}
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that cannot show a character gets a "?", not a traceback.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        sys.exit(self._outcome(list(sys.argv[1:] if words is None else words), given))
+
+    def _outcome(self, words: list[str], given: dict[str, Any]) -> int:
+        as_json = "--json" in words
+        try:
+            code: Any = super().main(args=words, **given)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader has what it wanted (``tokrig list | head``): no reason to complain.
+            _silence_stdout()
+            return EXIT_BROKEN_PIPE
+        except TokrigError as error:
+            return report(error, as_json)
+        except click.Abort:
+            return report(Interrupted("interrupted"), as_json)
+        except click.ClickException as error:
+            return report(_from_click(error), as_json)
+        except OSError as error:
+            _silence_stdout()
+            return report(_refused(error), as_json)
+        except Exception as error:  # noqa: BLE001 (the last resort: one readable message)
+            return _report_bug(error, as_json)
+        return code if isinstance(code, int) else 0
+
+
+def _silence_stdout() -> None:
+    """What could not be written is not tried again when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> StoreError:
+    """What nobody below has put into words, such as a full disk under stdout."""
+    if os.environ.get("TOKRIG_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    where = f"{error.filename}: " if error.filename else ""
+    return StoreError(
+        f"the system refused: {where}{error.strerror or error}",
+        hint="see to room, permissions and redirected output; TOKRIG_DEBUG=1 shows where",
+    )
+
+
+def _from_click(error: click.ClickException) -> InputError:
+    """click's usage errors in tokrig's words: what is wrong, then what to do."""
+    path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tokrig"
+    hint = f"{path} --help explains"
+    if isinstance(error, click.NoSuchOption):
+        if error.possibilities:
+            hint = f"did you mean {' or '.join(error.possibilities)}?"
+        return InputError(f"unknown option {error.option_name}", hint=hint)
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        # Not click's "Invalid value for": the message begins with what was typed.
+        message = f"{error.param.opts[0]}: {error.message.rstrip('.')}"
+        return InputError(message, hint=getattr(error, "hint", "") or hint)
+    return InputError(error.format_message().rstrip("."), hint=getattr(error, "hint", "") or hint)
+
+
+def report(error: TokrigError, as_json: bool) -> int:
+    """The error for people on stderr, for machines on stdout; its exit code."""
+    _say("error:" if not isinstance(error, Interrupted) else "stopped:", error.message, "red")
+    for line in filter(None, error.hint.splitlines()):
+        _say("hint:", line, "cyan")
+    if isinstance(error, EngineError) and error.log_tail:
+        _say("log:", "the engine's last lines", "cyan")
+        for line in error.log_tail.splitlines()[-LOG_LINES:]:
+            _say("  |", line, "bright_black")
+    if as_json:
+        _json_error(error.code, error.message, error.hint)
+    return error.exit_code
+
+
+def _report_bug(error: Exception, as_json: bool) -> int:
+    message = f"this is a bug in tokrig: {type(error).__name__}: {error}"
+    hint = "TOKRIG_DEBUG=1 shows where; please report it with that output"
+    if os.environ.get("TOKRIG_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    _say("error:", message, "red")
+    _say("hint:", hint, "cyan")
+    if as_json:
+        _json_error("bug", message, hint)
+    return EXIT_BUG
+
+
+def _say(label: str, text: str, color: str) -> None:
+    # The terminal may be gone (SIGHUP); the exit code still tells.
+    with contextlib.suppress(OSError):
+        plain = False if os.environ.get("NO_COLOR") else None
+        click.echo(f"{click.style(label, fg=color)} {text}", err=True, color=plain)
+
+
+def _json_error(code: str, message: str, hint: str) -> None:
+    error = {"code": code, "message": message, "hint": hint}
+    with contextlib.suppress(OSError):
+        click.echo(json.dumps({"error": error}, ensure_ascii=False))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: tokrig run --model smollm2-135m --workload chat",
+)
+@click.version_option(__version__, prog_name="tokrig", message="%(prog)s %(version)s")
+def main() -> None:
+    """Measure how fast open-weight language models run on the machines people own."""

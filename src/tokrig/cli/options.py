@@ -1,0 +1,125 @@
+"""Options that several commands share, and what the shell completes them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from tokrig.errors import did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+CONTENT_DEFAULT = Path("content")
+
+
+def content_and_json(command: F) -> F:
+    """``--content DIR`` and ``--json``, which every command takes."""
+    content = click.option(
+        "--content",
+        type=click.Path(path_type=Path),
+        default=CONTENT_DEFAULT,
+        show_default=True,
+        envvar="TOKRIG_CONTENT",
+        show_envvar=True,
+        metavar="DIR",
+        help="Folder of records and samples.",
+    )
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+    return content(as_json(command))
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help: examples, each on a line of its own."""
+    shown = [f"  {line}" for line in lines]
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *shown])
+
+
+class UnknownWord(click.BadParameter):
+    """A word that is none of the known ones, and the nearest of them."""
+
+    def __init__(self, word: str, known: list[str], *place: Any) -> None:
+        self.hint = did_you_mean(word, known)
+        super().__init__(f"{word!r} is unknown", *place)
+
+
+class Word(click.Choice[str]):
+    """One of a few words; a wrong one is told the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = [str(choice) for choice in self.choices]
+        if value not in known:
+            raise UnknownWord(str(value), known, ctx, param)
+        return str(value)
+
+
+def _completing(words: Callable[[click.Context], list[str]]) -> Complete:
+    """Completion must never fail: a broken folder completes to nothing."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        # Behind a comma the next name of a list begins.
+        before, comma, last = incomplete.rpartition(",")
+        try:
+            found = [word for word in words(ctx) if word.startswith(last)]
+        except Exception:  # noqa: BLE001
+            return []
+        return [CompletionItem(f"{before}{comma}{word}") for word in found]
+
+    return complete
+
+
+def _parts(package: str) -> Callable[[click.Context], list[str]]:
+    def names(ctx: click.Context) -> list[str]:
+        from tokrig import registry
+
+        return registry.names(package)
+
+    return names
+
+
+def _models(ctx: click.Context) -> list[str]:
+    from tokrig.models.catalog import CATALOG
+
+    return sorted(CATALOG)
+
+
+def _run_ids(ctx: click.Context) -> list[str]:
+    """Ids of stored records, from the file names alone."""
+    from tokrig.store import Store
+
+    content = ctx.params.get("content") or ctx.lookup_default("content") or CONTENT_DEFAULT
+    return [path.stem for path in Store(Path(content)).iter_paths()]
+
+
+def _unfinished(ctx: click.Context) -> list[str]:
+    from tokrig.run import journal
+
+    return journal.unfinished()
+
+
+def _rigs(ctx: click.Context) -> list[str]:
+    from tokrig.store import Store
+
+    content = ctx.params.get("content") or CONTENT_DEFAULT
+    return sorted({path.parent.name for path in Store(Path(content)).iter_paths()})
+
+
+complete_backend = _completing(_parts("backends"))
+complete_workload = _completing(_parts("workloads"))
+complete_run_id = _completing(_run_ids)
+complete_unfinished = _completing(_unfinished)
+complete_rig = _completing(_rigs)
+
+
+def complete_model(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of the catalog, or files."""
+    names = _completing(_models)(ctx, param, incomplete)
+    return names or [CompletionItem(incomplete, type="file")]

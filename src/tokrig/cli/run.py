@@ -1,0 +1,241 @@
+"""``tokrig run``: options, and what they ask for. The measuring itself is in ``measuring``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from tokrig.cli.options import (
+    Word,
+    complete_backend,
+    complete_model,
+    complete_rig,
+    complete_unfinished,
+    complete_workload,
+    content_and_json,
+    example,
+)
+from tokrig.errors import InputError
+
+if TYPE_CHECKING:
+    from tokrig.spec.run import RunSpec
+
+NEWEST = "newest"
+LEVELS = ("quick", "standard", "publish")
+# What may be given beside --resume: it changes nothing that is measured.
+BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume"}
+
+
+def _words(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """A repeatable, comma separated option as a list; None where it was not given."""
+    found = [word.strip() for text in given for word in text.split(",") if word.strip()]
+    return found or None
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    words = _words(ctx, param, given)
+    try:
+        return words and [int(word) for word in words]
+    except ValueError:
+        raise click.BadParameter("give whole numbers, such as 1,4") from None
+
+
+def _settings(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``KEY=VALUE`` pairs; numbers and true/false become what they look like."""
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        found[key] = _value(value)
+    return found or None
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@click.command(
+    "run",
+    epilog=example(
+        "tokrig run",
+        "tokrig run --model smollm2-135m --workload chat,agent --concurrency 1,4",
+        "tokrig run --url http://127.0.0.1:8000 --level standard",
+        "tokrig run --backend llamacpp --server-bin llama-server --model FILE.gguf",
+    ),
+)
+@click.argument("spec", required=False, metavar="[SPEC.yaml]", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    metavar="NAME|FILE.gguf",
+    shell_complete=complete_model,
+    help="A model of the catalog (tokrig doctor lists it) or a file.  [default: gemma-3-270m]",
+)
+@click.option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="The engine.  [default: embedded; openai with --url; llamacpp with --server-bin]",
+)
+@click.option("--url", metavar="URL", help="Measure a server that is already running.")
+@click.option("--server-bin", metavar="PATH", help="The llama-server to start.")
+@click.option("--served-model", metavar="NAME", help="The model's name at the --url.")
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    callback=_words,
+    metavar="NAME",
+    shell_complete=complete_workload,
+    help="Shapes: chat, rag, codegen, agent. Repeat it or use commas.  [default: all]",
+)
+@click.option(
+    "--concurrency",
+    multiple=True,
+    callback=_numbers,
+    metavar="N",
+    help="Requests in flight. Repeat it or use commas.  [default: the workload's own]",
+)
+@click.option(
+    "--level",
+    type=Word(LEVELS),
+    help="How often: 1, 6 or 10 server starts of 3 iterations.  [default: quick]",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    callback=_settings,
+    metavar="KEY=VALUE",
+    help="A setting of the engine's own. Repeatable.",
+)
+@click.option("--threads", type=int, metavar="N", help="Threads of the engine.")
+@click.option("--context", type=int, metavar="N", help="Tokens of context in each slot.")
+@click.option("--seed", type=int, metavar="N", help="Seed of sampling.  [default: 1]")
+@click.option(
+    "--patience",
+    "patience_s",
+    type=float,
+    metavar="SECONDS",
+    help="How long the engine may take to become ready.  [default: 180]",
+)
+@click.option(
+    "--request-timeout",
+    "request_timeout_s",
+    type=float,
+    metavar="SECONDS",
+    help="The longest silence in a stream.  [default: 600]",
+)
+@click.option(
+    "--rig",
+    metavar="ID",
+    shell_complete=complete_rig,
+    help="Name of this machine in the record.  [default: made from its hardware]",
+)
+@click.option("--notes", metavar="TEXT", help="A remark that goes into the record.")
+@click.option("--api-key-env", metavar="NAME", help="The environment variable with the key.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value=NEWEST,
+    metavar="[RUN_ID]",
+    shell_complete=complete_unfinished,
+    help="Go on with an interrupted run; without an id with the newest.",
+)
+@click.option(
+    "--discard",
+    metavar="RUN_ID",
+    shell_complete=complete_unfinished,
+    help="Throw an interrupted run away.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be measured; start nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress and no notes.")
+@content_and_json
+def command(
+    spec: Path | None,
+    resume: str | None,
+    discard: str | None,
+    dry_run: bool,
+    quiet: bool,
+    content: Path,
+    as_json: bool,
+    **overrides: Any,
+) -> None:
+    """Measure a model on an engine, write a record, print the table.
+
+    What to measure comes from SPEC.yaml, from options, or from both: options win. Without any,
+    the embedded engine measures gemma-3-270m over all four workloads in a few minutes.
+
+    The table goes to stdout, progress and the record's path to stderr. Ctrl-C keeps what is
+    measured; --resume goes on. Exit codes: 0 measured, 2 bad input, 3 the engine failed,
+    130 interrupted.
+    """
+    from tokrig.cli import measuring
+
+    ctx = click.get_current_context()
+    if discard is not None:
+        _alone(ctx, "--discard", {"discard", "content", "as_json", "quiet"})
+        measuring.discard(discard, as_json)
+        return
+    how = measuring.How(content=content, quiet=quiet, as_json=as_json)
+    if resume is not None:
+        _alone(ctx, "--resume", BESIDE_RESUME)
+        how.content_was_given = _given(ctx, "content")
+        measuring.resume(None if resume == NEWEST else resume, how, overrides)
+        return
+    wanted = _wanted(spec, overrides)
+    if dry_run:
+        from tokrig.cli import dry_run as dry
+        from tokrig.run.prepare import prepare
+
+        dry.print_plan(prepare(wanted, datetime.now(UTC)), as_json)
+        return
+    measuring.measure(wanted, how)
+
+
+def _given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _alone(ctx: click.Context, flag: str, allowed: set[str]) -> None:
+    """Refuse options that would contradict the run that was begun."""
+    for param in ctx.command.params:
+        if param.name and param.name not in allowed and _given(ctx, param.name):
+            what = param.opts[0] if isinstance(param, click.Option) else "a spec"
+            raise InputError(
+                f"{flag} takes no {what}: the run keeps what it was begun with",
+                hint=f"leave {what} out, or begin anew without {flag}",
+            )
+
+
+def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
+    """The spec file with the options on top, and the backend that they imply."""
+    from tokrig.spec.run import RunSpec, load_spec, merge
+
+    if path is not None and path.suffix.lower() == ".gguf":
+        raise InputError(f"{path} is a model, not a spec", hint=f"tokrig run --model {path}")
+    base = RunSpec() if path is None else load_spec(path)
+    if overrides["backend"] is None and "backend" not in base.model_fields_set:
+        if overrides["url"] or base.url:
+            overrides["backend"] = "openai"
+        elif overrides["server_bin"] or base.server_bin:
+            overrides["backend"] = "llamacpp"
+    spec = merge(base, overrides)
+    if overrides["model"] and spec.url:
+        raise InputError(
+            "--model has no meaning for a server that is already running",
+            hint=f"it serves what it serves; to choose among its models use --served-model "
+            f"{overrides['model']}",
+        )
+    return spec

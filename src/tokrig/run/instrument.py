@@ -1,0 +1,181 @@
+"""The measuring client measured: how far are its stamps from the truth, what do they cost?
+
+A known server (``_known_server.py``, a process of its own) sends tokens whose text is the time
+right before they were sent. The real client receives them (``closed_loop``) and decodes them
+(``read_answer``); the error of a stamp is *client stamp − send time in the text*. This is the one
+place where stamps of two processes are subtracted: both come from CLOCK_MONOTONIC of the same
+machine, which Linux keeps the same for all processes, and their difference is what is asked for.
+It contains the server's ``send``, the kernel's loopback and the wake-up of this process, so it is
+an upper bound of what the client itself adds.
+
+The server is a Python program too and has limits of its own: how late its sends were is reported
+beside the errors. A late send costs no accuracy, since the text says when it really happened.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tokrig.errors import EngineDied, InputError
+from tokrig.record.metrics import PERCENTILES_NEED
+from tokrig.run.answer import Answer, read_answer
+from tokrig.run.load import Order, Phase, closed_loop
+from tokrig.run.wire import Endpoint
+
+SERVER = Path(__file__).with_name("_known_server.py")
+PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A distribution in seconds. p95 and p99 are null where there are too few values to tell."""
+
+    p50: float
+    p95: float | None
+    p99: float | None
+    max: float
+
+
+@dataclass(frozen=True)
+class InstrumentReport:
+    """What the measuring client adds, at ``streams`` streams of one token every ``interval_s``.
+
+    ``error_s`` is client stamp − send time, ``server_late_s`` send time − due time.
+    ``coalesced_share`` is the share of tokens that came out of a read together with another one
+    of the same stream: they share a stamp. ``receive_us_per_token`` is the client's CPU time
+    while it measures, ``decode_us_per_token`` the CPU time spent afterwards on making chunks of
+    the bytes. ``client_cpu_share`` is the CPU time while measuring over the wall time, 1 = one
+    core. ``tok_per_s`` is what the server really sent, all streams together.
+    """
+
+    streams: int
+    tokens: int
+    interval_s: float
+    error_s: Spread
+    server_late_s: Spread
+    coalesced_share: float
+    receive_us_per_token: float
+    decode_us_per_token: float
+    client_cpu_share: float
+    tok_per_s: float
+
+    @property
+    def client_us_per_token(self) -> float:
+        """All CPU time of the client per token, in µs."""
+        return self.receive_us_per_token + self.decode_us_per_token
+
+
+def measure(streams: int = 64, tokens: int = 1000, interval_s: float = 0.001) -> InstrumentReport:
+    """Receive ``tokens`` tokens on each of ``streams`` streams and compare the stamps.
+
+    Takes ``tokens`` × ``interval_s`` seconds and about one more. Raises InputError for figures
+    that make no load, EngineDied when the known server does not do its part.
+    """
+    if streams < 1 or tokens < 2 or interval_s <= 0:
+        raise InputError(
+            f"cannot measure {streams} streams of {tokens} tokens every {interval_s:g} s",
+            hint="at least 1 stream, 2 tokens and an interval above 0",
+        )
+    body = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'
+    orders = [Order(i, "/v1/chat/completions", body) for i in range(streams)]
+    with known_server(streams, tokens, interval_s) as endpoint:
+        phase = closed_loop(endpoint, orders, streams, silence_s=PATIENCE_S)
+    before = time.process_time()
+    answers = [read_answer(response, lambda _: None) for response in phase.responses]
+    decode_s = time.process_time() - before
+    _require_whole(answers, tokens)
+    stamps, sends, late = _times(phase, answers)
+    count = streams * tokens
+    return InstrumentReport(
+        streams=streams,
+        tokens=tokens,
+        interval_s=interval_s,
+        error_s=_spread(stamps - sends),
+        server_late_s=_spread(late),
+        coalesced_share=_coalesced(stamps) / count,
+        receive_us_per_token=phase.client_cpu_s / count * 1e6,
+        decode_us_per_token=decode_s / count * 1e6,
+        client_cpu_share=phase.client_cpu_share,
+        tok_per_s=(count - 1) / float(sends.max() - sends.min()) * 1e9,
+    )
+
+
+@contextmanager
+def known_server(streams: int, tokens: int, interval_s: float) -> Iterator[Endpoint]:
+    """The known server in a process of its own, gone afterwards whatever happens.
+
+    Raises EngineDied when it does not start.
+    """
+    argv = [sys.executable, "-I", str(SERVER), str(streams), str(tokens)]
+    with subprocess.Popen(
+        [*argv, str(round(interval_s * 1e9))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().strip()
+            if not port.isdigit():
+                raise EngineDied(
+                    "the known server did not start",
+                    hint="may this user open a port on 127.0.0.1?",
+                )
+            yield Endpoint("127.0.0.1", int(port))
+        finally:
+            process.kill()
+
+
+def _require_whole(answers: Sequence[Answer], tokens: int) -> None:
+    for answer in answers:
+        if answer.error is not None or len(answer.chunks) != tokens:
+            raise EngineDied(
+                f"a stream of the known server broke after {len(answer.chunks)} of {tokens} "
+                f"tokens: {answer.error_detail or 'no reason known'}",
+                hint="is the machine very busy? Try fewer streams or a longer interval",
+            )
+
+
+Ns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+
+def _times(phase: Phase, answers: Sequence[Answer]) -> tuple[Ns, Ns, Ns]:
+    """Client stamps, send times and lateness in ns, a row a stream."""
+    stamps = np.array(
+        [
+            [phase.start_ns + response.sent_ns + chunk.t_ns for chunk in answer.chunks]
+            for response, answer in zip(phase.responses, answers, strict=True)
+        ],
+        dtype=np.int64,
+    )
+    texts = np.array([[c.text.split() for c in a.chunks] for a in answers]).astype(np.int64)
+    return stamps, texts[:, :, 0], texts[:, :, 1]
+
+
+def _coalesced(stamps: Ns) -> int:
+    """How many stamps are the same as a neighbour's in their stream."""
+    same = stamps[:, 1:] == stamps[:, :-1]
+    before = np.pad(same, ((0, 0), (1, 0)))
+    after = np.pad(same, ((0, 0), (0, 1)))
+    return int(np.count_nonzero(before | after))
+
+
+def _spread(values_ns: Ns) -> Spread:
+    seconds = values_ns.ravel() / 1e9
+
+    def percentile(name: str) -> float | None:
+        if seconds.size < PERCENTILES_NEED[name]:
+            return None
+        return float(np.percentile(seconds, int(name[1:])))
+
+    return Spread(
+        p50=float(np.median(seconds)),
+        p95=percentile("p95"),
+        p99=percentile("p99"),
+        max=float(seconds.max()),
+    )

@@ -1,0 +1,172 @@
+"""The real engine with real weights, through the real command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cli import Home
+from tokrig.models import catalog
+from tokrig.run.fit import fit
+from tokrig.run.prepare import prepare
+from tokrig.run.progress import Cell
+from tokrig.run.session import opened
+from tokrig.spec.run import RunSpec
+from tokrig.store import Store
+
+pytestmark = pytest.mark.engine
+
+# Test machines have few cores and do other things: engine threads that spin while they wait for
+# each other would make a test of seconds one of minutes. Real runs keep the engine's default.
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    assert home.no_engines_left(), "an engine outlived its run"
+
+
+def rows(home: Home) -> dict[tuple[str, int], dict[str, Any]]:
+    [record] = home.records()
+    return {(r["workload"]["name"], r["concurrency"]): r for r in record["results"]}
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
+def test_a_quick_chat_run(home: Home, model: str) -> None:
+    done = home.tokrig("run", "--model", model, "--workload", "chat", env=PATIENT)
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["status"] == "complete"
+    assert record["model"]["identity_from"] in ("metadata", "file_name")
+    assert record["backend"]["api"] == "cpu"
+    resolved = record["backend"]["resolved"]
+    assert resolved["slots"] == 1
+    assert resolved["threads"] >= 1
+    assert resolved["batch"] > 0
+    assert resolved["cache_type_k"] == "f16"
+    assert "avx2" in resolved["cpu_features"] or os.uname().machine != "x86_64"
+    assert record["model"]["reasoning"] is False
+    result = rows(home)["chat", 1]
+    assert result["validity"] == {"verdict": "valid", **result["validity"]}
+    assert result["requests"] == 3
+    assert result["cached_tokens"] == 0
+    assert result["output_tokens"]["median"] == 128
+    assert abs(result["prompt_tokens"]["median"] - 64) <= 2
+    assert abs(result["server"]["difference"]) <= 0.03
+    assert result["finish_reasons"] == {"length": 3}
+    assert 0 < result["client_cpu_share"] < 0.8
+    assert home.tokrig("check").code == 0
+    text = home.record_paths()[0].read_text()
+    assert str(Path.home()) not in text
+    assert str(home.root) not in text
+
+
+def test_four_requests_in_flight(home: Home) -> None:
+    done = home.tokrig(
+        "run", "--model", "smollm2-135m", "--workload", "chat", "--concurrency", "1,4", env=PATIENT
+    )
+    assert done.code == 0, done.err
+    found = rows(home)
+    assert list(found) == [("chat", 1), ("chat", 4)]
+    for (_, concurrency), result in found.items():
+        assert result["requests"] == 3 * concurrency
+        assert result["cached_tokens"] == 0
+        assert result["validity"]["reasons"] == []
+    one, four = found["chat", 1], found["chat", 4]
+    assert four["system_tok_per_s"]["median"] > one["output_tok_per_s"]["median"] / 4
+    assert one["workload"]["content_hash"] == four["workload"]["content_hash"]
+    samples = Store(home.content).read_samples(home.records()[0]["id"])
+    measured = [s for s in samples if s.concurrency == 4 and s.phase == "measured"]
+    assert {s.worker for s in measured} == {0, 1, 2, 3}
+    assert home.tokrig("check").code == 0
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
+def test_every_prompt_meets_its_length_after_the_real_template(tmp_path: Path, model: str) -> None:
+    """All shapes and variants against the engine's own tokenizer, and its usage agrees."""
+    prepared = prepare(RunSpec(model=model), datetime.now(UTC))
+    with opened(prepared, tmp_path / "engine.log") as session:
+        for workload in prepared.workloads.values():
+            for variant in workload.variants:
+                found = fit(workload, variant, lambda m: session.count_prompt(m, 1))
+                assert found.tokens is not None
+                assert abs(found.tokens - workload.prompt_tokens) <= workload.tolerance_tokens
+        chat = prepared.workloads["chat"]
+        messages = chat.variants[0].render(3, 0, session.salt())
+        request = session.request(messages, 1, session.salt())
+        [sample] = session.send([request], Cell("chat", 1), "warmup", 0)[0]
+        assert sample.prompt_tokens == session.count_prompt(messages, 1)
+
+
+def test_no_prompt_is_sent_twice_and_every_one_begins_with_its_salt(home: Home) -> None:
+    done = home.tokrig("run", "--model", "smollm2-135m", "--workload", "chat", env=PATIENT)
+    assert done.code == 0, done.err
+    samples = Store(home.content).read_samples(home.records()[0]["id"])
+    salts = [s.salt for s in samples]
+    assert len(set(salts)) == len(salts) == 4
+    assert {s.variant for s in samples if s.phase == "measured"} == {0, 1, 2}
+
+
+def test_killing_the_real_engine_in_mid_stream(home: Home) -> None:
+    process = home.start(
+        "run", "--model", "smollm2-135m", "--workload", "chat,codegen", env=PATIENT
+    )
+    home.wait_for_cells(1)
+    time.sleep(1.5)
+    # By its command line's child: the guard above it must notice, not be noticed.
+    [engine] = [p for p in home.engines() if "guard.py" not in " ".join(p.cmdline())]
+    engine.send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "killed by SIGKILL" in err
+    [record] = home.records()
+    assert record["status"] == "failed"
+    assert [r["workload"]["name"] for r in record["results"]] == ["chat"]
+    assert home.tokrig("check").code == 0
+
+
+def test_broken_model_files(home: Home) -> None:
+    real = catalog.resolve("smollm2-135m").path
+    truncated, foreign = home.root / "cut.gguf", home.root / "page.gguf"
+    truncated.write_bytes(real.read_bytes()[:20_000_000])
+    foreign.write_text("<!doctype html><title>Not a model</title>")
+    for path, says in (
+        (truncated, "missing"),
+        (foreign, "web page"),
+        (home.root / "none.gguf", "none.gguf"),
+    ):
+        done = home.tokrig("run", "--model", str(path), "--workload", "chat")
+        assert done.code == 2, done.err
+        assert says in done.err
+        assert "hint:" in done.err
+    assert home.files() == []
+    assert home.unfinished() == []
+
+
+def test_a_model_too_small_for_a_shape_is_told_so(home: Home) -> None:
+    done = home.tokrig(
+        "run", "--model", "smollm2-135m", "--workload", "chat,rag", "--context", "1024", env=PATIENT
+    )
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["skipped"][0]["code"] == "context_too_small"
+    assert list(rows(home)) == [("chat", 1)]
+
+
+def test_starting_and_stopping_leaves_nothing(home: Home) -> None:
+    """Process, temporary file, unfinished run: after several runs there are none."""
+    for _ in range(3):
+        done = home.tokrig("run", "--model", "smollm2-135m", "--workload", "chat", env=PATIENT)
+        assert done.code == 0, done.err
+    assert home.no_engines_left()
+    assert home.unfinished() == []
+    assert len(home.record_paths()) == 3

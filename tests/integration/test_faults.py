@@ -1,0 +1,233 @@
+"""Every way an engine or a server can fail ends in one readable message, a hint, the right exit
+code, no half-written file and no orphan, and what was measured before is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli import FAKE, Home, faulty
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    assert home.no_engines_left(), "an engine outlived its run"
+    assert not [f for f in home.files() if ".tmp" in f], "a half-written file was left"
+
+
+def test_a_sound_run_is_valid_and_checks(home: Home) -> None:
+    done = home.tokrig(*faulty())
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["status"] == "complete"
+    assert record["validity"]["verdict"] == "valid"
+    assert record["results"][0]["output_tokens"]["median"] == 128
+    assert home.tokrig("check").code == 0
+    assert home.unfinished() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("exit-at-start", "made to fail"),
+        ("http-500", "made to answer 500"),
+        ("http-429", "retry after 7 s"),
+        ("http-401", "made to answer 401"),
+        ("no-tokens", "carried no token"),
+        ("cut", "middle of its answer"),
+        ("invalid-json", "no JSON"),
+        ("error-event", "slot was lost"),
+        ("die", "killed by SIGKILL"),
+    ],
+)
+def test_a_failing_engine_leaves_a_failed_record(home: Home, fault: str, says: str) -> None:
+    done = home.tokrig(*faulty(fault))
+    assert done.code == 3, done.err
+    assert says in done.err
+    assert "hint:" in done.err
+    assert "Traceback" not in done.err
+    [record] = home.records()
+    assert record["status"] == "failed"
+    assert says in record["failure"]["message"]
+    assert record["validity"]["verdict"] == "invalid"
+    assert home.tokrig("check").code == 0, "an honest failure is no broken record"
+    assert home.unfinished() == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("never-ready", ("--patience", "1")),
+        ("hang", ("--request-timeout", "1")),
+        ("stall", ("--request-timeout", "1")),
+    ],
+)
+def test_a_hanging_engine_runs_out_of_patience(
+    home: Home, fault: str, words: tuple[str, ...]
+) -> None:
+    began = time.monotonic()
+    done = home.tokrig(*faulty(fault, *words))
+    assert done.code == 3, done.err
+    assert time.monotonic() - began < 60
+    assert "hint:" in done.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("cached", "cached_tokens"),
+        ("lying-usage", "count_mismatch"),
+        ("slow-clock", "clock_mismatch"),
+        ("short-answer", "output_length"),
+    ],
+)
+def test_figures_that_would_lie_are_marked_invalid(home: Home, fault: str, code: str) -> None:
+    done = home.tokrig(*faulty(fault))
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["status"] == "complete"
+    assert record["validity"]["verdict"] == "invalid"
+    assert code in record["results"][0]["validity"]["reasons"]
+    assert code in done.out + done.err
+
+
+def test_a_server_that_counts_nothing_is_unverified_not_refused(home: Home) -> None:
+    done = home.tokrig(*faulty("no-tokenizer"))
+    assert done.code == 0, done.err
+    validity = home.records()[0]["results"][0]["validity"]
+    assert {"prompt_length_unverified", "token_count_unverified"} <= set(validity["unverified"])
+
+
+def test_a_death_between_cells_keeps_the_cells_before(home: Home) -> None:
+    """Probe, warm-up and three requests of chat are five; the engine dies in codegen."""
+    done = home.tokrig(*faulty("die=6", "--workload", "codegen"))
+    assert done.code == 3, done.err
+    [record] = home.records()
+    assert record["status"] == "failed"
+    assert [r["workload"]["name"] for r in record["results"]] == ["chat"]
+    assert home.tokrig("check").code == 0
+
+
+def test_a_shape_too_long_for_the_context_is_refused_and_the_rest_measured(home: Home) -> None:
+    done = home.tokrig(*faulty("", "--workload", "rag", "--context", "512"))
+    assert done.code == 0, done.err
+    assert "context" in done.err
+    [record] = home.records()
+    assert [r["workload"]["name"] for r in record["results"]] == ["chat"]
+    assert record["skipped"][0]["workload"] == "rag"
+
+
+def test_a_strict_endpoint_gets_plain_requests(home: Home, tmp_path: Path) -> None:
+    with attached(tmp_path, "strict") as url:
+        done = home.tokrig("run", "--url", url, "--served-model", "fake", "--workload", "chat")
+    assert done.code == 0, done.err
+    assert home.records()[0]["backend"]["managed"] is False
+    assert url not in home.record_paths()[0].read_text()
+
+
+def test_nobody_at_the_address(home: Home) -> None:
+    done = home.tokrig("run", "--url", "http://127.0.0.1:9/v1", "--workload", "chat")
+    assert done.code == 3
+    assert "nobody answers" in done.err
+
+
+def test_ctrl_c_keeps_what_was_measured_and_resume_finishes_it(home: Home) -> None:
+    process = home.start(*faulty("", "--workload", "codegen"))
+    home.wait_for_cells(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume" in err
+    assert home.records() == []
+    assert home.no_engines_left()
+    done = home.tokrig("run", "--resume")
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["status"] == "complete"
+    assert [r["workload"]["name"] for r in record["results"]] == ["chat", "codegen"]
+    assert record["provenance"]["server_starts"] == 2
+    assert home.tokrig("check").code == 0
+    assert home.unfinished() == []
+
+
+def test_kill_9_at_any_moment_loses_only_the_cell_in_flight(home: Home) -> None:
+    words = faulty("", "--workload", "codegen", "--concurrency", "1,2")
+    kept = 0
+    process = home.start(*words)
+    for moment in (0.7, 1.6, 2.9, 4.4):
+        time.sleep(moment)
+        process.kill()
+        process.communicate()
+        assert home.no_engines_left()
+        assert not [f for f in home.files() if ".tmp" in f]
+        runs = home.unfinished()
+        if not runs:
+            process = home.start(*words)
+            continue
+        cells = home.state / "runs" / runs[-1] / "cells.jsonl"
+        now = cells.read_bytes().count(b"\n") if cells.exists() else 0
+        assert now >= kept
+        kept = now
+        process = home.start("run", "--resume", runs[-1])
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    [record] = home.records()
+    assert len(record["results"]) == 4
+    assert [r["requests"] for r in record["results"]] == [3, 6, 3, 6]
+    assert home.tokrig("check").code == 0
+
+
+def test_a_full_disk_at_the_end_keeps_the_run(home: Home, tmp_path: Path) -> None:
+    """A real small tmpfs as the content folder."""
+    home.content.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(home.content)], check=True
+    )
+    try:
+        (home.content / "filler").write_bytes(b"x" * 4096)
+        done = home.tokrig(*faulty())
+        assert done.code == 2, done.err
+        assert "No space left" in done.err
+        assert "--resume" in done.err
+        assert home.records() == []
+        (home.content / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", str(home.content)], check=True)
+        again = home.tokrig("run", "--resume")
+        assert again.code == 0, again.err
+        assert home.records()[0]["status"] == "complete"
+        assert home.tokrig("check").code == 0
+    finally:
+        subprocess.run(["umount", str(home.content)], check=True)
+
+
+class attached:
+    """The fake server, started by somebody else."""
+
+    def __init__(self, folder: Path, fault: str) -> None:
+        self.folder, self.fault = folder, fault
+
+    def __enter__(self) -> str:
+        from tokrig.run.server import free_port
+
+        port = free_port()
+        argv = [str(FAKE), "--host", "127.0.0.1", "--port", str(port), "--ctx-size", "8192"]
+        self.process = subprocess.Popen(
+            [*argv, "--parallel", "1", "--fault", self.fault],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ,
+        )
+        time.sleep(1)
+        return f"http://127.0.0.1:{port}/v1"
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,372 @@
+"""``tokrig run`` without an engine: what is asked for, kept, resumed, told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.unit.records import record_of
+from tests.unit.samples import sample
+from tokrig.cli import measuring
+from tokrig.cli.main import main
+from tokrig.errors import EngineDied, EngineError, StoreError
+from tokrig.record.model import Failure, Rig, Skipped
+from tokrig.run import journal
+from tokrig.run.execute import Outcome
+from tokrig.run.journal import CellRecord, Journal, Observed
+from tokrig.run.prepare import Prepared
+from tokrig.run.progress import Listener, Note, RunBegan
+from tokrig.store import Store
+
+ENDPOINT = ("--url", "http://127.0.0.1:9", "--served-model", "tiny", "--workload", "chat,rag")
+SAMPLES = [replace(sample(), iteration=number) for number in range(3)]
+
+
+@dataclass
+class Bench:
+    """The command line with an ``execute`` of our own behind it."""
+
+    folder: Path
+    runs: list[Prepared] = field(default_factory=list)
+    cells: int = 2
+    error: EngineError | None = None
+    interrupt: Callable[[], None] | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> Path:
+        return self.folder / "content"
+
+    def tokrig(self, *words: str, **env: str) -> Result:
+        given = {
+            "TOKRIG_CONTENT": str(self.content),
+            "TOKRIG_STATE": str(self.folder / "state"),
+            "COLUMNS": "100",
+        }
+        return CliRunner(env=given | env).invoke(main, words)
+
+    def execute(self, prepared: Prepared, rig: Rig, kept: Journal, listen: Listener) -> Outcome:
+        self.runs.append(prepared)
+        requests = dict.fromkeys(prepared.cells, 3)
+        listen(RunBegan(prepared.run_id, prepared.model, rig, prepared.cells, 1, requests))
+        listen(Note("something to know"))
+        for cell in prepared.cells[len(kept.cells()) : self.cells]:
+            kept.add(CellRecord(cell.workload, cell.concurrency, 0, SAMPLES, Observed()))
+        if self.interrupt:
+            self.interrupt()
+        kept.log_path.write_text("its last words")
+        record = record_of(SAMPLES, prepared.run_id).model_copy(update=self.changes)
+        return Outcome(record, SAMPLES, self.error)
+
+    def unfinished(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        monkeypatch.setenv("TOKRIG_STATE", str(self.folder / "state"))
+        return journal.unfinished()
+
+    def records(self) -> list[Path]:
+        return list(Store(self.content).iter_paths())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made = Bench(tmp_path)
+    monkeypatch.setattr(measuring, "execute", made.execute)
+    return made
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_ends_with_the_table_and_the_path(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 0, done.stderr
+    [path] = bench.records()
+    assert f"record: {path}" in done.stderr
+    assert "something to know" in done.stderr
+    assert "chat × 1" in done.stdout
+    assert "quick: medians of 3 requests, range, no interval" in done.stdout
+    assert str(path) not in done.stdout
+    assert bench.unfinished(monkeypatch) == []
+    assert bench.tokrig("check").exit_code == 0
+
+
+def test_quiet_says_nothing_but_the_table(bench: Bench) -> None:
+    done = bench.tokrig("run", *ENDPOINT, "--quiet")
+    assert done.stderr == ""
+    assert "chat × 1" in done.stdout
+
+
+def test_json_is_one_document(bench: Bench) -> None:
+    done = bench.tokrig("run", *ENDPOINT, "--json")
+    data = json.loads(done.stdout)
+    assert data["path"] == str(bench.records()[0])
+    assert data["record"]["schema"] == 1
+    assert data["record"]["results"][0]["workload"]["name"] == "chat"
+
+
+def test_a_shape_left_out_is_told(bench: Bench) -> None:
+    skipped = Skipped(workload="rag", concurrency=1, code="context_too_small", message="too long")
+    bench.changes["skipped"] = [skipped]
+    assert "not measured: rag × 1: too long" in bench.tokrig("run", *ENDPOINT).stdout
+
+
+def test_a_failed_run_is_stored_and_exits_3(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(prepared: Prepared, rig: Rig, kept: Journal, listen: Listener) -> Outcome:
+        outcome = bench.execute(prepared, rig, kept, listen)
+        return replace(outcome, error=EngineDied("it died", hint=f"its log: {kept.log_path}"))
+
+    monkeypatch.setattr(measuring, "execute", fail)
+    failure = Failure(code="engine_died", message="it died")
+    bench.changes |= {"status": "failed", "failure": failure}
+    done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 3
+    assert "error: it died" in done.stderr
+    assert "chat × 1" in done.stdout, "what was measured before is shown"
+    assert len(bench.records()) == 1
+    log = Path(done.stderr.partition("its log: ")[2].splitlines()[0])
+    assert log.read_text() == "its last words", "the hint leads to a log that is there"
+    assert bench.unfinished(monkeypatch) == []
+    assert json.loads(bench.tokrig("run", *ENDPOINT, "--json").stdout)["error"]["code"] == (
+        "engine_died"
+    )
+
+
+def test_interrupted_before_the_first_result_keeps_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.cells, bench.interrupt = 0, interrupted
+    done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 130
+    assert "nothing is kept" in done.stderr
+    assert bench.unfinished(monkeypatch) == []
+
+
+def test_interrupted_later_can_be_resumed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.cells, bench.interrupt = 1, interrupted
+    done = bench.tokrig("run", *ENDPOINT, "--notes", "first words")
+    assert done.exit_code == 130
+    [run_id] = bench.unfinished(monkeypatch)
+    assert "interrupted: 1 of 2 results are kept" in done.stderr
+    assert f"tokrig run --resume {run_id}" in done.stderr
+    assert bench.records() == []
+
+    bench.cells, bench.interrupt = 2, None
+    done = bench.tokrig("run", "--resume", "--patience", "7", TOKRIG_CONTENT="/nowhere")
+    assert done.exit_code == 0, done.stderr
+    assert [path.stem for path in bench.records()] == [run_id]
+    first, again = bench.runs
+    assert (again.run_id, again.spec.notes) == (run_id, "first words")
+    assert again.started == first.started.replace(microsecond=0)
+    assert again.spec.patience_s == 7
+    assert bench.unfinished(monkeypatch) == []
+
+
+def test_resume_may_write_elsewhere(bench: Bench) -> None:
+    bench.cells, bench.interrupt = 1, interrupted
+    bench.tokrig("run", *ENDPOINT)
+    bench.interrupt = None
+    other = bench.folder / "other"
+    assert bench.tokrig("run", "--resume", "--content", str(other)).exit_code == 0
+    assert len(list(Store(other).iter_paths())) == 1
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_polite_signal_is_an_interruption(bench: Bench, name: str) -> None:
+    number = getattr(signal, name)
+    bench.cells, bench.interrupt = 1, lambda: os.kill(os.getpid(), number)
+    before = signal.getsignal(number)
+    done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 130
+    assert "1 of 2 results are kept" in done.stderr
+    assert signal.getsignal(number) is before
+
+
+def test_nohup_is_respected(bench: Bench) -> None:
+    bench.interrupt = lambda: os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert bench.tokrig("run", *ENDPOINT).exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def unfinished_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    bench.cells, bench.interrupt = 1, interrupted
+    bench.tokrig("run", *ENDPOINT)
+    bench.interrupt = None
+    return bench.folder / "state" / "runs" / bench.unfinished(monkeypatch)[0]
+
+
+def test_a_new_run_mentions_the_unfinished_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = unfinished_run(bench, monkeypatch)
+    done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 0
+    assert f"{left.name} (1 results)" in done.stderr
+    assert "tokrig run --resume ID" in done.stderr
+    assert "tokrig run --discard ID" in done.stderr
+
+
+def test_discard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = unfinished_run(bench, monkeypatch)
+    wrong = bench.tokrig("run", "--discard", left.name[:-1] + "x")
+    assert wrong.exit_code == 2
+    assert f"did you mean {left.name!r}?" in wrong.stderr
+    assert bench.tokrig("run", "--discard", left.name).exit_code == 0
+    assert not left.exists()
+
+
+def test_nothing_to_resume(bench: Bench) -> None:
+    done = bench.tokrig("run", "--resume")
+    assert done.exit_code == 2
+    assert "there is no unfinished run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("model_sha256", "00" * 32, "the model's file changed"),
+        ("methodology", 0, "the methodology changed"),
+        ("rig", "another", "the machine changed"),
+        ("workloads", {"chat": "0"}, "the text of workload 'chat'"),
+    ],
+)
+def test_resume_never_mixes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str, value: object, says: str
+) -> None:
+    left = unfinished_run(bench, monkeypatch)
+    facts = json.loads((left / "run.json").read_text())
+    (left / "run.json").write_text(json.dumps(facts | {key: value}))
+    done = bench.tokrig("run", "--resume", left.name)
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert f"tokrig run --discard {left.name}" in done.stderr
+    assert len(bench.runs) == 1, "nothing was measured"
+    assert left.exists(), "nothing was lost"
+
+
+@pytest.mark.parametrize("text", ["{}", '{"spec": {"modle": "x"}, "started": "2026-11-22"}', "{"])
+def test_a_damaged_journal_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    left = unfinished_run(bench, monkeypatch)
+    (left / "run.json").write_text(text)
+    done = bench.tokrig("run", "--resume", left.name)
+    assert done.exit_code == 2
+    assert done.stderr.count("error:") == 1
+    assert "bug" not in done.stderr
+
+
+def test_a_record_that_cannot_be_saved_is_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Path:
+        raise StoreError("No space left on device", hint="free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", refuse)
+        done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 2
+    [run_id] = bench.unfinished(monkeypatch)
+    assert f"free some space; then go on with: tokrig run --resume {run_id}" in done.stderr
+    assert bench.tokrig("run", "--resume", run_id).exit_code == 0
+    assert len(bench.records()) == 1
+
+
+def test_a_folder_that_cannot_be_written_shows_before_measuring(bench: Bench) -> None:
+    bench.content.write_text("a file")
+    done = bench.tokrig("run", *ENDPOINT)
+    assert done.exit_code == 2
+    assert "is no folder" in done.stderr
+    assert "--content" in done.stderr
+    assert bench.runs == []
+
+
+def test_a_wrong_key_in_a_spec_is_named_with_its_line(bench: Bench) -> None:
+    spec = bench.folder / "spec.yaml"
+    spec.write_text("backend: openai\nurl: http://127.0.0.1:9\nworkload: [chat]\n")
+    done = bench.tokrig("run", str(spec))
+    assert done.exit_code == 2
+    assert f"{spec}:3: unknown key 'workload'" in done.stderr
+    assert "did you mean 'workloads'?" in done.stderr
+
+
+def test_options_win_over_the_spec(bench: Bench) -> None:
+    spec = bench.folder / "spec.yaml"
+    spec.write_text("url: http://127.0.0.1:9\nworkloads: [chat]\nseed: 5\nnotes: from the file\n")
+    done = bench.tokrig(
+        *("run", str(spec), "--workload", "rag", "--workload", "agent,codegen"),
+        *("--concurrency", "1,2", "--seed", "6"),
+    )
+    assert done.exit_code == 0, done.stderr
+    asked = bench.runs[0].spec
+    assert asked.backend == "openai", "an address means a running server"
+    assert asked.workloads == ["rag", "agent", "codegen"]
+    assert asked.concurrency == [1, 2]
+    assert (asked.seed, asked.notes) == (6, "from the file")
+
+
+def test_a_binary_means_llamacpp(bench: Bench) -> None:
+    done = bench.tokrig("run", "--server-bin", "no-such-server", "--model", "smollm2-135m")
+    assert done.exit_code == 2
+    assert "no runnable llama-server at 'no-such-server'" in done.stderr
+
+
+def test_a_dry_run_of_the_real_model_starts_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("run", "--model", "smollm2-135m", "--workload", "chat,agent", "--dry-run")
+    done = bench.tokrig(*words, "--option", "ubatch=256", "--option", "flash_attention=on")
+    assert done.exit_code == 0, done.stderr
+    assert "SmolLM2-135M-Instruct.Q4_1.gguf" in done.stdout
+    assert "_embedded_server" in done.stdout
+    assert "2048 tokens in each of 4 slots" in done.stdout
+    assert bench.runs == []
+    assert not bench.content.exists()
+    assert bench.unfinished(monkeypatch) == []
+
+    plan = json.loads(bench.tokrig(*words, "--json", "--level", "standard").stdout)
+    assert plan["server_starts"] == 6
+    agent = plan["cells"][-1]
+    assert (agent["workload"], agent["concurrency"]) == ("agent", 4)
+    assert (agent["requests"], agent["warmup_requests"]) == (72, 24)
+
+
+def test_a_dry_run_knows_what_will_not_fit(bench: Bench) -> None:
+    words = ("run", "--model", "smollm2-135m", "--context", "512", "--dry-run")
+    plan = json.loads(bench.tokrig(*words, "--json").stdout)
+    assert {c["workload"]: c["fits_context"] for c in plan["cells"]} == {
+        "chat": True,
+        "rag": False,
+        "codegen": False,
+        "agent": False,
+    }
+    assert "context too small" in bench.tokrig(*words).stdout
+
+
+def test_engine_options_keep_their_kind(bench: Bench) -> None:
+    given = ("whole=1", "part=1.5", "yes=true", "no=False", "word=on", "equal=x=y", "empty=")
+    words = [word for pair in given for word in ("--option", pair)]
+    done = bench.tokrig("run", *ENDPOINT, *words)
+    assert "engine options" in done.stderr, "a running server takes none"
+    binary = bench.folder / "llama-server"
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    words = [*words, "--server-bin", str(binary), "--model", "smollm2-135m", "--dry-run"]
+    done = bench.tokrig("run", *words, "--json")
+    command = json.loads(done.stdout)["command"]
+    assert command[command.index("--whole") :] == [
+        *("--whole", "1", "--part", "1.5", "--yes", "--word", "on", "--equal", "x=y"),
+        *("--empty", ""),
+    ]

@@ -1,0 +1,621 @@
+"""The client on real sockets against a server that keeps and breaks every rule."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.contract.loopback import (
+    CERTIFICATE,
+    DONE,
+    END,
+    FINISH,
+    OLD_SSE_HEAD,
+    SSE_HEAD,
+    Script,
+    Talk,
+    answer,
+    chunk,
+    chunks,
+    closed_port,
+    delta,
+    plain,
+    serving,
+)
+from tokrig.errors import InputError
+from tokrig.run import load, wire
+from tokrig.run.answer import read_answer
+from tokrig.run.load import Order, Phase, Response, Ticker, closed_loop
+from tokrig.run.wire import Endpoint, now_ns, resolve
+
+WHOLE = answer("a", "b")
+BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])
+
+
+def orders(count: int, body: bytes = b"{}") -> list[Order]:
+    return [Order(i, "/v1/chat/completions", body) for i in range(count)]
+
+
+def load_of(endpoint: Endpoint, count: int = 1, concurrency: int = 1, body: bytes = b"{}") -> Phase:
+    return closed_loop(endpoint, orders(count, body), concurrency, silence_s=5)
+
+
+def one(script: Script, **options: bool) -> Response:
+    """The response to one request answered by ``script``."""
+    with serving(script, **options) as server:  # type: ignore[arg-type]
+        return load_of(server.endpoint).responses[0]
+
+
+def text(response: Response) -> bytes:
+    return b"".join(data for _, data in response.pieces)
+
+
+def sends(*parts: bytes, gap_s: float = 0.0) -> Script:
+    return lambda talk: talk.send(*parts, gap_s=gap_s)
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Every test leaves as many open files as it found, and the collector as it was."""
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert gc.isenabled()
+    deadline = time.monotonic() + 2
+    while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.fixture
+def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "TICK_S", 0.02)
+
+
+# What a server may send, and in which pieces.
+
+
+def test_chunked() -> None:
+    response = one(sends(WHOLE))
+    assert (response.status, response.failure, text(response)) == (200, None, BODY)
+    assert response.headers["content-type"] == "text/event-stream"
+
+
+def test_content_length() -> None:
+    response = one(sends(plain(b"200 OK", BODY)))
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_http_1_0_until_close() -> None:
+    response = one(sends(OLD_SSE_HEAD, BODY))
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_chunk_extensions_and_trailers() -> None:
+    parts = [SSE_HEAD, b"3;x=1\r\nabc\r\n", b"0\r\nChecksum: 1\r\n\r\n"]
+    response = one(sends(*parts))
+    assert (response.failure, text(response)) == (None, b"abc")
+
+
+def test_informational_answers_come_before_the_real_one() -> None:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\n\r\n"
+    response = one(sends(early, WHOLE))
+    assert (response.status, response.failure, text(response)) == (200, None, BODY)
+    assert "content-length" not in response.headers
+
+
+def test_what_follows_the_end_is_ignored() -> None:
+    response = one(sends(WHOLE + b"garbage"))
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_the_connection_may_stay_open_after_the_end() -> None:
+    hold = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.send(WHOLE)
+        hold.wait(5)
+
+    with serving(script) as server:
+        response = load_of(server.endpoint).responses[0]
+        hold.set()
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+@pytest.mark.parametrize("place", range(1, len(WHOLE), 7))
+def test_split_anywhere(place: int) -> None:
+    def script(talk: Talk) -> None:
+        talk.send(WHOLE[:place])
+        time.sleep(0.002)
+        talk.send(WHOLE[place:])
+
+    response = one(script)
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, len(WHOLE) - 1), max_size=12, unique=True))
+def test_split_at_random(places: list[int]) -> None:
+    borders = [0, *sorted(places), len(WHOLE)]
+    parts = [WHOLE[a:b] for a, b in itertools.pairwise(borders)]
+    response = one(sends(*parts, gap_s=0.0005))
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_headers_that_trickle() -> None:
+    response = one(sends(*(WHOLE[i : i + 1] for i in range(60)), WHOLE[60:], gap_s=0.001))
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
+def test_refusals_keep_their_reason(status: int) -> None:
+    body = b'{"error": {"message": "not today"}}'
+    response = one(sends(plain(b"%d No" % status, body, b"Retry-After: 7\r\n")))
+    assert (response.status, response.failure, text(response)) == (status, None, body)
+    said = read_answer(response, lambda _: None)
+    assert said.error == f"http_{status}"
+    assert said.error_detail == "not today (retry after 7 s)"
+
+
+# How it may fail.
+
+
+@pytest.mark.parametrize(
+    ("sent", "failure", "code"),
+    [
+        (b"", "closed the connection without an answer", "no_answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "in the middle of its answer", "no_answer"),
+        (SSE_HEAD, "in the middle of its answer", "no_answer"),
+        (SSE_HEAD + chunk(delta("a")), "in the middle of its answer", "stream_cut"),
+        (plain(b"200 OK", BODY)[:-1], "in the middle of its answer", "stream_cut"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "no HTTP", "no_answer"),
+        (SSE_HEAD + b"zz\r\n", "no HTTP", "no_answer"),
+        (SSE_HEAD + chunk(delta("a")) + b"zz\r\n", "no HTTP", "stream_cut"),
+    ],
+)
+def test_broken_answers(sent: bytes, failure: str, code: str) -> None:
+    response = one(sends(sent))
+    assert response.failure is not None
+    assert failure in response.failure
+    assert read_answer(response, lambda _: None).error == code
+
+
+def test_a_reset_keeps_what_arrived() -> None:
+    def script(talk: Talk) -> None:
+        talk.send(SSE_HEAD + chunk(delta("a")))
+        time.sleep(0.05)
+        talk.reset()
+
+    response = one(script)
+    assert response.failure is not None
+    assert "the connection broke" in response.failure
+    assert text(response) == delta("a")
+
+
+def test_nobody_listens() -> None:
+    phase = load_of(closed_port(), 3, 2)
+    assert len(phase.responses) == 3
+    for response in phase.responses:
+        assert response.failure == "cannot connect to the server: Connection refused"
+        assert response.status is None
+        assert read_answer(response, lambda _: None).error == "no_answer"
+
+
+def test_an_address_that_cannot_be_reached_at_all() -> None:
+    # Broadcast is refused by connect() itself, before any selector could report it.
+    response = load_of(Endpoint("255.255.255.255", 9)).responses[0]
+    assert response.failure is not None
+    assert response.failure.startswith("cannot connect to the server")
+
+
+def test_an_unknown_name_is_told_at_once() -> None:
+    with pytest.raises(socket.gaierror):
+        load_of(Endpoint("no-such-host.invalid", 9))
+
+
+def test_silence_ends_a_stream(quick_ticks: None) -> None:
+    hold = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.send(SSE_HEAD + chunk(delta("a")))
+        hold.wait(5)
+
+    with serving(script) as server:
+        phase = closed_loop(server.endpoint, orders(2), 1, silence_s=0.1)
+        hold.set()
+    assert [r.timed_out for r in phase.responses] == [True, True]
+    assert phase.responses[0].failure == "the server was silent for 0.1 s"
+    assert text(phase.responses[0]) == delta("a")
+    assert 0.2 <= phase.wall_s < 1
+    said = read_answer(phase.responses[0], lambda _: None)
+    assert (said.error, [c.text for c in said.chunks]) == ("timeout", ["a"])
+
+
+def test_a_slow_stream_is_not_silent(quick_ticks: None) -> None:
+    script = sends(SSE_HEAD, *(chunk(delta("a")) for _ in range(8)), END, gap_s=0.04)
+    with serving(script) as server:
+        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=0.2)
+    assert phase.responses[0].failure is None
+    assert phase.wall_s > 0.3
+
+
+def test_large_requests_are_sent_in_parts() -> None:
+    body = bytes(range(256)) * (48 << 10)  # 12 MiB: more than any socket buffer takes at once
+    with serving(sends(WHOLE)) as server:
+        response = load_of(server.endpoint, body=body).responses[0]
+        assert server.talks[0].body == body
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_a_refusal_before_the_request_was_read_keeps_its_reason() -> None:
+    def script(talk: Talk) -> None:
+        talk.sock.recv(1000)
+        talk.send(plain(b"413 Too Large", b"too large"))
+        talk.sock.shutdown(socket.SHUT_RDWR)
+        talk.sock.close()
+
+    with serving(script, reads_requests=False) as server:
+        response = load_of(server.endpoint, body=b"x" * (12 << 20)).responses[0]
+    assert (response.status, text(response)) == (413, b"too large")
+
+
+# The closed loop.
+
+
+def test_all_orders_are_answered_once_and_come_back_in_order() -> None:
+    with serving(sends(WHOLE)) as server:
+        bodies = [b'{"n":%d}' % i for i in range(20)]
+        asked = [Order(i, "/x", body) for i, body in enumerate(bodies)]
+        phase = closed_loop(server.endpoint, asked, 4, silence_s=5)
+        assert sorted(talk.body for talk in server.talks) == sorted(bodies)
+    assert [r.order.index for r in phase.responses] == list(range(20))
+    assert all(text(r) == BODY and r.failure is None for r in phase.responses)
+
+
+@pytest.mark.parametrize(("count", "concurrency"), [(12, 4), (3, 8), (5, 1)])
+def test_concurrency_is_kept_and_never_passed(count: int, concurrency: int) -> None:
+    together = min(count, concurrency)
+    full = threading.Barrier(together)
+    lock = threading.Lock()
+    held: set[int] = set()
+    most = 0
+
+    def script(talk: Talk) -> None:
+        nonlocal most
+        with lock:
+            held.add(talk.number)
+            most = max(most, len(held))
+        # The first ones answer only once all of them are in flight.
+        if talk.number < together:
+            full.wait(5)
+        with lock:
+            held.remove(talk.number)
+        talk.send(WHOLE)
+
+    with serving(script) as server:
+        phase = load_of(server.endpoint, count, concurrency)
+    assert len(phase.responses) == count
+    assert most == together
+    # Seen from the client: the highest number of overlapping requests is the concurrency.
+    edges = sorted(
+        [(r.sent_ns, 1) for r in phase.responses] + [(r.ended_ns, -1) for r in phase.responses]
+    )
+    running = peak = 0
+    for _, step in edges:
+        running += step
+        peak = max(peak, running)
+    assert peak == together
+
+
+def test_a_freed_worker_takes_the_next_order() -> None:
+    slow = threading.Event()
+    answered: list[bytes] = []
+
+    def script(talk: Talk) -> None:
+        if talk.body == b"0":
+            slow.wait(5)
+        answered.append(talk.body)
+        if talk.body == b"4":
+            slow.set()
+        talk.send(WHOLE)
+
+    asked = [Order(i, "/x", b"%d" % i) for i in range(6)]
+    with serving(script) as server:
+        phase = closed_loop(server.endpoint, asked, 2, silence_s=5)
+    # Worker 0 is held by order 0; worker 1 works through the others in their order.
+    assert answered[:4] == [b"1", b"2", b"3", b"4"]
+    assert [r.worker for r in phase.responses[:5]] == [0, 1, 1, 1, 1]
+    freed = [r for r in phase.responses if r.worker == 1]
+    for before, after in itertools.pairwise(freed):
+        assert before.ended_ns <= after.sent_ns
+
+
+def test_no_orders_no_load() -> None:
+    phase = load_of(closed_port(), 0, 4)
+    assert (phase.responses, phase.client_cpu_share >= 0) == ([], True)
+
+
+def test_ticks_count_and_may_stop_everything(quick_ticks: None) -> None:
+    hold = threading.Event()
+    seen: list[tuple[int, int]] = []
+
+    def script(talk: Talk) -> None:
+        talk.send(WHOLE if talk.number < 2 else SSE_HEAD)
+        if talk.number >= 2:
+            hold.wait(5)
+
+    def tick(ticker: Ticker) -> None:
+        seen.append((ticker.ended, ticker.reads))
+        if len(seen) == 3:
+            raise RuntimeError("enough")
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    with serving(script) as server:
+        with pytest.raises(RuntimeError, match="enough"):
+            closed_loop(server.endpoint, orders(8), 4, silence_s=5, tick=tick)
+        assert gc.isenabled()
+        hold.set()
+        for talk in server.talks:
+            # Closed on our side, so the server reads the end of the stream or a reset.
+            with contextlib.suppress(OSError):
+                assert talk.sock.recv(1) == b""
+    assert seen[-1][0] == 2
+    assert seen[-1][1] > 4
+    assert len(os.listdir("/proc/self/fd")) <= open_before
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_the_collector_is_off_while_measuring_and_restored(was_on: bool) -> None:
+    during: list[bool] = []
+
+    def look(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
+        during.append(gc.isenabled())
+        return ready_ns, sock.recv(1 << 16)
+
+    if not was_on:
+        gc.disable()
+    try:
+        with serving(sends(WHOLE)) as server:
+            closed_loop(server.endpoint, orders(1), 1, silence_s=5, reader=look)
+        assert gc.isenabled() is was_on
+    finally:
+        gc.enable()
+    assert during
+    assert not any(during)
+
+
+def test_files_do_not_add_up_over_many_requests() -> None:
+    most = 0
+
+    def tick_reader(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
+        nonlocal most
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        return ready_ns, sock.recv(1 << 16)
+
+    with serving(sends(WHOLE)) as server:
+        before = len(os.listdir("/proc/self/fd"))
+        closed_loop(server.endpoint, orders(150), 3, silence_s=5, reader=tick_reader)
+    # Three of ours, the selector, and the server's ends of ours and of those just closed.
+    assert most - before < 30
+
+
+# The clock.
+
+
+def test_the_sent_stamp_leaves_out_the_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[int] = []
+    plain_select = selectors.DefaultSelector.select
+
+    def slow_first_select(
+        self: selectors.DefaultSelector, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        if not connected:
+            time.sleep(0.05)
+            connected.append(now_ns())
+        return plain_select(self, timeout)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", slow_first_select)
+    with serving(sends(WHOLE)) as server:
+        phase = load_of(server.endpoint)
+    assert phase.start_ns + phase.responses[0].sent_ns >= connected[0]
+    assert phase.responses[0].sent_ns >= 50_000_000
+
+
+def test_stamps_count_from_the_request() -> None:
+    script = sends(SSE_HEAD, chunk(delta("a")), chunk(FINISH), END, gap_s=0.03)
+    before = now_ns()
+    response = one(script)
+    after = now_ns()
+    first, last = response.pieces[0][0], response.pieces[-1][0]
+    assert 0.055 < first / 1e9 < 0.5
+    assert 0.025 < (last - first) / 1e9 < 0.3
+    assert response.ended_ns <= after - before
+    assert last <= response.ended_ns - response.sent_ns
+
+
+def test_a_stamp_does_not_wait_for_other_streams() -> None:
+    """Streams that become ready together get the same stamp, however long the reads take."""
+    go = threading.Barrier(4)
+
+    def script(talk: Talk) -> None:
+        go.wait(5)
+        talk.send(SSE_HEAD + chunk(delta("a")) + END)
+
+    arrived = threading.Event()
+
+    def slow(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
+        if not arrived.is_set():
+            time.sleep(0.05)  # meanwhile all the others arrive
+            arrived.set()
+        else:
+            time.sleep(0.01)
+        return ready_ns, sock.recv(1 << 16)
+
+    with serving(script) as server:
+        phase = closed_loop(server.endpoint, orders(4), 4, silence_s=5, reader=slow)
+    moments = sorted({r.sent_ns + r.pieces[0][0] for r in phase.responses})
+    # At most two rounds: the first stream, then all others at one moment.
+    assert len(moments) <= 2
+    assert min(moments) >= max(r.sent_ns for r in phase.responses)
+
+
+# Addresses.
+
+
+def test_ipv6() -> None:
+    with serving(sends(WHOLE), host="::1") as server:
+        endpoint = Endpoint.from_url(f"http://[::1]:{server.endpoint.port}/v1")
+        response = load_of(endpoint).responses[0]
+        assert f"Host: [::1]:{endpoint.port}".encode() in server.talks[0].head
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_a_name_with_two_addresses_takes_the_one_that_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(sends(WHOLE)) as server:
+        port = server.endpoint.port
+        both = [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        assert resolve(Endpoint("localhost", port)) == (socket.AF_INET, ("127.0.0.1", port))
+        response = load_of(Endpoint("localhost", port)).responses[0]
+    assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_where_no_address_answers_the_first_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = closed_port().port
+    both = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", port)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    response = load_of(Endpoint("localhost", port)).responses[0]
+    assert response.failure == "cannot connect to the server: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls", "prefix"),
+    [
+        ("http://127.0.0.1:8080/v1", "127.0.0.1", 8080, False, ""),
+        ("localhost:8080", "localhost", 8080, False, ""),
+        ("https://api.example.org/v1/", "api.example.org", 443, True, ""),
+        ("http://[::1]/", "::1", 80, False, ""),
+        ("http://host:1/openai/v1", "host", 1, False, "/openai"),
+    ],
+)
+def test_urls(url: str, host: str, port: int, tls: bool, prefix: str) -> None:
+    assert Endpoint.from_url(url) == Endpoint(host, port, tls, prefix, {})
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://x:99999", "http://[::1"])
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(InputError):
+        Endpoint.from_url(url)
+
+
+@pytest.mark.parametrize("key", ["line\nbreak", "carriage\r", "nul\0", "snow\N{SNOWMAN}"])
+def test_headers_that_cannot_be_sent(key: str) -> None:
+    with pytest.raises(InputError, match="Authorization"):
+        Endpoint.from_url("http://x", {"Authorization": key})
+
+
+@pytest.mark.parametrize("url", ["http://x/a b/v1", "http://x/é", "http://x/\x7f"])
+def test_paths_that_cannot_be_sent(url: str) -> None:
+    with pytest.raises(InputError):
+        Endpoint.from_url(url)
+
+
+def test_the_request_as_bytes() -> None:
+    endpoint = Endpoint("h", 1, prefix="/p", headers={"Authorization": "Bearer k"})
+    head, _, body = endpoint.payload("/v1/x", b"{}").partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /p/v1/x HTTP/1.1"
+    assert {b"Host: h:1", b"Content-Length: 2", b"Authorization: Bearer k"} <= set(lines)
+    assert body == b"{}"
+
+
+# TLS.
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+
+
+def test_https(trusted: None) -> None:
+    def script(talk: Talk) -> None:
+        for start in range(0, len(WHOLE), 11):
+            talk.send(WHOLE[start : start + 11])
+
+    with serving(script, tls=True) as server:
+        phase = load_of(server.endpoint, 6, 3)
+    for response in phase.responses:
+        assert (response.failure, text(response)) == (None, BODY)
+
+
+def test_https_answers_larger_than_a_record(trusted: None) -> None:
+    big = b"x" * 300_000
+    with serving(sends(SSE_HEAD + chunks([big])), tls=True) as server:
+        response = load_of(server.endpoint, body=b"y" * 3_000_000).responses[0]
+        assert len(server.talks[0].body) == 3_000_000
+    assert (response.failure, text(response)) == (None, big)
+
+
+def test_https_cut_without_goodbye(trusted: None) -> None:
+    def script(talk: Talk) -> None:
+        talk.send(SSE_HEAD + chunk(delta("a")))
+
+    with serving(script, tls=True) as server:
+        response = load_of(server.endpoint).responses[0]
+    assert response.failure is not None
+    assert text(response) == delta("a")
+
+
+def test_https_wants_a_trusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with serving(sends(WHOLE), tls=True) as server:
+        response = load_of(server.endpoint).responses[0]
+    assert response.failure is not None
+    assert "cannot connect to the server" in response.failure
+    assert "CERTIFICATE_VERIFY_FAILED" in response.failure.upper()
+
+
+def test_https_against_a_plain_server(trusted: None) -> None:
+    with serving(sends(WHOLE), reads_requests=False) as server:
+        endpoint = Endpoint("127.0.0.1", server.endpoint.port, tls=True)
+        response = load_of(endpoint).responses[0]
+    assert response.failure is not None
+    assert response.failure.startswith("cannot connect to the server")
+
+
+def test_certificates_are_read_once_a_load(trusted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = ssl.create_default_context
+
+    def counting() -> ssl.SSLContext:
+        made.append(1)
+        return make()
+
+    monkeypatch.setattr(ssl, "create_default_context", counting)
+    with serving(sends(WHOLE), tls=True) as server:
+        phase = load_of(server.endpoint, 5, 2)
+    assert [r.failure for r in phase.responses] == [None] * 5
+    assert len(made) == 1
+
+
+def test_the_clock_is_monotonic_time() -> None:
+    assert abs(wire.now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
