@@ -50,6 +50,8 @@ clean: ## remove environment, tools, caches and build/ (records made by `make be
 
 .venv/test-ready: pyproject.toml uv.lock | $(UV)
 	$(UV) sync --locked --all-groups --all-extras
+	@# The tests compile a stand-in for a driver's library: zig's compiler where there is no other.
+	@command -v cc gcc >/dev/null || $(UV) pip install ziglang==0.17.1
 	@touch $@
 
 .tools/uv/bin/uv:

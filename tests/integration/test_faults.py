@@ -3,11 +3,12 @@ code, no half-written file and no orphan, and what was measured before is kept."
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -185,27 +186,45 @@ def test_kill_9_at_any_moment_loses_only_the_cell_in_flight(home: Home) -> None:
     assert home.tokrig("check").code == 0
 
 
-def test_a_full_disk_at_the_end_keeps_the_run(home: Home, tmp_path: Path) -> None:
-    """A real small tmpfs as the content folder."""
+def test_a_record_that_cannot_be_saved_keeps_the_run(home: Home) -> None:
+    """Root gets a full disk, a real small tmpfs; others may not mount one and take permissions
+    away instead, which root would not notice."""
     home.content.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(home.content)], check=True
-    )
-    try:
-        (home.content / "filler").write_bytes(b"x" * 4096)
+    broken = full_disk if os.geteuid() == 0 else not_writable
+    with broken(home.content) as mend:
         done = home.tokrig(*faulty())
         assert done.code == 2, done.err
-        assert "No space left" in done.err
+        assert "No space left" in done.err or "Permission denied" in done.err
         assert "--resume" in done.err
         assert home.records() == []
-        (home.content / "filler").unlink()
-        subprocess.run(["mount", "-o", "remount,size=4m", str(home.content)], check=True)
+        mend()
         again = home.tokrig("run", "--resume")
         assert again.code == 0, again.err
         assert home.records()[0]["status"] == "complete"
         assert home.tokrig("check").code == 0
+
+
+@contextlib.contextmanager
+def full_disk(folder: Path) -> Iterator[Callable[[], object]]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)], check=True)
+    try:
+        (folder / "filler").write_bytes(b"x" * 4096)
+        larger = ["mount", "-o", "remount,size=4m", str(folder)]
+        yield lambda: subprocess.run(larger, check=True)
     finally:
-        subprocess.run(["umount", str(home.content)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def not_writable(folder: Path) -> Iterator[Callable[[], object]]:
+    """The folder of the runs exists and takes no new file; its parents do."""
+    runs = folder / "benchmarks" / "runs"
+    runs.mkdir(parents=True)
+    runs.chmod(0o500)
+    try:
+        yield lambda: runs.chmod(0o700)
+    finally:
+        runs.chmod(0o700)
 
 
 class attached:

@@ -213,7 +213,7 @@ def test_a_new_run_mentions_the_unfinished_one(
     left = unfinished_run(bench, monkeypatch)
     done = bench.tokrig("run", *ENDPOINT)
     assert done.exit_code == 0
-    assert f"{left.name} (1 results)" in done.stderr
+    assert f"{left.name} (1 result)" in done.stderr
     assert "tokrig run --resume ID" in done.stderr
     assert "tokrig run --discard ID" in done.stderr
 

@@ -67,12 +67,12 @@ def test_every_framing_at_once() -> None:
     assert said(parse([(5, EVERYTHING)])) == MEANT
 
 
-@pytest.mark.parametrize("place", range(len(EVERYTHING) + 1))
-def test_split_at_every_byte(place: int) -> None:
-    pieces = cut(EVERYTHING, [place])
-    events = parse(pieces)
-    assert said(events) == MEANT
-    assert [e.t_ns for e in events] == stamps_by_hand(EVERYTHING, pieces)
+def test_split_at_every_byte() -> None:
+    for place in range(len(EVERYTHING) + 1):
+        pieces = cut(EVERYTHING, [place])
+        events = parse(pieces)
+        assert said(events) == MEANT
+        assert [e.t_ns for e in events] == stamps_by_hand(EVERYTHING, pieces)
 
 
 def test_one_byte_a_piece() -> None:

@@ -38,7 +38,7 @@ from tokrig.errors import InputError
 from tokrig.run import load, wire
 from tokrig.run.answer import read_answer
 from tokrig.run.load import Order, Phase, Response, Ticker, closed_loop
-from tokrig.run.wire import Endpoint, now_ns, resolve
+from tokrig.run.wire import Endpoint, now_ns, read_stamped, resolve
 
 WHOLE = answer("a", "b")
 BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])
@@ -250,6 +250,22 @@ def test_a_slow_stream_is_not_silent(quick_ticks: None) -> None:
     assert phase.wall_s > 0.3
 
 
+def test_a_slow_upload_is_not_silent(quick_ticks: None) -> None:
+    body = b"x" * (24 << 20)
+
+    def script(talk: Talk) -> None:
+        read = 0
+        while read < len(body):
+            time.sleep(0.03)
+            read += len(talk.sock.recv(2 << 20))
+        talk.send(WHOLE)
+
+    with serving(script, reads_requests=False) as server:
+        phase = closed_loop(server.endpoint, orders(1, body), 1, silence_s=0.25)
+    assert phase.responses[0].failure is None
+    assert phase.wall_s > 0.35
+
+
 def test_large_requests_are_sent_in_parts() -> None:
     body = bytes(range(256)) * (48 << 10)  # 12 MiB: more than any socket buffer takes at once
     with serving(sends(WHOLE)) as server:
@@ -444,6 +460,13 @@ def test_stamps_count_from_the_request() -> None:
     assert last <= response.ended_ns - response.sent_ns
 
 
+def test_a_piece_has_the_stamp_of_its_report() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"token")
+        assert read_stamped(ours, 123) == (123, b"token")
+
+
 def test_a_stamp_does_not_wait_for_other_streams() -> None:
     """Streams that become ready together get the same stamp, however long the reads take."""
     go = threading.Barrier(4)
@@ -573,6 +596,20 @@ def test_https_answers_larger_than_a_record(trusted: None) -> None:
         response = load_of(server.endpoint, body=b"y" * 3_000_000).responses[0]
         assert len(server.talks[0].body) == 3_000_000
     assert (response.failure, text(response)) == (None, big)
+
+
+def test_https_leaves_no_decrypted_bytes_behind(trusted: None) -> None:
+    hold = threading.Event()
+
+    def script(talk: Talk) -> None:
+        talk.send(SSE_HEAD + chunks([b"x" * 16_000]))  # one full record, then silence
+        hold.wait(5)
+
+    with serving(script, tls=True) as server:
+        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=1)
+        hold.set()
+    assert phase.responses[0].failure is None
+    assert len(text(phase.responses[0])) == 16_000
 
 
 def test_https_cut_without_goodbye(trusted: None) -> None:

@@ -153,7 +153,7 @@ class Lines:
                 results = len(event.cells) * event.repeats
                 return (
                     f"run {event.run_id}: {model_name(event.model)} on {event.rig.id}, "
-                    f"{results} results{kept}"
+                    f"{results} result{'s' * (results != 1)}{kept}"
                 )
             case Step(text=text, cell=cell):
                 return f"{cell.label}: {text}" if cell else text

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,11 +43,23 @@ class How:
         if not self.quiet:
             click.echo(f"note: {text}", err=True)
 
+    @contextlib.contextmanager
+    def patience(self, text: str) -> Iterator[None]:
+        """A remark, if what follows takes longer than a second."""
+        timer = threading.Timer(1.0, self.note, [f"{text} …"])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
 
 def measure(spec: RunSpec, how: How) -> None:
     """A new run, from its first check to the printed table."""
     with _signals_interrupt():
-        prepared = prepare(spec, datetime.now(UTC))
+        with how.patience("reading the model's file; its checksum is made once"):
+            prepared = prepare(spec, datetime.now(UTC))
         _require_writable(how.content)
         _mention_unfinished(how)
         rig = probe_rig(spec.rig)
@@ -97,7 +110,7 @@ def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, how: How) -> None:
         path = Store(how.content).save(outcome.record, outcome.samples, overwrite=True)
     except KeyboardInterrupt:
         raise _interrupted(prepared, kept) from None
-    except TokrigError as problem:
+    except (TokrigError, OSError) as problem:
         if not kept.cells():
             kept.discard()
         elif isinstance(problem, StoreError):
@@ -203,7 +216,8 @@ def _mention_unfinished(how: How) -> None:
     unfinished = journal.unfinished()
     if not unfinished:
         return
-    named = ", ".join(f"{run} ({journal.finished_cells(run)} results)" for run in unfinished)
+    kept = {run: journal.finished_cells(run) for run in unfinished}
+    named = ", ".join(f"{run} ({n} result{'s' * (n != 1)})" for run, n in kept.items())
     many = "an unfinished run is" if len(unfinished) == 1 else "unfinished runs are"
     how.note(
         f"{many} kept: {named}; go on with: tokrig run --resume ID, "
