@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+
+import trustme
 
 from tokrig.run.wire import Endpoint
 
-CERTIFICATE = Path(__file__).parent.parent / "data" / "tls" / "localhost.pem"
+# Made anew in each process: no private key belongs into a repository.
+AUTHORITY = trustme.CA()
+CERTIFICATE = AUTHORITY.issue_cert("localhost", "127.0.0.1", "::1")
 
 SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -127,7 +130,7 @@ def serving(
     context = None
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(CERTIFICATE)
+        CERTIFICATE.configure_cert(context)
     with socket.create_server((host, 0), family=family, backlog=128) as listener:
         server = Loopback(script, listener, context, reads_requests)
         acceptor = threading.Thread(target=server.accept_all, daemon=True)
