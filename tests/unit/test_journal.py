@@ -113,3 +113,17 @@ def test_a_state_folder_that_cannot_be_made(
     monkeypatch.setenv("TOKRIG_STATE", str(blocker / "below"))
     with pytest.raises(StoreError, match="cannot write"), journal.begin("run-a"):
         pass
+
+
+def test_a_folder_that_never_said_what_it_is_vanishes(own_state: Path) -> None:
+    with journal.begin("run-nameless"):
+        pass
+    folder = own_state / "runs" / "run-nameless"
+    with journal.begin("run-b") as book:
+        book.discard()
+    assert folder.exists(), "it may belong to a process that is just starting"
+    os.utime(folder, (0, 0))
+    with journal.begin("run-a") as book:
+        book.describe({})
+    assert journal.unfinished() == ["run-a"]
+    assert not folder.exists()

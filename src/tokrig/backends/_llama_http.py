@@ -35,7 +35,8 @@ _REASONS = (
     r"(bind\(\) .+|address already in use.*)",
     r"(unable to allocate .+|failed to allocate .+|out of memory.*)",
     r"error: (invalid argument: .+)",
-    r"(?:error|E)[: ]+(.+)",
+    r"\berror: (.+)",
+    r"^[\d.]+ E (.+)",  # newer builds mark the level with a letter after the time
 )
 
 
@@ -138,7 +139,7 @@ def api_of(log: str) -> tuple[str | None, bool | None]:
 def failure(log: str) -> str | None:
     """The log's own reason, most specific first."""
     for pattern in _REASONS:
-        found = re.findall(pattern, log, re.IGNORECASE)
+        found = re.findall(pattern, log, re.IGNORECASE | re.MULTILINE)
         reasons = [f.strip() for f in found if f.strip()]
         if reasons:
             return str(reasons[0])[:300]

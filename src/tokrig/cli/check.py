@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,7 @@ from tokrig.errors import InputError, TokrigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokrig.record.model import Record, Result, Validity
-    from tokrig.record.samples import Sample
+    from tokrig.record.model import Record
     from tokrig.store import Store
 
 
@@ -91,6 +90,8 @@ def _files(paths: Sequence[str], store: Store) -> Iterator[Path]:
 
 def examine(path: Path, store: Store) -> Report:
     """Read a record and its samples, and compare them."""
+    from tokrig.record import recompute
+
     try:
         record = store.read(path)
     except TokrigError as problem:
@@ -100,7 +101,8 @@ def examine(path: Path, store: Store) -> Report:
     measured = record.provenance.kind == "measured"
     try:
         if measured or store.samples_path(record.id).exists():
-            report.problems.extend(contradictions(record, store.read_samples(record.id)))
+            samples = store.read_samples(record.id)
+            report.problems.extend(recompute.contradictions(record, samples))
     except TokrigError as problem:
         # A run that failed before its first figure has nothing that samples could prove.
         if record.results or not measured:
@@ -119,68 +121,6 @@ def _misplaced(record: Record, path: Path) -> Iterator[str]:
         yield f"the id {record.id!r} is not the file's name"
     if root_of(path) and record.rig.id != path.parent.name:
         yield f"the rig {record.rig.id!r} is not the folder's name"
-
-
-def contradictions(record: Record, samples: Sequence[Sample]) -> list[str]:
-    """Everything published that does not follow: figures, verdicts, results left out."""
-    from tokrig.record import checks, recompute
-
-    found = [str(difference) for difference in recompute.differences(record, samples)]
-    published = {(r.workload.name, r.concurrency) for r in record.results}
-    sampled = dict.fromkeys((s.workload, s.concurrency) for s in samples)
-    for name, concurrency in sampled:
-        if (name, concurrency) not in published:
-            found.append(f"{name} × {concurrency}: there are samples, but no result")
-    for result in record.results:
-        again = judged_again(record, result, samples)
-        if again is not None:
-            where = f"{result.workload.name} × {result.concurrency}: "
-            found += _unequal(where, result.validity, again, "the samples give")
-    overall = checks.judge_run(record.results, complete=record.status == "complete")
-    return found + _unequal("", record.validity, overall, "the results give")
-
-
-def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
-    """The verdict the samples give, with what the record says was seen beside them.
-
-    None where the record does not tell the shape's lengths.
-    """
-    from tokrig.record.checks import Circumstances, judge
-
-    key = (result.workload.name, result.concurrency)
-    shape, seen, recorded = result.workload, result.interference, result.validity
-    if shape.answer_tokens is None or shape.prompt_tokens is None:
-        return None
-    throttle = seen.throttle_reasons if seen else []
-    return judge(
-        [s for s in samples if (s.workload, s.concurrency) == key],
-        Circumstances(
-            answer_tokens=shape.answer_tokens,
-            prompt_tokens=shape.prompt_tokens,
-            client_cpu_share=result.client_cpu_share,
-            throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
-            foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
-            has_gpu=bool(record.rig.gpus),
-            spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
-        ),
-    )
-
-
-def _unequal(where: str, published: Validity, again: Validity, source: str) -> list[str]:
-    """Fields in which two verdicts differ; the order of codes says nothing."""
-    found = []
-    if published.verdict != again.verdict:
-        found.append(f"{where}validity.verdict is {published.verdict}, {source} {again.verdict}")
-    for name in ("reasons", "unverified", "unchecked"):
-        old, new = getattr(published, name), getattr(again, name)
-        if set(old) != set(new):
-            shown = f"{_codes(old)}, {source} {_codes(new)}"
-            found.append(f"{where}validity.{name} is {shown}")
-    return found
-
-
-def _codes(codes: Iterable[str]) -> str:
-    return ", ".join(codes) or "empty"
 
 
 def _print_json(reports: Sequence[Report]) -> None:

@@ -1,16 +1,18 @@
-"""Does a record follow from its samples? Pure comparison of published and recomputed figures."""
+"""Does a record follow from its samples? Pure comparison of published and recomputed figures
+and verdicts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import BaseModel
 
+from tokrig.record import checks
 from tokrig.record.metrics import Figures, figures
-from tokrig.record.model import Record
+from tokrig.record.model import Record, Result, Validity
 from tokrig.record.samples import Sample
 
 # Figures are published with six significant digits.
@@ -47,6 +49,64 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
             for path, old, new in _unequal(item.name, published, recomputed):
                 found.append(Difference(*key, path, old, new))
     return found
+
+
+def contradictions(record: Record, samples: Sequence[Sample]) -> list[str]:
+    """Everything published that does not follow: figures, verdicts, results left out."""
+    found = [str(difference) for difference in differences(record, samples)]
+    published = {(r.workload.name, r.concurrency) for r in record.results}
+    sampled = dict.fromkeys((s.workload, s.concurrency) for s in samples)
+    for name, concurrency in sampled:
+        if (name, concurrency) not in published:
+            found.append(f"{name} × {concurrency}: there are samples, but no result")
+    for result in record.results:
+        again = judged_again(record, result, samples)
+        if again is not None:
+            where = f"{result.workload.name} × {result.concurrency}: "
+            found += _verdicts_differ(where, result.validity, again, "the samples give")
+    overall = checks.judge_run(record.results, complete=record.status == "complete")
+    return found + _verdicts_differ("", record.validity, overall, "the results give")
+
+
+def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
+    """The verdict the samples give, with what the record says was seen beside them.
+
+    None where the record does not tell the shape's lengths.
+    """
+    key = (result.workload.name, result.concurrency)
+    shape, seen, recorded = result.workload, result.interference, result.validity
+    if shape.answer_tokens is None or shape.prompt_tokens is None:
+        return None
+    throttle = seen.throttle_reasons if seen else []
+    return checks.judge(
+        [s for s in samples if (s.workload, s.concurrency) == key],
+        checks.Circumstances(
+            answer_tokens=shape.answer_tokens,
+            prompt_tokens=shape.prompt_tokens,
+            client_cpu_share=result.client_cpu_share,
+            throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
+            foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
+            has_gpu=bool(record.rig.gpus),
+            spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
+        ),
+    )
+
+
+def _verdicts_differ(where: str, published: Validity, again: Validity, source: str) -> list[str]:
+    """Fields in which two verdicts differ; the order of codes says nothing."""
+    found = []
+    if published.verdict != again.verdict:
+        found.append(f"{where}validity.verdict is {published.verdict}, {source} {again.verdict}")
+    for name in ("reasons", "unverified", "unchecked"):
+        old, new = getattr(published, name), getattr(again, name)
+        if set(old) != set(new):
+            shown = f"{_codes(old)}, {source} {_codes(new)}"
+            found.append(f"{where}validity.{name} is {shown}")
+    return found
+
+
+def _codes(codes: Iterable[str]) -> str:
+    return ", ".join(codes) or "empty"
 
 
 def _unequal(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

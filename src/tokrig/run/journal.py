@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any, BinaryIO
 
 from tokrig.errors import InputError, StoreError, did_you_mean
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
+
+SWEEP_AFTER_S = 60
 
 
 def state_folder() -> Path:
@@ -148,6 +151,7 @@ class Journal:
 def begin(run_id: str) -> Iterator[Journal]:
     """A new journal. Raises StoreError when the state folder cannot be written."""
     folder = state_folder() / "runs" / run_id
+    _sweep(folder.parent)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -205,6 +209,17 @@ def _open(folder: Path) -> Journal:
             hint="wait for it, or stop that process",
         ) from None
     return Journal(folder, lock)
+
+
+def _sweep(runs: Path) -> None:
+    """Remove what a process left that was killed before it could say what it measures.
+
+    Young folders may belong to a process that is just about to lock its own.
+    """
+    for folder in runs.iterdir() if runs.is_dir() else ():
+        nameless = folder.is_dir() and not (folder / "run.json").exists()
+        if nameless and time.time() - folder.stat().st_mtime > SWEEP_AFTER_S and _is_free(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_free(folder: Path) -> bool:
