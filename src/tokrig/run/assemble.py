@@ -48,6 +48,7 @@ class Gathered:
     server_starts: int
     cells: Sequence[CellRecord]
     skipped: Sequence[Skipped]
+    tokrig_commit: str | None = None
 
 
 def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
@@ -66,6 +67,7 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
         provenance=Provenance(
             kind="measured",
             tokrig_version=__version__,
+            tokrig_commit=gathered.tokrig_commit,
             methodology=METHODOLOGY_VERSION,
             level=prepared.spec.level,
             started_at=_iso(prepared.started),

@@ -30,6 +30,7 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
+from tokrig.run.provenance import source_commit
 from tokrig.run.session import Session, opened
 from tokrig.workloads import Messages
 
@@ -75,6 +76,7 @@ class _Run:
         self.backend: BackendFacts = assemble.backend_facts(prepared, None)
         self.cold: ColdStart | None = None
         self.starts = 0
+        self.commit = source_commit()
         self.recall(journal.engine_facts())
 
     def recall(self, facts: dict[str, object]) -> None:
@@ -96,6 +98,7 @@ class _Run:
             server_starts=self.starts,
             cells=self.cells,
             skipped=list(self.skipped.values()),
+            tokrig_commit=self.commit,
         )
 
     def all_repeats(self) -> None:
