@@ -31,6 +31,7 @@ check: .venv/test-ready ## format, lint, types, import contracts, docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/docs
+	$(BIN)/tokrig check content
 
 format: .venv/test-ready ## format the code, fix what lint can fix
 	$(BIN)/ruff format .

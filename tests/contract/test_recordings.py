@@ -401,13 +401,13 @@ LLAMACPP_SAYS = {"/props": "llamacpp-props.json", "/v1/models": "llamacpp-models
 @pytest.mark.parametrize("backend", [LLAMACPP, OPENAI])
 def test_llamacpp_about_itself(backend: Backend) -> None:
     engine = backend.inspect(asker(LLAMACPP_SAYS), "")
-    assert (engine.engine, engine.served_model) == ("llama.cpp", "m")
+    assert (engine.engine, engine.served_models) == ("llama.cpp", ("m",))
     assert (engine.resolved.context_per_slot, engine.resolved.slots) == (4096, 2)
 
 
 def test_vllm_about_itself() -> None:
     engine = OPENAI.inspect(asker({"/v1/models": "vllm-models.json"}), "")
-    assert (engine.engine, engine.served_model) == ("vllm", "smollm2-think")
+    assert (engine.engine, engine.served_models) == ("vllm", ("smollm2-think",))
 
 
 # lemonade over llama-server: excerpts of two streams, the second with a warm prompt cache.

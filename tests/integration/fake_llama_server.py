@@ -60,7 +60,8 @@ class Handler(BaseHTTPRequestHandler):
                 }
             )
         elif self.path == "/v1/models":
-            self.answer({"data": [{"id": "fake", "owned_by": "llamacpp"}]})
+            names = ["fake", "other"] if self.fault == "two-models" else ["fake"]
+            self.answer({"data": [{"id": name, "owned_by": "llamacpp"} for name in names]})
         else:
             self.answer({"error": {"message": "not found"}}, 404)
 

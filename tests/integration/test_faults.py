@@ -35,6 +35,20 @@ def test_a_sound_run_is_valid_and_checks(home: Home) -> None:
     assert home.unfinished() == []
 
 
+def test_level_standard_has_six_server_starts_and_intervals(home: Home) -> None:
+    done = home.tokrig(*faulty("", "--level", "standard"))
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["provenance"]["server_starts"] == 6
+    [result] = record["results"]
+    assert (result["repeats"], result["requests"]) == (6, 18)
+    metric = result["output_tok_per_s"]
+    low, high = metric["ci95"]
+    assert metric["min"] <= low <= metric["median"] <= high <= metric["max"]
+    assert result["system_tok_per_s"]["n"] == 6
+    assert home.tokrig("check").code == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -132,6 +146,19 @@ def test_a_strict_endpoint_gets_plain_requests(home: Home, tmp_path: Path) -> No
     assert done.code == 0, done.err
     assert home.records()[0]["backend"]["managed"] is False
     assert url not in home.record_paths()[0].read_text()
+
+
+def test_a_server_of_several_models_wants_to_know_which(home: Home, tmp_path: Path) -> None:
+    with attached(tmp_path, "two-models") as url:
+        unclear = home.tokrig("run", "--url", url, "--workload", "chat")
+        unknown = home.tokrig("run", "--url", url, "--workload", "chat", "--served-model", "otter")
+        clear = home.tokrig("run", "--url", url, "--workload", "chat", "--served-model", "other")
+    assert (unclear.code, unknown.code, clear.code) == (2, 2, 0), clear.err
+    assert "fake, other" in unclear.err
+    assert "--served-model" in unclear.err
+    assert "did you mean 'other'" in unknown.err
+    assert [r["model"]["family"] for r in home.records()] == ["other"]
+    assert home.unfinished() == []
 
 
 def test_nobody_at_the_address(home: Home) -> None:

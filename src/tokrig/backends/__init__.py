@@ -54,7 +54,7 @@ class Engine:
     build: str | None = None
     api: str | None = None
     api_confirmed: bool | None = None
-    served_model: str | None = None
+    served_models: tuple[str, ...] = ()
     resolved: Resolved = field(default_factory=Resolved)
 
 

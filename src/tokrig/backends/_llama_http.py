@@ -94,7 +94,7 @@ def inspect(ask: Ask, log: str) -> Engine:
         build=build_of(str(props.get("build_info") or "")),
         api=api,
         api_confirmed=confirmed,
-        served_model=next(iter(served_models(ask)), None),
+        served_models=served_models(ask),
         resolved=Resolved(
             context_per_slot=props.get("default_generation_settings", {}).get("n_ctx"),
             slots=props.get("total_slots"),

@@ -25,10 +25,10 @@ def chat_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def served_models(ask: Ask) -> list[str]:
+def served_models(ask: Ask) -> tuple[str, ...]:
     """Ids of ``/v1/models``; empty where the server has no such list."""
     try:
         data = ask("/v1/models")["data"]
-        return [str(entry["id"]) for entry in data]
+        return tuple(str(entry["id"]) for entry in data)
     except (RequestError, KeyError, TypeError):
-        return []
+        return ()

@@ -31,13 +31,12 @@ class OpenAI:
 
     def inspect(self, ask: Ask, log: str) -> Engine:
         """llama.cpp is recognised by its own ``/props``; other servers keep their anonymity."""
-        models = served_models(ask)
         try:
             if "total_slots" in ask("/props"):
                 return _llama_http.inspect(ask, log)
         except (RequestError, TypeError):
             pass
-        return Engine(engine=_owner(ask) or "unknown", served_model=next(iter(models), None))
+        return Engine(engine=_owner(ask) or "unknown", served_models=served_models(ask))
 
     def body(self, request: Request) -> dict[str, Any]:
         """Plus two switches that most servers know or ignore, unless the endpoint is strict."""

@@ -170,11 +170,11 @@ def backend_facts(prepared: Prepared, engine: Engine | None) -> BackendFacts:
     )
 
 
-def name_endpoint(model: Model, engine: Engine) -> Model:
+def name_endpoint(model: Model, served_model: str | None) -> Model:
     """An endpoint's model is known only by the name it is served under."""
-    if model.identity_from != "endpoint" or not engine.served_model:
+    if model.identity_from != "endpoint" or not served_model:
         return model
-    return model.model_copy(update={"family": scrub(engine.served_model)})
+    return model.model_copy(update={"family": scrub(served_model)})
 
 
 def _failure(error: EngineError | None) -> Failure | None:

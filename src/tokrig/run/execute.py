@@ -76,6 +76,7 @@ class _Run:
         self.backend: BackendFacts = assemble.backend_facts(prepared, None)
         self.cold: ColdStart | None = None
         self.starts = 0
+        self.idle_w: dict[str, float] | None = None
         self.commit = source_commit()
         self.recall(journal.engine_facts())
 
@@ -121,7 +122,8 @@ class _Run:
             if all(c in self.skipped for c in todo):
                 continue
             self.listen(Step(f"starting {prepared.backend.title}"))
-            with opened(prepared, self.journal.log_path) as session:
+            with opened(prepared, self.journal.log_path, self.idle_w) as session:
+                self.idle_w = session.monitor.idle_w
                 self.greet(session)
                 for cell in todo:
                     if cell not in self.skipped:
@@ -146,7 +148,7 @@ class _Run:
                     f"{self.prepared.run_id}",
                 )
         self.backend = facts
-        self.model = assemble.name_endpoint(self.model, session.engine)
+        self.model = assemble.name_endpoint(self.model, session.served_model)
         self.listen(EngineReady(facts, session.load_s))
         self.probe(session)
         self.starts += 1

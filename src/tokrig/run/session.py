@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.backends import Backend, Engine, Request
-from tokrig.errors import EngineDied, RequestError
+from tokrig.errors import EngineDied, InputError, RequestError, did_you_mean
 from tokrig.record.samples import Phase, Sample
 from tokrig.run import http, server
 from tokrig.run.fit import salt
@@ -31,6 +31,7 @@ from tokrig.run.wire import Endpoint
 from tokrig.workloads import Messages
 
 DEATH_SHOWS_WITHIN_S = 3.0
+MODELS_SHOWN = 8
 
 _HINTS = {
     "http_401": "the endpoint wants a key: name its variable with --api-key-env",
@@ -54,6 +55,7 @@ class Session:
     server: Server | None
     monitor: Monitor
     engine: Engine = field(default_factory=lambda: Engine("unknown"))
+    served_model: str | None = None
     plain: bool = False
     # Salts count up from a random number: unique in this session, unlikely in any other.
     next_salt: int = field(default_factory=lambda: secrets.randbelow(100_000_000))
@@ -68,10 +70,22 @@ class Session:
         return http.ask(self.endpoint, path, body)
 
     def inspect(self) -> None:
-        """Read back what the server is."""
-        found = self.backend.inspect(self.ask, self.server.log() if self.server else "")
-        named = self.prepared.spec.served_model or found.served_model
-        self.engine = replace(found, served_model=named)
+        """Read back what the server is, and settle which of its models is meant.
+
+        Raises InputError when that is not clear: a guess would measure some other model.
+        """
+        self.engine = self.backend.inspect(self.ask, self.server.log() if self.server else "")
+        known, wanted = self.engine.served_models, self.prepared.spec.served_model
+        if wanted is not None and known and wanted not in known:
+            raise InputError(
+                f"the server knows no model {wanted!r}", hint=did_you_mean(wanted, known)
+            )
+        if wanted is None and len(known) > 1:
+            raise InputError(
+                f"the server serves {len(known)} models: {', '.join(known[:MODELS_SHOWN])}",
+                hint="say which one with --served-model",
+            )
+        self.served_model = wanted or next(iter(known), None)
 
     def salt(self) -> str:
         """The next unique beginning of a prompt."""
@@ -84,7 +98,7 @@ class Session:
             messages=messages,
             answer_tokens=answer_tokens,
             seed=self.prepared.spec.seed,
-            served_model=self.engine.served_model,
+            served_model=self.served_model,
             plain=self.plain,
             salt=unique,
         )
@@ -169,9 +183,12 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened(prepared: Prepared, log_path: Path) -> Iterator[Session]:
+def opened(
+    prepared: Prepared, log_path: Path, idle_w: dict[str, float] | None = None
+) -> Iterator[Session]:
     """A session with the prepared engine, started here or attached to, and inspected.
 
+    ``idle_w`` is the machine's idle power where an earlier session of the run measured it.
     Raises StartError when a managed engine does not start, EngineDied when nobody answers.
     """
     if prepared.launch is None:
@@ -183,8 +200,9 @@ def opened(prepared: Prepared, log_path: Path) -> Iterator[Session]:
         yield session
         return
     launch, backend = prepared.launch, prepared.backend
-    idle = Monitor(probes(), list)
-    idle.measure_idle()
+    idle = Monitor(probes(), list, idle_w or {})
+    if idle_w is None:
+        idle.measure_idle()
     with server.running(
         backend,
         lambda port: backend.command(replace(launch, port=port)),
