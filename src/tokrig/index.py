@@ -13,7 +13,9 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -28,6 +30,7 @@ from tokrig.record.model import SCHEMA_VERSION
 INDEX_VERSION = 1
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
 _TICK_NS = 2_000_000_000
+PARALLEL_FROM = 200
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
     known = _load(index_path)
     entries: dict[str, Entry] = {}
     stamps: dict[str, list[int]] = {}
-    changed = False
+    unread: dict[str, str] = {}
     for file in files:
         path = file.relative_to(root).as_posix()
         try:
@@ -224,16 +227,36 @@ def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
         except (OSError, UnicodeDecodeError) as problem:
             entries[path] = Problem(path, f"{path}: cannot be read: {problem}")
             continue
-        changed = True
-        entries[path] = _summary_or_problem(text, path)
+        unread[path] = text
         if not 0 <= read_at - stat.st_mtime_ns < _TICK_NS:
             stamps[path] = stamp
-    if changed or known:
+    entries.update(zip(unread, _summaries(unread), strict=True))
+    if unread or known:
         _save(index_path, {path: (stamps[path], entries[path]) for path in stamps})
     rows = [entry for entry in entries.values() if isinstance(entry, Row)]
     rows.sort(key=lambda row: row.id)
     rows.sort(key=lambda row: row.started_at or "", reverse=True)
     return Listing(rows, [entry for entry in entries.values() if isinstance(entry, Problem)])
+
+
+def _summaries(texts: dict[str, str]) -> list[Entry]:
+    """Entries of many texts, by all processors where that pays for starting them.
+
+    Only a process without threads may be forked; others, and systems without fork, take longer.
+    """
+    if len(texts) >= PARALLEL_FROM and threading.active_count() == 1 and hasattr(os, "fork"):
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        # Ctrl-C is for the parent alone: it ends the others.
+        pool = ProcessPoolExecutor(
+            mp_context=get_context("fork"),
+            initializer=signal.signal,
+            initargs=(signal.SIGINT, signal.SIG_IGN),
+        )
+        with contextlib.suppress(OSError), pool:
+            return list(pool.map(_summary_or_problem, texts.values(), texts, chunksize=32))
+    return [_summary_or_problem(text, path) for path, text in texts.items()]
 
 
 def _summary_or_problem(text: str, path: str) -> Entry:

@@ -70,8 +70,11 @@ def _engine_rate(result: Result) -> str:
 
 
 def _difference(result: Result) -> str:
-    known = result.server and result.server.difference is not None
-    return f"{100 * (result.server.difference or 0):+.1f}" if result.server and known else NULL
+    """Client against engine in percent; without a sign where it rounds to nothing."""
+    if result.server is None or result.server.difference is None:
+        return NULL
+    percent = round(100 * result.server.difference, 1)
+    return f"{percent:+.1f}" if percent else "0.0"
 
 
 def _cpu(result: Result) -> str:
