@@ -23,6 +23,7 @@ import yaml
 from tokrig.record import model as m
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
 from tokrig.record.text import record_text
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.store import Store
 
 SHAPES = {"chat": (512, 256), "rag": (4096, 256), "codegen": (1024, 512), "agent": (2048, 128)}
@@ -178,7 +179,7 @@ def example_record(number: int, results: int = 5) -> m.Record:
             kind="measured",
             tokrig_version="0.1.0",
             tokrig_commit="0123e45",
-            methodology=m.METHODOLOGY_VERSION,
+            methodology=METHODOLOGY_VERSION,
             level="standard",
             started_at=started,
             finished_at=started.replace(":00Z", ":59Z"),

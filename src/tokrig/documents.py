@@ -9,11 +9,9 @@ reader takes the same way.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from tokrig.errors import InputError, SpecError, did_you_mean
 from tokrig.yaml_writer import dump
@@ -25,7 +23,12 @@ except ImportError:  # PyYAML built without libyaml
 
 __all__ = ["dump", "parse", "validate"]
 
-M = TypeVar("M", bound=BaseModel)
+# Loaded where it is needed: lists of records parse, and validate nothing.
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound="BaseModel")
 Place = tuple[int | str, ...]
 
 MAX_NESTING = 100
@@ -137,6 +140,8 @@ def validate(
 
     Raises ``error`` naming file and line of everything that is wrong (the first ten).
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(data)
     except ValidationError as invalid:
@@ -226,6 +231,8 @@ def _keys(block: type[BaseModel]) -> list[str]:
 
 def _block(annotation: Any) -> type[BaseModel] | None:
     """The model inside ``Model``, ``Model | None`` or ``Annotated[Model, …]``."""
+    from pydantic import BaseModel
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (list, dict, tuple):

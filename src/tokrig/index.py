@@ -25,7 +25,7 @@ from typing import Any
 from tokrig.documents import parse
 from tokrig.errors import RecordError
 from tokrig.record.migrate import upgrade
-from tokrig.record.model import SCHEMA_VERSION
+from tokrig.record.versions import SCHEMA_VERSION
 
 INDEX_VERSION = 1
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
@@ -96,12 +96,13 @@ _WANTED = (
     "id|status|verdict|validity|kind|level|started_at|family|variant|quant|quant_creator|engine|"
     "build|api|name|workload|concurrency|output_tok_per_s|median"
 )
+# Nothing at six or more columns is wanted, whatever its name: those are the engine's own figures.
 # One key with all of its value, in the simple forms tokrig writes. A deeper line after it would
 # belong to the value, so there must be none.
 _QUOTED = r'"[^"\\\n]*"'
 _FLAT = r"""[^{}\[\]"'#]"""
 _UNUSED = re.compile(
-    rf"^( {{2,}})(?!(?:{_WANTED}):)[a-z_0-9]+: "
+    rf"^( {{2,}})(?:(?<= {{6}})|(?!(?:{_WANTED}):))[a-z_0-9]+: "
     rf"(?:[\w.+-]+|{_QUOTED}|\[(?:{_FLAT}|{_QUOTED})*+\]"
     rf"|\{{(?:{_FLAT}|{_QUOTED}|\[(?:{_FLAT}|{_QUOTED})*+\])*+\}})\n"
     r"(?!(?: *\n)*+\1 )",

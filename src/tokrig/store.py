@@ -18,13 +18,16 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokrig.errors import InputError, RecordError, StoreError, did_you_mean
 from tokrig.index import Listing, Problem, Row, listing
-from tokrig.record.model import Record
 from tokrig.record.parquet import from_parquet, to_parquet
 from tokrig.record.samples import Sample
-from tokrig.record.text import parse_record, record_text
+
+# The record's model takes a while to load, and lists of records do without it.
+if TYPE_CHECKING:
+    from tokrig.record.model import Record
 
 __all__ = ["Listing", "Problem", "Row", "Store"]
 
@@ -74,6 +77,8 @@ class Store:
                 raise StoreError(
                     f"{taken} exists already", hint="a run has an id of its own: choose another"
                 )
+        from tokrig.record.text import record_text
+
         text = record_text(record).encode()
         files = {samples_path: to_parquet(samples), path: text}
         try:
@@ -84,6 +89,8 @@ class Store:
 
     def read(self, path: Path) -> Record:
         """The record in a file. Raises RecordError with file and line."""
+        from tokrig.record.text import parse_record
+
         return parse_record(_text(path), str(path))
 
     def read_samples(self, run_id: str) -> list[Sample]:

@@ -17,7 +17,8 @@ import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
 from tokrig.record import checks, metrics
-from tokrig.record.model import METHODOLOGY_VERSION, Metric, Percentiles, Result
+from tokrig.record.model import Metric, Percentiles, Result
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 
 from tokrig.errors import RecordError
 from tokrig.record.migrate import MIGRATIONS, upgrade
-from tokrig.record.model import SCHEMA_VERSION
+from tokrig.record.versions import SCHEMA_VERSION
 
 
 def to_2(data: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from tokrig import __version__
 from tokrig.cli import live, present, words
 from tokrig.cli.doctor import unwritable
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
-from tokrig.record.model import METHODOLOGY_VERSION, Record, Rig
+from tokrig.record.model import Record, Rig
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.rig import probe_rig
 from tokrig.run import journal
 from tokrig.run.execute import Outcome, execute

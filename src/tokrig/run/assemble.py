@@ -13,7 +13,6 @@ from tokrig.errors import EngineError
 from tokrig.record import checks
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
-    METHODOLOGY_VERSION,
     BackendFacts,
     ColdStart,
     Energy,
@@ -29,6 +28,7 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared
 from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
