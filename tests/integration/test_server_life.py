@@ -92,6 +92,21 @@ def test_an_engine_that_dies_in_use_is_noticed(tmp_path: Path) -> None:
             running.require_alive()
 
 
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (1, "exit 1"),
+        (137, "killed by SIGKILL"),
+        (-9, "killed by SIGKILL"),
+        (132, "built for another processor"),
+        (255, "exit 255"),
+        (0, "exit 0"),
+    ],
+)
+def test_how_an_engine_ended_is_said_in_words(code: int, says: str) -> None:
+    assert says in server.describe_exit(code)
+
+
 @contextlib.contextmanager
 def stranger() -> Iterator[int]:
     """Somebody else's server that answers 200 to everything."""

@@ -182,12 +182,14 @@ def _because(backend: Backend, log: str) -> str:
 
 def describe_exit(code: int) -> str:
     """``exit 1`` or ``killed by SIGKILL``; the guard reports signals as 128 + n."""
-    if code > 128:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(code - 128).name}"
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit {code}"
+    number = code - 128 if code > 128 else -code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"exit {code}"
+    if number == signal.SIGILL:
+        return f"killed by {name}: built for another processor than this one"
+    return f"killed by {name}"
 
 
 def stop(server: Server) -> None:
