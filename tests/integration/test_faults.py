@@ -161,6 +161,17 @@ def test_a_server_of_several_models_wants_to_know_which(home: Home, tmp_path: Pa
     assert home.unfinished() == []
 
 
+def test_an_attached_server_is_not_said_to_have_been_started(home: Home, tmp_path: Path) -> None:
+    with attached(tmp_path, "") as url:
+        done = home.tokrig("run", "--url", url, "--workload", "chat", "--level", "standard")
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert "server_starts" not in record["provenance"]
+    assert record["results"][0]["repeats"] == 6
+    assert "repeats_share_a_start" in record["results"][0]["validity"]["unverified"]
+    assert home.tokrig("check").code == 0
+
+
 def test_nobody_at_the_address(home: Home) -> None:
     done = home.tokrig("run", "--url", "http://127.0.0.1:9/v1", "--workload", "chat")
     assert done.code == 3

@@ -53,6 +53,7 @@ def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[s
     [
         ("client_bound", {"client_cpu_share": 0.81}),
         ("throttled", {"throttle_reasons": ["hw_thermal_slowdown"]}),
+        ("throttled", {"throttle_reasons": ["sw_power_cap"]}),
         ("foreign_gpu_load", {"foreign_gpu_processes": 1}),
         ("cpu_spill", {"spilled": True}),
     ],
@@ -64,7 +65,7 @@ def test_what_was_seen_beside_them_does_too(code: str, changes: dict[str, Any]) 
 
 def test_thresholds_allow_what_lies_on_them() -> None:
     edge = sample(prompt_tokens=66, timings=EngineTimings(64, 250.0, 11, 102.9))
-    seen = replace(SOUND, client_cpu_share=0.80, throttle_reasons=["sw_power_cap"])
+    seen = replace(SOUND, client_cpu_share=0.80)
     assert judge([edge], seen).verdict == "valid"
 
 
@@ -88,6 +89,13 @@ def test_what_cannot_be_confirmed_is_unverified_not_invalid(
     found = judge([sample(**changes)], SOUND)
     assert code in found.unverified
     assert found.verdict == "valid"
+
+
+def test_repeats_of_a_server_nobody_restarted_are_unverified() -> None:
+    two = [sample(repeat=0), sample(repeat=1)]
+    assert judge(two, replace(SOUND, managed=False)).unverified == ["repeats_share_a_start"]
+    assert judge(two, replace(SOUND, managed=True)).unverified == []
+    assert judge(two[:1], replace(SOUND, managed=False)).unverified == []
 
 
 @pytest.mark.parametrize(

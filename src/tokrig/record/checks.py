@@ -16,9 +16,6 @@ from tokrig.record.samples import Sample
 
 CLOCK_MISMATCH = 0.03
 COUNT_MISMATCH = 0.01
-# A card that works at the power limit its owner set does what it was told to: that is recorded,
-# and it is what power-cap sweeps measure. Heat, hardware limits and power brakes are throttling.
-NOT_THROTTLING = {"sw_power_cap", "power_limit"}
 CLIENT_CPU_SHARE = 0.80
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
 
@@ -41,6 +38,8 @@ HINTS = {
     "prompt_length_unverified": "the server does not tell how long the prompt was",
     "token_count_unverified": "no source for the number of tokens generated",
     "first_chunk_assumed": "the first chunk was assumed to carry one token",
+    "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
+    " misses what differs between starts",
     # unchecked
     "server_clock": "the server reports no timings of its own to compare with",
     "cache": "the server does not report cached prompt tokens",
@@ -62,6 +61,7 @@ class Circumstances:
     foreign_gpu_processes: int | None = None
     has_gpu: bool = False
     spilled: bool | None = None
+    managed: bool | None = None
 
 
 def judge(samples: Sequence[Sample], seen: Circumstances) -> Validity:
@@ -70,12 +70,14 @@ def judge(samples: Sequence[Sample], seen: Circumstances) -> Validity:
     good = [s for s in measured if s.error is None]
     found = _Findings()
     found.reason("request_errors", len(good) < len(measured))
+    repeats = len({s.repeat for s in measured})
+    found.doubt("repeats_share_a_start", seen.managed is False and repeats > 1)
     found.reason("no_tokens", not any(s.output_tokens or s.chunks for s in good))
     _judge_lengths(found, good, seen)
     _judge_counts(found, good)
     _judge_clock(found, good)
     found.reason("client_bound", (seen.client_cpu_share or 0) > CLIENT_CPU_SHARE)
-    found.reason("throttled", bool(set(seen.throttle_reasons or ()) - NOT_THROTTLING))
+    found.reason("throttled", bool(seen.throttle_reasons))
     found.reason("foreign_gpu_load", bool(seen.foreign_gpu_processes))
     found.reason("cpu_spill", seen.spilled is True)
     found.uncheck("throttle", seen.throttle_reasons is None)

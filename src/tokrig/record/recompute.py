@@ -87,6 +87,7 @@ def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> V
             throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
             foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
             has_gpu=bool(record.rig.gpus),
+            managed=record.backend.managed,
             spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
         ),
     )

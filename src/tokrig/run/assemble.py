@@ -111,6 +111,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
             throttle_reasons=throttle,
             foreign_gpu_processes=None if foreign is None else int(foreign),
             has_gpu=bool(gathered.rig.gpus),
+            managed=gathered.prepared.backend.managed,
             # Nothing of a model that computes on the CPU by design can spill to it.
             spilled=False if computed_on_cpu else None,
         ),

@@ -76,6 +76,7 @@ class _Run:
         self.backend: BackendFacts = assemble.backend_facts(prepared, None)
         self.cold: ColdStart | None = None
         self.starts = 0
+        self.known = False
         self.idle_w: dict[str, float] | None = None
         self.commit = source_commit()
         self.recall(journal.engine_facts())
@@ -88,6 +89,7 @@ class _Run:
         self.backend = BackendFacts.model_validate(facts["backend"])
         self.cold = ColdStart.model_validate(facts["cold_start"])
         self.starts = int(str(facts["server_starts"]))
+        self.known = True
 
     def gathered(self) -> assemble.Gathered:
         return assemble.Gathered(
@@ -121,7 +123,8 @@ class _Run:
             todo = [c for c in prepared.cells if (c.workload, c.concurrency, repeat) not in done]
             if all(c in self.skipped for c in todo):
                 continue
-            self.listen(Step(f"starting {prepared.backend.title}"))
+            verb = "starting" if prepared.backend.managed else "attaching to"
+            self.listen(Step(f"{verb} {prepared.backend.title}"))
             with opened(prepared, self.journal.log_path, self.idle_w) as session:
                 self.idle_w = session.monitor.idle_w
                 self.greet(session)
@@ -141,7 +144,7 @@ class _Run:
         facts = assemble.backend_facts(self.prepared, session.engine)
         for key in ("engine", "build", "api"):
             before, now = getattr(self.backend, key), getattr(facts, key)
-            if self.starts and before != now:
+            if self.known and before != now:
                 raise InputError(
                     f"the engine changed during the run: its {key} was {before!r}, now {now!r}",
                     hint=f"discard the run and begin anew: tokrig run --discard "
@@ -151,7 +154,9 @@ class _Run:
         self.model = assemble.name_endpoint(self.model, session.served_model)
         self.listen(EngineReady(facts, session.load_s))
         self.probe(session)
-        self.starts += 1
+        self.known = True
+        # A server that was already running is not started anew by being attached to again.
+        self.starts += session.server is not None
         self.journal.note_engine(
             {
                 "model": self.model.model_dump(mode="json"),
