@@ -13,24 +13,23 @@ import hashlib
 import json
 import os
 import re
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tokrig import parallel
 from tokrig.documents import parse
 from tokrig.errors import RecordError
 from tokrig.record.migrate import upgrade
+from tokrig.record.names import backend_name, model_name
 from tokrig.record.versions import SCHEMA_VERSION
 
 INDEX_VERSION = 1
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
-_TICK_NS = 2_000_000_000
-PARALLEL_FROM = 200
+TICK_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,12 @@ class Row:
     @property
     def model(self) -> str:
         """``Gemma-3 270m``."""
-        return " ".join(filter(None, (self.family, self.variant)))
+        return model_name(self)
 
     @property
     def backend(self) -> str:
         """``llama.cpp b9174 (cuda)``."""
-        name = " ".join(filter(None, (self.engine, self.build)))
-        return f"{name} ({self.api})" if self.api else name
+        return backend_name(self)
 
 
 @dataclass(frozen=True)
@@ -229,9 +227,10 @@ def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
             entries[path] = Problem(path, f"{path}: cannot be read: {problem}")
             continue
         unread[path] = text
-        if not 0 <= read_at - stat.st_mtime_ns < _TICK_NS:
+        if not 0 <= read_at - stat.st_mtime_ns < TICK_NS:
             stamps[path] = stamp
-    entries.update(zip(unread, _summaries(unread), strict=True))
+    jobs = [(text, path) for path, text in unread.items()]
+    entries.update(zip(unread, parallel.map_forked(_summary_or_problem, jobs), strict=True))
     if unread or known:
         _save(index_path, {path: (stamps[path], entries[path]) for path in stamps})
     rows = [entry for entry in entries.values() if isinstance(entry, Row)]
@@ -240,27 +239,8 @@ def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
     return Listing(rows, [entry for entry in entries.values() if isinstance(entry, Problem)])
 
 
-def _summaries(texts: dict[str, str]) -> list[Entry]:
-    """Entries of many texts, by all processors where that pays for starting them.
-
-    Only a process without threads may be forked; others, and systems without fork, take longer.
-    """
-    if len(texts) >= PARALLEL_FROM and threading.active_count() == 1 and hasattr(os, "fork"):
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        # Ctrl-C is for the parent alone: it ends the others.
-        pool = ProcessPoolExecutor(
-            mp_context=get_context("fork"),
-            initializer=signal.signal,
-            initargs=(signal.SIGINT, signal.SIG_IGN),
-        )
-        with contextlib.suppress(OSError), pool:
-            return list(pool.map(_summary_or_problem, texts.values(), texts, chunksize=32))
-    return [_summary_or_problem(text, path) for path, text in texts.items()]
-
-
-def _summary_or_problem(text: str, path: str) -> Entry:
+def _summary_or_problem(job: tuple[str, str]) -> Entry:
+    text, path = job
     try:
         return summarise(text, path)
     except RecordError as problem:

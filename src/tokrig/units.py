@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import ROUND_HALF_UP, Decimal
 
 GIB = 1024**3
 MIB = 1024**2
@@ -33,7 +34,7 @@ def human_seconds(seconds: float | None) -> str:
         return "–"
     if seconds < 0.01:
         return f"{seconds * 1e3:.2f} ms"
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1e3:.0f} ms"
     if seconds < 60:
         return f"{seconds:.2f} s"
@@ -41,9 +42,20 @@ def human_seconds(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def decimals(value: float) -> int:
+    """How many decimals of a rate say enough: ``1,234``, ``148.3``, ``3.42``."""
+    return 0 if value >= 1000 else 1 if value >= 10 else 2
+
+
 def human_rate(per_s: float | None) -> str:
-    """Tokens per second with one decimal; ``–`` for None."""
-    return "–" if per_s is None else f"{per_s:,.1f}"
+    """Tokens per second in three or four digits; ``–`` for None.
+
+    Halves are rounded up, as a browser's ``toFixed`` does: the site's script shows the same.
+    """
+    if per_s is None:
+        return "–"
+    step = Decimal(1).scaleb(-decimals(per_s))
+    return f"{Decimal(per_s).quantize(step, ROUND_HALF_UP):,}"
 
 
 def slug(text: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tokrig.cli.words import backend_name, model_name, rate, verdict
+from tokrig.cli.words import model_name, rate, verdict
 from tokrig.record.model import Result
+from tokrig.record.names import backend_name
 from tokrig.run.progress import (
     Cell,
     CellBegan,

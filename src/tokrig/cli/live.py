@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from tokrig.cli.board import Board, Line, clock, figures
-from tokrig.cli.words import backend_name, model_name
+from tokrig.cli.words import model_name
+from tokrig.record.names import backend_name
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
     CellBegan,

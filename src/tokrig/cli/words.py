@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tokrig import units
+from tokrig.record import names
+
 if TYPE_CHECKING:
-    from tokrig.record.model import BackendFacts, Metric, Model, Record, Result, Validity
+    from tokrig.record.model import Metric, Model, Record, Result, Validity
 
 NULL = "–"
+rate = units.human_rate
 
 
 def print_json(data: Any) -> None:
@@ -16,39 +20,27 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
-def rate(per_s: float | None) -> str:
-    """``1,234``, ``148.3``, ``3.42``: three or four digits say enough; ``–`` for None."""
-    if per_s is None:
-        return NULL
-    return f"{per_s:,.{0 if per_s >= 1000 else 1 if per_s >= 10 else 2}f}"
-
-
 def spread(metric: Metric | None) -> str:
-    """The interval where there is one, else the range: ``148–152``."""
+    """The interval where there is one, else the range: ``148–152``; ``–`` without either."""
     if metric is None:
         return NULL
     low, high = metric.ci95 or (metric.min, metric.max)
+    if low is None or high is None:
+        return NULL
     decimals = 0 if high >= 100 else 1 if high >= 10 else 2
     return f"{low:,.{decimals}f}–{high:,.{decimals}f}"
 
 
 def model_name(model: Model) -> str:
     """``Gemma-3 270m · Q4_K_M``."""
-    name = " ".join(filter(None, (model.family, model.variant)))
-    return " · ".join(filter(None, (name, model.quant)))
+    return " · ".join(filter(None, (names.model_name(model), model.quant)))
 
 
 def subject(record: Record) -> str:
     """What was measured: ``Gemma-3 270m · Q4_K_M · llama.cpp b9174 (cuda) · rig my-rig``."""
     return " · ".join(
-        (model_name(record.model), backend_name(record.backend), f"rig {record.rig.id}")
+        (model_name(record.model), names.backend_name(record.backend), f"rig {record.rig.id}")
     )
-
-
-def backend_name(backend: BackendFacts) -> str:
-    """``llama.cpp b9174 (cuda)``."""
-    name = " ".join(filter(None, (backend.engine, backend.build)))
-    return f"{name} ({backend.api})" if backend.api else name
 
 
 def label(result: Result) -> str:
@@ -65,12 +57,14 @@ def verdict(validity: Validity) -> str:
 
 def caption(record: Record) -> str:
     """How often was measured, and so what the range beside a median is."""
+    if not record.results:
+        return ""
+    level = record.provenance.level or record.provenance.kind
     requests = sorted({r.requests for r in record.results if r.requests is not None})
     if not requests:
-        return ""
+        return f"{level}: medians; of how many requests is not known"
     number = f"{requests[0]}" if len(requests) == 1 else f"{requests[0]}–{requests[-1]}"
     interval = any(r.output_tok_per_s and r.output_tok_per_s.ci95 for r in record.results)
-    level = record.provenance.level or record.provenance.kind
     spread_is = "95 % interval" if interval else "range, no interval"
     text = f"{level}: medians of {number} requests, {spread_is}"
     if any(r.prefill_source == "ttft_derived" for r in record.results):

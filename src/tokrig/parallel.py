@@ -1,0 +1,53 @@
+"""One function over many items by all processors, where that pays for starting them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+WORTH_IT = 200
+CHUNK = 32
+
+
+def map_forked(
+    function: Callable[[Item], Outcome],
+    items: Sequence[Item],
+    *,
+    worth_it: int = WORTH_IT,
+    may_fork: bool = True,
+) -> Generator[Outcome, None, None]:
+    """``function`` of each item, in order. From ``worth_it`` items on by forked processes.
+
+    Only a process without threads may be forked; others, and systems without fork, take longer.
+    Threads that libraries run on their own are not seen here: ``may_fork`` is the caller's word
+    that ``function`` needs none of them.
+    Forked processes know all that this one knew, so ``function`` needs no pickling as long as
+    it is a module's own.
+    """
+    done = 0
+    may_fork = may_fork and threading.active_count() == 1 and hasattr(os, "fork")
+    if may_fork and len(items) >= worth_it:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        # Ctrl-C is for the parent alone: it ends the others.
+        with contextlib.suppress(OSError):
+            pool = ProcessPoolExecutor(
+                mp_context=get_context("fork"),
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
+            )
+            try:
+                for outcome in pool.map(function, items, chunksize=CHUNK):
+                    yield outcome
+                    done += 1
+            finally:
+                pool.shutdown(cancel_futures=True)
+    yield from map(function, items[done:])

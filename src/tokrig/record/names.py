@@ -1,0 +1,126 @@
+"""What things are called on pages and in addresses: short names of models, machines, engines.
+
+Pure, and without the record's model, which takes a while to load. The same words everywhere:
+the command line, the pages, the charts, the feed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from tokrig.units import human_bytes, slug
+
+if TYPE_CHECKING:
+    from tokrig.record.model import Gpu, Rig
+
+_VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
+_NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
+MAX_SLUG = 80
+
+
+class Named(Protocol):
+    """A model: of a record, or of a line in a list of records."""
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def variant(self) -> str | None: ...
+
+
+class Built(Protocol):
+    """An engine, likewise."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def build(self) -> str | None: ...
+
+    @property
+    def api(self) -> str | None: ...
+
+
+def model_name(model: Named) -> str:
+    """``Gemma-4 E2B-it``; a family that ends in its variant is not said twice."""
+    if model.variant is None or model.family.endswith(model.variant):
+        return model.family
+    return f"{model.family} {model.variant}"
+
+
+def backend_name(backend: Built) -> str:
+    """``llama.cpp b9174 (cuda)``."""
+    name = " ".join(filter(None, (backend.engine, backend.build)))
+    return f"{name} ({backend.api})" if backend.api else name
+
+
+def gpu_name(gpu: Gpu) -> str:
+    """``GeForce RTX 5070``: without the vendor, which the name implies."""
+    return _VENDORS.sub("", gpu.name)
+
+
+def cpu_name(rig: Rig) -> str:
+    """``Ryzen 9 7900``; the id where the processor is not known."""
+    model = rig.cpu.model
+    if not model:
+        return rig.id
+    short = " ".join(_NOISE.sub(" ", model).split())
+    return _VENDORS.sub("", short) or model
+
+
+def hardware_name(rig: Rig) -> str:
+    """``GeForce RTX 5070 · 11.94 GiB``, ``2 × … each``, or the processor and its memory."""
+    if not rig.gpus:
+        memory = rig.memory.total_bytes
+        parts = [cpu_name(rig), human_bytes(memory) if memory is not None else ""]
+        return " · ".join(filter(None, parts))
+    first = rig.gpus[0]
+    alike = all((gpu.name, gpu.vram_bytes) == (first.name, first.vram_bytes) for gpu in rig.gpus)
+    if not alike:
+        return " + ".join(_with_memory(gpu) for gpu in rig.gpus)
+    if len(rig.gpus) == 1:
+        return _with_memory(first)
+    return f"{len(rig.gpus)} × {_with_memory(first)} each"
+
+
+def _with_memory(gpu: Gpu) -> str:
+    memory = f" · {human_bytes(gpu.vram_bytes)}" if gpu.vram_bytes is not None else ""
+    return gpu_name(gpu) + memory
+
+
+def power_share(gpu: Gpu) -> float | None:
+    """Power limit now / highest limit, 0 … 1; None where either is unknown."""
+    if gpu.power_limit_w is None or not gpu.power_max_w:
+        return None
+    return gpu.power_limit_w / gpu.power_max_w
+
+
+def mode_name(name: str) -> str:
+    """``baseline`` is the absence of a mode and is shown as a dash."""
+    return "–" if name == "baseline" else name
+
+
+def address(text: str) -> str:
+    """A name as part of an address: lower case, hyphens, at most 80 characters.
+
+    Names that differ only in what an address cannot hold get a piece of their digest, so that
+    two models never share a page: ``slug("Ä") == slug("Ö")``, ``address("Ä") != address("Ö")``.
+    """
+    plain = slug(text)
+    if len(plain) <= MAX_SLUG and re.fullmatch(r"[A-Za-z0-9._ -]+", text):
+        return plain
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain[:MAX_SLUG]}-{digest}"
+
+
+def filter_word(text: str) -> str:
+    """A name as the value of a filter: ``llama.cpp-b9174-cuda``. Two names that differ only in
+    marks share it, and then a filter lets both through."""
+    return slug(text)[:MAX_SLUG]
+
+
+def model_address(model: Named) -> str:
+    """The page of a model: ``gemma-4-e2b-it``."""
+    return address(model_name(model))
