@@ -355,6 +355,11 @@ def test_the_interval_goes_before_the_range() -> None:
     assert words.spread(Metric(median=15, min=14.04, max=15.96, n=3)) == "14.0–16.0"
 
 
+@pytest.mark.parametrize("metric", [None, Metric(median=15), Metric(median=15, min=14)])
+def test_a_bare_median_has_no_range(metric: Metric | None) -> None:
+    assert words.spread(metric) == "–"
+
+
 def typical(number: int) -> Result:
     """A row as wide as they usually get."""
     facts = RESULT.workload.model_copy(update={"name": "agent"})

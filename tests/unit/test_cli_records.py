@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,18 @@ from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
 from tokrig.record.checks import judge_run
-from tokrig.record.model import Erratum, Failure, Model, Provenance, Record, Skipped, Validity
+from tokrig.record.model import (
+    Erratum,
+    Failure,
+    Metric,
+    Model,
+    Provenance,
+    Record,
+    Skipped,
+    Validity,
+    WorkloadFacts,
+)
+from tokrig.record.model import Result as Cell
 from tokrig.record.samples import Sample
 from tokrig.store import Store
 
@@ -292,10 +304,76 @@ def test_check_misses_lost_samples(content: Path) -> None:
     assert "hint: " in done.stdout
 
 
-def test_transcribed_records_need_no_samples(content: Path) -> None:
-    edited(content, lambda text: text.replace("kind: measured", "kind: transcribed", 1))
-    Store(content).samples_path(GOOD).unlink()
-    assert tokrig(content, "check", GOOD).exit_code == 0
+TRANSCRIBED = Provenance(kind="transcribed", source="a published page")
+UNSEEN = Validity(verdict="valid", unchecked=["samples"])
+BARE = Cell(
+    workload=WorkloadFacts(name="chat"),
+    concurrency=1,
+    validity=UNSEEN,
+    output_tok_per_s=Metric(median=761.9),
+    ttft_s=Metric(median=0.5),
+)
+
+
+def transcribed(folder: Path, **changes: Any) -> Path:
+    """A record of bare medians without samples."""
+    data: dict[str, Any] = {"provenance": TRANSCRIBED, "results": [BARE], "validity": UNSEEN}
+    path = save(folder, [], **(data | changes))
+    Store(folder).samples_path(GOOD).unlink()
+    return path
+
+
+def test_transcribed_records_need_no_samples(tmp_path: Path) -> None:
+    transcribed(tmp_path)
+    done = tokrig(tmp_path, "check")
+    assert done.exit_code == 0, done.stdout
+    assert "1 valid" in done.stdout
+    assert "unchecked: samples" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"results": [BARE.model_copy(update={"validity": Validity(verdict="valid")})]},
+            "chat × 1: there are no samples, and validity.unchecked does not say so",
+        ),
+        ({"validity": Validity(verdict="valid")}, "unchecked is empty, the results give samples"),
+        ({"status": "interrupted"}, "verdict is valid, the results give invalid"),
+        ({"provenance": started("2026-11-22T12:00:00Z")}, "no samples of run"),
+    ],
+)
+def test_without_samples_nothing_counts_as_checked(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    transcribed(tmp_path, **changes)
+    done = tokrig(tmp_path, "check")
+    assert done.exit_code == 1
+    assert says in done.stdout
+
+
+def test_bare_medians_are_shown_without_a_range(tmp_path: Path) -> None:
+    transcribed(tmp_path)
+    done = tokrig(tmp_path, "show", GOOD)
+    assert done.exit_code == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("chat × 1 "))
+    assert row.split()[3:6] == ["761.9", "–", "500"]
+    assert "transcribed: medians; of how many requests is not known" in done.stdout
+    assert "TTFT            500 ms\n" in done.stdout
+    assert "761.9" in tokrig(tmp_path, "list").stdout
+
+
+def test_a_shape_without_a_chart_has_no_heading(tmp_path: Path) -> None:
+    transcribed(tmp_path, results=[BARE.model_copy(update={"ttft_s": None})])
+    assert "chat × 1\n" not in tokrig(tmp_path, "show", GOOD).stdout
+
+
+def test_check_refuses_a_measured_median_without_its_range(content: Path) -> None:
+    edited(content, lambda text: re.sub(r"(median: 100[.\d]*), min: .*", r"\1}", text, count=1))
+    done = tokrig(content, "check", GOOD)
+    assert done.exit_code == 1
+    for name in ("min", "max", "n"):
+        assert f"output_tok_per_s.{name} is missing, the samples give" in done.stdout
 
 
 def test_check_takes_folders_files_and_ids(content: Path, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_an_interval_exists_from_six_repeats_on_and_is_the_same_every_time() -> 
     found = metrics.summary(groups)
     assert found is not None
     assert found.ci95 is not None
+    assert found.min is not None and found.max is not None
     low, high = found.ci95
     assert found.min <= low <= found.median <= high <= found.max
     assert metrics.summary(groups) == found

@@ -38,6 +38,19 @@ def test_a_count_that_was_changed_is_named() -> None:
     assert {d.path for d in differences(forged, SAMPLES)} == {"request_errors", "cached_tokens"}
 
 
+def test_a_measured_figure_without_its_range_is_named() -> None:
+    record = record_of(SAMPLES)
+    result = record.results[0]
+    assert result.output_tok_per_s is not None
+    bare = Metric(median=result.output_tok_per_s.median)
+    forged = record.model_copy(
+        update={"results": [result.model_copy(update={"output_tok_per_s": bare})]}
+    )
+    found = {d.path: str(d) for d in differences(forged, SAMPLES)}
+    assert found.keys() == {f"output_tok_per_s.{name}" for name in ("min", "max", "n")}
+    assert "output_tok_per_s.n is missing, the samples give 3" in found["output_tok_per_s.n"]
+
+
 def test_samples_that_vanished_are_noticed() -> None:
     found = differences(record_of(SAMPLES), SAMPLES[:2])
     assert "requests" in {d.path for d in found}

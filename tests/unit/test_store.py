@@ -66,6 +66,12 @@ def test_a_record_comes_back_from_its_text() -> None:
     assert record_text(parse_record(text, "x")) == text
 
 
+def test_the_text_says_who_measured() -> None:
+    provenance = RECORD.provenance.model_copy(update={"kind": "transcribed"})
+    others = RECORD.model_copy(update={"provenance": provenance})
+    assert record_text(others).startswith("# One run as others published it")
+
+
 def test_the_text_is_a_pleasure_to_read() -> None:
     text = record_text(RECORD)
     lines = text.splitlines()

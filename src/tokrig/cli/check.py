@@ -103,6 +103,8 @@ def examine(path: Path, store: Store) -> Report:
         if measured or store.samples_path(record.id).exists():
             samples = store.read_samples(record.id)
             report.problems.extend(recompute.contradictions(record, samples))
+        else:
+            report.problems.extend(recompute.unproven(record))
     except TokrigError as problem:
         # A run that failed before its first figure has nothing that samples could prove.
         if record.results or not measured:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
-from tokrig.errors import TokrigError
+from tokrig.errors import InputError, TokrigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 BINS = 40
 
 
-@click.command("show", epilog=example("tokrig show 20261122-171500"))
+@click.command(
+    "show",
+    epilog=example("tokrig show 20261122-171500", "tokrig show 20261122-171500 --plot speed.png"),
+)
 @click.argument("run_id", metavar="ID", shell_complete=complete_run_id)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also draw a chart into FILE, .png or .svg.",
+)
+@click.option("--chart", metavar="NAME", help="The chart to plot; a wrong name lists them.")
 @content_and_json
-def command(run_id: str, content: Path, as_json: bool) -> None:
+def command(
+    run_id: str, plot: Path | None, chart: str | None, content: Path, as_json: bool
+) -> None:
     """Show one record: figures, validity, machine, charts.
 
     ID is a record's id, the beginning of one, or the path of its file. With --json the record
@@ -33,15 +45,23 @@ def command(run_id: str, content: Path, as_json: bool) -> None:
     from tokrig.cli import present, words
     from tokrig.store import Store
 
+    if chart is not None and plot is None:
+        raise InputError("--chart needs --plot", hint="add --plot FILE.png or --plot FILE.svg")
     store = Store(content)
     path = store.find(run_id)
     record = store.read(path)
+    samples = [] if as_json and not plot else _samples(Store(root_of(path) or content), record)
+    if plot:
+        from tokrig.cli.plot import plot as draw
+
+        name = draw(record, samples, plot, chart)
+        click.echo(f"chart {name}: {plot}", err=True)
     if as_json:
         words.print_json(present.record_json(record))
         return
     out = present.console()
     print_record(out, record)
-    print_charts(out, record, _samples(Store(root_of(path) or content), record))
+    print_charts(out, record, samples)
     click.echo(f"record: {path}", err=True)
 
 
@@ -87,6 +107,7 @@ def print_record(out: Console, record: Record) -> None:
 
 def _header(record: Record) -> list[tuple[str, str]]:
     from tokrig.cli import words
+    from tokrig.record import names
     from tokrig.units import human_bytes, human_seconds
 
     model, provenance, cold = record.model, record.provenance, record.cold_start
@@ -104,7 +125,7 @@ def _header(record: Record) -> list[tuple[str, str]]:
         ("Run", record.id),
         ("Model", words.model_name(model)),
         ("File", file),
-        ("Backend", words.backend_name(record.backend)),
+        ("Backend", names.backend_name(record.backend)),
         ("Mode", "" if record.mode.name == "baseline" else record.mode.name),
         ("Status", f"{record.status}, {verdict}"),
         ("Measured", measured if provenance.started_at else ""),
@@ -147,8 +168,10 @@ def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> Non
             for s in samples
             if (s.workload, s.concurrency) == key and s.phase == "measured" and s.error is None
         ]
-        out.print(label(result), style="bold")
-        for line in (*_gap_lines(result, mine), *_ttft_lines(result, mine)):
+        lines = [*_gap_lines(result, mine), *_ttft_lines(result, mine)]
+        if lines:
+            out.print(label(result), style="bold")
+        for line in lines:
             out.print(f"  {line}", soft_wrap=True)
 
 
@@ -186,9 +209,7 @@ def _ttft_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
             f"{human_seconds(max(values))}  ({len(values)} requests)"
         ]
     if result.ttft_s:
-        low, middle, high = result.ttft_s.min, result.ttft_s.median, result.ttft_s.max
-        return [
-            f"TTFT            {human_seconds(low)} … {human_seconds(middle)} … "
-            f"{human_seconds(high)}"
-        ]
+        ttft = result.ttft_s
+        known = [s for s in (ttft.min, ttft.median, ttft.max) if s is not None]
+        return [f"TTFT            {' … '.join(map(human_seconds, known))}"]
     return []

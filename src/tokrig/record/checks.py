@@ -41,12 +41,14 @@ HINTS = {
     "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
     " misses what differs between starts",
     # unchecked
-    "server_clock": "the server reports no timings of its own to compare with",
-    "cache": "the server does not report cached prompt tokens",
-    "throttle": "no probe reads throttling here",
-    "gpu_processes": "no probe reads other processes on the GPU here",
-    "vram_fit": "memory fit is not checked on this machine",
-    "output_length_limit": "answers may have ended early; the server gives no finish reason",
+    "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
+    " their errors, their lengths, the client's load",
+    "server_clock": "no timings of the server's own to compare with",
+    "cache": "cached prompt tokens were not reported",
+    "throttle": "throttling was not read",
+    "gpu_processes": "other processes on the GPU were not read",
+    "vram_fit": "memory fit was not checked",
+    "output_length_limit": "no finish reasons, so answers may have ended early",
 }
 
 

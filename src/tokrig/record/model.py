@@ -12,27 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tokrig.record.versions import SCHEMA_VERSION
 
-Count = Annotated[int, Field(ge=0)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Block(BaseModel):
-    """Base of all blocks: unknown keys are errors, so a typo cannot pass as data."""
+    """Base of all blocks: unknown keys are errors, so a typo cannot pass as data, and so are
+    infinity and not-a-number, which are no measurements."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Metric(Block):
     """One figure over the measured requests.
 
     ``median`` is the median of the repeats' medians, ``min`` and ``max`` run over all ``n``
-    values, ``ci95`` is the bootstrap interval of the median and exists from 6 repeats on.
+    values, ``ci95`` is the bootstrap interval of the median and exists from 6 repeats on. What
+    others published may be a bare median; what tokrig measured has all of it.
     """
 
     median: float
-    min: float
-    max: float
-    n: Count
+    min: float | None = None
+    max: float | None = None
+    n: Count | None = None
     ci95: tuple[float, float] | None = None
 
 
@@ -327,7 +329,7 @@ class Record(Block):
     errata: list[Erratum] = []
     notes: str | None = None
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
 
 def json_schema() -> dict[str, Any]:

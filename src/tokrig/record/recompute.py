@@ -64,8 +64,23 @@ def contradictions(record: Record, samples: Sequence[Sample]) -> list[str]:
         if again is not None:
             where = f"{result.workload.name} × {result.concurrency}: "
             found += _verdicts_differ(where, result.validity, again, "the samples give")
-    overall = checks.judge_run(record.results, complete=record.status == "complete")
-    return found + _verdicts_differ("", record.validity, overall, "the results give")
+    return found + _overall(record)
+
+
+def unproven(record: Record) -> list[str]:
+    """What a record without samples claims all the same: that somebody checked them."""
+    found = [
+        f"{result.workload.name} × {result.concurrency}: there are no samples, and "
+        "validity.unchecked does not say so"
+        for result in record.results
+        if "samples" not in result.validity.unchecked
+    ]
+    return found + _overall(record)
+
+
+def _overall(record: Record) -> list[str]:
+    again = checks.judge_run(record.results, complete=record.status == "complete")
+    return _verdicts_differ("", record.validity, again, "the results give")
 
 
 def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:

@@ -16,9 +16,14 @@ from tokrig.record.migrate import upgrade
 from tokrig.record.model import Mode, Record, Rig
 
 HEADER = """\
-# One run as tokrig measured it: a served model, its results by workload and concurrency.
+# One run {origin}: a served model, its results by workload and concurrency.
 # Units stand in the names; a key that is absent was not known. Verify it: tokrig check FILE
 """
+ORIGINS = {
+    "measured": "as tokrig measured it",
+    "transcribed": "as others published it",
+    "imported": "as another tool measured it",
+}
 
 _KEPT = {
     (Record, "schema_"),
@@ -31,7 +36,8 @@ _KEPT = {
 
 def record_text(record: Record) -> str:
     """The YAML of a record, as a file under ``content/benchmarks/runs`` holds it."""
-    return HEADER + "\n" + dump(_plain(record), spaced=True)
+    header = HEADER.format(origin=ORIGINS[record.provenance.kind])
+    return header + "\n" + dump(_plain(record), spaced=True)
 
 
 def parse_record(text: str, name: str) -> Record:
