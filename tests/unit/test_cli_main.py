@@ -42,8 +42,19 @@ def test_help_of_a_command_has_an_example_and_the_shared_options(name: str) -> N
     assert COMMANDS[name] in done.stdout, "the summary is the help's first line"
     assert "Example" in done.stdout
     assert f"tokrig {name}" in done.stdout
-    assert "--content" in done.stdout
-    assert "--json" in done.stdout
+    for words in lowest(name):
+        text = tokrig(*words, "--help").stdout
+        assert "Example" in text
+        assert "--content" in text
+        assert "--json" in text
+
+
+def lowest(name: str) -> list[list[str]]:
+    """A command, or the commands below it: those are what does something."""
+    command = main.get_command(click.Context(main), name)
+    if isinstance(command, click.Group):
+        return [[name, below] for below in command.commands]
+    return [[name]]
 
 
 def test_version() -> None:

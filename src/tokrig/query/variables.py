@@ -1,0 +1,252 @@
+"""What two runs can differ in: the record's keys, grouped into what people call one variable.
+
+Pure. Changing the quant changes the file, its size and its hash as well; that is one changed
+variable with several differing keys. ``follows`` names the variables whose change explains a
+change of this one, so that it does not count by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal
+
+from tokrig.record.model import Record
+
+MAX_TEXT = 400
+
+State = Literal["same", "differs", "unknown"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One thing that a person changes. ``counts`` is False for what is listed when it differs,
+    but describes how the record came about rather than what was measured."""
+
+    name: str
+    keys: tuple[str, ...]
+    follows: tuple[str, ...] = ()
+    counts: bool = True
+
+
+def _under(prefix: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names.split())
+
+
+VARIABLES = (
+    Variable("model", _under("model", "family variant")),
+    Variable("quant", ("model.quant",)),
+    Variable("quant creator", ("model.quant_creator",)),
+    Variable(
+        "model file",
+        _under(
+            "model",
+            "sha256 file bytes format parameters active_parameters bits_per_weight tensor_types"
+            " context_train architecture chat_template_sha256 license",
+        ),
+        follows=("model", "quant", "quant creator"),
+    ),
+    Variable("engine", ("backend.engine",)),
+    Variable("build", ("backend.build",), follows=("engine",)),
+    Variable("backend", ("backend.name",), follows=("engine", "build")),
+    Variable("API", ("backend.api",)),
+    Variable("mode", _under("mode", "name speculative reasoning_asked")),
+    Variable(
+        "reasoning", ("model.reasoning", "mode.reasoning_observed"), follows=("model", "mode")
+    ),
+    Variable("concurrency", ("concurrency",)),
+    Variable("machine", ("rig.id", "rig.cpu.model", "rig.cpu.cores")),
+    Variable("GPU", ("rig.gpus.name",), follows=("machine",)),
+    Variable("driver", ("rig.gpus.driver",), follows=("machine", "GPU")),
+    Variable("power limit", ("rig.gpus.power_limit_w",), follows=("machine", "GPU")),
+    Variable(
+        "GPU details",
+        _under(
+            "rig.gpus",
+            "vendor arch vram_bytes unified_memory power_max_w power_default_w clock_max_mhz"
+            " memory_clock_max_mhz pcie_generation pcie_width",
+        ),
+        follows=("machine", "GPU", "driver"),
+    ),
+    Variable("CPU governor", ("rig.cpu.governor",), follows=("machine",)),
+    # A kernel decides how much memory and which features of the processor can be seen.
+    Variable(
+        "CPU details", _under("rig.cpu", "threads max_mhz features"), follows=("machine", "kernel")
+    ),
+    Variable(
+        "memory",
+        _under("rig.memory", "total_bytes speed_mt_per_s type"),
+        follows=("machine", "kernel"),
+    ),
+    Variable("os", ("rig.os",), follows=("machine",)),
+    Variable("kernel", ("rig.kernel",), follows=("machine",)),
+    Variable("virtualization", ("rig.virtualization",), follows=("machine",)),
+    Variable("context", ("backend.resolved.context_per_slot",)),
+    Variable("slots", ("backend.resolved.slots",)),
+    Variable("threads", ("backend.resolved.threads",), follows=("machine",)),
+    Variable("batch threads", ("backend.resolved.threads_batch",), follows=("machine", "threads")),
+    Variable("batch", ("backend.resolved.batch",), follows=("engine",)),
+    Variable("micro-batch", ("backend.resolved.ubatch",), follows=("engine",)),
+    Variable("KV cache types", _under("backend.resolved", "cache_type_k cache_type_v")),
+    Variable("flash attention", ("backend.resolved.flash_attention",), follows=("engine",)),
+    Variable("GPU layers", ("backend.resolved.gpu_layers",), follows=("model", "API")),
+    Variable("layers", ("backend.resolved.layers",), follows=("model", "engine")),
+    Variable("devices", ("backend.resolved.devices",), follows=("machine", "GPU", "engine", "API")),
+    Variable(
+        "compiled CPU features",
+        ("backend.resolved.cpu_features",),
+        follows=("machine", "engine", "build"),
+    ),
+    Variable(
+        "chat template",
+        ("backend.resolved.chat_template",),
+        follows=("model", "quant creator", "engine"),
+    ),
+    Variable("environment", ("backend.env",), follows=("engine",)),
+    # Whatever a setting above shows has changed the command line, too.
+    Variable(
+        "command line",
+        ("backend.argv",),
+        follows=(
+            *("engine", "backend", "build", "API", "mode", "context", "slots", "threads"),
+            *("batch threads", "batch", "micro-batch", "KV cache types", "flash attention"),
+            *("GPU layers", "devices"),
+        ),
+    ),
+    Variable("level", ("provenance.level",)),
+    Variable("methodology", ("provenance.methodology",)),
+    Variable("kind of figures", ("provenance.kind",)),
+    Variable("seed", ("provenance.seed",)),
+    Variable(
+        "provenance",
+        (
+            *_under("provenance", "source tokrig_version tokrig_commit server_starts"),
+            *("model.identity_from", "backend.api_confirmed", "backend.managed"),
+        ),
+        counts=False,
+    ),
+)
+KEYS = tuple(key for variable in VARIABLES for key in variable.keys)
+
+
+def known_keys(record: Record) -> dict[str, str]:
+    """The value of every known key as text; what is not known is absent."""
+    found = {key: _value(record, key) for key in KEYS if key != "concurrency"}
+    return {key: value_text(value) for key, value in found.items() if value is not None}
+
+
+def _value(record: Record, key: str) -> Any:
+    """A key's value, None where it is not known. An empty list is what nobody looked for,
+    except where its absence is a fact."""
+    if key.startswith("rig.gpus."):
+        return _of_gpus(record, key.removeprefix("rig.gpus."))
+    value = attrgetter(key)(record)
+    if key == "backend.env" and record.backend.argv:
+        return value or "none"
+    if key == "backend.argv" and value and record.model.file:
+        # Which file it is stands in model.file; here it would make one change two.
+        return [word.replace(record.model.file, "<model file>") for word in value]
+    if key in ("mode.speculative", "mode.reasoning_asked") and record.mode.name == "baseline":
+        return value or "none"
+    return None if value in ([], {}) else value
+
+
+def _of_gpus(record: Record, name: str) -> Any:
+    """One field of all GPUs; known only where it is known of each."""
+    gpus = record.rig.gpus
+    if not gpus:
+        return "none" if record.provenance.kind == "measured" else None
+    values = [getattr(gpu, name) for gpu in gpus]
+    return None if None in values else values
+
+
+def value_text(value: Any) -> str:
+    """A value as one line of printable text. What had to be left out of it is told apart by a
+    piece of its digest: equal texts mean equal values."""
+    if isinstance(value, Mapping):
+        plain = ", ".join(f"{key}={value[key]}" for key in sorted(value))
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        plain = ", ".join(map(_scalar_text, value))
+    else:
+        plain = _scalar_text(value)
+    shown = "".join(char if char.isprintable() else " " for char in plain)
+    if shown == plain and len(plain) <= MAX_TEXT:
+        return plain
+    digest = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{shown[:MAX_TEXT]}… (SHA-256 {digest})"
+
+
+def _scalar_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key that differs, or that is not known on both sides (None = not known)."""
+
+    key: str
+    variable: str
+    a: str | None
+    b: str | None
+
+
+@dataclass(frozen=True)
+class Differences:
+    """``changed`` are the variables that count as changed, ``assumed`` those that would count
+    but are not known of both; ``differing`` and ``unknown`` are the keys of either kind."""
+
+    changed: tuple[str, ...]
+    assumed: tuple[str, ...]
+    differing: tuple[Entry, ...]
+    unknown: tuple[Entry, ...]
+    states: Mapping[str, State]
+
+    def state(self, name: str) -> State:
+        """Of a variable or of one key: unknown is neither the same nor different."""
+        return self.states[name]
+
+
+def differences(a: Mapping[str, str], b: Mapping[str, str]) -> Differences:
+    """What differs between the ``known_keys`` of two runs."""
+    states: dict[str, State] = {}
+    differing: list[Entry] = []
+    unknown: list[Entry] = []
+    for variable in VARIABLES:
+        for key in variable.keys:
+            entry = Entry(key, variable.name, a.get(key), b.get(key))
+            states[key] = _state(entry)
+            if states[key] != "same":
+                (differing if states[key] == "differs" else unknown).append(entry)
+        of_keys = {states[key] for key in variable.keys}
+        states[variable.name] = next(s for s in _GRAVEST if s in of_keys)
+    return Differences(
+        changed=_counted(states, "differs"),
+        assumed=_counted(states, "unknown"),
+        differing=tuple(differing),
+        unknown=tuple(unknown),
+        states=states,
+    )
+
+
+def _counted(states: Mapping[str, State], state: State) -> tuple[str, ...]:
+    """The variables in that state which no other change explains."""
+    return tuple(
+        variable.name
+        for variable in VARIABLES
+        if variable.counts
+        and states[variable.name] == state
+        and not any(states[name] == "differs" for name in variable.follows)
+    )
+
+
+_GRAVEST: tuple[State, ...] = ("differs", "unknown", "same")
+
+
+def _state(entry: Entry) -> State:
+    if entry.a is None or entry.b is None:
+        return "unknown"
+    return "same" if entry.a == entry.b else "differs"

@@ -1,0 +1,470 @@
+"""Comparisons: variables, classes, ratios, ties. Expected figures are worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tests.unit.compared import cell, measured, transcribed, with_value
+from tokrig.query.compare import Comparison, comparison, rules, subject
+from tokrig.query.load import Row, Run
+from tokrig.query.ratios import SMALLEST_EFFECT, geometric_mean, ratio, ties
+from tokrig.query.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
+from tokrig.record.model import Metric, Record, Result
+from tokrig.site.pages.compare import run_script
+
+BLOCKS = ("provenance", "model", "rig", "backend", "mode")
+
+
+def against(reference: Record, other: Record, **chosen: Any) -> Comparison:
+    return comparison(subject(reference, **chosen), subject(other, **chosen))
+
+
+def changed(path: str, value: Any) -> Comparison:
+    """A measured run against itself with one field changed."""
+    return against(measured(), with_value(measured(), path, value))
+
+
+# Variables
+
+
+def leaves(model: type[BaseModel], prefix: str) -> set[str]:
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        block = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        found |= leaves(block, f"{prefix}.{name}") if block else {f"{prefix}.{name}"}
+    return found
+
+
+def test_every_field_of_a_configuration_belongs_to_one_variable() -> None:
+    fields = {
+        leaf
+        for name in BLOCKS
+        for leaf in leaves(Record.model_fields[name].annotation, name)  # type: ignore[arg-type]
+    }
+    # When it was measured is no part of what was measured.
+    times = {"provenance.started_at", "provenance.finished_at"}
+    assert set(KEYS) == (fields - times) | {"concurrency"}
+    assert len(KEYS) == len(set(KEYS))
+
+
+def test_variables_follow_variables_that_exist() -> None:
+    names = [variable.name for variable in VARIABLES]
+    assert len(names) == len(set(names))
+    assert {name for variable in VARIABLES for name in variable.follows} <= set(names)
+
+
+def test_unknown_keys_are_absent_and_absence_that_is_a_fact_is_not() -> None:
+    keys = known_keys(transcribed())
+    assert "model.sha256" not in keys and "rig.gpus.arch" not in keys and "backend.env" not in keys
+    assert keys["mode.speculative"] == "none"
+    no_gpu = with_value(measured(), "rig.gpus", [])
+    assert known_keys(no_gpu)["rig.gpus.name"] == "none"
+    unread = with_value(no_gpu, "provenance.kind", "imported")
+    assert "rig.gpus.name" not in known_keys(unread)
+    assert known_keys(measured())["backend.env"] == "none"
+
+
+def test_gpus_are_known_when_each_of_them_is() -> None:
+    gpu = measured().rig.gpus[0]
+    two = with_value(measured(), "rig.gpus", [gpu, gpu.model_copy(update={"driver": None})])
+    assert known_keys(two)["rig.gpus.name"] == f"{gpu.name}, {gpu.name}"
+    assert "rig.gpus.driver" not in known_keys(two)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "yes"),
+        (False, "no"),
+        (250.0, "250"),
+        (7.3581, "7.3581"),
+        (["a", "b"], "a, b"),
+        ({"b": 1, "a": 2}, "a=2, b=1"),
+        ("x" * MAX_TEXT, "x" * MAX_TEXT),
+    ],
+)
+def test_values_as_text(value: Any, text: str) -> None:
+    assert value_text(value) == text
+
+
+def test_texts_that_cannot_be_shown_stay_distinct() -> None:
+    hostile = ["a\x1b[2J", "a\u202e[2J", "y" * 10_000, "y" * 10_001, "\ud800", "a\nb"]
+    texts = [value_text(value) for value in hostile]
+    assert len(set(texts)) == len(hostile)
+    assert all(text.isprintable() and len(text) < MAX_TEXT + 40 for text in texts)
+
+
+# Class A
+
+
+def test_nothing_changed_is_a() -> None:
+    found = against(measured(), measured())
+    assert (found.grade, found.reason) == ("A", "same machine, nothing changed")
+    assert not found.differences.differing
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "variable"),
+    [
+        ("model.variant", "E4B-it", "model"),
+        ("model.quant_creator", "somebody", "quant creator"),
+        ("backend.build", "b9999", "build"),
+        ("backend.api", "vulkan", "API"),
+        ("backend.resolved.threads", 4, "threads"),
+        ("backend.resolved.ubatch", 1024, "micro-batch"),
+        ("backend.resolved.cache_type_k", "q8_0", "KV cache types"),
+        ("backend.env", {"OMP_NUM_THREADS": "2"}, "environment"),
+        ("rig.os", "another", "os"),
+        ("rig.kernel", "7.1", "kernel"),
+        ("rig.cpu.governor", "powersave", "CPU governor"),
+        ("mode.name", "mtp", "mode"),
+        ("provenance.level", "publish", "level"),
+        ("provenance.methodology", 2, "methodology"),
+        ("provenance.seed", 2, "seed"),
+    ],
+)
+def test_one_changed_variable_on_one_machine_is_a(path: str, value: Any, variable: str) -> None:
+    found = changed(path, value)
+    assert (found.grade, found.reason) == ("A", f"same machine, one changed variable: {variable}")
+    assert path in [entry.key for entry in found.differences.differing]
+
+
+def test_what_follows_a_changed_variable_does_not_count_but_is_listed() -> None:
+    other = measured()
+    for path, value in {
+        "model.quant": "Q8_0",
+        "model.file": "gemma-q8_0.gguf",
+        "model.sha256": "b" * 64,
+        "model.bytes": 9,
+        "model.bits_per_weight": 8.5,
+        "backend.argv": ["llama-server", "-m", "gemma-q8_0.gguf"],
+    }.items():
+        other = with_value(other, path, value)
+    found = against(measured(), other)
+    assert (found.grade, found.differences.changed) == ("A", ("quant",))
+    keys = {entry.key for entry in found.differences.differing}
+    assert {"model.quant", "model.sha256", "model.bytes", "model.bits_per_weight"} <= keys
+    assert "backend.argv" not in keys  # the file's name is all that differs in it
+
+
+def test_another_file_under_the_same_names_is_a_changed_variable() -> None:
+    found = changed("model.sha256", "b" * 64)
+    assert found.differences.changed == ("model file",)
+
+
+def test_a_flag_that_no_setting_shows_is_a_changed_variable() -> None:
+    argv = [*(measured().backend.argv or []), "--no-mmap"]
+    assert changed("backend.argv", argv).differences.changed == ("command line",)
+    other = with_value(with_value(measured(), "backend.argv", argv), "model.quant", "Q8_0")
+    assert against(measured(), other).differences.changed == ("quant", "command line")
+
+
+def test_two_concurrencies_of_one_run_differ_in_that() -> None:
+    record = with_value(measured(), "results", [cell("agent", 1), cell("agent", 4, 40.0)])
+    found = comparison(subject(record, concurrency=1), subject(record, concurrency=4))
+    assert found.reason == "same machine, one changed variable: concurrency"
+    assert found.pairs[0].concurrency == (1, 4)
+
+
+def test_how_a_record_came_about_is_listed_and_does_not_count() -> None:
+    found = changed("provenance.tokrig_commit", "abc")
+    assert found.differences.changed == ()
+    assert [entry.key for entry in found.differences.differing] == ["provenance.tokrig_commit"]
+
+
+@pytest.mark.parametrize("path", ["model.variant", "model.quant", "backend.build", "backend.api"])
+def test_what_is_essential_has_to_be_known(path: str) -> None:
+    bare = with_value(with_value(measured(), "model.sha256", None), path, None)
+    for pair in ((bare, bare), (bare, measured()), (measured(), bare)):
+        found = against(*pair)
+        assert found.grade == "D"
+        assert found.reason.endswith("is not known of both")
+
+
+def test_the_same_file_is_the_same_model_whatever_it_is_called() -> None:
+    assert changed("model.quant", None).grade == "A"
+    assert changed("model.variant", None).grade == "A"
+
+
+def test_other_unknown_variables_are_named() -> None:
+    found = changed("backend.resolved.threads", None)
+    assert found.grade == "A"
+    assert found.notes == ("not known of both, taken as unchanged: threads",)
+    unknown = found.differences.unknown[0]
+    assert (unknown.key, unknown.a, unknown.b) == ("backend.resolved.threads", "8", None)
+
+
+# Classes B, C, D
+
+
+def elsewhere(**also: Any) -> Record:
+    other = with_value(with_value(measured(), "rig.id", "other-rig"), "rig.os", "other")
+    for path, value in also.items():
+        other = with_value(other, path.replace("__", "."), value)
+    return other
+
+
+def test_same_gpu_build_model_hash_and_shape_is_b() -> None:
+    found = against(measured(), elsewhere())
+    assert (found.grade, found.reason) == ("B", "same GPU model, build, model hash and shape")
+    assert found.notes == ("changed: machine",)
+
+
+def test_two_changed_variables_on_one_machine_are_b_at_most() -> None:
+    other = with_value(with_value(measured(), "rig.kernel", "7.1"), "rig.os", "another")
+    assert against(measured(), other).grade == "B"
+    other = with_value(other, "backend.build", "b9999")
+    found = against(measured(), other)
+    assert found.grade == "D"
+    assert found.reason == "same machine, but 3 changed variables: build, os, kernel"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        ("model__sha256", None, "the model hash is not known of both"),
+        ("model__sha256", "b" * 64, "the model hash differs"),
+        ("backend__build", "b9999", "the build differs"),
+        ("backend__build", None, "the build is not known of both"),
+        ("backend__api", "vulkan", "the API differs"),
+        ("backend__engine", "other", "the engine differs"),
+    ],
+)
+def test_without_one_of_its_conditions_it_is_c(path: str, value: Any, why: str) -> None:
+    found = against(measured(), elsewhere(**{path: value}))
+    assert (found.grade, found.reason) == (
+        "C",
+        f"same model and quant, other hardware; no B: {why}",
+    )
+
+
+def test_another_card_under_the_same_rig_id_is_other_hardware() -> None:
+    gpu = measured().rig.gpus[0].model_copy(update={"name": "NVIDIA GeForce RTX 3090"})
+    found = changed("rig.gpus", [gpu])
+    assert found.grade == "C"
+    assert found.reason.endswith("no B: the GPU differs")
+
+
+def test_another_processor_under_the_same_rig_id_is_other_hardware() -> None:
+    assert changed("rig.cpu.model", "Another CPU").grade == "B"
+    on_cpu = with_value(measured(), "backend.api", "cpu")
+    found = against(on_cpu, with_value(on_cpu, "rig.cpu.model", "Another CPU"))
+    assert (found.grade, found.reason.partition("no B: ")[2]) == ("C", "no GPU did the work")
+
+
+def test_processors_alone_are_never_b() -> None:
+    bare = {"rig__gpus": [], "backend__api": "cpu"}
+    here = with_value(with_value(measured(), "rig.gpus", []), "backend.api", "cpu")
+    assert against(here, elsewhere(**bare)).grade == "C"
+
+
+@pytest.mark.parametrize(
+    ("also", "why"),
+    [
+        ({"model__variant": "E4B-it", "model__sha256": None}, "the model differs"),
+        ({"model__quant": "Q8_0", "model__sha256": "b" * 64}, "the quant differs"),
+        ({"model__quant": None, "model__sha256": None}, "the quant is not known of both"),
+        ({"mode__name": "mtp"}, "the mode differs"),
+        ({"provenance__methodology": 2}, "the methodology differs"),
+    ],
+)
+def test_other_work_on_other_hardware_is_d(also: dict[str, Any], why: str) -> None:
+    found = against(measured(), elsewhere(**also))
+    assert (found.grade, found.reason) == ("D", f"other hardware, and {why}")
+
+
+def test_concurrencies_of_different_machines_are_d() -> None:
+    here, there = subject(measured(), concurrency=1), subject(elsewhere(), concurrency=1)
+    assert comparison(here, there).grade == "B"
+    there = subject(with_value(elsewhere(), "results", [cell("chat", 4)]), concurrency=4)
+    assert comparison(here, there).reason == "other hardware, and the concurrency differs"
+
+
+# Shapes and validity
+
+
+def test_other_texts_under_one_name_are_another_shape() -> None:
+    other = with_value(measured(), "results", [cell("chat", hash="ffff")])
+    found = against(measured(), other)
+    assert (found.grade, found.reason) == ("D", "other workload texts under the same shape name")
+    assert found.pairs[0].comparable == "other_shape"
+    assert {figure.ratio.value for figure in found.pairs[0].figures} == {None}
+
+
+def test_no_shape_in_common_is_d() -> None:
+    other = with_value(measured(), "results", [cell("codegen")])
+    assert against(measured(), other).reason == "no shape in common"
+    assert against(measured(), with_value(measured(), "results", [])).grade == "D"
+
+
+def test_invalid_results_are_not_compared_and_that_is_said() -> None:
+    results = [cell("chat"), cell("rag", valid=False), cell("agent")]
+    found = against(measured(), with_value(measured(), "results", results))
+    by_shape = {pair.shape: pair for pair in found.pairs}
+    assert by_shape["rag"].comparable == "invalid"
+    assert by_shape["rag"].figures[0].ratio.value is None
+    assert by_shape["chat"].figures[0].ratio.value == 1
+    assert found.grade == "A"
+    assert found.notes == ("invalid results are not compared: rag × 1",)
+    assert found.means == ()
+    alone = with_value(measured(), "results", [cell("chat", valid=False)])
+    assert against(measured(), alone).reason == "no shape with a valid result on both sides"
+
+
+def test_unknown_prompts_are_never_ours() -> None:
+    ours = with_value(transcribed(), "results", [cell("chat"), cell("rag")])
+    found = against(transcribed(), ours)
+    assert found.grade == "D"
+    assert found.reason == "same machine, but the prompts are not known to be the same"
+    assert against(transcribed(), with_value(ours, "rig.id", "other")).grade == "C"
+    assert found.means == ()
+
+
+def test_unknown_prompts_of_one_source_are_the_same() -> None:
+    other = with_value(transcribed(), "model.variant", "E4B-it")
+    found = against(transcribed(), other)
+    assert found.reason == "same machine, one changed variable: model"
+    assert "an API label is not confirmed by its engine" in found.notes
+    elsewhere_from = with_value(other, "provenance.source", "another page")
+    assert against(transcribed(), elsewhere_from).grade == "D"
+
+
+def test_prefill_rates_of_two_sources_have_no_ratio() -> None:
+    derived = [cell("chat", prefill_source="ttft_derived")]
+    found = against(measured(), with_value(measured(), "results", derived))
+    by_metric = {figure.metric: figure for figure in found.pairs[0].figures}
+    assert by_metric["prefill_tok_per_s"].ratio.value is None
+    assert by_metric["output_tok_per_s"].ratio.value == 1
+
+
+# Ratios
+
+
+def interval(median: float, low: float, high: float) -> Metric:
+    return Metric(median=median, min=low, max=high, n=18, ci95=(low, high))
+
+
+def spanning(median: float, low: float, high: float, n: int = 3) -> Metric:
+    return Metric(median=median, min=low, max=high, n=n)
+
+
+def bare(median: float) -> Metric:
+    return Metric(median=median)
+
+
+def test_intervals_divide_end_by_end() -> None:
+    found = ratio(interval(120, 118, 122), interval(100, 98, 102), higher_is_better=True)
+    assert (found.value, found.verdict, found.basis) == (1.2, "faster", "interval")
+    assert found.low == pytest.approx(118 / 102)
+    assert found.high == pytest.approx(122 / 98)
+    lower = ratio(interval(1.2, 1.18, 1.22), interval(1, 0.98, 1.02), higher_is_better=False)
+    assert lower.verdict == "slower"
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference", "verdict", "basis"),
+    [
+        (interval(110, 100, 120), interval(100, 90, 100), "not_distinguishable", "interval"),
+        (interval(110, 101, 120), interval(100, 90, 100), "faster", "interval"),
+        (interval(101.5, 101, 102), interval(100, 99, 100.5), "not_distinguishable", "interval"),
+        (spanning(110, 99, 120), spanning(100, 90, 105), "not_distinguishable", "range"),
+        (spanning(90, 88, 91), spanning(100, 95, 105), "slower", "range"),
+        (interval(90, 89, 91), spanning(100, 95, 105), "slower", "range"),
+        (spanning(90, 90, 90, n=1), spanning(100, 95, 105), "slower", "medians"),
+        (bare(101.9), bare(100), "tie", "medians"),
+        (bare(100), bare(101.9), "tie", "medians"),
+        (bare(103), bare(100), "faster", "medians"),
+        (bare(103), interval(100, 50, 200), "faster", "medians"),
+    ],
+)
+def test_verdicts(metric: Metric, reference: Metric, verdict: str, basis: str) -> None:
+    found = ratio(metric, reference, higher_is_better=True)
+    assert (found.verdict, found.basis) == (verdict, basis)
+    assert (found.low is None) == (basis != "interval")
+    turned = ratio(reference, metric, higher_is_better=True)
+    opposite = {"faster": "slower", "slower": "faster"}
+    assert turned.verdict == opposite.get(verdict, verdict)
+
+
+@pytest.mark.parametrize("median", [0.0, -1.0, 1e-300, None])
+def test_what_cannot_be_divided_has_no_ratio(median: float | None) -> None:
+    metric = None if median is None else bare(median)
+    for pair in ((metric, bare(1)), (bare(1), metric), (metric, metric)):
+        found = ratio(*pair, higher_is_better=True)
+        assert (found.value, found.verdict) == (None, "none")
+
+
+def test_bounds_that_cannot_be_divided_are_no_spread() -> None:
+    found = ratio(interval(110, 0, 120), interval(100, 90, 95), higher_is_better=True)
+    assert found.basis == "medians"
+
+
+def test_the_smallest_effect_is_the_documented_one() -> None:
+    assert SMALLEST_EFFECT == 0.02
+    assert rules()["smallest_effect"] == 0.02
+
+
+def test_means_need_the_same_shapes_all_valid() -> None:
+    other = with_value(measured(), "results", [cell("chat", speed=200.0), cell("rag", speed=50.0)])
+    found = against(with_value(measured(), "results", [cell("chat"), cell("rag")]), other)
+    by_metric = {mean.metric: mean for mean in found.means}
+    assert by_metric["output_tok_per_s"].value == pytest.approx(1)
+    assert by_metric["output_tok_per_s"].shapes == 2
+    assert against(measured(), other).means == ()  # three shapes against two
+    assert geometric_mean([2, 8]) == pytest.approx(4)
+
+
+# Ties
+
+
+def rows(*results: Result) -> list[Row]:
+    run = Run(measured(), "a/b.yaml", "0")
+    return [Row(run, result) for result in results]
+
+
+def test_ranks_honour_ties_with_the_leader_of_the_group() -> None:
+    speeds = [200.0, 150.0, 148.5, 146.5, 100.0]
+    ranked = ties(rows(*(cell("chat", speed=speed, spread=0.0) for speed in speeds)))
+    # 146.5 is within 2 % of 148.5 but not of 150, which leads the group.
+    assert ranked == ["1", "2=", "2=", "4", "5"]
+
+
+def test_rows_without_a_valid_figure_have_no_rank() -> None:
+    bare_row = cell("chat").model_copy(update={"output_tok_per_s": None})
+    ranked = ties(rows(cell("chat"), cell("chat", valid=False), bare_row, cell("chat", speed=10.0)))
+    assert ranked == ["1", "", "", "2"]
+    assert ties([]) == []
+
+
+# As JSON
+
+
+def test_as_dict_is_json() -> None:
+    found = against(measured(), elsewhere()).as_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["class"] == "B"
+    assert found["pairs"][0]["figures"][0]["ratio"]["verdict"] == "not_distinguishable"
+    assert json.loads(json.dumps(rules())) == json.loads(json.dumps(rules(), allow_nan=False))
+
+
+@pytest.mark.parametrize("median", [-1.0, 0.0])
+def test_figures_that_are_no_rates_are_left_out(median: float) -> None:
+    odd = cell("chat").model_copy(update={"output_tok_per_s": bare(median)})
+    data = subject(with_value(measured(), "results", [odd])).as_dict()
+    assert data["cells"][0]["figures"]["output_tok_per_s"] is None
+    assert json.dumps(data, allow_nan=False)
+
+
+def test_a_run_script_is_one_call_that_nothing_can_end() -> None:
+    hostile = "</script><script>alert(1)//\u2028\u2029\u202e'\"\\"
+    record = with_value(measured(), "model.family", hostile)
+    text = run_script(Run(record, "a/b.yaml", "0")).decode("ascii")
+    assert text.startswith("tokrig.run({") and text.endswith("});\n")
+    assert "<" not in text and text.count("\n") == 1
+    data = json.loads(text[len("tokrig.run(") : -len(");\n")])
+    assert data == subject(record).as_dict()
