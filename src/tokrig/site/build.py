@@ -1,0 +1,281 @@
+"""Building the site: what has changed is made anew, what is gone is removed, or nothing happens.
+
+Pages are first made in a folder beside their places; only when all of them are there are they
+moved in. A list of all files and what they were made from stays in the site's folder
+(``.tokrig-site.json``): it tells the next build what it may keep, replace and remove. Files
+that a build did not make are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import tokrig
+from tokrig import parallel, registry
+from tokrig.errors import CheckFailed, InputError, StoreError
+from tokrig.index import Problem
+from tokrig.query.facts import load_families, load_published, load_redirects, load_rigs
+from tokrig.query.load import load
+from tokrig.site import Output
+from tokrig.site.addresses import refuse_dangling
+from tokrig.site.charts import draw
+from tokrig.site.context import Site
+from tokrig.site.definitions import methodology
+from tokrig.store import Store
+
+MANIFEST = ".tokrig-site.json"
+STAGE = ".tokrig-stage"
+_DRAWN_BY = ("altair", "jinja2", "markdown-it-py", "vl-convert-python", "pyarrow")
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a build did: paths relative to ``out``, in order. ``problems`` are records left out,
+    ``unguarded`` addresses of pages that content/urls.txt does not know yet."""
+
+    out: Path
+    written: list[str]
+    kept: int
+    removed: list[str]
+    problems: tuple[Problem, ...]
+    unguarded: list[str]
+
+    @property
+    def index(self) -> Path:
+        """The page to open."""
+        return self.out / "index.html"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file of the last build: its key, and its stat by which a change by others shows."""
+
+    key: str
+    size: int = -1
+    mtime_ns: int = -1
+
+
+def build(
+    content: Path,
+    out: Path,
+    *,
+    keep_going: bool = False,
+    cache: Path | None = None,
+    progress: Progress = lambda what, done, of: None,
+) -> Report:
+    """Bring the site in ``out`` up to date with ``content``.
+
+    Raises RecordError, SpecError (file and line) for what cannot be read, CheckFailed when a
+    published address would disappear, StoreError when the disk refuses or a foreign file is in
+    the way; the site is then what it was.
+    """
+    site = open_site(content, keep_going=keep_going, cache=cache, progress=progress)
+    outputs = _outputs(site)
+    refuse_dangling(content, site.redirects, {output.path for output in outputs})
+    unguarded = _guard(outputs, load_published(content))
+    known = _read_manifest(out)
+    code = _code_digest()
+    wanted = {o.path: hashlib.sha256(f"{code} {o.key}".encode()).hexdigest() for o in outputs}
+    fresh = [o for o in outputs if not _is_current(out, o.path, wanted[o.path], known)]
+    gone = sorted(known.keys() - wanted.keys())
+    _refuse_foreign(out, fresh, known)
+    try:
+        if fresh or gone:
+            with _stage(out) as stage:
+                _render(fresh, stage, progress)
+                _commit(out, stage, [o.path for o in fresh], gone, known, wanted)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise StoreError(
+            f"{problem.filename or out}: cannot be written: {reason}",
+            hint="see to room and permissions, then build again; the next build picks up from here",
+        ) from None
+    written = [o.path for o in fresh]
+    return Report(out, written, len(outputs) - len(fresh), gone, site.problems, unguarded)
+
+
+def open_site(
+    content: Path,
+    *,
+    keep_going: bool = False,
+    cache: Path | None = None,
+    progress: Progress = lambda what, done, of: None,
+) -> Site:
+    """All that pages are made from. Raises as ``build`` does."""
+    if not content.is_dir():
+        raise InputError(
+            f"no such folder: {content}", hint="--content names the folder with benchmarks/runs"
+        )
+    store = Store(content)
+    loaded = load(
+        store,
+        keep_going=keep_going,
+        cache=cache,
+        progress=lambda done, of: progress("records", done, of),
+    )
+    return Site(
+        store,
+        loaded.runs,
+        families=load_families(content),
+        rigs=load_rigs(content),
+        redirects=load_redirects(content),
+        problems=loaded.problems,
+    )
+
+
+def _outputs(site: Site) -> list[Output]:
+    """All files of the site. Two that would be one file on some disk are an error."""
+    outputs: dict[str, Output] = {}
+    for name in registry.names("site.pages"):
+        for output in registry.load("site.pages", name, "PAGE").outputs(site):
+            place = PurePosixPath(output.path)
+            if place.is_absolute() or ".." in place.parts:
+                raise InputError(f"a page cannot be written outside the site: {output.path!r}")
+            other = outputs.setdefault(output.path.lower(), output)
+            if other is not output:
+                raise InputError(
+                    f"two pages would have the address {output.path}",
+                    hint="rename one of the two runs, models or redirects",
+                )
+    return list(outputs.values())
+
+
+def _guard(outputs: list[Output], published: list[str]) -> list[str]:
+    """Addresses not guarded yet. Raises CheckFailed when a published one would disappear."""
+    there = {output.path for output in outputs}
+    lost = sorted(set(published) - there)
+    if lost:
+        raise CheckFailed(
+            "published addresses would disappear:\n" + "\n".join(f"  {path}" for path in lost),
+            hint=f"say where they lead now in content/redirects.yaml: {lost[0]}: models/….html",
+        )
+    return sorted(path for path in there - set(published) if path.endswith(".html"))
+
+
+def _render(outputs: list[Output], stage: Path, progress: Progress) -> None:
+    """Make the files, many of them by all processors: forked ones know the outputs."""
+    global _STAGED  # noqa: PLW0603 (what a forked process inherits need not be pickled)
+    _STAGED = (outputs, stage)
+    for folder in {(stage / output.path).parent for output in outputs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    rendered = parallel.map_forked(
+        _render_one, range(len(outputs)), worth_it=40, may_fork=not draw.has_drawn()
+    )
+    for done, _ in enumerate(rendered):
+        progress("pages", done + 1, len(outputs))
+
+
+_STAGED: tuple[list[Output], Path] = ([], Path())
+
+
+def _render_one(number: int) -> None:
+    outputs, stage = _STAGED
+    output = outputs[number]
+    (stage / output.path).write_bytes(output.render())
+
+
+@contextlib.contextmanager
+def _stage(out: Path) -> Any:
+    """A folder for unfinished pages, on the disk of the finished ones; gone afterwards."""
+    stage = out / STAGE
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _commit(
+    out: Path,
+    stage: Path,
+    written: list[str],
+    gone: list[str],
+    known: dict[str, _Entry],
+    wanted: dict[str, str],
+) -> None:
+    """Move the finished files in.
+
+    The list is written before, with nothing known of the files about to change, and after: a
+    build that dies between leaves a list that owns every file and trusts no doubtful one.
+    """
+    doubtful = {path: _Entry("") for path in (*written, *gone)}
+    _write_manifest(out, known | doubtful)
+    for path in written:
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(stage / path, out / path)
+    for path in gone:
+        (out / path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: still needed
+            (out / path).parent.rmdir()
+    _write_manifest(out, {path: _entry(out, path, key) for path, key in wanted.items()})
+
+
+def _entry(out: Path, path: str, key: str) -> _Entry:
+    stat = (out / path).stat()
+    return _Entry(key, stat.st_size, stat.st_mtime_ns)
+
+
+def _is_current(out: Path, path: str, key: str, known: dict[str, _Entry]) -> bool:
+    old = known.get(path)
+    if old is None or old.key != key:
+        return False
+    try:
+        return _entry(out, path, key) == old
+    except OSError:
+        return False
+
+
+def _refuse_foreign(out: Path, fresh: list[Output], known: dict[str, _Entry]) -> None:
+    """Raises StoreError where a file that no build made would be overwritten."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out}: is a file", hint="--out names a folder")
+    for output in fresh:
+        if output.path not in known and (out / output.path).exists():
+            raise StoreError(
+                f"{out / output.path}: is in the way and was not made by tokrig",
+                hint="choose another folder with --out, or move that file away",
+            )
+
+
+def _read_manifest(out: Path) -> dict[str, _Entry]:
+    """The list of the last build; nothing at all when there is none that can be read."""
+    try:
+        data = json.loads((out / MANIFEST).read_bytes())
+        return {path: _Entry(*entry) for path, entry in data["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _write_manifest(out: Path, files: dict[str, _Entry]) -> None:
+    listed = {path: [e.key, e.size, e.mtime_ns] for path, e in sorted(files.items())}
+    temporary = out / f"{MANIFEST}.tmp"
+    temporary.write_text(json.dumps({"files": listed}, indent=0) + "\n", encoding="utf-8")
+    os.replace(temporary, out / MANIFEST)
+
+
+@cache
+def _code_digest() -> str:
+    """Changes with every change of what draws pages: tokrig's own files, and the libraries."""
+    together = hashlib.sha256()
+    root = Path(tokrig.__file__).parent
+    for file in sorted(root.rglob("*")):
+        if file.is_file() and file.suffix not in (".pyc", ".pyo"):
+            together.update(f"{file.relative_to(root).as_posix()}\0".encode())
+            together.update(file.read_bytes())
+    together.update(methodology().encode())
+    for name in _DRAWN_BY:
+        together.update(f"{name} {version(name)}\n".encode())
+    return together.hexdigest()

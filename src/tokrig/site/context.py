@@ -1,0 +1,128 @@
+"""What pages are made from: the records, the facts beside them, templates, addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from tokrig import units
+from tokrig.index import Problem
+from tokrig.query.facts import Family, RigFacts
+from tokrig.query.load import Run
+from tokrig.record import names
+from tokrig.record.checks import HINTS
+from tokrig.record.versions import METHODOLOGY_VERSION
+from tokrig.site import words
+from tokrig.site.charts.draw import svg
+from tokrig.site.definitions import definitions
+from tokrig.store import Store
+
+TEMPLATES = Path(__file__).with_name("templates")
+# No raw HTML in prose: what a contributor writes is text.
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+class Site:
+    """The records of a content folder, newest first, and the means to make pages of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        runs: tuple[Run, ...],
+        *,
+        families: Mapping[str, Family],
+        rigs: Mapping[str, RigFacts],
+        redirects: Mapping[str, str],
+        problems: tuple[Problem, ...] = (),
+    ) -> None:
+        self.store = store
+        self.runs = runs
+        self.families = families
+        self.rigs = rigs
+        self.redirects = redirects
+        self.problems = problems
+
+    @cached_property
+    def by_model(self) -> dict[str, list[Run]]:
+        """Runs by the address of their model's page, addresses in order."""
+        return _grouped(self.runs, lambda run: names.model_address(run.record.model))
+
+    @cached_property
+    def by_rig(self) -> dict[str, list[Run]]:
+        """Runs by rig id, ids in order."""
+        return _grouped(self.runs, lambda run: run.record.rig.id)
+
+    def page(self, path: str, template: str, *, title: str, **values: Any) -> bytes:
+        """An HTML page at ``path``. Templates extend ``base.html``; everything is escaped."""
+        url = partial(relative, path)
+        return (
+            self._templates.get_template(template)
+            .render(title=title, path=path, url=url, **values)
+            .encode("utf-8", "replace")
+        )
+
+    @cached_property
+    def _templates(self) -> jinja2.Environment:
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= words.FILTERS | {"markdown": markdown, "svg": _inline_svg}
+        environment.globals |= {
+            "definitions": definitions(),
+            "hints": HINTS,
+            "methodology_version": METHODOLOGY_VERSION,
+            "names": names,
+            "units": units,
+            "words": words,
+        }
+        return environment
+
+
+def _grouped(runs: tuple[Run, ...], key: Any) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return dict(sorted(groups.items()))
+
+
+def relative(page: str, target: str) -> str:
+    """The link from the page at ``page`` to ``target``, both relative to the site's folder."""
+    place, mark, rest = target.partition("#") if "#" in target else target.partition("?")
+    return posixpath.relpath(place, posixpath.dirname(page) or ".") + mark + rest
+
+
+def markdown(text: str) -> Markup:
+    """Prose as HTML."""
+    return Markup(_MARKDOWN.render(text))
+
+
+def _inline_svg(figure: Any) -> Markup:
+    return Markup(svg(figure))
+
+
+def key_of(*parts: Any) -> str:
+    """A digest of JSON-like values: the ``key`` of an ``Output``."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def script(name: str, value: Any) -> bytes:
+    """A script that sets ``tokrig.<name>``: pages opened from a disk may not fetch data."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # Nothing in a string may end the script or its line.
+    for character in "<\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f"(window.tokrig=window.tokrig||{{}}).{name}={text};\n".encode("utf-8", "surrogatepass")

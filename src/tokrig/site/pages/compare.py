@@ -1,0 +1,45 @@
+"""The compare page, and of each run what it needs for a comparison, loaded when it is picked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import partial
+
+from tokrig.query.compare import rules, subject
+from tokrig.query.load import Run
+from tokrig.site import Output
+from tokrig.site.context import Site, key_of
+from tokrig.site.definitions import definitions
+
+
+class Compare:
+    """``compare.html`` and ``runs/<id>.js``."""
+
+    name = "compare"
+
+    def outputs(self, site: Site) -> Iterable[Output]:
+        """The page, and one script a run."""
+        handed = rules()
+        names = [metric["name"] for metric in handed["metrics"]]
+        handed["labels"] = {name: definitions()[name].label for name in names}
+        yield Output(
+            "compare.html",
+            key_of(handed),
+            lambda: site.page("compare.html", "compare.html", title="Compare", rules=handed),
+        )
+        for run in site.runs:
+            yield Output(f"runs/{run.id}.js", run.digest, partial(run_script, run))
+
+
+def run_script(run: Run) -> bytes:
+    """One call with the run's ``Subject``: a page opened from a disk can load no JSON.
+
+    Plain ASCII, and no ``<`` that could end the script.
+    """
+    text = json.dumps(subject(run.record).as_dict(), separators=(",", ":"), allow_nan=False)
+    safe = text.replace("<", "\\u003c")
+    return f"tokrig.run({safe});\n".encode("ascii")
+
+
+PAGE = Compare()

@@ -1,0 +1,129 @@
+"""The first page: everything measured, family by family, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tokrig.query.load import Row, Run
+from tokrig.query.ratios import ties
+from tokrig.site import Output, table
+from tokrig.site.context import Site, key_of, script
+
+# Without the script the page shows at most so many lines; all of them are on the models' pages.
+MOST_LINES = 250
+MOST_BARS = 20
+
+# What bounds each shape: one sentence under its bars.
+BOUNDS = {
+    "chat": "Short prompt, short answer. Bound by decoding, so gen tok/s is close to the model's "
+    "peak decode rate on that hardware.",
+    "rag": "Long prompt stuffed with passages, short answer. Prefill makes most of the waiting; "
+    "decoding dips a little, because every token attends to a longer KV cache.",
+    "codegen": "Short prompt, long answer. Nothing but the decode loop: the nearest to what the "
+    "model sustains.",
+    "agent": "Mid-length prompt with tool schemas and results, mid-length answer. What an agent's "
+    "loop feels like; the drop at concurrency 4, on each model's page, says more.",
+}
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One shape's results, fastest first. ``ranks`` are words: ``1``, ``2=`` for a tie."""
+
+    shape: str
+    text: str
+    rows: Sequence[Row]
+    ranks: Sequence[str]
+    fastest: float
+    left_out: int
+
+
+@dataclass(frozen=True)
+class ErratumOnRuns:
+    """One correction, and the runs it stands in."""
+
+    text: str
+    date: str
+    field: str
+    runs: Sequence[Run]
+
+
+class Index:
+    """``index.html`` and the data of its table."""
+
+    name = "index"
+
+    def outputs(self, site: Site) -> Iterable[Output]:
+        """The page, and all rows as a script."""
+        key = key_of(
+            [run.digest for run in site.runs],
+            [str(facts) for facts in (site.families, site.rigs, site.problems)],
+        )
+        data = table.columns(site.runs, site.families)
+        yield Output("assets/rows.js", key, lambda: script("data", data))
+        yield Output("index.html", key, lambda: _page(site))
+
+
+def _page(site: Site) -> bytes:
+    groups = table.groups(site.runs, site.families)
+    most = max(1, MOST_LINES // max(1, len(groups)))
+    everything = sum(len(group.lines) for group in groups) <= MOST_LINES
+    return site.page(
+        "index.html",
+        "index.html",
+        title="Benchmarks of open-weight models",
+        groups=groups,
+        most=MOST_LINES if everything else most,
+        fastest=max((line.high for group in groups for line in group.lines), default=1.0),
+        bars=[_bars(site, shape) for shape in table.shapes(site.runs)],
+        rigs=[(runs[0].record.rig, site.rigs.get(rig), runs) for rig, runs in site.by_rig.items()],
+        backends=_backends,
+        errata=_errata(site),
+        reasoning=_reasoning(site),
+        runs=site.runs,
+        problems=site.problems,
+    )
+
+
+def _bars(site: Site, shape: str) -> Bars:
+    rows = table.by_speed(site.runs, shape)
+    shown = rows[:MOST_BARS]
+    return Bars(
+        shape,
+        BOUNDS.get(shape, ""),
+        shown,
+        ties(shown),
+        table.speed(shown[0].result) if shown else 1.0,
+        len(rows) - len(shown),
+    )
+
+
+def _backends(runs: Iterable[Run]) -> list[str]:
+    from tokrig.record.names import backend_name
+
+    return sorted({backend_name(run.record.backend) for run in runs})
+
+
+def _errata(site: Site) -> list[ErratumOnRuns]:
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for run in site.runs:
+        for erratum in run.record.errata:
+            found.setdefault((erratum.date, erratum.field, erratum.text), []).append(run)
+    return [
+        ErratumOnRuns(text, date, field, runs)
+        for (date, field, text), runs in sorted(found.items(), reverse=True)
+    ]
+
+
+def _reasoning(site: Site) -> tuple[int, int]:
+    """In how many runs reasoning was seen, and in how many one looked."""
+    looked = [
+        any(result.reasoning_tokens_median for result in run.record.results)
+        for run in site.runs
+        if any(result.reasoning_tokens_median is not None for result in run.record.results)
+    ]
+    return sum(looked), len(looked)
+
+
+PAGE = Index()

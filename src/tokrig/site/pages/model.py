@@ -1,0 +1,251 @@
+"""The page of a model: what it is, its files of weights, and every run of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tokrig.query.facts import Family, Variant
+from tokrig.query.load import Run
+from tokrig.query.ratios import Ratio, ratio
+from tokrig.record import names
+from tokrig.record.model import Model, Result, Rig
+from tokrig.site import Output, table, words
+from tokrig.site.charts import Figure
+from tokrig.site.charts.latency import prefill_by_workload, ttft_by_workload
+from tokrig.site.charts.speed import (
+    concurrency_drop,
+    decode_by_workload,
+    end_to_end_by_workload,
+    quant_sweep,
+    same_silicon,
+)
+from tokrig.site.context import Site, key_of
+from tokrig.units import significant
+
+CHARTS = (decode_by_workload, ttft_by_workload, prefill_by_workload, end_to_end_by_workload)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of facts. ``term`` is the key of its definition, empty for what has none."""
+
+    label: str
+    text: str
+    term: str = ""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights, and how many runs used it."""
+
+    model: Model
+    runs: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run, and those of its results that stand in one table, few requests in flight first."""
+
+    run: Run
+    results: Sequence[Result]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One shape of a run at its lowest concurrency and at a higher one.
+
+    The ratios are more / few: of the rate of each request, and of all requests together.
+    """
+
+    few: Result
+    more: Result
+    each: Ratio
+    together: Ratio
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A run that was measured at several concurrencies."""
+
+    run: Run
+    steps: Sequence[Step]
+
+
+@dataclass(frozen=True)
+class OnRig:
+    """A chart of what one machine ran."""
+
+    rig: Rig
+    figure: Figure
+
+
+class ModelPages:
+    """``models/<address>.html``."""
+
+    name = "model"
+
+    def outputs(self, site: Site) -> Iterable[Output]:
+        """A page for every model that was run."""
+        for address, runs in site.by_model.items():
+            path = f"models/{address}.html"
+            family = site.families.get(runs[0].record.model.family)
+            yield Output(
+                path,
+                key_of([run.digest for run in runs], str(family)),
+                partial(_page, site, path, runs, family),
+            )
+
+
+def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> bytes:
+    model = runs[0].record.model
+    facts = _facts(runs, family)
+    valid = _measured(runs, "valid")
+    return site.page(
+        path,
+        "model.html",
+        title=names.model_name(model),
+        family=family,
+        variant=_variant(model, family),
+        facts=[fact for fact in facts if fact.text],
+        unknown=[fact.label for fact in facts if not fact.text],
+        weights=_weights(runs),
+        runs=runs,
+        backends=sorted({names.backend_name(run.record.backend) for run in runs}),
+        valid=valid,
+        invalid=_measured(runs, "invalid"),
+        total_s=total_s,
+        charts=[figure for draw in CHARTS if (figure := draw(runs))],
+        drops=[Drop(one.run, found) for one in valid if (found := steps(one.results))],
+        drop_chart=concurrency_drop(runs),
+        quants=_on_rigs(quant_sweep, runs),
+        silicon=_on_rigs(same_silicon, runs),
+        unfinished=[run for run in runs if run.record.status != "complete" or run.record.skipped],
+        errata=list(dict.fromkeys(erratum for run in runs for erratum in run.record.errata)),
+    )
+
+
+def _facts(runs: Sequence[Run], family: Family | None) -> list[Fact]:
+    """What is known of the model, and with an empty text what is not."""
+    models = [run.record.model for run in runs]
+    variant = _variant(models[0], family)
+    released = f"released {family.released}" if family and family.released else ""
+    written_context = f"{variant.context:,} tokens" if variant and variant.context else ""
+    return [
+        Fact("family", " · ".join(filter(None, (models[0].family, released))), "family"),
+        Fact("variant", models[0].variant or "", "variant"),
+        Fact("parameters", _each(_parameters(model) for model in models)),
+        Fact("architecture", _each(model.architecture for model in models)),
+        Fact("context", written_context or _each(_context(model) for model in models)),
+        Fact("capabilities", ", ".join(variant.capabilities) if variant else ""),
+        Fact("checkpoint", _checkpoint(variant.checkpoint, variant.commit) if variant else ""),
+        Fact("license", _each(model.license for model in models)),
+        Fact("reasoning", _reasoning(models), "reasoning"),
+    ]
+
+
+def _variant(model: Model, family: Family | None) -> Variant | None:
+    return family.variants.get(model.variant or model.family) if family else None
+
+
+def _each(texts: Iterable[str | None]) -> str:
+    """Texts joined, each once: runs of one model can differ in what they read."""
+    return ", ".join(dict.fromkeys(text for text in texts if text))
+
+
+def _parameters(model: Model) -> str | None:
+    if model.parameters is None:
+        return None
+    if model.active_parameters in (None, model.parameters):
+        return _many(model.parameters)
+    return f"{_many(model.parameters)}, {_many(model.active_parameters or 0)} active"
+
+
+def _many(number: int) -> str:
+    """``268 million``, ``7.62 billion``."""
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{significant(number / size, 3):g} {word}"
+    return f"{number:,}"
+
+
+def _context(model: Model) -> str | None:
+    return None if model.context_train is None else f"{model.context_train:,} tokens"
+
+
+def _checkpoint(repository: str | None, commit: str | None) -> str:
+    return " @ ".join(filter(None, (repository, commit)))
+
+
+def _reasoning(models: Sequence[Model]) -> str:
+    looked = [model.reasoning for model in models if model.reasoning is not None]
+    if not looked:
+        return ""
+    return f"seen in {sum(looked):,} of {words.count(len(looked), 'run')} that looked"
+
+
+def _weights(runs: Sequence[Run]) -> list[Weights]:
+    """The distinct files, smallest first, those of unknown size last."""
+    groups: dict[tuple[object, ...], list[Model]] = {}
+    for model in (run.record.model for run in runs):
+        key = (model.sha256 or model.file, model.quant, model.quant_creator)
+        groups.setdefault(key, []).append(model)
+    found = [Weights(of_file[0], len(of_file)) for of_file in groups.values()]
+    return sorted(found, key=lambda one: (one.model.bytes is None, one.model.bytes or 0))
+
+
+def _measured(runs: Sequence[Run], verdict: str) -> list[Measured]:
+    """Runs with results of that verdict, the fastest first."""
+    found = []
+    for run in runs:
+        results = [r for r in run.record.results if r.validity.verdict == verdict]
+        if results:
+            found.append(Measured(run, sorted(results, key=lambda result: result.concurrency)))
+    return sorted(found, key=lambda one: -max(map(table.speed, one.results)))
+
+
+def total_s(result: Result) -> float | None:
+    """From request sent to last token, s: median output length / median end-to-end rate."""
+    length, rate = result.output_tokens, result.end_to_end_tok_per_s
+    if length is None or rate is None or not rate.median:
+        return None
+    return length.median / rate.median
+
+
+def steps(results: Iterable[Result]) -> list[Step]:
+    """Each shape's results at more than its lowest concurrency, beside the one at the lowest."""
+    by_shape: dict[str, list[Result]] = {}
+    for result in filter(table.is_number, results):
+        by_shape.setdefault(result.workload.name, []).append(result)
+    found = []
+    for of_shape in by_shape.values():
+        few, *others = sorted(of_shape, key=lambda result: result.concurrency)
+        found += [
+            Step(few, more, _ratio(more, few, "output"), _ratio(more, few, "system"))
+            for more in others
+            if more.concurrency > few.concurrency
+        ]
+    return found
+
+
+def _ratio(more: Result, few: Result, rate: str) -> Ratio:
+    field = f"{rate}_tok_per_s"
+    return ratio(getattr(more, field), getattr(few, field), higher_is_better=True)
+
+
+def _on_rigs(draw: Callable[[Sequence[Run]], Figure | None], runs: Iterable[Run]) -> list[OnRig]:
+    """The same chart for every machine that has something to draw."""
+    by_rig: dict[str, list[Run]] = {}
+    for run in runs:
+        by_rig.setdefault(run.record.rig.id, []).append(run)
+    found = []
+    for rig, of_rig in sorted(by_rig.items()):
+        if figure := draw(of_rig):
+            named = dataclasses.replace(figure, slug=f"{figure.slug}-{rig}")
+            found.append(OnRig(of_rig[0].record.rig, named))
+    return found
+
+
+PAGE = ModelPages()

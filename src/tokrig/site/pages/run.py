@@ -1,0 +1,241 @@
+"""One page a run: its figures, what they are worth, its samples drawn, every field it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tokrig.query.load import Run
+from tokrig.record import names
+from tokrig.record.checks import HINTS
+from tokrig.record.model import Metric, Record, Result
+from tokrig.site import Output, words
+from tokrig.site.charts import Figure
+from tokrig.site.charts.labels import short
+from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
+from tokrig.site.context import Site, key_of
+from tokrig.site.pages._fields import blocks
+from tokrig.units import human_bytes, human_seconds, significant
+
+MAX_TITLE = 100
+
+
+class RunPages:
+    """``runs/<id>.html``."""
+
+    name = "run"
+
+    def outputs(self, site: Site) -> Iterable[Output]:
+        """One page a run."""
+        for run in site.runs:
+            path = f"runs/{run.id}.html"
+            key = key_of(run.digest, run.samples_digest)
+            yield Output(path, key, partial(_page, site, run, path))
+
+
+def _page(site: Site, run: Run, path: str) -> bytes:
+    record = run.record
+    return site.page(
+        path,
+        "run.html",
+        title=short(f"{_model(record)}, run {record.id}", MAX_TITLE),
+        run=run,
+        record=record,
+        model=_model(record),
+        findings=findings(record),
+        lines=[line for line in _LINES if any(line.cell(r).text for r in record.results)],
+        charts=_charts(site, run),
+        blocks=blocks(record),
+    )
+
+
+def _model(record: Record) -> str:
+    return " ".join(filter(None, (names.model_name(record.model), record.model.quant)))
+
+
+def _charts(site: Site, run: Run) -> list[Figure]:
+    """What the samples show; nothing where there are none."""
+    if run.samples_digest is None:
+        return []
+    samples = site.store.read_samples(run.id)
+    drawn = (inter_chunk_times(samples), ttft_of_requests(samples))
+    return [figure for figure in drawn if figure is not None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A validity code: how grave, in which results it holds (empty: in all), and its meaning."""
+
+    kind: str
+    code: str
+    where: str
+    meaning: str
+
+
+def findings(record: Record) -> list[Finding]:
+    """Everything that keeps a run from being simply valid, the gravest first."""
+    found = []
+    for kind, attribute in (
+        ("invalid", "reasons"),
+        ("unverified", "unverified"),
+        ("unchecked", "unchecked"),
+    ):
+        lists = [(_name(r), getattr(r.validity, attribute)) for r in record.results]
+        codes = [code for _, held in lists for code in held]
+        for code in dict.fromkeys([*getattr(record.validity, attribute), *codes]):
+            holders = [name for name, held in lists if code in held]
+            where = ", ".join(holders) if len(holders) < len(lists) else ""
+            found.append(Finding(kind, code, where, HINTS.get(code, "not known to this tokrig")))
+    return found
+
+
+def _name(result: Result) -> str:
+    return f"{result.workload.name} × {result.concurrency}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure and, in smaller type, its interval or range. Empty where it is not known."""
+
+    text: str = ""
+    spread: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table of results: a metric. ``key`` leads to its definition, if any."""
+
+    key: str
+    label: str
+    cell: Callable[[Result], Cell]
+
+
+def _rate(metric: Metric | None) -> Cell:
+    if metric is None:
+        return Cell()
+    return Cell(words.rate(metric.median), words.spread(metric))
+
+
+def _time(metric: Metric | None, say: Callable[[float], str] = human_seconds) -> Cell:
+    if metric is None:
+        return Cell()
+    known = words.bounds(metric)
+    if known is None:
+        return Cell(say(metric.median))
+    kind = "95 % interval" if metric.ci95 else "range"
+    low, high = map(say, known)
+    return Cell(say(metric.median), f"{kind} {low} – {high}")
+
+
+def _fine(seconds: float) -> str:
+    """``28.6 ms``: times of a token, which differ in the third digit."""
+    return f"{significant(seconds * 1e3, 3):g} ms" if seconds < 1 else human_seconds(seconds)
+
+
+def _count(metric: Metric | None) -> Cell:
+    if metric is None:
+        return Cell()
+    same = metric.min is None or metric.min == metric.max
+    return Cell(
+        f"{metric.median:,.0f}", "" if same else f"range {metric.min:,.0f}–{metric.max:,.0f}"
+    )
+
+
+def _plain(value: float | None, form: str = ",.0f", unit: str = "") -> Cell:
+    return Cell() if value is None else Cell(f"{value:{form}}{unit}")
+
+
+def _prefill(result: Result) -> Cell:
+    cell = _rate(result.prefill_tok_per_s)
+    derived = result.prefill_source == "ttft_derived"
+    return Cell(f"~ {cell.text}", f"{cell.spread}, from TTFT".lstrip(", ")) if derived else cell
+
+
+def _percentiles(result: Result) -> Cell:
+    found = result.icl_s
+    if found is None or found.p50 is None:
+        return Cell()
+    rest = {"p90": found.p90, "p95": found.p95, "p99": found.p99}
+    known = (f"{name} {_fine(value)}" for name, value in rest.items() if value is not None)
+    return Cell(_fine(found.p50), ", ".join(known))
+
+
+def _finish(result: Result) -> Cell:
+    return Cell(", ".join(f"{name} {n:,}" for name, n in result.finish_reasons.items()))
+
+
+def _engine(result: Result) -> Cell:
+    return _rate(result.server.output_tok_per_s) if result.server else Cell()
+
+
+def _difference(result: Result) -> Cell:
+    difference = result.server.difference if result.server else None
+    if difference is None:
+        return Cell()
+    percent = round(100 * difference, 2)
+    return Cell(f"{percent:+.2f} %".replace("-", "−") if percent else "0.00 %")
+
+
+def _accepted(result: Result) -> Cell:
+    found = result.speculative
+    if found is None:
+        return Cell()
+    counts = f"{found.accepted_tokens:,} of {found.drafted_tokens:,} tokens"
+    if found.acceptance_rate is None:
+        return Cell(counts)
+    return Cell(f"{found.acceptance_rate:.1%}".replace("%", " %"), counts)
+
+
+def _memory(result: Result) -> Cell:
+    found = result.memory
+    if found is None:
+        return Cell()
+    parts = {"VRAM": found.engine_vram_bytes, "RAM": found.engine_rss_bytes}
+    return Cell(", ".join(f"{human_bytes(n)} {of}" for of, n in parts.items() if n is not None))
+
+
+def _energy(result: Result) -> Cell:
+    found = result.energy
+    if found is None:
+        return Cell()
+    total = f"{found.total_j:,.0f} J, {found.scope}"
+    if found.j_per_output_token is None:
+        return Cell(total)
+    return Cell(f"{found.j_per_output_token:.3g} J/token", total)
+
+
+def _share(value: float | None) -> Cell:
+    return _plain(None if value is None else 100 * value, ".1f", " %")
+
+
+_LINES: Sequence[Line] = (
+    Line("output_tok_per_s", "gen tok/s", lambda r: _rate(r.output_tok_per_s)),
+    Line("prefill_tok_per_s", "prefill tok/s", _prefill),
+    Line("ttft_s", "TTFT", lambda r: _time(r.ttft_s)),
+    Line("ttfa_s", "TTFA", lambda r: _time(r.ttfa_s)),
+    Line("tpot_s", "TPOT", lambda r: _time(r.tpot_s, _fine)),
+    Line("icl_s", "inter-chunk latency, p50", _percentiles),
+    Line("end_to_end_tok_per_s", "end-to-end tok/s", lambda r: _rate(r.end_to_end_tok_per_s)),
+    Line("useful_tok_per_s", "useful tok/s", lambda r: _rate(r.useful_tok_per_s)),
+    Line("system_tok_per_s", "system tok/s", lambda r: _rate(r.system_tok_per_s)),
+    Line("prompt_tokens", "prompt tokens", lambda r: _count(r.prompt_tokens)),
+    Line("output_tokens", "output tokens", lambda r: _count(r.output_tokens)),
+    Line("reasoning_tokens", "reasoning tokens", lambda r: _plain(r.reasoning_tokens_median)),
+    Line("content_tokens", "content tokens", lambda r: _plain(r.content_tokens_median)),
+    Line("answered_share", "requests that answered", lambda r: _share(r.answered_share)),
+    Line("cached_tokens", "cached prompt tokens", lambda r: _plain(r.cached_tokens)),
+    Line("finish_reasons", "finish reasons", _finish),
+    Line("speculative", "drafts accepted", _accepted),
+    Line("server", "the engine's own gen tok/s", _engine),
+    Line("difference", "client against engine", _difference),
+    Line("client_cpu_share", "client CPU, of one core", lambda r: _share(r.client_cpu_share)),
+    Line("memory", "memory, peak", _memory),
+    Line("energy", "energy", _energy),
+    Line("ceiling_share", "share of the ceiling", lambda r: _share(r.ceiling_share)),
+    Line("repeats", "repeats", lambda r: _plain(r.repeats)),
+    Line("requests", "requests", lambda r: _plain(r.requests)),
+    Line("request_errors", "failed requests", lambda r: _plain(r.request_errors)),
+)
+
+PAGE = RunPages()

@@ -1,0 +1,510 @@
+// The tables of all results: filters, sorting, groups, paging, with all state in the address.
+// Data comes from assets/rows.js: columns, names by number (see site/table.py).
+"use strict";
+
+{
+  const { make, url, data, picks } = tokrig;
+  const { runs, rows } = data;
+  const table = document.getElementById("results");
+  const form = document.getElementById("filters");
+  const status = document.getElementById("status");
+  const pager = document.getElementById("pager");
+  const perResult = table.dataset.page === "latency";
+
+  const MOST_LINES = 250; // in one view without paging
+  const PAGE_LINES = 100;
+  const MOST_BARS = 20;
+  const SMALLEST_EFFECT = 0.02; // nearer to each other than this is a tie (methodology)
+  const NULL = "–";
+
+  // Figures as text. Python's words.py has the same rules.
+
+  const decimals = (value) => (value >= 1000 ? 0 : value >= 10 ? 1 : 2);
+  const grouped3 = (digits) => digits.replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+  // Above 1,000 there are no decimals, so commas never get behind a point.
+  const rate = (value) => (value === null ? NULL : grouped3(value.toFixed(decimals(value))));
+  const span = (low, high) => (rate(low) === rate(high) ? rate(low) : `${rate(low)}–${rate(high)}`);
+  const count = (number, thing) => `${grouped3(String(number))} ${thing}${number === 1 ? "" : "s"}`;
+  const time = (ms) => {
+    if (ms === null) return NULL;
+    if (ms < 10) return `${ms.toFixed(2)} ms`;
+    if (ms < 999.5) return `${ms.toFixed(0)} ms`;
+    if (ms < 60000) return `${(ms / 1000).toFixed(2)} s`;
+    const seconds = Math.round(ms / 1000);
+    return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
+  };
+
+  // What a run is, as words
+
+  const familyOf = (run) => data.families[data.models[runs.model[run]][0]];
+  const words = {
+    shape: (shape) => [data.shapes[shape], data.shapes[shape]],
+    hardware: (run) => data.rigs[runs.rig[run]],
+    family: familyOf,
+    backend: (run) => data.backends[runs.backend[run]],
+    quant: (run) => data.quants[runs.quant[run]],
+    mode: (run) => data.modes[runs.mode[run]],
+  };
+  const ofRun = ["hardware", "family", "backend", "quant", "mode"];
+
+  // State, in the address
+
+  const DEFAULTS = {
+    shape: "", concurrency: perResult ? "all" : "1", hardware: "", family: "", backend: "", quant: "", mode: "",
+    validity: "valid", sort: perResult ? "ttft" : "-gen", group: perResult ? "none" : "family", closed: "", page: "1",
+  };
+  const CONCURRENCIES = [...new Set(rows.concurrency)].sort((a, b) => a - b);
+  if (!perResult && CONCURRENCIES.length && !CONCURRENCIES.includes(1)) {
+    DEFAULTS.concurrency = String(CONCURRENCIES[0]);
+  }
+  let state = read();
+
+  function read() {
+    const asked = new URLSearchParams(location.search);
+    const found = {};
+    for (const [name, usual] of Object.entries(DEFAULTS)) found[name] = asked.get(name) ?? usual;
+    return found;
+  }
+
+  function address() {
+    const changed = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
+    // Commas stay readable; everything else is encoded.
+    const query = changed.map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%2C", ",")}`);
+    return location.pathname + (query.length ? `?${query.join("&")}` : "") + location.hash;
+  }
+
+  /** Take over what changed and show it. A ``step`` is one the back button returns from. */
+  function go(change, step = true) {
+    state = { ...state, page: "1", ...change };
+    if (step) history.pushState(null, "", address());
+    else history.replaceState(null, "", address());
+    show();
+  }
+
+  // Rows → lines
+
+  /** Numbers of the runs that pass the filters on runs. */
+  function passing() {
+    const wanted = ofRun.filter((name) => state[name]);
+    return runs.id.map((_, run) => wanted.every((name) => words[name](run)[1] === state[name]));
+  }
+
+  function isShown(row) {
+    const valid = rows.valid[row] > 0;
+    if (state.validity === "valid" && !(valid && rows.gen[row] !== null)) return false;
+    if (state.validity === "invalid" && valid) return false;
+    if (state.concurrency !== "all" && String(rows.concurrency[row]) !== state.concurrency) return false;
+    return !state.shape || data.shapes[rows.shape[row]] === state.shape;
+  }
+
+  /** A line is a run at one concurrency, or one result where a shape is chosen. */
+  function lines() {
+    const passes = passing();
+    const found = [];
+    const open = new Map();
+    let run = -1;
+    for (let row = 0; row < rows.run.length; row++) {
+      if (!passes[rows.run[row]] || !isShown(row)) continue;
+      if (rows.run[row] !== run) open.clear();
+      run = rows.run[row];
+      const at = perResult ? row : rows.concurrency[row];
+      let line = open.get(at);
+      if (!line) {
+        line = { run, concurrency: rows.concurrency[row], rows: [], low: null, high: null, invalid: 0 };
+        open.set(at, line);
+        found.push(line);
+      }
+      line.rows.push(row);
+      line.invalid += rows.valid[row] ? 0 : 1;
+      const gen = rows.gen[row];
+      if (gen === null) continue;
+      line.low = line.low === null ? gen : Math.min(line.low, gen);
+      line.high = line.high === null ? gen : Math.max(line.high, gen);
+    }
+    return found;
+  }
+
+  const single = (line) => (perResult || state.shape ? line.rows[0] : null);
+
+  // Sorting
+
+  const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+  const text = (labels) => {
+    // Labels are few: their order is made once, lines are then sorted by numbers.
+    const order = labels.map((label, number) => [label, number]).sort((a, b) => collator.compare(a[0], b[0]));
+    const ranks = [];
+    order.forEach(([, number], rank) => (ranks[number] = rank));
+    return ranks;
+  };
+  const ranks = {
+    variant: text(data.models.map((model) => (model[1]))),
+    model: text(data.models.map((model) => model[3])),
+    quant: text(data.quants.map((quant) => quant[0])),
+    hardware: text(data.rigs.map((rig) => rig[0])),
+    backend: text(data.backends.map((backend) => backend[0])),
+    mode: text(data.modes.map((mode) => mode[0])),
+  };
+  const keys = {
+    variant: (line) => ranks[state.group === "family" ? "variant" : "model"][runs.model[line.run]],
+    quant: (line) => ranks.quant[runs.quant[line.run]],
+    hardware: (line) => ranks.hardware[runs.rig[line.run]],
+    backend: (line) => ranks.backend[runs.backend[line.run]],
+    mode: (line) => ranks.mode[runs.mode[line.run]],
+    shape: (line) => rows.shape[line.rows[0]],
+    concurrency: (line) => line.concurrency,
+    gen: (line) => line.high,
+    ttft: (line) => rows.ttft[line.rows[0]],
+    prefill: (line) => rows.prefill[line.rows[0]],
+    whole: (line) => rows.whole[line.rows[0]],
+  };
+  const biggestFirst = new Set(["gen", "prefill", "whole"]);
+
+  function sorted(all) {
+    const down = state.sort.startsWith("-");
+    const key = keys[state.sort.replace("-", "")] ?? keys.gen;
+    const sign = down ? -1 : 1;
+    const keyed = all.map((line) => [key(line), line]);
+    keyed.sort(([a, one], [b, other]) => {
+      if (a !== b) {
+        if (a === null) return 1; // what is not known comes last, whichever way
+        if (b === null) return -1;
+        return sign * (a - b);
+      }
+      const faster = (other.high ?? 0) - (one.high ?? 0) || (other.low ?? 0) - (one.low ?? 0);
+      return faster || (runs.id[one.run] < runs.id[other.run] ? -1 : 1);
+    });
+    return keyed.map(([, line]) => line);
+  }
+
+  /** Families newest first, those without a date last; then by name. */
+  function grouped(all) {
+    if (state.group !== "family") return [{ family: null, lines: all }];
+    const found = new Map();
+    for (const line of all) {
+      const family = familyOf(line.run);
+      if (!found.has(family)) found.set(family, []);
+      found.get(family).push(line);
+    }
+    const groups = [...found].map(([family, members]) => ({ family, lines: members }));
+    groups.sort(
+      ({ family: a }, { family: b }) =>
+        (b[2] ?? "").localeCompare(a[2] ?? "", "en") || collator.compare(a[0], b[0]),
+    );
+    return groups;
+  }
+
+  // Ties: the rules of query/ratios.py
+
+  function tied(one, other) {
+    const [a, b] = [rows.gen[one], rows.gen[other]];
+    if (a === null || b === null) return false;
+    if (Math.max(a / b, b / a) - 1 <= SMALLEST_EFFECT) return true;
+    const spread = Math.min(rows.spread[one], rows.spread[other]);
+    if (spread === 0) return false;
+    const bounds = (row) =>
+      spread === 2
+        ? [rows.low[row], rows.high[row]]
+        : [rows.min[row] ?? rows.low[row], rows.max[row] ?? rows.high[row]];
+    const [mine, its] = [bounds(one), bounds(other)];
+    return mine[0] <= its[1] && its[0] <= mine[1];
+  }
+
+  /** Ranks of rows sorted by speed: ``1``, ``2=``, ``2=``, ``4``. */
+  function rankWords(list) {
+    const leaders = [];
+    list.forEach((row, place) => {
+      const leader = leaders[place - 1];
+      leaders.push(place && tied(list[leader], row) ? leader : place);
+    });
+    return leaders.map((leader) => {
+      const shared = leaders.indexOf(leader) !== leaders.lastIndexOf(leader);
+      return `${leader + 1}${shared ? "=" : ""}`;
+    });
+  }
+
+  // Drawing
+
+  function markOf(kind, label, title) {
+    return make("span", { class: `mark ${kind}`, title }, label);
+  }
+
+  function marks(line) {
+    const [kind, level, status] = data.kinds[runs.kind[line.run]];
+    const found = [];
+    if (status !== "complete") found.push(markOf("invalid", status, "the run did not finish"));
+    if (line.invalid) {
+      const label = line.rows.length === line.invalid ? "invalid" : `${line.invalid} invalid`;
+      found.push(markOf("invalid", label, "kept, not a headline; its page tells the reasons"));
+    }
+    if (runs.errata[line.run]) found.push(markOf("erratum", "erratum", "a correction stands on its page"));
+    if (kind !== "measured") found.push(markOf("transcribed", kind, "not measured by tokrig"));
+    else if (level === "quick") found.push(markOf("quick", "quick", "one server start: a range, no interval"));
+    if (line.rows.some((row) => rows.valid[row] === 2)) {
+      found.push(markOf("unchecked", "unverified", "something could not be confirmed; its page tells what"));
+    }
+    return found.length ? [make("span", { class: "marks" }, ...found)] : [];
+  }
+
+  const link = (target, label) => make("a", { href: url(target) }, label);
+
+  function figure(line, fastest, rank) {
+    const row = single(line);
+    const target = `runs/${runs.id[line.run]}.html`;
+    const value = row === null ? span(line.low, line.high) : rate(rows.gen[row]);
+    const cell = make("td", { class: "num gen" });
+    if (rank?.endsWith("=")) {
+      cell.append(make("span", { class: "tie", title: `rank ${rank} of its group: not distinguishable` }, "≈"), " ");
+    }
+    cell.append(link(target, line.low === null ? NULL : value));
+    let [from, to] = [line.low, line.high];
+    if (row !== null && rows.spread[row]) {
+      [from, to] = [rows.low[row], rows.high[row]];
+      const kind = rows.spread[row] === 2 ? "95 %" : "range";
+      cell.append(make("span", { class: "spread" }, `${span(from, to)} ${kind}`));
+    }
+    if (to !== null) {
+      const strip = make("span");
+      strip.style.setProperty("--from", (from / fastest).toFixed(4));
+      strip.style.setProperty("--to", (to / fastest).toFixed(4));
+      cell.append(make("span", { class: "strip", "aria-hidden": "true" }, strip));
+    }
+    return cell;
+  }
+
+  const cells = {
+    variant(line) {
+      const model = data.models[runs.model[line.run]];
+      const name = state.group === "family" ? model[1] : model[3];
+      return make("th", { scope: "row", class: "variant" }, link(`models/${model[2]}.html`, name), ...marks(line));
+    },
+    quant: (line) => make("td", { class: "quant" }, words.quant(line.run)[0]),
+    hardware(line) {
+      const [label, id, badges] = words.hardware(line.run);
+      const shown = badges.map((badge) => make("span", { class: "badge" }, badge));
+      return make("td", { class: "hardware" }, link(`rigs/${id}.html`, label), make("span", { class: "badges" }, ...shown));
+    },
+    backend: (line) => make("td", { class: "backend" }, words.backend(line.run)[0]),
+    mode(line) {
+      const mode = words.mode(line.run)[0];
+      return mode === "baseline" ? make("td", { class: "mode none" }, NULL) : make("td", { class: "mode" }, mode);
+    },
+    shape: (line) => make("td", { class: "shape" }, data.shapes[rows.shape[line.rows[0]]]),
+    concurrency: (line) => make("td", { class: "num concurrency" }, String(line.concurrency)),
+    gen: (line, fastest, rank) =>
+      perResult ? make("td", { class: "num decode" }, rate(line.high)) : figure(line, fastest, rank),
+    ttft: (line) =>
+      make("td", { class: "num latency" }, link(`runs/${runs.id[line.run]}.html`, time(rows.ttft[line.rows[0]]))),
+    prefill: (line) => make("td", { class: "num prefill" }, rate(rows.prefill[line.rows[0]])),
+    whole: (line) => make("td", { class: "num whole" }, rate(rows.whole[line.rows[0]])),
+  };
+  const headers = [...table.tHead.querySelectorAll("[data-sort]")];
+  const columns = headers.map((header) => header.dataset.sort);
+
+  function pickCell(line) {
+    const shape = single(line) === null ? "" : `~${data.shapes[rows.shape[single(line)]]}`;
+    const pick = `${runs.id[line.run]}~${line.concurrency}${shape}`;
+    const name = `Compare ${data.models[runs.model[line.run]][3]} ${words.quant(line.run)[0]} on ${words.hardware(line.run)[0]}`;
+    const box = make("input", { type: "checkbox", "data-pick": pick, "aria-label": name });
+    return make("td", { class: "pick" }, box);
+  }
+
+  function familyRow(group, closed) {
+    const [label, slug, released] = group.family;
+    const results = group.lines.reduce((sum, line) => sum + line.rows.length, 0);
+    const button = make("button", { type: "button", class: "fold", "aria-expanded": String(!closed) }, label);
+    button.addEventListener("click", () => {
+      const others = state.closed.split(",").filter((one) => one && one !== slug);
+      go({ closed: (closed ? others : [...others, slug]).sort().join(","), page: state.page }, false);
+      table.querySelector(`[data-family="${CSS.escape(slug)}"] .fold`)?.focus();
+    });
+    const head = make("th", { colspan: String(columns.length + 1), scope: "rowgroup" });
+    head.append(make("span", { class: "name" }, button), " ", make("span", { class: "count" }, count(results, "result")));
+    if (released) head.append(" ", make("span", { class: "released" }, `released ${released}`));
+    return make("tr", { class: "family" }, head);
+  }
+
+  function groupBody(group, limit, fastest) {
+    const slug = group.family?.[1] ?? "";
+    const closed = Boolean(slug) && state.closed.split(",").includes(slug);
+    const body = make("tbody", slug ? { "data-family": slug } : {});
+    if (group.family) body.append(familyRow(group, closed));
+    if (closed) return body;
+    const first = group.first ?? 0;
+    const shown = group.lines.slice(first, first + limit);
+    const inOrder = !perResult && state.shape && state.sort === "-gen";
+    const ranked = inOrder ? rankWords(shown.map((line) => line.rows[0])) : [];
+    shown.forEach((line, place) => {
+      body.append(make("tr", {}, pickCell(line), ...columns.map((name) => cells[name](line, fastest, ranked[place]))));
+    });
+    if (group.family && !group.paged && group.lines.length > limit) {
+      const all = make("button", { type: "button", class: "quiet" }, `All ${count(group.lines.length, "line")} of ${group.family[0]}`);
+      all.addEventListener("click", () => go({ family: slug }));
+      body.append(make("tr", { class: "more" }, make("td", { colspan: String(columns.length + 1) }, all)));
+    }
+    return body;
+  }
+
+  function drawTable(all) {
+    const groups = grouped(sorted(all));
+    const paged = groups.length === 1 && all.length > MOST_LINES;
+    const limit = paged ? PAGE_LINES : all.length > MOST_LINES ? Math.max(3, Math.floor(MOST_LINES / groups.length)) : MOST_LINES;
+    const pages = paged ? Math.ceil(all.length / PAGE_LINES) : 1;
+    const page = Math.min(Math.max(1, Number.parseInt(state.page, 10) || 1), pages);
+    if (paged) Object.assign(groups[0], { first: (page - 1) * PAGE_LINES, paged });
+    const fastest = all.reduce((most, line) => Math.max(most, line.high ?? 0), 0) || 1;
+    const bodies = groups.map((group) => groupBody(group, limit, fastest));
+    if (!all.length) {
+      const cell = make("td", { colspan: String(columns.length + 1) }, "No result passes these filters.");
+      bodies.push(make("tbody", {}, make("tr", { class: "empty" }, cell)));
+    }
+    for (const body of [...table.tBodies]) body.remove();
+    table.append(...bodies);
+    drawPager(page, pages);
+  }
+
+  function drawPager(page, pages) {
+    pager.hidden = pages < 2;
+    const step = (label, to) => {
+      const button = make("button", { type: "button", disabled: to < 1 || to > pages }, label);
+      button.addEventListener("click", () => {
+        go({ page: String(to) });
+        table.scrollIntoView({ block: "start" });
+      });
+      return button;
+    };
+    pager.replaceChildren(step("Previous", page - 1), `page ${page} of ${pages}`, step("Next", page + 1));
+  }
+
+  function drawHeaders() {
+    const [, minus, name] = /^(-?)(.*)$/.exec(state.sort);
+    for (const header of headers) {
+      const isSorted = header.dataset.sort === name;
+      if (isSorted) header.setAttribute("aria-sort", minus ? "descending" : "ascending");
+      else header.removeAttribute("aria-sort");
+    }
+  }
+
+  // Bars by workload, under the same filters
+
+  function drawBars() {
+    const chosen = state.concurrency === "all" ? String(CONCURRENCIES[0] ?? 1) : state.concurrency;
+    const passes = passing();
+    for (const section of document.querySelectorAll("[data-shape]")) {
+      const shape = section.dataset.shape;
+      section.hidden = Boolean(state.shape) && state.shape !== shape;
+      if (section.hidden) continue;
+      const found = [];
+      for (let row = 0; row < rows.run.length; row++) {
+        if (data.shapes[rows.shape[row]] === shape && rows.valid[row] && rows.gen[row] !== null &&
+            String(rows.concurrency[row]) === chosen && passes[rows.run[row]]) found.push(row);
+      }
+      found.sort((a, b) => rows.gen[b] - rows.gen[a] || (runs.id[rows.run[a]] < runs.id[rows.run[b]] ? -1 : 1));
+      const shown = found.slice(0, MOST_BARS);
+      const ranked = rankWords(shown);
+      const items = shown.map((row, place) => bar(row, ranked[place], rows.gen[shown[0]]));
+      if (!items.length) items.push(make("li", { class: "empty" }, "No valid result passes these filters."));
+      section.querySelector("ol").replaceChildren(...items);
+      const left = section.querySelector(".left-out");
+      left.hidden = found.length <= MOST_BARS;
+      left.textContent = `${found.length - shown.length} slower ones are in the table.`;
+    }
+    const title = document.querySelector("#by-workload .muted");
+    if (title) title.textContent = `concurrency ${chosen}`;
+  }
+
+  function bar(row, rank, fastest) {
+    const run = rows.run[row];
+    const model = data.models[runs.model[run]];
+    const quant = words.quant(run)[0];
+    const detail = [quant === NULL ? "" : quant, words.hardware(run)[0]].filter(Boolean).join(" · ");
+    const fill = make("span");
+    fill.style.setProperty("--to", (rows.gen[row] / fastest).toFixed(4));
+    return make(
+      "li", {},
+      make("span", { class: "rank" }, rank),
+      make("span", { class: "what" }, link(`runs/${runs.id[run]}.html`, model[3]), " ", make("span", { class: "muted" }, detail)),
+      make("span", { class: "figure" }, `${rate(rows.gen[row])} tok/s`),
+      make("span", { class: "bar", "aria-hidden": "true" }, fill),
+    );
+  }
+
+  // Controls
+
+  function options(name, found) {
+    const seen = new Map(found.map(([label, value]) => [value, label]));
+    return [...seen].sort((a, b) => collator.compare(a[1], b[1])).map(([value, label]) => [label, value]);
+  }
+
+  const FILTERS = [
+    ["shape", "Shape", [["all shapes", ""], ...data.shapes.map((shape) => [shape, shape])]],
+    ["concurrency", "Concurrency", [...CONCURRENCIES.map((n) => [String(n), String(n)]), ["all", "all"]]],
+    ["hardware", "Hardware", [["all hardware", ""], ...options("hardware", data.rigs)]],
+    ["family", "Family", [["all families", ""], ...options("family", data.families)]],
+    ["backend", "Backend", [["all backends", ""], ...options("backend", data.backends)]],
+    ["quant", "Quant", [["all quants", ""], ...options("quant", data.quants)]],
+    ["mode", "Mode", [["all modes", ""], ...options("mode", data.modes)]],
+    ["validity", "Validity", [["valid", "valid"], ["invalid", "invalid"], ["all", "all"]]],
+  ];
+
+  function drawForm() {
+    for (const [name, label, choices] of FILTERS) {
+      const select = make("select", { name }, ...choices.map(([word, value]) => make("option", { value }, word)));
+      select.addEventListener("change", () => go({ [name]: select.value }));
+      form.append(make("label", {}, make("span", {}, label), select));
+    }
+    const box = make("input", { type: "checkbox", name: "group" });
+    box.addEventListener("change", () => go({ group: box.checked ? "family" : "none" }));
+    const reset = make("button", { type: "button", class: "quiet", name: "reset" }, "Reset");
+    reset.addEventListener("click", () => go({ ...DEFAULTS }));
+    form.append(make("label", { class: "check" }, box, make("span", {}, "Group by family")), reset);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    form.hidden = false;
+  }
+
+  function syncForm() {
+    for (const [name] of FILTERS) {
+      const select = form.elements[name];
+      select.value = state[name];
+      // A word that nobody knows shows nothing, and says so.
+      if (select.selectedIndex < 0) {
+        select.append(make("option", { value: state[name] }, `${state[name]} (unknown)`));
+        select.value = state[name];
+      }
+      select.classList.toggle("changed", state[name] !== DEFAULTS[name]);
+    }
+    form.elements.group.checked = state.group === "family";
+    form.elements.reset.disabled = address() === location.pathname + location.hash;
+  }
+
+  function makeSortable(header) {
+    const name = header.dataset.sort;
+    const term = header.querySelector(".term");
+    const button = make("button", { type: "button", class: "sort term", "data-term": term.dataset.term }, term.textContent);
+    term.replaceWith(button);
+    button.addEventListener("click", () => {
+      const usual = (biggestFirst.has(name) ? "-" : "") + name;
+      const other = biggestFirst.has(name) ? name : `-${name}`;
+      go({ sort: state.sort === usual ? other : usual });
+    });
+  }
+
+  function show() {
+    const all = lines();
+    drawTable(all);
+    drawHeaders();
+    drawBars();
+    syncForm();
+    picks.show();
+    const results = all.reduce((sum, line) => sum + line.rows.length, 0);
+    const of = new Set(all.map((line) => line.run)).size;
+    status.textContent = `${count(results, "result")} of ${count(of, "run")}`;
+  }
+
+  drawForm();
+  headers.forEach(makeSortable);
+  addEventListener("popstate", () => {
+    state = read();
+    show();
+  });
+  show();
+}

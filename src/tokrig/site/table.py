@@ -1,0 +1,220 @@
+"""The main table: runs as lines, in groups by family; and the same data for the page's script.
+
+Pure. A *line* is one run at one concurrency; its figure is the range over the shapes, or the
+value of one shape. Only valid results count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokrig.query.facts import Family
+from tokrig.query.load import Row, Run
+from tokrig.record import names
+from tokrig.record.model import Metric, Result, Rig
+from tokrig.site import words
+from tokrig.units import significant
+
+SHAPES = ("chat", "rag", "codegen", "agent")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run at one concurrency. ``low`` and ``high``: the slowest and fastest shape's median
+    decode rate, tok/s."""
+
+    run: Run
+    concurrency: int
+    results: tuple[Result, ...]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The lines of one family, fastest first. ``results`` counts its rows of data."""
+
+    family: str
+    released: str | None
+    results: int
+    lines: tuple[Line, ...]
+
+    @property
+    def address(self) -> str:
+        """The family in an address."""
+        return names.filter_word(self.family)
+
+
+def is_number(result: Result) -> bool:
+    """Whether a result can stand as a headline: valid, with a decode rate."""
+    return result.validity.verdict == "valid" and result.output_tok_per_s is not None
+
+
+def speed(result: Result) -> float:
+    """The headline figure, tok/s; 0 without one, to sort by."""
+    return result.output_tok_per_s.median if result.output_tok_per_s else 0.0
+
+
+def lines(runs: Iterable[Run], concurrency: int) -> list[Line]:
+    """A line for each run with a valid result at ``concurrency``, fastest first."""
+    found = []
+    for run in runs:
+        results = tuple(
+            r for r in run.record.results if r.concurrency == concurrency and is_number(r)
+        )
+        if results:
+            speeds = [speed(r) for r in results]
+            found.append(Line(run, concurrency, results, min(speeds), max(speeds)))
+    return sorted(found, key=lambda line: (-line.high, -line.low, line.run.id))
+
+
+def groups(
+    runs: Sequence[Run], families: Mapping[str, Family], concurrency: int = 1
+) -> list[Group]:
+    """Families newest first, those without a date last; then by name."""
+    by_family: dict[str, list[Line]] = {}
+    for line in lines(runs, concurrency):
+        by_family.setdefault(line.run.record.model.family, []).append(line)
+    found = []
+    for family, members in by_family.items():
+        released = families[family].released if family in families else None
+        count = sum(len(line.results) for line in members)
+        found.append(Group(family, released, count, tuple(members)))
+    found.sort(key=lambda group: group.family.casefold())
+    return sorted(found, key=lambda group: group.released or "", reverse=True)
+
+
+def shapes(runs: Iterable[Run]) -> list[str]:
+    """The shapes there are: tokrig's own in their order, then others by name."""
+    there = {result.workload.name for run in runs for result in run.record.results}
+    own = [shape for shape in SHAPES if shape in there]
+    return own + sorted(there - set(own))
+
+
+def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]:
+    """Valid results of one shape, fastest first."""
+    found = [
+        Row(run, result)
+        for run in runs
+        for result in run.record.results
+        if (result.workload.name, result.concurrency) == (shape, concurrency) and is_number(result)
+    ]
+    return sorted(found, key=lambda row: (-speed(row.result), row.run.id))
+
+
+_ROW = "run shape concurrency valid gen low high min max spread ttft prefill whole"
+
+
+class _Words:
+    """Labels by number, each told once."""
+
+    def __init__(self) -> None:
+        self.listed: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+
+    def number(self, key: Any, label: Any = None) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = len(self.listed)
+            self.listed.append(key if label is None else label)
+        return self._numbers[key]
+
+
+def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, Any]:
+    """All rows, column by column, names by number: small, and quick to filter in a browser.
+
+    ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
+    the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0, 1, or 2 for
+    valid with something unverified. TTFT is in ms.
+    """
+    family, model, quant, rig, backend, mode = (_Words() for _ in range(6))
+    kind, shape = _Words(), _Words()
+    for name in shapes(runs):
+        shape.number(name)
+    of_runs: list[list[Any]] = []
+    of_rows: list[list[Any]] = []
+    for number, run in enumerate(runs):
+        record = run.record
+        named = record.model.family
+        released = families[named].released if named in families else None
+        family_number = family.number(named, [named, names.filter_word(named), released])
+        full = names.model_name(record.model)
+        of_runs.append(
+            [
+                run.id,
+                model.number(
+                    (family_number, full),
+                    [family_number, record.model.variant or full, names.address(full), full],
+                ),
+                quant.number(record.model.quant, _word(record.model.quant)),
+                rig.number(record.rig.id, _rig_words(record.rig)),
+                _number_of(backend, names.backend_name(record.backend)),
+                _number_of(mode, record.mode.name),
+                kind.number((record.provenance.kind, record.provenance.level, record.status)),
+                len(record.errata),
+            ]
+        )
+        of_rows += [_row(number, result, shape) for result in record.results]
+    return {
+        "families": family.listed,
+        "models": model.listed,
+        "quants": quant.listed,
+        "rigs": rig.listed,
+        "backends": backend.listed,
+        "modes": mode.listed,
+        "kinds": kind.listed,
+        "shapes": shape.listed,
+        "runs": _turned("id model quant rig backend mode kind errata", of_runs),
+        "rows": _turned(_ROW, of_rows),
+    }
+
+
+def _number_of(listed: _Words, label: str) -> int:
+    return listed.number(label, _word(label))
+
+
+def _word(label: str | None) -> list[str]:
+    return [label or words.NULL, names.filter_word(label or "unknown")]
+
+
+def _rig_words(rig: Rig) -> list[Any]:
+    return [names.hardware_name(rig), rig.id, words.badges(rig)]
+
+
+def _row(run: int, result: Result, shape: _Words) -> list[Any]:
+    gen = result.output_tok_per_s
+    found = words.bounds(gen)
+    low, high = found or (None, None)
+    return [
+        run,
+        shape.number(result.workload.name),
+        result.concurrency,
+        0 if result.validity.verdict == "invalid" else 2 if result.validity.unverified else 1,
+        _number(gen.median if gen else None),
+        _number(low),
+        _number(high),
+        # Where there is an interval, the range as well: others may have nothing but a range.
+        _number(gen.min if gen and gen.ci95 else None),
+        _number(gen.max if gen and gen.ci95 else None),
+        0 if found is None else 2 if gen and gen.ci95 else 1,
+        _median(result.ttft_s, 1000),
+        _median(result.prefill_tok_per_s),
+        _median(result.end_to_end_tok_per_s),
+    ]
+
+
+def _number(value: float | None) -> float | int | None:
+    """Short as JSON: ``128`` for 128.0."""
+    return int(value) if value is not None and value == int(value) else value
+
+
+def _median(metric: Metric | None, scale: float = 1) -> float | int | None:
+    return None if metric is None else _number(significant(metric.median * scale, 4))
+
+
+def _turned(header: str, table: list[list[Any]]) -> dict[str, list[Any]]:
+    """Rows as columns by name."""
+    found: list[list[Any]] = [list(column) for column in zip(*table, strict=True)]
+    named = header.split()
+    return dict(zip(named, found or [[] for _ in named], strict=True))

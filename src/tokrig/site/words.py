@@ -1,0 +1,129 @@
+"""Figures and marks as the short texts that pages show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tokrig import units
+from tokrig.record import names
+from tokrig.record.model import Metric, Record, Rig, Validity
+
+if TYPE_CHECKING:
+    from tokrig.site.table import Line
+
+NULL = "–"
+rate = units.human_rate
+
+
+def span(low: float, high: float) -> str:
+    """``206.5–216.7``, or one value where both read the same."""
+    first, last = rate(low), rate(high)
+    return first if first == last else f"{first}–{last}"
+
+
+def bounds(metric: Metric | None) -> tuple[float, float] | None:
+    """The 95 % interval where there is one, else the range, else None: not known, or a single
+    value, which has no range."""
+    if metric is None:
+        return None
+    if metric.ci95:
+        return metric.ci95
+    if metric.min is None or metric.max is None or (metric.n or 0) < 2:
+        return None
+    return metric.min, metric.max
+
+
+def spread(metric: Metric | None) -> str:
+    """``95 % interval 148.1–152.0``, ``range 148.1–152.0``, or nothing where it is not known."""
+    found = bounds(metric)
+    if metric is None or found is None:
+        return ""
+    kind = "95 % interval" if metric.ci95 else "range"
+    return f"{kind} {span(*found)}"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 result``, ``8 results``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A small badge. ``kind`` is its class in the style sheet, ``text`` tells what it means."""
+
+    kind: str
+    label: str
+    text: str
+
+
+def marks(record: Record, validity: Validity) -> list[Mark]:
+    """What a reader must know before trusting a figure, gravest first."""
+    found = []
+    if validity.verdict == "invalid":
+        reasons = listed(validity.reasons)
+        found.append(Mark("invalid", "invalid", f"kept, not a headline: {reasons}"))
+    if record.status != "complete":
+        found.append(Mark("invalid", record.status, "the run did not finish"))
+    if record.errata:
+        found.append(Mark("erratum", "erratum", " ".join(e.text for e in record.errata)))
+    if record.provenance.kind != "measured":
+        text = ", from ".join(filter(None, ("not measured by tokrig", record.provenance.source)))
+        found.append(Mark("transcribed", record.provenance.kind, text))
+    elif record.provenance.level == "quick":
+        found.append(Mark("quick", "quick", "one server start: a range, no interval"))
+    if validity.unverified:
+        found.append(Mark("unchecked", "unverified", listed(validity.unverified)))
+    return found
+
+
+def line_marks(line: Line) -> list[Mark]:
+    """The marks of a line of the main table. Only valid results stand there, whatever the
+    verdict on the run as a whole."""
+    unverified = [code for result in line.results for code in result.validity.unverified]
+    valid = Validity(verdict="valid", unverified=list(dict.fromkeys(unverified)))
+    return marks(line.run.record, valid)
+
+
+def configuration(record: Record, subject: str) -> str:
+    """What a run is, in one line; it begins with its ``model`` or its ``rig``, whichever the page
+    around it does not tell."""
+    model, rig = names.model_name(record.model), names.hardware_name(record.rig)
+    mode = "" if record.mode.name == "baseline" else record.mode.name
+    first = [model, record.model.quant] if subject == "model" else [record.model.quant, rig]
+    return " · ".join(filter(None, (*first, names.backend_name(record.backend), mode)))
+
+
+def models_of(lines: Iterable[Line]) -> list[tuple[str, str]]:
+    """Addresses and names of the models of some lines, each once, by name."""
+    models = (line.run.record.model for line in lines)
+    return sorted(
+        {(names.model_address(m), names.model_name(m)) for m in models}, key=lambda one: one[1]
+    )
+
+
+def listed(codes: list[str]) -> str:
+    """Codes as words: ``throttled, cached tokens``."""
+    return ", ".join(code.replace("_", " ") for code in codes)
+
+
+def badges(rig: Rig) -> list[str]:
+    """What can be switched on that machine's first card, where it is not at its highest."""
+    found = []
+    for gpu in rig.gpus[:1]:
+        share = names.power_share(gpu)
+        if share is not None and share < 0.995:
+            found.append(f"{gpu.power_limit_w:.0f} of {gpu.power_max_w:.0f} W")
+        if gpu.driver:
+            found.append(f"driver {gpu.driver}")
+    return found
+
+
+FILTERS = {
+    "rate": rate,
+    "seconds": units.human_seconds,
+    "bytes": units.human_bytes,
+    "spread": spread,
+    "listed": listed,
+}
