@@ -1,0 +1,117 @@
+"""A real browser on a real site: built from this repository's records, and from many made ones.
+
+Everything lives as long as the tests of this folder: Playwright keeps an event loop running in
+the main thread, and other tests want none.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.serve import serving
+from tests.browser.watch import Watch
+
+ROOT = Path(__file__).parents[2]
+MANY_RUNS = 400
+TIMEOUT_MS = 15_000  # nothing here takes a second, but other programs may want the processors
+
+# Read here because no test sees the user's settings (tests/conftest.py).
+CHROMIUM = os.environ.get("TOKRIG_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+class OpenPage(Protocol):
+    """Opens an address in a context of its own, made with Playwright's options."""
+
+    def __call__(self, url: str, **options: Any) -> Page: ...
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.fail(
+            "no Chromium found: install Debian's chromium or Google Chrome, "
+            "or name its executable in TOKRIG_CHROMIUM"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def sites() -> list[str]:
+    """Where the sites under test begin; pages of no other may be opened."""
+    return []
+
+
+@pytest.fixture(scope="package")
+def site_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
+    """The site of this repository's own records."""
+    out = tmp_path_factory.mktemp("site")
+    _run("-m", "tokrig", "site", "build", "--content", str(ROOT / "content"), "--out", str(out))
+    sites.append(f"{out.as_uri()}/")
+    return out
+
+
+@pytest.fixture(scope="package")
+def many_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
+    """The site of many made records."""
+    made, out = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("many")
+    _run(str(ROOT / "bench/make_content.py"), "--runs", str(MANY_RUNS), "--out", str(made))
+    _run("-m", "tokrig", "site", "build", "--content", str(made / "content"), "--out", str(out))
+    sites.append(f"{out.as_uri()}/")
+    return out
+
+
+def _run(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+
+
+@pytest.fixture(scope="package")
+def served(site_dir: Path, sites: list[str]) -> Iterator[str]:
+    """The same site on a static host, in a folder of it."""
+    with serving(site_dir) as url:
+        sites.append(url)
+        yield url
+
+
+@pytest.fixture(params=["file", "http"])
+def base(request: pytest.FixtureRequest, site_dir: Path) -> str:
+    """The address of the site, with a slash at the end: on a disk, and on a host."""
+    if request.param == "file":
+        return f"{site_dir.as_uri()}/"
+    served: str = request.getfixturevalue("served")
+    return served
+
+
+@pytest.fixture
+def open_page(browser: Browser, sites: list[str]) -> Iterator[OpenPage]:
+    """Opens pages, and fails the test when one of them misbehaved (see ``Watch``)."""
+    watches: list[Watch] = []
+
+    def open_page(url: str, **options: Any) -> Page:
+        under = [site for site in sites if url.startswith(site)]
+        assert under, f"{url} is on none of the sites under test: {sites}"
+        context = browser.new_context(**options)
+        context.set_default_timeout(TIMEOUT_MS)
+        watches.append(Watch(context, under[0]))
+        page = context.new_page()
+        page.goto(url)
+        return page
+
+    yield open_page
+    faults = [fault for watch in watches for fault in watch.close()]
+    assert not faults, "\n".join(faults)

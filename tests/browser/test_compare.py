@@ -1,0 +1,236 @@
+"""The compare page in a browser: the same answers as Python's, from a disk, with any text."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.unit.compared import cell, measured, transcribed, with_value
+from tokrig.query.compare import Subject, comparison, subject
+from tokrig.query.load import Run
+from tokrig.record.model import Record
+from tokrig.site.context import Site
+from tokrig.site.pages import assets, compare
+from tokrig.store import Store
+
+HOSTILE = "<img src=x onerror=alert(1)></script>\u202e\"'&"
+A, B, C, BAD = "run-a", "run-b", "run-c", "run-hostile"
+
+
+def records() -> list[Record]:
+    """A reference; the same with a faster quant; another machine; hostile texts, one invalid."""
+    quant = with_value(with_value(measured(), "model.quant", "Q8_0"), "model.sha256", "b" * 64)
+    results = [cell("chat", speed=150.0), cell("rag", speed=100.5), cell("agent", valid=False)]
+    hostile = with_value(with_value(measured(), "model.family", HOSTILE), "rig.os", HOSTILE)
+    found = {
+        A: measured(),
+        B: with_value(quant, "results", results),
+        C: with_value(with_value(measured(), "rig.id", "another"), "rig.cpu.governor", None),
+        BAD: hostile,
+    }
+    return [with_value(record, "id", run_id) for run_id, record in found.items()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compare page, its runs and what all pages share, on the disk."""
+    root = tmp_path_factory.mktemp("site")
+    runs = tuple(Run(record, f"rig/{record.id}.yaml", record.id) for record in records())
+    site = Site(Store(root), runs, families={}, rigs={}, redirects={})
+    for page in (assets.PAGE, compare.PAGE):
+        for output in page.outputs(site):
+            path = root / output.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(output.render())
+    return root
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test on any error of a script."""
+    errors: list[str] = []
+    page = browser.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    yield page
+    page.close()
+    assert not errors
+
+
+def open_rows(page: Page, folder: Path, *picks: str) -> None:
+    rows = ",".join(quote(pick, safe="~") for pick in picks)
+    page.goto(f"{(folder / 'compare.html').as_uri()}?rows={rows}")
+    page.wait_for_function("document.getElementById('compare-status').textContent.length > 20")
+
+
+def query(page: Page) -> str:
+    return page.url.partition("?")[2]
+
+
+# The same answers as Python's
+
+FIELDS: dict[str, list[Any]] = {
+    "model.variant": ["E4B-it", None],
+    "model.quant": ["Q8_0", None],
+    "model.sha256": ["b" * 64, None],
+    "backend.engine": ["vLLM"],
+    "backend.build": ["b9999", None],
+    "backend.api": ["vulkan", "cpu", None],
+    "backend.api_confirmed": [False],
+    "backend.resolved.threads": [4, None],
+    "backend.argv": [None, ["llama-server", "--no-mmap"]],
+    "mode.name": ["mtp"],
+    "rig.id": ["another"],
+    "rig.gpus": [[]],
+    "rig.kernel": ["7.1", None],
+    "provenance.methodology": [2, None],
+    "provenance.level": ["quick"],
+    "provenance.source": ["another page"],
+}
+
+
+def anyone(chance: random.Random) -> Record:
+    """One of the two records with up to three fields changed and other results."""
+    record = chance.choice((measured, measured, transcribed))()
+    for path in chance.sample(sorted(FIELDS), chance.choice((0, 1, 1, 2, 3))):
+        record = with_value(record, path, chance.choice(FIELDS[path]))
+    results = [
+        cell(
+            shape,
+            level,
+            100 * chance.choice((1, 1.015, 1.019, 1.03, 1.5)),
+            hash=chance.choice(("abcd",) * 8 + ("ffff", None)),
+            valid=chance.random() > 0.1,
+            spread=chance.choice((None, 0.0, 0.01, 0.2)),
+            prefill_source=chance.choice(("server",) * 4 + ("ttft_derived",)),
+        )
+        for shape in ("chat", "rag", "agent")
+        for level in (1, 4)
+        if chance.random() > 0.2
+    ]
+    for place, result in enumerate(results):
+        figure = result.output_tok_per_s
+        if figure and chance.random() < 0.3:  # a quick run: a range, or one value alone
+            changed = figure.model_copy(update={"ci95": None, "n": chance.choice((1, 3))})
+            results[place] = result.model_copy(update={"output_tok_per_s": changed})
+    keep = record.provenance.kind == "transcribed" and chance.random() < 0.5
+    return record if keep else with_value(record, "results", results)
+
+
+def sides(chance: random.Random) -> tuple[Subject, Subject]:
+    levels = chance.choice(((None, None), (1, 1), (1, 4)))
+    shape = chance.choice((None, None, "rag"))
+    first, second = (subject(anyone(chance), concurrency=level, shape=shape) for level in levels)
+    return first, second
+
+
+def rounded(value: Any) -> Any:
+    """Logarithms may differ in the last digit between two libraries."""
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
+def test_the_browser_answers_as_python_does(page: Page, folder: Path) -> None:
+    chance = random.Random(20261122)
+    pairs = [sides(chance) for _ in range(600)]
+    expected = [comparison(a, b).as_dict() for a, b in pairs]
+    assert {answer["class"] for answer in expected} == set("ABCD")
+    verdicts = {f["ratio"]["verdict"] for e in expected for p in e["pairs"] for f in p["figures"]}
+    assert verdicts == {"faster", "slower", "not_distinguishable", "tie", "none"}
+    page.goto((folder / "compare.html").as_uri())
+    found = page.evaluate(
+        "text => JSON.stringify(JSON.parse(text).map(([a, b]) => tokrig.compare(a, b)))",
+        json.dumps([[a.as_dict(), b.as_dict()] for a, b in pairs]),
+    )
+    for mine, theirs in zip(json.loads(found), expected, strict=True):
+        assert rounded(mine) == rounded(theirs)
+
+
+# The page
+
+
+def test_class_figures_and_keys(page: Page, folder: Path) -> None:
+    open_rows(page, folder, f"{A}~1", f"{B}~1", f"{C}~1")
+    assert page.inner_text("#compare-status") == "3 rows compared; row 2: class A, row 3: class B."
+    assert page.locator(".grade").all_inner_texts() == ["Class A", "Class B"]
+    assert "one changed variable: quant" in page.locator(".verdict").nth(0).inner_text()
+    figures = page.locator("#comparison table").nth(1)
+    assert figures.locator("th[scope=rowgroup]").first.inner_text() == "chat"
+    chat = figures.locator("tbody tr").nth(1).inner_text()
+    assert "×1.50 (1.47–1.53) faster" in chat and "not distinguishable" in chat
+    assert "invalid" in figures.inner_text()
+    keys = page.locator("#comparison table").nth(2)
+    assert "Q8_0" in keys.inner_text() and "rig.id" in keys.inner_text()
+    unknown = page.locator("#comparison details")
+    assert unknown.get_attribute("open") is None
+    unknown.locator("summary").click()
+    assert "rig.cpu.governor not known of row 3" in unknown.inner_text()
+
+
+def test_one_shape(page: Page, folder: Path) -> None:
+    open_rows(page, folder, f"{A}~1~rag", f"{B}~1~rag")
+    groups = page.locator("#comparison table").nth(1).locator("th[scope=rowgroup]")
+    assert groups.all_inner_texts() == ["rag"]
+
+
+def test_rows_are_swapped_and_removed_in_the_address(page: Page, folder: Path) -> None:
+    open_rows(page, folder, f"{A}~1", f"{B}~1", f"{C}~1")
+    page.get_by_role("button", name="Make row 2 the reference").press("Enter")
+    page.wait_for_function(f"location.search.startsWith('?rows={B}~1,{A}~1')")
+    assert page.locator("#comparison").evaluate("one => one === document.activeElement")
+    page.get_by_role("button", name="Remove row 3").click()
+    assert query(page) == f"rows={B}~1,{A}~1"
+    page.get_by_role("button", name="Remove row 1").click()
+    page.get_by_role("button", name="Remove row 1").click()
+    assert "Pick two to six rows" in page.inner_text("#compare-status")
+    assert query(page) == ""
+
+
+@pytest.mark.parametrize(
+    ("pick", "words"),
+    [
+        ("no-such-run~1", "There is no run “no-such-run” on this site."),
+        (f"{A}~8", f"Run “{A}” has no result at concurrency 8."),
+        (f"{A}~1~poetry", f"Run “{A}” has no result of shape “poetry” at concurrency 1."),
+        (A, "names no row"),
+        (f"{A}~one", "names no row"),
+        ("../assets/page~1", "names no row"),
+        (HOSTILE, "names no row"),
+    ],
+)
+def test_rows_that_are_not_there(page: Page, folder: Path, pick: str, words: str) -> None:
+    open_rows(page, folder, f"{A}~1", pick, f"{B}~1")
+    assert words in page.inner_text("#comparison .warning")
+    assert page.locator(".grade").count() == 1
+    page.locator("#comparison .warning button").first.click()
+    assert query(page) == f"rows={A}~1,{B}~1"
+    assert page.locator("#comparison .warning").count() == 0
+
+
+def test_texts_of_records_stay_texts(page: Page, folder: Path) -> None:
+    open_rows(page, folder, f"{A}~1", f"{BAD}~1")
+    assert page.locator("#comparison img").count() == 0
+    assert "<img src=x onerror=alert(1)></script>" in page.inner_text("#comparison")
+
+
+def test_six_rows_at_most(page: Page, folder: Path) -> None:
+    open_rows(page, folder, *(f"{A}~1~{shape}" for shape in "abcdefgh"))
+    assert page.locator("#comparison .warning li").count() == 6
+
+
+def test_without_javascript_the_command_is_named(browser: Browser, folder: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((folder / "compare.html").as_uri())
+    assert "tokrig compare A B" in page.inner_text("main")
+    context.close()
