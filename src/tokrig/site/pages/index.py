@@ -12,7 +12,7 @@ from tokrig.site.context import Site, key_of, script
 
 # Without the script the page shows at most so many lines; all of them are on the models' pages.
 MOST_LINES = 250
-MOST_BARS = 20
+MOST_BARS = 12
 
 # What bounds each shape: one sentence under its bars.
 BOUNDS = {

@@ -11,9 +11,12 @@
   const pager = document.getElementById("pager");
   const perResult = table.dataset.page === "latency";
 
-  const MOST_LINES = 250; // in one view without paging
-  const PAGE_LINES = 100;
-  const MOST_BARS = 20;
+  // What a browser draws at once: more than that takes it longer than a reader would wait.
+  const MOST_LINES = 100; // in one view; more come page by page
+  const PAGE_LINES = 50;
+  const PAGE_GROUPS = 10;
+  const GROUP_LINES = 3; // of a family, where there are several on a page
+  const MOST_BARS = 12;
   const SMALLEST_EFFECT = 0.02; // nearer to each other than this is a tie (methodology)
   const NULL = "–";
 
@@ -323,20 +326,19 @@
     return make("tr", { class: "family" }, head);
   }
 
-  function groupBody(group, limit, fastest) {
+  function groupBody(group, isOneOfMany, fastest) {
     const slug = group.family?.[1] ?? "";
     const closed = Boolean(slug) && state.closed.split(",").includes(slug);
     const body = make("tbody", slug ? { "data-family": slug } : {});
     if (group.family) body.append(familyRow(group, closed));
     if (closed) return body;
-    const first = group.first ?? 0;
-    const shown = group.lines.slice(first, first + limit);
+    const shown = group.part ?? group.lines;
     const inOrder = !perResult && state.shape && state.sort === "-gen";
     const ranked = inOrder ? rankWords(shown.map((line) => line.rows[0])) : [];
     shown.forEach((line, place) => {
       body.append(make("tr", {}, pickCell(line), ...columns.map((name) => cells[name](line, fastest, ranked[place]))));
     });
-    if (group.family && !group.paged && group.lines.length > limit) {
+    if (isOneOfMany && shown.length < group.lines.length) {
       const all = make("button", { type: "button", class: "quiet" }, `All ${count(group.lines.length, "line")} of ${group.family[0]}`);
       all.addEventListener("click", () => go({ family: slug }));
       body.append(make("tr", { class: "more" }, make("td", { colspan: String(columns.length + 1) }, all)));
@@ -344,15 +346,23 @@
     return body;
   }
 
+  /** What is drawn now: whole groups, or the part of each that its page has room for. */
+  function onPage(groups, number) {
+    const total = groups.reduce((sum, group) => sum + group.lines.length, 0);
+    if (total <= MOST_LINES) return { page: 1, pages: 1, shown: groups };
+    const several = groups.length > 1;
+    const pages = Math.ceil(several ? groups.length / PAGE_GROUPS : total / PAGE_LINES);
+    const page = Math.min(Math.max(1, number), pages);
+    const part = (list, size) => list.slice((page - 1) * size, page * size);
+    if (!several) return { page, pages, shown: [{ ...groups[0], part: part(groups[0].lines, PAGE_LINES) }] };
+    const shown = part(groups, PAGE_GROUPS).map((group) => ({ ...group, part: group.lines.slice(0, GROUP_LINES) }));
+    return { page, pages, shown };
+  }
+
   function drawTable(all) {
-    const groups = grouped(sorted(all));
-    const paged = groups.length === 1 && all.length > MOST_LINES;
-    const limit = paged ? PAGE_LINES : all.length > MOST_LINES ? Math.max(3, Math.floor(MOST_LINES / groups.length)) : MOST_LINES;
-    const pages = paged ? Math.ceil(all.length / PAGE_LINES) : 1;
-    const page = Math.min(Math.max(1, Number.parseInt(state.page, 10) || 1), pages);
-    if (paged) Object.assign(groups[0], { first: (page - 1) * PAGE_LINES, paged });
+    const { page, pages, shown } = onPage(grouped(sorted(all)), Number.parseInt(state.page, 10) || 1);
     const fastest = all.reduce((most, line) => Math.max(most, line.high ?? 0), 0) || 1;
-    const bodies = groups.map((group) => groupBody(group, limit, fastest));
+    const bodies = shown.map((group) => groupBody(group, shown.length > 1, fastest));
     if (!all.length) {
       const cell = make("td", { colspan: String(columns.length + 1) }, "No result passes these filters.");
       bodies.push(make("tbody", {}, make("tr", { class: "empty" }, cell)));
@@ -386,30 +396,55 @@
 
   // Bars by workload, under the same filters
 
-  function drawBars() {
-    const chosen = state.concurrency === "all" ? String(CONCURRENCIES[0] ?? 1) : state.concurrency;
+  /** Valid rows with a rate at one concurrency that pass the filters on runs, by shape. */
+  function rowsByShape(concurrency) {
     const passes = passing();
+    const found = data.shapes.map(() => []);
+    for (let row = 0; row < rows.run.length; row++) {
+      if (rows.concurrency[row] === concurrency && rows.valid[row] && rows.gen[row] !== null && passes[rows.run[row]]) {
+        found[rows.shape[row]].push(row);
+      }
+    }
+    return found;
+  }
+
+  function drawBars() {
+    const concurrency = state.concurrency === "all" ? (CONCURRENCIES[0] ?? 1) : Number(state.concurrency);
+    const found = rowsByShape(concurrency);
     for (const section of document.querySelectorAll("[data-shape]")) {
       const shape = section.dataset.shape;
       section.hidden = Boolean(state.shape) && state.shape !== shape;
-      if (section.hidden) continue;
-      const found = [];
-      for (let row = 0; row < rows.run.length; row++) {
-        if (data.shapes[rows.shape[row]] === shape && rows.valid[row] && rows.gen[row] !== null &&
-            String(rows.concurrency[row]) === chosen && passes[rows.run[row]]) found.push(row);
-      }
-      found.sort((a, b) => rows.gen[b] - rows.gen[a] || (runs.id[rows.run[a]] < runs.id[rows.run[b]] ? -1 : 1));
-      const shown = found.slice(0, MOST_BARS);
-      const ranked = rankWords(shown);
-      const items = shown.map((row, place) => bar(row, ranked[place], rows.gen[shown[0]]));
-      if (!items.length) items.push(make("li", { class: "empty" }, "No valid result passes these filters."));
-      section.querySelector("ol").replaceChildren(...items);
-      const left = section.querySelector(".left-out");
-      left.hidden = found.length <= MOST_BARS;
-      left.textContent = `${found.length - shown.length} slower ones are in the table.`;
+      if (!section.hidden) drawShape(section, found[data.shapes.indexOf(shape)]);
     }
     const title = document.querySelector("#by-workload .muted");
-    if (title) title.textContent = `concurrency ${chosen}`;
+    if (title) title.textContent = `concurrency ${concurrency}`;
+  }
+
+  const isFaster = (row, other) =>
+    rows.gen[row] > rows.gen[other] ||
+    (rows.gen[row] === rows.gen[other] && runs.id[rows.run[row]] < runs.id[rows.run[other]]);
+
+  /** The fastest few of many, in order; sorting all of them would take far longer. */
+  function fastestOf(found, most) {
+    const best = [];
+    for (const row of found) {
+      if (best.length === most && !isFaster(row, best[most - 1])) continue;
+      const place = best.findIndex((other) => isFaster(row, other));
+      best.splice(place < 0 ? best.length : place, 0, row);
+      if (best.length > most) best.pop();
+    }
+    return best;
+  }
+
+  function drawShape(section, found) {
+    const shown = fastestOf(found, MOST_BARS);
+    const ranked = rankWords(shown);
+    const items = shown.map((row, place) => bar(row, ranked[place], rows.gen[shown[0]]));
+    if (!items.length) items.push(make("li", { class: "empty" }, "No valid result passes these filters."));
+    section.querySelector("ol").replaceChildren(...items);
+    const left = section.querySelector(".left-out");
+    left.hidden = found.length <= MOST_BARS;
+    left.textContent = `${found.length - shown.length} slower ones are in the table.`;
   }
 
   function bar(row, rank, fastest) {
@@ -488,11 +523,16 @@
     });
   }
 
+  let filtered = { by: null, lines: [] };
+
   function show() {
-    const all = lines();
+    const by = FILTERS.map(([name]) => state[name]).join(" ");
+    const isSame = by === filtered.by;
+    if (!isSame) filtered = { by, lines: lines() };
+    const all = filtered.lines;
     drawTable(all);
     drawHeaders();
-    drawBars();
+    if (!isSame) drawBars();
     syncForm();
     picks.show();
     const results = all.reduce((sum, line) => sum + line.rows.length, 0);
