@@ -96,6 +96,7 @@
     const valid = rows.valid[row] > 0;
     if (state.validity === "valid" && !(valid && rows.gen[row] !== null)) return false;
     if (state.validity === "invalid" && valid) return false;
+    if (perResult && rows.ttft[row] === null) return false;
     if (state.concurrency !== "all" && String(rows.concurrency[row]) !== state.concurrency) return false;
     return !state.shape || data.shapes[rows.shape[row]] === state.shape;
   }
