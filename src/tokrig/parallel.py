@@ -21,9 +21,11 @@ def map_forked(
     items: Sequence[Item],
     *,
     worth_it: int = WORTH_IT,
+    chunk: int = CHUNK,
     may_fork: bool = True,
 ) -> Generator[Outcome, None, None]:
-    """``function`` of each item, in order. From ``worth_it`` items on by forked processes.
+    """``function`` of each item, in order. From ``worth_it`` items on by forked processes, which
+    get ``chunk`` of them at a time and end at once when the caller stops listening.
 
     Only a process without threads may be forked; others, and systems without fork, take longer.
     Threads that libraries run on their own are not seen here: ``may_fork`` is the caller's word
@@ -35,9 +37,10 @@ def map_forked(
     may_fork = may_fork and threading.active_count() == 1 and hasattr(os, "fork")
     if may_fork and len(items) >= worth_it:
         from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
+        from multiprocessing import active_children, get_context
 
         # Ctrl-C is for the parent alone: it ends the others.
+        others = active_children()
         with contextlib.suppress(OSError):
             pool = ProcessPoolExecutor(
                 mp_context=get_context("fork"),
@@ -45,9 +48,14 @@ def map_forked(
                 initargs=(signal.SIGINT, signal.SIG_IGN),
             )
             try:
-                for outcome in pool.map(function, items, chunksize=CHUNK):
+                for outcome in pool.map(function, items, chunksize=chunk):
                     yield outcome
                     done += 1
+            except BaseException:
+                for child in active_children():
+                    if child not in others:
+                        child.terminate()
+                raise
             finally:
                 pool.shutdown(cancel_futures=True)
     yield from map(function, items[done:])

@@ -195,7 +195,7 @@ def test_many_lines_come_page_by_page(many: Callable[[str], Page]) -> None:
     page = many("?group=none")
     first = reading.lines(page)
     assert len(first) == 50
-    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Next", exact=True).click()
     second = reading.lines(page)
     assert "page=2" in page.url
     assert top(first[-1].gen) >= top(second[0].gen)
@@ -218,7 +218,7 @@ def test_of_many_lines_a_family_shows_the_fastest_and_the_way_to_all(
 def test_many_families_come_page_by_page(many: Callable[[str], Page]) -> None:
     page = many("")
     seen: list[str] = []
-    following = page.get_by_role("button", name="Next")
+    following = page.get_by_role("button", name="Next", exact=True)
     while True:
         seen += [group.name for group in reading.groups(page)]
         if following.is_disabled():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
+import time
 
 import pytest
 
@@ -46,7 +48,15 @@ def test_an_error_comes_through(count: int) -> None:
         list(parallel.map_forked(fail, range(count)))
 
 
-def test_one_may_stop_listening() -> None:
-    outcomes = parallel.map_forked(square, range(5000))
-    next(outcomes)
+def sleep_after_the_first(number: int) -> int:
+    time.sleep(60 if number else 0)
+    return number
+
+
+def test_whoever_stops_listening_waits_for_nobody() -> None:
+    outcomes = parallel.map_forked(sleep_after_the_first, range(500), chunk=1)
+    assert next(outcomes) == 0
+    began = time.monotonic()
     outcomes.close()
+    assert time.monotonic() - began < 30  # each of the others would take a minute
+    assert multiprocessing.active_children() == []

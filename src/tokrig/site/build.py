@@ -171,7 +171,7 @@ def _render(outputs: list[Output], stage: Path, progress: Progress) -> None:
     for folder in {(stage / output.path).parent for output in outputs}:
         folder.mkdir(parents=True, exist_ok=True)
     rendered = parallel.map_forked(
-        _render_one, range(len(outputs)), worth_it=40, may_fork=not draw.has_drawn()
+        _render_one, range(len(outputs)), worth_it=40, chunk=4, may_fork=not draw.has_drawn()
     )
     for done, _ in enumerate(rendered):
         progress("pages", done + 1, len(outputs))
