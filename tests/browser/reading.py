@@ -74,14 +74,14 @@ def lines(page: Page) -> list[Line]:
 
 
 def bars(page: Page, shape: str) -> list[Bar]:
-    """The entries of one shape."""
+    """The entries of one shape. Their text stands there before they are scrolled into view."""
     found: list[dict[str, Any]] = page.eval_on_selector_all(
         f"[data-shape='{shape}'] li:not(.empty)",
         """items => items.map(item => ({
-          rank: item.querySelector('.rank').innerText,
-          model: item.querySelector('.what a').innerText,
-          detail: item.querySelector('.what .muted').innerText,
-          figure: item.querySelector('.figure').innerText,
+          rank: item.querySelector('.rank').textContent,
+          model: item.querySelector('.what a').textContent,
+          detail: item.querySelector('.what .muted').textContent,
+          figure: item.querySelector('.figure').textContent,
         }))""",
     )
     return [Bar(**{key: _tidy(value) for key, value in item.items()}) for item in found]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.conftest import OpenPage
+from tests.browser.kinds import write
 from tests.unit.compared import cell, measured, transcribed, with_value
 from tokrig.query.compare import Subject, comparison, subject
-from tokrig.query.load import Run
 from tokrig.record.model import Record
-from tokrig.site.context import Site
-from tokrig.site.pages import assets, compare
-from tokrig.store import Store
+from tokrig.site.build import build
 
 HOSTILE = "<img src=x onerror=alert(1)></script>\u202e\"'&"
 A, B, C, BAD = "run-a", "run-b", "run-c", "run-hostile"
@@ -39,29 +38,19 @@ def records() -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compare page, its runs and what all pages share, on the disk."""
-    root = tmp_path_factory.mktemp("site")
-    runs = tuple(Run(record, f"rig/{record.id}.yaml", record.id) for record in records())
-    site = Site(Store(root), runs, families={}, rigs={}, redirects={})
-    for page in (assets.PAGE, compare.PAGE):
-        for output in page.outputs(site):
-            path = root / output.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(output.render())
-    return root
+def folder(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
+    """The site of these records."""
+    root = tmp_path_factory.mktemp("compared")
+    write(root / "content", records())
+    build(root / "content", root / "site", cache=root / "cache")
+    sites.append(f"{(root / 'site').as_uri()}/")
+    return root / "site"
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that fails the test on any error of a script."""
-    errors: list[str] = []
-    page = browser.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("dialog", lambda dialog: errors.append(dialog.message))
-    yield page
-    page.close()
-    assert not errors
+def page(folder: Path, open_page: OpenPage) -> Page:
+    """A page of that site; any fault of it fails the test."""
+    return open_page(f"{folder.as_uri()}/compare.html")
 
 
 def open_rows(page: Page, folder: Path, *picks: str) -> None:
@@ -140,14 +129,13 @@ def rounded(value: Any) -> Any:
     return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
-def test_the_browser_answers_as_python_does(page: Page, folder: Path) -> None:
+def test_the_browser_answers_as_python_does(page: Page) -> None:
     chance = random.Random(20261122)
     pairs = [sides(chance) for _ in range(600)]
     expected = [comparison(a, b).as_dict() for a, b in pairs]
     assert {answer["class"] for answer in expected} == set("ABCD")
     verdicts = {f["ratio"]["verdict"] for e in expected for p in e["pairs"] for f in p["figures"]}
     assert verdicts == {"faster", "slower", "not_distinguishable", "tie", "none"}
-    page.goto((folder / "compare.html").as_uri())
     found = page.evaluate(
         "text => JSON.stringify(JSON.parse(text).map(([a, b]) => tokrig.compare(a, b)))",
         json.dumps([[a.as_dict(), b.as_dict()] for a, b in pairs]),
@@ -199,7 +187,6 @@ def test_rows_are_swapped_and_removed_in_the_address(page: Page, folder: Path) -
 @pytest.mark.parametrize(
     ("pick", "words"),
     [
-        ("no-such-run~1", "There is no run “no-such-run” on this site."),
         (f"{A}~8", f"Run “{A}” has no result at concurrency 8."),
         (f"{A}~1~poetry", f"Run “{A}” has no result of shape “poetry” at concurrency 1."),
         (A, "names no row"),
@@ -217,6 +204,14 @@ def test_rows_that_are_not_there(page: Page, folder: Path, pick: str, words: str
     assert page.locator("#comparison .warning").count() == 0
 
 
+def test_a_run_that_is_not_there(browser: Browser, folder: Path) -> None:
+    page = browser.new_page()  # the browser reports the missing file, which is the point here
+    open_rows(page, folder, f"{A}~1", "no-such-run~1", f"{B}~1")
+    said = page.inner_text("#comparison .warning")
+    page.close()
+    assert "There is no run “no-such-run” on this site." in said
+
+
 def test_texts_of_records_stay_texts(page: Page, folder: Path) -> None:
     open_rows(page, folder, f"{A}~1", f"{BAD}~1")
     assert page.locator("#comparison img").count() == 0
@@ -228,9 +223,51 @@ def test_six_rows_at_most(page: Page, folder: Path) -> None:
     assert page.locator("#comparison .warning li").count() == 6
 
 
-def test_without_javascript_the_command_is_named(browser: Browser, folder: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((folder / "compare.html").as_uri())
+def test_without_javascript_the_command_is_named(folder: Path, open_page: OpenPage) -> None:
+    page = open_page(f"{folder.as_uri()}/compare.html", java_script_enabled=False)
     assert "tokrig compare A B" in page.inner_text("main")
-    context.close()
+
+
+# From the first page
+
+
+def picked_pair(open_page: OpenPage, base: str, first: str, second: str) -> Page:
+    """The compare page of two lines that were picked on the first page."""
+    page = open_page(f"{base}index.html?group=none")
+    for name in (first, second):
+        page.locator("#results tr", has_text=name).locator("input[data-pick]").check()
+    page.locator("#tray").get_by_role("link", name="Compare").click()
+    page.wait_for_url(re.compile(r"compare\.html\?rows="))
+    expect(page.locator("#comparison .grade")).to_be_visible()
+    return page
+
+
+def test_two_picked_lines_compared_and_back(base: str, open_page: OpenPage) -> None:
+    page = picked_pair(open_page, base, "8B-A1B", "1.2B-Tool")
+    e, t = "seed-lfm2-8b-a1b-q4_k_m~1", "seed-lfm2-1.2b-tool-q4_k_m~1"
+    assert query(page) == f"rows={e},{t}"
+    assert re.fullmatch("Class [A-D]", page.inner_text(".grade"))
+    assert re.search(r"×\d\.\d\d", page.locator("#comparison table").nth(1).inner_text())
+    assert "model.variant" in page.locator("#comparison table").nth(2).inner_text()
+    page.get_by_role("button", name="Make row 2 the reference").click()
+    page.wait_for_function(f"location.search === '?rows={t},{e}'")
+    again = open_page(page.url)
+    expect(again.locator("#comparison .grade")).to_be_visible()
+    assert again.inner_text("#comparison") == page.inner_text("#comparison")
+    page.get_by_role("button", name="Remove row 2").click()
+    assert query(page) == f"rows={t}"
+    page.go_back()
+    page.wait_for_url(f"{base}index.html?group=none")
+    boxes = page.locator("#results input[data-pick]:checked")
+    assert [box.get_attribute("data-pick") for box in boxes.all()] == [t]
+
+
+def test_what_noise_hides_is_not_distinguishable(folder: Path, open_page: OpenPage) -> None:
+    page = open_page(f"{folder.as_uri()}/index.html?group=none&shape=rag")
+    for run_id in (A, B):
+        page.locator(f"input[data-pick='{run_id}~1~rag']").check()
+    page.locator("#tray").get_by_role("link", name="Compare").click()
+    expect(page.locator(".grade")).to_have_text("Class A")
+    figures = page.locator("#comparison table").nth(1)
+    expect(figures).to_contain_text("not distinguishable")
+    assert "×" not in figures.inner_text()

@@ -27,8 +27,8 @@ from tokrig.site.definitions import definitions
 from tokrig.store import Store
 
 TEMPLATES = Path(__file__).with_name("templates")
-# No raw HTML in prose: what a contributor writes is text.
-_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+# No raw HTML in prose: what a contributor writes is text. No pictures: they would be fetched.
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 class Site:

@@ -412,11 +412,11 @@
   function drawBars() {
     const concurrency = state.concurrency === "all" ? (CONCURRENCIES[0] ?? 1) : Number(state.concurrency);
     const found = rowsByShape(concurrency);
-    for (const section of document.querySelectorAll("[data-shape]")) {
-      const shape = section.dataset.shape;
-      section.hidden = Boolean(state.shape) && state.shape !== shape;
-      if (!section.hidden) drawShape(section, found[data.shapes.indexOf(shape)]);
-    }
+    // By place, as both have one order: HTML changes some characters of a name.
+    document.querySelectorAll("[data-shape]").forEach((section, number) => {
+      section.hidden = Boolean(state.shape) && state.shape !== data.shapes[number];
+      if (!section.hidden) drawShape(section, found[number]);
+    });
     const title = document.querySelector("#by-workload .muted");
     if (title) title.textContent = `concurrency ${concurrency}`;
   }

@@ -1,0 +1,153 @@
+"""One page of each kind, and a small site that has what the repository's own records lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.unit.compared import cell, measured, with_value
+from tokrig.documents import dump
+from tokrig.record.model import Erratum, Failure, Record, Skipped
+from tokrig.record.text import record_text
+from tokrig.site.build import build
+from tokrig.store import Store
+
+RIG = "geforce-rtx-5070-12gb"
+OLD, NEW = "models/gemma-four.html", "models/gemma-4-e2b-it.html"
+SWEEP = {"Q4_K_M": 3_000_000_000, "Q8_0": 5_000_000_000, "F16": 9_800_000_000}
+FAILED = "20261122-130000-gemma-fail"
+FACTS: dict[str, dict[str, Any]] = {
+    "models/gemma-4.yaml": {
+        "family": "Gemma-4",
+        "released": "2026-04",
+        "summary": "A family with a [link](https://example.org/gemma) and a table.\n\n"
+        "| size | for |\n|---|---|\n| E2B | phones |\n",
+        "variants": {"E2B-it": {"summary": "The small one.", "capabilities": ["text", "images"]}},
+    },
+    "redirects.yaml": {OLD: NEW},
+}
+PROSE = """---
+name: A desktop
+memory_bandwidth_bytes_per_s: {measured: 590.0e+9, theoretical: 672.0e+9, source: its maker}
+---
+
+A desktop with one card. See [the maker](https://example.org/card).
+"""
+
+
+class Kind(NamedTuple):
+    """A kind of page: the site it is on (the repository's own records, many made ones, few made
+    ones), its address, and parts that all have to see, whether or not scripts run."""
+
+    site: str
+    path: str
+    parts: tuple[str, ...] = ()
+
+
+RESULTS = "#results tbody .gen a"
+KINDS = {
+    "index": Kind("own", "index.html", (RESULTS, ".bars .figure", ".card dd", ".errata dd")),
+    "index with a file left out": Kind("few", "index.html", (".warning li code", RESULTS)),
+    "long index": Kind("many", "index.html", (RESULTS,)),
+    "latency": Kind("own", "latency.html", ("#results .latency a", "#ttft svg")),
+    "compare": Kind(
+        "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)
+    ),
+    "methodology": Kind("own", "methodology.html", ("#ttft_s td", ".contents a")),
+    "data": Kind("own", "data.html", ("a[href='data/results.csv']", ".terms td")),
+    "model": Kind(
+        "few",
+        NEW,
+        (
+            ".by-run td.num",
+            "#decode svg",
+            "#concurrency svg",
+            f"#quants-{RIG} svg",
+            f"#backends-{RIG} svg",
+        ),
+    ),
+    "model with one run": Kind("own", "models/lfm2-1.2b.html", (".by-run td.num", "#decode svg")),
+    "rig": Kind("few", f"rigs/{RIG}.html", (".results .gen a", "#models-chat svg", ".facts dd")),
+    "rig with one run": Kind(
+        "own", "rigs/intel-xeon-processor-2c-24gb.html", (".results .gen a", "#decode svg")
+    ),
+    "run with samples": Kind(
+        "own",
+        "runs/20261122-183111-gemma-3-270m-q4_k_m-embedded-55a3.html",
+        (
+            "[aria-labelledby=results] td .mark",
+            "#chunks svg",
+            "#requests svg",
+            "[aria-labelledby=fields] dd",
+        ),
+    ),
+    "run without samples": Kind(
+        "own",
+        "runs/seed-lfm2-1.2b-q4_k_m.html",
+        ("[aria-labelledby=results] td .mark", "[aria-labelledby=fields] dd"),
+    ),
+    "failed run": Kind(
+        "few",
+        f"runs/{FAILED}.html",
+        ("[aria-labelledby=failure] p code", "[aria-labelledby=fields] dd"),
+    ),
+}
+
+
+def write(content: Path, records: Iterable[Record]) -> None:
+    """Records without samples, as files of a content folder."""
+    store = Store(content)
+    for record in records:
+        path = store.record_path(record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record_text(record), encoding="utf-8")
+
+
+def few_runs() -> Iterable[Record]:
+    """A model in three quants at two concurrencies, on two backends; one run that failed."""
+    plain = measured()
+    for place, (quant, size) in enumerate(SWEEP.items()):
+        record = with_value(plain, "id", f"sweep-{quant.lower()}")
+        changed = {"quant": quant, "bytes": size, "sha256": str(place) * 64}
+        record = with_value(record, "model", plain.model.model_copy(update=changed))
+        speeds = [(shape, level) for level in (1, 4) for shape in ("chat", "rag", "codegen")]
+        # The first and the second cannot be told apart in rag.
+        cells = [
+            cell(
+                shape, level, 100.4 if (place, shape) == (1, "rag") else 100.0 - 30 * place / level
+            )
+            for shape, level in speeds
+        ]
+        yield with_value(record, "results", cells)
+    other = with_value(with_value(plain, "id", "sweep-vulkan"), "backend.api", "vulkan")
+    invalid = [cell("chat", speed=91.0), cell("rag", valid=False)]
+    erratum = Erratum(date="2026-11-23", field="rig.kernel", text="Read after an update.")
+    yield with_value(with_value(other, "results", invalid), "errata", [erratum])
+    failure = Failure(code="engine_exited", message="it went", log_tail="out of memory\n" * 30)
+    skipped = Skipped(workload="agent", concurrency=1, code="context", message="does not fit")
+    failed = plain.model_copy(
+        update={
+            "id": FAILED,
+            "status": "failed",
+            "results": [],
+            "failure": failure,
+            "skipped": [skipped],
+        }
+    )
+    yield failed
+
+
+def build_few(folder: Path) -> Path:
+    """The site of few made records, with prose, a redirect and a file that cannot be read."""
+    content, out = folder / "content", folder / "site"
+    write(content, few_runs())
+    for name, facts in FACTS.items():
+        path = content / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump(facts), encoding="utf-8")
+    (content / "rigs").mkdir()
+    (content / "rigs" / f"{RIG}.md").write_text(PROSE, encoding="utf-8")
+    (Store(content).runs / RIG / "broken.yaml").write_text("id: [\n", encoding="utf-8")
+    build(content, out, keep_going=True, cache=folder / "cache")
+    return out
