@@ -297,6 +297,44 @@ def test_quants_and_backends_are_compared_on_one_machine() -> None:
     assert "same silicon" not in alone and "Quants on" not in alone
 
 
+def test_the_machine_with_most_is_drawn_and_the_others_are_told() -> None:
+    def one(run_id: str, quant: str, rig_id: str, gen: float) -> Run:
+        weights = Model(family="Tiny", variant="1B", quant=quant)
+        return run(run_id, result(gen=gen), model=weights, rig=Rig(id=rig_id))
+
+    runs = [one(f"a{n}", quant, "desk", 9) for n, quant in enumerate(("Q2", "Q4", "Q8"))]
+    runs += [one("b", "Q8", "lap", 20.0), one("c", "Q4", "lap", 40.0), one("d", "Q4", "lap", 30.0)]
+    page = html(model.PAGE, site_of(*runs), "models/tiny-1b.html")
+    quants = section(page, "Quants on one machine")
+    assert quants.count("<figure") == 1 and 'id="quants-desk"' in quants
+    assert "1 other machine" in seen(quants)
+    assert re.findall(r'runs/(.)\.html">(.*?)</a> ([\d.]+)', quants) == [
+        ("c", "Q4", "40.0"),
+        ("b", "Q8", "20.0"),
+    ]
+
+
+def test_the_fastest_runs_are_shown_in_full_and_every_other_has_a_line() -> None:
+    several = [result(gen=g, ttft=w, concurrency=c) for g, w, c in ((1, 0.5, 1), (2, 0.9, 4))]
+    most = model.MOST_IN_FULL
+    runs = [run(f"fast-{n}", *several, result(gen=90 + n)) for n in range(most)]
+    bare = result().model_copy(update={"output_tok_per_s": None})
+    slow = run("slow", *several, result("rag", gen=3, ttft=2.0))
+    runs += [slow, run("bare", bare), *(run(f"x{n}", *several) for n in range(12))]
+    page = html(model.PAGE, site_of(*reversed(runs)), "models/tiny-1b.html")
+    listed = section(page, "All runs")
+    full, further = listed.split("14 further runs</h3>")
+    assert set(re.findall(r"runs/([\w-]+)\.html", full)) == {f"fast-{n}" for n in range(most)}
+    assert len(set(re.findall(r"runs/([\w-]+)\.html", further))) == 14
+    assert "Q4_K_M 1.00–3.00 500 ms–2.00 s 1 " in seen(further)
+    assert re.search(r'runs/bare\.html">Q4_K_M</a> +</th>\n<td class="num">–</td>', further)
+    assert "13 slower runs with several requests in flight are not" in seen(page)
+    assert f"Drawn are the 10 best of {len(runs)} runs; all of them are listed" in seen(page)
+    assert 'data-pick="slow~1"' in further
+    of_rig = html(rig.PAGE, site_of(*runs), "rigs/desk.html")
+    assert f"Drawn are at most the 10 best of {len(runs)} runs" in seen(of_rig)
+
+
 def test_rig_page_tells_capacities_and_changes_of_the_setup() -> None:
     def card(limit: float) -> Rig:
         gpu = Gpu(name="Card", vendor="nvidia", driver="9", power_limit_w=limit, power_max_w=300)

@@ -7,11 +7,10 @@ columns may be added, none is renamed. Null means *not known*. A metric has six 
 
 from __future__ import annotations
 
-import csv
 import importlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
@@ -244,30 +243,30 @@ def to_csv(rows: Iterable[Sequence[Value]]) -> bytes:
 
     Records come from strangers, and a spreadsheet runs a text that begins with ``=`` as a
     formula. Such a text gets an apostrophe in front, in CSV alone: JSON and Parquet are exact.
-    Numbers are never touched.
+    Numbers are never touched. What Parquet cannot hold is here as it is there.
     """
-    texts = [place for place, column in enumerate(COLUMNS) if column.kind == "text"]
-    booleans = [place for place, column in enumerate(COLUMNS) if column.kind == "boolean"]
-    sink = io.StringIO(newline="")
-    write = csv.writer(sink).writerow
-    write([column.name for column in COLUMNS])
-    for row in rows:
-        cells: list[Any] = list(row)
-        for place in texts:
-            text = cells[place]
-            if text and text.startswith(_FORMULA):
-                cells[place] = f"'{text}"
-        for place in booleans:
-            if cells[place] is not None:
-                cells[place] = "true" if cells[place] else "false"
-        write(cells)
-    return sink.getvalue().encode("utf-8", "replace")
+    table = _table(rows, _no_formula)
+    sink = io.BytesIO()
+    arrow_csv = importlib.import_module("pyarrow.csv")
+    style = {"quoting_style": "needed", "quoting_header": "none", "eol": "\r\n"}
+    arrow_csv.write_csv(table, sink, arrow_csv.WriteOptions(**style))
+    return sink.getvalue()
 
 
 def to_parquet(rows: Iterable[Sequence[Value]]) -> bytes:
     """Typed columns (text, int64, double, boolean), compressed by zstd; equal rows give equal
     bytes. An integer beyond 64 bits, which Parquet cannot hold, is null there, and a lone
     surrogate, which UTF-8 cannot, is ``?``."""
+    sink = io.BytesIO()
+    parquet = importlib.import_module("pyarrow.parquet")
+    parquet.write_table(_table(rows), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _table(
+    rows: Iterable[Sequence[Value]], text: Callable[[Value], Value] = lambda value: value
+) -> Any:
+    """The rows as an Arrow table; ``text`` is done to every text."""
     pa: Any = importlib.import_module("pyarrow")  # a third of a second, and without types
     columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     kinds = {
@@ -278,14 +277,16 @@ def to_parquet(rows: Iterable[Sequence[Value]]) -> bytes:
     }
     arrays = []
     for column, values in zip(COLUMNS, columns, strict=True):
+        cells = list(map(text, values)) if column.kind == "text" else values
         try:
-            arrays.append(pa.array(values, kinds[column.kind]))
+            arrays.append(pa.array(cells, kinds[column.kind]))
         except (OverflowError, UnicodeEncodeError):
-            arrays.append(pa.array(map(_storable, values), kinds[column.kind]))
-    table = pa.table(arrays, names=[column.name for column in COLUMNS])
-    sink = io.BytesIO()
-    importlib.import_module("pyarrow.parquet").write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+            arrays.append(pa.array(map(_storable, cells), kinds[column.kind]))
+    return pa.table(arrays, names=[column.name for column in COLUMNS])
+
+
+def _no_formula(value: Value) -> Value:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _storable(value: Value) -> Value:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,13 @@ def _grouped(runs: tuple[Run, ...], key: Any) -> dict[str, list[Run]]:
 
 def relative(page: str, target: str) -> str:
     """The link from the page at ``page`` to ``target``, both relative to the site's folder."""
+    return _link(posixpath.dirname(page) or ".", target)
+
+
+@lru_cache(maxsize=100_000)
+def _link(folder: str, target: str) -> str:
     place, mark, rest = target.partition("#") if "#" in target else target.partition("?")
-    return posixpath.relpath(place, posixpath.dirname(page) or ".") + mark + rest
+    return posixpath.relpath(place, folder) + mark + rest
 
 
 def markdown(text: str) -> Markup:

@@ -7,7 +7,7 @@ has neither. The axis says which of them occur.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -15,9 +15,9 @@ import altair as alt
 from tokrig.site.charts import Figure
 from tokrig.site.charts.labels import short, subject
 from tokrig.site.charts.points import Point, Quantity, columns, rows, said, spreads_key
-from tokrig.site.charts.views import repeated, single
+from tokrig.site.charts.views import layered, repeated, single
 
-MAX_ROWS = 16
+MAX_ROWS = 10
 MAX_PANELS = 6
 ROW_STEP = 26
 # Beside the highest mark, room for its value: points (1/72 inch, as all sizes here).
@@ -45,16 +45,16 @@ def figure(
     drawn = [p for p in found if p.run.id in shown_runs and p.workload in shown_workloads]
     notes = []
     if len(runs) > MAX_ROWS:
-        notes.append(f"Drawn are the first {MAX_ROWS} of {len(runs)} runs; the table has all.")
+        notes.append(f"Drawn are the first {MAX_ROWS} of {len(runs)} runs.")
     if len(workloads) > MAX_PANELS:
-        notes.append(f"Drawn are {MAX_PANELS} of {len(workloads)} workloads; the table has all.")
+        notes.append(f"Drawn are {MAX_PANELS} of {len(workloads)} workloads.")
     return Figure(
         slug=slug,
         title=title,
         text=" ".join([_summary(title, found, quantity), *notes]),
         spec=_spec(drawn, quantity, mark, one_run=len(runs) == 1),
         columns=columns(quantity),
-        rows=rows(found, quantity),
+        rows=rows(drawn, quantity),
     )
 
 
@@ -107,28 +107,32 @@ def _spec(
     title = _axis_title(found, quantity, mark)
     x = _x(found, quantity, width, title if panels == 1 else None)
     y = _y(list(dict.fromkeys(str(value["row"]) for value in values)))
-    layers = alt.layer(*_layers(x, y, mark)).properties(width=width, height=alt.Step(ROW_STEP))
+    layers = _layers(x, y, mark, {p.spread for p in found})
+    view = layered(layers, width=width, height=alt.Step(ROW_STEP))
     if panels == 1:
-        return single(layers, values)
+        return single(view, values)
     header = alt.Header(title=title, titleOrient="bottom", labelAnchor="start")
     column = alt.Column("panel:N", sort=alt.EncodingSortField("place", op="min"), header=header)
-    return repeated(layers, alt.FacetMapping(column=column), values, spacing=GAP)
+    return repeated(view, alt.FacetMapping(column=column), values, spacing=GAP)
 
 
-def _layers(x: alt.X, y: alt.Y, mark: Mark) -> list[alt.Chart]:
-    """From back to front: the bar, how sure the figure is, the dot, its value."""
+def _layers(x: alt.X, y: alt.Y, mark: Mark, spreads: Collection[str]) -> list[alt.Chart]:
+    """From back to front: the bar, how sure the figure is, its value, the dot."""
     base = alt.Chart().encode(y=y)
     over = "-over-bar" if mark == "bar" else ""
-    ranges = base.transform_filter("datum.spread == 'range'")
-    interval = base.transform_filter("datum.spread == '95 % interval'")
-    low, high = _on(x, "low"), _on(x, "high")
-    drawn = [
-        interval.mark_rule(style=f"interval{over}").encode(x=low, x2="high:Q"),
-        ranges.mark_rule(style=f"range{over}").encode(x=low, x2="high:Q"),
-        ranges.mark_tick(style=f"range-end{over}").encode(x=low),
-        ranges.mark_tick(style=f"range-end{over}").encode(x=high),
-        base.mark_text(style="value").encode(x=high, text="text:N"),
-    ]
+    low, high, until = _on(x, "low"), _on(x, "high"), alt.X2("high:Q")
+    drawn = []
+    if "95 % interval" in spreads:
+        interval = base.transform_filter("datum.spread == '95 % interval'")
+        drawn.append(interval.mark_rule(style=f"interval{over}").encode(x=low, x2=until))
+    if "range" in spreads:
+        ranges = base.transform_filter("datum.spread == 'range'")
+        drawn += [
+            ranges.mark_rule(style=f"range{over}").encode(x=low, x2=until),
+            ranges.mark_tick(style=f"range-end{over}").encode(x=low),
+            ranges.mark_tick(style=f"range-end{over}").encode(x=high),
+        ]
+    drawn.append(base.mark_text(style="value").encode(x=high, text=alt.Text("text:N")))
     if mark == "bar":
         return [base.mark_bar(height={"band": 0.6}).encode(x=x), *drawn]
     return [*drawn, base.mark_point(style="dot").encode(x=x)]

@@ -7,6 +7,8 @@ and texts; what it says to those who cannot see it stands in its title and descr
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,14 @@ FONT_SIZE = 12
 MAX_TITLE, MAX_SUBTITLE = 90, 110
 
 _SVG = "http://www.w3.org/2000/svg"
+# What a member of a group takes from the group where it says nothing itself.
+_INHERITED = (
+    *("fill", "stroke", "stroke-width", "stroke-linecap", "stroke-dasharray"),
+    *("font-size", "font-weight", "text-anchor"),
+)
+# Where Vega writes sixteen digits; a hundredth of a point is more than can be seen.
+_GEOMETRY = ("transform", "d", "x", "y", "x2", "y2", "width", "height")
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
 # Vega's words for its own structure; the figure's title and description say it better.
 _NOISE = ("aria-", "role", "class", "pointer-events", "font-family", "{")
 
@@ -114,7 +124,12 @@ def _whole(figure: Figure, subject: str, dark: bool) -> dict[str, Any]:
 
 
 def _styled(figure: Figure, palette: Palette) -> dict[str, Any]:
-    return {**figure.spec, "config": _config(palette), "background": None, "padding": 4}
+    return {
+        **figure.spec,
+        "config": _config(palette),
+        "background": None,
+        "padding": {"left": 16, "top": 4, "right": 4, "bottom": 4},
+    }
 
 
 def _config(palette: Palette) -> dict[str, Any]:
@@ -200,16 +215,38 @@ def _tree(drawing: str) -> ElementTree.Element:
         for name in list(element.attrib):
             if name.startswith(_NOISE) or (name, element.get(name)) == ("opacity", "1"):
                 del element.attrib[name]
-    _prune(root)
+            elif name in _GEOMETRY:
+                element.set(name, _LONG_NUMBER.sub(_rounded, element.get(name, "")))
+    _simplify(root)
     return root
 
 
-def _prune(element: ElementTree.Element) -> None:
-    for child in list(element):
-        _prune(child)
-        empty = child.tag == "g" and len(child) == 0
-        if empty or child.get("display") == "none":
-            element.remove(child)
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def _simplify(element: ElementTree.Element) -> None:
+    """Drop what is hidden and groups that are empty or say nothing; what all members of a group
+    have in common, the group says once."""
+    for child in element:
+        _simplify(child)
+    seen = [
+        child
+        for child in element
+        if child.get("display") != "none" and (child.tag != "g" or len(child))
+    ]
+    if element.tag == "g" and seen:
+        for name in _INHERITED:
+            shared = seen[0].get(name)
+            if shared is not None and all(child.get(name) == shared for child in seen):
+                element.set(name, shared)
+                for child in seen:
+                    del child.attrib[name]
+    element[:] = [part for child in seen for part in _unwrapped(child)]
+
+
+def _unwrapped(element: ElementTree.Element) -> Iterable[ElementTree.Element]:
+    return element if element.tag == "g" and not element.attrib else [element]
 
 
 def _text(root: ElementTree.Element, figure: Figure) -> str:

@@ -26,6 +26,8 @@ class Label:
 def plain(text: str) -> str:
     """``text`` on one line, without control, direction and other characters that draw nothing
     or that XML cannot hold."""
+    if text.isprintable():
+        return " ".join(text.split())
     visible = (c if unicodedata.category(c)[0] != "C" else " " * c.isspace() for c in text)
     return " ".join("".join(visible).split())
 

@@ -13,7 +13,7 @@ import altair as alt
 from tokrig.record.model import Model
 from tokrig.site.charts.labels import short
 from tokrig.site.charts.points import Point, spreads_key
-from tokrig.site.charts.views import Drawing, repeated, single
+from tokrig.site.charts.views import layered, repeated, single
 
 MAX_QUANTS = 12
 MAX_WORKLOADS = 6
@@ -36,12 +36,12 @@ def by_concurrency(drawn: Sequence[tuple[str, str, Point]]) -> dict[str, Any]:
     ]
     axis = alt.Axis(title=None, labelAngle=0)
     series = list(dict.fromkeys(name for _, name, _ in drawn))
-    each = _series_lines(alt.X("x:O", axis=axis), series)
+    layers = _series_lines(alt.X("x:O", axis=axis), series)
     title = ["requests in flight", " · ".join(spreads_key(point for _, _, point in drawn))]
     header = alt.Header(title=title, titleOrient="bottom", labelAnchor="start")
     column = alt.Column("panel:N", sort=alt.EncodingSortField("place", op="min"), header=header)
-    drawing = each.properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
-    return repeated(drawing, alt.FacetMapping(column=column), values, spacing=24)
+    view = layered(layers, width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    return repeated(view, alt.FacetMapping(column=column), values, spacing=24)
 
 
 def by_quant(found: Sequence[Point]) -> dict[str, Any]:
@@ -56,9 +56,8 @@ def by_quant(found: Sequence[Point]) -> dict[str, Any]:
     title = ["quant, bits per weight", " · ".join(spreads_key(found))]
     axis = alt.Axis(title=title, labelAngle=0, labelExpr="split(datum.label, '\\n')")
     x = alt.X("x:N", axis=axis, scale=alt.Scale(domain=quants))
-    chart = _series_lines(x, [short(name) for name in workloads])
-    drawing = chart.properties(width=alt.Step(QUANT_STEP), height=PANEL_HEIGHT)
-    return single(drawing, values)
+    layers = _series_lines(x, [short(name) for name in workloads])
+    return single(layered(layers, width=alt.Step(QUANT_STEP), height=PANEL_HEIGHT), values)
 
 
 def _speed(point: Point) -> dict[str, Any]:
@@ -73,20 +72,20 @@ def _quant_lines(model: Model) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _series_lines(x: alt.X, series: Sequence[str]) -> Drawing:
+def _series_lines(x: alt.X, series: Sequence[str]) -> list[alt.Chart]:
     """Medians joined by a line, with their interval or range as a bar through each."""
     legend = alt.Legend(title=None, orient="bottom", columns=2) if len(series) > 1 else None
     scale = alt.Scale(domain=series)
     base = alt.Chart().encode(x=x, color=alt.Color("series:N", scale=scale, legend=legend))
     y = alt.Y("median:Q", axis=alt.Axis(title="median, tok/s", tickCount=5))
     shape = alt.Shape("series:N", scale=scale, legend=legend)
-    return alt.layer(
+    return [
         base.mark_line(strokeWidth=1.5).encode(y=y),
         *(
             base.transform_filter(f"datum.spread == '{spread}'")
             .mark_rule(style=style)
-            .encode(y="low:Q", y2="high:Q")
+            .encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
             for spread, style in (("95 % interval", "interval"), ("range", "range"))
         ),
         base.mark_point(style="dot").encode(y=y, shape=shape),
-    )
+    ]

@@ -20,7 +20,7 @@ from tokrig.record.samples import Phase, Sample
 from tokrig.site.charts import Figure
 from tokrig.site.charts.labels import short
 from tokrig.site.charts.points import NULL
-from tokrig.site.charts.views import repeated
+from tokrig.site.charts.views import layered, repeated
 from tokrig.units import human_seconds, significant
 
 MAX_RESULTS = 12
@@ -135,16 +135,17 @@ def _histograms(shown: dict[Cell, tuple[list[float], Percentiles]]) -> dict[str,
     x = alt.X("from:Q", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(title=title))
     y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
     centre = alt.value(GAPS_HEIGHT / 2)
-    layers = alt.layer(
-        bars.mark_rect().encode(x=x, x2="to:Q", y=y),
-        marks.mark_rule(style="mark-line").encode(x="p50:Q"),
-        marks.mark_text(style="row-label").encode(x=alt.value(0), y=centre, text="result:N"),
-        marks.mark_text(style="row-note").encode(x=alt.value(GAPS_WIDTH), y=centre, text="told:N"),
-    )
+    name, note = alt.Text("result:N"), alt.Text("told:N")
+    layers = [
+        bars.mark_rect().encode(x=x, x2=alt.X2("to:Q"), y=y),
+        marks.mark_rule(style="mark-line").encode(x=alt.X("p50:Q")),
+        marks.mark_text(style="row-label").encode(x=alt.value(0), y=centre, text=name),
+        marks.mark_text(style="row-note").encode(x=alt.value(GAPS_WIDTH), y=centre, text=note),
+    ]
     header = alt.Header(title=None, labels=False)
     row = alt.Row("result:N", sort=alt.EncodingSortField("place", op="min"), header=header)
-    drawing = layers.properties(width=GAPS_WIDTH, height=GAPS_HEIGHT)
-    return repeated(drawing, alt.FacetMapping(row=row), values, spacing=8)
+    view = layered(layers, width=GAPS_WIDTH, height=GAPS_HEIGHT)
+    return repeated(view, alt.FacetMapping(row=row), values, spacing=8)
 
 
 def ttft_of_requests(samples: Sequence[Sample]) -> Figure | None:
@@ -204,25 +205,25 @@ def _requests(shown: dict[Cell, list[Answered]]) -> dict[str, Any]:
     x_axis = alt.Axis(title=None, tickMinStep=1, tickCount=4, grid=False, format="d")
     x = alt.X("request:Q", axis=x_axis, scale=alt.Scale(zero=False, padding=8))
     y = alt.Y("ttft:Q", axis=alt.Axis(title=None, tickCount=3), scale=alt.Scale(zero=True))
-    layers = alt.layer(
+    layers = [
         base.transform_filter("isValid(datum.median)")
         .mark_rule(style="mark-line")
-        .encode(y="median:Q"),
+        .encode(y=alt.Y("median:Q")),
         base.transform_filter("datum.phase == 'warmup'")
         .mark_point(style="quiet", filled=False, shape="diamond")
         .encode(x=x, y=y),
         base.transform_filter("datum.phase == 'measured'").mark_point(style="dot").encode(x=x, y=y),
         base.transform_filter("datum.head")
         .mark_text(style="panel-head")
-        .encode(x=alt.value(0), y=alt.value(-14), text="head:N"),
-    )
+        .encode(x=alt.value(0), y=alt.value(-14), text=alt.Text("head:N")),
+    ]
     title = [
         "TTFT, s, by request in the order sent",
         "dot: measured · diamond: warm-up · line: median",
     ]
     header = alt.Header(title=title, titleOrient="bottom", labelExpr="''")
     return repeated(
-        layers.properties(width=REQUESTS_WIDTH, height=REQUESTS_HEIGHT),
+        layered(layers, width=REQUESTS_WIDTH, height=REQUESTS_HEIGHT),
         alt.Facet("result:N", sort=alt.EncodingSortField("place", op="min"), header=header),
         values,
         columns=REQUESTS_COLUMNS,

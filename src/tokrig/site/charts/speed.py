@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tokrig.query.load import Run
 from tokrig.record import names
+from tokrig.record.checks import headline
 from tokrig.record.model import Model
 from tokrig.site.charts import Figure, dots, lines
 from tokrig.site.charts.labels import short, subject
@@ -56,24 +57,33 @@ def same_silicon(runs: Sequence[Run]) -> Figure | None:
 
     Where several rigs or quants have that, the one with the most backends.
     """
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        if points([run], DECODE):
-            record = run.record
-            key = (record.rig.id, names.model_name(record.model), record.model.quant or "")
-            groups.setdefault((*key, record.mode.name), []).append(run)
-    most = max(groups.values(), key=_backends, default=[])
-    if _backends(most) < 2:
+    groups = by_backend(runs)
+    if not groups:
         return None
-    record = most[0].record
+    record = groups[0][0].record
     what = short(" · ".join(filter(None, (names.model_name(record.model), record.model.quant))))
     title = f"Backends on the same machine, {what}, {short(names.hardware_name(record.rig))}"
-    found = best_first(at_lowest_concurrency(points(most, DECODE)), DECODE)
+    found = best_first(at_lowest_concurrency(points(groups[0], DECODE)), DECODE)
     return dots.figure("backends", _titled(title, found), found, DECODE)
+
+
+def by_backend(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs alike in rig, model, quant and mode under two or more backends, the most first."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in filter(_has_speed, runs):
+        record = run.record
+        key = (record.rig.id, names.model_name(record.model), record.model.quant or "")
+        groups.setdefault((*key, record.mode.name), []).append(run)
+    several = [group for group in groups.values() if _backends(group) > 1]
+    return sorted(several, key=_backends, reverse=True)
 
 
 def _backends(group: Sequence[Run]) -> int:
     return len({names.backend_name(run.record.backend) for run in group})
+
+
+def _has_speed(run: Run) -> bool:
+    return any(result.output_tok_per_s is not None for result in headline(run.record))
 
 
 def _titled(title: str, found: Sequence[Point]) -> str:
@@ -90,10 +100,9 @@ def concurrency_drop(runs: Sequence[Run]) -> Figure | None:
     shown = series[:MAX_SERIES]
     notes = [f"Decode speed of each request: {'; '.join(_drop(name, found) for name in shown)}."]
     if len(series) > MAX_SERIES:
-        notes.append(f"Drawn are {MAX_SERIES} of {len(series)} lines; the table has all.")
-    drawn = [
-        (panel, _series(p), p) for panel, of in panels.items() for p in of if _series(p) in shown
-    ]
+        notes.append(f"Drawn are {MAX_SERIES} of {len(series)} lines.")
+    panels = {name: [p for p in of if _series(p) in shown] for name, of in panels.items()}
+    drawn = [(panel, _series(p), p) for panel, of in panels.items() for p in of]
     heading, *others = columns(DECODE)
     return Figure(
         slug="concurrency",
@@ -133,20 +142,12 @@ def _drop(series: str, found: Sequence[Point]) -> str:
 def quant_sweep(runs: Sequence[Run]) -> Figure | None:
     """gen tok/s of one model's quants, fewest bits per weight first.
 
-    Of the rigs and backends that ran two quants or more, the one with the most; of each quant,
-    the run that comes first in ``runs``.
+    Of the rigs and backends that ran two quants or more, the one with the most.
     """
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], Run]] = {}
-    for run in runs:
-        model, mode = run.record.model, run.record.mode
-        if model.quant and points([run], DECODE):
-            place = (run.record.rig.id, names.backend_name(run.record.backend), mode.name)
-            of_model = groups.setdefault((*place, names.model_name(model)), {})
-            of_model.setdefault((model.quant, model.quant_creator or ""), run)
-    most = max(groups.values(), key=len, default={})
-    if len(most) < 2:
+    groups = by_quant(runs)
+    if not groups:
         return None
-    ordered = sorted(most.values(), key=lambda run: _bits(run.record.model))
+    ordered = sorted(groups[0], key=lambda run: _bits(run.record.model))
     found = at_lowest_concurrency(points(ordered, DECODE))
     title = _titled("Decode speed by quant", found)
     facts = "; ".join(
@@ -167,6 +168,20 @@ def quant_sweep(runs: Sequence[Run]) -> Figure | None:
             for p, (first, *rest) in zip(found, rows(found, DECODE), strict=True)
         ),
     )
+
+
+def by_quant(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs alike in all but the quant, of two quants or more, the most first; of each quant, the
+    run that comes first in ``runs``."""
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], Run]] = {}
+    for run in filter(_has_speed, runs):
+        model, mode = run.record.model, run.record.mode
+        if model.quant:
+            place = (run.record.rig.id, names.backend_name(run.record.backend), mode.name)
+            of_model = groups.setdefault((*place, names.model_name(model)), {})
+            of_model.setdefault((model.quant, model.quant_creator or ""), run)
+    several = [list(group.values()) for group in groups.values() if len(group) > 1]
+    return sorted(several, key=len, reverse=True)
 
 
 def _bits(model: Model) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -63,8 +64,14 @@ def _title(result: Result) -> str:
 
 
 def _members(model: BaseModel) -> Iterator[tuple[str, Any]]:
-    for name, field in type(model).model_fields.items():
-        yield field.alias or name, getattr(model, name)
+    for name, attribute in _names(type(model)):
+        yield name, getattr(model, attribute)
+
+
+@cache
+def _names(block: type[BaseModel]) -> list[tuple[str, str]]:
+    """The names in the file, and those of the attributes."""
+    return [(field.alias or name, name) for name, field in block.model_fields.items()]
 
 
 def _of_model(model: BaseModel, prefix: str = "") -> Iterator[Field]:
@@ -74,7 +81,9 @@ def _of_model(model: BaseModel, prefix: str = "") -> Iterator[Field]:
 
 def _fields(name: str, value: Any) -> Iterator[Field]:
     """One field for a plain value; one for each member of a block or of a list of blocks."""
-    if isinstance(value, Metric | Percentiles):
+    if value is None or isinstance(value, str | int | float):
+        yield Field(name, _text(name, value), known=value is not None)
+    elif isinstance(value, Metric | Percentiles):
         yield Field(name, ", ".join(f"{key} {_text(key, v)}" for key, v in _members(value)))
     elif isinstance(value, BaseModel):
         yield from _of_model(value, f"{name}.")
@@ -82,7 +91,7 @@ def _fields(name: str, value: Any) -> Iterator[Field]:
         for number, item in enumerate(value, start=1):
             yield from _of_model(item, f"{name} {number}.")
     else:
-        yield Field(name, _text(name, value), known=value is not None)
+        yield Field(name, _text(name, value))
 
 
 def _text(name: str, value: Any) -> str:
@@ -92,6 +101,8 @@ def _text(name: str, value: Any) -> str:
             return UNKNOWN
         case bool():
             return "yes" if value else "no"
+        case float():
+            return str(value)
         case str():
             return value or "empty"
         case int() if name.endswith("bytes"):

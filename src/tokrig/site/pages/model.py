@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,20 +10,21 @@ from tokrig.query.facts import Family, Variant
 from tokrig.query.load import Run
 from tokrig.query.ratios import Ratio, ratio
 from tokrig.record import names
-from tokrig.record.model import Model, Result, Rig
+from tokrig.record.model import Model, Result
 from tokrig.site import Output, table, words
-from tokrig.site.charts import Figure
+from tokrig.site.charts import dots
 from tokrig.site.charts.latency import prefill_by_workload, ttft_by_workload
 from tokrig.site.charts.speed import (
     concurrency_drop,
     decode_by_workload,
     end_to_end_by_workload,
-    quant_sweep,
-    same_silicon,
 )
 from tokrig.site.context import Site, key_of
+from tokrig.site.pages._compared import line, quants, silicon
 from tokrig.units import significant
 
+# So many runs are shown with all their figures, the fastest; the others have a line each.
+MOST_IN_FULL = 6
 CHARTS = (decode_by_workload, ttft_by_workload, prefill_by_workload, end_to_end_by_workload)
 
 
@@ -74,14 +74,6 @@ class Drop:
     steps: Sequence[Step]
 
 
-@dataclass(frozen=True)
-class OnRig:
-    """A chart of what one machine ran."""
-
-    rig: Rig
-    figure: Figure
-
-
 class ModelPages:
     """``models/<address>.html``."""
 
@@ -102,7 +94,8 @@ class ModelPages:
 def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> bytes:
     model = runs[0].record.model
     facts = _facts(runs, family)
-    valid = _measured(runs, "valid")
+    valid, invalid = _measured(runs, "valid"), _measured(runs, "invalid")
+    drops = [Drop(one.run, found) for one in valid if (found := steps(one.results))]
     return site.page(
         path,
         "model.html",
@@ -114,14 +107,18 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         weights=_weights(runs),
         runs=runs,
         backends=sorted({names.backend_name(run.record.backend) for run in runs}),
-        valid=valid,
-        invalid=_measured(runs, "invalid"),
+        valid=valid[:MOST_IN_FULL],
+        further=[line(one.run) for one in valid[MOST_IN_FULL:]],
+        invalid=invalid[:MOST_IN_FULL],
+        further_invalid=invalid[MOST_IN_FULL:],
         total_s=total_s,
+        drawn=dots.MAX_ROWS,
         charts=[figure for draw in CHARTS if (figure := draw(runs))],
-        drops=[Drop(one.run, found) for one in valid if (found := steps(one.results))],
+        drops=drops[:MOST_IN_FULL],
+        further_drops=len(drops[MOST_IN_FULL:]),
         drop_chart=concurrency_drop(runs),
-        quants=_on_rigs(quant_sweep, runs),
-        silicon=_on_rigs(same_silicon, runs),
+        quants=quants(runs),
+        silicon=silicon(runs),
         unfinished=[run for run in runs if run.record.status != "complete" or run.record.skipped],
         errata=list(dict.fromkeys(erratum for run in runs for erratum in run.record.errata)),
     )
@@ -233,19 +230,6 @@ def steps(results: Iterable[Result]) -> list[Step]:
 def _ratio(more: Result, few: Result, rate: str) -> Ratio:
     field = f"{rate}_tok_per_s"
     return ratio(getattr(more, field), getattr(few, field), higher_is_better=True)
-
-
-def _on_rigs(draw: Callable[[Sequence[Run]], Figure | None], runs: Iterable[Run]) -> list[OnRig]:
-    """The same chart for every machine that has something to draw."""
-    by_rig: dict[str, list[Run]] = {}
-    for run in runs:
-        by_rig.setdefault(run.record.rig.id, []).append(run)
-    found = []
-    for rig, of_rig in sorted(by_rig.items()):
-        if figure := draw(of_rig):
-            named = dataclasses.replace(figure, slug=f"{figure.slug}-{rig}")
-            found.append(OnRig(of_rig[0].record.rig, named))
-    return found
 
 
 PAGE = ModelPages()

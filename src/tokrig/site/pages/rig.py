@@ -11,7 +11,7 @@ from tokrig.query.load import Run
 from tokrig.record import names
 from tokrig.record.model import Rig
 from tokrig.site import Output, table
-from tokrig.site.charts import Figure
+from tokrig.site.charts import Figure, dots
 from tokrig.site.charts.speed import decode_by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
 
@@ -99,6 +99,7 @@ def _page(
         runs=runs,
         models=len({names.model_name(run.record.model) for run in runs}),
         charts=_charts(runs),
+        drawn=dots.MAX_ROWS,
         levels=_levels(runs, families),
         invalid=[run for run in runs if _has_invalid(run)],
         unfinished=[run for run in runs if run.record.status != "complete" or run.record.skipped],
