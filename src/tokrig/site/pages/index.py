@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tokrig.query.load import Row, Run
 from tokrig.query.ratios import ties
+from tokrig.record import names
 from tokrig.site import Output, table
 from tokrig.site.context import Site, key_of, script
 
@@ -100,9 +101,7 @@ def _bars(site: Site, shape: str) -> Bars:
 
 
 def _backends(runs: Iterable[Run]) -> list[str]:
-    from tokrig.record.names import backend_name
-
-    return sorted({backend_name(run.record.backend) for run in runs})
+    return sorted({names.backend_name(run.record.backend) for run in runs})
 
 
 def _errata(site: Site) -> list[ErratumOnRuns]:
