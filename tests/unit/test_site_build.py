@@ -134,6 +134,11 @@ def test_keep_going_leaves_it_out_and_says_so(content: Path, out: Path) -> None:
     assert not (out / f"runs/{RUN}.html").exists()
 
 
+def full(*_: object) -> None:
+    """What a disk without room does. Other processes must know it by its name."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize("step", ["render", "commit"])
 def test_a_full_disk_leaves_the_site_as_it_was(
     content: Path, out: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -141,10 +146,6 @@ def test_a_full_disk_leaves_the_site_as_it_was(
     build(content, out)
     before = contents(out)
     change(content, "median: 206.5", "median: 206.4")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(out))
-
     with monkeypatch.context() as broken:
         target = "_render_one" if step == "render" else "_write_manifest"
         broken.setattr(building, target, full)

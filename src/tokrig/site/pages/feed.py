@@ -38,9 +38,9 @@ class Feed:
 
     def outputs(self, site: Site) -> Iterable[Output]:
         """The feed. Runs of which no date is known are not news."""
-        found = [entry for entry in map(_entry, site.runs) if entry]
-        found.sort(key=lambda entry: (entry.updated, entry.run_id), reverse=True)
-        entries = found[:MOST_ENTRIES]
+        dated = [(moment, run.id, run) for run in site.runs if (moment := _updated(run))]
+        dated.sort(key=lambda one: one[:2], reverse=True)
+        entries = [_entry(run, moment) for moment, _, run in dated[:MOST_ENTRIES]]
         yield Output(
             "feed.xml",
             key_of([astuple(entry) for entry in entries]),
@@ -54,20 +54,21 @@ class Feed:
         )
 
 
-def _entry(run: Run) -> Entry | None:
+def _updated(run: Run) -> str | None:
+    """When the run was measured or last corrected, whichever is later; None without a date."""
+    dates = (run.record.provenance.started_at, *(erratum.date for erratum in run.record.errata))
+    return max(filter(None, map(_moment, dates)), default=None)
+
+
+def _entry(run: Run, updated: str) -> Entry:
     record = run.record
-    published = _moment(record.provenance.started_at)
-    moments = [published, *(_moment(erratum.date) for erratum in record.errata)]
-    known = [moment for moment in moments if moment]
-    if not known:
-        return None
     what = " ".join(filter(None, (names.model_name(record.model), record.model.quant)))
     return Entry(
         run.id,
         _xml(f"{what} on {names.hardware_name(record.rig)}"),
         _xml(_summary(run)),
-        published,
-        max(known),
+        _moment(record.provenance.started_at),
+        updated,
     )
 
 

@@ -61,8 +61,11 @@ class Index:
             [run.digest for run in site.runs],
             [str(facts) for facts in (site.families, site.rigs, site.problems)],
         )
-        data = table.columns(site.runs, site.families)
-        yield Output("assets/rows.js", key, lambda: script("data", data))
+        yield Output(
+            "assets/rows.js",
+            key,
+            lambda: script("data", table.columns(site.runs, site.families)),
+        )
         yield Output("index.html", key, lambda: _page(site))
 
 
