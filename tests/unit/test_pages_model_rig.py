@@ -28,7 +28,7 @@ from tokrig.record.model import (
     Validity,
     WorkloadFacts,
 )
-from tokrig.site import Output, Page
+from tokrig.site import Output, Page, table
 from tokrig.site.build import open_site
 from tokrig.site.context import Site
 from tokrig.site.pages import latency, model, rig
@@ -387,7 +387,7 @@ def test_latency_lists_the_lowest_ttft_first_in_each_shape() -> None:
 
 
 def test_latency_counts_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "MOST_LINES", 2)
+    monkeypatch.setattr(table, "MOST_LINES", 2)
     site = site_of(*(run(f"{n}", result(ttft=n + 1), result("rag", ttft=n + 5)) for n in range(4)))
     page = html(latency.PAGE, site, "latency.html")
     assert re.findall(r'runs/(.)\.html"', page) == ["0", "0"]

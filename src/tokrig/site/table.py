@@ -18,6 +18,8 @@ from tokrig.site import words
 from tokrig.units import significant
 
 SHAPES = ("chat", "rag", "codegen", "agent")
+# Without the script the page shows at most so many lines; all of them are on the models' pages.
+MOST_LINES = 250
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Group:
         return names.filter_word(self.family)
 
 
-def is_number(result: Result) -> bool:
+def is_headline(result: Result) -> bool:
     """Whether a result can stand as a headline: valid, with a decode rate."""
     return result.validity.verdict == "valid" and result.output_tok_per_s is not None
 
@@ -62,7 +64,7 @@ def lines(runs: Iterable[Run], concurrency: int) -> list[Line]:
     found = []
     for run in runs:
         results = tuple(
-            r for r in run.record.results if r.concurrency == concurrency and is_number(r)
+            r for r in run.record.results if r.concurrency == concurrency and is_headline(r)
         )
         if results:
             speeds = [speed(r) for r in results]
@@ -99,7 +101,8 @@ def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]
         Row(run, result)
         for run in runs
         for result in run.record.results
-        if (result.workload.name, result.concurrency) == (shape, concurrency) and is_number(result)
+        if (result.workload.name, result.concurrency) == (shape, concurrency)
+        and is_headline(result)
     ]
     return sorted(found, key=lambda row: (-speed(row.result), row.run.id))
 

@@ -11,8 +11,6 @@ from tokrig.record import names
 from tokrig.site import Output, table
 from tokrig.site.context import Site, key_of, script
 
-# Without the script the page shows at most so many lines; all of them are on the models' pages.
-MOST_LINES = 250
 MOST_BARS = 12
 
 # What bounds each shape: one sentence under its bars.
@@ -71,14 +69,14 @@ class Index:
 
 def _page(site: Site) -> bytes:
     groups = table.groups(site.runs, site.families)
-    most = max(1, MOST_LINES // max(1, len(groups)))
-    everything = sum(len(group.lines) for group in groups) <= MOST_LINES
+    most = max(1, table.MOST_LINES // max(1, len(groups)))
+    everything = sum(len(group.lines) for group in groups) <= table.MOST_LINES
     return site.page(
         "index.html",
         "index.html",
         title="Benchmarks of open-weight models",
         groups=groups,
-        most=MOST_LINES if everything else most,
+        most=table.MOST_LINES if everything else most,
         fastest=max((line.high for group in groups for line in group.lines), default=1.0),
         bars=[_bars(site, shape) for shape in table.shapes(site.runs)],
         rigs=[(runs[0].record.rig, site.rigs.get(rig), runs) for rig, runs in site.by_rig.items()],

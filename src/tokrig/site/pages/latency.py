@@ -11,8 +11,6 @@ from tokrig.site import Output, table
 from tokrig.site.charts.latency import ttft_by_workload
 from tokrig.site.context import Site, key_of
 
-# Without the script the page shows at most so many lines; all of them are on the models' pages.
-MOST_LINES = 250
 MOST_DRAWN = 12
 
 
@@ -39,9 +37,9 @@ class Latency:
 def _page(site: Site) -> bytes:
     rows = by_ttft(site.runs)
     names = table.shapes(site.runs)
-    most = MOST_LINES if len(rows) <= MOST_LINES else MOST_LINES // len(names)
+    most = table.MOST_LINES if len(rows) <= table.MOST_LINES else table.MOST_LINES // len(names)
     quickest = quickest_runs(rows)[:MOST_DRAWN]
-    valid = sum(table.is_number(r) for run in site.runs for r in run.record.results)
+    valid = sum(table.is_headline(r) for run in site.runs for r in run.record.results)
     return site.page(
         "latency.html",
         "latency.html",
@@ -60,7 +58,7 @@ def by_ttft(runs: Iterable[Run]) -> list[Row]:
         Row(run, result)
         for run in runs
         for result in run.record.results
-        if table.is_number(result) and result.ttft_s is not None
+        if table.is_headline(result) and result.ttft_s is not None
     ]
     return sorted(found, key=lambda row: (_ttft_s(row), row.run.id))
 

@@ -214,7 +214,7 @@ def total_s(result: Result) -> float | None:
 def steps(results: Iterable[Result]) -> list[Step]:
     """Each shape's results at more than its lowest concurrency, beside the one at the lowest."""
     by_shape: dict[str, list[Result]] = {}
-    for result in filter(table.is_number, results):
+    for result in filter(table.is_headline, results):
         by_shape.setdefault(result.workload.name, []).append(result)
     found = []
     for of_shape in by_shape.values():
