@@ -5,6 +5,8 @@ CONTENT ?= build/content
 SITE    ?= build/site
 LEVEL   ?= quick
 ARGS    ?=
+# Real engines are built and installed once, and kept between clones of the repository.
+ENGINES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokrig/engines
 
 # uv from the PATH, else a copy of its own under .tools. `--target` needs no virtual environment
 # and leaves the system's Python alone, so it works where pip may not install into it.
@@ -14,10 +16,10 @@ BIN    := .venv/bin
 export UV_PROJECT_ENVIRONMENT := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test check format lock clean
+.PHONY: help bench test test-engines check format lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 bench: .venv/bench-ready ## measure this machine, build the page; LEVEL=standard|publish, CONTENT=folder, ARGS="--model ..."
 	$(BIN)/tokrig run --level $(LEVEL) --content $(CONTENT) $(ARGS)
@@ -26,6 +28,11 @@ bench: .venv/bench-ready ## measure this machine, build the page; LEVEL=standard
 
 test: .venv/test-ready ## all tests, with the real engine and a real browser; ARGS="-k word"
 	$(BIN)/pytest $(ARGS)
+
+test-engines: .venv/test-ready ## build llama.cpp, install vLLM and mlx-lm, test with them; ARGS="-k word"
+	UV=$(abspath $(UV)) $(BIN)/python -m tests.engines.llama_builds --folder $(ENGINES)
+	UV=$(abspath $(UV)) $(BIN)/python -m tests.engines.python_engines --folder $(ENGINES)
+	TOKRIG_ENGINES=$(ENGINES) $(BIN)/pytest tests/engines $(ARGS)
 
 check: .venv/test-ready ## format, lint, types, import contracts, docs
 	$(BIN)/ruff format --check .

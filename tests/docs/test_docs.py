@@ -262,3 +262,29 @@ def test_a_decision_is_one_page_of_context_decision_consequences(page: Path) -> 
     ]
     assert text(page).startswith(f"# {page.name[:4]} ")
     assert len(text(page).split()) < 600
+
+
+def engine_rows() -> list[str]:
+    """The table of docs/engines.md as the backends would write it."""
+    rows = []
+    for name in registry.names("backends"):
+        backend = registry.load("backends", name, "BACKEND")
+        can = backend.capabilities
+        cells = [
+            f"`{name}`",
+            backend.title,
+            "yes" if backend.starts else "–",
+            "yes" if backend.attaches else "–",
+            can.timings or "–",
+            ", ".join(can.speculation) or "–",
+            "yes" if can.fixed_length else "–",
+            {"request": "off by request", "start": "off at start", None: "–"}[can.cache_switch],
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def test_every_engine_is_in_the_table() -> None:
+    text = (ROOT / "docs" / "engines.md").read_text("utf-8")
+    table = text.partition("<!-- engines -->")[2].partition("<!-- /engines -->")[0]
+    assert table.strip().splitlines()[2:] == engine_rows()

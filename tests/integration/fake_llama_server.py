@@ -31,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
     context = 8192
     slots = 4
     chats = 0
+    weights = b""
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
@@ -139,8 +140,11 @@ class Handler(BaseHTTPRequestHandler):
         prompt = count(body["messages"])
         cached = 7 if fault == "cached" else 0
         usage_tokens = round(tokens * 1.1) if fault == "lying-usage" else tokens
+        clock = {"slow-clock": 1.2, "negative-clock": -1.0, "no-clock": 0.0}.get(fault, 1.0)
         return {
             "choices": [],
+            # The first two requests, a probe and a warm-up, are answered by the first model.
+            "model": "another" if fault == "other-model" and self.chats > 2 else "served",
             "usage": {
                 "completion_tokens": usage_tokens,
                 "prompt_tokens": prompt,
@@ -151,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
                 "prompt_n": prompt - cached,
                 "prompt_ms": 1.0,
                 "predicted_n": tokens,
-                "predicted_ms": elapsed_ms * (1.2 if fault == "slow-clock" else 1.0),
+                "predicted_ms": elapsed_ms * clock,
             },
         }
 
@@ -169,6 +173,7 @@ def main() -> int:
         parser.add_argument(flag)
     parser.add_argument("--metrics", action="store_true")
     parser.add_argument("--no-webui", action="store_true")
+    parser.add_argument("--device")
     parser.add_argument("--fault", default="")
     arguments = parser.parse_args()
     Handler.fault, _, number = arguments.fault.partition("=")
@@ -178,6 +183,10 @@ def main() -> int:
     if Handler.fault == "exit-at-start":
         print("llama_model_load: error loading model: made to fail", file=sys.stderr)
         return 1
+    # Real engines hold the weights; one that reads them from the disk meanwhile is found out.
+    if arguments.model and Handler.fault != "not-resident":
+        with open(arguments.model, "rb") as model:
+            Handler.weights = model.read()
     print("load_tensors:   CPU_Mapped model buffer size =   100.00 MiB", flush=True)
     server = ThreadingHTTPServer((arguments.host, int(arguments.port)), Handler)
     server.daemon_threads = True

@@ -15,9 +15,9 @@ import pytest
 from tests.integration.cli import Home
 from tokrig.models import catalog
 from tokrig.run.fit import fit
+from tokrig.run.opening import opened
 from tokrig.run.prepare import prepare
 from tokrig.run.progress import Cell
-from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 

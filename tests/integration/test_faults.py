@@ -61,6 +61,7 @@ def test_level_standard_has_six_server_starts_and_intervals(home: Home) -> None:
         ("invalid-json", "no JSON"),
         ("error-event", "slot was lost"),
         ("die", "killed by SIGKILL"),
+        ("other-model", "changed its model during the run: 'another'"),
     ],
 )
 def test_a_failing_engine_leaves_a_failed_record(home: Home, fault: str, says: str) -> None:
@@ -101,6 +102,9 @@ def test_a_hanging_engine_runs_out_of_patience(
         ("cached", "cached_tokens"),
         ("lying-usage", "count_mismatch"),
         ("slow-clock", "clock_mismatch"),
+        ("negative-clock", "timings_impossible"),
+        ("no-clock", "timings_impossible"),
+        ("not-resident", "not_resident"),
         ("short-answer", "output_length"),
     ],
 )
@@ -288,3 +292,18 @@ class attached:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def test_the_api_that_computed_is_told_not_the_one_asked_for(home: Home) -> None:
+    """The fake's log says that the weights are in main memory, whatever is asked."""
+    done = home.tokrig(*faulty("", "--api", "cpu"))
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert (record["backend"]["api"], record["backend"]["api_asked"]) == ("cpu", "cpu")
+    assert record["validity"]["verdict"] == "valid"
+
+
+def test_an_engine_that_needs_a_key(home: Home) -> None:
+    done = home.tokrig(*faulty("http-401"))
+    assert done.code == 3
+    assert "--api-key-env" in done.err

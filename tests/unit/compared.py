@@ -19,6 +19,7 @@ from tokrig.record.model import (
     Resolved,
     Result,
     Rig,
+    Speculative,
     Validity,
     WorkloadFacts,
 )
@@ -181,6 +182,22 @@ def transcribed() -> Record:
         ),
         results=medians,
     )
+
+
+def speculating(*accepted: int, **asked: Any) -> Record:
+    """``measured`` with n-gram speculation, or what is ``asked``: of each shape so many of 100
+    drafted tokens were accepted."""
+    mode: dict[str, Any] = {"name": "ngram", "speculative": "ngram", "reasoning_observed": False}
+    record = with_value(measured(), "mode", Mode(**mode | asked))
+    argv = [*(record.backend.argv or []), "--spec-type", "ngram-simple"]
+    shares = zip(record.results, accepted or (52, 52, 52), strict=True)
+    results = [
+        result.model_copy(
+            update={"speculative": Speculative(drafted_tokens=100, accepted_tokens=share)}
+        )
+        for result, share in shares
+    ]
+    return with_value(with_value(record, "backend.argv", argv), "results", results)
 
 
 def with_value(record: Record, path: str, value: Any) -> Record:

@@ -21,7 +21,14 @@ from tokrig.record.samples import Sample
 def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaaa") -> Record:
     """The record that honestly follows from ``samples`` of one cell."""
     found = figures(samples)
-    seen = Circumstances(answer_tokens=11, prompt_tokens=64, throttle_reasons=[], spilled=False)
+    seen = Circumstances(
+        answer_tokens=11,
+        prompt_tokens=64,
+        throttle_reasons=[],
+        spilled=False,
+        api="cpu",
+        api_confirmed=True,
+    )
     result = Result(
         workload=WorkloadFacts(name=samples[0].workload, prompt_tokens=64, answer_tokens=11),
         concurrency=samples[0].concurrency,
@@ -35,6 +42,6 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
         provenance=Provenance(kind="measured", level="quick"),
         model=Model(family="Tiny", quant="Q4_K_M"),
         rig=Rig(id="test-rig"),
-        backend=BackendFacts(name="embedded", engine="llama.cpp", api="cpu"),
+        backend=BackendFacts(name="embedded", engine="llama.cpp", api="cpu", api_confirmed=True),
         results=[result],
     )

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.unit.model_folder import model_folder
 from tokrig.errors import ModelError, StoreError
 from tokrig.models import catalog
 from tokrig.models.catalog import CATALOG, Entry, resolve
@@ -108,6 +109,24 @@ def test_a_path_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert resolve("mine.gguf").path == Path("mine.gguf")
     assert resolve("~/mine.gguf").path == path
     assert resolve("./mine.gguf").license_note == ""
+
+
+def test_a_path_may_be_a_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = model_folder(tmp_path / "toy")
+    assert resolve(str(folder)).path == folder
+    monkeypatch.chdir(tmp_path)
+    assert resolve("./toy").path == Path("toy")
+    with pytest.raises(ModelError) as caught:
+        resolve("toy")
+    assert f"the folder of that name write .{os.sep}toy" in caught.value.hint
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled"):
+        resolve("./toy")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="a folder, not a model file") as caught:
+        resolve("./other")
+    assert "m.gguf" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["nothing.gguf", "./nothing", "no/such/thing.gguf", "/"])

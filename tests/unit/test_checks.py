@@ -20,6 +20,8 @@ SOUND = Circumstances(
     foreign_gpu_processes=0,
     has_gpu=True,
     spilled=False,
+    api="cuda",
+    api_confirmed=True,
 )
 
 
@@ -40,6 +42,10 @@ def test_a_sound_result_is_valid_with_nothing_left_open() -> None:
         ("count_mismatch", {"count_disagreement": 0.011}),
         ("clock_mismatch", {"timings": EngineTimings(64, 250.0, 11, 104.0)}),
         ("no_tokens", {"chunks": (), "output_tokens": 0}),
+        ("timings_impossible", {"timings": EngineTimings(64, 250.0, 11, -1.0)}),
+        ("timings_impossible", {"timings": EngineTimings(64, -1.0, 11, 100.0)}),
+        ("timings_impossible", {"timings": EngineTimings(64, 250.0, 11, 0.0)}),
+        ("count_mismatch", {"output_tokens": 5}),
     ],
 )
 def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[str, Any]) -> None:
@@ -56,6 +62,14 @@ def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[s
         ("throttled", {"throttle_reasons": ["sw_power_cap"]}),
         ("foreign_gpu_load", {"foreign_gpu_processes": 1}),
         ("cpu_spill", {"spilled": True}),
+        ("not_resident", {"not_resident": True}),
+        ("api_not_confirmed", {"api": "cpu", "api_asked": "vulkan"}),
+        ("api_not_confirmed", {"api": None, "api_asked": "cuda"}),
+        ("api_not_confirmed", {"api_confirmed": None, "api_asked": "cuda"}),
+        ("speculation_inactive", {"speculative": "ngram"}),
+        ("speculation_inactive", {"speculative": "ngram", "counters": {"drafted_tokens": 0.0}}),
+        # 11 tokens sampled, 20 counted: somebody else was served meanwhile.
+        ("count_mismatch", {"counters": {"output_tokens": 20.0}}),
     ],
 )
 def test_what_was_seen_beside_them_does_too(code: str, changes: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_list_imports_neither_rich_nor_numpy() -> None:
     ("words", "message", "hint"),
     [
         (["lst"], "unknown command 'lst'", "did you mean 'list'?"),
-        (["run", "--modle", "x"], "unknown option --modle", "did you mean --model?"),
+        (["run", "--modle", "x"], "unknown option --modle", "did you mean --model or"),
         (["run", "--level", "quik"], "--level: 'quik' is unknown", "did you mean 'quick'?"),
         (["list", "--status", "vlid"], "--status: 'vlid' is unknown", "did you mean 'valid'?"),
         (["run", "--workload", "chta"], "unknown workload 'chta'", "did you mean 'chat'?"),

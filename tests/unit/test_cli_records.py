@@ -418,7 +418,7 @@ def test_doctor_tells_what_is_here_and_what_is_missing(tmp_path: Path) -> None:
     for word in ("backends", "embedded", "llamacpp", "smollm2-135m", "linux", "state folder"):
         assert word in done.stdout
     data = json.loads(tokrig(tmp_path / "content", "doctor", "--json").stdout)
-    assert {f["group"] for f in data["findings"]} == {
+    assert {f["group"] for f in data["findings"]} >= {
         *("backends", "models", "probes", "permissions")
     }
     assert all(f["ok"] or f["hint"] or f["detail"] for f in data["findings"])

@@ -361,7 +361,10 @@ def test_engine_options_keep_their_kind(bench: Bench) -> None:
     done = bench.tokrig("run", *ENDPOINT, *words)
     assert "engine options" in done.stderr, "a running server takes none"
     binary = bench.folder / "llama-server"
-    binary.write_text("#!/bin/sh\n")
+    flags = [f"{name} N" for name in ("model", "host", "port", "ctx-size", "parallel", "threads")]
+    flags += ["whole N", "part N", "yes", "no", "word W", "equal E", "empty E"]
+    listed = "\n".join(f"--{flag}    a setting" for flag in flags)
+    binary.write_text(f"#!/bin/sh\ncat <<'END'\n{listed}\nEND\n")
     binary.chmod(0o755)
     words = [*words, "--server-bin", str(binary), "--model", "smollm2-135m", "--dry-run"]
     done = bench.tokrig("run", *words, "--json")

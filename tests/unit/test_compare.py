@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.unit.compared import cell, measured, transcribed, with_value
+from tests.unit.compared import cell, measured, speculating, transcribed, with_value
 from tokrig.query.compare import Comparison, comparison, rules, subject
 from tokrig.query.load import Row, Run
 from tokrig.query.ratios import SMALLEST_EFFECT, geometric_mean, ratio, ties
 from tokrig.query.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
-from tokrig.record.model import Metric, Record, Result
+from tokrig.record.model import LoadMemory, Metric, Record, Result
 from tokrig.site.pages.compare import run_script
 
 BLOCKS = ("provenance", "model", "rig", "backend", "mode")
@@ -46,9 +46,10 @@ def test_every_field_of_a_configuration_belongs_to_one_variable() -> None:
         for name in BLOCKS
         for leaf in leaves(Record.model_fields[name].annotation, name)  # type: ignore[arg-type]
     }
-    # When it was measured is no part of what was measured.
+    # When it was measured is no part of what was measured, nor is what was seen meanwhile.
     times = {"provenance.started_at", "provenance.finished_at"}
-    assert set(KEYS) == (fields - times) | {"concurrency"}
+    observed = {"backend.resolved.device_bytes"}
+    assert set(KEYS) == (fields - times - observed) | {"concurrency"}
     assert len(KEYS) == len(set(KEYS))
 
 
@@ -123,6 +124,10 @@ def test_nothing_changed_is_a() -> None:
         ("rig.kernel", "7.1", "kernel"),
         ("rig.cpu.governor", "powersave", "CPU governor"),
         ("mode.name", "mtp", "mode"),
+        ("mode.draft_tokens", 5, "mode"),
+        ("mode.reasoning_asked", "off", "mode"),
+        ("mode.reasoning_switch", "enable_thinking=false", "reasoning switch"),
+        ("backend.wrapper", "lemonade 11.7.0", "wrapper"),
         ("provenance.level", "publish", "level"),
         ("provenance.methodology", 2, "methodology"),
         ("provenance.seed", 2, "seed"),
@@ -150,6 +155,101 @@ def test_what_follows_a_changed_variable_does_not_count_but_is_listed() -> None:
     keys = {entry.key for entry in found.differences.differing}
     assert {"model.quant", "model.sha256", "model.bytes", "model.bits_per_weight"} <= keys
     assert "backend.argv" not in keys  # the file's name is all that differs in it
+
+
+def test_a_mode_with_all_that_belongs_to_it_is_one_changed_variable() -> None:
+    other = speculating(
+        *(40, 50, 60),
+        name="draft+reasoning-off",
+        speculative="draft",
+        draft_model="tiny-q4_1.gguf",
+        draft_sha256="d" * 64,
+        draft_tokens=5,
+        reasoning_asked="off",
+        reasoning_switch="enable_thinking=false",
+    )
+    for pair in ((measured(), other), (other, measured())):
+        found = against(*pair)
+        assert (found.grade, found.differences.changed) == ("A", ("mode",))
+        keys = {entry.key for entry in found.differences.differing}
+        assert {"mode.name", "mode.draft_model", "mode.draft_sha256", "backend.argv"} <= keys
+    assert found.a.place.endswith("draft-model speculation, reasoning off")
+    longer = with_value(other, "mode.draft_tokens", 8)
+    assert against(other, longer).differences.changed == ("mode",)
+    assert against(other, other).grade == "A"
+    remade = with_value(other, "mode.draft_sha256", "e" * 64)
+    assert against(other, remade).differences.changed == ("draft model file",)
+
+
+def test_a_mode_that_another_page_tells_half_is_not_known() -> None:
+    half = with_value(transcribed(), "mode.name", "mtp")
+    assert "mode.speculative" not in known_keys(half)
+    assert against(half, half).reason == "same machine, but the mode is not known of both"
+
+
+def test_how_reasoning_is_switched_makes_no_other_mode_on_other_engines() -> None:
+    off = {"name": "reasoning-off", "speculative": None, "reasoning_asked": "off"}
+    here = speculating(**off, reasoning_switch="enable_thinking=false")
+    there = with_value(speculating(**off, reasoning_switch="think: false"), "rig.id", "other-rig")
+    assert against(here, with_value(there, "backend.engine", "ollama")).grade == "C"
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after", "variable"),
+    [
+        ("split_mode", "layer", "row", "split mode"),
+        ("dtype", "bfloat16", "float16", "dtype"),
+        ("quantization", "awq", "fp8", "quantization"),
+        ("tensor_parallel", 1, 2, "tensor parallel"),
+        ("prefix_caching", False, True, "prefix caching"),
+    ],
+)
+def test_a_setting_that_only_some_engines_have(
+    path: str, before: Any, after: Any, variable: str
+) -> None:
+    full = f"backend.resolved.{path}"
+    here, there = (with_value(measured(), full, value) for value in (before, after))
+    assert against(here, there).differences.changed == (variable,)
+    # One side that does not name it may have it; where neither does, there is nothing to say.
+    assert against(here, measured()).differences.assumed == (variable,)
+    assert against(measured(), measured()).differences.assumed == ()
+    assert full not in {entry.key for entry in against(measured(), measured()).differences.unknown}
+
+
+def test_tensors_on_two_cards_and_an_engines_own_quantization_count_once() -> None:
+    changes = {"tensor_parallel": 2, "devices": ["0", "1"], "split_mode": "row"}
+    two = measured()
+    for name, value in changes.items():
+        two = with_value(two, f"backend.resolved.{name}", value)
+    one = with_value(measured(), "backend.resolved.tensor_parallel", 1)
+    assert against(one, two).differences.changed == ("tensor parallel",)
+    awq = with_value(measured(), "backend.resolved.quantization", "awq")
+    fp8 = with_value(
+        with_value(measured(), "backend.resolved.quantization", "fp8"), "model.quant", ""
+    )
+    assert against(awq, fp8).differences.changed == ("quant",)
+
+
+def test_what_was_observed_is_no_variable() -> None:
+    seen = with_value(measured(), "backend.resolved.device_bytes", {"CUDA0": 1})
+    found = against(measured(), with_value(seen, "load_memory", LoadMemory(gpu_after_bytes=9)))
+    assert found.reason == "same machine, nothing changed"
+    assert not found.differences.differing
+    asked = changed("backend.api_asked", "vulkan").differences
+    assert (asked.changed, asked.assumed) == ((), ())
+
+
+def test_an_api_that_is_not_the_one_asked_for_is_named() -> None:
+    wrong = with_value(with_value(measured(), "backend.api", "cpu"), "backend.api_asked", "vulkan")
+    assert "llama.cpp b9174 (cpu, vulkan asked)" in subject(wrong).place
+    behind = with_value(measured(), "backend.wrapper", "lemonade 11.7.0")
+    assert "llama.cpp b9174 (cuda) via lemonade 11.7.0" in subject(behind).place
+
+
+def test_a_server_that_was_only_attached_to_may_have_a_wrapper() -> None:
+    attached = with_value(measured(), "backend.managed", False)
+    assert "backend.wrapper" not in known_keys(attached)
+    assert known_keys(measured())["backend.wrapper"] == "none"
 
 
 def test_another_file_under_the_same_names_is_a_changed_variable() -> None:

@@ -112,7 +112,7 @@ def test_header_is_read(tmp_path: Path, version: int) -> None:
         "a.float": 0.5,
         "a.bool": True,
         "few": [1, 2, 3],
-        "many": list(range(65)),
+        "many": list(range(513)),
         "words": ["a", "bc"],
         "tokens": ["x"] * 65,
     }
@@ -126,7 +126,7 @@ def test_header_is_read(tmp_path: Path, version: int) -> None:
         "a.float": 0.5,
         "a.bool": True,
         "few": (1, 2, 3),
-        "many": Omitted(65),
+        "many": Omitted(513),
         "words": ("a", "bc"),
         "tokens": Omitted(65),
     }
@@ -522,6 +522,37 @@ def test_a_parameter_count_is_believed_when_near(
 def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes, word: str) -> None:
     with pytest.raises(ModelError, match=word):
         identify(put(tmp_path, "m.gguf", content))
+
+
+@pytest.mark.parametrize(
+    ("stated", "base"),
+    [
+        ({"name": "Qwen3 8B", "organization": "Qwen"}, "Qwen/Qwen3-8B"),
+        ({"repo_url": "https://huggingface.co/Qwen/Qwen3-8B", "name": "x"}, "Qwen/Qwen3-8B"),
+        ({"repo_url": "nonsense", "name": "Qwen3 8B"}, "Qwen3-8B"),
+        ({"organization": "Qwen"}, None),
+        ({}, None),
+    ],
+)
+def test_base_model(tmp_path: Path, stated: dict[str, str], base: str | None) -> None:
+    meta: dict[str, Meta] = {f"general.base_model.0.{k}": v for k, v in stated.items()}
+    assert identify(put(tmp_path, "m.gguf", gguf(meta)), sha256=False).base_model == base
+
+
+def test_the_creator_is_the_owner_where_the_metadata_names_none(tmp_path: Path) -> None:
+    folder = tmp_path / "models--unsloth--Qwen3-8B-GGUF" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    assert identify(put(folder, "m.gguf", gguf()), sha256=False).quant_creator == "unsloth"
+    stated = gguf({"general.quantized_by": "bartowski"})
+    assert identify(put(folder, "m.gguf", stated), sha256=False).quant_creator == "bartowski"
+    assert identify(put(tmp_path, "m.gguf", gguf()), sha256=False).quant_creator is None
+
+
+def test_one_array_can_be_kept_whole(tmp_path: Path) -> None:
+    words = [f"w{n}" for n in range(500)]
+    path = put(tmp_path, "m.gguf", gguf({"tokens": words, "merges": words}))
+    header = read_gguf(path, whole="tokens")
+    assert header.metadata == {"tokens": tuple(words), "merges": Omitted(500)}
 
 
 # --- parts --------------------------------------------------------------------------------------

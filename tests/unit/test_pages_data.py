@@ -13,12 +13,27 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
+from tests.unit.compared import speculating, with_value
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.query import export
+from tokrig.query import columns, export
 from tokrig.query.load import Run, load
-from tokrig.record.model import Erratum, Gpu, Metric, Record, Result, Validity
+from tokrig.record.model import (
+    BackendFacts,
+    Erratum,
+    Gpu,
+    Greedy,
+    LoadMemory,
+    Metric,
+    Mode,
+    Record,
+    Resolved,
+    Result,
+    Speculative,
+    Validity,
+)
 from tokrig.site import Output
 from tokrig.site.context import Site
 from tokrig.site.definitions import definitions, methodology
@@ -95,7 +110,7 @@ def test_the_real_records_come_out_as_they_went_in(tmp_path: Path) -> None:
 def test_every_file_has_the_same_figures(tmp_path: Path) -> None:
     runs = load(Store(ROOT / "content"), cache=tmp_path).runs
     for cells, row in zip(as_csv(runs), as_objects(runs), strict=True):
-        for column in export.COLUMNS:
+        for column in columns.COLUMNS:
             value, cell = row[column.name], cells[column.name]
             if value is None or value == "":
                 assert cell == ""
@@ -110,14 +125,14 @@ def test_every_file_has_the_same_figures(tmp_path: Path) -> None:
 def test_no_metric_of_a_result_is_left_out() -> None:
     fields = Result.model_fields.items()
     metrics = {name for name, field in fields if Metric in get_args(field.annotation)}
-    assert set(export.METRICS) == metrics
+    assert set(columns.METRICS) == metrics
 
 
 def test_names_of_columns_are_words_and_each_is_there_once() -> None:
-    names = [column.name for column in export.COLUMNS]
+    names = [column.name for column in columns.COLUMNS]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
-    assert all(column.text for column in export.COLUMNS)
+    assert all(column.text for column in columns.COLUMNS)
 
 
 def test_an_interval_and_a_card() -> None:
@@ -136,6 +151,59 @@ def test_an_interval_and_a_card() -> None:
     found = [row[f"output_tok_per_s_{ending}"] for ending in endings]
     assert found == [10.5, 9.0, 12.0, 18, 10.0, 11.0]
     assert (row["gpus"], row["gpu"], row["gpu_power_limit_w"]) == (2, "GeForce RTX 5070", 250.0)
+
+
+def test_what_was_asked_and_what_came_of_it_are_columns_of_their_own() -> None:
+    record = speculating(40, 50, 60, draft_tokens=5, reasoning_asked="off")
+    changes = {
+        "backend.api_asked": "vulkan",
+        "backend.wrapper": "lemonade 11.7.0",
+        "backend.resolved.dtype": "bfloat16",
+        "backend.resolved.prefix_caching": False,
+        "model.base_model": "owner/base",
+        "load_memory": LoadMemory(gpu_before_bytes=1, gpu_after_bytes=9),
+    }
+    for path, value in changes.items():
+        record = with_value(record, path, value)
+    greedy = Greedy(compared_characters=400, same=False, first_divergence_tokens=31)
+    results = [one.model_copy(update={"greedy": greedy}) for one in record.results]
+    rows = as_objects([Run(with_value(record, "results", results), "a/b.yaml", "d")])
+    assert [row["accepted_tokens"] for row in rows] == [40, 50, 60]
+    told: dict[str, Any] = {
+        "api": "cuda",
+        "api_asked": "vulkan",
+        "wrapper": "lemonade 11.7.0",
+        "dtype": "bfloat16",
+        "prefix_caching": False,
+        "base_model": "owner/base",
+        "mode": "ngram",
+        "speculative": "ngram",
+        "draft_model": None,
+        "draft_tokens": 5,
+        "reasoning_asked": "off",
+        "drafted_tokens": 100,
+        "acceptance_length": None,
+        "greedy_same": False,
+        "greedy_first_divergence_tokens": 31,
+        "greedy_first_divergence_characters": None,
+        "load_gpu_before_bytes": 1,
+        "load_gpu_after_bytes": 9,
+        "load_vram_bytes": None,
+    }
+    assert rows[0] == rows[0] | told
+    (bare,) = as_objects([a_run()])
+    absent = ("greedy_same", "load_gpu_after_bytes", "draft_tokens", "accepted_tokens", "wrapper")
+    assert {bare[name] for name in absent} == {None}
+
+
+@pytest.mark.parametrize("block", [Mode, Speculative, Greedy, LoadMemory, BackendFacts, Resolved])
+def test_no_field_of_these_blocks_is_forgotten(block: type[BaseModel]) -> None:
+    """What has keys of its own, or one value a device or a flag, stays in the record."""
+    kept = {"argv", "env", "resolved", "managed", "devices", "device_bytes", "cpu_features"}
+    kept |= {"chat_template", "threads_batch", "batch", "ubatch", "layers"}
+    groups = (*columns.OF_RUN, *columns.OF_LOAD, *columns.OF_RESULT, *columns.OPTIONAL)
+    exported = {column.source.rpartition(".")[2] for column in groups}
+    assert set(block.model_fields) - exported == set(block.model_fields) & kept
 
 
 def test_reasons_stand_beside_the_verdict() -> None:
@@ -198,9 +266,16 @@ def test_the_data_page_explains_every_column_and_leads_to_every_file() -> None:
     site = site_of([a_run()])
     made = outputs(data, site)
     page = made["data.html"].render().decode()
-    for column in (*export.ADDRESSES, *export.OF_RUN, *export.OF_RESULT, *export.OPTIONAL):
+    groups = (
+        columns.ADDRESSES,
+        columns.OF_RUN,
+        columns.OF_LOAD,
+        columns.OF_RESULT,
+        columns.OPTIONAL,
+    )
+    for column in (column for group in groups for column in group):
         assert f"<code>{column.name}</code>" in page
-    for metric in export.METRICS:
+    for metric in columns.METRICS:
         assert f"<code>{metric}</code>" in page
     for path in made:
         assert path == "data.html" or f'href="{path}"' in page

@@ -161,6 +161,71 @@ def test_an_apu_shares_main_memory(tmp_path: Path) -> None:
     assert reading.throttle_reasons == ()
 
 
+def fdinfo(
+    root: Path, pid: int, number: int, text: str, target: str = "/dev/dri/renderD128"
+) -> None:
+    """An open file of a process, and what the kernel tells of it."""
+    link = root / f"proc/{pid}/fd/{number}"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    write(root / f"proc/{pid}/fdinfo/{number}", f"pos:\t0\nflags:\t02100002\n{text}")
+
+
+def client(number: int, *lines: str, card: str = "0000:03:00.0", driver: str = "amdgpu") -> str:
+    head = (f"drm-driver:\t{driver}", f"drm-client-id:\t{number}", f"drm-pdev:\t{card}")
+    return "\n".join((*head, *lines)) + "\n"
+
+
+def at_slot(root: Path, number: int, address: str, files: dict[str, str]) -> None:
+    """A card whose folder is named by its PCI address, as real ones are."""
+    device = root / "sys/devices" / address
+    for name, text in files.items():
+        write(device / name, text)
+    link = root / f"sys/class/drm/card{number}/device"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(device)
+
+
+def test_memory_of_each_process(tmp_path: Path) -> None:
+    at_slot(tmp_path, 0, "0000:03:00.0", CARD_FILES)
+    at_slot(tmp_path, 1, "0000:0a:00.0", CARD_FILES)
+    # As Linux tells it from 6.14 on; the same open file under two numbers counts once.
+    new = client(
+        7, "drm-total-vram:\t9 GiB", "drm-resident-vram:\t2048 MiB", "drm-memory-vram:\t1 KiB"
+    )
+    fdinfo(tmp_path, 4242, 5, new)
+    fdinfo(tmp_path, 4242, 6, new)
+    # A second card, and a kernel before 6.14. Main memory that a card maps is not the card's.
+    old = ("drm-memory-vram:\t1024 KiB", "drm-memory-gtt: \t77 KiB")
+    fdinfo(tmp_path, 4242, 9, client(8, *old, card="0000:0a:00.0"), "/dev/dri/renderD129")
+    fdinfo(tmp_path, 77, 3, client(1, "drm-resident-vram:\t0"))
+    # No amdgpu, no graphics device, no card of ours, nothing told.
+    fdinfo(tmp_path, 78, 3, client(1, "drm-resident-vram0:\t9 MiB", driver="xe"))
+    fdinfo(tmp_path, 79, 3, client(1, "drm-resident-vram:\t9 MiB"), "/var/file")
+    fdinfo(tmp_path, 80, 3, client(1, "drm-resident-vram:\t9 MiB", card="0000:99:00.0"))
+    fdinfo(tmp_path, 81, 3, "")
+    (tmp_path / "proc/82").mkdir()
+    reading = AmdProbe(tmp_path).read()
+    assert reading.gpu_process_bytes == {4242: 2048 * MIB + 1 * MIB, 77: 0}
+    assert reading.gpu_processes_complete is False
+
+
+def test_a_process_on_an_apu_holds_main_memory_too(tmp_path: Path) -> None:
+    at_slot(tmp_path, 0, "0000:c1:00.0", APU_FILES)
+    metrics_file = tmp_path / "sys/devices/0000:c1:00.0/gpu_metrics"
+    metrics_file.write_bytes(metrics(2, 2, 0))
+    lines = ("drm-resident-vram:\t100 MiB", "drm-resident-gtt:\t5000 MiB")
+    fdinfo(tmp_path, 5, 3, client(1, *lines, card="0000:c1:00.0"))
+    assert AmdProbe(tmp_path).read().gpu_process_bytes == {5: 5100 * MIB}
+
+
+@pytest.mark.parametrize("size", ["", "lots", "-4 MiB", "5 GB", "5 MiB MiB"])
+def test_sizes_that_tell_nothing(tmp_path: Path, size: str) -> None:
+    at_slot(tmp_path, 0, "0000:03:00.0", CARD_FILES)
+    fdinfo(tmp_path, 5, 3, client(1, f"drm-resident-vram:\t{size}"))
+    assert AmdProbe(tmp_path).read().gpu_process_bytes == {5: 0}
+
+
 @pytest.mark.parametrize(
     "raw",
     [b"", b"\x78", metrics(1, 3, 0xFFFF_FFFF_FFFF_FFFF), metrics(1, 3, 1)[:100]],

@@ -120,6 +120,7 @@ def test_reading_of_one_card(stub: Path) -> None:
         "gpu_memory_used_bytes": 3000 * MIB,
         # Process 77 stands among the compute and the graphics processes: counted once.
         "gpu_process_bytes": {"4242": 2048 * MIB, "77": 100 * MIB},
+        "gpu_processes_complete": True,
         # Idle and application clocks are no throttling.
         "throttle_reasons": ["hw_thermal_slowdown", "sw_power_cap"],
         "energy_j": {"gpu": 123456.789},

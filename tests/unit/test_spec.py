@@ -35,11 +35,17 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "workloads": None,
         "concurrency": None,
         "level": "quick",
+        "api": None,
+        "devices": None,
+        "speculative": None,
+        "draft_model": None,
+        "draft_tokens": None,
+        "reasoning": None,
         "options": {},
         "threads": None,
         "context": None,
         "seed": 1,
-        "patience_s": 180.0,
+        "patience_s": None,
         "request_timeout_s": 600.0,
         "rig": None,
         "notes": None,
@@ -57,6 +63,12 @@ served_model: smol
 workloads: [chat, rag]
 concurrency: [1, 4, 1024]
 level: publish
+api: vulkan
+devices: [Vulkan0]
+speculative: draft
+draft_model: smaller.gguf
+draft_tokens: 8
+reasoning: "off"
 options: {flash-attn: on, ubatch: 512, scale: 0.5, cache-type-k: q8_0}
 threads: 4
 context: 8192

@@ -1,33 +1,57 @@
 """Backends: how each engine is started, asked and read. They describe; ``run`` acts.
 
 One file an engine exposing ``BACKEND``. A backend builds a command line, a request body and the
-questions that read its settings back; it starts nothing, opens no socket and measures nothing.
-Where it needs an answer of the running server it is handed ``ask``.
+questions that read its settings back; it starts nothing, opens no socket, reads no clock and
+measures nothing. Where it needs an answer of the running server it is handed ``ask``. Most derive
+from ``_openai_http.OpenAIServer``, which answers everything for a server that tells nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
+from tokrig.spec.reasoning import Switch
+from tokrig.spec.run import Api, SpeculativeType
 
 Json = Any
 Messages = list[dict[str, str]]
 
-Ask = Callable[..., Json]
-"""``ask(path, body=None)``: GET without a body, POST with one; the decoded JSON answer.
 
-Raises RequestError on any status but 2xx, EngineDied when nobody answers.
-"""
+class Ask(Protocol):
+    """A question to the running server, outside the measurement."""
+
+    def __call__(self, path: str, body: Json = None, *, text: bool = False) -> Json:
+        """GET without a body, POST with one; the decoded JSON answer, or with ``text`` the
+        answer as it is (``/metrics``).
+
+        Raises RequestError on any status but 2xx, EngineDied when nobody answers.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Speculative decoding as asked for. ``draft_tokens`` is the longest draft, None the
+    engine's own default; ``draft_model`` is there for the types that need one."""
+
+    type: SpeculativeType
+    draft_model: Path | None = None
+    draft_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a managed server is to be started with. Sizes in tokens, ``port`` on loopback."""
+    """What a managed server is to be started with. Sizes in tokens, ``port`` on loopback.
+
+    ``model`` is a file or a folder of weights. ``answers`` are what the binary said to the
+    backend's ``questions``, in their order: of these a command line may learn how this build
+    spells a flag.
+    """
 
     model: Path
     port: int
@@ -36,6 +60,11 @@ class Launch:
     threads: int | None = None
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     binary: str | None = None
+    api: Api | None = None
+    devices: tuple[str, ...] = ()
+    speculation: Speculation | None = None
+    reasoning: Switch | None = None
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,8 +76,24 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How far a server is with fetching or loading a model; ``share`` 0–1 where it tells."""
+
+    doing: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
 class Engine:
-    """What a running server said about itself."""
+    """What a running server said about itself.
+
+    ``api`` is what computes, as the engine's own device list or log shows it, never what was
+    asked for. ``asked_gpu_layers`` is the number of layers that should be on the GPU;
+    ``spilled`` the engine's own words that a part of the model is not where it should be;
+    ``device_bytes`` its own account of memory by device. ``speculation`` is False where the
+    engine says that it does not speculate, None where it does not tell; ``wrapper`` the program
+    in front of the engine, with its version.
+    """
 
     engine: str
     build: str | None = None
@@ -56,6 +101,11 @@ class Engine:
     api_confirmed: bool | None = None
     served_models: tuple[str, ...] = ()
     resolved: Resolved = field(default_factory=Resolved)
+    asked_gpu_layers: int | None = None
+    spilled: str | None = None
+    device_bytes: Mapping[str, int] = field(default_factory=dict)
+    speculation: bool | None = None
+    wrapper: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +119,8 @@ class Request:
     plain: bool = False
     """Only what the OpenAI API defines: for endpoints that refuse fields they do not know."""
     salt: str = ""
+    reasoning: Switch | None = None
+    """How this family's reasoning is switched; what of it stands in messages is in them."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +132,68 @@ class Availability:
     hint: str = ""
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do and tell, as far as its interface goes.
+
+    ``cache_switch``: where its prompt cache is switched off, ``None`` where only the salt keeps
+    prompts apart. ``reasoning_switch``: where reasoning is switched, beside messages.
+    ``timings``: a clock of its own for each request, counters over all, or none.
+    """
+
+    speculation: tuple[SpeculativeType, ...] = ()
+    apis: tuple[Api, ...] = ()
+    cache_switch: Literal["request", "start"] | None = None
+    reasoning_switch: Literal["request", "start"] | None = None
+    fixed_length: bool = False
+    timings: Literal["request", "counters"] | None = None
+    counts_prompts: bool = False
+
+
+Counters = Mapping[str, float]
+"""Sums of an engine since its start, under tokrig's names; differences of two readings count.
+
+``requests``, ``prompt_tokens``, ``cached_tokens``, ``output_tokens``; ``prefill_s`` and
+``decode_s`` summed over requests; ``drafts`` (steps with a draft), ``drafted_tokens``,
+``accepted_tokens``. A key an engine does not count is left out.
+"""
+
+
 class Backend(Protocol):
-    """One engine. ``managed`` ones are started by tokrig, the others are attached to by URL."""
+    """One engine. ``starts``: tokrig can start it; ``attaches``: it can be measured by URL.
+
+    ``precedence`` orders recognition: an engine that imitates another's API comes before it.
+    ``patience_s`` is how long it may take to become ready. ``own_models``: models are named as
+    the engine's own store knows them, not by files.
+    """
 
     name: str
     title: str
-    managed: bool
+    starts: bool
+    attaches: bool
+    own_models: bool
+    precedence: int
+    ports: tuple[int, ...]
+    patience_s: float
     options: Mapping[str, str]
+    capabilities: Capabilities
     chat_path: str
     ready_path: str
+    bypass_ready_path: str
 
     def availability(self) -> Availability:
         """Whether this backend can be used on this machine."""
+        ...
+
+    def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
+        """Command lines that make the binary tell what it is; each ends by itself in seconds."""
+        ...
+
+    def vet(self, launch: Launch) -> None:
+        """Refuse a launch that ``launch.answers`` show to be impossible.
+
+        Raises InputError: another program, too old for a flag (which), built without the API.
+        """
         ...
 
     def command(self, launch: Launch) -> Command:
@@ -101,12 +203,41 @@ class Backend(Protocol):
         """
         ...
 
-    def inspect(self, ask: Ask, log: str) -> Engine:
+    def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
+        """Make the ready server serve the model: fetch it, load it. Yields while it waits; who
+        drives it sleeps between and gives up when patience ends. Nothing for servers that load
+        when they start.
+
+        Raises StartError when the server gives up: with the code ``load_gave_up`` where a
+        ``bypass`` may help.
+        """
+        ...
+
+    def bypass(self, ask: Ask, launch: Launch | None, port: int) -> Command | None:
+        """The bundled engine's own command line, for a wrapper that gave up on a slow first
+        load: started once until it is ready it fills its kernel cache. None where there is no
+        such thing. It gets ready at ``bypass_ready_path``.
+        """
+        ...
+
+    def unload(self, ask: Ask, served_model: str | None) -> None:
+        """Undo ``load`` on a server that goes on running. Raises nothing."""
+        ...
+
+    def recognises(self, ask: Ask) -> bool:
+        """Whether the server behind ``ask`` is this engine. Raises nothing but EngineDied."""
+        ...
+
+    def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """What the running server says about itself; ``log`` is its output so far."""
         ...
 
     def body(self, request: Request) -> dict[str, Json]:
         """The request body: streaming, greedy, of fixed length, with the prompt cache off."""
+        ...
+
+    def event(self, data: dict[str, Json]) -> dict[str, Json]:
+        """A stream event of the engine's own in the form of an OpenAI chunk."""
         ...
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
@@ -121,6 +252,15 @@ class Backend(Protocol):
         """The engine's own clock, where this stream event carries it."""
         ...
 
+    def counters(self, ask: Ask) -> Counters | None:
+        """The engine's sums at this moment; None where it keeps none."""
+        ...
+
     def failure(self, log: str) -> str | None:
         """The log's own reason for a failure, in one line."""
         ...
+
+
+def asked_of(argv: Sequence[str]) -> str:
+    """A command line as a short phrase for messages: ``llama-server --help``."""
+    return " ".join([Path(argv[0]).name, *argv[1:]])

@@ -12,6 +12,16 @@ import sys
 import threading
 from typing import Any
 
+SPECULATION = {
+    "ngram": "ngram-simple",
+    "draft": "draft-simple",
+    "mtp": "draft-mtp",
+    "eagle": "draft-eagle3",
+}
+# Options by llama.cpp's own names: the length that must match, and that of the draft.
+NGRAM_MAP = {"ngram_size_n": "size_n", "ngram_size_m": "size_m", "ngram_min_hits": "min_hits"}
+NGRAM_MOD = {"ngram_size_n": "n_match", "ngram_size_m": "n_max"}
+
 
 def main(settings: dict[str, Any]) -> int:
     """Serve until SIGTERM. Exit code 1 when the model cannot be loaded."""
@@ -21,7 +31,7 @@ def main(settings: dict[str, Any]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         server = xllamacpp.Server(parameters(xllamacpp, settings))
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, AttributeError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     print(f"listening on {server.listening_address}", flush=True)
@@ -47,6 +57,10 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     p.endpoint_metrics = True
     # 4 makes the engine log buffers, batch sizes and KV types, which are read back.
     p.verbosity = 4
+    place(p, settings)
+    speculate(xllamacpp, p, settings)
+    if "reasoning" in settings:
+        p.enable_reasoning = int(settings["reasoning"] == "on")
     if settings.get("threads"):
         p.cpuparams.n_threads = settings["threads"]
         p.cpuparams_batch.n_threads = settings["threads"]
@@ -65,6 +79,48 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
         p.chat_template = settings["chat_template"]
         p.use_jinja = True
     return p
+
+
+def place(p: Any, settings: dict[str, Any]) -> None:
+    """Where it computes. For the CPU alone nothing may go to a GPU, large prompts neither."""
+    if settings.get("api") == "cpu":
+        p.n_gpu_layers = 0
+        p.no_kv_offload = True
+        p.no_op_offload = True
+    elif "n_gpu_layers" in settings:
+        p.n_gpu_layers = int(settings["n_gpu_layers"])
+
+
+def speculate(xllamacpp: Any, p: Any, settings: dict[str, Any]) -> None:
+    """Speculative decoding. ``draft_tokens`` is the longest draft, however drafts are made."""
+    asked = settings.get("speculative")
+    if asked is None:
+        return
+    kind = str(settings.get("spec_type", SPECULATION[asked]))
+    p.speculative.types = [speculative_type(xllamacpp, kind)]
+    if settings.get("draft_model"):
+        p.speculative.draft.mparams.path = settings["draft_model"]
+    longest = settings.get("draft_tokens")
+    if asked != "ngram":
+        if longest is not None:
+            p.speculative.draft.n_max = longest
+        return
+    ngram = getattr(p.speculative, kind.replace("-", "_"))
+    names = NGRAM_MOD if kind == "ngram-mod" else NGRAM_MAP
+    for option, value in {"ngram_size_m": longest, **settings}.items():
+        if option in names and value is not None:
+            setattr(ngram, names[option], int(value))
+
+
+def speculative_type(xllamacpp: Any, name: str) -> Any:
+    """llama.cpp's type called ``name``. Raises ValueError naming the known ones."""
+    prefix = "COMMON_SPECULATIVE_TYPE_"
+    kinds = xllamacpp.common_speculative_type
+    known = {t.removeprefix(prefix).lower().replace("_", "-"): t for t in dir(kinds)}
+    if name not in known:
+        words = ", ".join(sorted(k for k in known if k.startswith(("ngram", "draft"))))
+        raise ValueError(f"invalid argument: spec_type {name!r}; known: {words}")
+    return getattr(kinds, known[name])
 
 
 def cache_type(xllamacpp: Any, key: str, name: str) -> Any:

@@ -1,48 +1,95 @@
 """What every llama.cpp server says over HTTP, whoever started it.
 
 Checked against the server's README and the running server: ``/props``, ``/v1/models``,
-``/v1/chat/completions/input_tokens``, ``/tokenize``, ``/apply-template``, ``timings`` in streams.
+``/slots``, ``/v1/chat/completions/input_tokens``, ``/tokenize``, ``/apply-template``, ``/metrics``,
+``timings`` in streams.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Engine, Request
-from tokrig.backends._openai_http import chat_body, served_models
+from tokrig import llama_log
+from tokrig.backends import Ask, Capabilities, Counters, Engine, Launch, Request
+from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends._openai_http import (
+    OpenAIServer,
+    chat_body,
+    metric,
+    owner,
+    served_models,
+    template_switch,
+)
 from tokrig.errors import RequestError
-from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 
-CHAT_PATH = "/v1/chat/completions"
-READY_PATH = "/health"
-
-_DEVICE_BUFFERS = {
-    "CUDA": "cuda",
-    "Vulkan": "vulkan",
-    "ROCm": "rocm",
-    "MTL": "metal",
-    "Metal": "metal",
-    "SYCL": "sycl",
+_COUNTERS = {
+    "prompt_tokens": "llamacpp:prompt_tokens_total",
+    "cached_tokens": "llamacpp:prompt_tokens_cached_total",
+    "output_tokens": "llamacpp:tokens_predicted_total",
+    "prefill_s": "llamacpp:prompt_seconds_total",
+    "decode_s": "llamacpp:tokens_predicted_seconds_total",
+    "drafts": "llamacpp:spec_decode_num_drafts_total",
+    "drafted_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
+    "accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens_total",
 }
 
-_REASONS = (
-    r"error loading model: (.+)",
-    r"failed to load model[:, ]*(.*)",
-    r"(couldn't bind .+)",
-    r"(bind\(\) .+|address already in use.*)",
-    r"(unable to allocate .+|failed to allocate .+|out of memory.*)",
-    r"error: (invalid argument: .+)",
-    r"\berror: (.+)",
-    r"^[\d.]+ E (.+)",  # newer builds mark the level with a letter after the time
-)
+GPU_LAYERS = ("n-gpu-layers", "gpu-layers")
 
 
-def body(request: Request) -> dict[str, Any]:
-    """An OpenAI chat body plus llama.cpp's switches: full length, no prompt cache."""
-    return {**chat_body(request), "ignore_eos": True, "cache_prompt": False}
+class LlamaServer(OpenAIServer):
+    """A llama.cpp server, whoever started it."""
+
+    ready_path = "/health"
+    capabilities = Capabilities(
+        speculation=("ngram", "draft", "mtp", "eagle"),
+        apis=("cpu", "cuda", "vulkan", "rocm", "metal", "sycl"),
+        cache_switch="request",
+        reasoning_switch="start",
+        fixed_length=True,
+        timings="request",
+        counts_prompts=True,
+    )
+
+    def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
+        return inspect(ask, log, launch)
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """An OpenAI chat body plus llama.cpp's switches: full length, no prompt cache."""
+        if request.plain:
+            return chat_body(request)
+        return {
+            **chat_body(request),
+            **template_switch(request),
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
+
+    def count_prompt(self, ask: Ask, request: Request) -> int | None:
+        return count_prompt(ask, request)
+
+    def count_text(self, ask: Ask, text: str) -> int | None:
+        return count_text(ask, text)
+
+    def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
+        return timings(event)
+
+    def counters(self, ask: Ask) -> Counters | None:
+        return counters(ask)
+
+    def failure(self, log: str) -> str | None:
+        return llama_log.failure(log)
+
+
+def counters(ask: Ask) -> Counters | None:
+    """The sums of ``/metrics``; None where the server was started without it."""
+    try:
+        text = str(ask("/metrics", text=True))
+    except RequestError:
+        return None
+    found = {ours: metric(text, theirs) for ours, theirs in _COUNTERS.items()}
+    return {name: value for name, value in found.items() if value is not None} or None
 
 
 def timings(event: Mapping[str, Any]) -> EngineTimings | None:
@@ -58,19 +105,21 @@ def timings(event: Mapping[str, Any]) -> EngineTimings | None:
             decode_ms=float(found["predicted_ms"]),
             counts_first=True,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
 def count_prompt(ask: Ask, request: Request) -> int | None:
     """The server's own count after its chat template; older builds render and tokenize."""
-    messages = {"messages": request.messages}
+    asked = {"messages": request.messages, **template_switch(request)}
+    if request.reasoning is not None and request.reasoning.effort:
+        asked["reasoning_effort"] = request.reasoning.effort
     try:
-        return int(ask("/v1/chat/completions/input_tokens", messages)["input_tokens"])
-    except (RequestError, KeyError, TypeError, ValueError):
+        return int(ask("/v1/chat/completions/input_tokens", asked)["input_tokens"])
+    except (RequestError, KeyError, TypeError, ValueError, OverflowError):
         pass
     try:
-        prompt = ask("/apply-template", messages)["prompt"]
+        prompt = ask("/apply-template", asked)["prompt"]
         answer = ask("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})
         return len(answer["tokens"])
     except (RequestError, KeyError, TypeError):
@@ -85,88 +134,71 @@ def count_text(ask: Ask, text: str) -> int | None:
         return None
 
 
-def inspect(ask: Ask, log: str) -> Engine:
-    """``/props`` and the log: what was resolved, never what was asked for."""
-    props = ask("/props")
-    api, confirmed = api_of(log)
+def inspect(ask: Ask, log: str, launch: Launch | None = None) -> Engine:
+    """``/props``, ``/slots`` and the log: what was resolved, never what was asked for. Without a
+    log, as of a server that somebody else started, nothing tells what computes."""
+    props = mapping(ask("/props"))
+    generation = mapping(props.get("default_generation_settings"))
+    template = props.get("chat_template")
+    api, confirmed = llama_log.api_of(log)
+    found = llama_log.settings(log)
+    asked, layers = asked_gpu_layers(launch, log), found.gpu_layers
+    spilled = asked is not None and layers is not None and layers < asked
     return Engine(
         engine="llama.cpp",
-        build=build_of(str(props.get("build_info") or "")),
+        build=llama_log.build_of(str(props.get("build_info") or "")),
         api=api,
         api_confirmed=confirmed,
         served_models=served_models(ask),
-        resolved=Resolved(
-            context_per_slot=props.get("default_generation_settings", {}).get("n_ctx"),
-            slots=props.get("total_slots"),
-            threads=_number(log, r"\bn_threads\s*=\s*(\d+)"),
-            threads_batch=_number(log, r"n_threads_batch\s*=\s*(\d+)"),
-            batch=_number(log, r"\bn_batch\s*=\s*(\d+)"),
-            ubatch=_number(log, r"\bn_ubatch\s*=\s*(\d+)"),
-            cache_type_k=_word(log, r"K \((\w+)\)"),
-            cache_type_v=_word(log, r"V \((\w+)\)"),
-            flash_attention=_flash_attention(log),
-            gpu_layers=_number(log, r"offloaded (\d+)/\d+ layers to GPU"),
-            layers=_number(log, r"\bn_layer\s*=\s*(\d+)"),
-            cpu_features=_features(log),
-            chat_template=_template_kind(props),
+        resolved=found.model_copy(
+            update={
+                "context_per_slot": whole(generation.get("n_ctx")),
+                "slots": whole(props.get("total_slots")),
+                "chat_template": _template_kind(template) if isinstance(template, str) else None,
+            }
         ),
+        asked_gpu_layers=asked,
+        # On the CPU alone nothing spilled: another API computed than asked for, which is told.
+        spilled=f"{layers} of {asked} layers on the GPU" if spilled and api != "cpu" else None,
+        device_bytes=llama_log.device_bytes(log),
+        speculation=speculates(ask, log),
     )
 
 
-def build_of(build_info: str) -> str | None:
-    """``b9174-abc`` → ``b9174``; builds that carry no number (``b0-unknown``) → None."""
-    match = re.match(r"(b[1-9]\d*)\b", build_info)
-    return match.group(1) if match else None
+def asked_gpu_layers(launch: Launch | None, log: str) -> int | None:
+    """Layers that should be on a GPU: as many as an option says, else all where a GPU's API or a
+    device is asked for; None where none is."""
+    layers = llama_log.all_layers(log)
+    if launch is None or launch.api == "cpu" or layers is None:
+        return None
+    options = {name.lstrip("-").replace("_", "-"): value for name, value in launch.options.items()}
+    given = next((str(options[name]) for name in GPU_LAYERS if name in options), None)
+    if given is not None and given.isdecimal():
+        return min(int(given), layers)
+    return layers if launch.api or launch.devices or given else None
 
 
-def api_of(log: str) -> tuple[str | None, bool | None]:
-    """The accelerator API by the buffers that hold the weights, as the engine logged them.
-
-    A build *with* CUDA or Vulkan says nothing about what computed; a device buffer does. Pinned
-    host memory (``CUDA_Host``) is no device.
-    """
-    buffers = re.findall(r"(\w+) model buffer size\s*=\s*(\d+\.\d+)", log)
-    filled = [name for name, mib in buffers if float(mib) > 0]
-    if not filled:
-        return None, None
-    for name in filled:
-        for prefix, api in _DEVICE_BUFFERS.items():
-            if name.startswith(prefix) and not name.endswith("_Host"):
-                return api, True
-    return "cpu", True
+def speculates(ask: Ask, log: str) -> bool | None:
+    """Whether the slots draft. A server goes on without its draft model when that does not fit,
+    and says so only here and in its log."""
+    try:
+        slots = mappings(ask("/slots"))
+    except RequestError:
+        slots = []
+    told = [slot["speculative"] is True for slot in slots if "speculative" in slot]
+    return any(told) if told else llama_log.speculates(log)
 
 
-def failure(log: str) -> str | None:
-    """The log's own reason, most specific first."""
-    for pattern in _REASONS:
-        found = re.findall(pattern, log, re.IGNORECASE | re.MULTILINE)
-        reasons = [f.strip() for f in found if f.strip()]
-        if reasons:
-            return str(reasons[0])[:300]
-    return None
+def is_llama_server(ask: Ask) -> bool:
+    """Whether the server is llama.cpp's own. Others imitate its ``/props``, but name themselves
+    as the owner of their models."""
+    try:
+        props = mapping(ask("/props"))
+    except RequestError:
+        return False
+    known = {"total_slots", "default_generation_settings"}
+    return known <= props.keys() and owner(ask) == "llamacpp"
 
 
-def _flash_attention(log: str) -> str | None:
-    """``auto`` is a request; the engine says in a later line what became of it."""
-    resolved = _word(log, r"Flash Attention (enabled|disabled)")
-    return resolved or _word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
-
-
-def _template_kind(props: Mapping[str, Any]) -> str | None:
-    template = props.get("chat_template")
+def _template_kind(template: str) -> str | None:
     return None if not template else "chatml" if "<|im_start|>" in template else "model"
-
-
-def _features(log: str) -> list[str]:
-    match = re.search(r"CPU\s*:((?:\s*\w+ = 1 \|)+)", log)
-    return [f.lower() for f in re.findall(r"(\w+) = 1", match.group(1))] if match else []
-
-
-def _number(log: str, pattern: str) -> int | None:
-    match = re.search(pattern, log)
-    return int(match.group(1)) if match else None
-
-
-def _word(log: str, pattern: str) -> str | None:
-    match = re.search(pattern, log)
-    return match.group(1) if match else None

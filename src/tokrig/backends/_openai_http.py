@@ -1,13 +1,93 @@
-"""What OpenAI-compatible servers share: the chat body and the list of models."""
+"""What OpenAI-compatible servers share, and the answers of one that tells nothing more."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Request
-from tokrig.errors import RequestError
+from tokrig.backends import (
+    Ask,
+    Availability,
+    Capabilities,
+    Command,
+    Counters,
+    Engine,
+    Launch,
+    Loading,
+    Request,
+)
+from tokrig.errors import InputError, RequestError
+from tokrig.record.samples import EngineTimings
 
-CHAT_PATH = "/v1/chat/completions"
+
+class OpenAIServer:
+    """Every question of a backend answered for a server of which nothing is known. An engine
+    derives from it and answers better."""
+
+    name = ""
+    title = ""
+    starts = False
+    attaches = True
+    own_models = False
+    precedence = 50
+    ports: tuple[int, ...] = ()
+    patience_s = 180.0
+    options: Mapping[str, str] = {}
+    capabilities = Capabilities()
+    chat_path = "/v1/chat/completions"
+    ready_path = "/v1/models"
+    bypass_ready_path = "/health"
+
+    def availability(self) -> Availability:
+        return Availability(True, f"attaches to a running server: --backend {self.name} --url URL")
+
+    def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
+        return ()
+
+    def vet(self, launch: Launch) -> None:
+        """Without answers nothing can be refused."""
+
+    def command(self, launch: Launch) -> Command:
+        raise InputError(
+            f"the backend {self.name!r} starts no server",
+            hint="give the address of one with --url",
+        )
+
+    def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
+        return iter(())
+
+    def bypass(self, ask: Ask, launch: Launch | None, port: int) -> Command | None:
+        return None
+
+    def unload(self, ask: Ask, served_model: str | None) -> None:
+        """What ``load`` did not load stays."""
+
+    def recognises(self, ask: Ask) -> bool:
+        return False
+
+    def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
+        return Engine(engine=owner(ask) or "unknown", served_models=served_models(ask))
+
+    def body(self, request: Request) -> dict[str, Any]:
+        return chat_body(request)
+
+    def event(self, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+    def count_prompt(self, ask: Ask, request: Request) -> int | None:
+        return count_by_usage(ask, self.chat_path, self.body(request))
+
+    def count_text(self, ask: Ask, text: str) -> int | None:
+        return None
+
+    def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
+        return None
+
+    def counters(self, ask: Ask) -> Counters | None:
+        return None
+
+    def failure(self, log: str) -> str | None:
+        return None
 
 
 def chat_body(request: Request) -> dict[str, Any]:
@@ -22,7 +102,27 @@ def chat_body(request: Request) -> dict[str, Any]:
     }
     if request.served_model is not None:
         body["model"] = request.served_model
+    if request.reasoning is not None and request.reasoning.effort:
+        body["reasoning_effort"] = request.reasoning.effort
     return body
+
+
+def template_switch(request: Request) -> dict[str, Any]:
+    """The request field with which llama.cpp, vLLM and SGLang hand arguments to the chat
+    template; empty where this family has none."""
+    switch = request.reasoning
+    if request.plain or switch is None or not switch.template:
+        return {}
+    return {"chat_template_kwargs": dict(switch.template)}
+
+
+def count_by_usage(ask: Ask, path: str, body: Mapping[str, Any]) -> int | None:
+    """Prompt tokens as the usage of a one-token request tells them. Costs a whole prefill."""
+    once = {k: v for k, v in body.items() if k not in ("stream", "stream_options", "min_tokens")}
+    answer = ask(path, {**once, "max_tokens": 1})
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and count > 0 else None
 
 
 def served_models(ask: Ask) -> tuple[str, ...]:
@@ -32,3 +132,43 @@ def served_models(ask: Ask) -> tuple[str, ...]:
         return tuple(str(entry["id"]) for entry in data)
     except (RequestError, KeyError, TypeError):
         return ()
+
+
+def owner(ask: Ask) -> str | None:
+    """``owned_by`` of the first model: "vllm", "llamacpp", … where the server says so."""
+    try:
+        found = ask("/v1/models")["data"][0]["owned_by"]
+    except (RequestError, KeyError, IndexError, TypeError):
+        return None
+    return str(found) if found else None
+
+
+def option_flags(options: Mapping[str, Any], own: frozenset[str]) -> list[str]:
+    """Options as long flags: ``{"max-num-seqs": 4}`` → ``--max-num-seqs 4``; ``true`` is the bare
+    flag, ``false`` leaves it out.
+
+    Raises InputError for a flag in ``own``: those tokrig sets itself.
+    """
+    argv: list[str] = []
+    for name, value in options.items():
+        flag = name.lstrip("-").replace("_", "-")
+        if flag in own:
+            raise InputError(
+                f"option {name!r} is set by tokrig itself",
+                hint="use --model, --context, --threads, --concurrency, --api, --device or"
+                " --speculative",
+            )
+        if value is False:
+            continue
+        argv += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+    return argv
+
+
+def metric(text: str, name: str) -> float | None:
+    """The sum of all samples of the Prometheus counter ``name`` in ``text``; None without any."""
+    found = [
+        float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if line.startswith((name + " ", name + "{"))
+    ]
+    return sum(found) if found else None

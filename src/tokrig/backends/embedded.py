@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tokrig.backends import Ask, Availability, Command, Engine, Launch, Request, _llama_http
+from tokrig.backends import Ask, Availability, Command, Engine, Launch, _llama_http
 from tokrig.errors import InputError, did_you_mean
-from tokrig.record.samples import EngineTimings
 
+_NGRAM = frozenset({"spec_type", "ngram_size_n", "ngram_size_m", "ngram_min_hits"})
 _HINT = "install it with: pip install 'tokrig[embedded]'"
 
 
-class Embedded:
+class Embedded(_llama_http.LlamaServer):
     """Managed. Needs no download by hand and no GPU."""
 
     name = "embedded"
     title = "llama.cpp embedded (xllamacpp)"
-    managed = True
+    starts = True
+    attaches = False
     options: Mapping[str, str] = {
         "batch": "logical batch size in tokens",
         "ubatch": "physical batch size in tokens",
@@ -31,54 +32,77 @@ class Embedded:
         "flash_attention": "on, off or auto",
         "threads_batch": "threads for prompt processing",
         "chat_template": "a Jinja chat template, or the name of a built-in one",
+        "n_gpu_layers": "layers on the GPU; all of them by default",
+        "spec_type": "how ngram drafts: ngram-simple, ngram-map-k, ngram-map-k4v, ngram-mod",
+        "ngram_size_n": "tokens that must match for a draft to follow",
+        "ngram_size_m": "tokens of a draft",
+        "ngram_min_hits": "how often the match must have occurred; not for ngram-mod",
     }
-    chat_path = _llama_http.CHAT_PATH
-    ready_path = _llama_http.READY_PATH
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("xllamacpp") is None:
             return Availability(False, "the wheel xllamacpp is not installed", _HINT)
         return Availability(True, f"xllamacpp {importlib.metadata.version('xllamacpp')}")
 
-    def command(self, launch: Launch) -> Command:
-        if not self.availability().ok:
-            raise InputError("the embedded engine is not installed", hint=_HINT)
+    def vet(self, launch: Launch) -> None:
+        """Raises InputError for what the wheel has no switch for."""
+        if launch.devices:
+            raise InputError(
+                "the backend 'embedded' cannot choose among devices",
+                hint="use --backend llamacpp, or the environment variable of the GPU's driver",
+            )
         for name in launch.options:
             if name not in self.options:
                 raise InputError(
                     f"the backend 'embedded' knows no option {name!r}",
                     hint=did_you_mean(name, self.options),
                 )
+        ngram = launch.speculation is not None and launch.speculation.type == "ngram"
+        for name in launch.options.keys() & _NGRAM:
+            if not ngram:
+                raise InputError(
+                    f"option {name!r} belongs to n-gram speculation, which is off",
+                    hint="add --speculative ngram, or leave the option out",
+                )
+
+    def command(self, launch: Launch) -> Command:
+        if not self.availability().ok:
+            raise InputError("the embedded engine is not installed", hint=_HINT)
+        self.vet(launch)
         settings = {
             "model": str(launch.model),
             "port": launch.port,
             "context": launch.context_per_slot * launch.slots,
             "slots": launch.slots,
             "threads": launch.threads,
+            "api": launch.api,
+            **_speculation(launch),
+            **_reasoning(launch),
             **launch.options,
         }
         module = "tokrig.backends._embedded_server"
         return Command((sys.executable, "-m", module, json.dumps(settings)))
 
-    def inspect(self, ask: Ask, log: str) -> Engine:
+    def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The wheel carries no llama.cpp build number: its own version stands for the build."""
         version = importlib.metadata.version("xllamacpp")
-        return replace(_llama_http.inspect(ask, log), build=f"xllamacpp {version}")
+        return replace(super().inspect(ask, log, launch), build=f"xllamacpp {version}")
 
-    def body(self, request: Request) -> dict[str, Any]:
-        return _llama_http.body(request)
 
-    def count_prompt(self, ask: Ask, request: Request) -> int | None:
-        return _llama_http.count_prompt(ask, request)
+def _speculation(launch: Launch) -> dict[str, Any]:
+    asked = launch.speculation
+    if asked is None:
+        return {}
+    return {
+        "speculative": asked.type,
+        "draft_model": str(asked.draft_model) if asked.draft_model else None,
+        "draft_tokens": asked.draft_tokens,
+    }
 
-    def count_text(self, ask: Ask, text: str) -> int | None:
-        return _llama_http.count_text(ask, text)
 
-    def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
-        return _llama_http.timings(event)
-
-    def failure(self, log: str) -> str | None:
-        return _llama_http.failure(log)
+def _reasoning(launch: Launch) -> dict[str, Any]:
+    switch = launch.reasoning
+    return {"reasoning": switch.asked} if switch is not None and switch.engine_flag else {}
 
 
 BACKEND = Embedded()

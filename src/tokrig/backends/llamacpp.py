@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
-from tokrig.backends import Ask, Availability, Command, Engine, Launch, Request, _llama_http
-from tokrig.errors import InputError
-from tokrig.record.samples import EngineTimings
+from tokrig import llama_log
+from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http
+from tokrig.backends._llama_help import Help
+from tokrig.backends._openai_http import option_flags
+from tokrig.errors import InputError, did_you_mean
+from tokrig.spec.run import SpeculativeType
 
-_OWN = {"model", "m", "host", "port", "ctx-size", "c", "parallel", "np", "threads", "t"}
+_OWN = frozenset(
+    {"model", "m", "host", "port", "ctx-size", "c", "parallel", "np", "threads", "t"}
+    | {"device", "dev", "model-draft", "spec-draft-model", "spec-default", "reasoning"}
+    | {"log-disable", "log-file", "log-jsonl"}
+)
 _HINT = "give its path with --server-bin, or put llama-server on the PATH"
+_BASIC = ("model", "host", "port", "ctx-size", "parallel", "threads")
+
+# Words of --spec-type, newest first.
+_TYPES: Mapping[SpeculativeType, tuple[str, ...]] = {
+    "ngram": ("ngram-simple",),
+    "draft": ("draft-simple", "draft"),
+    "mtp": ("draft-mtp", "mtp"),
+    "eagle": ("draft-eagle3", "eagle3"),
+}
 
 
-class LlamaCpp:
+class LlamaCpp(_llama_http.LlamaServer):
     """Managed. Options are ``llama-server``'s long flags without dashes (``n-gpu-layers: 99``,
-    ``flash-attn: on``); the engine itself judges them."""
+    ``flash-attn: on``), checked against the binary's own ``--help``."""
 
     name = "llamacpp"
     title = "llama.cpp llama-server"
-    managed = True
+    starts = True
+    precedence = 30
+    ports: tuple[int, ...] = (8080,)
     options: Mapping[str, str] = {"<any long flag>": "as llama-server --help lists it"}
-    chat_path = _llama_http.CHAT_PATH
-    ready_path = _llama_http.READY_PATH
 
     def availability(self) -> Availability:
         found = shutil.which("llama-server")
@@ -31,56 +47,193 @@ class LlamaCpp:
             return Availability(True, "llama-server is on the PATH")
         return Availability(False, "no llama-server on the PATH", _HINT)
 
+    def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
+        """At verbosity 4 the list of devices also tells which APIs were looked for."""
+        binary = _binary(launch)
+        return (
+            (binary, "--version"),
+            (binary, "--verbosity", "4", "--list-devices"),
+            (binary, "--help"),
+        )
+
+    def vet(self, launch: Launch) -> None:
+        known = _help(launch)
+        if not all(name in known.flags for name in _BASIC):
+            said = launch.answers[-1] if launch.answers else ""
+            reason = llama_log.failure(said) or next(iter(said.strip().splitlines()), "")
+            raise InputError(
+                f"{known.binary} is no llama-server: its --help says {reason[:200]!r}", hint=_HINT
+            )
+        for name in launch.options:
+            known.check(_flag_name(name))
+        _vet_api(launch, known)
+
     def command(self, launch: Launch) -> Command:
-        binary = launch.binary or "llama-server"
-        found = shutil.which(binary)
-        if found is None:
-            raise InputError(f"no runnable llama-server at {binary!r}", hint=_HINT)
-        argv = [
-            found,
-            *("--model", str(launch.model)),
-            *("--host", "127.0.0.1"),
-            *("--port", str(launch.port)),
-            *("--ctx-size", str(launch.context_per_slot * launch.slots)),
-            *("--parallel", str(launch.slots)),
-            *("--threads", str(launch.threads)) * (launch.threads is not None),
-            "--metrics",
-            "--no-webui",
-        ]
-        for name, value in launch.options.items():
-            argv += _flag(name, value)
+        known = _help(launch)
+        own = {
+            "model": str(launch.model),
+            "host": "127.0.0.1",
+            "port": str(launch.port),
+            "ctx-size": str(launch.context_per_slot * launch.slots),
+            "parallel": str(launch.slots),
+            **({"threads": str(launch.threads)} if launch.threads is not None else {}),
+            **_devices(launch, known),
+            **_speculation(launch, known),
+            **_reasoning(launch, known),
+            **_unaided(known),
+        }
+        chosen = {_flag_name(name): value for name, value in launch.options.items()}
+        argv = [_binary(launch)]
+        for name, value in own.items():
+            if name in _OWN or not any(known.same(name, option) for option in chosen):
+                argv += [f"--{name}", value] if value else [f"--{name}"]
+        refused = _OWN if launch.speculation else _OWN | {"spec-type"}
+        argv += option_flags({n: _word(known, n, v) for n, v in chosen.items()}, refused)
         return Command(tuple(argv))
 
-    def inspect(self, ask: Ask, log: str) -> Engine:
-        return _llama_http.inspect(ask, log)
-
-    def body(self, request: Request) -> dict[str, Any]:
-        return _llama_http.body(request)
-
-    def count_prompt(self, ask: Ask, request: Request) -> int | None:
-        return _llama_http.count_prompt(ask, request)
-
-    def count_text(self, ask: Ask, text: str) -> int | None:
-        return _llama_http.count_text(ask, text)
-
-    def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
-        return _llama_http.timings(event)
-
-    def failure(self, log: str) -> str | None:
-        return _llama_http.failure(log)
+    def recognises(self, ask: Ask) -> bool:
+        return _llama_http.is_llama_server(ask)
 
 
-def _flag(name: str, value: str | int | float | bool) -> list[str]:
-    """``{"no-mmap": true}`` → ``--no-mmap``; ``false`` leaves the flag out."""
-    flag = name.lstrip("-").replace("_", "-")
-    if flag in _OWN:
+def _binary(launch: Launch) -> str:
+    binary = launch.binary or "llama-server"
+    found = shutil.which(binary)
+    if found is None:
+        raise InputError(f"no runnable llama-server at {binary!r}", hint=_HINT)
+    return found
+
+
+def _help(launch: Launch) -> Help:
+    binary = Path(launch.binary or "llama-server").name
+    return _llama_help.read(binary, launch.answers[-1] if launch.answers else "")
+
+
+def _flag_name(option: str) -> str:
+    return option.lstrip("-").replace("_", "-")
+
+
+def _word(known: Help, name: str, value: str | int | float | bool) -> str | int | float | bool:
+    """YAML turns ``on`` and ``off`` into booleans; flags that take the words get them back."""
+    flag = known.find(name)
+    if isinstance(value, bool) and flag is not None and {"on", "off"} <= {*flag.choices}:
+        return "on" if value else "off"
+    return value
+
+
+def _unaided(known: Help) -> dict[str, str]:
+    """What keeps the engine to what was asked, as far as this build has it: nothing fitted to
+    free memory behind our back, nothing kept of earlier prompts; and a log that can be read."""
+    wanted = (
+        (("metrics",), ""),
+        (("no-ui", "no-webui"), ""),
+        (("fit",), "off"),
+        (("no-cache-prompt",), ""),
+        (("cache-ram",), "0"),
+        (("ctx-checkpoints", "swa-checkpoints"), "0"),
+    )
+    found = {flag: value for names, value in wanted if (flag := known.spelling(*names))}
+    verbosity = known.find("verbosity")
+    # Where 4 is no level of its own it means "debug": a line for every token.
+    if verbosity is not None and "4: trace" in verbosity.about:
+        found["verbosity"] = "4"
+    return found
+
+
+def _devices(launch: Launch, known: Help) -> dict[str, str]:
+    """The devices asked for, else all of the API asked for: a second API's stay out, and for the
+    CPU all do. Where a build finds none it runs, and its log will tell on what."""
+    listed = llama_log.devices_of(_listing(launch))
+    of_api = [name for name in listed if llama_log.api_of_device(name) == launch.api]
+    names = ["none"] if launch.api == "cpu" else launch.devices or (of_api if launch.api else [])
+    found: dict[str, str] = {}
+    if names:
+        found[known.require("device")] = ",".join(names)
+        draft = known.spelling("spec-draft-device", "device-draft")
+        if draft and launch.speculation and launch.speculation.draft_model:
+            found[draft] = ",".join(names)
+    if launch.devices or launch.api not in (None, "cpu"):
+        layers = known.require(*_llama_http.GPU_LAYERS)
+        flag = known.find(layers)
+        found[layers] = "all" if flag and "'all'" in flag.about else "999"
+    return found
+
+
+def _vet_api(launch: Launch, known: Help) -> None:
+    """Raises InputError for a build without the API asked for, or devices that are not there.
+    An API that the build has but finds no device for is no error yet."""
+    listing = _listing(launch)
+    listed = llama_log.devices_of(listing)
+    if launch.api not in (None, "cpu") and launch.api not in llama_log.built_with(listing):
         raise InputError(
-            f"option {name!r} is set by tokrig itself",
-            hint="use --model, --context, --threads or --concurrency",
+            f"this {known.binary} was built without {launch.api}, or cannot load it here",
+            hint=f"its devices: {', '.join(listed) or 'none'}. Give a build with {launch.api}"
+            " with --server-bin, or leave out --api",
         )
-    if isinstance(value, bool):
-        return [f"--{flag}"] if value else []
-    return [f"--{flag}", str(value)]
+    for name in launch.devices:
+        if name not in listed:
+            raise InputError(
+                f"this {known.binary} has no device {name!r}",
+                hint=did_you_mean(name, listed) if listed else "it found none at all",
+            )
+        if launch.api and llama_log.api_of_device(name) != launch.api:
+            raise InputError(
+                f"the device {name!r} is none of {launch.api}",
+                hint="give --api and --device that go together, or only --device",
+            )
+
+
+def _listing(launch: Launch) -> str:
+    """What the binary said of its version and devices."""
+    return "\n".join(launch.answers[:-1])
+
+
+def _speculation(launch: Launch, known: Help) -> dict[str, str]:
+    asked = launch.speculation
+    if asked is None:
+        return {}
+    found: dict[str, str] = {}
+    kind = _speculation_kind(launch, known, asked.type)
+    if kind is not None:
+        found["spec-type"] = kind
+    if asked.draft_model is not None:
+        found[known.require("spec-draft-model", "model-draft")] = str(asked.draft_model)
+    if asked.draft_tokens is not None:
+        names = (f"spec-{kind}-size-m", f"spec-{kind}-n-max")
+        if asked.type == "ngram":
+            flag = known.require(*names, "spec-ngram-size-m", "draft-max")
+        else:
+            flag = known.require("spec-draft-n-max", "draft-max")
+        found[flag] = str(asked.draft_tokens)
+    return found
+
+
+def _speculation_kind(launch: Launch, known: Help, asked: SpeculativeType) -> str | None:
+    """The word for --spec-type; None for builds that draft as soon as they have a draft model."""
+    for name, value in launch.options.items():
+        if _flag_name(name) == "spec-type":
+            return str(value)
+    flag = known.find("spec-type")
+    words = flag.choices if flag else ()
+    kind = next((word for word in _TYPES[asked] if word in words), None)
+    if kind is None and asked != "draft":
+        raise InputError(
+            f"this {known.binary} is too old for --spec-type {_TYPES[asked][0]}",
+            hint=f"it knows: {', '.join(words) or 'no --spec-type'}",
+        )
+    return kind
+
+
+def _reasoning(launch: Launch, known: Help) -> dict[str, str]:
+    """Older builds know only a budget, of which 0 switches the template's thinking off. Newer
+    ones mean by it an end forced on a template that goes on thinking."""
+    switch = launch.reasoning
+    if switch is None or not switch.engine_flag:
+        return {}
+    if known.spelling("reasoning"):
+        return {"reasoning": switch.asked}
+    if switch.asked == "off":
+        return {known.require("reasoning-budget"): "0"}
+    return {}
 
 
 BACKEND = LlamaCpp()

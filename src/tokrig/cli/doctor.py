@@ -7,10 +7,10 @@ import importlib.util
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,12 +20,27 @@ from tokrig.cli.options import content_and_json, example
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokrig.backends import Backend, Capabilities, Engine
+    from tokrig.run.detect import Program
+
+# In the order of printing; what is said of a group where nothing was found.
+GROUPS = {
+    "backends": "",
+    "running servers": "none on the usual ports of 127.0.0.1",
+    "installed programs": "none of the engines' programs is on the PATH",
+    "probes": "",
+    "models": "",
+    "permissions": "",
+}
+MODELS_SHOWN = 4
+
 PERF = Path("/proc/sys/kernel/perf_event_paranoid")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is here or missing. ``needed``: without it no run is possible at all."""
+    """One thing that is here or missing. ``needed``: without it no run is possible at all.
+    ``facts`` is what ``detail`` tells, for machines."""
 
     group: str
     name: str
@@ -33,20 +48,25 @@ class Finding:
     detail: str
     hint: str = ""
     needed: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @click.command("doctor", epilog=example("tokrig doctor"))
 @content_and_json
 @click.pass_context
 def command(ctx: click.Context, content: Path, as_json: bool) -> None:
-    """Tell which backends, probes, models and permissions are here.
+    """Tell what can be used here, what is missing, and how to get it.
 
-    For everything that is missing there is a hint how to get it. Exit code 1 only when nothing
-    can be measured at all.
+    That is: backends, running servers, programs, probes, models and permissions. Servers are
+    looked for on the engines' usual ports of this machine. Exit code 1 only when nothing can be
+    measured at all.
     """
     from tokrig.cli import present, words
 
-    found = [*backends(), *models(), *probes(), *permissions(content)]
+    found = [
+        *(*backends(), *servers(), *programs()),
+        *(*probes(), *models(), *permissions(content)),
+    ]
     if as_json:
         versions = {"tokrig": __version__, "python": platform.python_version()}
         words.print_json({"versions": versions, "findings": [dataclasses.asdict(f) for f in found]})
@@ -58,10 +78,81 @@ def command(ctx: click.Context, content: Path, as_json: bool) -> None:
 
 
 def backends() -> Iterator[Finding]:
-    """Every engine, usable or not."""
+    """Every engine, usable or not, and what it can do."""
     for name in registry.names("backends"):
-        state = registry.load("backends", name, "BACKEND").availability()
-        yield Finding("backends", name, state.ok, state.detail, state.hint)
+        backend: Backend = registry.load("backends", name, "BACKEND")
+        state = backend.availability()
+        yield Finding(
+            "backends",
+            name,
+            state.ok,
+            f"{backend.title}: {state.detail}\n{abilities(backend.capabilities)}",
+            state.hint,
+            facts={"title": backend.title, **dataclasses.asdict(backend.capabilities)},
+        )
+
+
+def abilities(can: Capabilities) -> str:
+    """What an engine can do, in a few words."""
+    parts = [
+        ", ".join(can.apis),
+        f"speculation: {', '.join(can.speculation)}" if can.speculation else "",
+        f"cache off by {can.cache_switch}" if can.cache_switch else "cache kept off by salt",
+        f"reasoning by {can.reasoning_switch}" if can.reasoning_switch else "",
+        {"request": "its own clock", "counters": "its own counters"}.get(can.timings or "", ""),
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def servers() -> Iterator[Finding]:
+    """The engines that answer on this machine."""
+    from tokrig.run import detect
+
+    for found in detect.running():
+        engine = found.engine
+        yield Finding(
+            "running servers",
+            found.backend.name,
+            True,
+            f"{found.url}: {described(engine) if engine else found.backend.title}",
+            facts={
+                "url": found.url,
+                "engine": engine.engine if engine else None,
+                "build": engine.build if engine else None,
+                "api": engine.api if engine else None,
+                "served_models": list(engine.served_models) if engine else [],
+            },
+        )
+
+
+def described(engine: Engine) -> str:
+    """``llama.cpp b9174 (cuda), serves a, b and 3 more``."""
+    api = f"({engine.api})" if engine.api else ""
+    words = " ".join(filter(None, (engine.engine, engine.build, api)))
+    if not engine.served_models:
+        return words
+    rest = len(engine.served_models) - MODELS_SHOWN
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"{words}, serves {', '.join(engine.served_models[:MODELS_SHOWN])}{more}"
+
+
+def programs() -> Iterator[Finding]:
+    """The engines' programs on the PATH."""
+    from tokrig.run import detect
+
+    for program in detect.installed():
+        facts = dataclasses.asdict(program)
+        yield Finding("installed programs", program.name, True, told_of(program), facts=facts)
+
+
+def told_of(program: Program) -> str:
+    """``b9174, computes with cpu, cuda (CUDA0), /usr/bin/llama-server``."""
+    silence = "version not told" if program.in_time else "version not told in time"
+    parts = [program.version or silence]
+    if program.apis is not None:
+        devices = f" ({', '.join(program.devices)})" if program.devices else ""
+        parts.append(f"computes with {', '.join(program.apis)}{devices}")
+    return ", ".join([*parts, program.path])
 
 
 def probes() -> Iterator[Finding]:
@@ -119,6 +210,11 @@ def _perf() -> Finding:
     return Finding("permissions", "perf counters", level <= 2, detail, hint)
 
 
+def printable(text: str) -> str:
+    """Without control characters: servers and programs name themselves as they like."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+
+
 def _print(out: Console, found: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -126,14 +222,16 @@ def _print(out: Console, found: list[Finding]) -> None:
     from tokrig.cli.present import put
 
     out.print(f"tokrig {__version__}, Python {platform.python_version()}")
-    for group in dict.fromkeys(finding.group for finding in found):
+    for group, nothing in GROUPS.items():
         out.print()
         out.print(group, style="bold")
         grid = Table.grid(padding=(0, 2, 0, 0))
         for finding in (f for f in found if f.group == group):
             mark = Text("✓", style="green") if finding.ok else Text("✗", style="red")
-            text = Text(finding.detail, overflow="fold")
+            text = Text(printable(finding.detail), overflow="fold")
             if not finding.ok and finding.hint:
                 text.append(f"\n{finding.hint}", style="cyan")
             grid.add_row(mark, finding.name, text)
+        if not grid.row_count:
+            grid.add_row(Text("–"), Text(nothing, style="dim"))
         put(out, grid)

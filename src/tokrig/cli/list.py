@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tokrig.cli import words
 from tokrig.cli.options import (
     Word,
     complete_backend,
@@ -20,30 +21,37 @@ from tokrig.cli.options import (
     example,
 )
 from tokrig.cli.words import NULL, print_json, rate
+from tokrig.query import labels
 
 if TYPE_CHECKING:
     from tokrig.store import Listing, Row
 
 STATUSES = ("complete", "failed", "interrupted", "valid", "invalid")
 # Shown where the terminal has room, in this order of importance; the id tells most of it anyway.
-DISPENSABLE = ("rig", "model", "quant", "backend", "date")
+DISPENSABLE = ("mode", "rig", "model", "quant", "backend", "date")
 
 
 @click.command(
     "list",
-    epilog=example("tokrig list --model gemma --status valid", "tokrig list --json"),
+    epilog=example(
+        "tokrig list --model gemma --status valid",
+        "tokrig list --mode n-gram",
+        "tokrig list --json",
+    ),
 )
 @click.option("--model", metavar="TEXT", shell_complete=complete_model, help="Name contains TEXT.")
 @click.option("--rig", metavar="TEXT", shell_complete=complete_rig, help="Rig contains TEXT.")
 @click.option(
     "--backend", metavar="TEXT", shell_complete=complete_backend, help="Engine contains TEXT."
 )
+@click.option("--mode", metavar="TEXT", help="Mode contains TEXT: baseline, n-gram, reasoning off.")
 @click.option("--status", type=Word(STATUSES), help="Only records of this status or verdict.")
 @content_and_json
 def command(
     model: str | None,
     rig: str | None,
     backend: str | None,
+    mode: str | None,
     status: str | None,
     content: Path,
     as_json: bool,
@@ -62,6 +70,7 @@ def command(
         if _holds(model, f"{row.model} {row.quant or ''}")
         and _holds(rig, row.rig)
         and _holds(backend, row.backend)
+        and _holds(mode, f"{row.mode} {labels.mode(row.mode)}")
         and (status is None or status in (row.status, row.verdict))
     ]
     _complain(listing)
@@ -104,16 +113,19 @@ def _print(rows: list[Row]) -> None:
         "model": [row.model for row in rows],
         "quant": [row.quant or NULL for row in rows],
         "backend": [row.backend for row in rows],
+        "mode": [words.mode(row.mode) or NULL for row in rows],
         "rig": [row.rig for row in rows],
         "gen tok/s": [_rates(row) for row in rows],
         "validity": [_verdict(row) for row in rows],
         "date": [(row.started_at or NULL)[:10] for row in rows],
     }
+    if not any(words.mode(row.mode) for row in rows):
+        del cells["mode"]
     widths = {name: max(len(name), *map(len, column)) for name, column in cells.items()}
     bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
     room = shutil.get_terminal_size().columns + 2 if bounded else sys.maxsize
     room -= sum(widths[name] + 2 for name in cells if name not in DISPENSABLE)
-    for name in DISPENSABLE:
+    for name in filter(cells.__contains__, DISPENSABLE):
         if widths[name] + 2 <= room:
             room -= widths[name] + 2
         else:

@@ -28,13 +28,14 @@ from tokrig.errors import (
 # One line each; the same text as the command's own --help begins with.
 COMMANDS = {
     "run": "Measure a model on an engine, write a record, print the table.",
+    "raw": "Run an engine's own benchmark, write a record of its figures.",
     "list": "List the records of a content folder.",
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Compare two records: class, differing keys, ratios.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
     "rig": "Show what this machine is, as a record tells it.",
-    "doctor": "Tell which backends, probes, models and permissions are here.",
+    "doctor": "Tell what can be used here, what is missing, and how to get it.",
     "instrument": "Measure the measuring client itself against a known server.",
 }
 EXIT_BUG = 70

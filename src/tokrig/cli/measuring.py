@@ -58,10 +58,10 @@ class How:
 
 def measure(spec: RunSpec, how: How) -> None:
     """A new run, from its first check to the printed table."""
-    with _signals_interrupt():
+    with signals_interrupt():
         with how.patience("reading the model's file; its checksum is made once"):
-            prepared = prepare(spec, datetime.now(UTC))
-        _require_writable(how.content)
+            prepared = prepare(spec, datetime.now(UTC), switches(how.content))
+        require_writable(how.content)
         _mention_unfinished(how)
         rig = probe_rig(spec.rig)
         with journal.begin(prepared.run_id) as kept:
@@ -74,7 +74,7 @@ def resume(run_id: str | None, how: How, overrides: Mapping[str, Any]) -> None:
     unfinished = journal.unfinished()
     if run_id is None and not unfinished:
         raise InputError("there is no unfinished run", hint="begin one with: tokrig run")
-    with _signals_interrupt(), journal.reopen(run_id or unfinished[-1]) as kept:
+    with signals_interrupt(), journal.reopen(run_id or unfinished[-1]) as kept:
         facts = kept.facts()
         try:
             changed = {k: v for k, v in overrides.items() if v is not None}
@@ -86,11 +86,18 @@ def resume(run_id: str | None, how: How, overrides: Mapping[str, Any]) -> None:
                 f"the unfinished run {kept.run_id} is damaged: {problem}",
                 hint=f"discard it with: tokrig run --discard {kept.run_id}",
             ) from None
-        prepared = prepare(spec, datetime.now(UTC)).with_id(kept.run_id, started)
+        prepared = prepare(spec, datetime.now(UTC), switches(content))
+        prepared = prepared.with_id(kept.run_id, started)
         rig = probe_rig(spec.rig)
         _refuse_mixing(facts, _facts(prepared, rig, content), kept.run_id)
-        _require_writable(content)
+        require_writable(content)
         _carry_out(prepared, rig, kept, How(content, how.quiet, how.as_json))
+
+
+def switches(content: Path) -> Path | None:
+    """The content folder's own additions to the table of reasoning switches."""
+    found = content / "reasoning.yaml"
+    return found if found.is_file() else None
 
 
 def discard(run_id: str, as_json: bool) -> None:
@@ -174,7 +181,10 @@ def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
     spec = prepared.spec.model_dump(mode="json")
     if prepared.launch is not None:
         # Resuming works from any folder.
-        spec["model"] = str(prepared.launch.model.absolute())
+        if not prepared.backend.own_models:
+            spec["model"] = str(prepared.launch.model.absolute())
+        if prepared.launch.speculation and prepared.launch.speculation.draft_model:
+            spec["draft_model"] = str(prepared.launch.speculation.draft_model.absolute())
         if prepared.launch.binary:
             spec["server_bin"] = shutil.which(prepared.launch.binary) or prepared.launch.binary
             spec["server_bin"] = str(Path(spec["server_bin"]).absolute())
@@ -226,7 +236,7 @@ def _mention_unfinished(how: How) -> None:
     )
 
 
-def _require_writable(content: Path) -> None:
+def require_writable(content: Path) -> None:
     """Found before minutes of measuring, not after."""
     if reason := unwritable(content):
         raise StoreError(
@@ -236,7 +246,7 @@ def _require_writable(content: Path) -> None:
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end a run as Ctrl-C does, unless they are ignored (nohup)."""
 
     def interrupt(number: int, frame: object) -> None:

@@ -15,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 CONTENT_DEFAULT = Path("content")
+APIS = ("cpu", "cuda", "vulkan", "rocm", "metal", "sycl")
 
 
 def content_and_json(command: F) -> F:
@@ -123,3 +124,40 @@ def complete_model(
     """Names of the catalog, or files."""
     names = _completing(_models)(ctx, param, incomplete)
     return names or [CompletionItem(incomplete, type="file")]
+
+
+def word_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """A repeatable, comma separated option as a list; None where it was not given."""
+    found = [word.strip() for text in given for word in text.split(",") if word.strip()]
+    return found or None
+
+
+def number_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """The same as whole numbers."""
+    words = word_list(ctx, param, given)
+    try:
+        return words and [int(word) for word in words]
+    except ValueError:
+        raise click.BadParameter("give whole numbers, such as 1,4") from None
+
+
+def key_values(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """``KEY=VALUE`` pairs; numbers and true/false become what they look like."""
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not key or not separator:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        found[key] = _value(value)
+    return found or None
+
+
+def _value(text: str) -> str | int | float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -212,6 +212,30 @@ def print_findings(out: Console, record: Record, *, full: bool = False) -> None:
         put(out, grid)
 
 
+def print_raw(out: Console, record: Record) -> None:
+    """The figures of an engine's own benchmark, with a line that says what they are not."""
+    table = plain_table()
+    for heading in ("test", "at once", "tok/s", "min–max", "repetitions"):
+        table.add_column(heading, justify="left" if heading == "test" else "right", no_wrap=True)
+    for figure in record.raw:
+        found = figure.tok_per_s
+        table.add_row(
+            figure.test,
+            str(figure.concurrency),
+            rate(found.median),
+            NULL if found.n == 1 else spread(found),
+            NULL if found.n is None else str(found.n),
+        )
+    put(out, table)
+    out.print()
+    out.print(
+        f"raw engine figures by {record.backend.name}: no server, no client, no chat template;"
+        " medians of its repetitions, all sequences together",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
 def print_skipped(out: Console, record: Record) -> None:
     """The shapes that could not be measured, and why."""
     for skipped in record.skipped:

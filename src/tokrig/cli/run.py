@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from tokrig.cli.options import (
+    APIS,
     Word,
     complete_backend,
     complete_model,
@@ -18,52 +19,20 @@ from tokrig.cli.options import (
     complete_workload,
     content_and_json,
     example,
+    key_values,
+    number_list,
+    word_list,
 )
-from tokrig.errors import InputError
+from tokrig.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from tokrig.spec.run import RunSpec
 
 NEWEST = "newest"
 LEVELS = ("quick", "standard", "publish")
+SPECULATIVE = ("ngram", "draft", "mtp", "eagle")
 # What may be given beside --resume: it changes nothing that is measured.
 BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume"}
-
-
-def _words(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
-    """A repeatable, comma separated option as a list; None where it was not given."""
-    found = [word.strip() for text in given for word in text.split(",") if word.strip()]
-    return found or None
-
-
-def _numbers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
-    words = _words(ctx, param, given)
-    try:
-        return words and [int(word) for word in words]
-    except ValueError:
-        raise click.BadParameter("give whole numbers, such as 1,4") from None
-
-
-def _settings(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
-    """``KEY=VALUE`` pairs; numbers and true/false become what they look like."""
-    found = {}
-    for text in given:
-        key, separator, value = text.partition("=")
-        if not key or not separator:
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
-        found[key] = _value(value)
-    return found or None
-
-
-def _value(text: str) -> str | int | float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @click.command(
@@ -78,15 +47,16 @@ def _value(text: str) -> str | int | float | bool:
 @click.argument("spec", required=False, metavar="[SPEC.yaml]", type=click.Path(path_type=Path))
 @click.option(
     "--model",
-    metavar="NAME|FILE.gguf",
+    metavar="NAME|FILE.gguf|FOLDER",
     shell_complete=complete_model,
-    help="A model of the catalog (tokrig doctor lists it) or a file.  [default: gemma-3-270m]",
+    help="A model of the catalog (tokrig doctor lists it), a file, or a folder of safetensors."
+    "  [default: gemma-3-270m]",
 )
 @click.option(
     "--backend",
     metavar="NAME",
     shell_complete=complete_backend,
-    help="The engine.  [default: embedded; openai with --url; llamacpp with --server-bin]",
+    help="The engine.  [default: embedded; told by itself with --url; llamacpp with --server-bin]",
 )
 @click.option("--url", metavar="URL", help="Measure a server that is already running.")
 @click.option("--server-bin", metavar="PATH", help="The llama-server to start.")
@@ -95,7 +65,7 @@ def _value(text: str) -> str | int | float | bool:
     "--workload",
     "workloads",
     multiple=True,
-    callback=_words,
+    callback=word_list,
     metavar="NAME",
     shell_complete=complete_workload,
     help="Shapes: chat, rag, codegen, agent. Repeat it or use commas.  [default: all]",
@@ -103,7 +73,7 @@ def _value(text: str) -> str | int | float | bool:
 @click.option(
     "--concurrency",
     multiple=True,
-    callback=_numbers,
+    callback=number_list,
     metavar="N",
     help="Requests in flight. Repeat it or use commas.  [default: the workload's own]",
 )
@@ -113,10 +83,40 @@ def _value(text: str) -> str | int | float | bool:
     help="How often: 1, 6 or 10 server starts of 3 iterations.  [default: quick]",
 )
 @click.option(
+    "--api",
+    type=Word(APIS),
+    help="What is to compute. A result that cannot confirm it is invalid.",
+)
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    callback=word_list,
+    metavar="NAME",
+    help="The engine's own name of a device (Vulkan0, CUDA1). Repeat it or use commas.",
+)
+@click.option(
+    "--speculative",
+    type=Word(SPECULATIVE),
+    help="Speculative decoding; its greedy answers are compared with those without.",
+)
+@click.option(
+    "--draft-model",
+    metavar="NAME|FILE",
+    shell_complete=complete_model,
+    help="The small model that drafts (draft, eagle, mtp).",
+)
+@click.option("--draft-tokens", type=int, metavar="N", help="The longest draft.")
+@click.option(
+    "--reasoning",
+    type=Word(("on", "off")),
+    help="Switch the model's reasoning; what it then does is observed.",
+)
+@click.option(
     "--option",
     "options",
     multiple=True,
-    callback=_settings,
+    callback=key_values,
     metavar="KEY=VALUE",
     help="A setting of the engine's own. Repeatable.",
 )
@@ -128,7 +128,7 @@ def _value(text: str) -> str | int | float | bool:
     "patience_s",
     type=float,
     metavar="SECONDS",
-    help="How long the engine may take to become ready.  [default: 180]",
+    help="How long the engine may take to become ready.  [default: the engine's own]",
 )
 @click.option(
     "--request-timeout",
@@ -197,9 +197,10 @@ def command(
     wanted = _wanted(spec, overrides)
     if dry_run:
         from tokrig.cli import dry_run as dry
+        from tokrig.cli.measuring import switches
         from tokrig.run.prepare import prepare
 
-        dry.print_plan(prepare(wanted, datetime.now(UTC)), as_json)
+        dry.print_plan(prepare(wanted, datetime.now(UTC), switches(content)), as_json)
         return
     measuring.measure(wanted, how)
 
@@ -226,12 +227,12 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
     if path is not None and path.suffix.lower() == ".gguf":
         raise InputError(f"{path} is a model, not a spec", hint=f"tokrig run --model {path}")
     base = RunSpec() if path is None else load_spec(path)
-    if overrides["backend"] is None and "backend" not in base.model_fields_set:
-        if overrides["url"] or base.url:
-            overrides["backend"] = "openai"
-        elif overrides["server_bin"] or base.server_bin:
-            overrides["backend"] = "llamacpp"
+    told = overrides["backend"] is not None or "backend" in base.model_fields_set
+    if not told and not (overrides["url"] or base.url):
+        overrides["backend"] = "llamacpp" if overrides["server_bin"] or base.server_bin else None
     spec = merge(base, overrides)
+    if spec.url and not told:
+        spec = merge(spec, {"backend": _behind(spec)})
     if overrides["model"] and spec.url:
         raise InputError(
             "--model has no meaning for a server that is already running",
@@ -239,3 +240,16 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
             f"{overrides['model']}",
         )
     return spec
+
+
+def _behind(spec: RunSpec) -> str:
+    """The backend for the server at the address, as it is recognised; the generic one for a
+    server that nobody knows. Where nobody answers the run will say so."""
+    from tokrig.run.detect import recognise
+    from tokrig.run.prepare import endpoint
+
+    try:
+        found = recognise(endpoint(spec))
+    except EngineError:
+        found = None
+    return found.name if found else "openai"

@@ -92,6 +92,9 @@ def print_record(out: Console, record: Record) -> None:
         present.print_results(out, record.results, tokens=True)
         out.print()
         out.print(words.caption(record), style="dim")
+    if record.raw:
+        out.print()
+        present.print_raw(out, record)
     present.print_skipped(out, record)
     if record.failure:
         out.print(f"failed: {record.failure.code}: {record.failure.message}", style="bold red")
@@ -115,9 +118,8 @@ def _header(record: Record) -> list[tuple[str, str]]:
     size = human_bytes(model.bytes) if model.bytes is not None else ""
     creator = f"quantized by {model.quant_creator}" if model.quant_creator else ""
     file = ", ".join(filter(None, (model.file, size, bits, creator)))
-    measured = ", ".join(
-        filter(None, (provenance.level, provenance.started_at, f"seed {provenance.seed}"))
-    )
+    seed = f"seed {provenance.seed}" if provenance.seed is not None else ""
+    measured = ", ".join(filter(None, (provenance.level, provenance.started_at, seed)))
     version = f"tokrig {provenance.tokrig_version}" if provenance.tokrig_version else ""
     source = ", ".join(filter(None, (provenance.kind, provenance.source, version)))
     verdict = words.verdict(record.validity)
@@ -145,7 +147,7 @@ def _resolved(resolved: Resolved) -> list[tuple[str, str]]:
         value = getattr(resolved, name)
         if isinstance(value, list):
             value = " ".join(value)
-        if value not in (None, ""):
+        if value not in (None, "", {}):
             rows.append((name.replace("_", " ").capitalize(), _first_line(str(value))))
     return rows
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tokrig import units
+from tokrig.query import labels
 from tokrig.record import names
 
 if TYPE_CHECKING:
@@ -37,10 +38,15 @@ def model_name(model: Model) -> str:
 
 
 def subject(record: Record) -> str:
-    """What was measured: ``Gemma-3 270m · Q4_K_M · llama.cpp b9174 (cuda) · rig my-rig``."""
-    return " · ".join(
-        (model_name(record.model), names.backend_name(record.backend), f"rig {record.rig.id}")
-    )
+    """What was measured: ``Gemma-3 270m · Q4_K_M · llama.cpp b9174 (cuda) · rig my-rig``; the mode
+    before the rig, unless it is the baseline."""
+    what = (model_name(record.model), labels.backend(record.backend), mode(record.mode.name))
+    return " · ".join(filter(None, (*what, f"rig {record.rig.id}")))
+
+
+def mode(name: str) -> str:
+    """``n-gram speculation, reasoning off``; nothing for the baseline."""
+    return labels.mode_besides(name)
 
 
 def label(result: Result) -> str:

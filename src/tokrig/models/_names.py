@@ -1,14 +1,16 @@
 """Family, variant and quant of a model, from what its metadata and its file's name say.
 
-File names follow the GGUF naming convention loosely: ``<base>-<size>-<finetune>-<quant>``.
-Metadata counts more than the file's name, which anyone can change; the name adds what the
-metadata leaves out, and the quant recipe's label that ``general.file_type`` cannot express.
+Files and repositories follow the GGUF naming convention loosely:
+``<base>-<size>-<finetune>-<quant>``. Metadata counts more than a name, which anyone can change;
+the name adds what the metadata leaves out, and the quant recipe's label that
+``general.file_type`` cannot express.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from tokrig.models._ggml import FILE_TYPES
@@ -24,6 +26,14 @@ _QUANT = re.compile(
     r"TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
+# What repositories append to say how their weights are stored: -AWQ, -GPTQ-Int4, -FP8-dynamic.
+_PACKED = re.compile(
+    r"[-_.](?:AWQ|GPTQ|AutoRound|FP8|NVFP4|MXFP4|(?:unsloth[-_])?bnb|quantized|w\d+a\d+|"
+    r"int[48]|[2-8]-?bit|BF16|FP16|MLX)(?![A-Za-z]).*$",
+    re.IGNORECASE,
+)
+_SNAPSHOT = re.compile(r"^models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)$")
+_REPOSITORY = re.compile(r"(?:https?://[\w.-]+/)?([\w][\w.-]*/[\w][\w.-]*)/?")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 # What a released model was made for. A metadata finetune without any of them is the name of a
 # training checkpoint, and says less than a file name that has one.
@@ -40,6 +50,51 @@ class Names:
     family: str
     variant: str | None
     source: Literal["metadata", "file_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Where a file of the Hugging Face cache comes from: ``owner/name`` at ``revision``."""
+
+    owner: str
+    name: str
+    revision: str
+
+
+def repository_of(path: Path) -> Repository | None:
+    """The repository of a path ``…/models--owner--name/snapshots/revision/…``.
+
+    That is how the Hugging Face client lays its cache out; None for any other path.
+    """
+    parts = path.absolute().parts
+    for folder, middle, revision in zip(parts, parts[1:], parts[2:], strict=False):
+        match = _SNAPSHOT.match(folder)
+        if match and middle == "snapshots":
+            return Repository(match["owner"], match["name"], revision)
+    return None
+
+
+def repository_id(text: str | None) -> str | None:
+    """``owner/name`` of a repository's id or address; the last component of anything else."""
+    match = _REPOSITORY.fullmatch((text or "").strip())
+    return match[1][:MAX_NAME] if match else one_line(text)
+
+
+def folder_name_of(name: str, stated: str | None) -> Names:
+    """Family and variant of a model folder called ``name``, whose configuration says ``stated``.
+
+    Training tools leave the name of the model they began with in the configuration, so that one
+    counts only where it names the folder's family, or where the folder's name says nothing.
+    """
+    folder = _split_at_size(_PACKED.sub("", one_line(name) or "") or "unnamed")
+    if stated is None or not _REPOSITORY.fullmatch(stated):
+        return Names(*folder, "file_name")
+    family, variant = _split_at_size(_PACKED.sub("", stated.rpartition("/")[2]))
+    if folder[1] is not None and not _same(family, folder[0]):
+        return Names(*folder, "file_name")
+    if _same(family, folder[0]) and _adds_purpose(variant, folder[1]):
+        return Names(family, folder[1], "file_name")
+    return Names(family, variant, "metadata")
 
 
 def name_of(header: GgufHeader, file_name: str) -> Names:
@@ -72,7 +127,17 @@ def quant_of(header: GgufHeader, file_name: str) -> str | None:
 
 def stated_text(header: GgufHeader, key: str) -> str | None:
     """A short text of the metadata, on one line and without a path: it goes into a record."""
-    return _clean(header.text(key), space=" ")
+    return one_line(header.text(key))
+
+
+def base_model_of(header: GgufHeader) -> str | None:
+    """The model that this one was made from, as ``owner/name`` where the metadata has both."""
+    address = header.text("general.base_model.0.repo_url")
+    if address and _REPOSITORY.fullmatch(address.strip()):
+        return repository_id(address)
+    name = _clean(header.text("general.base_model.0.name"))
+    owner = _clean(header.text("general.base_model.0.organization"))
+    return f"{owner}/{name}" if owner and name else name
 
 
 def _stated(header: GgufHeader, by_file: tuple[str, str | None]) -> tuple[str, str | None] | None:
@@ -157,6 +222,11 @@ def _agree(by_name: str, by_type: str) -> bool:
     if label.partition("_")[0] != kind or by_type.startswith(label + "_"):
         return False
     return label != by_name or label not in FILE_TYPES.values()
+
+
+def one_line(text: str | None) -> str | None:
+    """``text`` short, on one line, its last path component only: safe in a record."""
+    return _clean(text, space=" ")
 
 
 def _clean(text: str | None, space: str = "-") -> str | None:

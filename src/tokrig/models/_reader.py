@@ -19,7 +19,10 @@ from tokrig.errors import ModelError
 from tokrig.models._cursor import Cursor, damaged, truncated
 from tokrig.models._ggml import TENSOR_TYPES
 
-KEPT_ELEMENTS = 64
+KEPT_STRINGS = 64
+KEPT_NUMBERS = 512
+"""Arrays of one number a layer are kept; llama.cpp knows up to 512 layers."""
+MAX_WHOLE_STRINGS = 1_000_000
 MAX_KEYS = 2_048
 MAX_TENSORS = 16_384
 MAX_DIMENSIONS = 4
@@ -129,8 +132,8 @@ def check_file(path: Path) -> os.stat_result:
     return state
 
 
-def read_gguf(path: Path | str) -> GgufHeader:
-    """The header of the GGUF file ``path``.
+def read_gguf(path: Path | str, whole: str = "") -> GgufHeader:
+    """The header of the GGUF file ``path``; the array under the key ``whole`` in full length.
 
     Raises ModelError when the file is missing, is something else, is damaged, or ends before
     its tensors do.
@@ -139,14 +142,14 @@ def read_gguf(path: Path | str) -> GgufHeader:
     size = check_file(path).st_size
     try:
         with path.open("rb") as file:
-            return _header(Cursor(file, size, shown(path)), shown(path), size)
+            return _header(Cursor(file, size, shown(path)), shown(path), size, whole)
     except OSError as error:
         raise ModelError(
             f"{shown(path)}: cannot be read: {error.strerror}", hint="check the file's rights"
         ) from error
 
 
-def _header(cursor: Cursor, name: str, size: int) -> GgufHeader:
+def _header(cursor: Cursor, name: str, size: int, whole: str) -> GgufHeader:
     _check_magic(cursor.take(min(size, 512)), name, size)
     cursor.rewind(4)
     version = int(cursor.number(_U32))
@@ -159,7 +162,7 @@ def _header(cursor: Cursor, name: str, size: int) -> GgufHeader:
         key = cursor.name("a metadata key")
         if key in metadata:
             raise damaged(name, f"metadata key {key[:80]!r} stands there twice")
-        metadata[key] = _value(cursor, name, key)
+        metadata[key] = _value(cursor, name, key, key == whole)
     tensors = tuple(_tensor(cursor, name) for _ in range(tensor_count))
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment.bit_count() != 1:
@@ -225,18 +228,18 @@ def _check_version(version: int, name: str) -> None:
     raise ModelError(f"{name}: {why}", hint=hint)
 
 
-def _value(cursor: Cursor, name: str, key: str) -> Value:
+def _value(cursor: Cursor, name: str, key: str, whole: bool) -> Value:
     code = int(cursor.number(_U32))
     if code != _ARRAY:
         return _scalar(cursor, name, key, code)
     code, count = int(cursor.number(_U32)), cursor.length()
     if code == _STRING:
-        if count > KEPT_ELEMENTS:
+        if count > (MAX_WHOLE_STRINGS if whole else KEPT_STRINGS):
             cursor.skip_strings(count)
             return Omitted(count)
     elif code not in _NUMBERS:
         raise damaged(name, f"metadata key {key[:80]!r} is an array of unknown type {code}")
-    elif count > KEPT_ELEMENTS:
+    elif count > KEPT_NUMBERS:
         cursor.skip(count * _NUMBERS[code].size)
         return Omitted(count)
     return tuple(_scalar(cursor, name, key, code) for _ in range(count))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import ModelError, StoreError, did_you_mean
+from tokrig.models._folder import looks_like_one, weight_files
 from tokrig.models._reader import check_file
 from tokrig.models._sha256 import cache_folder
 from tokrig.units import human_bytes
@@ -33,7 +34,7 @@ ABANDONED_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model's file, what it is, and under which terms; both texts are for people."""
+    """A model's file or folder, what it is, and under which terms; both texts are for people."""
 
     path: Path
     note: str
@@ -81,10 +82,11 @@ CATALOG: dict[str, Entry] = {
 
 
 def resolve(name_or_path: str) -> ModelSource:
-    """The file of a catalog name, or the file that a path names.
+    """The file of a catalog name, or the file or model folder that a path names.
 
     Whatever holds a path separator or ends in ``.gguf`` is a path; catalog names are read
-    without regard to case. A model in pieces is assembled once, into the user's cache folder.
+    without regard to case. A folder is one of safetensors files and ``config.json``. A model in
+    pieces is assembled once, into the user's cache folder.
 
     Raises ModelError for an unknown name, a missing package or file; StoreError when the
     assembled file cannot be written.
@@ -92,14 +94,18 @@ def resolve(name_or_path: str) -> ModelSource:
     separators = [os.sep, os.altsep] if os.altsep else [os.sep]
     if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
         path = Path(os.path.expanduser(name_or_path))
-        check_file(path)
+        if path.is_dir() and looks_like_one(path):
+            weight_files(path)
+        else:
+            check_file(path)
         return ModelSource(path, "", "")
     text = name_or_path.strip()
     entry = CATALOG.get(text.lower())
     if entry is None:
         hint = did_you_mean(text, CATALOG)
-        if text and Path(text).is_file():
-            hint = f"to use the file of that name write .{os.sep}{text}"
+        if text and Path(text).exists():
+            kind = "folder" if Path(text).is_dir() else "file"
+            hint = f"to use the {kind} of that name write .{os.sep}{text}"
         raise ModelError(f"unknown model {text!r}", hint=hint)
     path = _packaged(entry) if entry.pieces is None else _assembled(entry, entry.pieces)
     return ModelSource(path, entry.note, entry.license_note)

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokrig.errors import ModelError
-from tokrig.models._names import name_of, quant_of, stated_text
+from tokrig.models._names import (
+    base_model_of,
+    name_of,
+    quant_of,
+    repository_of,
+    stated_text,
+)
 from tokrig.models._reader import GgufHeader, Omitted, Tensor, check_file, read_gguf, shown
 from tokrig.models._sha256 import sha256_of
 from tokrig.record.model import Model
@@ -49,11 +55,13 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
     held = sum(tensor.elements for tensor in tensors)
     parameters = _parameters(first, held)
     template = first.text("tokenizer.chat_template")
+    source = repository_of(files[0])
     return Model(
         family=names.family,
         variant=names.variant,
         quant=quant_of(first, name),
-        quant_creator=stated_text(first, "general.quantized_by"),
+        quant_creator=stated_text(first, "general.quantized_by")
+        or (source.owner if source else None),
         format="gguf",
         file=name,
         sha256=sha256_of(files) if sha256 else None,
@@ -65,6 +73,7 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
         context_train=_context(first),
         architecture=stated_text(first, "general.architecture"),
         chat_template_sha256=hashlib.sha256(template.encode()).hexdigest() if template else None,
+        base_model=base_model_of(first),
         license=stated_text(first, "general.license"),
         identity_from=names.source,
     )

@@ -38,7 +38,9 @@ class Reading:
     """One look at the machine while it works; None = this probe cannot read it.
 
     Energy values are counters: only differences mean something. Keys of ``energy_j`` are scopes:
-    ``gpu``, ``package``. ``gpu_process_bytes`` holds 0 for a process whose size is not told.
+    ``gpu``, ``package``. ``gpu_process_bytes`` holds 0 for a process whose size is not told;
+    unless ``gpu_processes_complete`` it knows only some of the processes that use the GPU, and
+    tells nothing of whether others do.
     """
 
     load_average: float | None = None
@@ -48,6 +50,7 @@ class Reading:
     gpu_clock_mhz: float | None = None
     gpu_memory_used_bytes: int | None = None
     gpu_process_bytes: dict[int, int] | None = None
+    gpu_processes_complete: bool = True
     throttle_reasons: tuple[str, ...] | None = None
     energy_j: dict[str, float] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tokrig.probes import Availability, Facts, Reading, _amd_metrics, _sysfs
+from tokrig.probes import Availability, Facts, Reading, _amd_metrics, _fdinfo, _sysfs
 from tokrig.record.model import Gpu
 
 AMD = 0x1002
@@ -17,7 +17,7 @@ PCIE_GENERATION = {"2.5": 1, "5.0": 2, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6
 
 
 class AmdProbe:
-    """All cards that amdgpu drives. ``root`` is where ``/sys`` is."""
+    """All cards that amdgpu drives. ``root`` is where ``/sys`` and ``/proc`` are."""
 
     name = "amd"
 
@@ -62,6 +62,11 @@ class AmdProbe:
             gpu_temperature_c=_max([_scaled(m, "temp1_input", 1e-3) for m in monitors]),
             gpu_clock_mhz=_max([_scaled(m, "freq1_input", 1e-6) for m in monitors]),
             gpu_memory_used_bytes=None if used is None else int(used),
+            gpu_process_bytes=_fdinfo.process_bytes(
+                self._root, "amdgpu", {_pci_address(d): _regions(d) for d in devices}
+            ),
+            # Files of other users are closed to this one.
+            gpu_processes_complete=False,
             throttle_reasons=None
             if None in throttles
             else tuple(sorted({word for words in throttles for word in words or ()})),
@@ -160,6 +165,15 @@ def _used_bytes(device: Path) -> int | None:
     if used is None or not _unified(device):
         return used
     return used + (_sysfs.read_int(device / "mem_info_gtt_used") or 0)
+
+
+def _pci_address(device: Path) -> str:
+    return device.resolve().name
+
+
+def _regions(device: Path) -> tuple[str, ...]:
+    """The memory regions that make up ``_used_bytes``."""
+    return ("vram", "gtt") if _unified(device) else ("vram",)
 
 
 def _highest_level(path: Path) -> float | None:

@@ -1,8 +1,6 @@
 """All results as one flat table, for programs and spreadsheets: CSV, JSON, Parquet.
 
-Pure. One row a result. Names and meanings of columns are a promise to whoever reads the files:
-columns may be added, none is renamed. Null means *not known*. A metric has six columns:
-``<metric>_median``, ``_min``, ``_max``, ``_n``, ``_ci95_low``, ``_ci95_high``.
+Pure. One row a result; the columns are those of ``columns``.
 """
 
 from __future__ import annotations
@@ -11,169 +9,25 @@ import importlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
+from tokrig.query.columns import (
+    COLUMNS,
+    METRICS,
+    OF_GPUS,
+    OF_LOAD,
+    OF_RESULT,
+    OF_RUN,
+    OPTIONAL,
+    SPREAD,
+    Column,
+)
 from tokrig.query.load import Run
 from tokrig.record import names
-from tokrig.record.model import Metric, Result, Rig
+from tokrig.record.model import Metric, Record, Result, Rig
 
-Kind = Literal["text", "integer", "number", "boolean"]
 Value = str | int | float | bool | None
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. ``text`` says what it holds, and in which unit; ``source`` where in the record
-    or the result it stands, "" for what is put together."""
-
-    name: str
-    kind: Kind
-    text: str
-    source: str = ""
-
-
-def _text(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "text", text, source)
-
-
-def _integer(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "integer", text, source)
-
-
-def _number(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "number", text, source)
-
-
-def _boolean(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "boolean", text, source)
-
-
-ADDRESSES = (
-    _text("run_id", "the run, one YAML file"),
-    _text("page", "page of the run, relative to the site"),
-    _text("yaml", "the run's record, relative to the site"),
-    _text("samples", "what it was computed from, relative to the site; null without samples"),
-    _integer("errata", "number of corrections in the record"),
-)
-OF_RUN = (
-    _text("status", "complete, failed or interrupted", "status"),
-    _text("run_verdict", "valid or invalid, of the run as a whole", "validity.verdict"),
-    _text("provenance", "measured, transcribed or imported", "provenance.kind"),
-    _text("source", "where figures come from that tokrig did not measure", "provenance.source"),
-    _text("level", "quick, standard or publish", "provenance.level"),
-    _text("started_at", "begin of the run, UTC", "provenance.started_at"),
-    _text("tokrig_version", "version that measured", "provenance.tokrig_version"),
-    _integer("methodology", "version of the methodology", "provenance.methodology"),
-    _integer("server_starts", "starts of the engine", "provenance.server_starts"),
-    _text("family", "family of the model", "model.family"),
-    _text("variant", "member of the family", "model.variant"),
-    _text("quant", "quantization", "model.quant"),
-    _text("quant_creator", "who made the quantized file", "model.quant_creator"),
-    _text("model_format", "format of the weights", "model.format"),
-    _text("model_file", "name of the file", "model.file"),
-    _text("model_sha256", "SHA-256 of the file", "model.sha256"),
-    _integer("model_bytes", "size of the file, bytes", "model.bytes"),
-    _integer("parameters", "parameters", "model.parameters"),
-    _integer("active_parameters", "parameters used per token", "model.active_parameters"),
-    _number("bits_per_weight", "bits per weight", "model.bits_per_weight"),
-    _text("architecture", "architecture, as the file names it", "model.architecture"),
-    _boolean("reasoning", "whether the model was seen to reason", "model.reasoning"),
-    _text("rig", "id of the machine", "rig.id"),
-    _text("cpu", "processor", "rig.cpu.model"),
-    _integer("cpu_cores", "physical cores", "rig.cpu.cores"),
-    _integer("memory_bytes", "main memory, bytes", "rig.memory.total_bytes"),
-    _text("os", "operating system", "rig.os"),
-    _text("kernel", "kernel", "rig.kernel"),
-    _text("virtualization", "virtual machine or container", "rig.virtualization"),
-    _text("backend", "how tokrig drove the engine", "backend.name"),
-    _text("engine", "engine", "backend.engine"),
-    _text("build", "build of the engine", "backend.build"),
-    _text("api", "accelerator API", "backend.api"),
-    _boolean("api_confirmed", "whether the engine itself named the API", "backend.api_confirmed"),
-    _integer("context", "context per slot, tokens", "backend.resolved.context_per_slot"),
-    _integer("slots", "requests the engine serves at once", "backend.resolved.slots"),
-    _integer("threads", "threads of the engine", "backend.resolved.threads"),
-    _text("cache_type_k", "type of the K cache", "backend.resolved.cache_type_k"),
-    _text("cache_type_v", "type of the V cache", "backend.resolved.cache_type_v"),
-    _text("flash_attention", "flash attention", "backend.resolved.flash_attention"),
-    _integer("gpu_layers", "layers on the GPU", "backend.resolved.gpu_layers"),
-    _text("mode", "what was switched on; baseline is nothing", "mode.name"),
-    _text("speculative", "kind of speculative decoding", "mode.speculative"),
-    _text("reasoning_asked", "reasoning, as asked for", "mode.reasoning_asked"),
-    _boolean("reasoning_observed", "reasoning, as observed", "mode.reasoning_observed"),
-)
-OF_GPUS = (
-    _integer("gpus", "number of GPUs"),
-    _text("gpu", "first GPU, without its vendor's name"),
-    _text("gpu_vendor", "its vendor"),
-    _integer("gpu_vram_bytes", "its memory, bytes"),
-    _text("gpu_driver", "its driver"),
-    _number("gpu_power_limit_w", "its power limit while measured, W"),
-    _number("gpu_power_max_w", "the highest limit it can be given, W"),
-)
-OF_RESULT = (
-    _text("workload", "shape", "workload.name"),
-    _text("workload_hash", "hash of the shape's texts and lengths", "workload.content_hash"),
-    _integer("prompt_tokens_target", "prompt length of the shape", "workload.prompt_tokens"),
-    _integer("answer_tokens_target", "answer length of the shape", "workload.answer_tokens"),
-    _integer("concurrency", "requests in flight", "concurrency"),
-    _text("verdict", "valid or invalid: only valid rows are headlines", "validity.verdict"),
-    _integer("repeats", "repeats", "repeats"),
-    _integer("requests", "measured requests", "requests"),
-    _integer("request_errors", "measured requests that failed", "request_errors"),
-    _text("prefill_source", "server, or ttft_derived", "prefill_source"),
-    _text("token_count_source", "where token counts come from", "token_count_source"),
-    _number("reasoning_tokens_median", "reasoning tokens", "reasoning_tokens_median"),
-    _number("content_tokens_median", "tokens of the answer proper", "content_tokens_median"),
-    _number("answered_share", "share of requests that answered, 0 to 1", "answered_share"),
-    _integer("cached_tokens", "prompt tokens that the engine reused", "cached_tokens"),
-    _number("ceiling_share", "share of the decode ceiling, 1 = all of it", "ceiling_share"),
-    _number("client_cpu_share", "client's share of a core, 0 to 1", "client_cpu_share"),
-)
-CODES = (
-    _text("invalid_because", "reason codes, with spaces between"),
-    _text("unverified", "codes of what could not be confirmed, likewise"),
-    _text("unchecked", "codes of what nobody could look at, likewise"),
-)
-METRICS = (
-    *("output_tok_per_s", "prefill_tok_per_s", "ttft_s", "ttfa_s", "tpot_s"),
-    *("end_to_end_tok_per_s", "useful_tok_per_s", "system_tok_per_s"),
-    *("prompt_tokens", "output_tokens"),
-)
-SPREAD = (
-    _number("median", "median of the repeats' medians"),
-    _number("min", "lowest value"),
-    _number("max", "highest value"),
-    _integer("n", "number of values"),
-    _number("ci95_low", "lower end of the 95 % interval; null below 6 repeats"),
-    _number("ci95_high", "upper end of that interval"),
-)
-# Of blocks that a result need not have.
-OPTIONAL = (
-    _number("icl_s_p50", "inter-chunk latency, median, s", "icl_s.p50"),
-    _number("icl_s_p90", "its 90th percentile, s", "icl_s.p90"),
-    _number("icl_s_p95", "its 95th percentile, s", "icl_s.p95"),
-    _number("icl_s_p99", "its 99th percentile, s", "icl_s.p99"),
-    _integer("icl_s_n", "number of gaps between chunks", "icl_s.n"),
-    _number("server_difference", "client's decode rate / server's − 1", "server.difference"),
-    _number("acceptance_rate", "accepted / drafted tokens", "speculative.acceptance_rate"),
-    _integer("engine_rss_bytes", "peak of the engine's memory, bytes", "memory.engine_rss_bytes"),
-    _integer("engine_vram_bytes", "peak of its GPU memory, bytes", "memory.engine_vram_bytes"),
-    _text("energy_scope", "gpu, package or wall", "energy.scope"),
-    _number("energy_j", "energy of the measured phase, J", "energy.total_j"),
-    _number("j_per_output_token", "that, per output token, J", "energy.j_per_output_token"),
-)
-COLUMNS = (
-    *(*ADDRESSES, *OF_RUN, *OF_GPUS, *OF_RESULT, *CODES),
-    *(
-        Column(f"{metric}_{part.name}", part.kind, part.text)
-        for metric in METRICS
-        for part in SPREAD
-    ),
-    *OPTIONAL,
-)
 
 _facts_of_run = attrgetter(*(column.source for column in OF_RUN))
 _facts_of_result = attrgetter(*(column.source for column in OF_RESULT))
@@ -185,7 +39,8 @@ def flat_rows(runs: Iterable[Run]) -> Iterator[tuple[Value, ...]]:
     """One row a result, values in the order of ``COLUMNS``."""
     for run in runs:
         record = run.record
-        of_run = (*_addresses(run), *_facts_of_run(record), *_gpus(record.rig))
+        load = _optional(record, OF_LOAD)
+        of_run = (*_addresses(run), *_facts_of_run(record), *load, *_gpus(record.rig))
         for result in record.results:
             yield (*of_run, *_facts_of_result(result), *_codes(result), *_figures(result))
 
@@ -213,9 +68,16 @@ def _figures(result: Result) -> list[Value]:
     values: list[Value] = []
     for metric in _metrics_of_result(result):
         values += _NOTHING if metric is None else _spread(metric)
-    for column in OPTIONAL:
+    values += _optional(result, OPTIONAL)
+    return values
+
+
+def _optional(of: Record | Result, columns: Iterable[Column]) -> list[Value]:
+    """Fields of blocks that may be missing."""
+    values: list[Value] = []
+    for column in columns:
         block, _, field = column.source.partition(".")
-        found = getattr(result, block)
+        found = getattr(of, block)
         values.append(None if found is None else getattr(found, field))
     return values
 

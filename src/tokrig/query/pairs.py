@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tokrig.query import labels
 from tokrig.query.ratios import NO_RATIO, Ratio, geometric_mean, ratio, usable
 from tokrig.query.variables import Differences, State, known_keys, value_text
 from tokrig.record import names
@@ -69,15 +70,14 @@ def subject(record: Record, *, concurrency: int | None = None, shape: str | None
     """What a comparison needs of a record; only of one concurrency and one shape if given."""
     keys = known_keys(record)
     keys["concurrency"] = "every" if concurrency is None else str(concurrency)
-    place = [names.backend_name(record.backend), names.hardware_name(record.rig)]
-    if record.mode.name != "baseline":
-        place.append(record.mode.name)
+    called = labels.mode_besides(record.mode.name)
+    place = [labels.backend(record.backend), names.hardware_name(record.rig), called]
     return Subject(
         id=record.id,
         name=value_text(
             " · ".join(filter(None, (names.model_name(record.model), record.model.quant)))
         ),
-        place=value_text(" · ".join(place)),
+        place=value_text(" · ".join(filter(None, place))),
         level=record.provenance.level or record.provenance.kind,
         keys=keys,
         cells=tuple(

@@ -23,12 +23,14 @@ State = Literal["same", "differs", "unknown"]
 @dataclass(frozen=True)
 class Variable:
     """One thing that a person changes. ``counts`` is False for what is listed when it differs,
-    but describes how the record came about rather than what was measured."""
+    but describes how the record came about rather than what was measured. ``rare`` is what only
+    some engines have: where neither side names it, neither has it."""
 
     name: str
     keys: tuple[str, ...]
     follows: tuple[str, ...] = ()
     counts: bool = True
+    rare: bool = False
 
 
 def _under(prefix: str, names: str) -> tuple[str, ...]:
@@ -48,11 +50,18 @@ VARIABLES = (
         ),
         follows=("model", "quant", "quant creator"),
     ),
+    # Another base makes another file; one file that does not name it is the same all the same.
+    Variable("base model", ("model.base_model",), counts=False, rare=True),
     Variable("engine", ("backend.engine",)),
     Variable("build", ("backend.build",), follows=("engine",)),
-    Variable("backend", ("backend.name",), follows=("engine", "build")),
+    Variable("wrapper", ("backend.wrapper",), rare=True),
+    Variable("backend", ("backend.name",), follows=("engine", "build", "wrapper")),
     Variable("API", ("backend.api",)),
-    Variable("mode", _under("mode", "name speculative reasoning_asked")),
+    # One choice with all that belongs to it: kind, draft model, length of drafts, reasoning.
+    Variable("mode", _under("mode", "name speculative draft_model draft_tokens reasoning_asked")),
+    Variable("draft model file", ("mode.draft_sha256",), follows=("mode",)),
+    # Families and engines are switched in ways of their own: that makes no other mode.
+    Variable("reasoning switch", ("mode.reasoning_switch",), follows=("model", "engine", "mode")),
     Variable(
         "reasoning", ("model.reasoning", "mode.reasoning_observed"), follows=("model", "mode")
     ),
@@ -93,7 +102,38 @@ VARIABLES = (
     Variable("flash attention", ("backend.resolved.flash_attention",), follows=("engine",)),
     Variable("GPU layers", ("backend.resolved.gpu_layers",), follows=("model", "API")),
     Variable("layers", ("backend.resolved.layers",), follows=("model", "engine")),
-    Variable("devices", ("backend.resolved.devices",), follows=("machine", "GPU", "engine", "API")),
+    Variable(
+        "quantization",
+        ("backend.resolved.quantization",),
+        follows=("model", "quant", "model file", "engine"),
+        rare=True,
+    ),
+    Variable(
+        "dtype",
+        ("backend.resolved.dtype",),
+        follows=("model", "quant", "model file", "quantization", "engine"),
+        rare=True,
+    ),
+    Variable(
+        "prefix caching", ("backend.resolved.prefix_caching",), follows=("engine",), rare=True
+    ),
+    Variable(
+        "tensor parallel",
+        ("backend.resolved.tensor_parallel",),
+        follows=("machine", "GPU", "engine"),
+        rare=True,
+    ),
+    Variable(
+        "devices",
+        ("backend.resolved.devices",),
+        follows=("machine", "GPU", "engine", "API", "tensor parallel"),
+    ),
+    Variable(
+        "split mode",
+        ("backend.resolved.split_mode",),
+        follows=("machine", "GPU", "engine", "API", "devices"),
+        rare=True,
+    ),
     Variable(
         "compiled CPU features",
         ("backend.resolved.cpu_features",),
@@ -110,9 +150,10 @@ VARIABLES = (
         "command line",
         ("backend.argv",),
         follows=(
-            *("engine", "backend", "build", "API", "mode", "context", "slots", "threads"),
-            *("batch threads", "batch", "micro-batch", "KV cache types", "flash attention"),
-            *("GPU layers", "devices"),
+            *("engine", "backend", "build", "wrapper", "API", "mode", "reasoning switch"),
+            *("context", "slots", "threads", "batch threads", "batch", "micro-batch"),
+            *("KV cache types", "flash attention", "GPU layers", "quantization", "dtype"),
+            *("prefix caching", "tensor parallel", "devices", "split mode"),
         ),
     ),
     Variable("level", ("provenance.level",)),
@@ -127,6 +168,7 @@ VARIABLES = (
         ),
         counts=False,
     ),
+    Variable("start", ("backend.api_asked", "backend.bypass"), counts=False, rare=True),
 )
 KEYS = tuple(key for variable in VARIABLES for key in variable.keys)
 
@@ -148,9 +190,23 @@ def _value(record: Record, key: str) -> Any:
     if key == "backend.argv" and value and record.model.file:
         # Which file it is stands in model.file; here it would make one change two.
         return [word.replace(record.model.file, "<model file>") for word in value]
-    if key in ("mode.speculative", "mode.reasoning_asked") and record.mode.name == "baseline":
+    if key in _ABSENT_UNLESS_ASKED and _tells_of_modes(record):
+        return value or "none"
+    if key == "mode.draft_sha256" and record.mode.draft_model is None and _tells_of_modes(record):
+        return "none"
+    if key == "backend.wrapper" and record.backend.managed:
         return value or "none"
     return None if value in ([], {}) else value
+
+
+_ABSENT_UNLESS_ASKED = frozenset(
+    _under("mode", "speculative draft_model draft_tokens reasoning_asked reasoning_switch")
+)
+
+
+def _tells_of_modes(record: Record) -> bool:
+    """Whether what a mode does not name was not switched on, rather than not written down."""
+    return record.mode.name == "baseline" or record.provenance.kind == "measured"
 
 
 def _of_gpus(record: Record, name: str) -> Any:
@@ -218,7 +274,7 @@ def differences(a: Mapping[str, str], b: Mapping[str, str]) -> Differences:
     for variable in VARIABLES:
         for key in variable.keys:
             entry = Entry(key, variable.name, a.get(key), b.get(key))
-            states[key] = _state(entry)
+            states[key] = _state(entry, variable)
             if states[key] != "same":
                 (differing if states[key] == "differs" else unknown).append(entry)
         of_keys = {states[key] for key in variable.keys}
@@ -246,7 +302,9 @@ def _counted(states: Mapping[str, State], state: State) -> tuple[str, ...]:
 _GRAVEST: tuple[State, ...] = ("differs", "unknown", "same")
 
 
-def _state(entry: Entry) -> State:
+def _state(entry: Entry, variable: Variable) -> State:
+    if variable.rare and entry.a is None and entry.b is None:
+        return "same"
     if entry.a is None or entry.b is None:
         return "unknown"
     return "same" if entry.a == entry.b else "differs"

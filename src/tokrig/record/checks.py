@@ -7,12 +7,12 @@ CHANGELOG's Methodology section.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from tokrig.record.metrics import clock_difference
+from tokrig.record.metrics import clock_difference, counted_difference
 from tokrig.record.model import Record, Result, Validity
-from tokrig.record.samples import Sample
+from tokrig.record.samples import Kind, Sample
 
 CLOCK_MISMATCH = 0.03
 COUNT_MISMATCH = 0.01
@@ -33,6 +33,15 @@ HINTS = {
     "throttled": "the GPU throttled while measuring; look at cooling and power limits",
     "foreign_gpu_load": "another process used the GPU; stop it and measure again",
     "cpu_spill": "parts of the model ran on the CPU; use a smaller context, KV type or quant",
+    "not_resident": "less of the model was in memory than it has bytes: it was read from the disk"
+    " meanwhile; use a smaller quant or free memory",
+    "api_not_confirmed": "another accelerator API computed than the one asked for; see the engine's"
+    " device list and its log",
+    "speculation_inactive": "speculative decoding was asked for but nothing was drafted; look for a"
+    " draft of another vocabulary, or text without repetition",
+    "reasoning_off_not_honoured": "reasoning was switched off but the model still reasoned; see"
+    " the table of switches",
+    "timings_impossible": "the engine reports negative or zero times for tokens it generated",
     "incomplete": "the run did not finish; what was measured before is kept",
     # unverified
     "prompt_length_unverified": "the server does not tell how long the prompt was",
@@ -40,6 +49,9 @@ HINTS = {
     "first_chunk_assumed": "the first chunk was assumed to carry one token",
     "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
     " misses what differs between starts",
+    "greedy_unverified": "the answer with speculation was not compared with one without",
+    "api_unverified": "the engine does not tell which accelerator API computed, or a second device"
+    " took part",
     # unchecked
     "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
     " their errors, their lengths, the client's load",
@@ -63,7 +75,15 @@ class Circumstances:
     foreign_gpu_processes: int | None = None
     has_gpu: bool = False
     spilled: bool | None = None
+    not_resident: bool = False
     managed: bool | None = None
+    counters: Mapping[str, float] = field(default_factory=dict)
+    api: str | None = None
+    api_confirmed: bool | None = None
+    api_asked: str | None = None
+    speculative: str | None = None
+    compared_greedy: bool = False
+    reasoning_off: bool = False
 
 
 def judge(samples: Sequence[Sample], seen: Circumstances) -> Validity:
@@ -76,12 +96,14 @@ def judge(samples: Sequence[Sample], seen: Circumstances) -> Validity:
     found.doubt("repeats_share_a_start", seen.managed is False and repeats > 1)
     found.reason("no_tokens", not any(s.output_tokens or s.chunks for s in good))
     _judge_lengths(found, good, seen)
-    _judge_counts(found, good)
-    _judge_clock(found, good)
+    _judge_counts(found, good, seen)
+    _judge_clock(found, good, seen)
+    _judge_mode(found, good, seen)
     found.reason("client_bound", (seen.client_cpu_share or 0) > CLIENT_CPU_SHARE)
     found.reason("throttled", bool(seen.throttle_reasons))
     found.reason("foreign_gpu_load", bool(seen.foreign_gpu_processes))
     found.reason("cpu_spill", seen.spilled is True)
+    found.reason("not_resident", seen.not_resident)
     found.uncheck("throttle", seen.throttle_reasons is None)
     found.uncheck("gpu_processes", seen.has_gpu and seen.foreign_gpu_processes is None)
     found.uncheck("vram_fit", seen.spilled is None)
@@ -153,17 +175,62 @@ def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Circumstances
     found.uncheck("cache", any(cached_n is None for cached_n in cached))
 
 
-def _judge_counts(found: _Findings, good: Sequence[Sample]) -> None:
+def _judge_counts(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
     found.doubt("token_count_unverified", any(s.output_tokens is None for s in good))
     found.doubt("first_chunk_assumed", any(s.first_chunk_assumed for s in good))
     found.reason("count_mismatch", _over(good, lambda s: s.count_disagreement, COUNT_MISMATCH))
+    found.reason("count_mismatch", any(map(_fewer_tokens_than_chunks, good)))
+    served, seen_tokens = (
+        seen.counters.get("output_tokens"),
+        sum(s.output_tokens or 0 for s in good),
+    )
+    if served is not None and not any(s.output_tokens is None for s in good):
+        # More than ours: the server answered somebody else while it was measured.
+        found.reason("count_mismatch", abs(served - seen_tokens) > COUNT_MISMATCH * seen_tokens)
 
 
-def _judge_clock(found: _Findings, good: Sequence[Sample]) -> None:
+def _fewer_tokens_than_chunks(sample: Sample) -> bool:
+    """Every chunk carries a token; only the last may be a rest of text that was held back."""
+    tokens = sample.output_tokens
+    return tokens is not None and len(sample.chunks) > tokens * (1 + COUNT_MISMATCH) + 1
+
+
+def _judge_clock(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
     differences = [d for d in map(clock_difference, good) if d is not None]
-    found.uncheck("server_clock", len(differences) < len(good))
-    if differences:
-        found.reason("clock_mismatch", abs(statistics.median(differences)) > CLOCK_MISMATCH)
+    difference = statistics.median(differences) if differences else None
+    if difference is None:
+        difference = counted_difference(good, seen.counters)
+        found.uncheck("server_clock", difference is None)
+    else:
+        found.uncheck("server_clock", len(differences) < len(good))
+    found.reason("clock_mismatch", abs(difference or 0) > CLOCK_MISMATCH)
+    found.reason("timings_impossible", any(map(_impossible, good)))
+
+
+def _impossible(sample: Sample) -> bool:
+    """Time cannot run backwards, and more than one token takes some."""
+    timings = sample.timings
+    if timings is None:
+        return False
+    return min(timings.prompt_ms, timings.decode_ms) < 0 or (
+        timings.decode_tokens > 1 and timings.decode_ms == 0
+    )
+
+
+def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
+    """Was what was asked for what was done?"""
+    if seen.api_asked is not None:
+        confirmed = seen.api == seen.api_asked and seen.api_confirmed is True
+        found.reason("api_not_confirmed", not confirmed)
+    found.doubt("api_unverified", seen.api is None or seen.api_confirmed is not True)
+    if seen.speculative is not None:
+        drafted = sum(s.drafted_tokens or 0 for s in good)
+        found.reason(
+            "speculation_inactive", not drafted and not seen.counters.get("drafted_tokens")
+        )
+        found.doubt("greedy_unverified", not seen.compared_greedy)
+    reasoned = any(c.kind is Kind.REASONING for s in good for c in s.chunks)
+    found.reason("reasoning_off_not_honoured", seen.reasoning_off and reasoned)
 
 
 def _over(samples: Sequence[Sample], value: Callable[[Sample], float | None], limit: float) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from tokrig.record.model import Metric, Percentiles, ServerTimings, Speculative
 from tokrig.record.samples import Kind, Sample
 from tokrig.units import significant
 
+Counters = Mapping[str, float]
 MIN_REPEATS_FOR_INTERVAL = 6
 RESAMPLES = 10_000
 # How many values a percentile needs before it means anything.
@@ -91,6 +92,34 @@ def server_tok_per_s(sample: Sample) -> float | None:
     return tokens / timings.decode_ms * 1e3 if tokens > 0 else None
 
 
+def counted_tok_per_s(counters: Counters) -> float | None:
+    """The decode rate of all requests together from an engine's sums: their decode times run from
+    the first token to the last, so one token a request is not in them."""
+    tokens = counters.get("output_tokens", 0.0) - counters.get("requests", 0.0)
+    seconds = counters.get("decode_s", 0.0)
+    known = counters.get("requests", 0.0) > 0
+    return tokens / seconds if known and tokens > 0 and seconds > 0 else None
+
+
+def counted_prefill_tok_per_s(counters: Counters) -> float | None:
+    """Uncached prompt tokens of all requests / their summed prompt times."""
+    tokens = counters.get("prompt_tokens", 0.0) - counters.get("cached_tokens", 0.0)
+    seconds = counters.get("prefill_s", 0.0)
+    return tokens / seconds if tokens > 0 and seconds > 0 else None
+
+
+def counted_difference(samples: Sequence[Sample], counters: Counters) -> float | None:
+    """Client decode rate of all requests together / the engine's counted one − 1."""
+    tokens, elapsed_s = 0, 0.0
+    for sample in samples:
+        if tpot := tpot_s(sample):
+            counted = (sample.output_tokens or 0) - (sample.first_chunk_tokens or 0)
+            tokens += counted
+            elapsed_s += tpot * counted
+    server = counted_tok_per_s(counters)
+    return tokens / elapsed_s / server - 1 if elapsed_s and server else None
+
+
 def clock_difference(sample: Sample) -> float | None:
     """Client decode rate / corrected server rate − 1."""
     client, server = output_tok_per_s(sample), server_tok_per_s(sample)
@@ -126,11 +155,15 @@ class Figures:
     server: ServerTimings | None
 
 
-def figures(samples: Sequence[Sample]) -> Figures:
-    """All figures of the measured samples of *one* workload at one concurrency."""
+def figures(samples: Sequence[Sample], counters: Counters | None = None) -> Figures:
+    """All figures of the measured samples of *one* workload at one concurrency. ``counters`` are
+    what the engine's own sums grew by meanwhile; they serve where the samples carry no timings."""
+    counters = counters or {}
     measured = [s for s in samples if s.phase == "measured"]
     good = [s for s in measured if s.error is None]
     prefill, prefill_source = metric(good, prefill_tok_per_s), "server"
+    if prefill is None and (counted := counted_prefill_tok_per_s(counters)):
+        prefill = Metric(median=significant(counted, DIGITS), n=len(good))
     if prefill is None:
         prefill, prefill_source = metric(good, ttft_prefill_tok_per_s), "ttft_derived"
     return Figures(
@@ -156,8 +189,8 @@ def figures(samples: Sequence[Sample]) -> Figures:
         token_count_source="+".join(sorted({s.count_source for s in good if s.count_source}))
         or None,
         finish_reasons=dict(sorted(Counter(s.finish_reason or "none" for s in good).items())),
-        speculative=_speculative(good),
-        server=_server(good),
+        speculative=_speculative(good, counters),
+        server=_server(good) or _counted_server(good, counters),
     )
 
 
@@ -257,15 +290,37 @@ def _server(samples: Sequence[Sample]) -> ServerTimings | None:
     )
 
 
-def _speculative(samples: Sequence[Sample]) -> Speculative | None:
-    drafted = _sum(s.drafted_tokens for s in samples)
+def _counted_server(samples: Sequence[Sample], counters: Counters) -> ServerTimings | None:
+    rate, prefill = counted_tok_per_s(counters), counted_prefill_tok_per_s(counters)
+    if rate is None:
+        return None
+    difference = counted_difference(samples, counters)
+    return ServerTimings(
+        source="counters",
+        output_tok_per_s=Metric(median=significant(rate, DIGITS), n=len(samples)),
+        prefill_tok_per_s=Metric(median=significant(prefill, DIGITS), n=len(samples))
+        if prefill
+        else None,
+        difference=None if difference is None else round(difference, 5),
+    )
+
+
+def _speculative(samples: Sequence[Sample], counters: Counters) -> Speculative | None:
+    """From the samples, else from the engine's sums; steps are known to the sums only."""
+    drafted, accepted = _sum(s.drafted_tokens for s in samples), None
+    if drafted is not None:
+        accepted = _sum(s.accepted_tokens for s in samples)
+    elif "drafted_tokens" in counters:
+        drafted, accepted = int(counters["drafted_tokens"]), int(counters.get("accepted_tokens", 0))
     if drafted is None:
         return None
-    accepted = _sum(s.accepted_tokens for s in samples) or 0
+    accepted, steps = accepted or 0, int(counters.get("drafts", 0))
     return Speculative(
         drafted_tokens=drafted,
         accepted_tokens=accepted,
         acceptance_rate=significant(accepted / drafted, DIGITS) if drafted else None,
+        steps=steps or None,
+        acceptance_length=significant(1 + accepted / steps, DIGITS) if steps else None,
     )
 
 

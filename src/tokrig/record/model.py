@@ -91,6 +91,7 @@ class Model(Block):
     context_train: Count | None = None
     architecture: str | None = None
     chat_template_sha256: str | None = None
+    base_model: str | None = None
     license: str | None = None
     reasoning: bool | None = None
     identity_from: Literal["metadata", "file_name", "endpoint", "transcribed"] | None = None
@@ -160,18 +161,32 @@ class Resolved(Block):
     gpu_layers: Count | None = None
     layers: Count | None = None
     devices: list[str] = []
+    device_bytes: dict[str, Count] = {}
+    split_mode: str | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+    tensor_parallel: Count | None = None
+    prefix_caching: bool | None = None
     cpu_features: list[str] = []
     chat_template: str | None = None
 
 
 class BackendFacts(Block):
-    """Engine, build and accelerator API, and how the server was run."""
+    """Engine, build and accelerator API, and how the server was run.
+
+    ``api`` is what computed, ``api_asked`` what was asked for. ``wrapper`` names the program in
+    front of the engine, with its version; ``bypass`` says that the wrapper gave up on the first
+    load and its bundled engine was started directly once.
+    """
 
     name: str
     engine: str
     build: str | None = None
     api: str | None = None
     api_confirmed: bool | None = None
+    api_asked: str | None = None
+    wrapper: str | None = None
+    bypass: str | None = None
     managed: bool | None = None
     argv: list[str] | None = None
     env: dict[str, str] = {}
@@ -179,11 +194,19 @@ class BackendFacts(Block):
 
 
 class Mode(Block):
-    """What is switched on beside the baseline."""
+    """What is switched on beside the baseline.
+
+    ``reasoning_asked`` is "on" or "off", ``reasoning_switch`` how that was asked for,
+    ``reasoning_observed`` whether the model then reasoned in a probe request.
+    """
 
     name: str = "baseline"
     speculative: str | None = None
+    draft_model: str | None = None
+    draft_sha256: str | None = None
+    draft_tokens: Count | None = None
     reasoning_asked: str | None = None
+    reasoning_switch: str | None = None
     reasoning_observed: bool | None = None
 
 
@@ -206,27 +229,56 @@ class WorkloadFacts(Block):
 class ServerTimings(Block):
     """The engine's own figures, definition-corrected, beside the client's.
 
-    ``difference`` = client decode rate / corrected server rate − 1, median over requests.
+    ``difference`` = client decode rate / corrected server rate − 1, median over requests. Where
+    the engine keeps only sums (``source`` counters), both rates are those of all requests
+    together.
     """
 
+    source: Literal["request", "counters"] = "request"
     output_tok_per_s: Metric | None = None
     prefill_tok_per_s: Metric | None = None
     difference: float | None = None
 
 
 class Speculative(Block):
-    """Drafted and accepted tokens over all measured requests."""
+    """Drafted and accepted tokens over all measured requests. ``acceptance_length`` = 1 +
+    accepted / steps, known where the engine counts its steps."""
 
     drafted_tokens: Count
     accepted_tokens: Count
     acceptance_rate: float | None = None
+    steps: Count | None = None
+    acceptance_length: float | None = None
+
+
+class Greedy(Block):
+    """The greedy answer with speculation against the one without, at concurrency 1.
+
+    ``first_divergence_characters`` is how many characters both begin with, ``…_tokens`` how many
+    tokens that is; null where the two are the same.
+    """
+
+    compared_characters: Count
+    same: bool
+    first_divergence_characters: Count | None = None
+    first_divergence_tokens: Count | None = None
 
 
 class PeakMemory(Block):
-    """Highest values seen while this result was measured."""
+    """Highest values seen while this result was measured: the engine's own processes."""
 
     engine_rss_bytes: Count | None = None
     engine_vram_bytes: Count | None = None
+
+
+class LoadMemory(Block):
+    """Memory before the engine started and after it had loaded. ``gpu_*`` is of all cards and
+    all processes, ``engine_*`` of the engine's own processes."""
+
+    gpu_before_bytes: Count | None = None
+    gpu_after_bytes: Count | None = None
+    engine_vram_bytes: Count | None = None
+    engine_rss_bytes: Count | None = None
 
 
 class Energy(Block):
@@ -277,12 +329,29 @@ class Result(Block):
     token_count_source: str | None = None
     finish_reasons: dict[str, int] = {}
     speculative: Speculative | None = None
+    greedy: Greedy | None = None
     server: ServerTimings | None = None
+    counters: dict[str, float] | None = None
     memory: PeakMemory | None = None
     energy: Energy | None = None
     ceiling_share: float | None = None
     client_cpu_share: float | None = None
     interference: Interference | None = None
+
+
+class Raw(Block):
+    """One figure of an engine's own benchmark: no server, no client, no chat template.
+
+    ``test`` is the tool's own name for it (``pp512``, ``tg128``); ``tok_per_s`` is over the
+    tool's repetitions.
+    """
+
+    test: str
+    prompt_tokens: Count = 0
+    output_tokens: Count = 0
+    depth_tokens: Count = 0
+    concurrency: Count = 1
+    tok_per_s: Metric
 
 
 class Failure(Block):
@@ -323,7 +392,9 @@ class Record(Block):
     backend: BackendFacts
     mode: Mode = Mode()
     cold_start: ColdStart | None = None
+    load_memory: LoadMemory | None = None
     results: list[Result] = []
+    raw: list[Raw] = []
     skipped: list[Skipped] = []
     failure: Failure | None = None
     errata: list[Erratum] = []

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tokrig.record import checks
 from tokrig.record.metrics import Figures, figures
 from tokrig.record.model import Record, Result, Validity
+from tokrig.record.raw import is_raw, judged_raw_again
 from tokrig.record.samples import Sample
 
 # Figures are published with six significant digits.
@@ -42,7 +43,7 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
     for result in record.results:
         key = (result.workload.name, result.concurrency)
         mine = [s for s in samples if (s.workload, s.concurrency) == key]
-        again = figures(mine)
+        again = figures(mine, result.counters)
         for item in fields(Figures):
             published = getattr(result, item.name)
             recomputed = getattr(again, item.name)
@@ -79,6 +80,8 @@ def unproven(record: Record) -> list[str]:
 
 
 def _overall(record: Record) -> list[str]:
+    if is_raw(record):
+        return _verdicts_differ("", record.validity, judged_raw_again(record), "the record gives")
     again = checks.judge_run(record.results, complete=record.status == "complete")
     return _verdicts_differ("", record.validity, again, "the results give")
 
@@ -104,6 +107,14 @@ def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> V
             has_gpu=bool(record.rig.gpus),
             managed=record.backend.managed,
             spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
+            not_resident="not_resident" in recorded.reasons,
+            counters=result.counters or {},
+            api=record.backend.api,
+            api_confirmed=record.backend.api_confirmed,
+            api_asked=record.backend.api_asked,
+            speculative=record.mode.speculative,
+            compared_greedy=result.greedy is not None,
+            reasoning_off=record.mode.reasoning_asked == "off",
         ),
     )
 

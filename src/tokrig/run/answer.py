@@ -14,7 +14,7 @@ from typing import Any
 
 from tokrig.record.samples import Chunk, EngineTimings, Kind
 from tokrig.run.load import Response
-from tokrig.run.sse import Event, parse
+from tokrig.run.sse import Event, parse, parse_ndjson
 
 # Beyond these a figure is no measurement: a month, and more tokens than any context holds.
 MOST_MS = 31 * 86_400_000
@@ -24,6 +24,7 @@ _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _OPEN, _CLOSE = "<think>", "</think>"
 
 ReadTimings = Callable[[Mapping[str, Any]], EngineTimings | None]
+Translate = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -55,20 +56,25 @@ class Answer:
             self.error, self.error_detail = code, detail
 
 
-def read_answer(response: Response, timings: ReadTimings) -> Answer:
-    """Decode a response. Never raises for anything a server can send."""
+def read_answer(response: Response, timings: ReadTimings, event: Translate | None = None) -> Answer:
+    """Decode a response. Never raises for anything a server can send.
+
+    ``event`` turns an event of an engine's own into an OpenAI chunk, ``timings`` reads the
+    engine's clock out of it.
+    """
     answer = Answer()
     body = b"".join(data for _, data in response.pieces)
     if response.status is not None and response.status != 200:
         answer.fail(f"http_{response.status}", _body_reason(body, response))
         return answer
-    events = parse(response.pieces)
+    kind = response.headers.get("content-type", "")
+    events = (parse_ndjson if "ndjson" in kind else parse)(response.pieces)
     # A half-sent last event says nothing by itself; that it was cut is said below.
     cut = bool(events) and _is_half(events[-1])
-    for event in events[:-1] if cut else events:
-        _read_event(answer, event, timings)
+    for one in events[:-1] if cut else events:
+        _read_event(answer, one, timings, event)
     answer.chunks = _split_think(answer.chunks)
-    streamed = bool(events) or "event-stream" in response.headers.get("content-type", "")
+    streamed = bool(events) or "event-stream" in kind
     if not streamed and body.strip() and response.failure is None:
         _read_plain(answer, body, response)
     elif response.timed_out:
@@ -91,7 +97,9 @@ def _read_plain(answer: Answer, body: bytes, response: Response) -> None:
         answer.fail("invalid_json", f"no event stream but: {_body_reason(body, response)}")
 
 
-def _read_event(answer: Answer, event: Event, timings: ReadTimings) -> None:
+def _read_event(
+    answer: Answer, event: Event, timings: ReadTimings, translate: Translate | None
+) -> None:
     text = event.data.strip()
     if text == "[DONE]":
         answer.done = True
@@ -105,6 +113,8 @@ def _read_event(answer: Answer, event: Event, timings: ReadTimings) -> None:
     if data.get("error") is not None or event.type == "error":
         answer.fail("error_event", _error_text(data.get("error", data)))
         return
+    if translate is not None:
+        data = translate(data)
     if isinstance(data.get("model"), str):
         answer.model = _clean(data["model"])
     first = not answer.chunks
@@ -162,7 +172,8 @@ def _read_usage(answer: Answer, usage: Mapping[str, Any]) -> None:
 
 
 def _timings(data: Mapping[str, Any], read: ReadTimings) -> EngineTimings | None:
-    """The engine's own clock; None where what it says cannot be true."""
+    """The engine's own clock. Zero and negative times stay: they are found out later. What is no
+    time at all (a figure beyond any run, nan) is dropped."""
     try:
         found = read(data)
     except (ArithmeticError, LookupError, TypeError, ValueError):
@@ -171,7 +182,7 @@ def _timings(data: Mapping[str, Any], read: ReadTimings) -> EngineTimings | None
         return None
     durations = (found.prompt_ms, found.decode_ms)
     counts = (found.prompt_tokens, found.decode_tokens)
-    possible = all(0 <= ms <= MOST_MS for ms in durations)
+    possible = all(abs(ms) <= MOST_MS for ms in durations)
     return found if possible and all(0 <= n <= MOST_TOKENS for n in counts) else None
 
 

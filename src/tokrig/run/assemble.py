@@ -14,11 +14,9 @@ from tokrig.record import checks
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
-    ColdStart,
     Energy,
     Failure,
     Interference,
-    Mode,
     Model,
     PeakMemory,
     Provenance,
@@ -30,9 +28,11 @@ from tokrig.record.model import (
 )
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.run.journal import CellRecord, Observed
+from tokrig.run.memory import not_resident
 from tokrig.run.prepare import Prepared
 from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
 from tokrig.run.progress import Cell
+from tokrig.run.told import Told
 from tokrig.units import significant
 
 
@@ -42,10 +42,7 @@ class Gathered:
 
     prepared: Prepared
     rig: Rig
-    model: Model
-    backend: BackendFacts
-    cold_start: ColdStart | None
-    server_starts: int
+    told: Told
     cells: Sequence[CellRecord]
     skipped: Sequence[Skipped]
     tokrig_commit: str | None = None
@@ -53,7 +50,7 @@ class Gathered:
 
 def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
     """The record of a finished or failed run."""
-    prepared = gathered.prepared
+    prepared, told = gathered.prepared, gathered.told
     measured = {(c.workload, c.concurrency) for c in gathered.cells}
     results = [
         result(gathered, cell)
@@ -72,14 +69,15 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
             level=prepared.spec.level,
             started_at=_iso(prepared.started),
             finished_at=_iso(now or datetime.now(UTC)),
-            server_starts=gathered.server_starts or None,
+            server_starts=told.server_starts or None,
             seed=prepared.spec.seed,
         ),
-        model=gathered.model,
+        model=told.model,
         rig=gathered.rig,
-        backend=gathered.backend,
-        mode=Mode(),
-        cold_start=gathered.cold_start,
+        backend=told.backend,
+        mode=told.mode,
+        cold_start=told.cold,
+        load_memory=told.load_memory,
         results=results,
         skipped=list(gathered.skipped),
         failure=_failure(error),
@@ -96,12 +94,13 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     ]
     samples = [s for c in mine for s in c.samples]
     observed = [c.observed for c in mine]
-    workload = gathered.prepared.workloads[cell.workload]
-    found = figures(samples)
+    told, workload = gathered.told, gathered.prepared.workloads[cell.workload]
+    counters = _counters(observed)
+    found = figures(samples, counters)
     client_cpu_share = _highest([o.client_cpu_share for o in observed])
     throttle = _throttle(observed)
     foreign = _highest([o.foreign_gpu_processes for o in observed])
-    computed_on_cpu = gathered.backend.api == "cpu" and gathered.backend.api_confirmed is True
+    rss_bytes = _whole(_highest([o.engine_rss_bytes for o in observed]))
     validity = checks.judge(
         samples,
         checks.Circumstances(
@@ -111,9 +110,16 @@ def result(gathered: Gathered, cell: Cell) -> Result:
             throttle_reasons=throttle,
             foreign_gpu_processes=None if foreign is None else int(foreign),
             has_gpu=bool(gathered.rig.gpus),
-            managed=gathered.prepared.backend.managed,
-            # Nothing of a model that computes on the CPU by design can spill to it.
-            spilled=False if computed_on_cpu else None,
+            managed=gathered.prepared.launch is not None,
+            spilled=told.spilled,
+            not_resident=not_resident(told.model, told.backend, rss_bytes, told.looked_up_bytes),
+            counters=counters,
+            api=told.backend.api,
+            api_confirmed=told.backend.api_confirmed,
+            api_asked=told.backend.api_asked,
+            speculative=told.mode.speculative,
+            compared_greedy=cell.workload in told.greedy,
+            reasoning_off=told.mode.reasoning_asked == "off",
         ),
     )
     tokens = sum(s.output_tokens or 0 for s in samples if s.phase == "measured")
@@ -127,8 +133,10 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         concurrency=cell.concurrency,
         validity=validity,
         **{name: getattr(found, name) for name in found.__dataclass_fields__},
+        greedy=told.greedy.get(cell.workload),
+        counters=counters or None,
         memory=PeakMemory(
-            engine_rss_bytes=_whole(_highest([o.engine_rss_bytes for o in observed])),
+            engine_rss_bytes=rss_bytes,
             engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
         ),
         energy=_energy(observed, tokens),
@@ -144,30 +152,32 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     )
 
 
-def backend_facts(prepared: Prepared, engine: Engine | None) -> BackendFacts:
+def backend_facts(
+    prepared: Prepared, engine: Engine | None, bypass: str | None = None
+) -> BackendFacts:
     """How the server was run, and what it says it is."""
     argv = None
-    if prepared.launch is not None:
-        argv = scrub_argv(prepared.backend.command(replace(prepared.launch, port=0)).argv)
     env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-    if engine is None:
-        return BackendFacts(
-            name=prepared.backend.name,
-            engine="unknown",
-            managed=prepared.backend.managed,
-            argv=argv,
-            env=env,
-        )
+    if prepared.launch is not None:
+        command = prepared.backend.command(replace(prepared.launch, port=0))
+        argv = scrub_argv(command.argv)
+        env |= {name: scrub(value) for name, value in command.env.items()}
+    engine = engine or Engine("unknown")
     return BackendFacts(
         name=prepared.backend.name,
         engine=engine.engine,
         build=engine.build,
         api=engine.api,
         api_confirmed=engine.api_confirmed,
-        managed=prepared.backend.managed,
+        api_asked=prepared.spec.api,
+        wrapper=engine.wrapper,
+        bypass=bypass,
+        managed=prepared.launch is not None,
         argv=argv,
         env=env,
-        resolved=engine.resolved,
+        resolved=engine.resolved.model_copy(update={"device_bytes": dict(engine.device_bytes)})
+        if engine.device_bytes
+        else engine.resolved,
     )
 
 
@@ -201,6 +211,14 @@ def _energy(observed: Sequence[Observed], tokens: int) -> Energy | None:
                 else None,
             )
     return None
+
+
+def _counters(observed: Sequence[Observed]) -> dict[str, float]:
+    """Sums over all repeats, of what every repeat counted."""
+    if not observed or not all(o.counters for o in observed):
+        return {}
+    shared = set.intersection(*(set(o.counters) for o in observed))
+    return {k: round(sum(o.counters[k] for o in observed), 6) for k in sorted(shared)}
 
 
 def _throttle(observed: Sequence[Observed]) -> list[str] | None:

@@ -8,16 +8,20 @@ what was measured is kept.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from tokrig.backends import Request
-from tokrig.errors import EngineError, InputError, RequestError
-from tokrig.record.model import BackendFacts, ColdStart, Model, Record, Rig, Skipped
-from tokrig.record.samples import Kind, Sample
-from tokrig.run import assemble
-from tokrig.run.fit import Fit, fit
+from tokrig.errors import EngineError, InputError, RequestError, StartError
+from tokrig.record.model import Record, Rig, Skipped
+from tokrig.record.samples import Sample
+from tokrig.run import assemble, greedy, memory
+from tokrig.run.fit import Fit, fit, salt
 from tokrig.run.journal import CellRecord, Journal
+from tokrig.run.monitor import grown
+from tokrig.run.opening import opened
 from tokrig.run.prepare import Prepared, need
+from tokrig.run.probing import probe
 from tokrig.run.progress import (
     Cell,
     CellBegan,
@@ -31,11 +35,8 @@ from tokrig.run.progress import (
     Step,
 )
 from tokrig.run.provenance import source_commit
-from tokrig.run.session import Session, opened
-from tokrig.workloads import Messages
-
-PROBE = Cell("probe", 1)
-PROBE_TOKENS = 16
+from tokrig.run.session import Session
+from tokrig.run.told import Told, told_from_json, told_to_json
 
 
 @dataclass(frozen=True)
@@ -72,33 +73,23 @@ class _Run:
         self.cells: list[CellRecord] = journal.cells()
         self.skipped: dict[Cell, Skipped] = {}
         self.fits: dict[tuple[str, int], Fit] = {}
-        self.model: Model = prepared.model
-        self.backend: BackendFacts = assemble.backend_facts(prepared, None)
-        self.cold: ColdStart | None = None
-        self.starts = 0
+        self.told = Told(
+            model=prepared.model,
+            backend=assemble.backend_facts(prepared, None),
+            mode=prepared.mode,
+        )
         self.known = False
         self.idle_w: dict[str, float] | None = None
         self.commit = source_commit()
-        self.recall(journal.engine_facts())
-
-    def recall(self, facts: dict[str, object]) -> None:
-        """What an earlier process of this run noted about the engine."""
-        if not facts:
-            return
-        self.model = Model.model_validate(facts["model"])
-        self.backend = BackendFacts.model_validate(facts["backend"])
-        self.cold = ColdStart.model_validate(facts["cold_start"])
-        self.starts = int(str(facts["server_starts"]))
-        self.known = True
+        if facts := journal.engine_facts():
+            self.told = told_from_json(facts)
+            self.known = True
 
     def gathered(self) -> assemble.Gathered:
         return assemble.Gathered(
             prepared=self.prepared,
             rig=self.rig,
-            model=self.model,
-            backend=self.backend,
-            cold_start=self.cold,
-            server_starts=self.starts,
+            told=self.told,
             cells=self.cells,
             skipped=list(self.skipped.values()),
             tokrig_commit=self.commit,
@@ -111,7 +102,7 @@ class _Run:
         self.listen(
             RunBegan(
                 prepared.run_id,
-                self.model,
+                self.told.model,
                 self.rig,
                 prepared.cells,
                 level.repeats,
@@ -123,11 +114,14 @@ class _Run:
             todo = [c for c in prepared.cells if (c.workload, c.concurrency, repeat) not in done]
             if all(c in self.skipped for c in todo):
                 continue
-            verb = "starting" if prepared.backend.managed else "attaching to"
+            if self.wants_greedy():
+                self.answer_without_speculation()
+            verb = "starting" if prepared.launch else "attaching to"
             self.listen(Step(f"{verb} {prepared.backend.title}"))
-            with opened(prepared, self.journal.log_path, self.idle_w) as session:
+            with opened(prepared, self.journal.log_path, self.idle_w, self.listen) as session:
                 self.idle_w = session.monitor.idle_w
                 self.greet(session)
+                self.compare_greedy(session)
                 for cell in todo:
                     if cell not in self.skipped:
                         self.one_cell(session, cell, repeat)
@@ -139,61 +133,114 @@ class _Run:
                 code=first.code,
             )
 
+    def wants_greedy(self) -> bool:
+        """Whether the answers without speculation are still to be had. A server that was already
+        running cannot be started without it."""
+        launch = self.prepared.launch
+        return launch is not None and launch.speculation is not None and not self.told.greedy_texts
+
+    def answer_without_speculation(self) -> None:
+        """One answer of each shape from the same engine without speculation."""
+        self.listen(Step("starting without speculation, to compare greedy answers"))
+        plain = greedy.without_speculation(self.prepared)
+        with opened(plain, self.journal.log_path, self.idle_w, self.listen) as session:
+            self.idle_w = session.monitor.idle_w
+            texts = dict(self.greedy_answers(session))
+        self.told = replace(self.told, greedy_texts=texts)
+
+    def greedy_answers(self, session: Session) -> Iterator[tuple[str, str]]:
+        """The answer to each shape's first prompt, always of the same salt."""
+        for name, workload in self.prepared.workloads.items():
+            if self.too_small(session, name):
+                continue
+            cell, unique = Cell(name, 1), salt(greedy.SALT)
+            self.listen(Step("comparing greedy answers", cell))
+            chosen = self.fit(session, name, 0)
+            messages = workload.variant(0).render(chosen.units, chosen.ending, unique)
+            request = session.request(messages, workload.answer_tokens, unique)
+            sample = session.send([request], cell, "warmup", 0)[0][0]
+            if sample.error is None:
+                yield name, greedy.text_of(sample)
+
+    def compare_greedy(self, session: Session) -> None:
+        """Where the answers with speculation leave those without, once a run."""
+        if not self.told.greedy_texts or self.told.greedy:
+            return
+        found = {
+            name: greedy.compare(self.told.greedy_texts[name], text, session.count_text)
+            for name, text in self.greedy_answers(session)
+            if name in self.told.greedy_texts
+        }
+        self.told = replace(self.told, greedy=found)
+        self.journal.note_engine(told_to_json(self.told))
+
     def greet(self, session: Session) -> None:
-        """Note what the server is, refuse to mix two engines in one record, send the probe."""
-        facts = assemble.backend_facts(self.prepared, session.engine)
+        """Note what the server is, refuse to mix two engines in one record, probe it, see whether
+        the model is in memory."""
+        facts = assemble.backend_facts(self.prepared, session.engine, session.bypass)
+        before = self.told.backend
         for key in ("engine", "build", "api"):
-            before, now = getattr(self.backend, key), getattr(facts, key)
-            if self.known and before != now:
+            was, now = getattr(before, key), getattr(facts, key)
+            if self.known and was != now:
                 raise InputError(
-                    f"the engine changed during the run: its {key} was {before!r}, now {now!r}",
+                    f"the engine changed during the run: its {key} was {was!r}, now {now!r}",
                     hint=f"discard the run and begin anew: tokrig run --discard "
                     f"{self.prepared.run_id}",
                 )
-        self.backend = facts
-        self.model = assemble.name_endpoint(self.model, session.served_model)
+        model = assemble.name_endpoint(self.told.model, session.served_model)
+        self.told = replace(self.told, backend=facts, model=model)
         self.listen(EngineReady(facts, session.load_s))
-        self.probe(session)
-        self.known = True
+        if self.told.mode.speculative and session.engine.speculation is False:
+            reason = session.backend.failure(session.log()) or "its log may tell why"
+            self.listen(Note(f"the engine does not speculate: {reason}"))
+        observed = probe(session, self.listen, cold=self.told.cold)
+        fit = self.require_fit(session)
         # A server that was already running is not started anew by being attached to again.
-        self.starts += session.server is not None
-        self.journal.note_engine(
-            {
-                "model": self.model.model_dump(mode="json"),
-                "backend": self.backend.model_dump(mode="json"),
-                "cold_start": (self.cold or ColdStart()).model_dump(mode="json"),
-                "server_starts": self.starts,
-            }
+        starts = self.told.server_starts + (session.server is not None)
+        mode = self.told.mode.model_copy(update={"reasoning_observed": observed.switched})
+        self.told = replace(
+            self.told,
+            model=self.told.model.model_copy(update={"reasoning": observed.model}),
+            mode=mode,
+            cold=observed.cold,
+            server_starts=starts,
+            load_memory=fit.memory,
+            spilled=fit.spilled,
+            looked_up_bytes=fit.looked_up_bytes,
         )
+        self.known = True
+        self.journal.note_engine(told_to_json(self.told))
 
-    def probe(self, session: Session) -> None:
-        """One short request: is there a reasoning channel, are extra fields refused, how long
-        does a first answer take?"""
-        unique = session.salt()
-        messages: Messages = [{"role": "user", "content": f"{unique} How are you today?"}]
-        for session.plain in (False, True):
-            request = session.request(messages, PROBE_TOKENS, unique)
-            sample = session.send([request], PROBE, "warmup", 0)[0][0]
-            if sample.error not in ("http_400", "http_422"):
-                break
-            if not session.plain:
-                self.listen(Note("the endpoint refuses unknown fields: sending plain requests"))
-        if sample.error is not None:
-            raise session.failed(sample)
-        observed = any(c.kind is Kind.REASONING for c in sample.chunks)
-        self.model = self.model.model_copy(update={"reasoning": observed})
-        if self.cold is None:
-            first = sample.chunks[0].t_ns / 1e9 if sample.chunks else None
-            self.cold = ColdStart(load_s=_rounded(session.load_s), first_ttft_s=_rounded(first))
+    def require_fit(self, session: Session) -> memory.Fit:
+        """Refuse to go on with a model that is not where it should be.
+
+        Raises StartError with the code ``cpu_spill``: every figure would be another machine's.
+        """
+        gpu_asked = self.prepared.spec.api not in (None, "cpu")
+        fit = memory.fit_of(session, self.told.model, gpu_asked)
+        if fit.spilled:
+            raise StartError(
+                memory.spill_message(fit, self.told.model),
+                hint=memory.spill_hint(fit, self.told.model, self.prepared.launch),
+                code="cpu_spill",
+                log_tail=session.server.log_tail() if session.server else "",
+            )
+        return fit
+
+    def too_small(self, session: Session, name: str) -> str | None:
+        """Why a shape does not fit into a slot's context."""
+        context, wanted = (
+            session.engine.resolved.context_per_slot,
+            need(self.prepared.workloads[name]),
+        )
+        if context is None or wanted <= context:
+            return None
+        return f"{name} needs {wanted} tokens of context, a slot has {context}"
 
     def one_cell(self, session: Session, cell: Cell, repeat: int) -> None:
         """Fit, warm up, measure, journal."""
         workload = self.prepared.workloads[cell.workload]
-        context = session.engine.resolved.context_per_slot
-        if context is not None and need(workload) > context:
-            message = (
-                f"{cell.workload} needs {need(workload)} tokens of context, a slot has {context}"
-            )
+        if message := self.too_small(session, cell.workload):
             self.skip(cell, "context_too_small", message)
             return
         began = time.monotonic()
@@ -209,6 +256,7 @@ class _Run:
         index = self.prepared.cells.index(cell)
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
         requests = self.requests(session, cell, fits, level.iterations)
+        sums = session.counters()
         with session.monitor.watching():
             samples, phase = session.send(
                 requests,
@@ -219,7 +267,10 @@ class _Run:
                     CellTick(cell, ticker.ended, len(requests), ticker.reads, elapsed_s)
                 ),
             )
-        observed = session.monitor.observed(phase.wall_s, phase.client_cpu_share)
+        observed = replace(
+            session.monitor.observed(phase.wall_s, phase.client_cpu_share),
+            counters=grown(sums, session.counters()),
+        )
         finished = CellRecord(
             cell.workload, cell.concurrency, repeat, [*warmup, *samples], observed
         )
@@ -263,7 +314,3 @@ class _Run:
             workload=cell.workload, concurrency=cell.concurrency, code=code, message=message
         )
         self.listen(CellSkipped(cell, message))
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)

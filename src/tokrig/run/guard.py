@@ -2,7 +2,8 @@
 
 Run as a script by ``server``: ``python -I guard.py -- ENGINE ARGS…`` with a pipe as its standard
 input. The pipe closes when the parent ends, however it ends, kill -9 included; the engine and
-everything it started is then stopped. Standard library only: it must start at once.
+everything it started is then stopped, and the temporary folder it was given is removed. Standard
+library only: it must start at once.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
-GRACE_S = 5.0
+# Engines with workers of their own take some seconds to end in order.
+GRACE_S = 10.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -61,11 +64,18 @@ def stop(engine: subprocess.Popen[bytes]) -> None:
 
 def main(argv: list[str]) -> int:
     """Run ``argv`` until it ends or the parent does; the engine's exit code."""
+    with tempfile.TemporaryDirectory(prefix="tokrig-", ignore_cleanup_errors=True) as folder:
+        return watch(argv, {**os.environ, "TMPDIR": folder})
+
+
+def watch(argv: list[str], env: dict[str, str]) -> int:
+    """The same, with ``env``."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     # No thread runs yet in this small process, so running code before exec is safe.
     engine = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
+        env=env,
         preexec_fn=die_with_guard,  # noqa: PLW1509
     )
 

@@ -21,8 +21,11 @@ def get_status(endpoint: Endpoint, path: str, timeout_s: float) -> tuple[int, by
         return None
 
 
-def ask(endpoint: Endpoint, path: str, body: Any = None, *, timeout_s: float = 120) -> Any:
-    """The decoded JSON answer to a GET, or to a POST when there is a ``body``.
+def ask(
+    endpoint: Endpoint, path: str, body: Any = None, *, text: bool = False, timeout_s: float = 120
+) -> Any:
+    """The decoded JSON answer to a GET, or to a POST when there is a ``body``; with ``text`` the
+    answer as it is.
 
     Raises EngineDied when nobody answers, RequestError for a status other than 200 or for an
     answer that is no JSON.
@@ -30,7 +33,7 @@ def ask(endpoint: Endpoint, path: str, body: Any = None, *, timeout_s: float = 1
     payload = None if body is None else json.dumps(body).encode()
     method = "GET" if body is None else "POST"
     try:
-        status, text = _exchange(endpoint, method, path, payload, timeout_s)
+        status, answer = _exchange(endpoint, method, path, payload, timeout_s)
     except TimeoutError:
         raise RequestError(f"{path}: no answer within {timeout_s:g} s", code="timeout") from None
     except (OSError, http.client.HTTPException) as error:
@@ -41,15 +44,17 @@ def ask(endpoint: Endpoint, path: str, body: Any = None, *, timeout_s: float = 1
         ) from None
     if status != 200:
         raise RequestError(
-            f"{path} answered {status}: {_reason(text)}",
+            f"{path} answered {status}: {_reason(answer)}",
             hint=_STATUS_HINTS.get(status, ""),
             code=f"http_{status}",
         )
+    if text:
+        return answer.decode("utf-8", "replace")
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(answer)
+    except (ValueError, RecursionError):
         raise RequestError(
-            f"{path} answered something that is no JSON: {text[:80]!r}", code="invalid_json"
+            f"{path} answered something that is no JSON: {answer[:80]!r}", code="invalid_json"
         ) from None
 
 
@@ -84,7 +89,7 @@ def _reason(text: bytes) -> str:
     decoded = text.decode("utf-8", "replace").strip()
     try:
         data = json.loads(decoded)
-    except ValueError:
+    except (ValueError, RecursionError):
         return decoded[:300] or "no reason given"
     error = data.get("error", data) if isinstance(data, dict) else data
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]

@@ -52,6 +52,7 @@ class Observed:
     foreign_gpu_processes: int | None = None
     energy_j: dict[str, float] = field(default_factory=dict)
     idle_w: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from itertools import pairwise
 import psutil
 
 from tokrig import registry
+from tokrig.backends import Counters
 from tokrig.probes import Probe, Reading
 from tokrig.run.journal import Observed
 
@@ -116,6 +117,14 @@ class Monitor:
         )
 
 
+def grown(before: Counters | None, after: Counters | None) -> dict[str, float]:
+    """By how much an engine's own sums grew; empty where it keeps none or was started anew."""
+    if before is None or after is None:
+        return {}
+    found = {name: round(value - before.get(name, 0.0), 6) for name, value in after.items()}
+    return found if all(value >= 0 for value in found.values()) else {}
+
+
 def _energy(look: _Look) -> dict[str, float]:
     merged: dict[str, float] = {}
     for reading in look.readings:
@@ -167,7 +176,7 @@ def _foreign(looks: Sequence[_Look]) -> int | None:
         len(set(reading.gpu_process_bytes) - look.pids)
         for look in looks
         for reading in look.readings
-        if reading.gpu_process_bytes is not None
+        if reading.gpu_process_bytes is not None and reading.gpu_processes_complete
     ]
     return max(counts) if counts else None
 

@@ -26,10 +26,34 @@ class Place:
     salt: str
 
 
-def observe(response: Response, place: Place, backend: Backend, count_text: CountText) -> Sample:
+@dataclass
+class SameModel:
+    """Watches that one model answers all requests. Its name may differ from the one asked for
+    (an alias, a file's name); it may not change."""
+
+    first: str | None = None
+
+    def check(self, answer: Answer) -> None:
+        """Fail an answer of another model than the first one's."""
+        if answer.model is None:
+            return
+        self.first = self.first or answer.model
+        if answer.model != self.first:
+            answer.fail("model_changed", f"{answer.model!r} answered, before it was {self.first!r}")
+
+
+def observe(
+    response: Response,
+    place: Place,
+    backend: Backend,
+    count_text: CountText,
+    same_model: SameModel | None = None,
+) -> Sample:
     """The sample of one request. Asks the server's tokenizer only where its usage is silent, and
     never about a request that failed: the server may be gone, and its counts serve no figure."""
-    answer = read_answer(response, backend.timings)
+    answer = read_answer(response, backend.timings, backend.event)
+    if same_model is not None:
+        same_model.check(answer)
     if answer.error is not None:
         count_text = _ask_nobody
     tokens, source = _output_tokens(answer, count_text)
@@ -89,14 +113,17 @@ def _output_tokens(answer: Answer, count_text: CountText) -> tuple[int | None, s
 
 def _reasoning_tokens(answer: Answer, tokens: int | None, count_text: CountText) -> int | None:
     """All tokens where nothing but reasoning arrived, else the server's count where it can be
-    true; servers that report 0 although they streamed reasoning are not believed, the text itself
-    is counted."""
+    true; servers that report 0 although they streamed reasoning, or everything although an answer
+    followed, are not believed: the text itself is counted."""
     text = "".join(c.text for c in answer.chunks if c.kind is Kind.REASONING)
     if not text:
         return answer.reasoning_tokens or 0
     if all(c.kind is Kind.REASONING for c in answer.chunks):
         return tokens
-    return answer.reasoning_tokens or count_text(text)
+    told = answer.reasoning_tokens
+    if told and (tokens is None or told < tokens):
+        return told
+    return count_text(text)
 
 
 def _first_chunk(

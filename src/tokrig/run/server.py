@@ -81,8 +81,10 @@ def running(
     patience_s: float,
     *,
     port: Callable[[], int] = free_port,
+    ready_path: str | None = None,
 ) -> Iterator[Server]:
-    """Start the engine, wait until it is ready, yield it, stop it on every way out.
+    """Start the engine, wait until it is ready, yield it, stop it on every way out. It is ready
+    when ``ready_path``, without one the backend's own, answers 200.
 
     A port that someone else took in the meantime is tried again twice. Raises StartError with
     the log's own reason when the engine does not become ready within ``patience_s``.
@@ -92,7 +94,7 @@ def running(
         try:
             started = time.monotonic()
             try:
-                _await_ready(server, backend, patience_s)
+                _await_ready(server, ready_path or backend.ready_path, patience_s)
             except StartError as error:
                 if error.code == "port_in_use" and attempt < 3:
                     continue
@@ -128,12 +130,12 @@ def _start(
     return Server(process, Endpoint("127.0.0.1", port), log_path, backend)
 
 
-def _await_ready(server: Server, backend: Backend, patience_s: float) -> None:
+def _await_ready(server: Server, path: str, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise _start_failure(server, describe_exit(server.process.returncode))
-        answer = get_status(server.endpoint, backend.ready_path, timeout_s=2)
+        answer = get_status(server.endpoint, path, timeout_s=2)
         if answer is not None and answer[0] == 200:
             if _listens(server):
                 return

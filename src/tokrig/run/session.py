@@ -6,28 +6,28 @@ dead engine from a bad answer.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from tokrig.backends import Backend, Engine, Request
-from tokrig.errors import EngineDied, InputError, RequestError, did_you_mean
+from tokrig.backends import Backend, Counters, Engine, Request
+from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import Phase, Sample
-from tokrig.run import http, server
+from tokrig.run import http
 from tokrig.run.fit import salt
 from tokrig.run.load import Order, Ticker, closed_loop
 from tokrig.run.load import Phase as LoadPhase
-from tokrig.run.monitor import Monitor, probes
-from tokrig.run.observe import Place, observe
+from tokrig.run.memory import Memory
+from tokrig.run.monitor import Monitor
+from tokrig.run.observe import Place, SameModel, observe
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell
 from tokrig.run.server import Server
 from tokrig.run.wire import Endpoint
+from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
 
 DEATH_SHOWS_WITHIN_S = 3.0
@@ -57,6 +57,10 @@ class Session:
     engine: Engine = field(default_factory=lambda: Engine("unknown"))
     served_model: str | None = None
     plain: bool = False
+    bypass: str | None = None
+    loaded: bool = False
+    same_model: SameModel = field(default_factory=SameModel)
+    before: Memory | None = None
     # Salts count up from a random number: unique in this session, unlikely in any other.
     next_salt: int = field(default_factory=lambda: secrets.randbelow(100_000_000))
 
@@ -65,17 +69,26 @@ class Session:
         """Start to ready; None for a server that was already running."""
         return self.server.load_s if self.server else None
 
-    def ask(self, path: str, body: Any = None) -> Any:
+    def ask(self, path: str, body: Any = None, *, text: bool = False) -> Any:
         """A question outside the measurement."""
-        return http.ask(self.endpoint, path, body)
+        return http.ask(self.endpoint, path, body, text=text)
+
+    def ask_patiently(self, path: str, body: Any = None, *, text: bool = False) -> Any:
+        """The same for a wrapper's "load", which may take as long as the engine may."""
+        limit_s = self.prepared.patience_s
+        return http.ask(self.endpoint, path, body, text=text, timeout_s=limit_s)
+
+    def log(self) -> str:
+        """What the engine printed so far; nothing where tokrig did not start it."""
+        return self.server.log() if self.server else ""
 
     def inspect(self) -> None:
         """Read back what the server is, and settle which of its models is meant.
 
         Raises InputError when that is not clear: a guess would measure some other model.
         """
-        self.engine = self.backend.inspect(self.ask, self.server.log() if self.server else "")
-        known, wanted = self.engine.served_models, self.prepared.spec.served_model
+        self.engine = self.backend.inspect(self.ask, self.log(), self.prepared.launch)
+        known, wanted = self.engine.served_models, self.wanted_model()
         if wanted is not None and known and wanted not in known:
             raise InputError(
                 f"the server knows no model {wanted!r}", hint=did_you_mean(wanted, known)
@@ -87,20 +100,47 @@ class Session:
             )
         self.served_model = wanted or next(iter(known), None)
 
+    def wanted_model(self) -> str | None:
+        """The name of the model at the server, where the request or the store gives one."""
+        spec = self.prepared.spec
+        by_store = self.prepared.launch is not None and self.backend.own_models
+        return spec.served_model or (spec.model if by_store else None)
+
+    def model_name(self) -> str | None:
+        """The same, or the one that the server turned out to serve."""
+        return self.served_model or self.wanted_model()
+
+    def counters(self) -> Counters | None:
+        """The engine's own sums at this moment."""
+        try:
+            return self.backend.counters(self.ask)
+        except RequestError:
+            return None
+
     def salt(self) -> str:
         """The next unique beginning of a prompt."""
         self.next_salt += 1
         return salt(self.next_salt)
 
-    def request(self, messages: Messages, answer_tokens: int, unique: str = "") -> Request:
-        """A request of this session's model, seed and dialect."""
+    def request(
+        self,
+        messages: Messages,
+        answer_tokens: int,
+        unique: str = "",
+        *,
+        switched: bool = True,
+    ) -> Request:
+        """A request of this session's model, seed and dialect, with reasoning as asked for unless
+        ``switched`` is false."""
+        switch = self.prepared.reasoning if switched else None
         return Request(
-            messages=messages,
+            messages=with_switch(messages, switch, unique),
             answer_tokens=answer_tokens,
             seed=self.prepared.spec.seed,
             served_model=self.served_model,
             plain=self.plain,
             salt=unique,
+            reasoning=switch,
         )
 
     def count_prompt(self, messages: Messages, answer_tokens: int) -> int | None:
@@ -152,8 +192,21 @@ class Session:
                 variant=index % variants,
                 salt=requests[index].salt,
             )
-            samples.append(observe(response, place, self.backend, self.count_text))
+            samples.append(observe(response, place, self.backend, self.count_text, self.same_model))
+        self.require_same_model(samples)
         return samples, loop
+
+    def require_same_model(self, samples: Sequence[Sample]) -> None:
+        """Raises RequestError when another model has begun to answer: nothing measured from here
+        on would belong to this run."""
+        changed = next((s for s in samples if s.error == "model_changed"), None)
+        if changed is not None:
+            raise RequestError(
+                f"the server changed its model during the run: {changed.error_detail}",
+                hint="is somebody else using this server? Measure one that serves one model",
+                code="model_changed",
+                log_tail=self.server.log_tail() if self.server else "",
+            )
 
     def count_text(self, text: str) -> int | None:
         """Tokens of plain text by the server's tokenizer."""
@@ -182,39 +235,18 @@ class Session:
         )
 
 
-@contextlib.contextmanager
-def opened(
-    prepared: Prepared, log_path: Path, idle_w: dict[str, float] | None = None
-) -> Iterator[Session]:
-    """A session with the prepared engine, started here or attached to, and inspected.
-
-    ``idle_w`` is the machine's idle power where an earlier session of the run measured it.
-    Raises StartError when a managed engine does not start, EngineDied when nobody answers.
-    """
-    if prepared.launch is None:
-        assert prepared.endpoint is not None
-        session = Session(
-            prepared.backend, prepared, prepared.endpoint, None, Monitor(probes(), list)
-        )
-        session.inspect()
-        yield session
-        return
-    launch, backend = prepared.launch, prepared.backend
-    idle = Monitor(probes(), list, idle_w or {})
-    if idle_w is None:
-        idle.measure_idle()
-    with server.running(
-        backend,
-        lambda port: backend.command(replace(launch, port=port)),
-        log_path,
-        prepared.spec.patience_s,
-    ) as started:
-        monitor = Monitor(idle.probes, started.processes, idle.idle_w)
-        session = Session(backend, prepared, started.endpoint, started, monitor)
-        try:
-            session.inspect()
-            yield session
-        except EngineDied:
-            # Its own exit code and log say more than a refused connection.
-            session.await_death()
-            raise
+def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messages:
+    """The messages with what of a reasoning switch stands in them. A system message of its own
+    begins with the salt, as every prompt must."""
+    if switch is None or not (switch.system or switch.user_suffix):
+        return messages
+    found = [dict(m) for m in messages]
+    if switch.system:
+        if found[0]["role"] == "system":
+            found[0]["content"] += f"\n\n{switch.system}"
+        else:
+            found.insert(0, {"role": "system", "content": f"{unique} {switch.system}".strip()})
+    if switch.user_suffix:
+        last = next(m for m in reversed(found) if m["role"] == "user")
+        last["content"] += f" {switch.user_suffix}"
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokrig.query import labels
 from tokrig.query.facts import Family
 from tokrig.query.load import Row, Run
 from tokrig.record import names
@@ -129,7 +130,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
 
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
     the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0, 1, or 2 for
-    valid with something unverified. TTFT is in ms.
+    valid with something unverified. TTFT is in ms. ``accepted`` has the accepted drafts in percent
+    of those rows that drafted, which are few.
     """
     family, model, quant, rig, backend, mode = (_Words() for _ in range(6))
     kind, shape = _Words(), _Words()
@@ -137,6 +139,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         shape.number(name)
     of_runs: list[list[Any]] = []
     of_rows: list[list[Any]] = []
+    accepted: dict[int, int] = {}
     for number, run in enumerate(runs):
         record = run.record
         named = record.model.family
@@ -152,13 +155,17 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
                 ),
                 quant.number(record.model.quant, _word(record.model.quant)),
                 rig.number(record.rig.id, _rig_words(record.rig)),
-                _number_of(backend, names.backend_name(record.backend)),
-                _number_of(mode, record.mode.name),
+                _number_of(backend, words.backend(record.backend)),
+                mode.number(record.mode.name, _mode_word(record.mode.name)),
                 kind.number((record.provenance.kind, record.provenance.level, record.status)),
                 len(record.errata),
             ]
         )
-        of_rows += [_row(number, result, shape) for result in record.results]
+        for result in record.results:
+            share = labels.accepted_percent(result)
+            if share is not None:
+                accepted[len(of_rows)] = share
+            of_rows.append(_row(number, result, shape))
     return {
         "families": family.listed,
         "models": model.listed,
@@ -170,6 +177,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "shapes": shape.listed,
         "runs": _turned("id model quant rig backend mode kind errata", of_runs),
         "rows": _turned(_ROW, of_rows),
+        "accepted": accepted,
     }
 
 
@@ -179,6 +187,11 @@ def _number_of(listed: _Words, label: str) -> int:
 
 def _word(label: str | None) -> list[str]:
     return [label or words.NULL, names.filter_word(label or "unknown")]
+
+
+def _mode_word(name: str) -> list[str]:
+    """The record's own name stands in the address: it stays when people call it otherwise."""
+    return [labels.mode(name), names.filter_word(name)]
 
 
 def _rig_words(rig: Rig) -> list[Any]:

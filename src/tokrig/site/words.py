@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokrig import units
+from tokrig.query import labels
 from tokrig.record import names
-from tokrig.record.model import Metric, Record, Rig, Validity
+from tokrig.record.model import Metric, Record, Result, Rig, Validity
 
 if TYPE_CHECKING:
+    from tokrig.query.load import Run
     from tokrig.site.table import Line
 
 NULL = "–"
 rate = units.human_rate
+backend = labels.backend
 
 
 def span(low: float, high: float) -> str:
@@ -86,13 +89,23 @@ def line_marks(line: Line) -> list[Mark]:
     return marks(line.run.record, valid)
 
 
+def mode(record: Record, results: Iterable[Result] = ()) -> str:
+    """``n-gram speculation``, with ``results`` also what share of the drafts they accepted;
+    nothing for the baseline."""
+    return labels.how(record.mode.name, results)
+
+
 def configuration(record: Record, subject: str) -> str:
     """What a run is, in one line; it begins with its ``model`` or its ``rig``, whichever the page
     around it does not tell."""
     model, rig = names.model_name(record.model), names.hardware_name(record.rig)
-    mode = "" if record.mode.name == "baseline" else record.mode.name
     first = [model, record.model.quant] if subject == "model" else [record.model.quant, rig]
-    return " · ".join(filter(None, (*first, names.backend_name(record.backend), mode)))
+    return " · ".join(filter(None, (*first, backend(record.backend), mode(record))))
+
+
+def backends(runs: Iterable[Run]) -> list[str]:
+    """The backends of some runs, each once, by name."""
+    return sorted({backend(run.record.backend) for run in runs})
 
 
 def models_of(lines: Iterable[Line]) -> list[tuple[str, str]]:

@@ -11,16 +11,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tokrig.documents import parse, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.units import slug
 
 LevelName = Literal["quick", "standard", "publish"]
+Api = Literal["cpu", "cuda", "vulkan", "rocm", "metal", "sycl"]
+SpeculativeType = Literal["ngram", "draft", "mtp", "eagle"]
 # Strict, so that "true" is not taken for 1.
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -59,6 +61,8 @@ class RunSpec(BaseModel):
     ``context`` is in tokens per slot; ``patience_s`` is how long an engine may take to become
     ready; ``request_timeout_s`` is the longest silence in a stream; ``served_model`` is the name
     an endpoint knows the model by; ``api_key_env`` names the environment variable with the key.
+    ``api`` and ``devices`` say what is to compute: a result that cannot confirm it is invalid.
+    ``speculative`` switches speculative decoding on, ``reasoning`` the model's thinking.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,17 +75,23 @@ class RunSpec(BaseModel):
     workloads: list[Text] | None = None
     concurrency: list[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] | None = None
     level: LevelName = "quick"
+    api: Api | None = None
+    devices: list[Text] | None = None
+    speculative: SpeculativeType | None = None
+    draft_model: Text | None = None
+    draft_tokens: Whole | None = None
+    reasoning: Literal["on", "off"] | None = None
     options: dict[Text, str | int | float | bool] = {}
     threads: Whole | None = None
     context: Whole | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = 1
-    patience_s: Seconds = 180.0
+    patience_s: Seconds | None = None
     request_timeout_s: Seconds = 600.0
     rig: str | None = None
     notes: str | None = None
     api_key_env: str | None = None
 
-    @field_validator("workloads", "concurrency")
+    @field_validator("workloads", "concurrency", "devices")
     @classmethod
     def _once_each(cls, values: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
         if values is None:
@@ -92,6 +102,17 @@ class RunSpec(BaseModel):
         if twice is not None:
             raise ValueError(f"{twice!r} is named twice")
         return values
+
+    @model_validator(mode="after")
+    def _draft_of_a_type(self) -> Self:
+        """A draft model belongs to the types that need one; a length to any of them."""
+        if self.speculative is None and (self.draft_model or self.draft_tokens):
+            raise ValueError("a draft model or length needs a type: set speculative")
+        if self.speculative == "draft" and self.draft_model is None:
+            raise ValueError("speculative 'draft' needs a draft_model")
+        if self.speculative == "ngram" and self.draft_model is not None:
+            raise ValueError("speculative 'ngram' drafts from the text and takes no draft_model")
+        return self
 
     @field_validator("url")
     @classmethod

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tokrig.query.load import Run
-from tokrig.record import names
 from tokrig.record.model import Rig
 from tokrig.site import table, words
 from tokrig.site.charts import Figure
@@ -38,12 +37,12 @@ class Compared:
 
 def quants(runs: Sequence[Run]) -> Compared | None:
     """Quants under one backend; None where no machine ran two."""
-    return _compared(quant_sweep, by_quant(runs), _quant, _backend)
+    return _compared(quant_sweep, by_quant(runs), _quant, _backend_and_mode)
 
 
 def silicon(runs: Sequence[Run]) -> Compared | None:
     """Backends with one quant; None where no machine ran two."""
-    return _compared(same_silicon, by_backend(runs), _backend, _quant)
+    return _compared(same_silicon, by_backend(runs), _backend, _quant_and_mode)
 
 
 def line(run: Run) -> table.Line:
@@ -91,4 +90,12 @@ def _quant(run: Run) -> str:
 
 
 def _backend(run: Run) -> str:
-    return names.backend_name(run.record.backend)
+    return words.backend(run.record.backend)
+
+
+def _quant_and_mode(run: Run) -> str:
+    return ", ".join(filter(None, (_quant(run), words.mode(run.record))))
+
+
+def _backend_and_mode(run: Run) -> str:
+    return ", ".join(filter(None, (_backend(run), words.mode(run.record))))

@@ -108,7 +108,7 @@ def _text(name: str, value: Any) -> str:
         case int() if name.endswith("bytes"):
             return f"{value} ({human_bytes(value)})"
         case Mapping():
-            return ", ".join(f"{key}: {_text('', item)}" for key, item in value.items()) or "none"
+            return ", ".join(f"{key}: {_text(name, item)}" for key, item in value.items()) or "none"
         case tuple():
             return " – ".join(str(item) for item in value)
         case Sequence():

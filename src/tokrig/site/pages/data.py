@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from tokrig.query import export
+from tokrig.query import columns, export
 from tokrig.record.schema import schema_text
 from tokrig.site import Output
 from tokrig.site.context import Site, key_of
@@ -46,7 +46,7 @@ def _page(site: Site) -> bytes:
     ]
     results = sum(len(run.record.results) for run in site.runs)
     return site.page(
-        "data.html", "data.html", title="Data", files=files, results=results, export=export
+        "data.html", "data.html", title="Data", files=files, results=results, all=columns
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from tokrig.query.load import Row, Run
 from tokrig.query.ratios import ties
-from tokrig.record import names
 from tokrig.site import Output, table
 from tokrig.site.context import Site, key_of, script
 
@@ -80,7 +79,6 @@ def _page(site: Site) -> bytes:
         fastest=max((line.high for group in groups for line in group.lines), default=1.0),
         bars=[_bars(site, shape) for shape in table.shapes(site.runs)],
         rigs=[(runs[0].record.rig, site.rigs.get(rig), runs) for rig, runs in site.by_rig.items()],
-        backends=_backends,
         errata=_errata(site),
         reasoning=_reasoning(site),
         runs=site.runs,
@@ -99,10 +97,6 @@ def _bars(site: Site, shape: str) -> Bars:
         table.speed(shown[0].result) if shown else 1.0,
         len(rows) - len(shown),
     )
-
-
-def _backends(runs: Iterable[Run]) -> list[str]:
-    return sorted({names.backend_name(run.record.backend) for run in runs})
 
 
 def _errata(site: Site) -> list[ErratumOnRuns]:

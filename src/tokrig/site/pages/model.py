@@ -54,6 +54,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class RawFigures:
+    """Runs of engines' own benchmarks: all figures of the newest, the others by name."""
+
+    shown: Sequence[Run]
+    further: Sequence[Run]
+
+
+@dataclass(frozen=True)
 class Step:
     """One shape of a run at its lowest concurrency and at a higher one.
 
@@ -111,6 +119,7 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         further=[line(one.run) for one in valid[MOST_IN_FULL:]],
         invalid=invalid[:MOST_IN_FULL],
         further_invalid=invalid[MOST_IN_FULL:],
+        raw=_raw(runs),
         total_s=total_s,
         drawn=dots.MAX_ROWS,
         charts=[figure for draw in CHARTS if (figure := draw(runs))],
@@ -201,6 +210,13 @@ def _measured(runs: Sequence[Run], verdict: str) -> list[Measured]:
         if results:
             found.append(Measured(run, sorted(results, key=lambda result: result.concurrency)))
     return sorted(found, key=lambda one: -max(map(table.speed, one.results)))
+
+
+def _raw(runs: Sequence[Run]) -> RawFigures:
+    """Runs with raw figures, the valid ones first, each in the order of ``runs``: newest first."""
+    found = [run for run in runs if run.record.raw]
+    found.sort(key=lambda run: run.record.validity.verdict != "valid")
+    return RawFigures(found[:MOST_IN_FULL], found[MOST_IN_FULL:])
 
 
 def total_s(result: Result) -> float | None:

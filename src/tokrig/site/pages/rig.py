@@ -10,7 +10,7 @@ from tokrig.query.facts import Family, Rate, RigFacts
 from tokrig.query.load import Run
 from tokrig.record import names
 from tokrig.record.model import Rig
-from tokrig.site import Output, table
+from tokrig.site import Output, table, words
 from tokrig.site.charts import Figure, dots
 from tokrig.site.charts.speed import decode_by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
@@ -94,7 +94,7 @@ def _page(
         rig=rig,
         facts=facts,
         capacities=_capacities(facts) if facts else [],
-        backends=sorted({names.backend_name(run.record.backend) for run in runs}),
+        backends=words.backends(runs),
         setups=setups if len(setups) > 1 else [],
         runs=runs,
         models=len({names.model_name(run.record.model) for run in runs}),

@@ -45,6 +45,7 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         model=_model(record),
         findings=findings(record),
         lines=[line for line in _LINES if any(line.cell(r).text for r in record.results)],
+        raw_cell=lambda one: _rate(one.tok_per_s),
         charts=_charts(site, run),
         blocks=blocks(record),
     )

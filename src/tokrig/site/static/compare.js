@@ -12,7 +12,8 @@ window.tokrig = window.tokrig || {};
 
   // Differences (query/variables.py)
 
-  const stateOf = (entry) => {
+  const stateOf = (entry, { rare }) => {
+    if (rare && !known(entry.a) && !known(entry.b)) return "same";
     if (!known(entry.a) || !known(entry.b)) return "unknown";
     return entry.a === entry.b ? "same" : "differs";
   };
@@ -20,10 +21,11 @@ window.tokrig = window.tokrig || {};
   const differences = (a, b) => {
     const states = new Map();
     const found = { same: [], differs: [], unknown: [] };
-    for (const { name, keys } of rules.variables) {
+    for (const variable of rules.variables) {
+      const { name, keys } = variable;
       for (const key of keys) {
         const entry = { key, variable: name, a: a.keys[key] ?? null, b: b.keys[key] ?? null };
-        states.set(key, stateOf(entry));
+        states.set(key, stateOf(entry, variable));
         found[states.get(key)].push(entry);
       }
       const ofKeys = keys.map((key) => states.get(key));

@@ -48,6 +48,17 @@
     quant: (run) => data.quants[runs.quant[run]],
     mode: (run) => data.modes[runs.mode[run]],
   };
+  const accepted = (line) => {
+    const shares = line.rows.map((row) => data.accepted[row]).filter((share) => share !== undefined);
+    if (!shares.length) return "";
+    const [low, high] = [Math.min(...shares), Math.max(...shares)];
+    return `${low === high ? low : `${low}–${high}`} % accepted`;
+  };
+  /** What is switched on beside the baseline, and what it brought: query/labels.py's ``how``. */
+  const how = (line) => {
+    const mode = words.mode(line.run)[0];
+    return mode === "baseline" ? "" : [mode, accepted(line)].filter(Boolean).join(", ");
+  };
   const ofRun = ["hardware", "family", "backend", "quant", "mode"];
 
   // State, in the address
@@ -279,7 +290,9 @@
     variant(line) {
       const model = data.models[runs.model[line.run]];
       const name = state.group === "family" ? model[1] : model[3];
-      return make("th", { scope: "row", class: "variant" }, link(`models/${model[2]}.html`, name), ...marks(line));
+      // Where no column tells the mode, its words stand beside the name.
+      const beside = perResult && how(line) ? [" ", make("span", { class: "badge" }, how(line))] : [];
+      return make("th", { scope: "row", class: "variant" }, link(`models/${model[2]}.html`, name), ...beside, ...marks(line));
     },
     quant: (line) => make("td", { class: "quant" }, words.quant(line.run)[0]),
     hardware(line) {
@@ -288,10 +301,7 @@
       return make("td", { class: "hardware" }, link(`rigs/${id}.html`, label), make("span", { class: "badges" }, ...shown));
     },
     backend: (line) => make("td", { class: "backend" }, words.backend(line.run)[0]),
-    mode(line) {
-      const mode = words.mode(line.run)[0];
-      return mode === "baseline" ? make("td", { class: "mode none" }, NULL) : make("td", { class: "mode" }, mode);
-    },
+    mode: (line) => make("td", { class: how(line) ? "mode" : "mode none" }, how(line) || NULL),
     shape: (line) => make("td", { class: "shape" }, data.shapes[rows.shape[line.rows[0]]]),
     concurrency: (line) => make("td", { class: "num concurrency" }, String(line.concurrency)),
     gen: (line, fastest, rank) =>
@@ -452,7 +462,8 @@
     const run = rows.run[row];
     const model = data.models[runs.model[run]];
     const quant = words.quant(run)[0];
-    const detail = [quant === NULL ? "" : quant, words.hardware(run)[0]].filter(Boolean).join(" · ");
+    const parts = [quant === NULL ? "" : quant, words.hardware(run)[0], how({ run, rows: [row] })];
+    const detail = parts.filter(Boolean).join(" · ");
     const fill = make("span");
     fill.style.setProperty("--to", (rows.gen[row] / fastest).toFixed(4));
     return make(

@@ -1,0 +1,142 @@
+"""LM Studio, by its REST API v1 (0.4 and newer) or v0, and by its OpenAI-compatible streams.
+
+Its statistics (``tokens_per_second``, ``time_to_first_token``) come with answers that are not
+streamed, without a definition, and never with OpenAI streams: they are not used as a clock. An
+address it does not know it answers with status 200 and an error text, so only the form of an
+answer tells whether it is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from tokrig.backends import Ask, Availability, Capabilities, Engine, Launch, Loading
+from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends._openai_http import OpenAIServer
+from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
+from tokrig.record.model import Resolved
+
+_APIS = ("cuda", "vulkan", "rocm", "metal")
+
+
+class LMStudio(OpenAIServer):
+    """Attached to: it is started in its window or with ``lms server start``."""
+
+    name = "lmstudio"
+    title = "LM Studio"
+    own_models = True
+    precedence = 25
+    ports: tuple[int, ...] = (1234,)
+    capabilities = Capabilities(
+        apis=("cpu", "cuda", "vulkan", "rocm", "metal"), counts_prompts=True
+    )
+
+    def availability(self) -> Availability:
+        return Availability(True, "attaches to LM Studio: lms server start, then --url URL")
+
+    def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
+        if served_model is None:
+            return
+        models = _models(ask)
+        if served_model in _loaded(models):
+            return
+        if served_model not in _keys(models):
+            raise InputError(
+                f"LM Studio has no model {served_model!r}",
+                hint=did_you_mean(served_model, _keys(models)),
+            )
+        yield Loading(f"loading {served_model}")
+        try:
+            answer = mapping(ask("/api/v1/models/load", {"model": served_model}))
+        except RequestError as error:
+            answer = {"error": error.message}
+        if answer.get("status") != "loaded":
+            reason = answer.get("error") or "no reason given"
+            raise StartError(
+                f"LM Studio did not load {served_model}: {reason}",
+                hint=f"try it by hand: lms load {served_model}",
+                code="model_not_loaded",
+            )
+
+    def unload(self, ask: Ask, served_model: str | None) -> None:
+        if served_model is not None:
+            with contextlib.suppress(EngineError):
+                ask("/api/v1/models/unload", {"instance_id": served_model})
+
+    def recognises(self, ask: Ask) -> bool:
+        return bool(_models(ask))
+
+    def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
+        """The loaded model's settings, and the runtime that v0 names with each answer. The
+        runtime's name says what it was built for, not what computed."""
+        models = _models(ask)
+        loaded = _loaded(models)
+        # Of several it does not tell which one is meant.
+        model = next((m for m in models if _instances(m)), {}) if len(loaded) == 1 else {}
+        config = _instances(model)[0][1] if model else {}
+        runtime = _runtime(ask, loaded[0]) if loaded else {}
+        parts = str(runtime.get("name") or "").split("-")
+        flash = config.get("flash_attention")
+        return Engine(
+            engine=parts[0] or "unknown",
+            build=str(runtime["version"]) if runtime.get("version") else None,
+            api=next((api for api in _APIS if api in parts), "cpu") if parts[0] else None,
+            served_models=loaded or _keys(models),
+            resolved=Resolved(
+                context_per_slot=whole(config.get("context_length")) or None,
+                slots=whole(config.get("parallel")) or None,
+                batch=whole(config.get("eval_batch_size")) or None,
+                flash_attention=None if flash is None else "enabled" if flash else "disabled",
+                quantization=_quantization(model),
+            ),
+            wrapper="LM Studio",
+        )
+
+
+def _models(ask: Ask) -> list[dict[str, Any]]:
+    """Language models of API v1, or of v0 where there is no v1; empty for another server."""
+    for path, key, identity in (
+        ("/api/v1/models", "models", "key"),
+        ("/api/v0/models", "data", "id"),
+    ):
+        with contextlib.suppress(RequestError):
+            found = mappings(mapping(ask(path)).get(key))
+            own = [m for m in found if m.get(identity) and "max_context_length" in m]
+            if own:
+                return [m for m in own if m.get("type") in ("llm", "vlm")]
+    return []
+
+
+def _keys(models: list[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(str(model.get("key") or model.get("id")) for model in models)
+
+
+def _loaded(models: list[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(name for model in models for name, _ in _instances(model))
+
+
+def _instances(model: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and settings of what is loaded of a model; v0 tells no settings."""
+    if model.get("state") == "loaded":
+        return [(str(model["id"]), {})]
+    instances = mappings(model.get("loaded_instances"))
+    return [(str(i["id"]), mapping(i.get("config"))) for i in instances if i.get("id")]
+
+
+def _quantization(model: dict[str, Any]) -> str | None:
+    found = model.get("quantization")
+    name = found.get("name") if isinstance(found, dict) else found
+    return str(name) if name else None
+
+
+def _runtime(ask: Ask, model: str) -> dict[str, Any]:
+    """What answered a one-token request."""
+    once = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    with contextlib.suppress(RequestError):
+        return mapping(mapping(ask("/api/v0/chat/completions", once)).get("runtime"))
+    return {}
+
+
+BACKEND = LMStudio()

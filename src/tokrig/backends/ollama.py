@@ -1,0 +1,304 @@
+"""Ollama, by its native API: its streams carry the engine's own clock.
+
+Checked against the sources of 0.33 (which runs llama.cpp's server inside) and of 0.18 (its own
+runner). Both clocks start decoding at the first token but count it; zero fields are left out;
+``prompt_eval_count`` counts cached prompt tokens while ``prompt_eval_duration`` does not, and the
+prompt cache cannot be switched off. A model with MTP layers speculates unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokrig import llama_log
+from tokrig.backends import (
+    Ask,
+    Availability,
+    Capabilities,
+    Command,
+    Engine,
+    Launch,
+    Loading,
+    Request,
+)
+from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends._openai_http import OpenAIServer
+from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
+from tokrig.record.samples import EngineTimings
+
+_HINT = "install it from ollama.com, or give its path with --server-bin"
+_NS_PER_MS = 1e6
+_VISIBLE = {
+    "cuda": "CUDA_VISIBLE_DEVICES",
+    "rocm": "ROCR_VISIBLE_DEVICES",
+    "vulkan": "GGML_VK_VISIBLE_DEVICES",
+}
+_VARIABLES = {
+    "flash_attention": "OLLAMA_FLASH_ATTENTION",
+    "kv_cache_type": "OLLAMA_KV_CACHE_TYPE",
+    "gpu_overhead": "OLLAMA_GPU_OVERHEAD",
+    "sched_spread": "OLLAMA_SCHED_SPREAD",
+}
+
+
+class Ollama(OpenAIServer):
+    """Started (``ollama serve``) or attached to. Models are named as ``ollama list`` shows them;
+    the user's models folder is used as it is.
+
+    The context is the server's default in every request, so that none makes it load again; a
+    model whose own file sets ``num_ctx`` keeps that.
+    """
+
+    name = "ollama"
+    title = "Ollama"
+    starts = True
+    own_models = True
+    precedence = 20
+    ports: tuple[int, ...] = (11434,)
+    patience_s = 600.0
+    chat_path = "/api/chat"
+    ready_path = "/api/version"
+    options: Mapping[str, str] = {
+        "flash_attention": "true or false; left out, Ollama decides",
+        "kv_cache_type": "type of the KV cache: f16, q8_0, q4_0",
+        "gpu_overhead": "bytes of each GPU's memory to leave free",
+        "sched_spread": "true spreads the model over all GPUs",
+        "pull": "true fetches a model that is not there",
+    }
+    capabilities = Capabilities(
+        apis=("cpu", "cuda", "rocm", "vulkan", "metal"),
+        reasoning_switch="request",
+        timings="request",
+        counts_prompts=True,
+    )
+
+    def availability(self) -> Availability:
+        if shutil.which("ollama"):
+            return Availability(True, "ollama is on the PATH")
+        return Availability(False, "no ollama on the PATH", _HINT)
+
+    def command(self, launch: Launch) -> Command:
+        binary = launch.binary or "ollama"
+        found = shutil.which(binary)
+        if found is None:
+            raise InputError(f"no runnable ollama at {binary!r}", hint=_HINT)
+        if launch.threads is not None:
+            raise InputError(
+                "Ollama chooses its number of threads itself", hint="leave --threads out"
+            )
+        env = {
+            "OLLAMA_HOST": f"127.0.0.1:{launch.port}",
+            "OLLAMA_NUM_PARALLEL": str(launch.slots),
+            "OLLAMA_CONTEXT_LENGTH": str(launch.context_per_slot),
+            "OLLAMA_MAX_LOADED_MODELS": "1",
+            "OLLAMA_KEEP_ALIVE": "-1",
+            **_devices(launch),
+        }
+        for option, value in launch.options.items():
+            if option not in self.options:
+                raise InputError(
+                    f"Ollama takes no option {option!r}", hint=did_you_mean(option, self.options)
+                )
+            if option in _VARIABLES:
+                text = str(int(value)) if isinstance(value, bool) else str(value)
+                env[_VARIABLES[option]] = text
+        return Command((found, "serve"), env)
+
+    def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
+        name = served_model or (str(launch.model) if launch else None)
+        if name is None:
+            return
+        known = _names(ask("/api/tags"))
+        if name not in known:
+            if launch is None or launch.options.get("pull") is not True:
+                hint = f"{did_you_mean(name, known)}; fetch it with: ollama pull {name}"
+                raise InputError(f"Ollama has no model {name!r}", hint=hint)
+            yield from _pull(ask, name)
+        if name in _names(ask("/api/ps")):
+            return
+        yield Loading(f"loading {name}")
+        try:
+            ask("/api/generate", {"model": name, "stream": False})
+        except RequestError as error:
+            raise StartError(
+                f"Ollama could not load {name}: {error.message}",
+                hint="read its log: ollama serve prints it",
+                code="model_not_loaded",
+            ) from None
+
+    def unload(self, ask: Ask, served_model: str | None) -> None:
+        if served_model is not None:
+            with contextlib.suppress(EngineError):
+                ask("/api/generate", {"model": served_model, "keep_alive": 0, "stream": False})
+
+    def recognises(self, ask: Ask) -> bool:
+        """By its greeting: others imitate ``/api/version`` and ``/api/tags``."""
+        try:
+            return str(ask("/", text=True)).strip() == "Ollama is running"
+        except RequestError:
+            return False
+
+    def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
+        """``/api/ps`` and, of a server started here, the wrapped engine's log."""
+        version = mapping(ask("/api/version")).get("version")
+        running = ask("/api/ps")
+        entry = _entry(running, launch)
+        last_load = log.rpartition("starting llama-server")[2]
+        api, confirmed = llama_log.api_of(last_load)
+        quantization = mapping(entry.get("details")).get("quantization_level")
+        size, vram = whole(entry.get("size")) or 0, whole(entry.get("size_vram")) or 0
+        return Engine(
+            engine="ollama",
+            build=str(version) if version else None,
+            api=api,
+            api_confirmed=confirmed,
+            served_models=_names(running) or _names(ask("/api/tags")),
+            resolved=llama_log.settings(last_load).model_copy(
+                update={
+                    "context_per_slot": whole(entry.get("context_length")) or None,
+                    "quantization": str(quantization) if quantization else None,
+                }
+            ),
+            spilled=_spilled(size, vram, launch),
+            device_bytes=llama_log.device_bytes(last_load) or _memory(size, vram),
+            speculation=llama_log.speculates(last_load),
+        )
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """A native chat request. A prompt that does not fit is refused, not cut short."""
+        body: dict[str, Any] = {
+            "messages": request.messages,
+            "stream": True,
+            "truncate": False,
+            "shift": False,
+            "options": {
+                "num_predict": request.answer_tokens,
+                "temperature": 0,
+                "seed": request.seed,
+            },
+        }
+        if request.served_model is not None:
+            body["model"] = request.served_model
+        switch = request.reasoning
+        if switch is not None and switch.effort:
+            body["think"] = switch.effort
+        elif switch is not None and switch.engine_flag:
+            body["think"] = switch.asked == "on"
+        return body
+
+    def event(self, data: dict[str, Any]) -> dict[str, Any]:
+        """``{"message": …, "done": …}`` as an OpenAI chunk; the durations stay beside it."""
+        message = mapping(data.get("message"))
+        delta: dict[str, Any] = {
+            "content": message.get("content"),
+            "reasoning": message.get("thinking"),
+            "tool_calls": [_call(call) for call in mappings(message.get("tool_calls"))],
+        }
+        chunk = {
+            **{key: value for key, value in data.items() if key != "message"},
+            "choices": [{"delta": delta, "finish_reason": data.get("done_reason")}],
+        }
+        if data.get("done") is True:
+            chunk["usage"] = {
+                "prompt_tokens": data.get("prompt_eval_count"),
+                "completion_tokens": data.get("eval_count"),
+            }
+        return chunk
+
+    def count_prompt(self, ask: Ask, request: Request) -> int | None:
+        """By a one-token request; costs a whole prefill."""
+        body = self.body(request)
+        once = {**body, "stream": False, "options": {**body["options"], "num_predict": 1}}
+        return whole(mapping(ask(self.chat_path, once)).get("prompt_eval_count")) or None
+
+    def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
+        """Durations of the last event, in ns; what it leaves out was zero."""
+        counted = whole(event.get("eval_count"))
+        if event.get("done") is not True or counted is None:
+            return None
+        prompt_ns, decode_ns = (
+            event.get(key, 0) for key in ("prompt_eval_duration", "eval_duration")
+        )
+        if not isinstance(prompt_ns, int | float) or not isinstance(decode_ns, int | float):
+            return None
+        return EngineTimings(
+            prompt_tokens=whole(event.get("prompt_eval_count")) or 0,
+            prompt_ms=prompt_ns / _NS_PER_MS,
+            decode_tokens=counted,
+            decode_ms=decode_ns / _NS_PER_MS,
+            counts_first=True,
+        )
+
+    def failure(self, log: str) -> str | None:
+        return llama_log.failure(log)
+
+
+def _devices(launch: Launch) -> dict[str, str]:
+    """Ollama has no switch for an API; a device number that does not exist hides the others'.
+
+    Raises InputError for devices without an API: each has a variable of its own.
+    """
+    if launch.devices and launch.api not in _VISIBLE:
+        raise InputError(
+            "Ollama's devices are numbered by each API of its own",
+            hint=f"say whose with --api: {', '.join(_VISIBLE)}",
+        )
+    if launch.api is None:
+        return {}
+    hidden = {variable: "-1" for api, variable in _VISIBLE.items() if api != launch.api}
+    shown = {_VISIBLE[launch.api]: ",".join(launch.devices)} if launch.devices else {}
+    return {**hidden, **shown}
+
+
+def _pull(ask: Ask, name: str) -> Iterator[Loading]:
+    """Fetch the model; a question that ends too early is asked again, and goes on from there."""
+    while True:
+        yield Loading(f"fetching {name}")
+        try:
+            ask("/api/pull", {"model": name, "stream": False})
+            return
+        except RequestError as error:
+            if error.code != "timeout":
+                raise StartError(
+                    f"Ollama did not get {name}: {error.message}",
+                    hint=f"try it by hand: ollama pull {name}",
+                    code="model_not_fetched",
+                ) from None
+
+
+def _spilled(size: int, vram: int, launch: Launch | None) -> str | None:
+    """Words for a model of which a part, or where a GPU was asked for all, is in main memory."""
+    on_gpu = vram > 0 or (launch is not None and launch.api not in (None, "cpu"))
+    if not on_gpu or vram >= size:
+        return None
+    return f"Ollama keeps {vram} of the model's {size} bytes on the GPU"
+
+
+def _memory(size: int, vram: int) -> dict[str, int]:
+    return {"GPU": vram, "CPU": size - vram} if vram <= size > 0 else {}
+
+
+def _entry(running: Any, launch: Launch | None) -> dict[str, Any]:
+    """The model launched, else the one used last, which Ollama lists first."""
+    models = mappings(mapping(running).get("models"))
+    named = [model for model in models if launch and model.get("name") == str(launch.model)]
+    return next(iter(named or models), {})
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments are an object here and a text at OpenAI."""
+    function = mapping(call.get("function"))
+    text = json.dumps(function.get("arguments"))
+    return {"function": {"name": function.get("name"), "arguments": text}}
+
+
+def _names(answer: Any) -> tuple[str, ...]:
+    models = mappings(mapping(answer).get("models"))
+    return tuple(str(model["name"]) for model in models if model.get("name"))
+
+
+BACKEND = Ollama()

@@ -1,0 +1,166 @@
+"""Whether a small model can draft for a large one: the two must speak the same tokens.
+
+For GGUF files by llama.cpp's rules (``common_speculative_are_compatible``): it refuses an unfit
+draft model at best, and at worst goes on without any speculation. For safetensors folders by
+vLLM's, which compares the sizes of the vocabularies, and by their tokens, which it does not look
+at: a draft of other tokens would run and never be accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from tokrig.models._folder import config_of, optional_json, text_config
+from tokrig.models._reader import GgufHeader, read_gguf
+
+MAX_SIZE_DIFFERENCE = 128
+FIRST_COMPARED_TOKEN = 5
+"""Both as in llama.cpp: sizes may differ by padding, the first tokens by their spelling."""
+
+_TOKENS = "tokenizer.ggml.tokens"
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """A tokenizer's kind and what holds where the header leaves the special tokens out."""
+
+    kind: str
+    bos: int | None = None
+    eos: int | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+
+
+_BPE = _Defaults("BPE", 11, 11)
+_KINDS = {
+    "llama": _Defaults("SPM", 1, 2, add_bos=True),
+    "bert": _Defaults("WPM", 101, None, add_bos=True),
+    "gpt2": _BPE,
+    "hybriddna": _BPE,
+    "whitespace": _BPE,
+    "gemma4": _Defaults("BPE", add_bos=True),
+    "t5": _Defaults("UGM", None, 1, add_eos=True),
+    "rwkv": _Defaults("RWKV"),
+    "plamo2": _Defaults("PLaMo-2", 1, 2),
+}
+# Pre-tokenizers for which llama.cpp begins a text with BOS unless the header forbids it.
+_BOS_FIRST = frozenset(
+    "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano tekken"
+    " chameleon".split()
+)
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    kind: str
+    tokens: Sequence[str | None]
+    begin: int | None = None
+    """The token put before every text; None where none is."""
+    end: int | None = None
+
+
+def mismatch(model: Path, draft: Path) -> str | None:
+    """Why ``draft`` cannot draft for ``model``, in one line; None when it can.
+
+    Both are GGUF files or both safetensors folders. Of folders without ``tokenizer.json`` only
+    the sizes are compared. Raises ModelError when a file cannot be read.
+    """
+    if model.is_dir() != draft.is_dir():
+        return "one is a GGUF file, the other a safetensors folder: no engine loads both"
+    if model.is_dir():
+        return _folder_mismatch(model, draft)
+    return _compare(_of_gguf(model), _of_gguf(draft), MAX_SIZE_DIFFERENCE, FIRST_COMPARED_TOKEN)
+
+
+def _folder_mismatch(model: Path, draft: Path) -> str | None:
+    one, other = (text_config(config_of(path)).get("vocab_size") for path in (model, draft))
+    if one != other:
+        return _sizes(one, other)
+    mine, its = _of_tokenizer(model), _of_tokenizer(draft)
+    if mine is None or its is None:
+        return None
+    # The model's padding has no tokens: the lists may end at different places.
+    return _compare(mine, its, max(len(mine.tokens), len(its.tokens)), 0)
+
+
+def _compare(model: _Vocabulary, draft: _Vocabulary, difference: int, start: int) -> str | None:
+    if model.kind != draft.kind:
+        return f"its tokenizer is {draft.kind}, the model's {model.kind}"
+    for what, one, other in (
+        ("begin", model.begin, draft.begin),
+        ("end", model.end, draft.end),
+    ):
+        if one != other:
+            return f"it {what}s texts with {_shown(other)}, the model with {_shown(one)}"
+    if abs(len(model.tokens) - len(draft.tokens)) > difference:
+        return _sizes(len(model.tokens), len(draft.tokens))
+    pairs = zip_longest(model.tokens, draft.tokens)
+    for number, (mine, its) in enumerate(pairs):
+        if number >= start and mine != its and mine is not None and its is not None:
+            return f"token {number} is {its[:40]!r} there, {mine[:40]!r} in the model"
+    return None
+
+
+def _sizes(model: Any, draft: Any) -> str:
+    return f"its vocabulary has {_number(draft)} tokens, the model's {_number(model)}"
+
+
+def _number(count: Any) -> str:
+    return f"{count:,}" if isinstance(count, int) else "an unknown number of"
+
+
+def _shown(token: int | None) -> str:
+    return "no special token" if token is None else f"token {token}"
+
+
+def _of_gguf(path: Path) -> _Vocabulary:
+    header = read_gguf(path, whole=_TOKENS)
+    stated = header.metadata.get(_TOKENS)
+    tokens = [
+        token if isinstance(token, str) else None
+        for token in (stated if isinstance(stated, tuple) else ())
+    ]
+    name = header.text("tokenizer.ggml.model") or "none"
+    defaults = _KINDS.get(name, _Defaults(name))
+    add_bos = defaults.add_bos or header.text("tokenizer.ggml.pre") in _BOS_FIRST
+    add_bos = _flag(header, "add_bos_token", add_bos) or name == "gemma4"
+    add_eos = _flag(header, "add_eos_token", defaults.add_eos)
+    return _Vocabulary(
+        defaults.kind,
+        tokens,
+        _special(header, "bos_token_id", defaults.bos, len(tokens)) if add_bos else None,
+        _special(header, "eos_token_id", defaults.eos, len(tokens)) if add_eos else None,
+    )
+
+
+def _flag(header: GgufHeader, key: str, default: bool) -> bool:
+    value = header.metadata.get(f"tokenizer.ggml.{key}")
+    return value if isinstance(value, bool) else default
+
+
+def _special(header: GgufHeader, key: str, default: int | None, size: int) -> int | None:
+    value = header.integer(f"tokenizer.ggml.{key}")
+    return value if value is not None and 0 <= value < size else default
+
+
+def _of_tokenizer(folder: Path) -> _Vocabulary | None:
+    """The vocabulary in ``tokenizer.json``; None where there is none that can be read."""
+    data = optional_json(folder / "tokenizer.json")
+    model = data.get("model")
+    if not isinstance(model, dict):
+        return None
+    by_number: dict[int, str] = {}
+    match model.get("vocab"):
+        case dict(vocabulary):
+            by_number |= {n: text for text, n in vocabulary.items() if isinstance(n, int)}
+        case [*pieces]:  # Unigram: pairs of a text and its score
+            by_number |= {n: str(piece[0]) for n, piece in enumerate(pieces) if piece}
+    for added in data.get("added_tokens") or ():
+        if isinstance(added, dict) and isinstance(added.get("id"), int):
+            by_number[added["id"]] = str(added.get("content"))
+    size = 1 + max((n for n in by_number if 0 <= n < 2**24), default=-1)
+    return _Vocabulary(str(model.get("type")), [by_number.get(n) for n in range(size)])

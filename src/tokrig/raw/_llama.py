@@ -1,0 +1,215 @@
+"""What llama.cpp's benchmark programs share: flags, devices, and what their logs show.
+
+Their own word for what computed is the *build's* backend. A Vulkan build that found no device, or
+was told to offload no layer, computes on the CPU and still prints "Vulkan"; only the buffers in
+the log tell. And with the weights in main memory a device that is visible still computes long
+prompts: then nothing is confirmed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tokrig import llama_log
+from tokrig.errors import InputError, RequestError, did_you_mean
+from tokrig.raw import RawFound, RawLaunch
+from tokrig.record.model import Metric, Raw, Resolved
+from tokrig.units import significant
+
+DIGITS = 6
+_FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
+_LAYERS = ("ngl", "n-gpu-layers", "gpu-layers")
+# Set by tokrig in both programs, or asking for something else than a benchmark.
+_OWN = frozenset(
+    {"m", "model", "t", "threads", "dev", "device", "list-devices", "v", "verbose", "h", "help"}
+    | {"version", "hf", "hfr", "hf-repo", "hff", "hf-file", "hft", "hf-token"}
+)
+
+
+class LlamaTool:
+    """A benchmark program of llama.cpp; a subclass says how it is asked and what it prints.
+
+    ``needed`` are flags without which tokrig cannot use it, ``own`` those it sets itself,
+    ``separator`` stands between the names of devices that share a model.
+    """
+
+    name = ""
+    title = ""
+    binary = ""
+    engine = "llama.cpp"
+    needed: tuple[str, ...] = ()
+    own: frozenset[str] = frozenset()
+    separator = ","
+
+    def questions(self, launch: RawLaunch) -> tuple[tuple[str, ...], ...]:
+        asked = (("--help",), ("--version",), ("--list-devices",))
+        return tuple((launch.binary, *words) for words in asked)
+
+    def vet(self, launch: RawLaunch) -> None:
+        self.require(launch, *self.needed)
+        listing = "\n".join(launch.answers)
+        listed = llama_log.devices_of(listing)
+        if launch.api not in (None, "cpu") and launch.api not in llama_log.built_with(listing):
+            raise InputError(
+                f"this {self.binary} was built without {launch.api}, or cannot load it here",
+                hint=f"its devices: {', '.join(listed) or 'none'}. Give a build with {launch.api}"
+                " with --bin, or leave out --api",
+            )
+        for name in launch.devices:
+            if name not in listed:
+                raise InputError(
+                    f"this {self.binary} has no device {name!r}",
+                    hint=did_you_mean(name, listed) if listed else "it found none at all",
+                )
+            if launch.api and llama_log.api_of_device(name) != launch.api:
+                raise InputError(
+                    f"the device {name!r} is none of {launch.api}",
+                    hint="give --api and --device that go together, or only --device",
+                )
+
+    def read(self, stdout: str, log: str, launch: RawLaunch) -> RawFound:
+        rows = list(_rows(stdout))
+        if not rows:
+            raise RequestError(
+                f"{self.binary} printed no figures", hint="read its log for what it did instead"
+            )
+        try:
+            raw = tuple(figure for row in rows for figure in self.figures(row))
+            resolved = self.resolved(rows[0], llama_log.settings(log))
+        except (KeyError, TypeError, ValueError, ValidationError) as problem:
+            raise RequestError(
+                f"{self.binary} printed something else than its figures: {problem!r}"[:300],
+                hint="is this the program of that name, and of a version with JSON lines?",
+            ) from None
+        api, confirmed = llama_log.api_of(log)
+        if api == "cpu":
+            resolved = resolved.model_copy(update={"devices": []})
+        return RawFound(
+            raw=raw,
+            engine=self.engine,
+            build=self.build(rows[0], launch),
+            api=api,
+            api_confirmed=confirmed,
+            spilled=_spilled(api, log, launch),
+            resolved=resolved,
+        )
+
+    def figures(self, row: Mapping[str, Any]) -> Iterator[Raw]:
+        """The figures in one line of its output."""
+        raise NotImplementedError
+
+    def resolved(self, row: Mapping[str, Any], logged: Resolved) -> Resolved:
+        """The settings of a line, beside those in the log."""
+        raise NotImplementedError
+
+    def build(self, row: Mapping[str, Any], launch: RawLaunch) -> str | None:
+        """Which llama.cpp it is."""
+        return llama_log.build_of("\n".join(launch.answers[1:]))
+
+    def failure(self, log: str) -> str | None:
+        return llama_log.failure(log)
+
+    def require(self, launch: RawLaunch, *flags: str) -> None:
+        """Raises InputError naming a flag that this program does not have."""
+        known = _flags(launch)
+        for flag in flags:
+            if flag not in known:
+                raise InputError(
+                    f"{Path(launch.binary).name} is no {self.binary}, or is too old for {flag}:"
+                    " its --help does not list it",
+                    hint=f"give the path of a newer {self.binary} with --bin",
+                )
+
+    def device_flags(self, launch: RawLaunch) -> list[str]:
+        """The devices asked for, else all of the API asked for: a second API's stay out, and for
+        the CPU all do. Where a build finds none it runs, and its log will tell on what."""
+        listed = llama_log.devices_of("\n".join(launch.answers))
+        of_api = [name for name in listed if llama_log.api_of_device(name) == launch.api]
+        names = (
+            ["none"] if launch.api == "cpu" else launch.devices or (of_api if launch.api else ())
+        )
+        if names:
+            self.require(launch, "-dev")
+        return ["-dev", self.separator.join(names)] if names else []
+
+    def option_flags(self, launch: RawLaunch) -> list[str]:
+        """``{"ngl": 0}`` → ``-ngl 0``; ``true`` is the bare flag, ``false`` leaves it out.
+
+        Raises InputError for a flag that tokrig sets itself or the program does not have.
+        """
+        known, argv = _flags(launch), []
+        for option, value in launch.options.items():
+            name = option.lstrip("-").replace("_", "-")
+            if name in _OWN | self.own:
+                raise InputError(
+                    f"option {option!r} is set by tokrig itself",
+                    hint="use --model, --prompt, --output, --concurrency, --repetitions, --threads,"
+                    " --api or --device",
+                )
+            flag = next((f for f in (f"-{name}", f"--{name}") if f in known), None)
+            if flag is None:
+                names = {word.lstrip("-") for word in known}
+                raise InputError(
+                    f"this {self.binary} knows no option {option!r}: its --help does not list it",
+                    hint=did_you_mean(name, names),
+                )
+            if value is not False:
+                argv += [flag] if value is True else [flag, str(value)]
+        return argv
+
+
+def metric(rates: Sequence[float]) -> Metric:
+    """The median and range of repetitions, tok/s. Raises ValueError for what is no rate."""
+    if not rates or any(not math.isfinite(rate) or rate <= 0 for rate in rates):
+        raise ValueError(f"impossible rates: {list(rates)}")
+    return Metric(
+        median=significant(statistics.median(rates), DIGITS),
+        min=significant(min(rates), DIGITS),
+        max=significant(max(rates), DIGITS),
+        n=len(rates),
+    )
+
+
+def named(prompt: int, output: int, depth: int = 0) -> str:
+    """``pp512``, ``tg128 @ d1024``, ``pp512+tg128``, as llama-bench's table names its tests."""
+    parts = [f"pp{prompt}" if prompt else "", f"tg{output}" if output else ""]
+    return "+".join(filter(None, parts)) + (f" @ d{depth}" if depth else "")
+
+
+def listed(numbers: Iterable[int]) -> str:
+    """``512,1024``."""
+    return ",".join(map(str, numbers))
+
+
+def _rows(stdout: str) -> Iterator[Mapping[str, Any]]:
+    """The lines that are JSON objects."""
+    for line in stdout.splitlines():
+        if line.startswith("{"):
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                raise RequestError(f"a line of the output is no JSON: {line[:80]!r}") from None
+
+
+def _flags(launch: RawLaunch) -> frozenset[str]:
+    """All flags in the output of ``--help``."""
+    return frozenset(_FLAG.findall(launch.answers[0] if launch.answers else ""))
+
+
+def _spilled(api: str | None, log: str, launch: RawLaunch) -> bool | None:
+    """Whether fewer layers are on the GPU than asked for; without a word about it, all are."""
+    if api in (None, "cpu"):
+        return None if api is None else False
+    found, layers = llama_log.settings(log).gpu_layers, llama_log.all_layers(log)
+    if found is None or layers is None:
+        return None
+    asked = [v for k, v in launch.options.items() if k.lstrip("-").replace("_", "-") in _LAYERS]
+    return found < min([layers, *(n for n in asked if isinstance(n, int) and n >= 0)])

@@ -1,0 +1,264 @@
+"""Engines on this machine: which server answers at an address, which ones run, what is installed.
+
+Asked are an address that was given, or the engines' usual ports on 127.0.0.1: nothing else on any
+network, ever. Whoever does not answer in time is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokrig import llama_log, registry
+from tokrig.backends import Backend, Engine, Json
+from tokrig.errors import EngineDied, EngineError, RequestError
+from tokrig.run import http
+from tokrig.run.wire import Endpoint
+
+RECOGNITION_S = 10.0
+PORTS_S = 1.0
+PROGRAM_S = 5.0
+MAX_OUTPUT_BYTES = 1 << 16
+
+# Programs of the engines, and the words that make them tell their version. mlx_lm.server has none.
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "llama-server": ("--version",),
+    "llama-bench": ("--version",),
+    "vllm": ("--version",),
+    "ollama": ("--version",),
+    "lemonade": ("--version",),
+    "sglang": ("version",),
+    "mlx_lm.server": (),
+    "transformers": ("version",),
+    "lms": ("version",),
+}
+_VERSION = re.compile(r"(?:\bversion\b\D{0,10}|\bv|^)(\d+\.[\w.+-]+)", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A running server. ``engine`` is what it says about itself, None where it did not in time."""
+
+    backend: Backend
+    url: str
+    engine: Engine | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """An installed program. ``version`` is None where it did not tell; ``in_time`` whether it
+    ended; ``devices`` and their ``apis`` are those of a llama.cpp build, None where not told."""
+
+    name: str
+    path: str
+    version: str | None = None
+    in_time: bool = True
+    devices: tuple[str, ...] = ()
+    apis: tuple[str, ...] | None = None
+
+
+def recognise(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> Backend | None:
+    """The engine behind an address; None for one that tokrig knows only by the OpenAI API, and
+    where recognising took longer than ``limit_s``.
+
+    Raises EngineDied when nobody answers.
+    """
+    look = _Look(endpoint, limit_s)
+    _look_all([look], attaching(), inspect=False)
+    if look.died is not None:
+        raise look.died
+    return look.backend
+
+
+def running(ports: Iterable[int] | None = None, limit_s: float = PORTS_S) -> list[Found]:
+    """The servers at ``ports`` of 127.0.0.1, by default the usual ones of all engines."""
+    backends = attaching()
+    if ports is None:
+        ports = {port for backend in backends for port in backend.ports}
+    looks = [_Look(Endpoint("127.0.0.1", port), limit_s) for port in sorted(ports)]
+    _look_all(looks, backends, inspect=True)
+    return [
+        Found(look.backend, f"http://{look.endpoint.host_header}", look.engine)
+        for look in looks
+        if look.backend is not None
+    ]
+
+
+def attaching() -> list[Backend]:
+    """All backends that can be measured by URL, in the order in which they are asked."""
+    backends: list[Backend] = [
+        registry.load("backends", name, "BACKEND") for name in registry.names("backends")
+    ]
+    return sorted((b for b in backends if b.attaches), key=lambda b: (b.precedence, b.name))
+
+
+class Questions:
+    """``ask`` for one server: each question is put once, and none when the time is up. Unless
+    ``may_post`` nothing is sent that could set the server to work."""
+
+    def __init__(self, endpoint: Endpoint, limit_s: float, *, may_post: bool) -> None:
+        self._endpoint = endpoint
+        self._may_post = may_post
+        self._until = time.monotonic() + limit_s
+        # One path that hangs leaves time for the others.
+        self._longest_s = limit_s / 2
+        self._alive = False
+        self._told: dict[tuple[str, str, bool], Json] = {}
+
+    def __call__(self, path: str, body: Json = None, *, text: bool = False) -> Json:
+        question = (path, json.dumps(body), text)
+        if question not in self._told:
+            self._told[question] = self._put(path, body, text)
+        told = self._told[question]
+        if isinstance(told, EngineError):
+            raise told
+        return told
+
+    def _put(self, path: str, body: Json, text: bool) -> Json:
+        """The answer, or the error to raise for it."""
+        if body is not None and not self._may_post:
+            return RequestError(f"{path}: not asked while only looking around")
+        left = min(self._until - time.monotonic(), self._longest_s)
+        if left <= 0:
+            return RequestError(f"{path}: no time left to ask", code="timeout")
+        try:
+            told = http.ask(self._endpoint, path, body, text=text, timeout_s=left)
+        except EngineDied as error:
+            # Who has answered before is not dead: it hangs up on paths that it does not know.
+            return RequestError(error.message, code=error.code) if self._alive else error
+        except RequestError as error:
+            self._alive = self._alive or error.code != "timeout"
+            return error
+        self._alive = True
+        return told
+
+
+@dataclass
+class _Look:
+    """One server being looked at, and what is known of it so far."""
+
+    endpoint: Endpoint
+    limit_s: float
+    backend: Backend | None = None
+    engine: Engine | None = None
+    died: EngineDied | None = None
+
+    def run(self, backends: Sequence[Backend], inspect: bool) -> None:
+        # An address that was given is going to be measured; a port found is a stranger's.
+        ask = Questions(self.endpoint, self.limit_s, may_post=not inspect)
+        try:
+            self.backend = next((b for b in backends if b.recognises(ask)), None)
+            if inspect and self.backend is not None:
+                self.engine = self.backend.inspect(ask, "")
+        except EngineDied as died:
+            self.died = died
+        except EngineError:
+            pass  # recognised, but it does not tell about itself
+
+
+def _look_all(looks: Sequence[_Look], backends: Sequence[Backend], *, inspect: bool) -> None:
+    """All looks at the same time. Each has a thread that is left behind when time is up: a server
+    may trickle its answer byte by byte."""
+    threads = [
+        threading.Thread(target=look.run, args=(backends, inspect), daemon=True) for look in looks
+    ]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + max((look.limit_s for look in looks), default=0.0)
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+
+
+def installed(names: Iterable[str] = tuple(PROGRAMS)) -> list[Program]:
+    """The engines' programs on the PATH, asked at the same time."""
+    found = [(name, path) for name in names if (path := shutil.which(name))]
+    with ThreadPoolExecutor(max_workers=len(PROGRAMS)) as pool:
+        return list(pool.map(lambda one: _program(*one), found))
+
+
+def _program(name: str, path: str) -> Program:
+    version, in_time = _packaged_version(name, path), True
+    if version is None and PROGRAMS[name]:
+        said, in_time = _said([path, *PROGRAMS[name]])
+        version = version_of(name, said)
+    program = Program(name, path, version, in_time)
+    return _with_devices(program) if name == "llama-server" else program
+
+
+def version_of(name: str, said: str) -> str | None:
+    """The version in a program's words: ``b9174`` of llama.cpp's, else the first ``1.2.3``."""
+    build = llama_log.build_of(said) if name.startswith("llama-") else None
+    match = _VERSION.search(said)
+    return build or (match.group(1) if match else None)
+
+
+def _with_devices(program: Program) -> Program:
+    """What this build of llama.cpp finds to compute with. Older ones do not know the question."""
+    listing, _ = _said([program.path, "--list-devices"])
+    if "Available devices" not in listing:
+        return program
+    devices = llama_log.devices_of(listing)
+    apis = dict.fromkeys(filter(None, map(llama_log.api_of_device, devices)))
+    return replace(program, devices=devices, apis=("cpu", *apis))
+
+
+def _packaged_version(name: str, path: str) -> str | None:
+    """The version of the Python package a script belongs to, by the metadata that is installed
+    beside it: the scripts themselves import half the world before they tell."""
+    package = name.partition(".")[0].replace("-", "_")
+    environment = Path(path).resolve().parent.parent
+    for folder in sorted(environment.glob(f"lib/python3*/site-packages/{package}-*.dist-info")):
+        return folder.name.removesuffix(".dist-info").rpartition("-")[2]
+    return None
+
+
+def _said(argv: Sequence[str]) -> tuple[str, bool]:
+    """The first output of a program, errors included, and whether it ended in time. A program
+    that hangs or goes on talking is ended."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError:
+        return "", True
+    assert process.stdout is not None
+    until = time.monotonic() + PROGRAM_S
+    with process.stdout as pipe:
+        said, ended = _first_bytes(pipe.fileno(), until)
+    try:
+        process.wait(max(0.0, until - time.monotonic()) if ended else 0)
+    except subprocess.TimeoutExpired:
+        ended = False
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return said.decode("utf-8", "replace"), ended
+
+
+def _first_bytes(pipe: int, until: float) -> tuple[bytes, bool]:
+    """What comes out of a pipe until the clock shows ``until``, and whether that was all."""
+    said = b""
+    while len(said) < MAX_OUTPUT_BYTES:
+        if not select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
+            break
+        part = os.read(pipe, MAX_OUTPUT_BYTES)
+        if not part:
+            return said, True
+        said += part
+    return said, False

@@ -1,0 +1,134 @@
+"""From a prepared run to an open session: start or attach, load the model, look at the memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tokrig.backends import Command
+from tokrig.errors import EngineDied, StartError
+from tokrig.run import server
+from tokrig.run.memory import look
+from tokrig.run.monitor import Monitor, probes
+from tokrig.run.prepare import Prepared
+from tokrig.run.progress import Listener, Step
+from tokrig.run.session import Session
+
+LOAD_POLL_S = 0.5
+
+
+@contextlib.contextmanager
+def opened(
+    prepared: Prepared,
+    log_path: Path,
+    idle_w: dict[str, float] | None = None,
+    listen: Listener = lambda _: None,
+) -> Iterator[Session]:
+    """A session with the prepared engine, started here or attached to, its model loaded, and
+    inspected.
+
+    ``idle_w`` is the machine's idle power where an earlier session of the run measured it.
+    Raises StartError when a managed engine does not start or cannot load the model, EngineDied
+    when nobody answers.
+    """
+    backend, launch = prepared.backend, prepared.launch
+    watch = probes()
+    if launch is None:
+        assert prepared.endpoint is not None
+        session = Session(backend, prepared, prepared.endpoint, None, Monitor(watch, list))
+        load_model(session, log_path, listen)
+        try:
+            session.inspect()
+            yield session
+        finally:
+            if session.loaded:
+                backend.unload(session.ask, session.model_name())
+        return
+    idle = Monitor(watch, list, idle_w or {})
+    if idle_w is None:
+        idle.measure_idle()
+    before = look(watch)
+    with server.running(
+        backend,
+        lambda port: backend.command(replace(launch, port=port)),
+        log_path,
+        prepared.patience_s,
+    ) as started:
+        monitor = Monitor(idle.probes, started.processes, idle.idle_w)
+        session = Session(backend, prepared, started.endpoint, started, monitor, before=before)
+        try:
+            load_model(session, log_path, listen)
+            session.inspect()
+            yield session
+        except EngineDied:
+            # Its own exit code and log say more than a refused connection.
+            session.await_death()
+            raise
+
+
+def load_model(session: Session, log_path: Path, listen: Listener) -> None:
+    """Let the server fetch and load its model. A wrapper that gives up on a slow first load is
+    helped once: its bundled engine is started directly, which fills its kernel cache, and then
+    the wrapper may try again.
+
+    Raises StartError when patience ends or the wrapper gives up for good.
+    """
+    if session.backend.own_models and session.wanted_model() is None:
+        session.inspect()  # settles which of its models is meant
+    try:
+        _drive(session, listen)
+    except StartError as error:
+        if error.code != "load_gave_up" or not _bypassed(session, log_path, listen):
+            raise
+        _drive(session, listen)
+
+
+def _drive(session: Session, listen: Listener) -> None:
+    backend, prepared = session.backend, session.prepared
+    deadline = time.monotonic() + prepared.patience_s
+    told = ""
+    for state in backend.load(session.ask_patiently, prepared.launch, session.model_name()):
+        session.loaded = True
+        session.require_alive()
+        share = "" if state.share is None else f" {state.share:.0%}"
+        if told != state.doing + share:
+            told = state.doing + share
+            listen(Step(told))
+        if time.monotonic() > deadline:
+            raise StartError(
+                f"the model was not there within {prepared.patience_s:g} s ({state.doing})",
+                hint="give it more time with --patience",
+                code="model_not_loaded",
+                log_tail=session.server.log_tail() if session.server else "",
+            )
+        time.sleep(LOAD_POLL_S)
+
+
+def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:
+    """Start the wrapper's bundled engine until it is ready, and stop it. False where the wrapper
+    does not tell how."""
+    backend, launch = session.backend, session.prepared.launch
+
+    def command(port: int) -> Command:
+        found = backend.bypass(session.ask, launch, port)
+        assert found is not None
+        return found
+
+    if backend.bypass(session.ask, launch, 0) is None:
+        return False
+    listen(Step("the wrapper gave up on the first load: starting its engine directly"))
+    with server.running(
+        backend,
+        command,
+        log_path.with_name("bypass.log"),
+        session.prepared.patience_s,
+        ready_path=backend.bypass_ready_path,
+    ) as direct:
+        session.bypass = (
+            f"{backend.title} gave up on the first load; its bundled engine was started directly"
+            f" for {direct.load_s:.0f} s to fill its kernel cache, then stopped"
+        )
+    return True

@@ -1,0 +1,246 @@
+"""Is the model where it should be? Figures of GPUs that nobody needs to have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.unit.test_gguf import gguf
+from tokrig.backends import Engine, Launch
+from tokrig.probes import Availability, Facts, Reading
+from tokrig.record.model import BackendFacts, Gpu, Model, Resolved
+from tokrig.run import memory
+from tokrig.run.memory import Memory, judge, look, looked_up_bytes, not_resident
+from tokrig.units import GIB, MIB
+
+MODEL = Model(family="m", file="m-Q4_K_M.gguf", format="gguf", bytes=4 * GIB)
+CUDA = Engine("llama.cpp", api="cuda", api_confirmed=True)
+BEFORE = Memory(gpu_bytes=1 * GIB, gpu_total_bytes=12 * GIB)
+
+
+def gpu_engine(there: int | None, asked: int | None, layers: int | None = 33) -> Engine:
+    resolved = Resolved(gpu_layers=there, layers=layers)
+    return Engine(
+        "llama.cpp", api="cuda", api_confirmed=True, resolved=resolved, asked_gpu_layers=asked
+    )
+
+
+class Window:
+    """A probe that reads what it is told to."""
+
+    name = "window"
+
+    def __init__(self, reading: Reading, *gpus: Gpu) -> None:
+        self.reading, self.gpus = reading, gpus
+
+    def availability(self) -> Availability:
+        return Availability(True, "")
+
+    def facts(self) -> Facts:
+        return Facts(gpus=self.gpus)
+
+    def read(self) -> Reading:
+        return self.reading
+
+
+# look
+
+
+def test_all_cards_and_the_engines_own_processes() -> None:
+    own = psutil.Process()
+    card = Gpu(name="a", vendor="nvidia", vram_bytes=12 * GIB)
+    other = Gpu(name="b", vendor="amd", vram_bytes=24 * GIB)
+    probes = [
+        Window(Reading(gpu_memory_used_bytes=5, gpu_process_bytes={own.pid: 3, 1: 2}), card),
+        Window(Reading(gpu_memory_used_bytes=7, gpu_process_bytes={own.pid: 4}), other),
+        Window(Reading()),
+    ]
+    seen = look(probes, [own])
+    assert (seen.gpu_bytes, seen.engine_gpu_bytes, seen.gpu_total_bytes) == (12, 7, 36 * GIB)
+    assert seen.engine_rss_bytes is not None
+    assert seen.engine_rss_bytes > MIB
+
+
+def test_nothing_to_look_with() -> None:
+    assert look([]) == Memory()
+    # In a container the driver lists other numbers: that is not 0 bytes.
+    foreign = Window(Reading(gpu_process_bytes={1: 5}))
+    assert look([foreign], [psutil.Process()]).engine_gpu_bytes is None
+    apu = Gpu(name="a", vendor="amd", vram_bytes=GIB, unified_memory=True)
+    assert look([Window(Reading(), apu)]).gpu_total_bytes is None
+
+
+@pytest.mark.parametrize(("tied", "expected"), [(True, 68), (False, 68 + 136)])
+def test_tables_are_found_in_the_file(tmp_path: Path, tied: bool, expected: int) -> None:
+    tensors = [
+        ("token_embd.weight", (32, 4), 8, 136),
+        ("per_layer_token_embd.weight", (32, 2), 8, 68),
+        ("blk.0.attn_q.weight", (32, 2), 8, 68),
+    ]
+    tensors += [] if tied else [("output.weight", (32, 4), 8, 136)]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf(tensors=tensors))
+    assert looked_up_bytes(path) == expected
+    assert looked_up_bytes(tmp_path) is None
+
+
+# judge
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spilled"),
+    [
+        (BEFORE, Memory(gpu_bytes=5 * GIB), False),
+        (BEFORE, Memory(gpu_bytes=5 * GIB - 1), True),
+        (BEFORE, Memory(gpu_bytes=0), True),
+        # The engine's own share counts where it is told, whatever others do meanwhile.
+        (BEFORE, Memory(gpu_bytes=1 * GIB, engine_gpu_bytes=4 * GIB), False),
+        (BEFORE, Memory(gpu_bytes=9 * GIB, engine_gpu_bytes=3 * GIB), True),
+        (None, Memory(gpu_bytes=9 * GIB, engine_gpu_bytes=4 * GIB), False),
+        (None, Memory(gpu_bytes=9 * GIB), None),
+        (BEFORE, Memory(), None),
+    ],
+)
+def test_bytes_on_the_gpu(before: Memory | None, after: Memory, spilled: bool | None) -> None:
+    assert judge(before, after, MODEL, CUDA, asked_gpu=True).spilled is spilled
+
+
+def test_what_is_looked_up_row_by_row_stays_in_main_memory() -> None:
+    after = Memory(gpu_bytes=4 * GIB)
+    assert judge(BEFORE, after, MODEL, CUDA, True).spilled is True
+    assert judge(BEFORE, after, MODEL, CUDA, True, looked_up=GIB).spilled is False
+
+
+@pytest.mark.parametrize(
+    ("engine", "spilled"),
+    [
+        (gpu_engine(20, 33), True),
+        (gpu_engine(33, 33), False),
+        (gpu_engine(34, 33), False),
+        (gpu_engine(None, 33), False),
+        (gpu_engine(33, None), False),
+    ],
+)
+def test_layers_on_the_gpu(engine: Engine, spilled: bool) -> None:
+    fit = judge(BEFORE, Memory(gpu_bytes=6 * GIB), MODEL, engine, asked_gpu=False)
+    assert fit.spilled is spilled
+    assert bool(fit.reason) is spilled
+
+
+def test_layers_that_were_never_asked_for_are_no_spill() -> None:
+    little = Memory(gpu_bytes=2 * GIB)
+    assert judge(BEFORE, little, MODEL, gpu_engine(10, 10), True).spilled is False
+    assert judge(BEFORE, little, MODEL, gpu_engine(9, 10), True).spilled is True
+    assert judge(BEFORE, little, MODEL, gpu_engine(33, 33), True).spilled is True
+
+
+def test_the_engines_own_words_come_first() -> None:
+    engine = Engine("ollama", spilled="2 of 6 GiB are in main memory")
+    fit = judge(None, Memory(), MODEL, engine, asked_gpu=False)
+    assert (fit.spilled, fit.reason) == (True, "2 of 6 GiB are in main memory")
+
+
+def test_runs_that_use_no_gpu() -> None:
+    cpu = Engine("llama.cpp", api="cpu", api_confirmed=True)
+    after = Memory(gpu_bytes=1 * GIB)
+    assert judge(BEFORE, after, MODEL, cpu, asked_gpu=False).spilled is False
+    assert judge(BEFORE, after, MODEL, cpu, asked_gpu=True).spilled is True
+    assert judge(None, Memory(), MODEL, cpu, asked_gpu=True).spilled is None
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        Engine("x"),
+        Engine("x", api="cuda"),
+        Engine("x", api="metal", api_confirmed=True),
+        Engine("x", api="sycl", api_confirmed=True),
+        Engine(
+            "x",
+            api="vulkan",
+            api_confirmed=True,
+            resolved=Resolved(devices=["Vulkan0: llvmpipe (LLVM 15.0.6, 256 bits)"]),
+        ),
+    ],
+    ids=["no api", "not confirmed", "metal", "sycl", "software vulkan"],
+)
+def test_what_nobody_could_look_at(engine: Engine) -> None:
+    assert judge(BEFORE, Memory(gpu_bytes=GIB), MODEL, engine, False).spilled is None
+
+
+def test_a_model_of_unknown_size() -> None:
+    fit = judge(BEFORE, Memory(gpu_bytes=GIB), Model(family="m"), CUDA, asked_gpu=True)
+    assert fit.spilled is None
+
+
+def test_weights_that_are_narrowed_while_loading() -> None:
+    wide = MODEL.model_copy(update={"bits_per_weight": 32.0})
+    engine = Engine("vLLM", api="cuda", api_confirmed=True, resolved=Resolved(dtype="bfloat16"))
+    assert judge(BEFORE, Memory(gpu_bytes=3 * GIB), wide, engine, True).spilled is False
+    narrow = MODEL.model_copy(update={"bits_per_weight": 4.5})
+    assert judge(BEFORE, Memory(gpu_bytes=3 * GIB), narrow, engine, True).spilled is True
+
+
+def test_the_record_keeps_what_was_seen() -> None:
+    after = Memory(gpu_bytes=6 * GIB, engine_gpu_bytes=5 * GIB, engine_rss_bytes=GIB)
+    fit = judge(BEFORE, after, MODEL, CUDA, asked_gpu=True)
+    assert fit.memory is not None
+    assert fit.memory.model_dump() == {
+        "gpu_before_bytes": GIB,
+        "gpu_after_bytes": 6 * GIB,
+        "engine_vram_bytes": 5 * GIB,
+        "engine_rss_bytes": GIB,
+    }
+    assert fit.free_bytes == 11 * GIB
+
+
+# not_resident
+
+ON_CPU = BackendFacts(name="llamacpp", engine="llama.cpp", api="cpu")
+
+
+@pytest.mark.parametrize(
+    ("rss", "looked_up", "missing"),
+    [
+        (4 * GIB, None, False),
+        (int(3.7 * GIB), None, False),
+        (int(3.5 * GIB), None, True),
+        (int(3.5 * GIB), GIB, False),
+        (int(3.7 * GIB), 0, True),
+        (None, None, False),
+    ],
+)
+def test_resident_memory(rss: int | None, looked_up: int | None, missing: bool) -> None:
+    assert not_resident(MODEL, ON_CPU, rss, looked_up) is missing
+
+
+def test_resident_memory_is_of_cpu_runs_and_active_experts() -> None:
+    gpu = BackendFacts(name="llamacpp", engine="llama.cpp", api="cuda")
+    assert not not_resident(MODEL, gpu, MIB)
+    assert not not_resident(Model(family="m"), ON_CPU, MIB)
+    mixture = MODEL.model_copy(update={"parameters": 8, "active_parameters": 2})
+    assert not not_resident(mixture, ON_CPU, GIB)
+    assert not_resident(mixture, ON_CPU, GIB // 2)
+
+
+# spill_message, spill_hint
+
+
+def test_the_message_has_figures_and_the_hint_what_fits(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"no model")
+    launch = Launch(path, 0, 8192, 4)
+    model = MODEL.model_copy(
+        update={"bytes": 12 * GIB, "parameters": 14_000_000_000, "bits_per_weight": 7.4}
+    )
+    fit = judge(BEFORE, Memory(gpu_bytes=2 * GIB), model, CUDA, asked_gpu=True)
+    message = memory.spill_message(fit, model)
+    assert "m-Q4_K_M.gguf (12.00 GiB)" in message
+    assert "grew by 1.00 GiB" in message
+    hint = memory.spill_hint(fit, model, launch)
+    assert "11.00 GiB of GPU memory were free" in hint
+    assert "bits per weight" in hint
+    assert "why it did not use them" in memory.spill_hint(fit, MODEL, launch)
+    assert "smaller context" in memory.spill_hint(fit, model, None)
