@@ -170,3 +170,70 @@ def test_starting_and_stopping_leaves_nothing(home: Home) -> None:
     assert home.no_engines_left()
     assert home.unfinished() == []
     assert len(home.record_paths()) == 3
+
+
+# ChatML that opens the thinking itself, as families do that reason by template. From how it shows
+# earlier thoughts llama.cpp learns how to take them apart.
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['reasoning_content'] %}<think>\n"
+    "{{ m['reasoning_content'] }}\n</think>\n\n{% endif %}{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+    "{% else %}<think>\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--speculative", "ngram", "--option", "ngram_size_n=3"),
+        ("--speculative", "draft", "--draft-tokens", "4"),
+    ],
+    ids=["ngram", "draft"],
+)
+def test_speculation_is_counted_and_compared(home: Home, model: str, how: tuple[str, ...]) -> None:
+    """A model drafts for itself here: nearly all is accepted."""
+    draft = ("--draft-model", model) if "draft" in how else ()
+    done = home.tokrig("run", "--model", model, "--workload", "chat", *how, *draft, env=PATIENT)
+    assert done.code == 0, done.err
+    [record] = home.records()
+    result = rows(home)["chat", 1]
+    found = result["speculative"]
+    assert record["mode"]["speculative"] == how[1]
+    assert found["drafted_tokens"] >= found["accepted_tokens"] >= 0
+    assert result["greedy"]["compared_characters"] > 0
+    assert result["validity"]["verdict"] == "valid", result["validity"]
+    assert home.tokrig("check").code == 0
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
+@pytest.mark.parametrize("asked", ["on", "off"])
+def test_reasoning_is_observed_not_believed(home: Home, model: str, asked: str) -> None:
+    done = home.tokrig(
+        *("run", "--model", model, "--workload", "chat", "--reasoning", asked),
+        *("--option", f"chat_template={THINKING}"),
+        env=PATIENT,
+    )
+    assert done.code == 0, done.err
+    [record] = home.records()
+    result = rows(home)["chat", 1]
+    mode = record["mode"]
+    assert mode["name"] == f"reasoning-{asked}"
+    assert mode["reasoning_observed"] is (asked == "on")
+    assert (result["reasoning_tokens_median"] > 0) is (asked == "on")
+    assert result["validity"]["verdict"] == "valid", result["validity"]
+
+
+def test_reasoning_that_goes_on_although_it_is_off_is_told(home: Home) -> None:
+    """A template that thinks whatever it is told."""
+    stubborn = THINKING.replace("enable_thinking is defined and not enable_thinking", "false")
+    done = home.tokrig(
+        *("run", "--model", "smollm2-135m", "--workload", "chat", "--reasoning", "off"),
+        *("--option", f"chat_template={stubborn}"),
+        env=PATIENT,
+    )
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert record["mode"]["reasoning_observed"] is True
+    assert "reasoning_off_not_honoured" in record["validity"]["reasons"]

@@ -164,7 +164,8 @@ class Backend(Protocol):
 
     ``precedence`` orders recognition: an engine that imitates another's API comes before it.
     ``patience_s`` is how long it may take to become ready. ``own_models``: models are named as
-    the engine's own store knows them, not by files.
+    the engine's own store knows them, not by files. ``speculation_options`` are the beginnings of
+    option names that mean something with speculation only.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Backend(Protocol):
     ports: tuple[int, ...]
     patience_s: float
     options: Mapping[str, str]
+    speculation_options: tuple[str, ...]
     capabilities: Capabilities
     chat_path: str
     ready_path: str

@@ -33,6 +33,7 @@ class OpenAIServer:
     ports: tuple[int, ...] = ()
     patience_s = 180.0
     options: Mapping[str, str] = {}
+    speculation_options: tuple[str, ...] = ("spec", "draft", "ngram")
     capabilities = Capabilities()
     chat_path = "/v1/chat/completions"
     ready_path = "/v1/models"

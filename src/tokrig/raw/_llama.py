@@ -38,7 +38,8 @@ class LlamaTool:
     """A benchmark program of llama.cpp; a subclass says how it is asked and what it prints.
 
     ``needed`` are flags without which tokrig cannot use it, ``own`` those it sets itself,
-    ``separator`` stands between the names of devices that share a model.
+    ``separator`` stands between the names of devices that share a model; ``listing`` makes it
+    tell its devices, and for which APIs it looked.
     """
 
     name = ""
@@ -48,9 +49,10 @@ class LlamaTool:
     needed: tuple[str, ...] = ()
     own: frozenset[str] = frozenset()
     separator = ","
+    listing: tuple[str, ...] = ("--list-devices",)
 
     def questions(self, launch: RawLaunch) -> tuple[tuple[str, ...], ...]:
-        asked = (("--help",), ("--version",), ("--list-devices",))
+        asked = (("--help",), ("--version",), self.listing)
         return tuple((launch.binary, *words) for words in asked)
 
     def vet(self, launch: RawLaunch) -> None:

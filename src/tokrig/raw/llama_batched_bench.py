@@ -19,6 +19,8 @@ class LlamaBatchedBench(LlamaTool):
     name = "llama-batched-bench"
     title = "llama.cpp llama-batched-bench"
     binary = "llama-batched-bench"
+    # At its usual verbosity it keeps to itself for which APIs it looked.
+    listing = ("-lv", "4", "--list-devices")
     needed = ("-npp", "-ntg", "-npl", "--output-format", "-c")
     own = frozenset(
         {"c", "ctx-size", "npp", "ntg", "npl", "output-format", "lv", "verbosity", "fit"}

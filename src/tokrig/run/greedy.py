@@ -17,9 +17,11 @@ SALT = 0  # both answers need the same prompt
 
 
 def without_speculation(prepared: Prepared) -> Prepared:
-    """The same run without its speculation."""
-    assert prepared.launch is not None
-    return replace(prepared, launch=replace(prepared.launch, speculation=None))
+    """The same run without its speculation, and without the options that belong to it."""
+    launch, belong = prepared.launch, prepared.backend.speculation_options
+    assert launch is not None
+    kept = {k: v for k, v in launch.options.items() if not k.lstrip("-").startswith(belong)}
+    return replace(prepared, launch=replace(launch, speculation=None, options=kept))
 
 
 def text_of(sample: Sample) -> str:

@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 # Engines with workers of their own take some seconds to end in order.
 GRACE_S = 10.0
+LEFT_S = 3.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -48,18 +50,51 @@ def descendants() -> list[int]:
     return found
 
 
+def tracks_resources(pid: int) -> bool:
+    """Whether this is Python's own process that removes shared memory and semaphores which the
+    processes of an engine leave behind. It ends by itself when they have ended."""
+    with contextlib.suppress(OSError):
+        return (
+            b"multiprocessing.resource_tracker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+    return False
+
+
+def wait_for_none(seconds: float) -> None:
+    """Until nothing is left below this process, at most so long."""
+    deadline = time.monotonic() + seconds
+    while descendants() and time.monotonic() < deadline:
+        reap()
+        time.sleep(0.02)
+
+
+def reap() -> None:
+    """Take note of adopted children that have ended; until then they count as alive."""
+    for pid in descendants():
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def sweep() -> None:
+    """End what an engine that has ended left behind: workers may end in order, the trackers of
+    their resources come last."""
+    wait_for_none(LEFT_S)
+    for last in (False, True):
+        for pid in descendants():
+            if last or not tracks_resources(pid):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        wait_for_none(LEFT_S)
+
+
 def stop(engine: subprocess.Popen[bytes]) -> None:
-    """Ask politely, wait, then end it and all it left behind."""
+    """Ask politely, wait, then end it. What it leaves behind is swept up when it has ended."""
     with contextlib.suppress(ProcessLookupError):
         engine.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         engine.wait(GRACE_S)
-    for pid in [engine.pid, *descendants()]:
-        if engine.returncode is not None and pid == engine.pid:
-            continue
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    engine.wait()
+        return
+    engine.kill()
 
 
 def main(argv: list[str]) -> int:
@@ -91,9 +126,7 @@ def watch(argv: list[str], env: dict[str, str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch_parent, daemon=True).start()
     code = engine.wait()
-    for pid in descendants():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    sweep()
     return code if code >= 0 else 128 - code
 
 

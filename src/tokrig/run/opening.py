@@ -74,16 +74,33 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
     helped once: its bundled engine is started directly, which fills its kernel cache, and then
     the wrapper may try again.
 
-    Raises StartError when patience ends or the wrapper gives up for good.
+    Raises StartError when patience ends or the wrapper gives up for good, with the log's own
+    reason where there is a log.
     """
     if session.backend.own_models and session.wanted_model() is None:
         session.inspect()  # settles which of its models is meant
     try:
-        _drive(session, listen)
+        try:
+            _drive(session, listen)
+        except StartError as error:
+            if error.code != "load_gave_up" or not _bypassed(session, log_path, listen):
+                raise
+            _drive(session, listen)
     except StartError as error:
-        if error.code != "load_gave_up" or not _bypassed(session, log_path, listen):
-            raise
-        _drive(session, listen)
+        raise _with_log(session, error) from None
+
+
+def _with_log(session: Session, error: StartError) -> StartError:
+    """The same error with what only the engine's log knows."""
+    if session.server is None or error.log_tail:
+        return error
+    reason = session.backend.failure(session.log())
+    return StartError(
+        f"{error.message}: {reason}" if reason else error.message,
+        hint=error.hint or f"its log: {session.server.log_path}",
+        code=error.code,
+        log_tail=session.server.log_tail(),
+    )
 
 
 def _drive(session: Session, listen: Listener) -> None:
@@ -102,7 +119,6 @@ def _drive(session: Session, listen: Listener) -> None:
                 f"the model was not there within {prepared.patience_s:g} s ({state.doing})",
                 hint="give it more time with --patience",
                 code="model_not_loaded",
-                log_tail=session.server.log_tail() if session.server else "",
             )
         time.sleep(LOAD_POLL_S)
 

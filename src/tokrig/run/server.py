@@ -22,7 +22,7 @@ from tokrig.run.http import get_status
 from tokrig.run.wire import Endpoint
 
 POLL_S = 0.05
-STOP_S = guard.GRACE_S + 5
+STOP_S = guard.GRACE_S + 3 * guard.LEFT_S + 5
 LOG_TAIL_LINES = 20
 
 
