@@ -110,7 +110,7 @@ def print_record(out: Console, record: Record) -> None:
 
 def _header(record: Record) -> list[tuple[str, str]]:
     from tokrig.cli import words
-    from tokrig.record import names
+    from tokrig.query import labels
     from tokrig.units import human_bytes, human_seconds
 
     model, provenance, cold = record.model, record.provenance, record.cold_start
@@ -127,8 +127,8 @@ def _header(record: Record) -> list[tuple[str, str]]:
         ("Run", record.id),
         ("Model", words.model_name(model)),
         ("File", file),
-        ("Backend", names.backend_name(record.backend)),
-        ("Mode", "" if record.mode.name == "baseline" else record.mode.name),
+        ("Backend", labels.backend(record.backend)),
+        ("Mode", labels.how(record.mode.name, record.results)),
         ("Status", f"{record.status}, {verdict}"),
         ("Measured", measured if provenance.started_at else ""),
         ("Source", source),

@@ -97,11 +97,6 @@ def power_share(gpu: Gpu) -> float | None:
     return gpu.power_limit_w / gpu.power_max_w
 
 
-def mode_name(name: str) -> str:
-    """``baseline`` is the absence of a mode and is shown as a dash."""
-    return "–" if name == "baseline" else name
-
-
 def address(text: str) -> str:
     """A name as part of an address: lower case, hyphens, at most 80 characters.
 

@@ -137,7 +137,8 @@ class _Run:
         """Whether the answers without speculation are still to be had. A server that was already
         running cannot be started without it."""
         launch = self.prepared.launch
-        return launch is not None and launch.speculation is not None and not self.told.greedy_texts
+        speculates = launch is not None and launch.speculation is not None
+        return speculates and self.told.greedy_texts is None
 
     def answer_without_speculation(self) -> None:
         """One answer of each shape from the same engine without speculation."""
@@ -164,12 +165,13 @@ class _Run:
 
     def compare_greedy(self, session: Session) -> None:
         """Where the answers with speculation leave those without, once a run."""
-        if not self.told.greedy_texts or self.told.greedy:
+        before = self.told.greedy_texts
+        if not before or self.told.greedy:
             return
         found = {
-            name: greedy.compare(self.told.greedy_texts[name], text, session.count_text)
+            name: greedy.compare(before[name], text, session.count_text)
             for name, text in self.greedy_answers(session)
-            if name in self.told.greedy_texts
+            if name in before
         }
         self.told = replace(self.told, greedy=found)
         self.journal.note_engine(told_to_json(self.told))

@@ -12,9 +12,9 @@ from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mod
 
 @dataclass(frozen=True)
 class Told:
-    """``greedy_texts`` are the answers without speculation, by workload; ``spilled`` is None
-    where nobody could look; ``looked_up_bytes`` of the model are read row by row and need not be
-    in memory."""
+    """``greedy_texts`` are the answers without speculation, by workload, None before they were
+    asked for; ``spilled`` is None where nobody could look; ``looked_up_bytes`` of the model are
+    read row by row and need not be in memory."""
 
     model: Model
     backend: BackendFacts
@@ -24,7 +24,7 @@ class Told:
     load_memory: LoadMemory | None = None
     spilled: bool | None = None
     looked_up_bytes: int | None = None
-    greedy_texts: Mapping[str, str] = field(default_factory=dict)
+    greedy_texts: Mapping[str, str] | None = None
     greedy: Mapping[str, Greedy] = field(default_factory=dict)
 
 
@@ -43,7 +43,7 @@ def told_to_json(told: Told) -> dict[str, Any]:
         "load_memory": plain(told.load_memory),
         "spilled": told.spilled,
         "looked_up_bytes": told.looked_up_bytes,
-        "greedy_texts": dict(told.greedy_texts),
+        "greedy_texts": None if told.greedy_texts is None else dict(told.greedy_texts),
         "greedy": {name: plain(one) for name, one in told.greedy.items()},
     }
 
@@ -70,6 +70,6 @@ def _told(data: Mapping[str, Any]) -> Told:
         load_memory=None if load_memory is None else LoadMemory.model_validate(load_memory),
         spilled=data["spilled"],
         looked_up_bytes=data["looked_up_bytes"],
-        greedy_texts=dict(data["greedy_texts"]),
+        greedy_texts=data["greedy_texts"],
         greedy={name: Greedy.model_validate(one) for name, one in data["greedy"].items()},
     )

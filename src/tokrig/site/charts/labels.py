@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokrig.query import labels
 from tokrig.query.load import Run
 from tokrig.record import names
 from tokrig.record.model import Record
@@ -74,8 +75,8 @@ def _parts(record: Record) -> list[str]:
         names.model_name(record.model),
         record.model.quant or "",
         names.hardware_name(record.rig),
-        names.backend_name(record.backend),
-        "" if record.mode.name == "baseline" else record.mode.name,
+        labels.backend(record.backend),
+        labels.mode_besides(record.mode.name),
     ]
 
 

@@ -85,7 +85,7 @@ def _summary(run: Run) -> str:
         *(speeds or ["no valid result"]),
         *(mark.label for mark in words.marks(record, record.validity)),
     ]
-    return f"{names.backend_name(record.backend)}: {'; '.join(told)}."
+    return f"{words.backend(record.backend)}: {'; '.join(told)}."
 
 
 def _moment(text: str | None) -> str | None:

@@ -114,7 +114,7 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         unknown=[fact.label for fact in facts if not fact.text],
         weights=_weights(runs),
         runs=runs,
-        backends=sorted({names.backend_name(run.record.backend) for run in runs}),
+        backends=words.backends(runs),
         valid=valid[:MOST_IN_FULL],
         further=[line(one.run) for one in valid[MOST_IN_FULL:]],
         invalid=invalid[:MOST_IN_FULL],
