@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
+from tokrig.errors import InputError, did_you_mean
 from tokrig.record.model import Resolved
 
 # What a device's name begins with. AMD's GPUs are called ROCm0 by builds for HIP.
@@ -89,6 +91,46 @@ def built_with(text: str) -> frozenset[str]:
     names = [*devices_of(text), *re.findall(r"loaded (\w+) backend", text)]
     started = [api for api, pattern in _STARTED.items() if re.search(pattern, text)]
     return frozenset(filter(None, map(api_of_device, names))).union(started)
+
+
+def require_api(
+    listing: str, api: str | None, devices: Sequence[str], program: str, flag: str
+) -> None:
+    """Refuse a build without the API asked for, by its ``listing`` of devices, and devices that
+    are not there. An API that the build has but finds no device for is no error yet. ``flag`` is
+    how a user names another ``program``.
+
+    Raises InputError.
+    """
+    listed = devices_of(listing)
+    if api not in (None, "cpu") and api not in built_with(listing):
+        raise InputError(
+            f"this {program} was built without {api}, or cannot load it here",
+            hint=f"its devices: {', '.join(listed) or 'none'}. Give a build with {api} with"
+            f" {flag}, or leave out --api",
+        )
+    for name in devices:
+        if name not in listed:
+            raise InputError(
+                f"this {program} has no device {name!r}",
+                hint=did_you_mean(name, listed) if listed else "it found none at all",
+            )
+        if api and api_of_device(name) != api:
+            raise InputError(
+                f"the device {name!r} is none of {api}",
+                hint="give --api and --device that go together, or only --device",
+            )
+
+
+def devices_for(listing: str, api: str | None, devices: Sequence[str]) -> list[str]:
+    """The devices asked for, else all of the API asked for: a second API's stay out, and for the
+    CPU all do ("none"). Empty where nothing was asked or a build finds none: then it runs, and its
+    log will tell on what."""
+    if api == "cpu":
+        return ["none"]
+    if devices or api is None:
+        return list(devices)
+    return [name for name in devices_of(listing) if api_of_device(name) == api]
 
 
 def api_of(log: str) -> tuple[str | None, bool | None]:

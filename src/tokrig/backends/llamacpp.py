@@ -10,7 +10,7 @@ from tokrig import llama_log
 from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http
 from tokrig.backends._llama_help import Help
 from tokrig.backends._openai_http import option_flags
-from tokrig.errors import InputError, did_you_mean
+from tokrig.errors import InputError
 from tokrig.spec.run import SpeculativeType
 
 _OWN = frozenset(
@@ -66,7 +66,8 @@ class LlamaCpp(_llama_http.LlamaServer):
             )
         for name in launch.options:
             known.check(_flag_name(name))
-        _vet_api(launch, known)
+        listing = _listing(launch)
+        llama_log.require_api(listing, launch.api, launch.devices, known.binary, "--server-bin")
 
     def command(self, launch: Launch) -> Command:
         known = _help(launch)
@@ -140,11 +141,8 @@ def _unaided(known: Help) -> dict[str, str]:
 
 
 def _devices(launch: Launch, known: Help) -> dict[str, str]:
-    """The devices asked for, else all of the API asked for: a second API's stay out, and for the
-    CPU all do. Where a build finds none it runs, and its log will tell on what."""
-    listed = llama_log.devices_of(_listing(launch))
-    of_api = [name for name in listed if llama_log.api_of_device(name) == launch.api]
-    names = ["none"] if launch.api == "cpu" else launch.devices or (of_api if launch.api else [])
+    """Which devices the model and its draft may use, and all layers on them."""
+    names = llama_log.devices_for(_listing(launch), launch.api, launch.devices)
     found: dict[str, str] = {}
     if names:
         found[known.require("device")] = ",".join(names)
@@ -156,30 +154,6 @@ def _devices(launch: Launch, known: Help) -> dict[str, str]:
         flag = known.find(layers)
         found[layers] = "all" if flag and "'all'" in flag.about else "999"
     return found
-
-
-def _vet_api(launch: Launch, known: Help) -> None:
-    """Raises InputError for a build without the API asked for, or devices that are not there.
-    An API that the build has but finds no device for is no error yet."""
-    listing = _listing(launch)
-    listed = llama_log.devices_of(listing)
-    if launch.api not in (None, "cpu") and launch.api not in llama_log.built_with(listing):
-        raise InputError(
-            f"this {known.binary} was built without {launch.api}, or cannot load it here",
-            hint=f"its devices: {', '.join(listed) or 'none'}. Give a build with {launch.api}"
-            " with --server-bin, or leave out --api",
-        )
-    for name in launch.devices:
-        if name not in listed:
-            raise InputError(
-                f"this {known.binary} has no device {name!r}",
-                hint=did_you_mean(name, listed) if listed else "it found none at all",
-            )
-        if launch.api and llama_log.api_of_device(name) != launch.api:
-            raise InputError(
-                f"the device {name!r} is none of {launch.api}",
-                hint="give --api and --device that go together, or only --device",
-            )
 
 
 def _listing(launch: Launch) -> str:

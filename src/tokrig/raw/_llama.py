@@ -58,24 +58,7 @@ class LlamaTool:
     def vet(self, launch: RawLaunch) -> None:
         self.require(launch, *self.needed)
         listing = "\n".join(launch.answers)
-        listed = llama_log.devices_of(listing)
-        if launch.api not in (None, "cpu") and launch.api not in llama_log.built_with(listing):
-            raise InputError(
-                f"this {self.binary} was built without {launch.api}, or cannot load it here",
-                hint=f"its devices: {', '.join(listed) or 'none'}. Give a build with {launch.api}"
-                " with --bin, or leave out --api",
-            )
-        for name in launch.devices:
-            if name not in listed:
-                raise InputError(
-                    f"this {self.binary} has no device {name!r}",
-                    hint=did_you_mean(name, listed) if listed else "it found none at all",
-                )
-            if launch.api and llama_log.api_of_device(name) != launch.api:
-                raise InputError(
-                    f"the device {name!r} is none of {launch.api}",
-                    hint="give --api and --device that go together, or only --device",
-                )
+        llama_log.require_api(listing, launch.api, launch.devices, self.binary, "--bin")
 
     def read(self, stdout: str, log: str, launch: RawLaunch) -> RawFound:
         rows = list(_rows(stdout))
@@ -131,13 +114,9 @@ class LlamaTool:
                 )
 
     def device_flags(self, launch: RawLaunch) -> list[str]:
-        """The devices asked for, else all of the API asked for: a second API's stay out, and for
-        the CPU all do. Where a build finds none it runs, and its log will tell on what."""
-        listed = llama_log.devices_of("\n".join(launch.answers))
-        of_api = [name for name in listed if llama_log.api_of_device(name) == launch.api]
-        names = (
-            ["none"] if launch.api == "cpu" else launch.devices or (of_api if launch.api else ())
-        )
+        """Which devices it may use; see ``llama_log.devices_for``."""
+        listing = "\n".join(launch.answers)
+        names = llama_log.devices_for(listing, launch.api, launch.devices)
         if names:
             self.require(launch, "-dev")
         return ["-dev", self.separator.join(names)] if names else []
