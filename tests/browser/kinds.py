@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tests.unit.compared import cell, measured, with_value
 from tokrig.documents import dump
-from tokrig.record.model import Erratum, Failure, Record, Skipped
+from tokrig.record.model import Erratum, Failure, Metric, Raw, Record, Skipped
 from tokrig.record.text import record_text
 from tokrig.site.build import build
 from tokrig.store import Store
@@ -17,6 +17,7 @@ RIG = "geforce-rtx-5070-12gb"
 OLD, NEW = "models/gemma-four.html", "models/gemma-4-e2b-it.html"
 SWEEP = {"Q4_K_M": 3_000_000_000, "Q8_0": 5_000_000_000, "F16": 9_800_000_000}
 FAILED = "20261122-130000-gemma-fail"
+RAW = "20261122-140000-gemma-raw"
 FACTS: dict[str, dict[str, Any]] = {
     "models/gemma-4.yaml": {
         "family": "Gemma-4",
@@ -65,6 +66,7 @@ KINDS = {
             "#concurrency svg",
             f"#quants-{RIG} svg",
             f"#backends-{RIG} svg",
+            "[aria-labelledby=raw] td.num",
         ),
     ),
     "model with one run": Kind("own", "models/lfm2-1.2b.html", (".by-run td.num", "#decode svg")),
@@ -87,6 +89,11 @@ KINDS = {
         "runs/seed-lfm2-1.2b-q4_k_m.html",
         ("[aria-labelledby=results] td .mark", "[aria-labelledby=fields] dd"),
     ),
+    "run of raw figures": Kind(
+        "few",
+        f"runs/{RAW}.html",
+        ("[aria-labelledby=raw] td.num", "[aria-labelledby=fields] dd"),
+    ),
     "failed run": Kind(
         "few",
         f"runs/{FAILED}.html",
@@ -105,7 +112,8 @@ def write(content: Path, records: Iterable[Record]) -> None:
 
 
 def few_runs() -> Iterable[Record]:
-    """A model in three quants at two concurrencies, on two backends; one run that failed."""
+    """A model in three quants at two concurrencies, on two backends; one run that failed, one of
+    the engine's own benchmark."""
     plain = measured()
     for place, (quant, size) in enumerate(SWEEP.items()):
         record = with_value(plain, "id", f"sweep-{quant.lower()}")
@@ -136,6 +144,20 @@ def few_runs() -> Iterable[Record]:
         }
     )
     yield failed
+    figures = [
+        Raw(
+            test="pp512", prompt_tokens=512, tok_per_s=Metric(median=2e3, min=1.9e3, max=2.1e3, n=5)
+        ),
+        Raw(test="tg128", output_tokens=128, tok_per_s=Metric(median=101, min=99, max=102, n=5)),
+    ]
+    yield plain.model_copy(
+        update={
+            "id": RAW,
+            "results": [],
+            "raw": figures,
+            "backend": plain.backend.model_copy(update={"name": "llama-bench"}),
+        }
+    )
 
 
 def build_few(folder: Path) -> Path:

@@ -102,7 +102,17 @@ def texts_of(value: Any) -> list[str]:
 def test_every_text_of_a_record_is_filled() -> None:
     data = hostile("run", "x", dated=False).model_dump(by_alias=True, mode="json")
     real = [text for text in texts_of(data) if text != "x"]
-    chosen = ["complete", "valid", "measured", "quick", "metadata", "nvidia", "server", "gpu"]
+    chosen = [
+        "complete",
+        "valid",
+        "measured",
+        "quick",
+        "metadata",
+        "nvidia",
+        "server",
+        "request",
+        "gpu",
+    ]
     assert sorted(real) == sorted(["run", "run", "valid", *chosen])
     assert texts_of(data).count("x") >= 60
 

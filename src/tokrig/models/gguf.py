@@ -170,4 +170,5 @@ def _active(header: GgufHeader, tensors: Sequence[Tensor], held: int) -> int | N
 
 def _context(header: GgufHeader) -> int | None:
     value = header.integer(f"{header.text('general.architecture')}.context_length")
-    return value if value is not None and value >= 0 else None
+    # Records hold 64-bit integers; a damaged file may state anything.
+    return value if value is not None and 0 <= value < 2**63 else None
