@@ -374,6 +374,14 @@ MOE_TENSORS: list[TensorSpec] = [
 ]
 
 
+@pytest.mark.parametrize(("stated", "known"), [(4096, 4096), (2**63 - 1, 2**63 - 1), (2**63, None)])
+def test_a_context_that_no_record_can_hold_is_not_known(
+    tmp_path: Path, stated: int, known: int | None
+) -> None:
+    meta: dict[str, Meta] = {"general.architecture": "llama", "llama.context_length": stated}
+    assert identify(put(tmp_path, "Tiny-1B.gguf", gguf(meta))).context_train == known
+
+
 def test_identity_of_a_mixture_of_experts(tmp_path: Path) -> None:
     name = "Qwen3-30B-A3B-Instruct-2507-UD-Q4_K_XL.gguf"
     content = gguf(MOE, MOE_TENSORS)
