@@ -12,6 +12,7 @@ import json
 import math
 import re
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _OWN = frozenset(
 )
 
 
-class LlamaTool:
+class LlamaTool(ABC):
     """A benchmark program of llama.cpp; a subclass says how it is asked and what it prints.
 
     ``needed`` are flags without which tokrig cannot use it, ``own`` those it sets itself,
@@ -87,13 +88,13 @@ class LlamaTool:
             resolved=resolved,
         )
 
+    @abstractmethod
     def figures(self, row: Mapping[str, Any]) -> Iterator[Raw]:
         """The figures in one line of its output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def resolved(self, row: Mapping[str, Any], logged: Resolved) -> Resolved:
         """The settings of a line, beside those in the log."""
-        raise NotImplementedError
 
     def build(self, row: Mapping[str, Any], launch: RawLaunch) -> str | None:
         """Which llama.cpp it is."""
