@@ -96,10 +96,17 @@ def test_a_socket_is_a_fault(faults_of: Faults) -> None:
     assert "request beyond the site: ws://127.0.0.1:9/x" in found
 
 
-def test_a_page_that_is_opened_by_a_page_is_watched(faults_of: Faults, folder: Path) -> None:
+def test_a_page_that_is_opened_by_a_page_is_watched(
+    browser: Browser, folder: Path, site: str
+) -> None:
     (folder / "second.html").write_text("<script>console.error('second')</script>")
-    found = faults_of("<script>open('second.html')</script>")
-    assert "console error: second" in found
+    (folder / "index.html").write_text("<script>open('second.html')</script>")
+    context = browser.new_context()
+    watch = Watch(context, site)
+    # A page that is opened is of no page's loading: nothing else tells that it is there.
+    with context.expect_console_message():
+        context.new_page().goto(f"{site}index.html")
+    assert "console error: second" in watch.close()
 
 
 def test_only_the_sub_path_is_served(folder: Path) -> None:
