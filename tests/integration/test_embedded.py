@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.cli import Home
 from tokrig.models import catalog
+from tokrig.record.samples import Kind
 from tokrig.run.fit import fit
 from tokrig.run.opening import opened
 from tokrig.run.prepare import prepare
@@ -21,7 +22,7 @@ from tokrig.run.progress import Cell
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 # Test machines have few cores and do other things: engine threads that spin while they wait for
 # each other would make a test of seconds one of minutes. Real runs keep the engine's default.
@@ -222,7 +223,13 @@ def test_reasoning_is_observed_not_believed(home: Home, model: str, asked: str) 
     assert mode["name"] == f"reasoning-{asked}"
     assert mode["reasoning_observed"] is (asked == "on")
     assert (result["reasoning_tokens_median"] > 0) is (asked == "on")
-    assert result["validity"]["verdict"] == "valid", result["validity"]
+    # Gemma is a base model: now and then it begins to think although nobody asked it to.
+    samples = Store(home.content).read_samples(record["id"])
+    thought = any(chunk.kind is Kind.REASONING for s in samples if s.phase == "measured"
+                  for chunk in s.chunks)  # fmt: skip
+    broken = asked == "off" and thought
+    assert result["validity"]["reasons"] == ["reasoning_off_not_honoured"] * broken
+    assert not (broken and model == "smollm2-135m")
 
 
 def test_reasoning_that_goes_on_although_it_is_off_is_told(home: Home) -> None:
