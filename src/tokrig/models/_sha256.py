@@ -64,6 +64,17 @@ def sha256_of(paths: Sequence[Path]) -> str:
     return digest
 
 
+def remember(path: Path, digest: str) -> None:
+    """``digest`` is the file's, known from elsewhere: from before it got its name."""
+    with contextlib.suppress(OSError):
+        _remember(_key([path]), {"stamps": _stamps([path]), "sha256": digest})
+
+
+def read_sha256(path: Path) -> str:
+    """The file's SHA-256 by reading every byte now, whatever was known of it."""
+    return _hash([path])
+
+
 def _hash(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     block = memoryview(bytearray(BLOCK_BYTES))

@@ -21,7 +21,16 @@ from tokrig.models._sha256 import sha256_of
 from tokrig.record.model import Model
 from tokrig.units import significant
 
-__all__ = ["GgufHeader", "Omitted", "Tensor", "check_file", "identify", "parts", "read_gguf"]
+__all__ = [
+    "GgufHeader",
+    "Omitted",
+    "Tensor",
+    "check_file",
+    "identify",
+    "parts",
+    "read_gguf",
+    "stated_quant",
+]
 
 _PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 _NO_MODEL = {
@@ -77,6 +86,14 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
         license=stated_text(first, "general.license"),
         identity_from=names.source,
     )
+
+
+def stated_quant(path: Path) -> str | None:
+    """The quant that the file itself states, whatever it is called.
+
+    Raises ModelError when the file is missing, damaged or truncated.
+    """
+    return quant_of(read_gguf(path), "")
 
 
 def parts(path: Path) -> list[Path]:

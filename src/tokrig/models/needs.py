@@ -13,6 +13,7 @@ from tokrig.models._ggml import TENSOR_TYPES
 from tokrig.models._reader import GgufHeader, Tensor, read_gguf
 from tokrig.models.gguf import parts
 from tokrig.models.safetensors import Weight, experts_share, is_expert, read_safetensors
+from tokrig.quants import BITS_PER_WEIGHT
 from tokrig.record.model import Model
 from tokrig.units import human_bytes
 
@@ -25,21 +26,19 @@ _WINDOW_IGNORED = frozenset({"phi3"})
 # Tables of which one row is looked up for each token.
 _LOOKED_UP = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
 
-# Bits per weight of Llama 3.1 8B in each recipe: llama.cpp, tools/quantize/README.md.
+# What is suggested instead of a quant that does not fit, the largest first.
 _GGUF_QUANTS = {
-    "Q8_0": 8.5,
-    "Q6_K": 6.56,
-    "Q5_K_M": 5.7,
-    "Q4_K_M": 4.89,
-    "IQ4_XS": 4.46,
-    "Q3_K_M": 4.0,
-    "IQ3_XXS": 3.25,
-    "IQ2_M": 2.93,
-    "IQ2_XXS": 2.38,
-    "IQ1_S": 2.0,
+    name: BITS_PER_WEIGHT[name]
+    for name in (
+        *("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS"),
+        *("Q3_K_M", "IQ3_XXS", "IQ2_M", "IQ2_XXS", "IQ1_S"),
+    )
 }
-# 8 bits; 4 bits with a 16-bit scale and zero point for 128 weights, an 8-bit scale for 16.
-_FOLDER_QUANTS = {"FP8": 8.1, "NVFP4": 4.6, "AWQ or GPTQ-Int4": 4.3}
+_FOLDER_QUANTS = {
+    "FP8": BITS_PER_WEIGHT["FP8"],
+    "NVFP4": BITS_PER_WEIGHT["NVFP4"],
+    "AWQ or GPTQ-Int4": BITS_PER_WEIGHT["AWQ"],
+}
 
 _CACHE_TYPES = ("q8_0", "q4_0")
 _F16_BYTES = 2.0
