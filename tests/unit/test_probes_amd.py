@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 
 import pytest
 
+from tokrig.errors import InputError, PutOff
+from tokrig.probes import Cap, PowerProbe
 from tokrig.probes.amd import AmdProbe
 from tokrig.units import GIB, MIB
 
@@ -25,6 +29,7 @@ CARD_FILES = {
     "hwmon/hwmon4/name": "amdgpu\n",
     "hwmon/hwmon4/power1_average": "187000000\n",
     "hwmon/hwmon4/power1_cap": "300000000\n",
+    "hwmon/hwmon4/power1_cap_min": "150000000\n",
     "hwmon/hwmon4/power1_cap_max": "355000000\n",
     "hwmon/hwmon4/power1_cap_default": "327000000\n",
     "hwmon/hwmon4/temp1_input": "61000\n",
@@ -81,7 +86,8 @@ def test_facts_of_a_card(one_card: Path) -> None:
     assert gpu.vram_bytes == 24 * GIB
     assert gpu.unified_memory is False
     assert gpu.driver == "amdgpu (kernel 6.12.4)"
-    assert (gpu.power_limit_w, gpu.power_max_w, gpu.power_default_w) == (300, 355, 327)
+    assert (gpu.power_limit_w, gpu.power_default_w) == (300, 327)
+    assert (gpu.power_min_w, gpu.power_max_w) == (150, 355)
     assert (gpu.clock_max_mhz, gpu.memory_clock_max_mhz) == (2615, 1249)
     assert gpu.arch is None
     assert (gpu.pcie_generation, gpu.pcie_width) == (None, None)
@@ -258,3 +264,61 @@ def test_no_card(tmp_path: Path) -> None:
     assert "amdgpu" in probe.availability().hint
     assert probe.facts().gpus == ()
     assert probe.read().gpu_memory_used_bytes is None
+
+
+CAP_FILE = "sys/class/drm/card0/device/hwmon/hwmon4/power1_cap"
+
+
+def test_the_cap_of_a_card_is_told_and_set(one_card: Path) -> None:
+    card(one_card, 2, APU_FILES)  # it has no cap
+    probe = AmdProbe(one_card)
+    assert isinstance(probe, PowerProbe)
+    assert probe.caps() == (Cap("AMD GPU 0x744c", 0, 300, 327, 150, 355, settable=True),)
+    probe.set_cap(0, 180.5)
+    assert (one_card / CAP_FILE).read_text() == "180500000"
+    assert probe.caps()[0].limit_w == 180.5
+
+
+def test_a_cap_of_the_second_card(one_card: Path) -> None:
+    card(one_card, 1, CARD_FILES)
+    probe = AmdProbe(one_card)
+    assert [cap.index for cap in probe.caps()] == [0, 1]
+    probe.set_cap(1, 200)
+    assert [cap.limit_w for cap in probe.caps()] == [300, 200]
+
+
+def test_a_cap_that_this_user_may_not_set(one_card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    (cap,) = AmdProbe(one_card).caps()
+    assert (cap.settable, cap.limit_w) == (False, 300)
+    assert f"sudo chmod a+w {one_card / CAP_FILE}" in cap.why
+
+
+def test_a_card_that_sleeps_tells_no_cap(one_card: Path) -> None:
+    (one_card / CAP_FILE).write_text("")
+    (cap,) = AmdProbe(one_card).caps()
+    assert (cap.settable, cap.limit_w) == (False, None)
+    assert "card0/device/power/control" in cap.why
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "says"),
+    [
+        (errno.EACCES, PutOff, "the power cap of AMD GPU 0x744c may not be set"),
+        (errno.EINVAL, InputError, "a power cap of 180 W is not what the card allows"),
+        (errno.EIO, PutOff, "a power cap of 180 W failed: Input/output error"),
+    ],
+)
+def test_a_cap_that_the_driver_refuses(
+    one_card: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    error: type[Exception],
+    says: str,
+) -> None:
+    def refuse(path: Path, text: str) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(error, match=says):
+        AmdProbe(one_card).set_cap(0, 180)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.nvml import compile_stub
 from tokrig.probes import nvidia
 from tokrig.units import MIB
-
-STUB = Path(__file__).parents[1] / "fixtures" / "nvml_stub.c"
 
 # Runs in a process of its own, because the binding keeps the library it loaded first.
 LOOK = """
@@ -32,26 +30,6 @@ print(json.dumps({
 """
 
 
-def compile_stub(folder: Path, *flags: str) -> Path:
-    # `make test` installs zig's compiler where the machine has none of its own.
-    own = shutil.which("cc") or shutil.which("gcc")
-    compiler = [own] if own else [sys.executable, "-m", "ziglang", "cc"]
-    library = folder / "libnvidia-ml.so.1"
-    command = [
-        *compiler,
-        "-shared",
-        "-fPIC",
-        "-Wall",
-        "-Werror",
-        *flags,
-        "-o",
-        str(library),
-        str(STUB),
-    ]
-    subprocess.run(command, check=True)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_stub(tmp_path_factory.mktemp("nvml"))
@@ -62,9 +40,32 @@ def old_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_stub(tmp_path_factory.mktemp("nvml_old"), "-DOLD_DRIVER")
 
 
+# What the kernel tells of a process that may do everything, and of one that may do nothing.
+STATUS = "Name:\tpython\nCapEff:\t{}\n"
+CAP = """
+import dataclasses, json, sys
+from pathlib import Path
+from tokrig.errors import TokrigError
+from tokrig.probes.nvidia import NvidiaProbe
+probe = NvidiaProbe(root=Path(sys.argv[1]))
+seen = {"before": [dataclasses.asdict(cap) for cap in probe.caps()]}
+try:
+    probe.set_cap(0, float(sys.argv[2]))
+except TokrigError as error:
+    seen["error"] = [type(error).__name__, error.message, error.hint]
+seen["after"] = [cap.limit_w for cap in probe.caps()]
+print(json.dumps(seen))
+"""
+
+
 def look(library_folder: Path, **environment: str) -> dict[str, Any]:
+    seen: dict[str, Any] = ask(library_folder, [LOOK], environment)
+    return seen
+
+
+def ask(library_folder: Path, program: list[str], environment: dict[str, str]) -> Any:
     run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LOOK],
+        [sys.executable, "-W", "error", "-c", *program],
         env={
             **os.environ,
             "LD_LIBRARY_PATH": str(library_folder),
@@ -76,8 +77,7 @@ def look(library_folder: Path, **environment: str) -> dict[str, Any]:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    seen: dict[str, Any] = json.loads(run.stdout)
-    return seen
+    return json.loads(run.stdout)
 
 
 def test_facts_of_one_card(stub: Path) -> None:
@@ -96,6 +96,7 @@ def test_facts_of_one_card(stub: Path) -> None:
             "unified_memory": None,
             "driver": "570.86.10",
             "power_limit_w": 200.0,
+            "power_min_w": 100.0,
             "power_max_w": 300.0,
             "power_default_w": None,  # the stub does not support it
             "clock_max_mhz": 3090.0,
@@ -177,3 +178,83 @@ def test_no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not available.ok
     assert "nvidia-ml-py" in available.detail
     assert "tokrig[nvidia]" in available.hint
+
+
+def set_cap(
+    library: Path, folder: Path, watts: float, *, capabilities: str = "1ffffffffff", **stub: str
+) -> dict[str, Any]:
+    """What the probe tells before and after it caps the first of two cards."""
+    (folder / "proc/self").mkdir(parents=True)
+    (folder / "proc/self/status").write_text(STATUS.format(capabilities))
+    caps = folder / "caps"
+    caps.write_text("200000 130000\n")
+    environment = {"NVML_STUB_CARDS": "2", "NVML_STUB_CAPS": str(caps), **stub}
+    seen: dict[str, Any] = ask(library, [CAP, str(folder), str(watts)], environment)
+    return seen
+
+
+def test_caps_and_setting_one(stub: Path, tmp_path: Path) -> None:
+    seen = set_cap(stub, tmp_path, 150)
+    assert seen["before"] == [
+        {
+            "gpu": "NVIDIA GeForce RTX 5070",
+            "index": 0,
+            "limit_w": 200.0,
+            "default_w": None,
+            "min_w": 100.0,
+            "max_w": 300.0,
+            "settable": True,
+            "why": "",
+        },
+        {
+            "gpu": "NVIDIA RTX 4000 Ada Generation",
+            "index": 1,
+            "limit_w": 130.0,
+            "default_w": 130.0,
+            "min_w": 100.0,
+            "max_w": 130.0,
+            "settable": True,
+            "why": "",
+        },
+    ]
+    assert "error" not in seen
+    assert seen["after"] == [150, 130]
+
+
+def test_only_an_administrator_may_cap(stub: Path, tmp_path: Path) -> None:
+    # A root of a container: all that such a one has, less CAP_SYS_ADMIN.
+    seen = set_cap(stub, tmp_path, 150, capabilities="00000000a80425fb", NVML_STUB_DENY="4")
+    assert [cap["settable"] for cap in seen["before"]] == [False, False]
+    assert "sudo nvidia-smi -i 1 -pl" in seen["before"][1]["why"]
+    kind, message, hint = seen["error"]
+    assert kind == "PutOff"
+    assert "NVIDIA GeForce RTX 5070 may not be set" in message
+    assert "CAP_SYS_ADMIN" in hint and "sudo nvidia-smi -i 0 -pl" in hint
+    assert seen["after"] == [200, 130]
+
+
+@pytest.mark.parametrize(
+    ("watts", "environment", "error"),
+    [
+        (99, {}, ["InputError", "a power cap of 99 W is not what the card allows"]),
+        (150, {"NVML_STUB_DENY": "15"}, ["PutOff", "a power cap of 150 W failed: GPU is lost"]),
+    ],
+)
+def test_a_cap_that_the_driver_refuses(
+    stub: Path, tmp_path: Path, watts: float, environment: dict[str, str], error: list[str]
+) -> None:
+    seen = set_cap(stub, tmp_path, watts, **environment)
+    kind, message, hint = seen["error"]
+    assert [kind, message] == [error[0], f"NVIDIA GeForce RTX 5070: {error[1]}"]
+    assert "nvidia-smi -q -d POWER" in hint
+    assert seen["after"] == [200, 130]
+
+
+def test_a_card_without_settable_cap_is_not_among_the_caps(stub: Path) -> None:
+    program = "import json; from tokrig.probes.nvidia import PROBE; print(json.dumps(PROBE.caps()))"
+    assert ask(stub, [program], {"NVML_STUB_FIXED": "1"}) == []
+
+
+def test_no_card_no_caps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert nvidia.NvidiaProbe().caps() == ()

@@ -7,7 +7,7 @@ and yields nothing; it never guesses and never raises for missing hardware or pe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tokrig.record.model import Cpu, Gpu, Memory
 
@@ -55,6 +55,24 @@ class Reading:
     energy_j: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Cap:
+    """The power cap of a graphics card, in watts; None = the driver does not tell.
+
+    ``gpu`` is the card's name and ``index`` its place among the probe's cards. ``settable`` says
+    whether this process may set the cap, ``why`` what keeps it from that and what to do.
+    """
+
+    gpu: str
+    index: int
+    limit_w: float | None
+    default_w: float | None
+    min_w: float | None
+    max_w: float | None
+    settable: bool
+    why: str = ""
+
+
 class Probe(Protocol):
     """A vendor's window on the machine."""
 
@@ -70,4 +88,21 @@ class Probe(Protocol):
 
     def read(self) -> Reading:
         """One reading; called about once a second while measuring, so it must be cheap (< 5 ms)."""
+        ...
+
+
+@runtime_checkable
+class PowerProbe(Probe, Protocol):
+    """A probe of graphics cards whose power can be capped."""
+
+    def caps(self) -> tuple[Cap, ...]:
+        """The caps as they are now, of the cards that have one."""
+        ...
+
+    def set_cap(self, index: int, watts: float) -> None:
+        """Cap the power of a card of ``caps``.
+
+        Raises InputError when the driver finds the value wrong, PutOff when it does not let this
+        process set it, or cannot now. Drivers may round: read the cap back.
+        """
         ...

@@ -6,10 +6,13 @@ hwmon sysfs interface. A file that a card does not have leaves its field None.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
-from tokrig.probes import Availability, Facts, Reading, _amd_metrics, _fdinfo, _sysfs
+from tokrig.errors import InputError, PutOff
+from tokrig.probes import Availability, Cap, Facts, Reading, _amd_metrics, _fdinfo, _sysfs
 from tokrig.record.model import Gpu
 
 AMD = 0x1002
@@ -73,6 +76,55 @@ class AmdProbe:
             energy_j={} if energy is None else {"gpu": energy},
         )
 
+    def caps(self) -> tuple[Cap, ...]:
+        """Of the cards that have one; most integrated ones do not."""
+        found = (self._cap(index, device) for index, device in enumerate(self._devices()))
+        return tuple(cap for cap in found if cap is not None)
+
+    def _cap(self, index: int, device: Path) -> Cap | None:
+        monitor = _monitor(device)
+        if monitor is None or not (monitor / "power1_cap").exists():
+            return None
+        limit = _scaled(monitor, "power1_cap", 1e-6)
+        why = ""
+        if limit is None:
+            # The driver answers EPERM rather than wake a card that is suspended.
+            control = device / "power/control"
+            why = f"it sleeps; keep it awake: echo on | sudo tee {control}"
+        elif not os.access(monitor / "power1_cap", os.W_OK):
+            why = _as_root(monitor / "power1_cap")
+        return Cap(
+            gpu=self._name(device),
+            index=index,
+            limit_w=limit,
+            default_w=_scaled(monitor, "power1_cap_default", 1e-6),
+            min_w=_scaled(monitor, "power1_cap_min", 1e-6),
+            max_w=_scaled(monitor, "power1_cap_max", 1e-6),
+            settable=not why,
+            why=why,
+        )
+
+    def set_cap(self, index: int, watts: float) -> None:
+        """Until it is set again or the machine starts anew. The driver drops what is below a
+        watt."""
+        device = self._devices()[index]
+        monitor = _monitor(device)
+        assert monitor is not None, "only a card of caps() can be capped"
+        name = self._name(device)
+        asked = f"{name}: a power cap of {watts:g} W"
+        try:
+            (monitor / "power1_cap").write_text(str(round(watts * 1e6)))
+        except PermissionError:
+            raise PutOff(
+                f"the power cap of {name} may not be set", hint=_as_root(monitor / "power1_cap")
+            ) from None
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise InputError(
+                    f"{asked} is not what the card allows", hint=f"see {monitor}/power1_cap_*"
+                ) from None
+            raise PutOff(f"{asked} failed: {error.strerror}", hint="see `sudo dmesg`") from None
+
     def _gpu(self, device: Path) -> Gpu:
         monitor = _monitor(device)
         generation, width = _slowest_link(device)
@@ -84,6 +136,7 @@ class AmdProbe:
             unified_memory=_unified(device),
             driver=self._driver(),
             power_limit_w=_scaled(monitor, "power1_cap", 1e-6),
+            power_min_w=_scaled(monitor, "power1_cap_min", 1e-6),
             power_max_w=_scaled(monitor, "power1_cap_max", 1e-6),
             power_default_w=_scaled(monitor, "power1_cap_default", 1e-6),
             clock_max_mhz=_highest_level(device / "pp_dpm_sclk"),
@@ -127,6 +180,13 @@ class AmdProbe:
                 version = pairs.get("gfx_target_version", "0")
                 return _gfx_name(int(version)) if version.isdigit() else None
         return None
+
+
+def _as_root(path: Path) -> str:
+    return (
+        f"only root may set it: sudo chmod a+w {path} allows it until the next boot (in a container"
+        " /sys must be writable), or run tokrig as root"
+    )
 
 
 def _gfx_name(version: int) -> str | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-from tokrig.probes import Availability, Facts, Reading
+from tokrig.errors import InputError, PutOff
+from tokrig.probes import Availability, Cap, Facts, Reading, _sysfs
 from tokrig.record.model import Gpu
 
 # Bits of the clocks event reasons that hold a card below its full clocks. Idling (bit 0) and
@@ -27,15 +29,21 @@ THROTTLE_BITS = {
     10: "reliability",
 }
 
+# The kernel driver asks for this capability, whoever the user is: root in a container lacks it.
+CAP_SYS_ADMIN = 21
+WHO_MAY = "NVIDIA's driver lets only an administrator set it"
+
 
 class NvidiaProbe:
-    """All NVIDIA cards. ``binding`` is the module ``pynvml`` or a stand-in for it."""
+    """All NVIDIA cards. ``binding`` is the module ``pynvml`` or a stand-in for it, ``root`` where
+    ``/proc`` is."""
 
     name = "nvidia"
 
-    def __init__(self, binding: Any = None) -> None:
+    def __init__(self, binding: Any = None, root: Path = Path("/")) -> None:
         # pynvml carries no types, so everything asked of it is Any from here on.
         self._nvml: Any = binding
+        self._root = root
         self._cards: list[Any] = []
         self._state: Availability | None = None
 
@@ -100,6 +108,54 @@ class NvidiaProbe:
             energy_j={} if energy is None else {"gpu": energy / 1e3},
         )
 
+    def caps(self) -> tuple[Cap, ...]:
+        """Of the cards whose cap can be set: many a laptop's card only tells its own."""
+        if not self.availability().ok:
+            return ()
+        found = (self._cap(index, card) for index, card in enumerate(self._cards))
+        return tuple(cap for cap in found if cap is not None)
+
+    def _cap(self, index: int, card: Any) -> Cap | None:
+        limit = self._ask("nvmlDeviceGetPowerManagementLimit", card)
+        bounds = self._ask("nvmlDeviceGetPowerManagementLimitConstraints", card)
+        if limit is None or bounds is None:
+            return None
+        may = self._may_administer()
+        return Cap(
+            gpu=self._name(card),
+            index=index,
+            limit_w=_watts(limit),
+            default_w=_watts(self._ask("nvmlDeviceGetPowerManagementDefaultLimit", card)),
+            min_w=_watts(bounds[0]),
+            max_w=_watts(bounds[1]),
+            settable=may,
+            why="" if may else f"{WHO_MAY}: {_as_administrator(index)}",
+        )
+
+    def set_cap(self, index: int, watts: float) -> None:
+        """Until it is set again or the driver is unloaded, which happens without persistence mode
+        as soon as no process uses the card."""
+        self.availability()
+        nvml, card = self._nvml, self._cards[index]
+        name = self._name(card)
+        asked = f"{name}: a power cap of {watts:g} W"
+        try:
+            nvml.nvmlDeviceSetPowerManagementLimit(card, round(watts * 1e3))
+        except nvml.NVMLError_NoPermission:
+            raise PutOff(
+                f"the power cap of {name} may not be set: {WHO_MAY}", hint=_as_administrator(index)
+            ) from None
+        except nvml.NVMLError_InvalidArgument:
+            raise InputError(
+                f"{asked} is not what the card allows", hint="see `nvidia-smi -q -d POWER`"
+            ) from None
+        except nvml.NVMLError as error:
+            raise PutOff(f"{asked} failed: {error}", hint="see `nvidia-smi -q -d POWER`") from None
+
+    def _may_administer(self) -> bool:
+        status = _sysfs.key_values(_sysfs.read_text(self._root / "proc/self/status"), ":")
+        return bool(int(status.get("CapEff", "0"), 16) >> CAP_SYS_ADMIN & 1)
+
     def _ask(self, function: str, *arguments: Any) -> Any:
         """The answer of one NVML function, or None when card or driver do not give it."""
         # A newer or older binding may lack a function.
@@ -118,18 +174,22 @@ class NvidiaProbe:
         version = self._ask("nvmlSystemGetDriverVersion")
         return None if version is None else str(version)
 
+    def _name(self, card: Any) -> str:
+        return str(self._ask("nvmlDeviceGetName", card) or "NVIDIA GPU")
+
     def _gpu(self, card: Any, driver: str | None) -> Gpu:
         nvml = self._nvml
         memory = self._ask("nvmlDeviceGetMemoryInfo", card)
         bounds = self._ask("nvmlDeviceGetPowerManagementLimitConstraints", card)
         return Gpu(
-            name=str(self._ask("nvmlDeviceGetName", card) or "NVIDIA GPU"),
+            name=self._name(card),
             vendor="nvidia",
             arch=self._architecture(card),
             vram_bytes=None if memory is None else memory.total,
             driver=driver,
             # The limit that an administrator set. The enforced one can be lower for a moment.
             power_limit_w=_watts(self._ask("nvmlDeviceGetPowerManagementLimit", card)),
+            power_min_w=None if bounds is None else _watts(bounds[0]),
             power_max_w=None if bounds is None else _watts(bounds[1]),
             power_default_w=_watts(self._ask("nvmlDeviceGetPowerManagementDefaultLimit", card)),
             clock_max_mhz=self._ask("nvmlDeviceGetMaxClockInfo", card, nvml.NVML_CLOCK_SM),
@@ -190,6 +250,13 @@ class NvidiaProbe:
                 return None
             words |= {word for bit, word in THROTTLE_BITS.items() if bits >> bit & 1}
         return tuple(sorted(words))
+
+
+def _as_administrator(index: int) -> str:
+    return (
+        "run tokrig as root (in a container: with CAP_SYS_ADMIN), or cap the card yourself with"
+        f" `sudo nvidia-smi -i {index} -pl WATTS` and leave power_cap_w out"
+    )
 
 
 def _watts(milliwatts: int | None) -> float | None:
