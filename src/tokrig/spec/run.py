@@ -63,6 +63,10 @@ class RunSpec(BaseModel):
     an endpoint knows the model by; ``api_key_env`` names the environment variable with the key.
     ``api`` and ``devices`` say what is to compute: a result that cannot confirm it is invalid.
     ``speculative`` switches speculative decoding on, ``reasoning`` the model's thinking.
+    ``quantize`` is the quant to make of ``model`` with the engine's own tool before it is served;
+    ``kv_type`` the type of the KV cache in the engine's words; ``power_cap_w`` a cap in watts that
+    is set on the graphics cards for this run and taken back after it. ``campaign`` and
+    ``planned`` go into the record's provenance.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,6 +85,9 @@ class RunSpec(BaseModel):
     draft_model: Text | None = None
     draft_tokens: Whole | None = None
     reasoning: Literal["on", "off"] | None = None
+    quantize: Text | None = None
+    kv_type: Text | None = None
+    power_cap_w: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     options: dict[Text, str | int | float | bool] = {}
     threads: Whole | None = None
     context: Whole | None = None
@@ -90,6 +97,8 @@ class RunSpec(BaseModel):
     rig: str | None = None
     notes: str | None = None
     api_key_env: str | None = None
+    campaign: Text | None = None
+    planned: Text | None = None
 
     @field_validator("workloads", "concurrency", "devices")
     @classmethod

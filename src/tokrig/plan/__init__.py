@@ -1,0 +1,40 @@
+"""From campaign files to runs: what they mean, what is done, what fits, what it costs, in which
+order. Pure: no file is read, no clock, no randomness; the same input gives the same plan.
+"""
+
+from tokrig.plan.making import plan
+from tokrig.plan.model import (
+    STATES,
+    TO_DO,
+    Known,
+    Mode,
+    Past,
+    Plan,
+    Planned,
+    RigMemory,
+    Run,
+    Shape,
+    Size,
+    State,
+    Weights,
+)
+from tokrig.plan.request import command, run_spec
+
+__all__ = [
+    "STATES",
+    "TO_DO",
+    "Known",
+    "Mode",
+    "Past",
+    "Plan",
+    "Planned",
+    "RigMemory",
+    "Run",
+    "Shape",
+    "Size",
+    "State",
+    "Weights",
+    "command",
+    "plan",
+    "run_spec",
+]

@@ -1,0 +1,204 @@
+"""From a campaign's matrices to runs: every combination of values, less what is excluded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from tokrig.plan.model import Mode, Run, Weights
+from tokrig.plan.naming import Names, Naming
+from tokrig.spec.campaign import AXES, CampaignFile, Entry, Matrix
+from tokrig.spec.campaign_checks import cap_out_of_range
+
+Values = tuple[Any, ...]
+"""One value of each axis, in the order of ``AXES``."""
+
+Request = tuple[Values, int, str | None, int, str | None]
+"""A combination, which record of it this is (from 1), and in an A/B entry its arm, its position
+and what tells its sequence from the others."""
+
+KEY_DIGITS = 16
+# A person may change these in an entry's ``set`` without wanting another measurement.
+_REMARKS = ("notes", "api_key_env")
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+# Typed: 200 tokens and 200.0 watts are equal, and not the same text.
+_encoded = lru_cache(maxsize=10_000, typed=True)(_encode)
+
+
+def expand(file: CampaignFile, names: Names) -> Iterator[Run]:
+    """The runs of a campaign in the order of its file.
+
+    Raises SpecError for names that mean nothing, a cap that the rig's card does not take, and an
+    exclude that leaves nothing out.
+    """
+    for entry in file.campaign.entries:
+        naming = Naming(file, entry, names)
+        excludes = _Excludes(entry)
+        for place, matrix in entry.matrices().items():
+            yield from _Expansion(naming, excludes, place, matrix).runs()
+        for number, used in enumerate(excludes.used):
+            if not used:
+                hint = "it has to match values of the matrix or of an include: mend or remove it"
+                raise naming.error(f"exclude[{number}]", "this exclude leaves out no run", hint)
+
+
+class _Excludes:
+    """What an entry leaves out, and which of its excludes did so."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.rules = [
+            [(AXES.index(axis), frozenset(values)) for axis, values in exclude.named().items()]
+            for exclude in entry.exclude
+        ]
+        self.used = [False] * len(self.rules)
+
+    def match(self, values: Values) -> bool:
+        """Whether a combination is left out."""
+        found = False
+        for number, rule in enumerate(self.rules):
+            if all(values[index] in wanted for index, wanted in rule):
+                self.used[number] = found = True
+        return found
+
+
+class _Expansion:
+    """One matrix of an entry. What a value means is looked up once."""
+
+    def __init__(self, naming: Naming, excludes: _Excludes, place: str, matrix: Matrix) -> None:
+        self.naming, self.excludes, self.place, self.matrix = naming, excludes, place, matrix
+        self.file, self.entry = naming.file, naming.entry
+        self.level = self.entry.level or self.file.campaign.level
+        self.settings = tuple(
+            (key, _frozen(value)) for key, value in sorted(self.entry.set.items())
+        )
+        measured = {key: value for key, value in self.entry.set.items() if key not in _REMARKS}
+        shapes = [values and sorted(values) for values in (matrix.workloads, matrix.concurrency)]
+        self.common = _encode([*shapes, self.level, measured])
+        self.weights: dict[Values, tuple[Weights, str]] = {}
+        self.modes: dict[Values, Mode] = {}
+
+    def runs(self) -> Iterator[Run]:
+        """All runs of the matrix."""
+        columns = [self.matrix.values(axis) for axis in AXES]
+        columns[0] = self.matrix.rig or (self.naming.default_rig(),)
+        for number, rig in enumerate(columns[0]):
+            self.naming.require_rig(rig, f"{self.place}.rig[{number}]")
+            self.require_caps(rig)
+        for request in self.requests(columns):
+            yield self.run(*request)
+
+    def require_caps(self, rig: str) -> None:
+        """The card that a rig has may take another range than the file declares, or be told of
+        by its records alone."""
+        known = self.naming.names.rigs.get(rig)
+        for number, watts in enumerate(self.matrix.power_cap_w or ()):
+            if watts is not None and known and known.power_w:
+                if reason := cap_out_of_range(watts, rig, known.power_w):
+                    place = f"{self.place}.power_cap_w[{number}]"
+                    raise self.naming.error(place, reason, "take a cap in that range")
+
+    def requests(self, columns: list[Values]) -> Iterator[Request]:
+        """Combinations as often as they are wanted; those of an A/B entry in the order A B B A."""
+        entry, left_out = self.entry, self.excludes.match
+        if entry.ab is None:
+            for values in product(*columns):
+                if not left_out(values):
+                    for repeat in range(1, entry.repeats + 1):
+                        yield values, repeat, None, 0, None
+            return
+        axis = AXES.index(entry.ab)
+        pair, columns[axis] = columns[axis], (None,)
+        for number, values in enumerate(product(*columns)):
+            before, after = values[:axis], values[axis + 1 :]
+            arms = {arm: (*before, value, *after) for arm, value in zip("AB", pair, strict=True)}
+            out = [left_out(arm) for arm in arms.values()]
+            if all(out):
+                continue
+            if any(out):
+                message = f"an exclude leaves out one of the two values of {entry.ab!r} alone"
+                hint = "an A/B entry needs both: exclude the combination without that axis"
+                raise self.naming.error("exclude", message, hint)
+            for position in range(2 * entry.repeats):
+                arm = "ABBA"[position % 4]
+                sequence = f"{self.place}/{number}"
+                yield arms[arm], position // 2 + 1, arm, position + 1, sequence
+
+    def run(
+        self,
+        values: Values,
+        repeat: int,
+        arm: str | None,
+        position: int,
+        sequence: str | None,
+    ) -> Run:
+        """One run, with its key: a digest of all that changes what is measured. Names that a
+        campaign gives to things, priorities and remarks do not; shapes count without order."""
+        (rig, model, quant, creator, backend, build, api) = values[:7]
+        (speculation, reasoning, kv_type, context, power_cap_w, driver) = values[7:]
+        weights, reference = self.weights_of(model, quant, creator, backend)
+        mode = self.mode_of(speculation, backend)
+        server_bin = self.file.campaign.builds[build] if build else None
+        measured = (
+            *(rig, reference, weights.quantize, backend, build, server_bin, api),
+            *(mode.speculative, mode.draft_model, mode.draft_tokens, reasoning, kv_type),
+            *(context, power_cap_w, driver, repeat),
+        )
+        text = f"[{','.join(map(_encoded, measured))},{self.common}]"
+        return Run(
+            key=hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS],
+            campaign=self.file.name,
+            entry=self.entry.name,
+            priority=self.entry.priority,
+            rig=rig,
+            weights=weights,
+            quant=quant,
+            creator=creator,
+            backend=backend,
+            build=build,
+            server_bin=server_bin,
+            api=api,
+            mode=mode,
+            reasoning=reasoning,
+            kv_type=kv_type,
+            context=context,
+            power_cap_w=power_cap_w,
+            driver=driver,
+            workloads=self.matrix.workloads,
+            concurrency=self.matrix.concurrency,
+            level=self.level,
+            settings=self.settings,
+            repeat=repeat,
+            arm=arm,
+            position=position,
+            sequence=sequence,
+        )
+
+    def weights_of(
+        self, model: str, quant: str | None, creator: str | None, backend: str
+    ) -> tuple[Weights, str]:
+        """A model's files and their reference."""
+        values = (model, quant, creator, backend)
+        if values not in self.weights:
+            assert self.matrix.model is not None
+            place = f"{self.place}.model[{self.matrix.model.index(model)}]"
+            weights = self.naming.weights(model, quant, creator, backend, place)
+            self.weights[values] = weights, weights.reference
+        return self.weights[values]
+
+    def mode_of(self, speculation: Any, backend: str) -> Mode:
+        """What is switched on, with its draft model as a reference."""
+        values = (speculation, backend)
+        if values not in self.modes:
+            self.modes[values] = self.naming.mode(speculation, backend, f"{self.place}.mode")
+        return self.modes[values]
+
+
+def _frozen(value: Any) -> object:
+    """A setting as a part of a run that can be hashed: lists and mappings as tuples."""
+    if isinstance(value, dict):
+        return tuple(sorted((key, _frozen(one)) for key, one in value.items()))
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -1,0 +1,250 @@
+"""The words of a plan: a run that is wanted, what is known beforehand, what is said of the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from tokrig.spec.campaign import CampaignFile
+
+State = Literal["done", "invalid", "failed", "unfinished", "todo", "does_not_fit", "blocked"]
+STATES: tuple[State, ...] = get_args(State)
+TO_DO: tuple[State, ...] = ("unfinished", "todo")
+"""The states of runs that are measured next, without being asked to retry anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where a run's model comes from, with ``{quant}`` and ``{creator}`` filled in.
+
+    ``name`` is the campaign's word for it. Of ``repo`` (with ``revision`` and ``file``; without a
+    file a folder of safetensors) and ``local`` (a path, a name of the catalog or of an engine's
+    own store) one is set. ``quantize`` is the quant to make of it on the rig, None where it is
+    served as it is.
+    """
+
+    name: str
+    repo: str | None = None
+    revision: str = "main"
+    file: str | None = None
+    local: str | None = None
+    quantize: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """As ``tokrig run --model`` takes it: ``hf:owner/name@revision/file``, a path, a name."""
+        if self.repo is None:
+            return self.local or self.name
+        file = f"/{self.file}" if self.file else ""
+        revision = "" if self.revision == "main" else f"@{self.revision}"
+        return f"hf:{self.repo}{revision}{file}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Speculation of a run; all None is the baseline. ``draft_model`` is a reference."""
+
+    speculative: str | None = None
+    draft_model: str | None = None
+    draft_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One wanted record.
+
+    ``key`` (16 hex digits) is a digest of everything below it that changes what is measured; the
+    record of this run carries it as ``provenance.planned``. ``repeat`` counts records of the same
+    request from 1; ``arm`` is "A" or "B" in an entry that compares two values, and ``position``
+    the place in its sequence A B B A, from 1 (0 in other entries); ``sequence`` tells the sequences
+    of an entry apart.
+    """
+
+    key: str
+    campaign: str
+    entry: str
+    priority: int
+    rig: str
+    weights: Weights
+    quant: str | None
+    creator: str | None
+    backend: str
+    build: str | None
+    server_bin: str | None
+    api: str | None
+    mode: Mode
+    reasoning: str | None
+    kv_type: str | None
+    context: int | None
+    power_cap_w: float | None
+    driver: str | None
+    workloads: tuple[str, ...] | None
+    concurrency: tuple[int, ...] | None
+    level: str
+    settings: tuple[tuple[str, object], ...] = ()
+    repeat: int = 1
+    arm: str | None = None
+    position: int = 0
+    sequence: str | None = None
+
+    @property
+    def spec_settings(self) -> dict[str, Any]:
+        """``settings`` as a run's spec takes them; in a run they are tuples, to be hashed."""
+        found: dict[str, Any] = dict(self.settings)
+        for key, kind in (("options", dict), ("devices", list)):
+            if found.get(key) is not None:
+                found[key] = kind(found[key])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a plan needs of a record in the store. ``planned`` is the key of the run it is the
+    record of, where a campaign made it; ``duration_s`` from its start to its end; ``backend`` the
+    name of tokrig's part, where ``engine`` is what answered."""
+
+    id: str
+    path: str
+    planned: str | None
+    status: str
+    verdict: str
+    failure: str | None
+    rig: str
+    family: str
+    variant: str | None
+    quant: str | None
+    engine: str
+    build: str | None
+    api: str | None
+    mode: str
+    level: str | None
+    results: int
+    started_at: str | None
+    duration_s: float | None
+    model_bytes: int | None
+    backend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is known of a model's file: from its header, a repository's listing or the campaign.
+
+    ``here`` tells that it need not be downloaded. ``source`` says where the figure is from:
+    "file", "repository", "declared", "estimated"."""
+
+    bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    here: bool = False
+    source: str = "estimated"
+
+
+@dataclass(frozen=True, slots=True)
+class RigMemory:
+    """Bytes of a rig, None where unknown. ``vram_bytes`` is 0 without a graphics card;
+    ``power_w`` the lowest and highest cap its card takes; ``driver`` the one installed now."""
+
+    vram_bytes: int | None = None
+    memory_bytes: int | None = None
+    bandwidth_bytes_per_s: float | None = None
+    power_w: tuple[float, float] | None = None
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A workload's lengths in tokens, and the concurrencies it has where a run names none."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    concurrencies: tuple[int, ...] = (1,)
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that a plan depends on beside the files. ``sizes`` by ``Weights.reference`` (of a run
+    with ``quantize``: of the source), ``made`` the ``(reference, quant)`` that are made already;
+    ``unfinished`` the keys of runs with results in a journal; ``shapes`` by workload (without
+    them nothing is estimated from bytes alone)."""
+
+    past: Sequence[Past] = ()
+    rigs: Mapping[str, RigMemory] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    made: frozenset[tuple[str, str]] = frozenset()
+    unfinished: frozenset[str] = frozenset()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A run and what is to be said of it. ``why`` is a sentence for failed, does_not_fit and
+    blocked, and for runs of which nobody knows whether they fit; ``until`` what would unblock
+    one; ``record`` the id of the record that made it done, invalid or failed; ``download_bytes``
+    0 where nothing is to be fetched, None where unknown; ``time_s`` an estimate, None where there
+    is none and for runs that are not to be done; ``cells`` are workloads × concurrencies."""
+
+    run: Run
+    state: State
+    why: str = ""
+    until: str = ""
+    record: str | None = None
+    download_bytes: int | None = None
+    time_s: float | None = None
+    cells: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of the campaigns in the order in which they are best done."""
+
+    campaigns: Sequence[CampaignFile]
+    runs: Sequence[Planned]
+
+    def of(self, *states: State) -> list[Planned]:
+        """The runs in these states, in order."""
+        return [run for run in self.runs if run.state in states]
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """How many runs are in each state; every state is named."""
+        found = Counter(planned.state for planned in self.runs)
+        return {state: found[state] for state in STATES}
+
+    @property
+    def time_s(self) -> float:
+        """Seconds of all runs that have an estimate."""
+        return sum(planned.time_s or 0.0 for planned in self.runs)
+
+    @property
+    def without_time(self) -> int:
+        """How many runs are to be done of which nobody knows how long they take."""
+        return sum(planned.time_s is None for planned in self.of(*TO_DO))
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes to be fetched, as far as they are known."""
+        return sum(planned.download_bytes or 0 for planned in self.runs)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain data, for ``--json``."""
+        return {
+            "campaigns": [file.name for file in self.campaigns],
+            "counts": self.counts,
+            "time_s": self.time_s,
+            "without_time": self.without_time,
+            "download_bytes": self.download_bytes,
+            "runs": [_plain(planned) for planned in self.runs],
+        }
+
+
+def _plain(planned: Planned) -> dict[str, Any]:
+    run = planned.run
+    facts: dict[str, Any] = {name: getattr(run, name) for name in Run.__slots__}
+    del facts["weights"]
+    facts["model"], facts["quantize"] = run.weights.name, run.weights.quantize
+    facts["reference"] = run.weights.reference
+    facts["mode"] = {name: getattr(run.mode, name) for name in Mode.__slots__}
+    facts["settings"] = run.spec_settings
+    said = {name: getattr(planned, name) for name in Planned.__slots__ if name != "run"}
+    return {**facts, **said}
