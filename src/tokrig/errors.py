@@ -11,6 +11,7 @@
     │   ├── EngineDied        it ended while in use
     │   └── RequestError      it answered, but not with what was asked
     ├── StoreError            exit 2: reading or writing the content folder failed
+    ├── PutOff                exit 3: a run cannot be done now, and that says nothing about it
     └── Interrupted           exit 130: Ctrl-C or SIGTERM; what was measured is kept
 
 ``code`` is a stable word for machines (records, ``--json``); ``hint`` tells people what to do.
@@ -102,6 +103,14 @@ class StoreError(TokrigError):
 
     exit_code = 2
     code = "store_failed"
+
+
+class PutOff(TokrigError):
+    """A run cannot be done now: no network, no permission, another driver, a rig that is away.
+    Nothing is recorded, because nothing was learned."""
+
+    exit_code = 3
+    code = "put_off"
 
 
 class Interrupted(TokrigError):

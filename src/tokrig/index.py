@@ -27,7 +27,7 @@ from tokrig.record.migrate import upgrade
 from tokrig.record.names import backend_name, model_name
 from tokrig.record.versions import SCHEMA_VERSION
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
 TICK_NS = 2_000_000_000
 
@@ -36,7 +36,8 @@ TICK_NS = 2_000_000_000
 class Row:
     """A record in one line. The rates are the lowest and highest median decode rate (tok/s)
     over the valid results at ``concurrency``, the lowest one that has a valid result; all three
-    are None when no result is valid."""
+    are None when no result is valid. ``planned`` and ``campaign`` are of a record that a campaign
+    asked for; ``failure`` is why a run did not finish, ``part`` tokrig's name of the backend."""
 
     id: str
     path: str
@@ -59,6 +60,12 @@ class Row:
     concurrency: int | None
     output_tok_per_s_min: float | None
     output_tok_per_s_max: float | None
+    finished_at: str | None = None
+    model_bytes: int | None = None
+    planned: str | None = None
+    campaign: str | None = None
+    failure: str | None = None
+    part: str | None = None
 
     @property
     def model(self) -> str:
@@ -91,8 +98,9 @@ Entry = Row | Problem
 _LAYOUT = [INDEX_VERSION, SCHEMA_VERSION, *(field.name for field in fields(Row))]
 _WORKLOADS = [field.name for field in fields(Row)].index("workloads")
 _WANTED = (
-    "id|status|verdict|validity|kind|level|started_at|family|variant|quant|quant_creator|engine|"
-    "build|api|name|workload|concurrency|output_tok_per_s|median"
+    "id|status|verdict|validity|kind|level|started_at|finished_at|campaign|planned|family|variant|"
+    "quant|quant_creator|bytes|engine|build|api|name|workload|concurrency|output_tok_per_s|median|"
+    "message"
 )
 # Nothing at six or more columns is wanted, whatever its name: those are the engine's own figures.
 # One key with all of its value, in the simple forms tokrig writes. A deeper line after it would
@@ -166,6 +174,12 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
         concurrency=concurrency,
         output_tok_per_s_min=lowest,
         output_tok_per_s_max=highest,
+        finished_at=provenance.get("finished_at"),
+        model_bytes=model.get("bytes"),
+        planned=provenance.get("planned"),
+        campaign=provenance.get("campaign"),
+        failure=(data.get("failure") or {}).get("message"),
+        part=backend.get("name"),
     )
 
 

@@ -29,7 +29,7 @@ from tokrig.record.samples import Sample
 if TYPE_CHECKING:
     from tokrig.record.model import Record
 
-__all__ = ["Listing", "Problem", "Row", "Store"]
+__all__ = ["Listing", "Problem", "Row", "Store", "unwritable"]
 
 MAX_ID = 120
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -147,6 +147,16 @@ class Store:
     def rows(self) -> list[Row]:
         """The rows of ``listing``."""
         return self.listing().rows
+
+
+def unwritable(folder: Path) -> str:
+    """Why nothing could be written to a folder that may not exist yet; "" when it could."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"
 
 
 def _safe(name: str, what: str) -> str:

@@ -397,6 +397,75 @@ def test_speculation_it_can_do_is_started_or_refused_for_a_reason(
         assert command is None or isinstance(command, Command)
 
 
+# As much of a --help as tells the types of a KV cache, in llama.cpp's words and in argparse's.
+KV_HELP = """
+-ctk,  --cache-type-k TYPE              KV cache data type for K
+                                        allowed values: f32, f16, q8_0
+-ctv,  --cache-type-v TYPE              KV cache data type for V
+                                        allowed values: f32, f16, q8_0
+  --kv-cache-dtype {auto,q8_0,fp8}
+                        Data type for kv cache storage.
+"""
+KV_OPTIONS = {
+    "embedded": ("cache_type_k", "cache_type_v"),
+    "llamacpp": ("cache-type-k", "cache_type_v"),
+    "sglang": ("kv-cache-dtype",),
+    "vllm": ("kv-cache-dtype", "kv_cache_dtype"),
+}
+
+
+def with_kv_type(name: str, launch: Launch, kv_type: str = "q8_0", **options: str) -> Launch:
+    answers = (KV_HELP,) * len(backend_of(name).questions(launch))
+    return replace(launch, kv_type=kv_type, answers=answers, options=options)
+
+
+def test_who_can_choose_the_kv_type_says_so() -> None:
+    assert {n for n in NAMES if backend_of(n).capabilities.kv_types} == set(KV_OPTIONS)
+
+
+@pytest.mark.parametrize("name", KV_OPTIONS)
+def test_a_kv_type_is_asked_for_keys_and_values(name: str, launch: Launch) -> None:
+    plain = backend_of(name).command(replace(with_kv_type(name, launch), kv_type=None))
+    asked = " ".join(backend_of(name).command(with_kv_type(name, launch)).argv)
+    assert "q8_0" not in " ".join(plain.argv)
+    for option in KV_OPTIONS[name]:
+        spelled = option if name == "embedded" else f"--{option.replace('_', '-')}"
+        assert re.search(rf'{spelled}"?:? "?q8_0', asked), asked
+
+
+@pytest.mark.parametrize("name", KV_OPTIONS)
+def test_a_kv_type_that_the_engine_does_not_know_is_refused(name: str, launch: Launch) -> None:
+    with pytest.raises(InputError, match="no KV cache of type 'q8_1'") as caught:
+        backend_of(name).command(with_kv_type(name, launch, "q8_1"))
+    assert "q8_0" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "option"), [(n, o) for n in KV_OPTIONS for o in KV_OPTIONS[n]])
+def test_a_kv_type_said_twice_is_refused(name: str, option: str, launch: Launch) -> None:
+    with pytest.raises(InputError, match="twice") as caught:
+        backend_of(name).command(with_kv_type(name, launch, **{option: "f16"}))
+    assert caught.value.hint
+
+
+KV_TOLD = {
+    "embedded": ("llamacpp", "llama_kv_cache: size = 3 MiB, K (q8_0): 2 MiB, V (q8_0): 1 MiB"),
+    "llamacpp": ("llamacpp", "llama_kv_cache: size = 3 MiB, K (q8_0): 2 MiB, V (q8_0): 1 MiB"),
+    "sglang": ("sglang", ""),
+    "vllm": ("vllm", "Initializing a V1 LLM engine with config: kv_cache_dtype=q8_0, device_"),
+}
+
+
+@pytest.mark.parametrize("name", KV_OPTIONS)
+def test_the_kv_type_in_use_is_read_back(name: str) -> None:
+    """In the record stands what the engine says, whatever it was asked for."""
+    server, log = KV_TOLD[name]
+    told = json.loads(
+        json.dumps(about(server)).replace('cache_dtype": "auto', 'cache_dtype": "q8_0')
+    )
+    resolved = backend_of(name).inspect(Server(told), log).resolved
+    assert (resolved.cache_type_k, resolved.cache_type_v) == ("q8_0", "q8_0")
+
+
 @pytest.mark.parametrize("name", STARTING)
 def test_questions_end_by_themselves_and_go_to_the_same_program(name: str, launch: Launch) -> None:
     questions = backend_of(name).questions(launch)

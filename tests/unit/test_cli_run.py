@@ -10,16 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.unit import quantize_tool
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.cli import measuring
+from tests.unit.test_gguf import Meta, gguf
+from tokrig import measure
 from tokrig.cli.main import main
-from tokrig.errors import EngineDied, EngineError, StoreError
+from tokrig.errors import EngineDied, EngineError, PutOff, StoreError
+from tokrig.models import hub, shelf
 from tokrig.record.model import Failure, Rig, Skipped
-from tokrig.run import journal
+from tokrig.run import journal, quantize
 from tokrig.run.execute import Outcome
 from tokrig.run.journal import CellRecord, Journal, Observed
 from tokrig.run.prepare import Prepared
@@ -77,7 +81,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path)
-    monkeypatch.setattr(measuring, "execute", made.execute)
+    monkeypatch.setattr(measure, "execute", made.execute)
     return made
 
 
@@ -125,7 +129,7 @@ def test_a_failed_run_is_stored_and_exits_3(bench: Bench, monkeypatch: pytest.Mo
         outcome = bench.execute(prepared, rig, kept, listen)
         return replace(outcome, error=EngineDied("it died", hint=f"its log: {kept.log_path}"))
 
-    monkeypatch.setattr(measuring, "execute", fail)
+    monkeypatch.setattr(measure, "execute", fail)
     failure = Failure(code="engine_died", message="it died")
     bench.changes |= {"status": "failed", "failure": failure}
     done = bench.tokrig("run", *ENDPOINT)
@@ -341,6 +345,82 @@ def test_a_dry_run_of_the_real_model_starts_nothing(
     agent = plan["cells"][-1]
     assert (agent["workload"], agent["concurrency"]) == ("agent", 4)
     assert (agent["requests"], agent["warmup_requests"]) == (72, 24)
+
+
+def test_a_dry_run_tells_what_would_be_fetched_and_fetches_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(reference: str) -> int:
+        raise PutOff("the hub cannot be reached")
+
+    def resolve(*_: object, **__: object) -> None:
+        raise AssertionError("it would be fetched")
+
+    monkeypatch.setattr(hub, "listed", listed)
+    monkeypatch.setattr(shelf, "resolve", resolve)
+    monkeypatch.setattr(shelf, "known_size", lambda reference: shelf.Size(5 << 30))
+    model = "hf:owner/name@main/big-Q4_K_M.gguf"
+    words = ("run", "--model", model, "--workload", "chat", "--dry-run")
+    done = bench.tokrig(*words, "--quantize", "Q2_K", "--kv-type", "q8_0", COLUMNS="200")
+    assert done.exit_code == 0, done.stderr
+    assert f"{model}, 5.00 GiB: not here yet" in done.stdout
+    assert "Q2_K, once the model is here" in done.stdout
+    assert "q8_0" in done.stdout
+    plan = json.loads(bench.tokrig(*words, "--json").stdout)
+    assert plan["fetch"] == [{"model": model, "bytes": 5 << 30}]
+    assert (plan["command"], plan["run_id"], plan["model"]) == (None, None, model)
+    assert plan["server_starts"] == 1
+    assert [cell["workload"] for cell in plan["cells"]] == ["chat"]
+
+
+def test_a_dry_run_makes_no_quant(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTIZE_CALLS", str(bench.folder / "calls"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(bench.folder / "cache"))
+    monkeypatch.setenv("TOKRIG_LLAMA_QUANTIZE", str(quantize_tool.put(bench.folder)))
+    source = bench.folder / "tiny-f16.gguf"
+    meta: dict[str, Meta] = {"general.architecture": "llama", "general.file_type": 1}
+    source.write_bytes(gguf(meta, (("output.weight", (32, 4), 1, 256),)))
+    words = ("run", "--model", str(source), "--quantize", "q8_0", "--dry-run", "--power-cap", "99")
+    done = bench.tokrig(*words, COLUMNS="200")
+    assert done.exit_code == 0, done.stderr
+    assert "Q8_0, from tiny-f16.gguf by llama-quantize b11434: about " in done.stdout
+    assert "99 W on every graphics card" in done.stdout
+    plan = json.loads(bench.tokrig(*words, "--json").stdout)
+    assert plan["quantize"]["made"] is False
+    assert plan["model_file"] == "tiny-Q8_0-b11434.gguf"
+    assert "tiny-Q8_0-b11434.gguf" in " ".join(plan["command"])
+    assert plan["mode"] == "cap-99w"
+    assert not (bench.folder / "calls").exists()
+
+    quantize.made(source, "Q8_0", server_bin=None)
+    assert "made already" in bench.tokrig(*words, COLUMNS="200").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--power-cap", "0"), "power_cap_w: should be greater than 0"),
+        (("--power-cap", "much"), "'much' is not a valid float"),
+        (("--kv-type", "q8"), "takes no KV cache of type 'q8'"),
+        (("--quantize", "Q8_0", "--backend", "ollama"), "models of its own store"),
+    ],
+)
+def test_what_cannot_be_asked_for(bench: Bench, words: tuple[str, ...], says: str) -> None:
+    done = bench.tokrig("run", "--model", "smollm2-135m", "--dry-run", *words)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "offered"),
+    [("--quantize", "Q4_K", "Q4_K_M"), ("--kv-type", "q8", "q8_0")],
+)
+def test_the_shell_offers_quants_and_kv_types(option: str, typed: str, offered: str) -> None:
+    command = main.get_command(click.Context(main), "run")
+    assert command is not None
+    parameter = next(p for p in command.params if option in p.opts)
+    found = parameter.shell_complete(click.Context(command), typed)
+    assert offered in [item.value for item in found]
 
 
 def test_a_dry_run_knows_what_will_not_fit(bench: Bench) -> None:

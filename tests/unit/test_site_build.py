@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tokrig.errors import CheckFailed, InputError, RecordError, StoreError
+from tokrig.errors import CheckFailed, InputError, RecordError, SpecError, StoreError
 from tokrig.site import build as building
-from tokrig.site.build import MANIFEST, STAGE, build
+from tokrig.site.build import MANIFEST, STAGE, build, open_site
 
 CONTENT = Path(__file__).parents[2] / "content"
 RIG = "geforce-rtx-5070-12gb"
@@ -80,6 +80,85 @@ def test_only_the_pages_that_show_a_run_change_with_it(content: Path, out: Path)
     assert "models/lfm2-1.2b.html" not in written
     assert "assets/page.css" not in written
     assert "206.4" in (out / "index.html").read_text(encoding="utf-8")
+
+
+CAMPAIGN = f"""\
+title: More
+rig: {RIG}
+entries:
+  - name: other
+    title: Another quant
+    matrix: {{model: gemma-4-e2b-it, backend: llamacpp, api: vulkan}}
+"""
+
+
+@pytest.fixture
+def campaigns(tmp_path: Path) -> Path:
+    """One campaign, beside the content."""
+    there = tmp_path / "campaigns"
+    there.mkdir()
+    (there / "more.yaml").write_text(CAMPAIGN, encoding="utf-8")
+    return there
+
+
+def test_what_is_coming_is_on_the_first_page_and_on_the_map(
+    content: Path, out: Path, campaigns: Path
+) -> None:
+    build(content, out)
+    first = (out / "index.html").read_text(encoding="utf-8")
+    assert "Another quant" in first
+    assert "tokrig campaign run campaigns/more.yaml --only other" in first
+    assert "1 queued" in (out / "gaps.html").read_text(encoding="utf-8")
+
+
+def test_only_the_pages_that_show_campaigns_change_with_one(
+    content: Path, out: Path, campaigns: Path
+) -> None:
+    build(content, out)
+    changed = CAMPAIGN.replace("Another quant", "An API")
+    (campaigns / "more.yaml").write_text(f"# why\n{CAMPAIGN}", encoding="utf-8")
+    assert build(content, out).written == []
+    (campaigns / "more.yaml").write_text(changed, encoding="utf-8")
+    assert sorted(build(content, out).written) == ["gaps.html", "index.html"]
+    assert "An API" in (out / "index.html").read_text(encoding="utf-8")
+    (campaigns / "more.yaml").unlink()
+    assert sorted(build(content, out).written) == ["gaps.html", "index.html"]
+    assert "Nothing is queued" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_answers_an_entry_takes_it_off_the_queue(
+    content: Path, out: Path, campaigns: Path
+) -> None:
+    key = open_site(content).plan.runs[0].run.key
+    change(content, "provenance: {", f"provenance: {{planned: {key}, ")
+    build(content, out)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "--only other" not in page
+    done = page.partition("Recently done")[2]
+    assert "Another quant" in done
+    assert f"runs/{RUN}.html" in done
+
+
+def test_a_broken_campaign_leaves_the_site_as_it_was(
+    content: Path, out: Path, campaigns: Path
+) -> None:
+    build(content, out)
+    before = contents(out)
+    (campaigns / "more.yaml").write_text(CAMPAIGN.replace("llamacpp", "lamacpp"), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"more\.yaml:6: "):
+        build(content, out)
+    assert contents(out) == before
+
+
+def test_campaigns_may_lie_elsewhere_and_must_be_there(
+    content: Path, out: Path, campaigns: Path, tmp_path: Path
+) -> None:
+    elsewhere = campaigns.rename(tmp_path / "elsewhere")
+    assert open_site(content).queue == []
+    [entry] = open_site(content, campaigns=elsewhere).queue
+    assert entry.title == "Another quant"
+    with pytest.raises(InputError, match="no such folder"):
+        build(content, out, campaigns=tmp_path / "nowhere")
 
 
 def test_pages_of_removed_runs_go(content: Path, out: Path) -> None:

@@ -138,6 +138,19 @@ def test_a_broken_record_is_told_and_the_site_stays(content: Path, out: Path) ->
         assert next(events) == Event("rebuilt", "0 files made, 0 removed")
 
 
+def test_a_campaign_counts_as_a_change(content: Path, out: Path) -> None:
+    campaigns = content.parent / "campaigns"
+    campaigns.mkdir()
+    with serving(content, out) as (events, port):
+        text = (
+            f"title: More\nrig: {RIG.rpartition('/')[2]}\nentries:\n"
+            "  - {name: one, title: First, matrix: {model: lfm2.5-350m, backend: llamacpp}}\n"
+        )
+        (campaigns / "more.yaml").write_text(text, encoding="utf-8")
+        assert next(events) == Event("rebuilt", "2 files made, 0 removed")
+        assert "First" in get(port, "/")[2]
+
+
 def test_redirects_and_prose_count_as_changes(content: Path, out: Path) -> None:
     with serving(content, out) as (events, port):
         (content / "redirects.yaml").write_text("old.html: index.html\n", encoding="utf-8")

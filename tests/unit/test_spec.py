@@ -41,6 +41,9 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "draft_model": None,
         "draft_tokens": None,
         "reasoning": None,
+        "quantize": None,
+        "kv_type": None,
+        "power_cap_w": None,
         "options": {},
         "threads": None,
         "context": None,
@@ -50,6 +53,8 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "rig": None,
         "notes": None,
         "api_key_env": None,
+        "campaign": None,
+        "planned": None,
     }
 
 
@@ -79,6 +84,11 @@ rig: desktop-3060
 notes: |
   idle
 api_key_env: HF_TOKEN
+quantize: Q6_K
+kv_type: q8_0
+power_cap_w: 250
+campaign: quants/sweep
+planned: 0123456789abcdef
 """
     spec = load_spec(spec_file(tmp_path, text))
     assert spec.url == "http://127.0.0.1:8080"
@@ -104,6 +114,10 @@ api_key_env: HF_TOKEN
         ("workloads: ['']", "workloads[0]: "),
         ("level: fast", "should be 'quick', 'standard' or 'publish', not 'fast'"),
         ("threads: 0", "threads: should be greater than or equal to 1"),
+        ("power_cap_w: 0", "power_cap_w: should be greater than 0"),
+        ("power_cap_w: .nan", "power_cap_w: should be a finite number"),
+        ("quantize: ''", "quantize: "),
+        ("kv_type: 8", "kv_type: should be a valid string, not 8"),
         ("threads: true", "threads: should be a valid integer, not True"),
         ("context: 4k", "context: should be a valid integer, not '4k'"),
         ("seed: -1", "seed: should be greater than or equal to 0"),

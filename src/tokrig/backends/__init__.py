@@ -50,7 +50,7 @@ class Launch:
 
     ``model`` is a file or a folder of weights. ``answers`` are what the binary said to the
     backend's ``questions``, in their order: of these a command line may learn how this build
-    spells a flag.
+    spells a flag. ``kv_type`` is the type of the KV cache in the engine's own words.
     """
 
     model: Path
@@ -64,6 +64,7 @@ class Launch:
     devices: tuple[str, ...] = ()
     speculation: Speculation | None = None
     reasoning: Switch | None = None
+    kv_type: str | None = None
     answers: tuple[str, ...] = ()
 
 
@@ -138,7 +139,8 @@ class Capabilities:
 
     ``cache_switch``: where its prompt cache is switched off, ``None`` where only the salt keeps
     prompts apart. ``reasoning_switch``: where reasoning is switched, beside messages.
-    ``timings``: a clock of its own for each request, counters over all, or none.
+    ``timings``: a clock of its own for each request, counters over all, or none. ``kv_types``:
+    whether the type of its KV cache can be chosen when it is started.
     """
 
     speculation: tuple[SpeculativeType, ...] = ()
@@ -148,6 +150,7 @@ class Capabilities:
     fixed_length: bool = False
     timings: Literal["request", "counters"] | None = None
     counts_prompts: bool = False
+    kv_types: bool = False
 
 
 Counters = Mapping[str, float]

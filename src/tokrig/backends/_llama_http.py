@@ -50,6 +50,7 @@ class LlamaServer(OpenAIServer):
         fixed_length=True,
         timings="request",
         counts_prompts=True,
+        kv_types=True,
     )
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:

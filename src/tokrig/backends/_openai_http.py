@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tokrig.backends import (
@@ -16,7 +16,7 @@ from tokrig.backends import (
     Loading,
     Request,
 )
-from tokrig.errors import InputError, RequestError
+from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
 
@@ -163,6 +163,28 @@ def option_flags(options: Mapping[str, Any], own: frozenset[str]) -> list[str]:
             continue
         argv += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
     return argv
+
+
+def kv_flags(launch: Launch, *names: str, known: Collection[str] = ()) -> dict[str, str]:
+    """The KV cache's type under the ``names`` that an engine's options have for it; empty where
+    none is asked for. ``known`` are the types the engine takes, where it tells.
+
+    Raises InputError for a type it does not take, or where an option says the same again.
+    """
+    if launch.kv_type is None:
+        return {}
+    if known and launch.kv_type not in known:
+        raise InputError(
+            f"the engine takes no KV cache of type {launch.kv_type!r}",
+            hint=did_you_mean(launch.kv_type, known),
+        )
+    for option in launch.options:
+        if option.lstrip("-").replace("_", "-") in {name.replace("_", "-") for name in names}:
+            raise InputError(
+                f"the option {option!r} and the KV type {launch.kv_type!r} say the same twice",
+                hint="leave one of them out; where keys and values differ use the options alone",
+            )
+    return dict.fromkeys(names, launch.kv_type)
 
 
 def metric(text: str, name: str) -> float | None:

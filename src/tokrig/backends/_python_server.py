@@ -67,6 +67,12 @@ def knows(text: str, flag: str) -> bool:
     return re.search(rf"(?<![\w-])--{re.escape(flag)}(?![\w-])", text) is not None
 
 
+def choices(text: str, flag: str) -> tuple[str, ...]:
+    """The words that a ``--help`` lists for ``flag``; empty where it lists none."""
+    found = re.search(rf"(?<![\w-])--{re.escape(flag)}\s+\{{([^}}]+)\}}", text)
+    return tuple(word.strip() for word in found.group(1).split(",")) if found else ()
+
+
 def vet_help(launch: Launch, text: str, program: str, *flags: str, hint: str) -> None:
     """Refuse a binary whose ``--help`` lacks one of ``flags``, which every build has.
 

@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from tokrig.backends import Ask, Availability, Command, Engine, Launch, _llama_http
+from tokrig.backends._openai_http import kv_flags
 from tokrig.errors import InputError, did_you_mean
 
 _NGRAM = frozenset({"spec_type", "ngram_size_n", "ngram_size_m", "ngram_min_hits"})
+# What llama.cpp has KV cache kernels for, whatever other tensor types there are.
+_KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 _HINT = "install it with: pip install 'tokrig[embedded]'"
 
 
@@ -78,6 +81,7 @@ class Embedded(_llama_http.LlamaServer):
             "api": launch.api,
             **_speculation(launch),
             **_reasoning(launch),
+            **kv_flags(launch, "cache_type_k", "cache_type_v", known=_KV_TYPES),
             **launch.options,
         }
         module = "tokrig.backends._embedded_server"

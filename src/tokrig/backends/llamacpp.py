@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from tokrig import llama_log
 from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http
 from tokrig.backends._llama_help import Help
-from tokrig.backends._openai_http import option_flags
+from tokrig.backends._openai_http import kv_flags, option_flags
 from tokrig.errors import InputError
 from tokrig.spec.run import SpeculativeType
 
@@ -81,6 +82,7 @@ class LlamaCpp(_llama_http.LlamaServer):
             **_devices(launch, known),
             **_speculation(launch, known),
             **_reasoning(launch, known),
+            **_kv_types(launch, known),
             **_unaided(known),
         }
         chosen = {_flag_name(name): value for name, value in launch.options.items()}
@@ -208,6 +210,15 @@ def _reasoning(launch: Launch, known: Help) -> dict[str, str]:
     if switch.asked == "off":
         return {known.require("reasoning-budget"): "0"}
     return {}
+
+
+def _kv_types(launch: Launch, known: Help) -> dict[str, str]:
+    """Keys and values alike, of a type that the flag's description lists as allowed."""
+    if launch.kv_type is None:
+        return {}
+    names = [known.require(name) for name in ("cache-type-k", "cache-type-v")]
+    listed = re.search(r"allowed values: ([\w, ]+)", known.flags[names[0]].about)
+    return kv_flags(launch, *names, known=re.findall(r"\w+", listed.group(1)) if listed else ())
 
 
 BACKEND = LlamaCpp()

@@ -24,6 +24,7 @@ from tokrig.backends import (
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,
+    kv_flags,
     option_flags,
     owner,
     served_models,
@@ -88,6 +89,7 @@ class SGLang(OpenAIServer):
         fixed_length=True,
         timings="counters",
         counts_prompts=True,
+        kv_types=True,
     )
 
     def availability(self) -> Availability:
@@ -118,6 +120,9 @@ class SGLang(OpenAIServer):
             argv += ["--device", _device(launch.api)]
         if launch.speculation is not None:
             argv += _speculation(launch.speculation)
+        kv_types = _python_server.choices(_python_server.answer(launch, 0), "kv-cache-dtype")
+        for flag, kind in kv_flags(launch, "kv-cache-dtype", known=kv_types).items():
+            argv += [f"--{flag}", kind]
         argv += option_flags(launch.options, _OWN)
         environment = {
             **_python_server.ENVIRONMENT,

@@ -26,6 +26,7 @@ from tokrig.backends import (
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,
+    kv_flags,
     option_flags,
     owner,
     served_models,
@@ -89,6 +90,7 @@ class VLLM(OpenAIServer):
         fixed_length=True,
         timings="request",
         counts_prompts=True,
+        kv_types=True,
     )
 
     def availability(self) -> Availability:
@@ -138,6 +140,9 @@ class VLLM(OpenAIServer):
         for flag, *value in telling:
             if _python_server.knows(known, flag) and flag not in chosen:
                 argv += [f"--{flag}", *value]
+        kv_types = _python_server.choices(known, "kv-cache-dtype")
+        for flag, kind in kv_flags(launch, "kv-cache-dtype", known=kv_types).items():
+            argv += [f"--{flag}", kind]
         argv += option_flags(launch.options, _OWN)
         environment = {
             **_python_server.ENVIRONMENT,

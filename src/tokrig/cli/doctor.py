@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -176,6 +175,7 @@ def permissions(content: Path) -> Iterator[Finding]:
     """Folders tokrig writes to, and what the kernel lets a user read."""
     from tokrig.index import user_cache
     from tokrig.run.journal import state_folder
+    from tokrig.store import unwritable
 
     folders = {
         "content folder": (content, "choose another one with --content", True),
@@ -187,16 +187,6 @@ def permissions(content: Path) -> Iterator[Finding]:
         reason = unwritable(folder)
         yield Finding("permissions", name, not reason, reason or str(folder), hint, needed)
     yield _perf()
-
-
-def unwritable(folder: Path) -> str:
-    """Why nothing could be written to a folder that may not exist yet; "" when it could."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        return f"{there} is no folder"
-    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} may not be written"
 
 
 def _perf() -> Finding:

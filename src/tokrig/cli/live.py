@@ -10,10 +10,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from tokrig.cli.board import Board, Line, clock, figures
+from tokrig.cli.board import Board, Line, clip, clock, figures
 from tokrig.cli.words import model_name
 from tokrig.record.names import backend_name
 from tokrig.run.prepare import Prepared
@@ -38,9 +38,16 @@ STYLES = {"title": "1", "done": "32", "active": "1", "quiet": "2", "bad": "33"}
 
 
 @contextlib.contextmanager
-def view(stream: TextIO, prepared: Prepared, *, quiet: bool = False) -> Iterator[Listener]:
+def view(
+    stream: TextIO,
+    prepared: Prepared,
+    *,
+    quiet: bool = False,
+    head: Callable[[], str] = lambda: "",
+) -> Iterator[Listener]:
     """A listener that shows what it hears on ``stream``. The frame vanishes after a run that
-    went through, for its table follows; after anything else it stays."""
+    went through, for its table follows; after anything else it stays. ``head`` gives a line that
+    stands above it."""
     if quiet:
         yield lambda event: None
         return
@@ -49,7 +56,7 @@ def view(stream: TextIO, prepared: Prepared, *, quiet: bool = False) -> Iterator
         yield Lines(stream, now_s).hear
         return
     board = Board(prepared.workloads, prepared.level, now_s)
-    painter = Painter(stream, board)
+    painter = Painter(stream, board, head)
     painter.start()
     try:
         yield painter.hear
@@ -62,9 +69,9 @@ def view(stream: TextIO, prepared: Prepared, *, quiet: bool = False) -> Iterator
 class Painter(threading.Thread):
     """Draws a board in place, again and again, until it is stopped."""
 
-    def __init__(self, stream: TextIO, board: Board) -> None:
+    def __init__(self, stream: TextIO, board: Board, head: Callable[[], str] = lambda: "") -> None:
         super().__init__(name="live view", daemon=True)
-        self.stream, self.board = stream, board
+        self.stream, self.board, self.head = stream, board, head
         self.plain = bool(os.environ.get("NO_COLOR"))
         self.ended = threading.Event()
         self.lock = threading.Lock()
@@ -83,8 +90,11 @@ class Painter(threading.Thread):
     def paint(self) -> None:
         """Draw what has changed since the last time."""
         size = self._size()
+        head = self.head()
+        above = [Line("quiet", clip(head, size.columns - 1))] if head else []
         with self.lock:
-            lines = self.board.frame(time.monotonic(), size.columns - 1, size.lines - 1)
+            height = size.lines - 1 - len(above)
+            lines = above + self.board.frame(time.monotonic(), size.columns - 1, height)
         if lines == self.shown:
             return
         text = f"\x1b[{len(self.shown)}F" if self.shown else ""
@@ -124,6 +134,33 @@ class Painter(threading.Thread):
 
     def _styled(self, line: Line) -> str:
         return line.text if self.plain else f"\x1b[{STYLES[line.style]}m{line.text}\x1b[0m"
+
+
+class Steps:
+    """What goes on before a run: a line in place on a terminal, elsewhere one for each tenth."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self.stream, self.quiet = stream, quiet
+        self.in_place = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.shown: tuple[str, int] | None = None
+
+    def tell(self, doing: str, share: float | None) -> None:
+        """Show a step, and how far it is (0 to 1)."""
+        step = doing, int((share or 0) * (100 if self.in_place else 10))
+        if self.quiet or step == self.shown:
+            return
+        self.shown = step
+        text = doing if share is None else f"{doing}: {share:.0%}"
+        with contextlib.suppress(OSError, ValueError):
+            line = f"\r\x1b[2K{text}" if self.in_place else f"{text}\n"
+            print(line, end="", file=self.stream, flush=True)
+
+    def end(self) -> None:
+        """Make room for what comes next."""
+        if self.in_place and self.shown:
+            with contextlib.suppress(OSError, ValueError):
+                print("\r\x1b[2K", end="", file=self.stream, flush=True)
+        self.shown = None
 
 
 class Lines:

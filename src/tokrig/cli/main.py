@@ -29,11 +29,13 @@ from tokrig.errors import (
 COMMANDS = {
     "run": "Measure a model on an engine, write a record, print the table.",
     "raw": "Run an engine's own benchmark, write a record of its figures.",
+    "campaign": "Work through a declared matrix of runs; show what is left.",
     "list": "List the records of a content folder.",
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Compare two records: class, differing keys, ratios.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
+    "models": "Keep models of a hub here: list, fetch, remove.",
     "rig": "Show what this machine is, as a record tells it.",
     "doctor": "Tell what can be used here, what is missing, and how to get it.",
     "instrument": "Measure the measuring client itself against a known server.",

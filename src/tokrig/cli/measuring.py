@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tokrig import __version__
 from tokrig.cli import live, present, words
-from tokrig.cli.doctor import unwritable
-from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
-from tokrig.record.model import Record, Rig
-from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.rig import probe_rig
+from tokrig.errors import InputError
+from tokrig.measure import Ended, begin, go_on
+from tokrig.models.shelf import Tell
+from tokrig.record.model import Record
 from tokrig.run import journal
-from tokrig.run.execute import Outcome, execute
-from tokrig.run.journal import Journal
-from tokrig.run.prepare import Prepared, prepare
-from tokrig.spec.run import RunSpec, merge
-from tokrig.store import Store
+from tokrig.run.prepare import Prepared
+from tokrig.run.progress import Listener
+from tokrig.spec.run import RunSpec
 
 
 @dataclass
@@ -38,6 +33,7 @@ class How:
     quiet: bool = False
     as_json: bool = False
     content_was_given: bool = False
+    _before: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def note(self, text: str) -> None:
         """A remark on stderr."""
@@ -55,18 +51,27 @@ class How:
         finally:
             timer.cancel()
 
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[Tell]:
+        """Tells what is done before a run can begin: hashing, fetching, quantizing."""
+        steps = live.Steps(sys.stderr, quiet=self.quiet)
+        with self._before:
+            waiting = self.patience("reading the model's file; its checksum is made once")
+            self._before.enter_context(waiting)
+            self._before.callback(steps.end)
+            yield steps.tell
+
+    def view(self, prepared: Prepared) -> AbstractContextManager[Listener]:
+        """The run itself, once it is prepared."""
+        self._before.close()
+        return live.view(sys.stderr, prepared, quiet=self.quiet)
+
 
 def measure(spec: RunSpec, how: How) -> None:
     """A new run, from its first check to the printed table."""
-    with signals_interrupt():
-        with how.patience("reading the model's file; its checksum is made once"):
-            prepared = prepare(spec, datetime.now(UTC), switches(how.content))
-        require_writable(how.content)
+    with signals_interrupt(), how.preparing() as tell:
         _mention_unfinished(how)
-        rig = probe_rig(spec.rig)
-        with journal.begin(prepared.run_id) as kept:
-            kept.describe(_facts(prepared, rig, how.content))
-            _carry_out(prepared, rig, kept, how)
+        _tell(begin(spec, how.content, view=how.view, tell=tell), how)
 
 
 def resume(run_id: str | None, how: How, overrides: Mapping[str, Any]) -> None:
@@ -74,30 +79,10 @@ def resume(run_id: str | None, how: How, overrides: Mapping[str, Any]) -> None:
     unfinished = journal.unfinished()
     if run_id is None and not unfinished:
         raise InputError("there is no unfinished run", hint="begin one with: tokrig run")
-    with signals_interrupt(), journal.reopen(run_id or unfinished[-1]) as kept:
-        facts = kept.facts()
-        try:
-            changed = {k: v for k, v in overrides.items() if v is not None}
-            spec = merge(RunSpec(), {**facts["spec"], **changed})
-            started = datetime.fromisoformat(facts["started"])
-            content = how.content if how.content_was_given else Path(facts["content"])
-        except (KeyError, TypeError, ValueError) as problem:
-            raise InputError(
-                f"the unfinished run {kept.run_id} is damaged: {problem}",
-                hint=f"discard it with: tokrig run --discard {kept.run_id}",
-            ) from None
-        prepared = prepare(spec, datetime.now(UTC), switches(content))
-        prepared = prepared.with_id(kept.run_id, started)
-        rig = probe_rig(spec.rig)
-        _refuse_mixing(facts, _facts(prepared, rig, content), kept.run_id)
-        require_writable(content)
-        _carry_out(prepared, rig, kept, How(content, how.quiet, how.as_json))
-
-
-def switches(content: Path) -> Path | None:
-    """The content folder's own additions to the table of reasoning switches."""
-    found = content / "reasoning.yaml"
-    return found if found.is_file() else None
+    content = how.content if how.content_was_given else None
+    with signals_interrupt(), how.preparing() as tell:
+        run_id = run_id or unfinished[-1]
+        _tell(go_on(run_id, content, overrides, view=how.view, tell=tell), how)
 
 
 def discard(run_id: str, as_json: bool) -> None:
@@ -110,56 +95,16 @@ def discard(run_id: str, as_json: bool) -> None:
         click.echo(f"discarded {run_id}", err=True)
 
 
-def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, how: How) -> None:
-    """Execute, store, forget the journal, tell. On every way out the measured cells stay."""
-    try:
-        with live.view(sys.stderr, prepared, quiet=how.quiet) as listen:
-            outcome = execute(prepared, rig, kept, listen)
-        path = Store(how.content).save(outcome.record, outcome.samples, overwrite=True)
-    except KeyboardInterrupt:
-        raise _interrupted(prepared, kept) from None
-    except (TokrigError, OSError) as problem:
-        if not kept.cells():
-            kept.discard()
-        elif isinstance(problem, StoreError):
-            problem.hint += f"; then go on with: tokrig run --resume {kept.run_id}"
-        raise
-    if outcome.error is not None:
-        _keep_log(kept, outcome.error)
-    kept.discard()
-    _tell(outcome, path, how)
-
-
-def _interrupted(prepared: Prepared, kept: Journal) -> Interrupted:
-    done = len(kept.cells())
-    if not done:
-        kept.discard()
-        return Interrupted("interrupted before the first result; nothing is kept")
-    of = len(prepared.cells) * prepared.level.repeats
-    return Interrupted(
-        f"interrupted: {done} of {of} results are kept",
-        hint=f"go on with: tokrig run --resume {kept.run_id}",
-    )
-
-
-def _keep_log(kept: Journal, error: EngineError) -> None:
-    """The journal goes, the log of the failure stays where the hint can point to."""
-    last = journal.state_folder() / "failed-engine.log"
-    with contextlib.suppress(OSError):
-        shutil.copyfile(kept.log_path, last)
-        error.hint = error.hint.replace(str(kept.log_path), str(last))
-
-
-def _tell(outcome: Outcome, path: Path, how: How) -> None:
-    if how.as_json and outcome.error is None:
-        record = present.record_json(outcome.record)
-        words.print_json({"path": str(path), "record": record})
+def _tell(ended: Ended, how: How) -> None:
+    if how.as_json and ended.error is None:
+        record = present.record_json(ended.record)
+        words.print_json({"path": str(ended.path), "record": record})
     elif not how.as_json:
-        _print(outcome.record)
+        _print(ended.record)
     if not how.quiet:
-        click.echo(f"record: {path}", err=True)
-    if outcome.error is not None:
-        raise outcome.error
+        click.echo(f"record: {ended.path}", err=True)
+    if ended.error is not None:
+        raise ended.error
 
 
 def _print(record: Record) -> None:
@@ -176,53 +121,6 @@ def _print(record: Record) -> None:
         present.print_findings(out, record)
 
 
-def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
-    """What ``--resume`` needs: the request, and what must not change under way."""
-    spec = prepared.spec.model_dump(mode="json")
-    if prepared.launch is not None:
-        # Resuming works from any folder.
-        if not prepared.backend.own_models:
-            spec["model"] = str(prepared.launch.model.absolute())
-        if prepared.launch.speculation and prepared.launch.speculation.draft_model:
-            spec["draft_model"] = str(prepared.launch.speculation.draft_model.absolute())
-        if prepared.launch.binary:
-            spec["server_bin"] = shutil.which(prepared.launch.binary) or prepared.launch.binary
-            spec["server_bin"] = str(Path(spec["server_bin"]).absolute())
-    return {
-        "spec": spec,
-        "started": prepared.started.astimezone(UTC).isoformat(timespec="seconds"),
-        "content": str(content.absolute()),
-        "tokrig": __version__,
-        "rig": rig.id,
-        "backend": prepared.backend.name,
-        "model_sha256": prepared.model.sha256,
-        "methodology": METHODOLOGY_VERSION,
-        "workloads": {name: w.content_hash for name, w in prepared.workloads.items()},
-    }
-
-
-def _refuse_mixing(before: Mapping[str, Any], now: Mapping[str, Any], run_id: str) -> None:
-    """One record holds one served configuration; what differs begins a new run."""
-    words = {
-        "rig": "the machine",
-        "backend": "the backend",
-        "model_sha256": "the model's file",
-        "methodology": "the methodology",
-    }
-    changed = [words[key] for key in words if before.get(key) != now[key]]
-    texts = before.get("workloads") or {}
-    changed += [
-        f"the text of workload {name!r}"
-        for name, hashed in now["workloads"].items()
-        if texts.get(name) != hashed
-    ]
-    if changed:
-        raise InputError(
-            f"the run {run_id} cannot go on: {', '.join(changed)} changed since it was begun",
-            hint=f"begin anew, and discard it with: tokrig run --discard {run_id}",
-        )
-
-
 def _mention_unfinished(how: How) -> None:
     unfinished = journal.unfinished()
     if not unfinished:
@@ -234,15 +132,6 @@ def _mention_unfinished(how: How) -> None:
         f"{many} kept: {named}; go on with: tokrig run --resume ID, "
         "or throw it away with: tokrig run --discard ID"
     )
-
-
-def require_writable(content: Path) -> None:
-    """Found before minutes of measuring, not after."""
-    if reason := unwritable(content):
-        raise StoreError(
-            f"the record could not be saved: {reason}",
-            hint="choose another folder with --content or TOKRIG_CONTENT",
-        )
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class Word(click.Choice[str]):
         return str(value)
 
 
-def _completing(words: Callable[[click.Context], list[str]]) -> Complete:
+def completing(words: Callable[[click.Context], list[str]]) -> Complete:
     """Completion must never fail: a broken folder completes to nothing."""
 
     def complete(
@@ -111,18 +111,18 @@ def _rigs(ctx: click.Context) -> list[str]:
     return sorted({path.parent.name for path in Store(Path(content)).iter_paths()})
 
 
-complete_backend = _completing(_parts("backends"))
-complete_workload = _completing(_parts("workloads"))
-complete_run_id = _completing(_run_ids)
-complete_unfinished = _completing(_unfinished)
-complete_rig = _completing(_rigs)
+complete_backend = completing(_parts("backends"))
+complete_workload = completing(_parts("workloads"))
+complete_run_id = completing(_run_ids)
+complete_unfinished = completing(_unfinished)
+complete_rig = completing(_rigs)
 
 
 def complete_model(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Names of the catalog, or files."""
-    names = _completing(_models)(ctx, param, incomplete)
+    names = completing(_models)(ctx, param, incomplete)
     return names or [CompletionItem(incomplete, type="file")]
 
 

@@ -131,6 +131,8 @@ def command(dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: A
     2 bad input, 3 the program failed, 130 interrupted.
     """
     from tokrig.cli import measuring
+    from tokrig.measure import require_writable
+    from tokrig.run.lock import this_rig
     from tokrig.run.raw import execute_raw
 
     how = measuring.How(content=content, quiet=quiet, as_json=as_json)
@@ -141,8 +143,9 @@ def command(dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: A
             if dry_run:
                 _print_command(run, as_json)
                 return
-            measuring.require_writable(content)
-            outcome = execute_raw(run, (lambda event: None) if quiet else _hear)
+            require_writable(content)
+            with this_rig(f"a benchmark of {run.launch.model.name}"):
+                outcome = execute_raw(run, (lambda event: None) if quiet else _hear)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; of a benchmark cut short nothing is kept") from None
     _store_and_tell(outcome, how)

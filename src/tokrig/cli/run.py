@@ -17,6 +17,7 @@ from tokrig.cli.options import (
     complete_rig,
     complete_unfinished,
     complete_workload,
+    completing,
     content_and_json,
     example,
     key_values,
@@ -31,6 +32,20 @@ if TYPE_CHECKING:
 NEWEST = "newest"
 LEVELS = ("quick", "standard", "publish")
 SPECULATIVE = ("ngram", "draft", "mtp", "eagle")
+# What the shell offers. The tool and the engine know more, and judge what is given.
+QUANTS = (
+    "Q8_0",
+    "Q6_K",
+    "Q5_K_M",
+    "Q5_K_S",
+    "Q5_0",
+    "Q4_K_M",
+    "Q4_K_S",
+    "Q4_0",
+    "IQ4_XS",
+    "Q3_K_M",
+)
+KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "fp8", "fp8_e4m3", "fp8_e5m2")
 # What may be given beside --resume: it changes nothing that is measured.
 BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume"}
 
@@ -42,15 +57,24 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
         "tokrig run --model smollm2-135m --workload chat,agent --concurrency 1,4",
         "tokrig run --url http://127.0.0.1:8000 --level standard",
         "tokrig run --backend llamacpp --server-bin llama-server --model FILE.gguf",
+        "tokrig run --model hf:OWNER/NAME/FILE-Q4_K_M.gguf --kv-type q8_0",
+        "tokrig run --model FILE-F16.gguf --quantize Q6_K --power-cap 250",
     ),
 )
 @click.argument("spec", required=False, metavar="[SPEC.yaml]", type=click.Path(path_type=Path))
 @click.option(
     "--model",
-    metavar="NAME|FILE.gguf|FOLDER",
+    metavar="NAME|FILE.gguf|FOLDER|hf:OWNER/NAME[@REVISION][/FILE.gguf]",
     shell_complete=complete_model,
-    help="A model of the catalog (tokrig doctor lists it), a file, or a folder of safetensors."
-    "  [default: gemma-3-270m]",
+    help="A model of the catalog (tokrig doctor lists it), a file, a folder of safetensors, or a"
+    " model of a hub, which is fetched.  [default: gemma-3-270m]",
+)
+@click.option(
+    "--quantize",
+    metavar="QUANT",
+    shell_complete=completing(lambda ctx: list(QUANTS)),
+    help="Make this quant of the model with llama-quantize, unless it was made before, and"
+    " measure it.",
 )
 @click.option(
     "--backend",
@@ -102,7 +126,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
 )
 @click.option(
     "--draft-model",
-    metavar="NAME|FILE",
+    metavar="NAME|FILE|hf:…",
     shell_complete=complete_model,
     help="The small model that drafts (draft, eagle, mtp).",
 )
@@ -119,6 +143,19 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     callback=key_values,
     metavar="KEY=VALUE",
     help="A setting of the engine's own. Repeatable.",
+)
+@click.option(
+    "--kv-type",
+    metavar="TYPE",
+    shell_complete=completing(lambda ctx: list(KV_TYPES)),
+    help="Type of the KV cache, in the engine's words: q8_0, fp8.  [default: the engine's own]",
+)
+@click.option(
+    "--power-cap",
+    "power_cap_w",
+    type=float,
+    metavar="WATTS",
+    help="Cap every graphics card for this run, and take the cap back afterwards. Needs rights.",
 )
 @click.option("--threads", type=int, metavar="N", help="Threads of the engine.")
 @click.option("--context", type=int, metavar="N", help="Tokens of context in each slot.")
@@ -197,10 +234,9 @@ def command(
     wanted = _wanted(spec, overrides)
     if dry_run:
         from tokrig.cli import dry_run as dry
-        from tokrig.cli.measuring import switches
-        from tokrig.run.prepare import prepare
+        from tokrig.measure import switches
 
-        dry.print_plan(prepare(wanted, datetime.now(UTC), switches(content)), as_json)
+        dry.print_plan(dry.foresee(wanted, datetime.now(UTC), switches(content)), as_json)
         return
     measuring.measure(wanted, how)
 

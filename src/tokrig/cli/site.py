@@ -33,6 +33,13 @@ keep_going_option = click.option(
     help="Leave out records that cannot be read and list them on the page.",
 )
 
+campaigns_option = click.option(
+    "--campaigns",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of campaign files, for what is coming soon.  [default: campaigns beside content]",
+)
+
 
 @click.group("site", epilog=example("tokrig site build --out public", "tokrig site serve"))
 def command() -> None:
@@ -42,6 +49,7 @@ def command() -> None:
 @command.command("build", epilog=example("tokrig site build --content content --out public"))
 @out_option
 @keep_going_option
+@campaigns_option
 @click.option(
     "--record-urls",
     is_flag=True,
@@ -49,7 +57,12 @@ def command() -> None:
 )
 @content_and_json
 def build_command(
-    out: Path, keep_going: bool, record_urls: bool, content: Path, as_json: bool
+    out: Path,
+    keep_going: bool,
+    campaigns: Path | None,
+    record_urls: bool,
+    content: Path,
+    as_json: bool,
 ) -> None:
     """Build the site: static files for any host, or to open from the disk.
 
@@ -58,7 +71,7 @@ def build_command(
     """
     from tokrig.cli import words
 
-    report = _build(content, out, keep_going)
+    report = _build(content, out, keep_going, campaigns)
     if record_urls:
         from tokrig.site.addresses import record
 
@@ -93,24 +106,33 @@ def build_command(
 @command.command("serve", epilog=example("tokrig site serve --port 8000"))
 @out_option
 @keep_going_option
+@campaigns_option
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 @content_and_json
-def serve_command(out: Path, keep_going: bool, port: int, content: Path, as_json: bool) -> None:
-    """Serve the site on this machine alone, and rebuild it when a record changes.
+def serve_command(
+    out: Path,
+    keep_going: bool,
+    campaigns: Path | None,
+    port: int,
+    content: Path,
+    as_json: bool,
+) -> None:
+    """Serve the site on this machine alone, and rebuild it when a record or a campaign changes.
 
     Ctrl-C ends it. A change that cannot be read is told here; the page stays as it was.
     """
     from tokrig.site.serve import serve
 
-    report = _build(content, out, keep_going)
-    for event in serve(content, report.out, port=port, keep_going=keep_going):
+    report = _build(content, out, keep_going, campaigns)
+    events = serve(content, report.out, port=port, keep_going=keep_going, campaigns=campaigns)
+    for event in events:
         if as_json:
             click.echo(json.dumps({"event": event.kind, "text": event.text}))
         else:
             click.echo(event.text, err=event.kind != "serving")
 
 
-def _build(content: Path, out: Path, keep_going: bool) -> Report:
+def _build(content: Path, out: Path, keep_going: bool, campaigns: Path | None) -> Report:
     try:
         from tokrig.site.build import build
     except ModuleNotFoundError as missing:
@@ -118,7 +140,7 @@ def _build(content: Path, out: Path, keep_going: bool) -> Report:
             f"the site needs the package {missing.name!r}", hint="pip install 'tokrig[site]'"
         ) from None
     with _progress() as tell:
-        return build(content, out, keep_going=keep_going, progress=tell)
+        return build(content, out, keep_going=keep_going, campaigns=campaigns, progress=tell)
 
 
 @contextlib.contextmanager

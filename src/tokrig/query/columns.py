@@ -105,6 +105,9 @@ OF_RUN = (
     _text("draft_sha256", "SHA-256 of that file", "mode.draft_sha256"),
     _integer("draft_tokens", "longest draft; null is the engine's default", "mode.draft_tokens"),
     _text("reasoning_asked", "reasoning, as asked for: on or off", "mode.reasoning_asked"),
+    _number(
+        "power_cap_w", "cap that was set on each graphics card for this run", "mode.power_cap_w"
+    ),
     _text("reasoning_switch", "how that was asked for", "mode.reasoning_switch"),
     _boolean("reasoning_observed", "reasoning, as observed", "mode.reasoning_observed"),
 )

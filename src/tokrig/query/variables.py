@@ -52,6 +52,14 @@ VARIABLES = (
     ),
     # Another base makes another file; one file that does not name it is the same all the same.
     Variable("base model", ("model.base_model",), counts=False, rare=True),
+    # Where a file came from makes no other file.
+    Variable("repository", _under("model", "repo revision"), counts=False, rare=True),
+    Variable(
+        "quantized from",
+        _under("model.quantized_from", "file sha256 quant tool"),
+        follows=("model", "quant", "quant creator", "model file"),
+        rare=True,
+    ),
     Variable("engine", ("backend.engine",)),
     Variable("build", ("backend.build",), follows=("engine",)),
     Variable("wrapper", ("backend.wrapper",), rare=True),
@@ -70,6 +78,8 @@ VARIABLES = (
     Variable("GPU", ("rig.gpus.name",), follows=("machine",)),
     Variable("driver", ("rig.gpus.driver",), follows=("machine", "GPU")),
     Variable("power limit", ("rig.gpus.power_limit_w",), follows=("machine", "GPU")),
+    # The limit says what there was; this, that the run itself had set it.
+    Variable("power cap", ("mode.power_cap_w", "rig.gpus.power_min_w"), counts=False, rare=True),
     Variable(
         "GPU details",
         _under(
@@ -164,6 +174,7 @@ VARIABLES = (
         "provenance",
         (
             *_under("provenance", "source tokrig_version tokrig_commit server_starts"),
+            *_under("provenance", "campaign planned"),
             *("model.identity_from", "backend.api_confirmed", "backend.managed"),
         ),
         counts=False,
@@ -184,7 +195,12 @@ def _value(record: Record, key: str) -> Any:
     except where its absence is a fact."""
     if key.startswith("rig.gpus."):
         return _of_gpus(record, key.removeprefix("rig.gpus."))
+    if key.startswith("model.quantized_from.") and record.model.quantized_from is None:
+        return None
     value = attrgetter(key)(record)
+    if key == "mode.name":
+        # A cap is told by the cards' limit; here it would make one change two.
+        return "+".join(p for p in value.split("+") if not p.startswith("cap-")) or "baseline"
     if key == "backend.env" and record.backend.argv:
         return value or "none"
     if key == "backend.argv" and value and record.model.file:

@@ -59,7 +59,8 @@ class Validity(Block):
 
 
 class Provenance(Block):
-    """Where the figures come from."""
+    """Where the figures come from. ``campaign`` is ``campaign/entry``, ``planned`` the key of the
+    planned run that this record answers."""
 
     kind: Literal["measured", "transcribed", "imported"]
     source: str | None = None
@@ -71,10 +72,25 @@ class Provenance(Block):
     finished_at: str | None = None
     server_starts: Count | None = None
     seed: int | None = None
+    campaign: str | None = None
+    planned: str | None = None
+
+
+class QuantizedFrom(Block):
+    """The file that a quant was made from on this rig, and the tool that made it."""
+
+    file: str
+    sha256: str
+    quant: str | None = None
+    tool: str
 
 
 class Model(Block):
-    """What was served. Names guessed from the file's name say so in ``identity_from``."""
+    """What was served. Names guessed from the file's name say so in ``identity_from``.
+
+    ``repo`` and ``revision`` (a commit) are where the file was fetched from;
+    ``quantized_from`` says that the quant was made on this rig.
+    """
 
     family: str
     variant: str | None = None
@@ -93,6 +109,9 @@ class Model(Block):
     chat_template_sha256: str | None = None
     base_model: str | None = None
     license: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    quantized_from: QuantizedFrom | None = None
     reasoning: bool | None = None
     identity_from: Literal["metadata", "file_name", "endpoint", "transcribed"] | None = None
 
@@ -126,6 +145,7 @@ class Gpu(Block):
     unified_memory: bool | None = None
     driver: str | None = None
     power_limit_w: float | None = None
+    power_min_w: float | None = None
     power_max_w: float | None = None
     power_default_w: float | None = None
     clock_max_mhz: float | None = None
@@ -197,7 +217,8 @@ class Mode(Block):
     """What is switched on beside the baseline.
 
     ``reasoning_asked`` is "on" or "off", ``reasoning_switch`` how that was asked for,
-    ``reasoning_observed`` whether the model then reasoned in a probe request.
+    ``reasoning_observed`` whether the model then reasoned in a probe request. ``power_cap_w`` is
+    the cap that was set on every graphics card for this run, and taken back after it.
     """
 
     name: str = "baseline"
@@ -208,6 +229,7 @@ class Mode(Block):
     reasoning_asked: str | None = None
     reasoning_switch: str | None = None
     reasoning_observed: bool | None = None
+    power_cap_w: NonNegative | None = None
 
 
 class ColdStart(Block):

@@ -71,6 +71,8 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
             finished_at=_iso(now or datetime.now(UTC)),
             server_starts=told.server_starts or None,
             seed=prepared.spec.seed,
+            campaign=prepared.spec.campaign,
+            planned=prepared.spec.planned,
         ),
         model=told.model,
         rig=gathered.rig,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 
 from tokrig.backends import asked_of
 from tokrig.errors import InputError
@@ -15,14 +18,25 @@ MAX_CHARS = 1 << 20
 
 def asked(questions: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """The output of each command line, errors included; an exit code says nothing here, for
-    programs differ in what they think of ``--help``.
+    programs differ in what they think of ``--help``. A campaign asks the same program before each
+    of its runs: it is started again only when its file has changed.
 
     Raises InputError for a program that cannot be run or does not end.
     """
-    return tuple(_answer(argv) for argv in questions)
+    return tuple(_answer(tuple(argv), _stamp(argv[0])) for argv in questions)
 
 
-def _answer(argv: Sequence[str]) -> str:
+def _stamp(program: str) -> tuple[int, int] | None:
+    """Tells one build of a program from the next at the same place."""
+    try:
+        found = os.stat(shutil.which(program) or program)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@cache
+def _answer(argv: tuple[str, ...], stamp: tuple[int, int] | None) -> str:
     try:
         done = subprocess.run(
             argv,

@@ -117,7 +117,7 @@ class _Run:
             if self.wants_greedy():
                 self.answer_without_speculation()
             verb = "starting" if prepared.launch else "attaching to"
-            self.listen(Step(f"{verb} {prepared.backend.title}"))
+            self.listen(Step(f"{verb} {prepared.backend.title}", phase="start"))
             with opened(prepared, self.journal.log_path, self.idle_w, self.listen) as session:
                 self.idle_w = session.monitor.idle_w
                 self.greet(session)
@@ -125,6 +125,8 @@ class _Run:
                 for cell in todo:
                     if cell not in self.skipped:
                         self.one_cell(session, cell, repeat)
+                if prepared.launch:
+                    self.listen(Step("stopping the engine", phase="stop"))
         if not self.cells:
             first = next(iter(self.skipped.values()))
             raise RequestError(
@@ -142,7 +144,7 @@ class _Run:
 
     def answer_without_speculation(self) -> None:
         """One answer of each shape from the same engine without speculation."""
-        self.listen(Step("starting without speculation, to compare greedy answers"))
+        self.listen(Step("starting without speculation, to compare greedy answers", phase="greedy"))
         plain = greedy.without_speculation(self.prepared)
         with opened(plain, self.journal.log_path, self.idle_w, self.listen) as session:
             self.idle_w = session.monitor.idle_w
@@ -155,7 +157,7 @@ class _Run:
             if self.too_small(session, name):
                 continue
             cell, unique = Cell(name, 1), salt(greedy.SALT)
-            self.listen(Step("comparing greedy answers", cell))
+            self.listen(Step("comparing greedy answers", cell, "greedy"))
             chosen = self.fit(session, name, 0)
             messages = workload.variant(0).render(chosen.units, chosen.ending, unique)
             request = session.request(messages, workload.answer_tokens, unique)
@@ -247,9 +249,9 @@ class _Run:
             return
         began = time.monotonic()
         level = self.prepared.level
-        self.listen(Step("fitting prompts", cell))
+        self.listen(Step("fitting prompts", cell, "fit"))
         fits = [self.fit(session, cell.workload, v) for v in range(len(workload.variants))]
-        self.listen(Step("warming up", cell))
+        self.listen(Step("warming up", cell, "warm_up"))
         requests = self.requests(session, cell, fits, level.warmups)
         warmup, _ = session.send(requests, cell, "warmup", repeat)
         if all(s.error is not None for s in warmup):

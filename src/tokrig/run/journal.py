@@ -93,6 +93,7 @@ class Journal:
             raise InputError(
                 f"the unfinished run {self.run_id} is damaged: no readable run.json",
                 hint=f"discard it with: tokrig run --discard {self.run_id}",
+                code="run_damaged",
             )
         return found
 
@@ -185,6 +186,11 @@ def unfinished() -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(p.name for p in folder.iterdir() if (p / "run.json").exists() and _is_free(p))
+
+
+def described(run_id: str) -> dict[str, Any]:
+    """What an unfinished run was begun as; empty where that cannot be read."""
+    return _read_json(state_folder() / "runs" / run_id / "run.json") or {}
 
 
 def finished_cells(run_id: str) -> int:

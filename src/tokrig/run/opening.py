@@ -113,7 +113,7 @@ def _drive(session: Session, listen: Listener) -> None:
         share = "" if state.share is None else f" {state.share:.0%}"
         if told != state.doing + share:
             told = state.doing + share
-            listen(Step(told))
+            listen(Step(told, phase="start"))
         if time.monotonic() > deadline:
             raise StartError(
                 f"the model was not there within {prepared.patience_s:g} s ({state.doing})",
@@ -135,7 +135,8 @@ def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:
 
     if backend.bypass(session.ask, launch, 0) is None:
         return False
-    listen(Step("the wrapper gave up on the first load: starting its engine directly"))
+    told = "the wrapper gave up on the first load: starting its engine directly"
+    listen(Step(told, phase="start"))
     with server.running(
         backend,
         command,

@@ -5,20 +5,23 @@ Everything that can be wrong with the request is found here, before anything is 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tokrig import registry
-from tokrig.backends import Backend, Launch, Speculation
-from tokrig.errors import InputError, ModelError, SpecError
-from tokrig.models import catalog, draft, identity
+from tokrig.backends import Backend, Launch
+from tokrig.errors import InputError, SpecError
+from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
 from tokrig.run.binary import asked
 from tokrig.run.progress import Cell
+from tokrig.run.weights import weights
 from tokrig.run.wire import Endpoint
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec
@@ -57,12 +60,35 @@ class Prepared:
         return replace(self, run_id=run_id, started=started)
 
 
-def prepare(spec: RunSpec, now: datetime, switches: Path | None = None) -> Prepared:
+def prepare(
+    spec: RunSpec,
+    now: datetime,
+    switches: Path | None = None,
+    tell: Tell = quiet,
+    budget_bytes: int | None = None,
+) -> Prepared:
     """Resolve all names of ``spec``; ``now`` (with a time zone) becomes part of the run's id.
-    ``switches`` is a file that adds to the table of reasoning switches.
+    ``switches`` is a file that adds to the table of reasoning switches. A model that is not here
+    is fetched, a quant that is not here is made; ``tell`` hears how far that is, and
+    ``budget_bytes`` is how much of the disk the shelf of models may take.
 
     Raises InputError for an unknown backend, workload or option combination, or for a binary that
-    cannot do what is asked, ModelError for a model file that cannot be used.
+    cannot do what is asked, ModelError for a model file that cannot be used; what
+    ``weights`` raises where something is fetched or made.
+    """
+    prepared = outline(spec, now)
+    if spec.url is None:
+        prepared = _managed(prepared, switches, tell, budget_bytes)
+    else:
+        prepared = _attached(prepared, switches)
+    name = run_id(prepared.model, prepared.backend.name, prepared.mode, now)
+    return replace(prepared, run_id=name)
+
+
+def outline(spec: RunSpec, now: datetime) -> Prepared:
+    """What can be told of a request without its model: nothing is fetched, read or asked.
+
+    Raises InputError for an unknown backend or workload, or for what the engine can never do.
     """
     backend: Backend = registry.load("backends", spec.backend, "BACKEND")
     workloads = _workloads(spec)
@@ -71,7 +97,8 @@ def prepare(spec: RunSpec, now: datetime, switches: Path | None = None) -> Prepa
         for w in workloads.values()
         for c in (spec.concurrency or list(w.concurrencies))
     )
-    prepared = Prepared(
+    _require_able(spec, backend)
+    return Prepared(
         run_id="",
         spec=spec,
         level=LEVELS[spec.level],
@@ -80,10 +107,8 @@ def prepare(spec: RunSpec, now: datetime, switches: Path | None = None) -> Prepa
         cells=cells,
         model=Model(family="unknown"),
         started=now,
+        mode=mode_of(spec, None, None),
     )
-    _require_able(spec, backend)
-    prepared = _managed(prepared, switches) if spec.url is None else _attached(prepared, switches)
-    return replace(prepared, run_id=run_id(prepared.model, backend.name, prepared.mode, now))
 
 
 def _require_able(spec: RunSpec, backend: Backend) -> None:
@@ -99,19 +124,31 @@ def _require_able(spec: RunSpec, backend: Backend) -> None:
             f"the backend {backend.name!r} never computes with {spec.api!r}",
             hint=f"it knows: {', '.join(able.apis)}",
         )
+    if spec.kv_type and spec.url is None and not able.kv_types:
+        raise InputError(
+            f"the backend {backend.name!r} has no switch for the type of its KV cache",
+            hint="leave --kv-type out, or take a backend that has: llamacpp, embedded, vllm",
+        )
+    if spec.quantize and backend.own_models:
+        raise InputError(
+            f"the backend {backend.name!r} serves models of its own store: no quant is made for it",
+            hint="leave --quantize out, or serve a GGUF file with --backend llamacpp",
+        )
 
 
 def mode_of(spec: RunSpec, switch: Switch | None, draft_model: Model | None) -> Mode:
-    """What is switched on beside the baseline, named: ``ngram+reasoning-off``."""
+    """What is switched on beside the baseline, named: ``ngram+reasoning-off+cap-250w``."""
     reasoning = f"reasoning-{spec.reasoning}" if spec.reasoning else None
+    cap = f"cap-{spec.power_cap_w:g}w" if spec.power_cap_w else None
     return Mode(
-        name="+".join(part for part in (spec.speculative, reasoning) if part) or "baseline",
+        name="+".join(part for part in (spec.speculative, reasoning, cap) if part) or "baseline",
         speculative=spec.speculative,
         draft_model=draft_model.file if draft_model else None,
         draft_sha256=draft_model.sha256 if draft_model else None,
         draft_tokens=spec.draft_tokens,
         reasoning_asked=spec.reasoning,
         reasoning_switch=switch.describe() if switch else None,
+        power_cap_w=spec.power_cap_w,
     )
 
 
@@ -130,7 +167,9 @@ def run_id(model: Model, backend: str, mode: Mode, now: datetime) -> str:
     return f"{now:%Y%m%d-%H%M%S}-{words}-{secrets.token_hex(2)}"
 
 
-def _managed(prepared: Prepared, switches: Path | None) -> Prepared:
+def _managed(
+    prepared: Prepared, switches: Path | None, tell: Tell, budget_bytes: int | None
+) -> Prepared:
     spec, backend = prepared.spec, prepared.backend
     if not backend.starts:
         raise SpecError(
@@ -143,54 +182,27 @@ def _managed(prepared: Prepared, switches: Path | None) -> Prepared:
             f"the backend {backend.name!r} is not usable here: {availability.detail}",
             hint=availability.hint,
         )
-    if backend.own_models:
-        path, model = Path(spec.model), _named_model(spec.model)
-    else:
-        path = catalog.resolve(spec.model).path
-        model = identity.identify(path)
-    speculation, draft_model = _speculation(spec, path)
-    switch = _switch(spec, model, switches)
+    served = weights(spec, own_models=backend.own_models, tell=tell, budget_bytes=budget_bytes)
+    switch = _switch(spec, served.model, switches)
     launch = Launch(
-        model=path,
+        model=served.path,
         port=0,
-        context_per_slot=context_per_slot(prepared, model),
+        context_per_slot=context_per_slot(prepared, served.model),
         slots=max(cell.concurrency for cell in prepared.cells),
         threads=spec.threads,
         options=spec.options,
         binary=spec.server_bin,
         api=spec.api,
         devices=tuple(spec.devices or ()),
-        speculation=speculation,
+        speculation=served.speculation,
         reasoning=switch,
+        kv_type=spec.kv_type,
     )
     launch = replace(launch, answers=asked(backend.questions(launch)))
     backend.vet(launch)
     backend.command(launch)  # wrong options and a missing binary show here
-    mode = mode_of(spec, switch, draft_model)
-    return replace(prepared, model=model, launch=launch, reasoning=switch, mode=mode)
-
-
-def _named_model(name: str) -> Model:
-    """A model that only the server's own store knows."""
-    return Model(family=name, identity_from="endpoint")
-
-
-def _speculation(spec: RunSpec, model: Path) -> tuple[Speculation | None, Model | None]:
-    """Raises InputError for a draft model that cannot draft for this one: engines would go on
-    without it and say nothing."""
-    if spec.speculative is None:
-        return None, None
-    if spec.draft_model is None:
-        return Speculation(spec.speculative, None, spec.draft_tokens), None
-    path = catalog.resolve(spec.draft_model).path
-    if spec.speculative == "draft" and (reason := draft.mismatch(model, path)):
-        raise ModelError(
-            f"{path.name} cannot draft for {model.name}: {reason}",
-            hint="a draft model needs the vocabulary of the model it drafts for: take a smaller"
-            " one of the same family",
-            code="draft_mismatch",
-        )
-    return Speculation(spec.speculative, path, spec.draft_tokens), identity.identify(path)
+    mode = mode_of(spec, switch, served.draft_model)
+    return replace(prepared, model=served.model, launch=launch, reasoning=switch, mode=mode)
 
 
 def _switch(spec: RunSpec, model: Model, switches: Path | None) -> Switch | None:
@@ -223,11 +235,18 @@ def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
             f"the backend {backend.name!r} starts its own server and takes no --url",
             hint="leave --backend out: tokrig tells the engine behind an address by itself",
         )
-    if spec.options or spec.server_bin or spec.devices or spec.draft_model:
+    of_its_start = (spec.options, spec.server_bin, spec.devices, spec.draft_model, spec.kv_type)
+    if any(of_its_start) or spec.quantize:
         raise SpecError(
-            "engine options, devices, a draft model and --server-bin mean nothing to a server that"
-            " is already running",
+            "engine options, devices, a draft model, a quant to make, a KV type and --server-bin"
+            " mean nothing to a server that is already running",
             hint="start the server with them, then measure it",
+        )
+    if spec.power_cap_w and not _is_here(spec.url):
+        raise SpecError(
+            f"a power cap is set on this machine, and the server at {spec.url} may be on another",
+            hint="run tokrig on the server's own machine, with an address such as"
+            " http://127.0.0.1:8080",
         )
     model = Model(family=spec.served_model or "endpoint", identity_from="endpoint")
     switch = _switch(spec, model, switches)
@@ -238,6 +257,15 @@ def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
         reasoning=switch,
         mode=mode_of(spec, switch, None),
     )
+
+
+def _is_here(url: str) -> bool:
+    """Whether an address is of this very machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def endpoint(spec: RunSpec) -> Endpoint:

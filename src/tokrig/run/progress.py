@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from tokrig.record.model import BackendFacts, Model, Result, Rig
+
+Phase = Literal["prepare", "start", "fit", "warm_up", "measure", "greedy", "stop", "store", "other"]
+"""What a moment of a run is spent on. Probe requests belong to the start; fetching a model and
+making a quant to the preparation."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Step:
 
     text: str
     cell: Cell | None = None
+    phase: Phase = "other"
 
 
 @dataclass(frozen=True)

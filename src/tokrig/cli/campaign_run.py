@@ -1,0 +1,233 @@
+"""``tokrig campaign run``: works through a plan before somebody's eyes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tokrig.campaign import Executor
+from tokrig.campaign.busy import require_quiet
+from tokrig.campaign.local import Local
+from tokrig.campaign.stopwatch import Stopwatch
+from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Wanted, Work, selected
+from tokrig.cli import campaign_text, live, present, words
+from tokrig.cli.measuring import signals_interrupt
+from tokrig.errors import EngineError, InputError, Interrupted, StoreError
+from tokrig.measure import require_writable
+from tokrig.plan import Plan, Planned
+from tokrig.rig import probe_rig
+from tokrig.run.lock import this_rig
+from tokrig.run.prepare import Prepared
+from tokrig.run.progress import Listener
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of the command."""
+
+    content: Path
+    as_json: bool
+    only: tuple[str, ...]
+    retry: frozenset[str]
+    limit: int | None
+    dry_run: bool
+    even_if_busy: bool
+    disk_budget: float | None
+    executor: str
+    address: str | None
+    rig: str | None
+    quiet: bool
+
+
+def carry_out(plan: Plan, asked: Asked) -> int:
+    """Do what is left of ``plan``, and sum it up; the exit code, which is not 0 when runs failed
+    or were put off.
+
+    Raises StoreError, Interrupted, PutOff on a busy machine.
+    """
+    runs = selected(plan, Wanted(asked.only, asked.retry, asked.limit))
+    if asked.dry_run:
+        _show(plan, runs, asked)
+        return 0
+    if not runs:
+        _nothing_to_do(plan, asked)
+        return 0
+    with signals_interrupt(), _executor(plan, asked) as (executor, eyes):
+        require_writable(asked.content)
+        eyes.runs = runs
+        work = Work(runs, executor, asked.content, eyes.hear)
+        try:
+            work.all()
+        except KeyboardInterrupt:
+            raise _interrupted(work.tally) from None
+        except Interrupted as problem:
+            raise _interrupted(work.tally, problem) from None
+        except StoreError as problem:
+            problem.hint += "; the same command then goes on where this one stopped"
+            raise
+    return _sum_up(work.tally, eyes, asked)
+
+
+@dataclass
+class Eyes:
+    """What a person sees of a campaign: a line for each run, and the frame of the current one."""
+
+    quiet: bool
+    watch: Stopwatch
+    runs: Sequence[Planned] = ()
+    began_s: float = field(default_factory=time.monotonic)
+    done: int = 0
+    failed: int = 0
+    delayed: int = 0
+    current: Planned | None = None
+    steps: live.Steps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = live.Steps(sys.stderr, quiet=self.quiet)
+
+    def hear(self, news: News) -> None:
+        """A line for what has happened."""
+        match news:
+            case Began():
+                self.current = news.planned
+                if not sys.stderr.isatty():
+                    self._say(self.head())
+            case Done():
+                self.steps.end()
+                self.failed += news.ended.error is not None
+                self.done += news.ended.error is None
+                self._say(campaign_text.done_line(news.planned, news.ended))
+            case Delayed():
+                self.steps.end()
+                self.delayed += 1
+                self._say(campaign_text.delayed_line(news.planned, news.why))
+            case Waiting():
+                self._say(f"  {campaign_text.run_name(news.planned.run)}: {news.text}")
+
+    def head(self) -> str:
+        """``run 3 of 12 · 2 done · about 14 min left``, and the current run's name."""
+        return campaign_text.head(
+            self.runs,
+            done=self.done,
+            failed=self.failed,
+            delayed=self.delayed,
+            current=self.current,
+            elapsed_s=time.monotonic() - self.began_s,
+        )
+
+    def view(self, prepared: Prepared) -> AbstractContextManager[Listener]:
+        """The frame of one run."""
+        self.steps.end()
+        return live.view(sys.stderr, prepared, quiet=self.quiet, head=self.head)
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def _executor(plan: Plan, asked: Asked) -> Iterator[tuple[Executor, Eyes]]:
+    eyes = Eyes(asked.quiet, Stopwatch())
+    if asked.executor == "ray":
+        from tokrig.campaign.ray_executor import RayExecutor
+
+        if asked.address is None:
+            raise InputError("the Ray cluster's address is missing", hint="add --address HOST:PORT")
+        executor = RayExecutor(asked.address, asked.content)
+        try:
+            yield executor, eyes
+        finally:
+            executor.cancel()
+        return
+    if asked.address is not None:
+        raise InputError(
+            "--address belongs to the executor ray", hint="add --executor ray, or leave it out"
+        )
+    with this_rig("a campaign"):
+        if not asked.even_if_busy:
+            require_quiet()
+        rig = probe_rig(asked.rig)
+        budget = _budget_bytes(plan, asked)
+        yield Local(rig, asked.content, eyes.view, eyes.steps.tell, eyes.watch,
+                    budget_bytes=budget), eyes  # fmt: skip
+
+
+def _budget_bytes(plan: Plan, asked: Asked) -> int | None:
+    """The option's, else the smallest of the campaigns'."""
+    declared = [file.campaign.disk_budget_gb for file in plan.campaigns]
+    budget = asked.disk_budget or min((gb for gb in declared if gb), default=None)
+    return None if budget is None else int(budget * GB)
+
+
+def _interrupted(tally: Tally, problem: Interrupted | None = None) -> Interrupted:
+    told = f"; the run in flight: {problem.message}" if problem else ""
+    return Interrupted(
+        f"interrupted: {len(tally.done) + len(tally.failed)} runs have their records, "
+        f"{tally.left} are left{told}",
+        hint="go on with the same command",
+    )
+
+
+def _show(plan: Plan, runs: Sequence[Planned], asked: Asked) -> None:
+    if asked.as_json:
+        words.print_json(replace(plan, runs=runs).as_json())
+    else:
+        campaign_text.print_runs(present.console(), runs)
+
+
+def _nothing_to_do(plan: Plan, asked: Asked) -> None:
+    if asked.as_json:
+        words.print_json(_summary(Tally(), None))
+    else:
+        click.echo(campaign_text.nothing_to_do(plan), err=True)
+
+
+def _sum_up(tally: Tally, eyes: Eyes, asked: Asked) -> int:
+    watch = eyes.watch if asked.executor == "local" else None
+    whole = not (tally.failed or tally.delayed)
+    if asked.as_json:
+        words.print_json(_summary(tally, watch))
+        return 0 if whole else EngineError.exit_code
+    campaign_text.print_summary(present.console(), tally, watch.spent_s if watch else {})
+    if whole:
+        return 0
+    parts = [(len(tally.failed), "failed"), (len(tally.delayed), "could not be done now")]
+    told = " and ".join(f"{n} {word}" for n, word in parts if n)
+    hints = ["go on with the same command"] if tally.delayed else []
+    hints += ["try the failed ones again with --retry failed"] if tally.failed else []
+    raise EngineError(f"of the runs {told}", hint="; ".join(hints), code="runs_left")
+
+
+def _summary(tally: Tally, watch: Stopwatch | None) -> dict[str, Any]:
+    def one(news: Done) -> dict[str, Any]:
+        error = news.ended.error
+        return {
+            "planned": news.planned.run.key,
+            "entry": f"{news.planned.run.campaign}/{news.planned.run.entry}",
+            "record": news.ended.record.id,
+            "path": str(news.ended.path),
+            "verdict": news.ended.record.validity.verdict,
+            **({"error": error.message, "code": error.code} if error else {}),
+        }
+
+    return {
+        "done": [one(news) for news in tally.done],
+        "failed": [one(news) for news in tally.failed],
+        "put_off": [
+            {"planned": news.planned.run.key, "why": news.why.message, "code": news.why.code}
+            for news in tally.delayed
+        ],
+        "left": tally.left,
+        "spent_s": {} if watch is None else {k: round(v, 3) for k, v in watch.spent_s.items()},
+        "overhead": None if watch is None else watch.overhead,
+    }

@@ -1,0 +1,107 @@
+"""What planned runs are called on a terminal, and how such lines look.
+
+Campaign files and records are strangers' text: every string goes through ``line``, and into rich
+as ``Text``, where no markup is read.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from tokrig.cli import present
+from tokrig.plan import Run, State
+from tokrig.query import labels
+
+WORDS: dict[State, str] = {
+    "todo": "to do",
+    "unfinished": "unfinished",
+    "done": "done",
+    "invalid": "INVALID",
+    "failed": "failed",
+    "does_not_fit": "does not fit",
+    "blocked": "blocked",
+}
+STYLES: dict[State, str] = {
+    "done": "green",
+    "invalid": "bold red",
+    "failed": "bold red",
+    "does_not_fit": "yellow",
+    "blocked": "yellow",
+}
+
+
+def line(text: str) -> str:
+    """One line of printable text: what others wrote moves no cursor and turns no colour on."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def run_name(run: Run) -> str:
+    """``gemma-3-270m · Q4_K_M · llamacpp b9174 (cuda) · MTP``; the baseline is not named."""
+    called = mode(run)
+    called = "" if called == labels.BASELINE else called
+    return " · ".join(filter(None, (model(run), backend(run), called)))
+
+
+def model(run: Run) -> str:
+    """``gemma-3-270m · Q4_K_M · ggml-org``."""
+    return line(" · ".join(filter(None, (run.weights.name, run.quant, run.creator))))
+
+
+def backend(run: Run) -> str:
+    """``llamacpp b9174 (cuda)``."""
+    built = " ".join(filter(None, (run.backend, run.build)))
+    return line(f"{built} ({run.api})" if run.api else built)
+
+
+def mode(run: Run) -> str:
+    """All that is switched on or set, and which repeat it is where there are several."""
+    told = []
+    if run.mode.speculative:
+        drafts = f" by {run.mode.draft_model}" if run.mode.draft_model else ""
+        told.append(labels.mode(run.mode.speculative) + drafts)
+    if run.mode.draft_tokens:
+        told.append(f"{run.mode.draft_tokens} tokens a draft")
+    told += [f"reasoning {run.reasoning}"] if run.reasoning else []
+    told += [f"KV {run.kv_type}"] if run.kv_type else []
+    told += [f"context {run.context:,}"] if run.context else []
+    told += [f"cap {run.power_cap_w:g} W"] if run.power_cap_w else []
+    told += [f"driver {run.driver}"] if run.driver else []
+    told = told or [labels.BASELINE]
+    told += [f"arm {run.arm}"] if run.arm else []
+    told += [f"repeat {run.repeat}"] if run.arm or run.repeat > 1 else []
+    return line(", ".join(told))
+
+
+def shapes(run: Run) -> str:
+    """``chat, codegen × 1, 4``; what a run leaves to the shapes is not named."""
+    names = ", ".join(run.workloads) if run.workloads else "all shapes"
+    levels = ", ".join(map(str, run.concurrency)) if run.concurrency else ""
+    return line(f"{names} × {levels}" if levels else names)
+
+
+def fits(out: Console, table: Table) -> bool:
+    """Whether the terminal is wide enough for ``table`` without breaking anything in it."""
+    wide = out.options.update(width=present.UNBOUNDED, max_width=present.UNBOUNDED)
+    return Measurement.get(out, wide, table).maximum <= out.width
+
+
+def labelled(out: Console, label: Text, text: str) -> None:
+    """A word and a sentence, which is wrapped beside it."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, min_width=max(map(len, WORDS.values())))
+    grid.add_column(overflow="fold")
+    grid.add_row(label, Text(text))
+    present.put(out, grid)
+
+
+def quiet(out: Console, text: str) -> None:
+    """A remark."""
+    out.print(Text(line(text)), style="dim")
+
+
+def count(number: int, word: str) -> str:
+    """``1 run``, ``1,200 runs``."""
+    return f"{number:,} {word}{'s' * (number != 1)}"

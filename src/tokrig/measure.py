@@ -1,0 +1,316 @@
+"""One run, from its spec to its record in the store: what ``tokrig run`` and campaigns share.
+
+Lock the rig, check the request, open a journal (or the one that was left), cap the power where
+that is asked for, execute, store, forget the journal. On every way out what was measured stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tokrig import __version__
+from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
+from tokrig.models import shelf
+from tokrig.models.shelf import Tell, quiet
+from tokrig.record import checks
+from tokrig.record.model import BackendFacts, Failure, Mode, Model, Provenance, Record, Rig
+from tokrig.record.versions import METHODOLOGY_VERSION
+from tokrig.rig import probe_rig
+from tokrig.run import journal, power
+from tokrig.run.execute import execute
+from tokrig.run.journal import Journal
+from tokrig.run.lock import this_rig
+from tokrig.run.prepare import Prepared, prepare, run_id
+from tokrig.run.privacy import scrub
+from tokrig.run.progress import Listener
+from tokrig.spec.run import RunSpec, merge
+from tokrig.store import Store, unwritable
+
+View = Callable[[Prepared], AbstractContextManager[Listener]]
+"""Shows a run while it goes on."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of a run: its record, stored at ``path``; ``error`` where it is a failed one."""
+
+    record: Record
+    path: Path
+    error: EngineError | None = None
+
+
+@contextlib.contextmanager
+def unseen(prepared: Prepared) -> Iterator[Listener]:
+    """The view of nobody."""
+    yield lambda event: None
+
+
+def measure_spec(
+    spec: RunSpec,
+    content: Path,
+    *,
+    view: View = unseen,
+    tell: Tell = quiet,
+    budget_bytes: int | None = None,
+) -> Ended:
+    """A planned run: goes on with what an earlier process measured of it, else begins it.
+    ``budget_bytes`` is how much of the disk models that are fetched or made may take.
+
+    Raises what ``begin`` raises.
+    """
+    kept = unfinished_of(spec.planned) if spec.planned else None
+    if kept is not None:
+        try:
+            return go_on(kept, content, {}, view=view, tell=tell, budget_bytes=budget_bytes)
+        except InputError as problem:
+            if problem.code not in ("run_changed", "run_damaged"):
+                raise
+            with journal.reopen(kept) as left:
+                left.discard()
+    return begin(spec, content, view=view, tell=tell, budget_bytes=budget_bytes)
+
+
+def begin(
+    spec: RunSpec,
+    content: Path,
+    *,
+    view: View = unseen,
+    tell: Tell = quiet,
+    budget_bytes: int | None = None,
+) -> Ended:
+    """A new run.
+
+    Raises InputError for a request that cannot be carried out or a rig in use, PutOff for one
+    that cannot be now, StoreError when the record cannot be stored (the journal then stays),
+    Interrupted after Ctrl-C. An engine's failure is a failed record.
+    """
+    with this_rig(f"a run of {spec.model}"):
+        now = datetime.now(UTC)
+        prepared = prepare(spec, now, switches(content), tell, budget_bytes)
+        require_writable(content)
+        with _in_use(prepared), power.capped(spec.power_cap_w):
+            rig = probe_rig(spec.rig)
+            with journal.begin(prepared.run_id) as kept:
+                kept.describe(_facts(prepared, rig, content))
+                return _carry_out(prepared, rig, kept, content, view)
+
+
+def go_on(
+    run: str,
+    content: Path | None,
+    changed: Mapping[str, Any],
+    *,
+    view: View = unseen,
+    tell: Tell = quiet,
+    budget_bytes: int | None = None,
+) -> Ended:
+    """An unfinished run by its id; ``content`` None is the folder it was begun for, ``changed``
+    are keys of its spec that do not change what is measured.
+
+    Raises what ``begin`` raises; InputError also (``run_changed``) when what must not change
+    under way has changed, and (``run_damaged``) for a journal that cannot be read.
+    """
+    with this_rig(f"the run {run}"), journal.reopen(run) as kept:
+        facts = kept.facts()
+        spec, started, begun_for = _as_begun(facts, changed, kept.run_id)
+        content = content or begun_for
+        prepared = prepare(spec, datetime.now(UTC), switches(content), tell, budget_bytes)
+        prepared = prepared.with_id(kept.run_id, started)
+        require_writable(content)
+        with _in_use(prepared), power.capped(spec.power_cap_w):
+            rig = probe_rig(spec.rig)
+            _refuse_mixing(facts, _facts(prepared, rig, content), kept.run_id)
+            return _carry_out(prepared, rig, kept, content, view)
+
+
+def unfinished_of(planned: str) -> str | None:
+    """The id of the unfinished run that answers a planned one."""
+    return next((run for run, key in unfinished_keys().items() if key == planned), None)
+
+
+def unfinished_keys() -> dict[str, str]:
+    """Unfinished runs that a campaign asked for: the planned run's key by the run's id."""
+    found = {}
+    for run in journal.unfinished():
+        spec = journal.described(run).get("spec")
+        if isinstance(spec, dict) and isinstance(spec.get("planned"), str):
+            found[run] = spec["planned"]
+    return found
+
+
+def store_failure(
+    spec: RunSpec, model: Model, rig: Rig, error: TokrigError, content: Path
+) -> Ended:
+    """The record of a run that failed before anything could be started: a model that is not
+    there, a binary that cannot do what is asked."""
+    now = datetime.now(UTC)
+    mode = Mode(name=spec.speculative or "baseline", speculative=spec.speculative)
+    record = Record(
+        id=run_id(model, spec.backend, mode, now),
+        status="failed",
+        validity=checks.judge_run([], complete=False),
+        provenance=Provenance(
+            kind="measured",
+            tokrig_version=__version__,
+            methodology=METHODOLOGY_VERSION,
+            level=spec.level,
+            started_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            finished_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            campaign=spec.campaign,
+            planned=spec.planned,
+        ),
+        model=model,
+        rig=rig,
+        backend=BackendFacts(name=spec.backend, engine=spec.backend, api_asked=spec.api),
+        mode=mode,
+        failure=Failure(code=error.code, message=scrub(error.message)),
+        notes=spec.notes,
+    )
+    failed = EngineError(error.message, hint=error.hint, code=error.code)
+    return Ended(record, Store(content).save(record, []), failed)
+
+
+def switches(content: Path) -> Path | None:
+    """The content folder's own additions to the table of reasoning switches."""
+    found = content / "reasoning.yaml"
+    return found if found.is_file() else None
+
+
+def require_writable(content: Path) -> None:
+    """Found before minutes of measuring, not after. Raises StoreError."""
+    if reason := unwritable(content):
+        raise StoreError(
+            f"the record could not be saved: {reason}",
+            hint="choose another folder with --content or TOKRIG_CONTENT",
+        )
+
+
+@contextlib.contextmanager
+def _in_use(prepared: Prepared) -> Iterator[None]:
+    """Meanwhile no other process makes room by removing this run's models."""
+    launch = prepared.launch
+    with contextlib.ExitStack() as held:
+        if launch is not None and not prepared.backend.own_models:
+            held.enter_context(shelf.using(launch.model))
+            if launch.speculation and launch.speculation.draft_model:
+                held.enter_context(shelf.using(launch.speculation.draft_model))
+        yield
+
+
+def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, view: View) -> Ended:
+    try:
+        with view(prepared) as listen:
+            outcome = execute(prepared, rig, kept, listen)
+        path = Store(content).save(outcome.record, outcome.samples, overwrite=True)
+    except KeyboardInterrupt:
+        raise _interrupted(prepared, kept) from None
+    except (TokrigError, OSError) as problem:
+        if not kept.cells():
+            kept.discard()
+        elif isinstance(problem, StoreError):
+            problem.hint += f"; then go on with: {_go_on_with(prepared)}"
+        raise
+    if outcome.error is not None:
+        _keep_log(kept, outcome.error)
+    kept.discard()
+    return Ended(outcome.record, path, outcome.error)
+
+
+def _interrupted(prepared: Prepared, kept: Journal) -> Interrupted:
+    done = len(kept.cells())
+    if not done:
+        kept.discard()
+        return Interrupted("interrupted before the first result; nothing is kept")
+    of = len(prepared.cells) * prepared.level.repeats
+    return Interrupted(
+        f"interrupted: {done} of {of} results are kept",
+        hint=f"go on with: {_go_on_with(prepared)}",
+    )
+
+
+def _go_on_with(prepared: Prepared) -> str:
+    if prepared.spec.campaign:
+        return "tokrig campaign run, as before"
+    return f"tokrig run --resume {prepared.run_id}"
+
+
+def _keep_log(kept: Journal, error: EngineError) -> None:
+    """The journal goes, the log of the failure stays where the hint can point to."""
+    last = journal.state_folder() / "failed-engine.log"
+    with contextlib.suppress(OSError):
+        shutil.copyfile(kept.log_path, last)
+        error.hint = error.hint.replace(str(kept.log_path), str(last))
+
+
+def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
+    """What going on needs: the request, and what must not change under way."""
+    spec = prepared.spec.model_dump(mode="json")
+    if prepared.launch is not None:
+        # Resuming works from any folder.
+        if spec["quantize"]:
+            there = Path(spec["model"]).expanduser()
+            spec["model"] = str(there.absolute()) if there.exists() else spec["model"]
+        elif not prepared.backend.own_models:
+            spec["model"] = str(prepared.launch.model.absolute())
+        if prepared.launch.speculation and prepared.launch.speculation.draft_model:
+            spec["draft_model"] = str(prepared.launch.speculation.draft_model.absolute())
+        if prepared.launch.binary:
+            spec["server_bin"] = shutil.which(prepared.launch.binary) or prepared.launch.binary
+            spec["server_bin"] = str(Path(spec["server_bin"]).absolute())
+    return {
+        "spec": spec,
+        "started": prepared.started.astimezone(UTC).isoformat(timespec="seconds"),
+        "content": str(content.absolute()),
+        "tokrig": __version__,
+        "rig": rig.id,
+        "backend": prepared.backend.name,
+        "model_sha256": prepared.model.sha256,
+        "methodology": METHODOLOGY_VERSION,
+        "workloads": {name: w.content_hash for name, w in prepared.workloads.items()},
+    }
+
+
+def _as_begun(
+    facts: Mapping[str, Any], changed: Mapping[str, Any], run: str
+) -> tuple[RunSpec, datetime, Path]:
+    """Spec, start and content folder of a journal."""
+    try:
+        spec = merge(RunSpec(), facts["spec"])
+        started, content = datetime.fromisoformat(facts["started"]), Path(facts["content"])
+    except (KeyError, TypeError, ValueError, InputError) as problem:
+        raise InputError(
+            f"the unfinished run {run} is damaged: {problem}",
+            hint=f"discard it with: tokrig run --discard {run}",
+            code="run_damaged",
+        ) from None
+    return merge(spec, changed), started, content
+
+
+def _refuse_mixing(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
+    """One record holds one served configuration; what differs begins a new run."""
+    words = {
+        "rig": "the machine",
+        "backend": "the backend",
+        "model_sha256": "the model's file",
+        "methodology": "the methodology",
+    }
+    changed = [words[key] for key in words if before.get(key) != now[key]]
+    texts = before.get("workloads") or {}
+    changed += [
+        f"the text of workload {name!r}"
+        for name, hashed in now["workloads"].items()
+        if texts.get(name) != hashed
+    ]
+    if changed:
+        raise InputError(
+            f"the run {run} cannot go on: {', '.join(changed)} changed since it was begun",
+            hint=f"begin anew, and discard it with: tokrig run --discard {run}",
+            code="run_changed",
+        )

@@ -1,0 +1,412 @@
+"""Campaign runs on a real Ray cluster of three nodes on this machine: a head and two rigs, each
+with a state folder of its own, on loopback addresses of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.cli import FAKE, Home
+from tokrig.campaign import Ended, ray_cluster, ray_executor
+from tokrig.campaign.ray_executor import RayExecutor
+from tokrig.errors import InputError, Interrupted, PutOff, RecordError, StoreError
+from tokrig.plan import Mode, Run, Weights
+from tokrig.run.server import free_port
+from tokrig.spec.run import RunSpec
+from tokrig.store import Store
+
+RAY = Path(sys.executable).with_name("ray")
+START_S = 120.0
+UP = "Ray runtime started"
+WAIT_S = 90.0
+
+
+class Rig:
+    """A node of the cluster. Its folders are a ``Home``, of which only the state is used."""
+
+    def __init__(self, name: str, root: Path, address: str, ip: str) -> None:
+        self.name, self.home = name, Home(root / name)
+        self.home.root.mkdir()
+        self._words = [f"--address={address}", f'--resources={{"rig:{name}": 1}}']
+        self._ip = ip
+        self.start()
+
+    def start(self) -> None:
+        self.process = ray_start(self.home, self._ip, *self._words)
+
+    def wait_until_up(self) -> None:
+        """Ray gives a node half a minute, which a busy machine may not keep: then once more."""
+        until(self._is_up, START_S)
+
+    def _is_up(self) -> bool:
+        if self.process.poll() is not None:
+            self.start()
+        return UP in (self.home.root / "ray.log").read_text()
+
+    def kill_raylet(self) -> None:
+        """As a power cut would, as far as the head can tell."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        [raylet] = [process for process in below if process.name() == "raylet"]
+        raylet.kill()
+        self.process.wait(START_S)
+
+
+class Cluster:
+    """Three nodes that end with the test."""
+
+    def __init__(self, root: Path) -> None:
+        self.address = f"127.0.0.2:{free_port()}"
+        self._root, self.rigs = root, dict[str, Rig]()
+        self._head: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        home = Home(self._root / "head")
+        home.root.mkdir()
+        self._head = ray_start(
+            home,
+            "127.0.0.2",
+            *("--head", f"--port={self.address.partition(':')[2]}", "--include-dashboard=false"),
+            *(f"--temp-dir={self._root / 'ray'}", "--disable-usage-stats"),
+        )
+        until(self._is_up, START_S)
+        for number, name in enumerate(("rig-a", "rig-b"), start=3):
+            self.rigs[name] = Rig(name, self._root, self.address, f"127.0.0.{number}")
+        for rig in self.rigs.values():
+            rig.wait_until_up()
+
+    def _is_up(self) -> bool:
+        told = (self._root / "head" / "ray.log").read_text()
+        assert self._head and self._head.poll() is None, told
+        return UP in told
+
+    def stop(self) -> None:
+        """All that this cluster started, orphans included, by the folders they inherited."""
+        deadline = time.monotonic() + WAIT_S
+        while left := self._processes():
+            assert time.monotonic() < deadline, left
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=5)
+        for started in filter(None, [self._head, *(rig.process for rig in self.rigs.values())]):
+            started.wait()
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TOKRIG_STATE", "").startswith(f"{self._root}/"):
+                    # Ray's workers write their titles over their environment.
+                    found += [process, *process.children(recursive=True)]
+        return found
+
+
+# As docs/rigs.md asks for. A token that lies in the user's home is not looked at.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+
+
+def ray_start(home: Home, ip: str, *words: str) -> subprocess.Popen[bytes]:
+    environment = home.environment(
+        {
+            **TOKEN,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+            "RAY_memory_monitor_refresh_ms": "0",
+            # A dozen Python processes import the same: let the first compile it for all.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": os.environ["XDG_CACHE_HOME"] + "/python",
+        }
+    )
+    small = ["--num-cpus=0", f"--object-store-memory={80 << 20}", "--include-log-monitor=false"]
+    with open(home.root / "ray.log", "wb") as log:
+        return subprocess.Popen(
+            [str(RAY), "start", "--block", f"--node-ip-address={ip}", *small, *words],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+
+
+def until(holds: Callable[[], bool], within_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def token() -> Iterator[None]:
+    """This process is a head, and Ray reads its environment once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TOKEN.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # Ray's sockets lie in its folder, and a socket's path may not be long.
+    root = Path(tempfile.mkdtemp(prefix="ray-"))
+    cluster = Cluster(root)
+    try:
+        cluster.start()
+        yield cluster
+        assert all(rig.home.no_engines_left() for rig in cluster.rigs.values()), "orphan engine"
+    finally:
+        cluster.stop()
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.fixture
+def executor(cluster: Cluster, home: Home) -> Iterator[RayExecutor]:
+    executor = RayExecutor(cluster.address, home.content)
+    try:
+        until(lambda: list(executor.rigs()) == ["rig-a", "rig-b"], START_S)
+        yield executor
+    finally:
+        executor.cancel()
+
+
+def planned(rig: str, key: str, **changes: object) -> tuple[Run, RunSpec]:
+    """A run that a plan would want, on the fake engine: two cells of about a second."""
+    run = Run(
+        key=key,
+        campaign="test",
+        entry="ray",
+        priority=0,
+        rig=rig,
+        weights=Weights("smollm2", local="smollm2-135m"),
+        quant=None,
+        creator=None,
+        backend="llamacpp",
+        build=None,
+        server_bin=str(FAKE),
+        api=None,
+        mode=Mode(),
+        reasoning=None,
+        kv_type=None,
+        context=None,
+        power_cap_w=None,
+        driver=None,
+        workloads=("chat",),
+        concurrency=None,
+        level="quick",
+    )
+    spec = RunSpec(
+        model="smollm2-135m",
+        backend="llamacpp",
+        server_bin=str(FAKE),
+        workloads=["chat"],
+        concurrency=[1, 2],
+        rig=rig,
+        campaign="test/ray",
+        planned=key,
+    )
+    return run, RunSpec.model_validate({**spec.model_dump(), **changes})
+
+
+def quiet(text: str) -> None:
+    """Nobody listens."""
+
+
+def in_thread(executor: RayExecutor, run: Run, spec: RunSpec, note: list[str]) -> Future[Ended]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(executor.measure, run, spec, note.append)
+    pool.shutdown(wait=False)
+    return future
+
+
+def test_rigs_measure_side_by_side_and_each_one_run_at_a_time(
+    cluster: Cluster, executor: RayExecutor, home: Home
+) -> None:
+    wanted = [planned(rig, f"{rig}-{n}") for rig in cluster.rigs for n in (1, 2)]
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(lambda one: executor.measure(one[0], one[1], quiet), wanted))
+    assert {e.record.provenance.planned for e in ended} == {run.key for run, _ in wanted}
+    assert all(e.error is None and e.record.status == "complete" for e in ended)
+    assert sorted(e.path for e in ended) == home.record_paths()
+    assert home.tokrig("check").code == 0
+    spans: dict[str, list[tuple[str, str]]] = {}
+    for one in ended:
+        times = (one.record.provenance.started_at or "", one.record.provenance.finished_at or "")
+        spans.setdefault(one.record.rig.id, []).append(times)
+    for first, second in map(sorted, spans.values()):
+        assert first[1] <= second[0], "two runs at once on one rig"
+    a, b = (sorted(s) for s in spans.values())
+    assert a[0][0] < b[-1][1] and b[0][0] < a[-1][1], "the rigs waited for each other"
+    for rig in cluster.rigs.values():
+        assert not list((rig.home.state / "outbox").rglob("*.yaml")), "stored, and not forgotten"
+
+
+def test_a_rig_killed_under_way_goes_on_when_it_is_back(
+    cluster: Cluster, executor: RayExecutor, home: Home
+) -> None:
+    rig, notes = cluster.rigs["rig-b"], list[str]()
+    run, spec = planned("rig-b", "killed", workloads=["chat", "codegen"])
+    future = in_thread(executor, run, spec, notes)
+    rig.home.wait_for_cells(2)
+    rig.kill_raylet()
+    assert rig.home.no_engines_left(), "an engine outlived its rig's node"
+    [begun] = rig.home.unfinished()
+    until(lambda: bool(notes))
+    assert notes == ["rig rig-b was lost; waiting for it"]
+    rig.start()
+    rig.wait_until_up()
+    ended = future.result(WAIT_S + START_S)
+    assert ended.record.id == begun
+    assert ended.record.provenance.server_starts == 2
+    assert len(ended.record.results) == 4
+    assert home.record_paths() == [ended.path]
+    assert rig.home.unfinished() == []
+    assert home.tokrig("check").code == 0
+
+
+def test_a_record_that_was_not_stored_is_handed_over_and_not_measured_again(
+    cluster: Cluster, executor: RayExecutor, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, spec = planned("rig-a", "waits")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", _no_space)
+        with pytest.raises(StoreError):
+            executor.measure(run, spec, quiet)
+    waiting = Store(cluster.rigs["rig-a"].home.state / "outbox")
+    [path] = waiting.iter_paths()
+    ended = executor.measure(run, spec, quiet)
+    assert ended.record.id == path.stem
+    assert len(Store(home.content).read_samples(ended.record.id)) > 0
+    assert list(waiting.iter_paths()) == []
+
+
+def _no_space(*_: object, **__: object) -> None:
+    raise StoreError("the disk is full")
+
+
+def test_what_is_wrong_on_a_rig_arrives_as_it_was_said(executor: RayExecutor, home: Home) -> None:
+    run, spec = planned("rig-a", "wrong", server_bin="/no/such/llama-server")
+    with pytest.raises(InputError) as caught:
+        executor.measure(run, spec, quiet)
+    assert caught.value.message.startswith("rig rig-a: ")
+    assert "llama-server" in caught.value.message
+    assert caught.value.hint and "Traceback" not in caught.value.message
+    run, spec = planned("rig-a", "fails", options={"fault": "exit-at-start"})
+    ended = executor.measure(run, spec, quiet)
+    assert ended.error is not None and "made to fail" in ended.error.message
+    assert ended.error.code == "engine_start_failed"
+    [record] = home.records()
+    assert (record["status"], record["provenance"]["planned"]) == ("failed", "fails")
+
+
+def test_a_record_of_another_rig_is_refused(
+    cluster: Cluster, executor: RayExecutor, home: Home
+) -> None:
+    run, spec = planned("rig-a", "strange")
+    spec = spec.model_copy(update={"rig": "rig-c"})
+    with pytest.raises(RecordError, match="is of rig 'rig-c'"):
+        executor.measure(run, spec, quiet)
+    assert home.record_paths() == []
+
+
+def test_another_version_is_refused(
+    executor: RayExecutor, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tokrig
+
+    there = tokrig.__version__
+    monkeypatch.setattr("tokrig.__version__", "9.9.9")
+    with pytest.raises(InputError) as caught:
+        executor.measure(*planned("rig-a", "versions"), quiet)
+    assert caught.value.code == "version_mismatch"
+    assert f"has tokrig {there}; this machine has tokrig 9.9.9" in caught.value.message
+
+
+def test_a_rig_that_stays_away_puts_the_run_off(cluster: Cluster, home: Home) -> None:
+    executor, notes = RayExecutor(cluster.address, home.content, away_s=1.5), list[str]()
+    try:
+        with pytest.raises(PutOff) as caught:
+            executor.measure(*planned("rig-z", "away"), notes.append)
+    finally:
+        executor.cancel()
+    assert caught.value.code == "rig_away"
+    assert notes == ["rig rig-z is away; waiting for it"]
+
+
+def test_cancel_ends_a_run_in_order_and_the_next_head_goes_on(
+    cluster: Cluster, executor: RayExecutor, home: Home
+) -> None:
+    rig = cluster.rigs["rig-a"]
+    run, spec = planned("rig-a", "cancelled", workloads=["chat", "codegen"])
+    before = signal.getsignal(signal.SIGTERM)
+    future = in_thread(executor, run, spec, [])
+    rig.home.wait_for_cells(1)
+    began = time.monotonic()
+    executor.cancel()
+    assert time.monotonic() - began < ray_executor.STOP_S, "the run was left to itself"
+    with pytest.raises(Interrupted):
+        future.result(WAIT_S)
+    assert executor.rigs() == []
+    assert rig.home.no_engines_left()
+    [begun] = rig.home.unfinished()
+    again = RayExecutor(cluster.address, home.content)
+    try:
+        assert again.measure(run, spec, quiet).record.id == begun
+    finally:
+        again.cancel()
+    assert signal.getsignal(signal.SIGTERM) is before, "SIGTERM is tokrig's own"
+    assert len(home.record_paths()) == 1
+
+
+@pytest.mark.engine
+def test_a_real_engine_measures_on_a_rig(executor: RayExecutor, home: Home) -> None:
+    run, spec = planned("rig-a", "real", backend="embedded", server_bin=None, concurrency=[1])
+    ended = executor.measure(run, spec, quiet)
+    assert ended.record.status == "complete", ended.record.failure
+    assert ended.record.backend.engine == "llama.cpp"
+    assert ended.record.results[0].output_tok_per_s is not None
+    assert home.tokrig("check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9: Connection refused"),
+        ("somewhere", "'somewhere' is no address of a Ray cluster"),
+        ("ray.invalid:6379", "no Ray cluster answers at ray.invalid:6379"),
+    ],
+)
+def test_nobody_at_the_address(tmp_path: Path, address: str, says: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        RayExecutor(address, tmp_path)
+    assert says in caught.value.message
+    assert caught.value.hint
+    assert time.monotonic() - began < ray_cluster.ANSWER_S + 5
+
+
+def test_somebody_else_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "CONNECT_S", 8.0)
+    this = psutil.Process(os.getpid())
+    before = (threading.active_count(), this.children())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match="no Ray cluster"):
+            RayExecutor(address, tmp_path)
+    assert (threading.active_count(), this.children()) == before, "something was left behind"
