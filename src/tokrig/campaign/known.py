@@ -1,0 +1,162 @@
+"""What a plan depends on, looked up: records, rigs, model files, unfinished runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from tokrig import registry
+from tokrig.backends import Backend
+from tokrig.errors import InputError, TokrigError
+from tokrig.index import Row
+from tokrig.measure import unfinished_keys
+from tokrig.models import catalog, shelf
+from tokrig.models._sha256 import sha256_of
+from tokrig.plan import Known, Past, Plan, RigMemory, Shape, Size, Weights, plan
+from tokrig.plan.expand import expand
+from tokrig.plan.naming import Names
+from tokrig.query.facts import load_rigs
+from tokrig.query.known import memory_of, seconds_between
+from tokrig.record.model import Rig
+from tokrig.run.prepare import need
+from tokrig.spec.campaign import CampaignFile, load_campaign
+from tokrig.store import Store
+from tokrig.workloads import Workload
+
+
+def campaign_files(paths: Sequence[Path]) -> list[CampaignFile]:
+    """The campaigns in files and folders; without any those of ``./campaigns``.
+
+    Raises SpecError with file and line, InputError where there is none.
+    """
+    found: list[Path] = []
+    for path in paths or [Path("campaigns")]:
+        if path.is_dir():
+            found += sorted(path.glob("*.yaml"))
+        else:
+            found.append(path)
+    if not found:
+        raise InputError(
+            "there is no campaign file here",
+            hint="name one, or write campaigns/NAME.yaml: docs/campaigns.md begins with one",
+        )
+    return [load_campaign(path) for path in found]
+
+
+def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
+    """The plan of ``files`` over the records in ``content``, with what is known on this machine
+    of models and rigs. No network is asked.
+
+    Raises what ``plan`` raises.
+    """
+    own_models = frozenset(name for name in registry.names("backends") if _backend(name).own_models)
+    store = Store(content)
+    rows = store.listing().rows
+    rigs = _rigs(rows, store, here)
+    names = Names(here.id, frozenset(catalog.CATALOG), own_models, rigs)
+    runs = [run for file in files for run in expand(file, names)]
+    weights = {run.weights for run in runs}
+    references = {one.reference for one in weights}
+    references |= {run.mode.draft_model for run in runs if run.mode.draft_model}
+    shapes = {name: _shape(name) for name in registry.names("workloads")}
+    return plan(
+        files,
+        Known(
+            past=[_past(row) for row in rows],
+            rigs=rigs,
+            sizes={reference: _size(reference) for reference in references},
+            made=_made(weights),
+            unfinished=frozenset(unfinished_keys().values()),
+            shapes=shapes,
+        ),
+        here=names.here,
+        catalog=names.catalog,
+        own_models=own_models,
+        needs={name: need(_workload(name)) for name in shapes},
+    )
+
+
+def _backend(name: str) -> Backend:
+    backend: Backend = registry.load("backends", name, "BACKEND")
+    return backend
+
+
+def _workload(name: str) -> Workload:
+    workload: Workload = registry.load("workloads", name, "WORKLOAD")
+    return workload
+
+
+def _shape(name: str) -> Shape:
+    workload = _workload(name)
+    return Shape(workload.prompt_tokens, workload.answer_tokens, tuple(workload.concurrencies))
+
+
+def _past(row: Row) -> Past:
+    return Past(
+        id=row.id,
+        path=row.path,
+        planned=row.planned,
+        status=row.status,
+        verdict=row.verdict,
+        failure=row.failure,
+        rig=row.rig,
+        family=row.family,
+        variant=row.variant,
+        quant=row.quant,
+        engine=row.engine,
+        build=row.build,
+        api=row.api,
+        mode=row.mode,
+        level=row.level,
+        results=row.results,
+        started_at=row.started_at,
+        duration_s=seconds_between(row.started_at, row.finished_at),
+        model_bytes=row.model_bytes,
+        backend=row.part,
+    )
+
+
+def _rigs(rows: Iterable[Row], store: Store, here: Rig) -> dict[str, RigMemory]:
+    """Of each rig what its newest record says, of this machine what it is now."""
+    written = load_rigs(store.content)
+    found = {here.id: here}
+    for row in rows:
+        if row.rig not in found:
+            with contextlib.suppress(TokrigError):
+                found[row.rig] = store.read(store.runs / row.path).rig
+    return {name: memory_of(rig, written.get(name)) for name, rig in found.items()}
+
+
+def _size(reference: str) -> Size:
+    """What this machine knows of a model's file."""
+    try:
+        known = shelf.known_size(reference)
+    except TokrigError:
+        return Size()
+    source = "file" if known.here else "repository" if known.bytes else "estimated"
+    return Size(known.bytes, known.kv_bytes_per_token, known.here, source)
+
+
+def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:
+    """Quants that were made here already, by the model they were asked of."""
+    there = {
+        (entry.origin.quantized_from.sha256, entry.quant)
+        for entry in shelf.entries()
+        if entry.origin.quantized_from
+    }
+    sources = {one.reference for one in weights if one.quantize} if there else set()
+    digests = {source: _digest(source) for source in sources}
+    return frozenset(
+        (one.reference, one.quantize)
+        for one in weights
+        if one.quantize and (digests.get(one.reference), one.quantize.upper()) in there
+    )
+
+
+def _digest(reference: str) -> str | None:
+    """The SHA-256 of a model that is here, from the notes of earlier runs."""
+    try:
+        return sha256_of([catalog.resolve(reference).path])
+    except (TokrigError, OSError):
+        return None

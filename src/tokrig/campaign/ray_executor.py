@@ -1,0 +1,264 @@
+"""Runs on the rigs of a Ray cluster: each rig is a node with the custom resource ``rig:<id>``.
+
+The head, this process, sends a run to its rig as one task that takes the whole resource, so a rig
+measures one run at a time whoever asks. Record and samples come back in the task's answer and are
+stored here. A rig that is lost is waited for; its journal and its outbox make sure that nothing
+finished is measured twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokrig.campaign import Ended, Note, ray_node
+from tokrig.campaign.ray_cluster import join, library
+from tokrig.errors import EngineError, InputError, Interrupted, PutOff, RecordError, TokrigError
+from tokrig.measure import switches
+from tokrig.plan import Run
+from tokrig.record.model import Rig
+from tokrig.record.parquet import from_parquet
+from tokrig.record.text import parse_record
+from tokrig.spec.run import RunSpec
+from tokrig.store import Store
+
+RESOURCE = "rig:"
+AWAY_S = 600.0
+# A lost rig costs what was in flight; one that is lost again and again is broken.
+LOSSES = 3
+POLL_S = 1.0
+# An engine may take ten seconds to end in order.
+STOP_S = 30.0
+
+
+class RayExecutor:
+    """Measures on the rigs of the cluster at ``address`` (``host:port``, or ``auto`` for the one
+    this machine belongs to) and stores in ``content``. ``away_s`` is how long a rig may be away.
+
+    Raises InputError when Ray is not installed, when no cluster answers at the address, or when
+    its versions of Ray and Python are not those here.
+    """
+
+    def __init__(self, address: str, content: Path, *, away_s: float = AWAY_S) -> None:
+        self._ray = library()
+        self._content, self._away_s = content, away_s
+        self._latest: dict[str, Any] = {}
+        self._measuring = 0
+        self._idle = threading.Condition()
+        self._cancelled = threading.Event()
+        join(self._ray, address)
+
+    def rigs(self) -> Sequence[str]:
+        """The rigs whose nodes are alive, by id."""
+        if self._cancelled.is_set():
+            return []  # asked without a connection, Ray would start a cluster of its own
+        return sorted(
+            resource.removeprefix(RESOURCE)
+            for node in self._ray.nodes()
+            if node["Alive"]
+            for resource in node["Resources"]
+            if resource.startswith(RESOURCE)
+        )
+
+    def rig(self, name: str) -> Rig:
+        """Its name: what it is, only its own records tell."""
+        return Rig(id=name)
+
+    def measure(self, run: Run, spec: RunSpec, note: Note) -> Ended:
+        """As ``Executor.measure``. Raises also InputError for a rig of another version, and what
+        measuring raised on the rig."""
+        with self._counted():
+            try:
+                answer = self._until_back(run, spec, note)
+                if answer.record is None:
+                    assert answer.error is not None
+                    raise ray_node.raised(answer.error, run.rig)
+                ended = self._stored(run, answer)
+                with contextlib.suppress(_AwayError, PutOff):
+                    self._call(run.rig, ray_node.forget, run.key)
+                return ended
+            except TokrigError as problem:
+                if self._cancelled.is_set() and not isinstance(problem, Interrupted):
+                    raise Interrupted(f"interrupted; rig {run.rig}: {problem.message}") from None
+                raise
+
+    def cancel(self) -> None:
+        """End what is being measured and leave the cluster, for good. Returns when engines have
+        ended, or after a while."""
+        if self._cancelled.is_set():
+            return
+        self._cancelled.set()
+        tasks = list(self._latest.values())
+        for task in tasks:
+            self._ray.cancel(task)
+        if tasks:
+            self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S)
+        with self._idle:
+            self._idle.wait_for(lambda: not self._measuring, timeout=STOP_S)
+        self._ray.shutdown()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Leaving the cluster waits for threads that still use the connection."""
+        with self._idle:
+            self._measuring += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._measuring -= 1
+                self._idle.notify_all()
+
+    def _until_back(self, run: Run, spec: RunSpec, note: Note) -> ray_node.Answer:
+        """Ask until the rig answers. It has ``away_s`` from the moment it was missed or lost."""
+        missed: float | None = None
+        losses = 0
+        while True:
+            try:
+                return self._asked(run, spec)
+            except _AwayError as away:
+                losses += away.lost
+                if missed is None or away.lost:
+                    missed = time.monotonic()
+                    note(f"rig {run.rig} {away}; waiting for it")
+                if losses >= LOSSES:
+                    raise _put_off(run.rig, f"was lost {losses} times during this run") from None
+                if time.monotonic() - missed > self._away_s:
+                    raise _put_off(run.rig, str(away)) from None
+            if self._cancelled.wait(POLL_S):
+                raise Interrupted(f"interrupted while rig {run.rig} was away")
+
+    def _asked(self, run: Run, spec: RunSpec) -> ray_node.Answer:
+        """One attempt. The versions are looked at each time: a rig may come back with others."""
+        _require_same(run.rig, self._call(run.rig, _versions()))
+        table = switches(self._content)
+        text = table.read_text("utf-8") if table else None
+        answer: ray_node.Answer = self._call(
+            run.rig, ray_node.run_planned, spec.model_dump_json(), text
+        )
+        if answer.error and answer.error.code == "rig_in_use":
+            # Its owner measures something, or what was lost is still ending there.
+            raise _AwayError("is measuring already")
+        return answer
+
+    def _call(self, rig: str, function: Callable[..., Any], *words: object) -> Any:
+        """What ``function`` answers on the rig.
+
+        Raises _AwayError when the rig is not there or is lost under way, PutOff when something
+        else goes wrong there, Interrupted after ``cancel``.
+        """
+        if self._cancelled.is_set():
+            raise Interrupted("interrupted")
+        if rig not in self.rigs():
+            raise _AwayError("is away")
+        gone = self._ray.exceptions
+        options = {"resources": {RESOURCE + rig: 1}, "num_cpus": 0, "max_retries": 0}
+        task = self._ray.remote(function).options(**options).remote(*words)
+        self._latest[rig] = task
+        try:
+            # A task whose rig goes before it has begun would wait for ever.
+            while not self._ray.wait([task], timeout=POLL_S)[0]:
+                if rig not in self.rigs():
+                    self._ray.cancel(task)
+                    raise _AwayError("was lost", lost=True)
+            return self._ray.get(task)
+        except gone.TaskCancelledError:
+            raise Interrupted(f"interrupted; rig {rig} keeps what it has measured") from None
+        except (gone.WorkerCrashedError, gone.NodeDiedError, gone.ObjectLostError):
+            raise _AwayError("was lost", lost=True) from None
+        except gone.OutOfMemoryError:
+            raise PutOff(
+                f"rig {rig}: Ray ended the run because memory ran low",
+                hint="start Ray there with RAY_memory_monitor_refresh_ms=0 (docs/rigs.md)",
+            ) from None
+        except gone.RayError as problem:
+            raise PutOff(
+                f"rig {rig}: {_last_line(problem)}", hint="Ray's logs on that rig tell more"
+            ) from None
+
+    def _stored(self, run: Run, answer: ray_node.Answer) -> Ended:
+        """Store what a rig sent, after the checks that any foreign file gets."""
+        name = f"the record from rig {run.rig}"
+        record = parse_record(answer.record or "", name)
+        samples = from_parquet(answer.samples, name)
+        found = (record.rig.id, record.provenance.planned)
+        if found != (run.rig, run.key):
+            raise RecordError(
+                f"{name} is of rig {found[0]!r} and planned run {found[1]!r}, not of {run.key!r}",
+                hint="remove it from the outbox in that rig's state folder",
+            )
+        path = Store(self._content).save(record, samples, overwrite=True)
+        error = ray_node.raised(answer.error, run.rig) if answer.error else None
+        return Ended(record, path, error if isinstance(error, EngineError) else None)
+
+
+class _AwayError(Exception):
+    """A rig does not answer; ``lost`` when that happened while it was asked."""
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
+def _put_off(rig: str, why: str) -> PutOff:
+    return PutOff(
+        f"rig {rig} {why}",
+        hint="start Ray on it again (docs/rigs.md), then: tokrig campaign run, as before",
+        code="rig_away",
+    )
+
+
+def _versions() -> Callable[[], dict[str, str]]:
+    """A function that tells what decides whether two machines measure alike.
+
+    Made here, inside another function, so that Ray sends all of it: the other machine may have
+    another tokrig, or none.
+    """
+
+    def ask() -> dict[str, str]:
+        import os
+        import platform
+
+        told = {"python": platform.python_version(), "niceness": str(os.nice(0))}
+        try:
+            from tokrig import __version__
+            from tokrig.record.versions import METHODOLOGY_VERSION, SCHEMA_VERSION
+        except ImportError:
+            return {**told, "tokrig": "none"}
+        numbers = {"methodology": str(METHODOLOGY_VERSION), "schema": str(SCHEMA_VERSION)}
+        return {**told, "tokrig": __version__, **numbers}
+
+    return ask
+
+
+def _require_same(rig: str, there: dict[str, str]) -> None:
+    """Raises InputError when a rig would not measure as this machine records."""
+    here = _versions()()
+    names = ("tokrig", "methodology", "schema")
+    other = [name for name in names if there.get(name) != here[name]]
+    if there["python"].split(".")[:2] != here["python"].split(".")[:2]:
+        other.append("python")
+    if other:
+        has = ", ".join(f"{name} {there.get(name, 'unknown')}" for name in other)
+        wants = ", ".join(f"{name} {here[name]}" for name in other)
+        raise InputError(
+            f"rig {rig} has {has}; this machine has {wants}",
+            hint="install the same version on both, then start Ray on the rig again",
+            code="version_mismatch",
+        )
+    if int(there["niceness"]) > 0:
+        raise InputError(
+            f"rig {rig} would measure at niceness {there['niceness']}: all else goes before it",
+            hint="start Ray there with RAY_worker_niceness=0 (docs/rigs.md)",
+            code="rig_is_nice",
+        )
+
+
+def _last_line(problem: Exception) -> str:
+    """The error itself, at the end of the traceback that Ray makes its message."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[-1] if lines else type(problem).__name__
