@@ -36,6 +36,29 @@ memory_bandwidth_bytes_per_s: {measured: 590.0e+9, theoretical: 672.0e+9, source
 A desktop with one card. See [the maker](https://example.org/card).
 """
 
+CAMPAIGN = f"""\
+title: What is missing
+rig: {RIG}
+models:
+  gemma-4-e2b-it: {{repo: example/gemma, file: "gemma-{{quant}}.gguf"}}
+  huge: {{repo: example/huge, file: huge.gguf, bytes: {{Q4_K_M: 90_000_000_000}}}}
+  small: {{repo: example/small, file: small.gguf}}
+rigs:
+  strix-halo: {{title: Strix Halo, vram_gib: 96, memory_gib: 128}}
+entries:
+  - name: vulkan
+    title: Vulkan on the other machine
+    matrix: {{rig: strix-halo, model: gemma-4-e2b-it, quant: [Q4_K_M, Q8_0], backend: llamacpp}}
+  - name: huge
+    title: A model for a bigger card
+    when: [fits_vram]
+    matrix: {{model: huge, quant: Q4_K_M, backend: llamacpp, context: 4096}}
+  - name: blocked
+    title: FP8
+    blocked: {{why: the engine does not start, until: a build that starts is out}}
+    matrix: {{model: small, backend: vllm}}
+"""
+
 
 class Kind(NamedTuple):
     """A kind of page: the site it is on (the repository's own records, many made ones, few made
@@ -49,11 +72,25 @@ class Kind(NamedTuple):
 RESULTS = "#results tbody .gen a"
 KINDS = {
     "index": Kind("own", "index.html", (RESULTS, ".bars .figure", ".card dd", ".errata dd")),
-    "index with a file left out": Kind("few", "index.html", (".warning li code", RESULTS)),
+    "index with a file left out": Kind(
+        "few", "index.html", (".warning li code", RESULTS, ".queue .command code")
+    ),
     "long index": Kind("many", "index.html", (RESULTS,)),
     "latency": Kind("own", "latency.html", ("#results .latency a", "#ttft svg")),
     "compare": Kind(
         "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)
+    ),
+    "gaps": Kind(
+        "few",
+        "gaps.html",
+        (
+            ".legend .state.stale",
+            ".gaps .state.measured",
+            ".gaps .state.queued",
+            ".gaps .state.blocked",
+            ".gaps .state.does_not_fit",
+            ".gaps .state.never",
+        ),
     ),
     "methodology": Kind("own", "methodology.html", ("#ttft_s td", ".contents a")),
     "data": Kind("own", "data.html", ("a[href='data/results.csv']", ".terms td")),
@@ -171,5 +208,7 @@ def build_few(folder: Path) -> Path:
     (content / "rigs").mkdir()
     (content / "rigs" / f"{RIG}.md").write_text(PROSE, encoding="utf-8")
     (Store(content).runs / RIG / "broken.yaml").write_text("id: [\n", encoding="utf-8")
+    (folder / "campaigns").mkdir()
+    (folder / "campaigns" / "missing.yaml").write_text(CAMPAIGN, encoding="utf-8")
     build(content, out, keep_going=True, cache=folder / "cache")
     return out

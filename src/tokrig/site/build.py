@@ -25,12 +25,14 @@ from tokrig import parallel, registry
 from tokrig.errors import CheckFailed, InputError, StoreError
 from tokrig.index import Problem
 from tokrig.query.facts import load_families, load_published, load_redirects, load_rigs
+from tokrig.query.known import public_plan
 from tokrig.query.load import load
 from tokrig.site import Output
 from tokrig.site.addresses import refuse_dangling
 from tokrig.site.charts import draw
 from tokrig.site.context import Site
 from tokrig.site.definitions import methodology
+from tokrig.spec.campaign import load_campaign
 from tokrig.store import Store
 
 MANIFEST = ".tokrig-site.json"
@@ -72,16 +74,20 @@ def build(
     out: Path,
     *,
     keep_going: bool = False,
+    campaigns: Path | None = None,
     cache: Path | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Report:
-    """Bring the site in ``out`` up to date with ``content``.
+    """Bring the site in ``out`` up to date with ``content``, and with the campaign files in
+    ``campaigns`` (see ``campaigns_folder``).
 
     Raises RecordError, SpecError (file and line) for what cannot be read, CheckFailed when a
     published address would disappear, StoreError when the disk refuses or a foreign file is in
     the way; the site is then what it was.
     """
-    site = open_site(content, keep_going=keep_going, cache=cache, progress=progress)
+    site = open_site(
+        content, keep_going=keep_going, campaigns=campaigns, cache=cache, progress=progress
+    )
     outputs = _outputs(site)
     refuse_dangling(content, site.redirects, {output.path for output in outputs})
     unguarded = _guard(outputs, load_published(content))
@@ -110,6 +116,7 @@ def open_site(
     content: Path,
     *,
     keep_going: bool = False,
+    campaigns: Path | None = None,
     cache: Path | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Site:
@@ -125,14 +132,29 @@ def open_site(
         cache=cache,
         progress=lambda done, of: progress("records", done, of),
     )
+    rigs = load_rigs(content)
+    folder = campaigns_folder(content, campaigns)
+    files = [load_campaign(path) for path in sorted(folder.glob("*.yaml"))] if folder else []
     return Site(
         store,
         loaded.runs,
         families=load_families(content),
-        rigs=load_rigs(content),
+        rigs=rigs,
         redirects=load_redirects(content),
         problems=loaded.problems,
+        plan=public_plan(files, loaded.runs, rigs),
     )
+
+
+def campaigns_folder(content: Path, campaigns: Path | None) -> Path | None:
+    """Where campaign files lie: in ``campaigns``, else in the folder of that name beside
+    ``content``, which need not be there. Raises InputError when the named one is not."""
+    folder = campaigns or content.parent / "campaigns"
+    if folder.is_dir():
+        return folder
+    if campaigns is None:
+        return None
+    raise InputError(f"no such folder: {campaigns}", hint="--campaigns names the campaign files")
 
 
 def _outputs(site: Site) -> list[Output]:

@@ -16,8 +16,10 @@ from markupsafe import Markup
 
 from tokrig import units
 from tokrig.index import Problem
+from tokrig.plan import Plan
 from tokrig.query.facts import Family, RigFacts
 from tokrig.query.load import Run
+from tokrig.query.queue import QueueEntry, queue
 from tokrig.record import names
 from tokrig.record.checks import HINTS
 from tokrig.record.versions import METHODOLOGY_VERSION
@@ -26,13 +28,15 @@ from tokrig.site.charts.draw import svg
 from tokrig.site.definitions import definitions
 from tokrig.store import Store
 
+NOTHING_PLANNED = Plan((), ())
 TEMPLATES = Path(__file__).with_name("templates")
 # No raw HTML in prose: what a contributor writes is text. No pictures: they would be fetched.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 
 class Site:
-    """The records of a content folder, newest first, and the means to make pages of them."""
+    """The records of a content folder, newest first, what campaigns plan beyond them, and the
+    means to make pages of both."""
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Site:
         rigs: Mapping[str, RigFacts],
         redirects: Mapping[str, str],
         problems: tuple[Problem, ...] = (),
+        plan: Plan = NOTHING_PLANNED,
     ) -> None:
         self.store = store
         self.runs = runs
@@ -50,6 +55,17 @@ class Site:
         self.rigs = rigs
         self.redirects = redirects
         self.problems = problems
+        self.plan = plan
+
+    @cached_property
+    def queue(self) -> list[QueueEntry]:
+        """The entries of all campaigns, those that wait before those that are done."""
+        return queue(self.plan, self.runs)
+
+    @property
+    def declared(self) -> list[tuple[str, str]]:
+        """The campaigns as texts, for the keys of what shows them."""
+        return [(file.name, str(file.campaign)) for file in self.plan.campaigns]
 
     @cached_property
     def by_model(self) -> dict[str, list[Run]]:

@@ -1,11 +1,12 @@
-"""The site on this machine alone, built again whenever something in the content folder changes."""
+"""The site on this machine alone, built again whenever a record, what belongs to the records, or a
+campaign changes."""
 
 from __future__ import annotations
 
 import contextlib
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from watchfiles import Change, watch
 
 from tokrig.errors import InputError, TokrigError
-from tokrig.site.build import build
+from tokrig.site.build import Report, build, campaigns_folder
 
 HOST = "127.0.0.1"
 # How often the wait for changes looks up, so that it can be ended.
@@ -32,13 +33,28 @@ class Event:
     text: str
 
 
-def serve(content: Path, out: Path, *, port: int, keep_going: bool = False) -> Iterator[Event]:
-    """Serve ``out`` until Ctrl-C and keep it up to date with ``content``; port 0 takes a free one.
+def serve(
+    content: Path,
+    out: Path,
+    *,
+    port: int,
+    keep_going: bool = False,
+    campaigns: Path | None = None,
+) -> Iterator[Event]:
+    """Serve ``out`` until Ctrl-C and keep it up to date with ``content`` and ``campaigns``, as
+    ``build`` takes them; port 0 takes a free one.
 
     From ``serving`` on no change is missed. After a ``problem`` the site is what it was.
     Raises InputError when the port cannot be had.
     """
-    changes = watch(content, watch_filter=_matters, yield_on_timeout=True, rust_timeout=_TICK_MS)
+    folder = campaigns_folder(content, campaigns)
+    changes = watch(
+        *([content, folder] if folder else [content]),
+        watch_filter=_matters,
+        yield_on_timeout=True,
+        rust_timeout=_TICK_MS,
+    )
+    rebuild = partial(build, content, out, keep_going=keep_going, campaigns=campaigns)
     try:
         with _server(out, port) as address, contextlib.closing(changes):
             first = next(changes)  # now the folder is watched
@@ -46,17 +62,17 @@ def serve(content: Path, out: Path, *, port: int, keep_going: bool = False) -> I
             shown = True
             for changed in chain([first], changes):
                 if changed:
-                    for event in _rebuilt(content, out, keep_going, told=shown):
+                    for event in _rebuilt(rebuild, told=shown):
                         shown = event.kind != "problem"
                         yield event
     except KeyboardInterrupt:
         yield Event("stopped", "stopped")
 
 
-def _rebuilt(content: Path, out: Path, keep_going: bool, *, told: bool) -> Iterator[Event]:
+def _rebuilt(rebuild: Callable[[], Report], *, told: bool) -> Iterator[Event]:
     """One build, in words; nothing when there was nothing to do and no problem before."""
     try:
-        report = build(content, out, keep_going=keep_going)
+        report = rebuild()
     except TokrigError as problem:
         yield Event("problem", f"{problem.message}\n{problem.hint}".strip())
         return

@@ -11,6 +11,11 @@ from tokrig.site import Output, table
 from tokrig.site.context import Site, key_of, script
 
 MOST_BARS = 12
+# Of the queue: more is in the map of gaps, and on the pages of the runs.
+MOST_ENTRIES = 40
+MOST_REASONS = 3
+MOST_DONE = 8
+MOST_RESULTS = 12
 
 # What bounds each shape: one sentence under its bars.
 BOUNDS = {
@@ -63,12 +68,14 @@ class Index:
             key,
             lambda: script("data", table.columns(site.runs, site.families)),
         )
-        yield Output("index.html", key, lambda: _page(site))
+        yield Output("index.html", key_of(key, site.declared), lambda: _page(site))
 
 
 def _page(site: Site) -> bytes:
     groups = table.groups(site.runs, site.families)
     most = max(1, table.MOST_LINES // max(1, len(groups)))
+    waiting = [entry for entry in site.queue if not entry.is_done]
+    done = [entry for entry in site.queue if entry.is_done]
     everything = sum(len(group.lines) for group in groups) <= table.MOST_LINES
     return site.page(
         "index.html",
@@ -83,6 +90,11 @@ def _page(site: Site) -> bytes:
         reasoning=_reasoning(site),
         runs=site.runs,
         problems=site.problems,
+        waiting=waiting,
+        done=done[:MOST_DONE],
+        most_entries=MOST_ENTRIES,
+        most_reasons=MOST_REASONS,
+        most_results=MOST_RESULTS,
     )
 
 
