@@ -26,8 +26,10 @@ bench: .venv/bench-ready ## measure this machine, build the page; LEVEL=standard
 	@echo "The record: $$(ls -t $(CONTENT)/benchmarks/runs/*/*.yaml | head -n 1)"
 	@echo "The page: $$($(BIN)/tokrig site build --content $(CONTENT) --out $(SITE))"
 
+# 5: none of these was selected.
 test: .venv/test-ready ## all tests, with the real engine and a real browser; ARGS="-k word"
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/pytest -m alone $(ARGS) || [ $$? -eq 5 ]
 
 test-engines: .venv/test-ready ## build llama.cpp, install vLLM and mlx-lm, test with them; ARGS="-k word"
 	UV=$(abspath $(UV)) $(BIN)/python -m tests.engines.llama_builds --folder $(ENGINES)
@@ -41,6 +43,7 @@ check: .venv/test-ready ## format, lint, types, import contracts, docs
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/docs
 	$(BIN)/tokrig check content
+	$(BIN)/tokrig campaign docs --check
 
 format: .venv/test-ready ## format the code, fix what lint can fix
 	$(BIN)/ruff format .
