@@ -145,6 +145,15 @@ def unfinished_keys() -> dict[str, str]:
     return found
 
 
+def forget_stored(content: Path) -> None:
+    """Throw away what is left of runs whose record is stored: of a process that was killed between
+    the two."""
+    stored = {path.stem for path in Store(content).iter_paths()}
+    for run in unfinished_keys().keys() & stored:
+        with contextlib.suppress(InputError), journal.reopen(run) as left:
+            left.discard()
+
+
 def store_failure(
     spec: RunSpec, model: Model, rig: Rig, error: TokrigError, content: Path
 ) -> Ended:

@@ -29,6 +29,8 @@ from tokrig.run.server import free_port
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
+pytestmark = pytest.mark.alone
+
 RAY = Path(sys.executable).with_name("ray")
 START_S = 120.0
 UP = "Ray runtime started"

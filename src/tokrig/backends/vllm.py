@@ -65,6 +65,8 @@ _COUNTERS = {
     "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
 }
 
+A_DAY_S = 86_400
+
 
 class VLLM(OpenAIServer):
     """Managed. Options are ``vllm serve``'s long flags without dashes (``quantization: fp8``,
@@ -147,6 +149,8 @@ class VLLM(OpenAIServer):
         environment = {
             **_python_server.ENVIRONMENT,
             "VLLM_NO_USAGE_STATS": "1",
+            # A first load may tune its kernels for an hour: how long it may take, tokrig decides.
+            "VLLM_ENGINE_READY_TIMEOUT_S": str(A_DAY_S),
             **_python_server.threads(launch),
             **_python_server.visible_devices(launch),
         }

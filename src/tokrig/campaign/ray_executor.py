@@ -46,7 +46,7 @@ class RayExecutor:
     def __init__(self, address: str, content: Path, *, away_s: float = AWAY_S) -> None:
         self._ray = library()
         self._content, self._away_s = content, away_s
-        self._latest: dict[str, Any] = {}
+        self._running: set[Any] = set()
         self._measuring = 0
         self._idle = threading.Condition()
         self._cancelled = threading.Event()
@@ -78,8 +78,8 @@ class RayExecutor:
                     assert answer.error is not None
                     raise ray_node.raised(answer.error, run.rig)
                 ended = self._stored(run, answer)
-                with contextlib.suppress(_AwayError, PutOff):
-                    self._call(run.rig, ray_node.forget, run.key)
+                with contextlib.suppress(_AwayError, PutOff, Interrupted):
+                    self._answer(run.rig, self._send(run.rig, ray_node.forget, run.key))
                 return ended
             except TokrigError as problem:
                 if self._cancelled.is_set() and not isinstance(problem, Interrupted):
@@ -92,9 +92,12 @@ class RayExecutor:
         if self._cancelled.is_set():
             return
         self._cancelled.set()
-        tasks = list(self._latest.values())
+        # Ray aborts this process when a task ends while it is cancelled, so only those are that
+        # take long, and a record that is finished then waits in the rig's outbox.
+        tasks = list(self._running)
         for task in tasks:
-            self._ray.cancel(task)
+            if not self._ray.wait([task], timeout=0)[0]:
+                self._ray.cancel(task)
         if tasks:
             self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S)
         with self._idle:
@@ -134,36 +137,39 @@ class RayExecutor:
 
     def _asked(self, run: Run, spec: RunSpec) -> ray_node.Answer:
         """One attempt. The versions are looked at each time: a rig may come back with others."""
-        _require_same(run.rig, self._call(run.rig, _versions()))
+        _require_same(run.rig, self._answer(run.rig, self._send(run.rig, _versions())))
         table = switches(self._content)
         text = table.read_text("utf-8") if table else None
-        answer: ray_node.Answer = self._call(
-            run.rig, ray_node.run_planned, spec.model_dump_json(), text
-        )
+        task = self._send(run.rig, ray_node.run_planned, spec.model_dump_json(), text)
+        self._running.add(task)
+        answer: ray_node.Answer = self._answer(run.rig, task)
+        self._running.discard(task)
         if answer.error and answer.error.code == "rig_in_use":
             # Its owner measures something, or what was lost is still ending there.
             raise _AwayError("is measuring already")
         return answer
 
-    def _call(self, rig: str, function: Callable[..., Any], *words: object) -> Any:
-        """What ``function`` answers on the rig.
-
-        Raises _AwayError when the rig is not there or is lost under way, PutOff when something
-        else goes wrong there, Interrupted after ``cancel``.
-        """
+    def _send(self, rig: str, function: Callable[..., Any], *words: object) -> Any:
+        """Have a function called on the rig. Raises _AwayError, Interrupted after ``cancel``."""
         if self._cancelled.is_set():
             raise Interrupted("interrupted")
         if rig not in self.rigs():
             raise _AwayError("is away")
-        gone = self._ray.exceptions
         options = {"resources": {RESOURCE + rig: 1}, "num_cpus": 0, "max_retries": 0}
-        task = self._ray.remote(function).options(**options).remote(*words)
-        self._latest[rig] = task
+        return self._ray.remote(function).options(**options).remote(*words)
+
+    def _answer(self, rig: str, task: Any) -> Any:
+        """What the function returned.
+
+        Raises _AwayError when the rig is lost under way, PutOff when something else goes wrong
+        there, Interrupted after ``cancel``.
+        """
+        gone = self._ray.exceptions
         try:
-            # A task whose rig goes before it has begun would wait for ever.
+            # A task whose rig went before it began waits on. Should it be called one day, its
+            # record is found in the outbox.
             while not self._ray.wait([task], timeout=POLL_S)[0]:
-                if rig not in self.rigs():
-                    self._ray.cancel(task)
+                if not self._cancelled.is_set() and rig not in self.rigs():
                     raise _AwayError("was lost", lost=True)
             return self._ray.get(task)
         except gone.TaskCancelledError:

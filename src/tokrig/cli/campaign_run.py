@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -21,8 +22,8 @@ from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Wan
 from tokrig.cli import campaign_text, live, present, words
 from tokrig.cli.measuring import signals_interrupt
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError
-from tokrig.measure import require_writable
-from tokrig.plan import Plan, Planned
+from tokrig.measure import forget_stored, require_writable
+from tokrig.plan import TO_DO, Plan, Planned
 from tokrig.rig import probe_rig
 from tokrig.run.lock import this_rig
 from tokrig.run.prepare import Prepared
@@ -55,10 +56,13 @@ def carry_out(plan: Plan, asked: Asked) -> int:
 
     Raises StoreError, Interrupted, PutOff on a busy machine.
     """
+    if asked.executor == "local":
+        plan = _of_this_rig(plan, asked)
     runs = selected(plan, Wanted(asked.only, asked.retry, asked.limit))
     if asked.dry_run:
         _show(plan, runs, asked)
         return 0
+    forget_stored(asked.content)
     if not runs:
         _nothing_to_do(plan, asked)
         return 0
@@ -160,6 +164,16 @@ def _executor(plan: Plan, asked: Asked) -> Iterator[tuple[Executor, Eyes]]:
         budget = _budget_bytes(plan, asked)
         yield Local(rig, asked.content, eyes.view, eyes.steps.tell, eyes.watch,
                     budget_bytes=budget), eyes  # fmt: skip
+
+
+def _of_this_rig(plan: Plan, asked: Asked) -> Plan:
+    """Without the runs of other machines, whose owners do them; a note tells how many."""
+    here = probe_rig(asked.rig).id
+    others = Counter(p.run.rig for p in plan.of(*TO_DO) if p.run.rig != here)
+    if others and not asked.quiet:
+        named = ", ".join(f"{rig} ({runs})" for rig, runs in others.items())
+        click.echo(f"note: this machine is {here}; runs of other rigs are left: {named}", err=True)
+    return replace(plan, runs=[planned for planned in plan.runs if planned.run.rig == here])
 
 
 def _budget_bytes(plan: Plan, asked: Asked) -> int | None:
