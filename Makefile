@@ -16,7 +16,7 @@ BIN    := .venv/bin
 export UV_PROJECT_ENVIRONMENT := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-engines check format lock clean
+.PHONY: help bench test engines test-engines campaign check format lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,10 +31,15 @@ test: .venv/test-ready ## all tests, with the real engine and a real browser; AR
 	$(BIN)/pytest -n 2 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/pytest -m alone $(ARGS) || [ $$? -eq 5 ]
 
-test-engines: .venv/test-ready ## build llama.cpp, install vLLM and mlx-lm, test with them; ARGS="-k word"
-	UV=$(abspath $(UV)) $(BIN)/python -m tests.engines.llama_builds --folder $(ENGINES)
+engines: .venv/test-ready ## build llama.cpp, install vLLM and mlx-lm, once
 	UV=$(abspath $(UV)) $(BIN)/python -m tests.engines.python_engines --folder $(ENGINES)
+	UV=$(abspath $(UV)) $(BIN)/python -m tests.engines.llama_builds --folder $(ENGINES)
+
+test-engines: engines ## the same, and test with them; ARGS="-k word"
 	TOKRIG_ENGINES=$(ENGINES) $(BIN)/pytest tests/engines $(ARGS)
+
+campaign: engines ## a real campaign on real engines, killed five times on its way: half an hour
+	$(BIN)/python -u -m tests.engines.real_campaign --engines $(ENGINES)
 
 check: .venv/test-ready ## format, lint, types, import contracts, docs
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from tests.engines import real_campaign
+from tests.engines.conftest import PATIENT
 from tests.integration.cli import Home
 
 
@@ -13,7 +14,7 @@ def test_a_killed_campaign_ends_with_exactly_the_planned_records(
     home: Home, cpu_build: Path, tmp_path: Path
 ) -> None:
     """Two quants made on demand, two engines, killed at random moments."""
-    env = real_campaign.environment(cpu_build, tmp_path / "cache")
+    env = {**PATIENT, **real_campaign.environment(cpu_build, tmp_path / "cache")}
     source = real_campaign.higher_precision(cpu_build, tmp_path)
     campaign = real_campaign.write_campaign(tmp_path, source, cpu_build, ["Q8_0", "Q4_0"], ["chat"])
     chance = random.Random()

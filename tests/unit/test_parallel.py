@@ -11,6 +11,9 @@ import pytest
 
 from tokrig import parallel
 
+# Beside other tests this process has threads, and is not forked.
+pytestmark = pytest.mark.alone
+
 
 def square(number: int) -> tuple[int, int]:
     return number * number, os.getpid()
