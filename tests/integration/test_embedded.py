@@ -228,7 +228,7 @@ def test_reasoning_is_observed_not_believed(home: Home, model: str, asked: str) 
     thought = any(chunk.kind is Kind.REASONING for s in samples if s.phase == "measured"
                   for chunk in s.chunks)  # fmt: skip
     broken = asked == "off" and thought
-    assert result["validity"]["reasons"] == ["reasoning_off_not_honoured"] * broken
+    assert result["validity"].get("reasons", []) == ["reasoning_off_not_honoured"] * broken
     assert not (broken and model == "smollm2-135m")
 
 
