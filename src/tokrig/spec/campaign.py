@@ -19,7 +19,7 @@ from tokrig.documents import parse, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import campaign_checks
 from tokrig.spec.matrix import AXES, Axis, Id, Matrix, Part, Speculative, Watts
-from tokrig.spec.run import LevelName, Text, Whole
+from tokrig.spec.run import LevelName, Text, Whole, read_text
 from tokrig.units import slug
 
 __all__ = [
@@ -191,15 +191,7 @@ def load_campaign(path: Path) -> CampaignFile:
             f"{path}: the file's name is the campaign's, and has only a-z, 0-9, '.', '_', '-'",
             hint=f"rename it to {slug(path.stem)}.yaml",
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as problem:
-        raise SpecError(
-            f"{path}: cannot be read: {problem.strerror or problem}",
-            hint="give the path of a campaign file, such as campaigns/NAME.yaml",
-        ) from None
-    except UnicodeDecodeError as problem:
-        raise SpecError(f"{path}: not UTF-8 text (byte {problem.start})") from None
+    text = read_text(path, hint="give the path of a campaign file, such as campaigns/NAME.yaml")
     data = parse(text, str(path))
     campaign = validate(Campaign, {} if data is None else data, text, str(path))
     lines = campaign_checks.entry_lines(text, str(path))

@@ -171,18 +171,23 @@ def load_spec(path: Path) -> RunSpec:
 
     Raises SpecError with file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as problem:
-        raise SpecError(
-            f"{path}: cannot be read: {problem.strerror or problem}",
-            hint="give the path of a YAML file, or leave it out and use options",
-        ) from None
-    except UnicodeDecodeError as problem:
-        raise SpecError(f"{path}: not UTF-8 text (byte {problem.start})") from None
+    text = read_text(path, hint="give the path of a YAML file, or leave it out and use options")
     name = str(path)
     data = parse(text, name)
     return validate(RunSpec, {} if data is None else data, text, name)
+
+
+def read_text(path: Path, *, hint: str) -> str:
+    """The text of a file that somebody named. Raises SpecError, with ``hint`` where it is not
+    there."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise SpecError(
+            f"{path}: cannot be read: {problem.strerror or problem}", hint=hint
+        ) from None
+    except UnicodeDecodeError as problem:
+        raise SpecError(f"{path}: not UTF-8 text (byte {problem.start})") from None
 
 
 def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
