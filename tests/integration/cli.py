@@ -66,10 +66,12 @@ class Home:
             cwd=self.root,
         )
 
-    def tokrig(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
+    def tokrig(
+        self, *words: str, env: Mapping[str, str] | None = None, within_s: float = TIMEOUT_S
+    ) -> Done:
         process = self.start(*words, env=env)
         try:
-            out, err = process.communicate(timeout=TIMEOUT_S)
+            out, err = process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
