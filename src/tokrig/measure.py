@@ -158,9 +158,10 @@ def store_failure(
     spec: RunSpec, model: Model, rig: Rig, error: TokrigError, content: Path
 ) -> Ended:
     """The record of a run that failed before anything could be started: a model that is not
-    there, a binary that cannot do what is asked."""
+    there, a binary that cannot do what is asked, a quant that cannot be made."""
     now = datetime.now(UTC)
     mode = Mode(name=spec.speculative or "baseline", speculative=spec.speculative)
+    log_tail = error.log_tail if isinstance(error, EngineError) else ""
     record = Record(
         id=run_id(model, spec.backend, mode, now),
         status="failed",
@@ -179,10 +180,10 @@ def store_failure(
         rig=rig,
         backend=BackendFacts(name=spec.backend, engine=spec.backend, api_asked=spec.api),
         mode=mode,
-        failure=Failure(code=error.code, message=scrub(error.message)),
+        failure=Failure(code=error.code, message=scrub(error.message), log_tail=scrub(log_tail)),
         notes=spec.notes,
     )
-    failed = EngineError(error.message, hint=error.hint, code=error.code)
+    failed = EngineError(error.message, hint=error.hint, code=error.code, log_tail=log_tail)
     return Ended(record, Store(content).save(record, []), failed)
 
 

@@ -117,6 +117,16 @@ def test_a_request_that_cannot_be_prepared_is_a_failed_record(tmp_path: Path) ->
     assert len(tally.done) == 1
 
 
+def test_a_quant_that_cannot_be_made_is_a_failed_record(tmp_path: Path) -> None:
+    error = EngineError("llama-quantize failed", code="quantize_failed", log_tail="its last words")
+    doing, executor, _ = work(runs("a", "b"), tmp_path, {"a": error})
+    [failed] = doing.all().failed
+    assert executor.asked == ["a", "b"]
+    assert failed.ended.record.failure is not None
+    assert failed.ended.record.failure.code == "quantize_failed"
+    assert failed.ended.record.failure.log_tail == "its last words"
+
+
 def test_what_is_wrong_with_the_rig_says_nothing_of_the_run(tmp_path: Path) -> None:
     error = InputError("rig here has tokrig 9", code="version_mismatch")
     doing, _, _ = work(runs("a"), tmp_path, {"a": error})

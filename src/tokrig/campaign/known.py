@@ -11,8 +11,7 @@ from tokrig.backends import Backend
 from tokrig.errors import InputError, TokrigError
 from tokrig.index import Row
 from tokrig.measure import unfinished_keys
-from tokrig.models import catalog, shelf
-from tokrig.models._sha256 import sha256_of
+from tokrig.models import catalog, identity, shelf
 from tokrig.plan import Known, Past, Plan, RigMemory, Shape, Size, Weights, plan
 from tokrig.plan.expand import expand
 from tokrig.plan.naming import Names
@@ -157,6 +156,6 @@ def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:
 def _digest(reference: str) -> str | None:
     """The SHA-256 of a model that is here, from the notes of earlier runs."""
     try:
-        return sha256_of([catalog.resolve(reference).path])
+        return identity.identify(catalog.resolve(reference).path).sha256
     except (TokrigError, OSError):
         return None

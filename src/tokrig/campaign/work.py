@@ -13,7 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokrig.campaign import Ended, Executor
-from tokrig.errors import InputError, Interrupted, PutOff, StoreError, TokrigError, did_you_mean
+from tokrig.errors import (
+    EngineError,
+    InputError,
+    Interrupted,
+    PutOff,
+    StoreError,
+    TokrigError,
+    did_you_mean,
+)
 from tokrig.measure import store_failure
 from tokrig.plan import TO_DO, Plan, Planned, Run, run_spec
 from tokrig.record.model import Model
@@ -184,7 +192,8 @@ class Work:
             raise
         except PutOff as problem:
             return Delayed(planned, problem)
-        except InputError as problem:
+        except (InputError, EngineError) as problem:
+            # An engine's own tools may fail before a run begins: a quant that cannot be made.
             if problem.code in _OF_THE_RIG:
                 return Delayed(planned, problem)
             rig = self.executor.rig(run.rig)
