@@ -5,7 +5,6 @@ Decoding reads every weight once a token and writes next to nothing, so reading 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +68,7 @@ def measure_memory_bandwidth(
     """
     cache = last_level_cache_bytes()
     size = size_bytes if size_bytes is not None else max(SMALLEST_BYTES, CACHE_MULTIPLE * cache)
-    free = psutil.virtual_memory().available
+    free = min(filter(None, (psutil.virtual_memory().available, _memory_limit())))
     size = min(size, int(free * LARGEST_SHARE_OF_FREE), LARGEST_BYTES)
     workers = threads if threads is not None else usable_cores()
     items = size // 8 // workers if workers > 0 else 0
@@ -91,6 +90,12 @@ def measure_memory_bandwidth(
         cache_bound=total < 2 * cache,
         other_cpu_share=_share(before, _other_cpu()),
     )
+
+
+def _memory_limit() -> int | None:
+    """The memory that limits leave this process; None where nobody tells."""
+    memory = PROBE.facts().memory
+    return memory.usable_bytes if memory else None
 
 
 def _other_cpu() -> tuple[float, float | None]:
@@ -140,10 +145,11 @@ def _best_ns(items: int, workers: int, clock_ns: Callable[[], int]) -> int:
 
 
 def usable_cores() -> int:
-    """Physical cores, at most as many as this process may run on."""
+    """Physical cores, at most as many as this process may run on, by affinity and quota."""
     physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return min(physical, allowed)
+    cpu = PROBE.facts().cpu
+    usable = cpu.usable_cpus if cpu else None
+    return max(1, min(physical, int(usable or physical)))
 
 
 def last_level_cache_bytes(root: Path = Path("/")) -> int:

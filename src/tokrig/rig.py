@@ -7,7 +7,9 @@ from collections import Counter
 
 from tokrig import registry
 from tokrig.probes import Facts, Probe
+from tokrig.probes.linux import PROBE as LINUX
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
+from tokrig.record.names import limited_bytes, limited_cpus
 from tokrig.units import GIB, human_bytes, slug
 
 NULL = "–"
@@ -27,10 +29,14 @@ HIDDEN_SHARE = 0.07
 SMALL_VRAM = 2 * GIB
 
 
-def probe_rig(rig_id: str | None = None) -> Rig:
+def probe_rig(rig_id: str | None = None, process: int | None = None) -> Rig:
     """Facts of all probes, merged; ``rig_id`` (made safe as a file name) or a name from the
-    hardware becomes the id. Probes that find nothing add nothing."""
-    rig = merge([_probe(name).facts() for name in registry.names("probes")])
+    hardware becomes the id. Probes that find nothing add nothing. What may be used is that of
+    ``process``, else of this one, whose children inherit it."""
+    facts = [_probe(name).facts() for name in registry.names("probes")]
+    if process is not None:
+        facts.insert(0, LINUX.facts(str(process)))
+    rig = merge(facts)
     return rig.model_copy(update={"id": slug(rig_id) if rig_id else default_rig_id(rig)})
 
 
@@ -57,17 +63,26 @@ def default_rig_id(rig: Rig) -> str:
     """A file-name-safe name from the hardware, the same on every machine of the same make.
 
     ``geforce-rtx-5070-12gb``, ``2x-geforce-rtx-3090-24gb``; without a GPU of its own memory
-    ``amd-ryzen-9-7900-12c-32gb``. Never from the host name.
+    ``amd-ryzen-9-7900-12c-32gb``. Where less of the processor or the memory may be used than is
+    there, that much: ``amd-epyc-7643-4t-16gb``, ``h100-hbm3-80gb-with-4t-16gb`` (``t``: logical
+    CPUs). Never from the host name.
     """
+    cpus, memory = limited_cpus(rig.cpu), limited_bytes(rig.memory)
     gpus = [g for g in rig.gpus if g.vram_bytes is None or g.vram_bytes > SMALL_VRAM]
     if gpus:
         counts = Counter(_gpu_words(g) for g in gpus)
-        return slug(" and ".join(f"{n}x {w}" if n > 1 else w for w, n in counts.items()))
-    parts = [_cpu_words(rig.cpu.model)]
-    if rig.cpu.cores or rig.cpu.threads:
+        parts = [" and ".join(f"{n}x {w}" if n > 1 else w for w, n in counts.items())]
+        if cpus or memory:
+            parts.append("with")
+    else:
+        parts = [_cpu_words(rig.cpu.model)]
+        memory = memory or rig.memory.total_bytes
+    if cpus:
+        parts.append(f"{cpus:g}t")
+    elif not gpus and (rig.cpu.cores or rig.cpu.threads):
         parts.append(f"{rig.cpu.cores}c" if rig.cpu.cores else f"{rig.cpu.threads}t")
-    if rig.memory.total_bytes:
-        parts.append(f"{_sold_gb(rig.memory.total_bytes)}gb")
+    if memory:
+        parts.append(f"{_sold_gb(memory)}gb")
     return slug(" ".join(parts))
 
 
@@ -107,15 +122,18 @@ def summary_rows(rig: Rig) -> list[tuple[str, str]]:
     """Label and value of every fact, for people; an unknown one is ``–``."""
     cpu, memory = rig.cpu, rig.memory
     threads = f"{_text(cpu.cores)} cores, {_text(cpu.threads)} threads"
+    cpus, usable = limited_cpus(cpu), limited_bytes(memory)
     speed = f"{memory.speed_mt_per_s} MT/s" if memory.speed_mt_per_s else None
     rows = [
         ("Rig", rig.id),
         ("Processor", _text(cpu.model)),
         ("Cores", threads if cpu.cores or cpu.threads else NULL),
+        *([("CPUs to use", f"{cpus:g}, by affinity or quota")] if cpus else []),
         ("Processor clock", _unit(cpu.max_mhz, "MHz max")),
         ("Governor", _text(cpu.governor)),
         ("Instruction sets", " ".join(cpu.features) or NULL),
         ("Memory", human_bytes(memory.total_bytes)),
+        *([("Memory to use", f"{human_bytes(usable)}, by a limit")] if usable else []),
         ("Memory type", _joined(memory.type, speed)),
     ]
     for number, gpu in enumerate(rig.gpus, start=1):

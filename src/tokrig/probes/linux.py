@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from tokrig.probes import Availability, Facts, Reading, _dmi, _sysfs, _virtual
+from tokrig.probes import Availability, Facts, Reading, _dmi, _limits, _sysfs, _virtual
+from tokrig.probes._limits import Limits
 from tokrig.record.model import Cpu, Memory
 
 # Instruction sets that inference engines have kernels for, by the kernel's names.
@@ -75,16 +76,18 @@ class LinuxProbe:
             )
         return Availability(True, "processor, memory with type and speed, system")
 
-    def facts(self) -> Facts:
+    def facts(self, process: str = "self") -> Facts:
+        """The lasting facts; what may be used is that of one process and its children."""
         if self._system != "Linux":
             return _portable_facts(self._system)
         cpuinfo = _sysfs.read_text(self._root / "proc/cpuinfo") or ""
         flags = _flags(cpuinfo)
         # Only x86 kernels show the hypervisor bit; "fpu" is the sign of an x86 flag list.
         hypervisor = "hypervisor" in flags if "fpu" in flags else None
+        limits = _limits.of_process(self._root, process)
         return Facts(
-            cpu=self._cpu(cpuinfo, flags),
-            memory=self._memory(),
+            cpu=self._cpu(cpuinfo, flags, limits),
+            memory=self._memory(limits),
             os=_sysfs.key_values(self._os_release(), "=").get("PRETTY_NAME"),
             kernel=_sysfs.read_text(self._root / "proc/sys/kernel/osrelease"),
             virtualization=_virtual.describe(self._root, hypervisor),
@@ -104,31 +107,44 @@ class LinuxProbe:
         etc = _sysfs.read_text(self._root / "etc/os-release")
         return etc or _sysfs.read_text(self._root / "usr/lib/os-release")
 
-    def _cpu(self, cpuinfo: str, flags: set[str]) -> Cpu:
+    def _cpu(self, cpuinfo: str, flags: set[str], limits: Limits) -> Cpu:
         folders = _sysfs.listing(self._root / "sys/devices/system/cpu", "cpu[0-9]*")
         governors = {_sysfs.read_text(f / "cpufreq/scaling_governor") for f in folders} - {None}
         maxima = [_sysfs.read_scaled(f / "cpufreq/cpuinfo_max_freq", 1e-3) for f in folders]
+        shown = sum(1 for line in cpuinfo.splitlines() if _key(line) == "processor") or None
+        # s390 numbers its lines another way, and LXC shows a container its own share of the file.
+        online = sum(1 for f in folders if (f / "topology").is_dir()) or None
         return Cpu(
             model=_model(cpuinfo),
             cores=_cores(folders),
-            threads=sum(1 for line in cpuinfo.splitlines() if _key(line) == "processor") or None,
+            threads=max(filter(None, (shown, online)), default=None),
+            usable_cpus=_usable(shown or online, limits),
             governor="+".join(sorted(g for g in governors if g)) or None,
             max_mhz=max((m for m in maxima if m), default=None),
             features=[f for f in USEFUL_FEATURES if f in flags],
         )
 
-    def _memory(self) -> Memory:
+    def _memory(self, limits: Limits) -> Memory:
         total = _sysfs.key_values(_sysfs.read_text(self._root / "proc/meminfo"), ":").get(
             "MemTotal", ""
         )
         kib = total.removesuffix("kB").strip()
+        total_bytes = int(kib) * 1024 if kib.isdigit() else None
         table = _sysfs.read_bytes(self._root / "sys/firmware/dmi/tables/DMI")
         kind, speed = _dmi.type_and_speed(table)
         return Memory(
-            total_bytes=int(kib) * 1024 if kib.isdigit() else None,
+            total_bytes=total_bytes,
+            usable_bytes=min(filter(None, (total_bytes, limits.memory_bytes)), default=None),
             speed_mt_per_s=speed,
             type=kind,
         )
+
+
+def _usable(shown: int | None, limits: Limits) -> float | None:
+    """How many logical CPUs may be used, all limits together."""
+    allowed = None if limits.cpus is None else len(limits.cpus)
+    known = [float(n) for n in (shown, allowed, limits.quota) if n]
+    return round(min(known), 2) if known else None
 
 
 def _key(line: str) -> str:
@@ -184,12 +200,16 @@ def _portable_facts(system: str) -> Facts:
     # macOS answers with the bare architecture ("arm"), which names no processor.
     model = processor if " " in processor else None
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    # macOS pins no process to processors.
+    own = psutil.Process()
+    usable = len(own.cpu_affinity()) if hasattr(own, "cpu_affinity") else None
     mac = platform.mac_ver()[0]
     return Facts(
         cpu=Cpu(
             model=model,
             cores=psutil.cpu_count(logical=False),
             threads=psutil.cpu_count(logical=True),
+            usable_cpus=usable,
             max_mhz=frequency.max if frequency and frequency.max else None,
         ),
         memory=Memory(total_bytes=psutil.virtual_memory().total),

@@ -90,7 +90,7 @@ def memory_of(rig: Rig, facts: RigFigures | None) -> RigMemory:
     width = facts.memory_bandwidth_bytes_per_s if facts else None
     return RigMemory(
         vram_bytes=sum(sizes) if len(sizes) == len(rig.gpus) else None,
-        memory_bytes=rig.memory.total_bytes,
+        memory_bytes=rig.memory.usable_bytes or rig.memory.total_bytes,
         bandwidth_bytes_per_s=(width.measured or width.theoretical) if width else None,
         power_w=_power_range(rig),
         driver=next((gpu.driver for gpu in rig.gpus if gpu.driver), None),

@@ -94,6 +94,13 @@ VARIABLES = (
     Variable(
         "CPU details", _under("rig.cpu", "threads max_mhz features"), follows=("machine", "kernel")
     ),
+    # Older records do not tell, and a machine without limits leaves all of it.
+    Variable(
+        "limits",
+        ("rig.cpu.usable_cpus", "rig.memory.usable_bytes"),
+        follows=("machine", "kernel"),
+        rare=True,
+    ),
     Variable(
         "memory",
         _under("rig.memory", "total_bytes speed_mt_per_s type"),

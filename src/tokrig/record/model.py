@@ -117,20 +117,23 @@ class Model(Block):
 
 
 class Cpu(Block):
-    """The processor. ``cores`` are physical, ``threads`` logical ones."""
+    """The processor. ``cores`` are physical, ``threads`` logical ones; ``usable_cpus`` are the
+    logical ones that the engine may use, by affinity and quota, which may be a fraction."""
 
     model: str | None = None
     cores: Count | None = None
     threads: Count | None = None
+    usable_cpus: NonNegative | None = None
     governor: str | None = None
     max_mhz: float | None = None
     features: list[str] = []
 
 
 class Memory(Block):
-    """Main memory."""
+    """Main memory. ``usable_bytes`` is what the limits of the engine's control groups leave."""
 
     total_bytes: Count | None = None
+    usable_bytes: Count | None = None
     speed_mt_per_s: Count | None = None
     type: str | None = None
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tokrig.units import human_bytes, slug
 
 if TYPE_CHECKING:
-    from tokrig.record.model import Gpu, Rig
+    from tokrig.record.model import Cpu, Gpu, Memory, Rig
 
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
 MAX_SLUG = 80
+# A limit that leaves all but this much of the memory takes nothing that counts.
+NEGLIGIBLE_SHARE = 0.07
 
 
 class Named(Protocol):
@@ -70,19 +73,41 @@ def cpu_name(rig: Rig) -> str:
     return _VENDORS.sub("", short) or model
 
 
+def limited_cpus(cpu: Cpu) -> float | None:
+    """How many logical CPUs may be used where those are not all; else None."""
+    usable = cpu.usable_cpus
+    return usable if usable and cpu.threads and usable < cpu.threads else None
+
+
+def limited_bytes(memory: Memory) -> int | None:
+    """How much memory may be used where that is noticeably not all; else None."""
+    usable, total = memory.usable_bytes, memory.total_bytes
+    if not usable or (total is not None and usable > total * (1 - NEGLIGIBLE_SHARE)):
+        return None
+    return usable
+
+
 def hardware_name(rig: Rig) -> str:
-    """``GeForce RTX 5070 · 11.94 GiB``, ``2 × … each``, or the processor and its memory."""
+    """``GeForce RTX 5070 · 11.94 GiB``, ``2 × … each``, or the processor and its memory; then how
+    many CPUs could be used where a limit left less than there are."""
+    cpus = limited_cpus(rig.cpu)
+    limit = f"{cpus:g} CPU{'' if cpus == 1 else 's'}" if cpus else ""
     if not rig.gpus:
-        memory = rig.memory.total_bytes
-        parts = [cpu_name(rig), human_bytes(memory) if memory is not None else ""]
-        return " · ".join(filter(None, parts))
-    first = rig.gpus[0]
-    alike = all((gpu.name, gpu.vram_bytes) == (first.name, first.vram_bytes) for gpu in rig.gpus)
+        memory = limited_bytes(rig.memory) or rig.memory.total_bytes
+        parts = [cpu_name(rig), limit, human_bytes(memory) if memory is not None else ""]
+    else:
+        parts = [_cards(rig.gpus), limit]
+    return " · ".join(filter(None, parts))
+
+
+def _cards(gpus: Sequence[Gpu]) -> str:
+    first = gpus[0]
+    alike = all((gpu.name, gpu.vram_bytes) == (first.name, first.vram_bytes) for gpu in gpus)
     if not alike:
-        return " + ".join(_with_memory(gpu) for gpu in rig.gpus)
-    if len(rig.gpus) == 1:
+        return " + ".join(_with_memory(gpu) for gpu in gpus)
+    if len(gpus) == 1:
         return _with_memory(first)
-    return f"{len(rig.gpus)} × {_with_memory(first)} each"
+    return f"{len(gpus)} × {_with_memory(first)} each"
 
 
 def _with_memory(gpu: Gpu) -> str:
