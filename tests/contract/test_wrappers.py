@@ -22,10 +22,10 @@ from tokrig.backends.ollama import BACKEND as OLLAMA
 from tokrig.errors import EngineDied, InputError, RequestError, StartError
 from tokrig.record.samples import EngineTimings, Kind
 from tokrig.run import http
+from tokrig.run.address import Endpoint
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.load import Order, Response, closed_loop
 from tokrig.run.server import free_port
-from tokrig.run.wire import Endpoint
 from tokrig.spec.reasoning import Switch
 
 INTEGRATION = Path(__file__).parent.parent / "integration"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cli import Home
+from tokrig.run.address import Endpoint
 from tokrig.run.http import get_status
 from tokrig.run.server import free_port
-from tokrig.run.wire import Endpoint
 
 FOLDER = Path(__file__).parent
 # What lemonade started, and gave up on: it is started again at a port of its own.

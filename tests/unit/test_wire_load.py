@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,11 @@ from tests.contract.loopback import (
 )
 from tokrig.errors import InputError
 from tokrig.run import load, wire
+from tokrig.run.address import Endpoint
 from tokrig.run.answer import read_answer
 from tokrig.run.load import Order, Phase, Response, Ticker, closed_loop
-from tokrig.run.wire import Endpoint, now_ns, read_stamped, resolve
+from tokrig.run.silence import bears_token
+from tokrig.run.wire import now_ns, read_stamped, resolve
 
 WHOLE = answer("a", "b")
 BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])
@@ -539,10 +542,54 @@ def test_where_no_address_answers_the_first_is_named(monkeypatch: pytest.MonkeyP
         ("https://api.example.org/v1/", "api.example.org", 443, True, ""),
         ("http://[::1]/", "::1", 80, False, ""),
         ("http://host:1/openai/v1", "host", 1, False, "/openai"),
+        ("http://host:1/openai/v1/chat/completions/", "host", 1, False, "/openai"),
+        ("https://bücher.example/v1/models", "xn--bcher-kva.example", 443, True, ""),
     ],
 )
 def test_urls(url: str, host: str, port: int, tls: bool, prefix: str) -> None:
     assert Endpoint.from_url(url) == Endpoint(host, port, tls, prefix, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "chat", "props"),
+    [
+        ("http://h", "/v1/chat/completions", "/props"),
+        ("http://h/v3", "/v3/chat/completions", "/props"),
+        ("http://h/api/paas/v4/", "/api/paas/v4/chat/completions", "/api/paas/props"),
+        ("http://h/v1/openai", "/v1/openai/chat/completions", "/props"),
+        ("http://h/openai/v1", "/openai/v1/chat/completions", "/openai/props"),
+        ("http://h/api/v1/chat/completions", "/api/v1/chat/completions", "/api/props"),
+        ("http://h/inference", "/inference/chat/completions", "/inference/props"),
+        (
+            "http://h/openai/d/x?api-version=1",
+            "/openai/d/x/chat/completions?api-version=1",
+            "/openai/d/x/props?api-version=1",
+        ),
+    ],
+)
+def test_a_base_address_is_used_as_it_is(url: str, chat: str, props: str) -> None:
+    endpoint = Endpoint.from_url(url)
+    assert (endpoint.at("/v1/chat/completions"), endpoint.at("/props")) == (chat, props)
+
+
+@pytest.mark.parametrize(
+    ("url", "chats"),
+    [
+        ("http://h/", ["/v1", ""]),
+        ("http://h/v1", ["/v1", "/v1/v1"]),
+        ("http://h/x", ["/x", "/x/v1"]),
+        ("http://h/api/v1", ["/api/v1", "/api/v1/v1", "/v1"]),
+    ],
+)
+def test_v1_is_only_what_an_address_is_tried_with(url: str, chats: list[str]) -> None:
+    found = [c.at("/v1/x").removesuffix("/x") for c in Endpoint.from_url(url).candidates()]
+    assert list(dict.fromkeys(found)) == chats
+
+
+def test_a_user_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match="user or a password") as raised:
+        Endpoint.from_url("http://me:secret@h/v1")
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://x:99999", "http://[::1"])
@@ -568,6 +615,7 @@ def test_the_request_as_bytes() -> None:
     head, _, body = endpoint.payload("/v1/x", b"{}").partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     assert lines[0] == b"POST /p/v1/x HTTP/1.1"
+    assert b"Accept-Encoding: identity" in lines
     assert {b"Host: h:1", b"Content-Length: 2", b"Authorization: Bearer k"} <= set(lines)
     assert body == b"{}"
 
@@ -659,3 +707,88 @@ def test_certificates_are_read_once_a_load(trusted: None, monkeypatch: pytest.Mo
 
 def test_the_clock_is_monotonic_time() -> None:
     assert abs(wire.now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
+
+
+# An answer that came compressed all the same.
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_compressed_stream_is_read_with_its_own_stamps(coding: str) -> None:
+    packer = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
+    parts = [packer.compress(d) + packer.flush(zlib.Z_SYNC_FLUSH) for d in (delta("a"), delta("b"))]
+    parts.append(packer.compress(FINISH + DONE) + packer.flush())
+    head = SSE_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n" % coding.encode())
+    response = one(sends(head, *map(chunk, parts), END, gap_s=0.02))
+    assert (response.failure, text(response)) == (None, BODY)
+    said = read_answer(response, lambda _: None)
+    assert [c.text for c in said.chunks] == ["a", "b"]
+    assert said.chunks[1].t_ns - said.chunks[0].t_ns > 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "why"), [("br", b"\x0b\x02", "compressed (br)"), ("gzip", BODY, "is not")]
+)
+def test_what_cannot_be_unpacked_is_told(coding: str, body: bytes, why: str) -> None:
+    response = one(sends(plain(b"200 OK", body, b"Content-Encoding: %s\r\n" % coding.encode())))
+    assert response.failure is not None
+    assert why in response.failure
+    assert text(response) == b""
+
+
+# Silence is a stream without tokens.
+
+PING = b": ping\n\n"
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":null}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    "heartbeat",
+    [
+        PING,  # lemonade, once a second
+        b": keepalive 3/10\n\n",  # mlx_lm.server
+        b'event: ping\ndata: {"type": "ping"}\n\n',
+        b'data: {"choices":[{"delta":{"content":""},"finish_reason":null}]}\n\n',
+        b'data: {"choices":[],"prompt_progress":{"total":900,"processed":12}}\n\n',
+        b'{"message":{"role":"assistant","content":""},"done":false}\n',
+        ROLE,
+        b"\n",
+    ],
+)
+def test_heartbeats_are_no_life(heartbeat: bytes, quick_ticks: None) -> None:
+    assert not bears_token(heartbeat)
+    script = sends(SSE_HEAD, chunk(delta("a")), *[chunk(heartbeat)] * 60, END, gap_s=0.02)
+    with serving(script) as server:
+        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=0.2)
+    assert phase.responses[0].timed_out
+    assert phase.responses[0].failure == (
+        "no token came for 0.2 s, only heartbeats or empty chunks"
+    )
+    assert phase.wall_s < 1
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        delta("a"),
+        PING + delta("a"),
+        delta("a") + PING,
+        b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":[{"type":"thinking","thinking":"hm"}]}}]}\n\n',
+        b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"{"}}]}}]}\n\n',
+        b'data: {"choices":[{"text":"a"}]}\n\n',
+        b'{"message":{"role":"assistant","content":"a"},"done":false}\n',
+        b'data: {"error":{"message":"out of memory"}}\n\n',
+        delta("cut")[:30],
+        delta("cut")[30:],
+        DONE,
+    ],
+)
+def test_tokens_and_what_cannot_be_read_are_life(token: bytes) -> None:
+    assert bears_token(token)
+
+
+def test_a_slow_prefill_behind_heartbeats_is_waited_for(quick_ticks: None) -> None:
+    script = sends(SSE_HEAD, *[chunk(PING)] * 12, chunk(delta("a")), chunk(FINISH), END, gap_s=0.03)
+    with serving(script) as server:
+        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=1)
+    assert phase.responses[0].failure is None

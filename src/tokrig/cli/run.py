@@ -172,7 +172,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     "request_timeout_s",
     type=float,
     metavar="SECONDS",
-    help="The longest silence in a stream.  [default: 600]",
+    help="The longest wait for a token; heartbeats are none.  [default: 600]",
 )
 @click.option(
     "--rig",

@@ -25,7 +25,7 @@ from tokrig import llama_log, registry
 from tokrig.backends import Backend, Engine, Json
 from tokrig.errors import EngineDied, EngineError, RequestError
 from tokrig.run import http
-from tokrig.run.wire import Endpoint
+from tokrig.run.address import Endpoint
 
 RECOGNITION_S = 10.0
 PORTS_S = 1.0

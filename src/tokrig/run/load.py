@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tokrig.run.address import Endpoint
+from tokrig.run.encoding import decoded
+from tokrig.run.silence import bears_token
 from tokrig.run.sse import Piece
 from tokrig.run.wire import (
     DONE,
     WRITE,
-    Endpoint,
     Reader,
     Wire,
     now_ns,
@@ -90,10 +92,12 @@ class _Slot:
     wire: Wire
     ended_ns: int = 0
     timed_out: bool = False
+    looked_at: int = 0  # pieces that were looked at for tokens
 
     def response(self, start_ns: int) -> Response:
         wire = self.wire
         sent_ns = wire.sent_ns or self.ended_ns
+        pieces, compressed = decoded(wire.headers, wire.pieces)
         return Response(
             self.order,
             self.worker,
@@ -101,10 +105,20 @@ class _Slot:
             self.ended_ns - start_ns,
             wire.status,
             wire.headers,
-            [(t - sent_ns, data) for t, data in wire.pieces],
-            wire.failure,
+            [(t - sent_ns, data) for t, data in pieces],
+            wire.failure or compressed,
             self.timed_out,
         )
+
+    def silent_ns(self, now: int) -> int:
+        """How long no token has come. Only the latest of the new pieces that bears one is read, so
+        this costs a stream no more than a token or two of decoding."""
+        wire = self.wire
+        new = wire.pieces[self.looked_at :]
+        self.looked_at += len(new)
+        latest = next((t for t, data in reversed(new) if bears_token(data)), 0)
+        wire.heard_ns = max(wire.heard_ns, latest)
+        return now - wire.heard_ns
 
 
 class _Loop:
@@ -165,11 +179,17 @@ class _Loop:
         self.open(slot.worker)
 
     def end_silent(self, silence_s: float) -> None:
-        """Close the streams that have said nothing for too long."""
+        """Close the streams in which no token came for too long. Comments and empty chunks are no
+        life: wrappers send them on behalf of an engine that has died."""
         now = now_ns()
         for slot in list(self.slots.values()):
-            if now - slot.wire.heard_ns > silence_s * 1e9:
-                slot.wire.failure = f"the server was silent for {silence_s:g} s"
+            if slot.silent_ns(now) > silence_s * 1e9:
+                said = slot.wire.pieces and slot.wire.pieces[-1][0] > slot.wire.heard_ns
+                slot.wire.failure = (
+                    f"no token came for {silence_s:g} s, only heartbeats or empty chunks"
+                    if said
+                    else f"the server was silent for {silence_s:g} s"
+                )
                 slot.timed_out = True
                 self.close(slot, now)
 
@@ -185,8 +205,8 @@ def closed_loop(
 ) -> Phase:
     """Send ``orders`` with ``concurrency`` in flight until all have ended.
 
-    A stream silent for ``silence_s`` seconds is closed and marked. ``tick`` runs about every
-    half second in this thread and may raise to stop the load: all sockets are then closed.
+    A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` runs about
+    every half second in this thread and may raise to stop the load: all sockets are then closed.
     Raises OSError when the endpoint's name cannot be resolved.
     """
     with selectors.DefaultSelector() as selector, _quiet_gc():

@@ -19,10 +19,10 @@ from tokrig.backends import Backend, Launch
 from tokrig.errors import InputError, SpecError
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
+from tokrig.run.address import Endpoint
 from tokrig.run.binary import asked
 from tokrig.run.progress import Cell
 from tokrig.run.weights import weights
-from tokrig.run.wire import Endpoint
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec
 from tokrig.units import slug

@@ -17,6 +17,7 @@ from tokrig.backends import Backend, Counters, Engine, Request
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import Phase, Sample
 from tokrig.run import http
+from tokrig.run.address import Endpoint
 from tokrig.run.fit import salt
 from tokrig.run.load import Order, Ticker, closed_loop
 from tokrig.run.load import Phase as LoadPhase
@@ -26,7 +27,6 @@ from tokrig.run.observe import Place, SameModel, observe
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell
 from tokrig.run.server import Server
-from tokrig.run.wire import Endpoint
 from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
 

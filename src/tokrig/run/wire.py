@@ -14,19 +14,16 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
-from urllib.parse import urlsplit
 
 import httptools
 
-from tokrig.errors import InputError
+from tokrig.run.address import Endpoint
 from tokrig.run.sse import Piece
 
 # More than a TLS record (16 KiB): nothing decrypted stays behind where no selector sees it.
@@ -52,65 +49,6 @@ DONE, READ, WRITE = Interest.DONE, Interest.READ, Interest.WRITE
 def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
     """Read what is there; the stamp is the moment the selector reported it."""
     return ready_ns, sock.recv(READ_BYTES)
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where requests go: ``http://127.0.0.1:8080/v1`` taken apart, plus headers such as a key."""
-
-    host: str
-    port: int
-    tls: bool = False
-    prefix: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_url(cls, url: str, headers: Mapping[str, str] | None = None) -> Endpoint:
-        """Raises InputError for anything that is no http(s) URL with a host, and for headers that
-        cannot be sent: a key that was read together with its line end, say."""
-        try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-            port = parts.port
-        except ValueError as error:
-            raise InputError(f"{url!r} is no URL: {error}", hint=_URL_HINT) from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"{url!r} is no http(s) URL", hint=_URL_HINT)
-        if not _SENDABLE.fullmatch(parts.path) or " " in parts.path:
-            raise InputError(f"{url!r} has characters that no URL has", hint=_URL_HINT)
-        for name, value in (headers or {}).items():
-            if not _SENDABLE.fullmatch(f"{name}: {value}"):
-                # The value may be a secret: it is not shown.
-                raise InputError(
-                    f"the header {name!r} cannot be sent: it holds a line end or a character "
-                    "outside ASCII",
-                    hint="look at the variable that it comes from",
-                )
-        tls = parts.scheme == "https"
-        prefix = parts.path.rstrip("/").removesuffix("/v1")
-        return cls(parts.hostname, port or (443 if tls else 80), tls, prefix, headers or {})
-
-    @property
-    def host_header(self) -> str:
-        """The Host header; IPv6 addresses in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-    def payload(self, path: str, body: bytes) -> bytes:
-        """The whole request as bytes, so that sending it is one call."""
-        lines = [
-            f"POST {self.prefix}{path} HTTP/1.1",
-            f"Host: {self.host_header}",
-            "Content-Type: application/json",
-            "Accept: text/event-stream",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in self.headers.items()),
-        ]
-        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
-
-
-_URL_HINT = "give it as http://127.0.0.1:8080/v1"
-_SENDABLE = re.compile(r"[ -~]*")
 
 
 class Wire:
@@ -139,6 +77,7 @@ class Wire:
         self.headers_complete = self.complete = False
         self.failure: str | None = None
         self.stamp = self.sent_ns = 0
+        # The last sign of life that is no piece: being made, or a part of the request sent.
         self.heard_ns = now_ns()
         self.parser = httptools.HttpResponseParser(self)
         self.endpoint = endpoint
@@ -228,7 +167,6 @@ class Wire:
 
     def _receive(self, reader: Reader, ready_ns: int) -> Interest:
         self.stamp, data = reader(self.sock, ready_ns)
-        self.heard_ns = self.stamp
         if not data:
             self._end_of_file()
             return DONE

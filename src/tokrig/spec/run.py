@@ -59,7 +59,7 @@ class RunSpec(BaseModel):
     """One run. None means: whatever the workload, the backend or the machine says.
 
     ``context`` is in tokens per slot; ``patience_s`` is how long an engine may take to become
-    ready; ``request_timeout_s`` is the longest silence in a stream; ``served_model`` is the name
+    ready; ``request_timeout_s`` is the longest wait for a token; ``served_model`` is the name
     an endpoint knows the model by; ``api_key_env`` names the environment variable with the key.
     ``api`` and ``devices`` say what is to compute: a result that cannot confirm it is invalid.
     ``speculative`` switches speculative decoding on, ``reasoning`` the model's thinking.
