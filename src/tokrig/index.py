@@ -156,7 +156,7 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
         id=data["id"],
         path=path,
         status=data["status"],
-        verdict=data["validity"]["verdict"],
+        verdict=_word(data["validity"]),
         kind=provenance["kind"],
         level=provenance.get("level"),
         started_at=provenance.get("started_at"),
@@ -183,12 +183,18 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
     )
 
 
+def _word(validity: dict[str, Any]) -> str:
+    """``Validity.word``, without the model, which takes a while to load."""
+    verdict: str = validity["verdict"]
+    return "unverified" if verdict == "valid" and validity.get("unverified") else verdict
+
+
 def _headline(results: list[dict[str, Any]]) -> tuple[int | None, float | None, float | None]:
     """Lowest concurrency with a valid rate, and the lowest and highest median there."""
     rates: dict[int, list[float]] = {}
     for result in results:
         metric = result.get("output_tok_per_s")
-        if metric and result["validity"]["verdict"] == "valid":
+        if metric and result["validity"]["verdict"] != "invalid":
             rates.setdefault(result["concurrency"], []).append(metric["median"])
     if not rates:
         return None, None, None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokrig.record.checks import Circumstances, judge, judge_run
+from tokrig.record.checks import Seen, judge, judge_run
 from tokrig.record.metrics import Figures, figures
 from tokrig.record.model import (
     BackendFacts,
+    Interference,
+    LoadMemory,
     Model,
     Provenance,
     Record,
@@ -16,32 +18,40 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.samples import Sample
+from tokrig.record.versions import METHODOLOGY_VERSION
 
 
 def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaaa") -> Record:
     """The record that honestly follows from ``samples`` of one cell."""
     found = figures(samples)
-    seen = Circumstances(
-        answer_tokens=11,
-        prompt_tokens=64,
-        throttle_reasons=[],
-        spilled=False,
-        api="cpu",
-        api_confirmed=True,
+    backend = BackendFacts(
+        name="embedded", engine="llama.cpp", api="cpu", api_confirmed=True, managed=True
+    )
+    shape = WorkloadFacts(name=samples[0].workload, prompt_tokens=64, answer_tokens=11)
+    interference = Interference(throttle_reasons=[])
+    load_memory = LoadMemory(spilled=False)
+    seen = Seen(
+        workload=shape,
+        concurrency=samples[0].concurrency,
+        backend=backend,
+        interference=interference,
+        load_memory=load_memory,
     )
     result = Result(
-        workload=WorkloadFacts(name=samples[0].workload, prompt_tokens=64, answer_tokens=11),
+        workload=shape,
         concurrency=samples[0].concurrency,
         validity=judge(samples, seen),
+        interference=interference,
         **{name: getattr(found, name) for name in Figures.__dataclass_fields__},
     )
     return Record(
         id=run_id,
         status="complete",
         validity=judge_run([result], complete=True),
-        provenance=Provenance(kind="measured", level="quick"),
+        provenance=Provenance(kind="measured", level="quick", methodology=METHODOLOGY_VERSION),
         model=Model(family="Tiny", quant="Q4_K_M"),
         rig=Rig(id="test-rig"),
-        backend=BackendFacts(name="embedded", engine="llama.cpp", api="cpu", api_confirmed=True),
+        backend=backend,
+        load_memory=load_memory,
         results=[result],
     )

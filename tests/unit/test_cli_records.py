@@ -233,7 +233,7 @@ def edited(content: Path, change: Callable[[str], str], run_id: str = GOOD) -> P
 def test_check_of_honest_records_passes(content: Path) -> None:
     done = tokrig(content, "check")
     assert done.exit_code == 0, done.stdout
-    assert "3 records: 1 valid, 2 marked INVALID, 0 broken" in done.stdout
+    assert "3 records: 1 valid, 0 unverified, 2 INVALID, 0 broken" in done.stdout
     assert "INVALID: cached_tokens" in done.stdout
     assert "the engine reused cached prompt tokens" in done.stdout
 
@@ -242,7 +242,7 @@ def test_check_finds_a_median_edited_by_hand(content: Path) -> None:
     path = edited(content, lambda text: text.replace("median: 100", "median: 120", 1))
     done = tokrig(content, "check")
     assert done.exit_code == 1
-    assert f"broken   {path}" in done.stdout
+    assert f"broken     {path}" in done.stdout
     assert "chat × 1: output_tok_per_s.median is 120" in done.stdout
     assert "the samples give 100" in done.stdout
     assert "1 broken" in done.stdout
@@ -280,7 +280,7 @@ def test_check_finds_a_result_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda text: text.replace("schema: 1", "schema: 99", 1), "newer than this tokrig reads"),
+        (lambda text: text.replace("schema: 2", "schema: 99", 1), "newer than this tokrig reads"),
         (lambda text: text.replace("status:", "staus:", 1), ":6: unknown key 'staus'"),
         (lambda text: text + "tail: [\n", "while parsing"),
         (lambda text: text.replace(f"id: {GOOD}", "id: another", 1), "is not the file's name"),
@@ -293,7 +293,7 @@ def test_check_names_what_is_broken(content: Path, change: Callable[[str], str],
     assert done.exit_code == 1
     assert says in done.stdout
     assert str(path) in done.stdout
-    assert "3 records: 0 valid, 2 marked INVALID, 1 broken" in done.stdout
+    assert "3 records: 0 valid, 0 unverified, 2 INVALID, 1 broken" in done.stdout
 
 
 def test_check_misses_lost_samples(content: Path) -> None:
@@ -381,7 +381,7 @@ def test_check_takes_folders_files_and_ids(content: Path, tmp_path: Path) -> Non
     for words in ([str(path)], [GOOD], [str(path.parent)], [str(content)], [str(path), GOOD]):
         done = tokrig(tmp_path / "elsewhere" if words != [GOOD] else content, "check", words[0])
         assert done.exit_code == 0, done.stdout + done.stderr
-        assert f"valid    {path}" in done.stdout
+        assert f"valid      {path}" in done.stdout
 
 
 def test_facts_about_models_are_no_records(content: Path) -> None:

@@ -114,7 +114,7 @@ def test_json_is_one_document(bench: Bench) -> None:
     done = bench.tokrig("run", *ENDPOINT, "--json")
     data = json.loads(done.stdout)
     assert data["path"] == str(bench.records()[0])
-    assert data["record"]["schema"] == 1
+    assert data["record"]["schema"] == 2
     assert data["record"]["results"][0]["workload"]["name"] == "chat"
 
 

@@ -173,4 +173,4 @@ def test_the_kept_records_hold_json(store: Store, cache: Path) -> None:
         ((data,),) = connection.execute("SELECT json FROM records").fetchall()
     finally:
         connection.close()
-    assert data.startswith(b'{"schema":1')
+    assert data.startswith(b'{"schema":2')

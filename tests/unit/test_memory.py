@@ -11,8 +11,9 @@ from tests.unit.test_gguf import gguf
 from tokrig.backends import Engine, Launch
 from tokrig.probes import Availability, Facts, Reading
 from tokrig.record.model import BackendFacts, Gpu, Model, Resolved
+from tokrig.record.placement import not_resident
 from tokrig.run import memory
-from tokrig.run.memory import Memory, judge, look, looked_up_bytes, not_resident
+from tokrig.run.memory import Memory, judge, look, looked_up_bytes
 from tokrig.units import GIB, MIB
 
 MODEL = Model(family="m", file="m-Q4_K_M.gguf", format="gguf", bytes=4 * GIB)
@@ -192,6 +193,8 @@ def test_the_record_keeps_what_was_seen() -> None:
         "gpu_after_bytes": 6 * GIB,
         "engine_vram_bytes": 5 * GIB,
         "engine_rss_bytes": GIB,
+        "looked_up_bytes": None,
+        "spilled": False,
     }
     assert fit.free_bytes == 11 * GIB
 

@@ -166,9 +166,7 @@ TOLD = Told(
     mode=Mode(name="ngram", speculative="ngram"),
     cold=ColdStart(load_s=1.5),
     server_starts=2,
-    load_memory=LoadMemory(engine_rss_bytes=9),
-    spilled=False,
-    looked_up_bytes=7,
+    load_memory=LoadMemory(engine_rss_bytes=9, looked_up_bytes=7, spilled=False),
     greedy_texts={"chat": "one"},
     greedy={"chat": Greedy(compared_characters=3, same=True)},
 )

@@ -287,7 +287,7 @@ def test_what_speaks_against_it(
 def test_what_could_not_be_looked_at() -> None:
     mixed = CPU.model_copy(update={"api_confirmed": False})
     found = judge_raw(2, mixed, RawSeen(has_gpu=True), complete=True)
-    assert found.verdict == "valid"
+    assert found.verdict == "unverified"
     assert found.unverified == ["api_unverified"]
     assert found.unchecked == ["throttle", "gpu_processes", "vram_fit"]
 

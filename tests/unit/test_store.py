@@ -62,7 +62,7 @@ def aged(path: Path, seconds: float = 60) -> Path:
 def test_a_record_comes_back_from_its_text() -> None:
     text = record_text(RECORD)
     assert parse_record(text, "x") == RECORD
-    assert yaml.safe_load(text)["schema"] == 1
+    assert yaml.safe_load(text)["schema"] == 2
     assert record_text(parse_record(text, "x")) == text
 
 
@@ -123,7 +123,7 @@ def test_errors_of_a_record_name_the_line() -> None:
     assert caught.value.message == f"r.yaml:{line}: unknown key 'repeat' in results[0]"
     assert "did you mean 'repeats'?" in caught.value.hint
     with pytest.raises(RecordError, match=r"^r\.yaml: the record's schema 7 is newer"):
-        parse_record(text.replace("schema: 1", "schema: 7"), "r.yaml")
+        parse_record(text.replace("schema: 2", "schema: 7"), "r.yaml")
 
 
 # --- samples
@@ -597,7 +597,7 @@ def test_a_broken_record_is_a_problem_and_stops_nothing(store: Store) -> None:
             text.replace("mode: {name: baseline}", "mode: {name: baseline"),
             f"half.yaml:{line + 1}",
         ),
-        "newer": (text.replace("schema: 1", "schema: 9"), "schema 9 is newer"),
+        "newer": (text.replace("schema: 2", "schema: 9"), "schema 9 is newer"),
         "missing": (text.replace("verdict: valid, ", ""), "'verdict'"),
         "typed": (text.replace("family: SmolLM2", "family: [1]"), "family is [1]"),
         "other": (text, "is not the file's name"),

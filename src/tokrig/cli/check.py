@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tokrig.cli import words
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.cli.show import root_of
 from tokrig.errors import InputError, TokrigError
@@ -32,10 +33,10 @@ class Report:
 
     @property
     def word(self) -> str:
-        """``broken``, ``INVALID`` or ``valid``."""
+        """``broken``, ``INVALID``, ``unverified`` or ``valid``."""
         if self.problems or self.record is None:
             return "broken"
-        return "valid" if self.record.validity.verdict == "valid" else "INVALID"
+        return words.verdict(self.record.validity)
 
 
 @click.command(
@@ -154,24 +155,22 @@ def _print_json(reports: Sequence[Report]) -> None:
 def _print(out: Console, reports: Sequence[Report]) -> None:
     from tokrig.cli import present
 
-    styles = {"valid": "green", "INVALID": "yellow", "broken": "bold red"}
+    styles = {"valid": "green", "unverified": "cyan", "INVALID": "yellow", "broken": "bold red"}
     meanings: dict[str, str] = {}
     for report in reports:
-        out.print(f"{report.word:<8} {report.path}", style=styles[report.word], soft_wrap=True)
+        out.print(f"{report.word:<10} {report.path}", style=styles[report.word], soft_wrap=True)
         for problem in report.problems:
-            out.print(f"         {problem}", soft_wrap=True)
+            out.print(f"           {problem}", soft_wrap=True)
         for hint in report.hints:
-            out.print(f"         hint: {hint}", style="cyan", soft_wrap=True)
+            out.print(f"           hint: {hint}", style="cyan", soft_wrap=True)
         for finding in present.findings(report.record) if report.record else ():
             where = f" ({finding.where})" if finding.where else ""
-            out.print(f"         {finding.kind}: {finding.code}{where}", soft_wrap=True)
+            out.print(f"           {finding.kind}: {finding.code}{where}", soft_wrap=True)
             meanings[finding.code] = finding.hint
     if meanings:
         out.print()
         present.print_pairs(out, meanings.items())
     counts = {word: sum(report.word == word for report in reports) for word in styles}
+    counted = ", ".join(f"{count} {word}" for word, count in counts.items())
     out.print()
-    out.print(
-        f"{len(reports)} record{'s' * (len(reports) != 1)}: {counts['valid']} valid, "
-        f"{counts['INVALID']} marked INVALID, {counts['broken']} broken"
-    )
+    out.print(f"{len(reports)} record{'s' * (len(reports) != 1)}: {counted}")

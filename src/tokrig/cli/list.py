@@ -26,7 +26,7 @@ from tokrig.query import labels
 if TYPE_CHECKING:
     from tokrig.store import Listing, Row
 
-STATUSES = ("complete", "failed", "interrupted", "valid", "invalid")
+STATUSES = ("complete", "failed", "interrupted", "valid", "unverified", "invalid")
 # Shown where the terminal has room, in this order of importance; the id tells most of it anyway.
 DISPENSABLE = ("mode", "rig", "model", "quant", "backend", "date")
 
@@ -148,4 +148,4 @@ def _rates(row: Row) -> str:
 def _verdict(row: Row) -> str:
     if row.status != "complete":
         return row.status
-    return "valid" if row.verdict == "valid" else "INVALID"
+    return "INVALID" if row.verdict == "invalid" else row.verdict

@@ -21,7 +21,7 @@ from tokrig.units import human_seconds
 
 # Wide enough that nothing wraps in a file or a pipe.
 UNBOUNDED = 200
-VERDICT_STYLES = {"valid": "green", "valid?": "yellow", "INVALID": "bold red"}
+VERDICT_STYLES = {"valid": "green", "unverified": "yellow", "INVALID": "bold red"}
 
 
 def console(stream: TextIO | None = None) -> Console:

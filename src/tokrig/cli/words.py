@@ -55,10 +55,8 @@ def label(result: Result) -> str:
 
 
 def verdict(validity: Validity) -> str:
-    """``valid``, ``valid?`` where something could not be confirmed, ``INVALID``."""
-    if validity.verdict == "invalid":
-        return "INVALID"
-    return "valid?" if validity.unverified else "valid"
+    """``valid``, ``unverified`` or ``INVALID``."""
+    return "INVALID" if validity.verdict == "invalid" else validity.word
 
 
 def caption(record: Record) -> str:

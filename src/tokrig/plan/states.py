@@ -48,7 +48,7 @@ class Judge:
         """The state of a run."""
         record = self.best.get(run.key)
         if record and record.status == "complete":
-            if record.verdict == "valid":
+            if record.verdict != "invalid":
                 return Judgement("done", record=record.id)
             return Judgement("invalid", "its figures did not pass every check", record=record.id)
         if run.key in self.unfinished:
@@ -71,4 +71,4 @@ def _rank(record: Past) -> tuple[bool, bool, str, str]:
     """What stands for a run: a complete record before a failed one, a valid one before an invalid
     one, then the newest."""
     complete = record.status == "complete"
-    return complete, complete and record.verdict == "valid", record.started_at or "", record.id
+    return complete, complete and record.verdict != "invalid", record.started_at or "", record.id

@@ -148,7 +148,7 @@ def valid(tried: Iterable[Run]) -> list[Run]:
     those with figures of an engine's own benchmark."""
     tried = list(tried)
     served = [run for run in tried if headline(run.record)]
-    raw = [run for run in tried if run.record.raw and run.record.validity.verdict == "valid"]
+    raw = [run for run in tried if run.record.raw and run.record.validity.verdict != "invalid"]
     return served or raw
 
 

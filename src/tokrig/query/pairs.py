@@ -93,7 +93,7 @@ def _cell(result: Result) -> Cell:
         shape=value_text(result.workload.name),
         hash=result.workload.content_hash,
         concurrency=result.concurrency,
-        valid=result.validity.verdict == "valid",
+        valid=result.validity.verdict != "invalid",
         reasons=tuple(map(value_text, result.validity.reasons)),
         prefill_source=result.prefill_source,
         figures={name: _figure(getattr(result, name)) for name in METRICS},

@@ -103,7 +103,7 @@ def ties(rows: Sequence[Row]) -> list[str]:
 
 def _ranks(row: Row) -> bool:
     figure = row.result.output_tok_per_s
-    return row.result.validity.verdict == "valid" and figure is not None and usable(figure.median)
+    return row.result.validity.verdict != "invalid" and figure is not None and usable(figure.median)
 
 
 def _tied(leader: Row, row: Row) -> bool:

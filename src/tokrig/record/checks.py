@@ -1,7 +1,8 @@
 """Validity: what makes a result invalid, what could not be confirmed, what nobody looked at.
 
-Pure. Every code has a hint; thresholds are METHODOLOGY's and change only with a line in the
-CHANGELOG's Methodology section.
+The rules of methodology 2, pure, from the record's own blocks and the samples: so ``tokrig check``
+gives the same verdict again. Every code has a hint; thresholds are METHODOLOGY's and change only
+with a line in the CHANGELOG's Methodology section. ``checks1`` keeps the rules of version 1.
 """
 
 from __future__ import annotations
@@ -10,8 +11,22 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokrig.record.metrics import clock_difference, counted_difference
-from tokrig.record.model import Record, Result, Validity
+from tokrig.record.metrics import clock_difference, counted_difference, output_tok_per_s
+from tokrig.record.model import (
+    BackendFacts,
+    Interference,
+    LoadMemory,
+    Mode,
+    Model,
+    PeakMemory,
+    Record,
+    Result,
+    Rig,
+    Validity,
+    Verdict,
+    WorkloadFacts,
+)
+from tokrig.record.placement import not_resident
 from tokrig.record.samples import Kind, Sample
 
 CLOCK_MISMATCH = 0.03
@@ -46,6 +61,7 @@ HINTS = {
     # unverified
     "prompt_length_unverified": "the server does not tell how long the prompt was",
     "token_count_unverified": "no source for the number of tokens generated",
+    "no_rate": "no decode rate can be told, so there is no headline",
     "first_chunk_assumed": "the first chunk was assumed to carry one token",
     "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
     " misses what differs between starts",
@@ -65,66 +81,64 @@ HINTS = {
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """What was seen beside the samples while they were taken; None = nobody looked."""
+class Seen:
+    """What was found beside the samples while they were taken, as the record has it. ``None``
+    inside a block means that nobody looked."""
 
-    answer_tokens: int
-    prompt_tokens: int
-    client_cpu_share: float | None = None
-    throttle_reasons: Sequence[str] | None = None
-    foreign_gpu_processes: int | None = None
-    has_gpu: bool = False
-    spilled: bool | None = None
-    not_resident: bool = False
-    managed: bool | None = None
+    workload: WorkloadFacts
+    concurrency: int = 1
+    backend: BackendFacts = field(default_factory=lambda: BackendFacts(name="", engine=""))
+    mode: Mode = field(default_factory=Mode)
+    model: Model = field(default_factory=lambda: Model(family=""))
+    rig: Rig = field(default_factory=lambda: Rig(id=""))
+    interference: Interference = field(default_factory=Interference)
+    memory: PeakMemory = field(default_factory=PeakMemory)
+    load_memory: LoadMemory = field(default_factory=LoadMemory)
     counters: Mapping[str, float] = field(default_factory=dict)
-    api: str | None = None
-    api_confirmed: bool | None = None
-    api_asked: str | None = None
-    speculative: str | None = None
+    client_cpu_share: float | None = None
     compared_greedy: bool = False
-    reasoning_off: bool = False
 
 
-def judge(samples: Sequence[Sample], seen: Circumstances) -> Validity:
-    """The verdict on one result."""
+def judge(samples: Sequence[Sample], seen: Seen) -> Validity:
+    """The verdict on one result. ``seen.workload`` has the lengths that were asked for."""
     measured = [s for s in samples if s.phase == "measured"]
     good = [s for s in measured if s.error is None]
     found = _Findings()
     found.reason("request_errors", len(good) < len(measured))
-    repeats = len({s.repeat for s in measured})
-    found.doubt("repeats_share_a_start", seen.managed is False and repeats > 1)
     found.reason("no_tokens", not any(s.output_tokens or s.chunks for s in good))
     _judge_lengths(found, good, seen)
     _judge_counts(found, good, seen)
+    _judge_pace(found, good, seen)
     _judge_clock(found, good, seen)
+    _judge_cell(found, good, seen)
     _judge_mode(found, good, seen)
-    found.reason("client_bound", (seen.client_cpu_share or 0) > CLIENT_CPU_SHARE)
-    found.reason("throttled", bool(seen.throttle_reasons))
-    found.reason("foreign_gpu_load", bool(seen.foreign_gpu_processes))
-    found.reason("cpu_spill", seen.spilled is True)
-    found.reason("not_resident", seen.not_resident)
-    found.uncheck("throttle", seen.throttle_reasons is None)
-    found.uncheck("gpu_processes", seen.has_gpu and seen.foreign_gpu_processes is None)
-    found.uncheck("vram_fit", seen.spilled is None)
+    _judge_placement(found, seen)
+    _judge_machine(found, seen)
+    _judge_gpu(found, seen)
     return found.validity()
 
 
 def judge_run(results: Iterable[Result], *, complete: bool) -> Validity:
     """A run is valid when it is complete and all its results are; lists are the unions."""
     results = list(results)
-    invalid = not complete or not results or any(r.validity.verdict == "invalid" for r in results)
+    reasons = _union(r.validity.reasons for r in results) + ([] if complete else ["incomplete"])
+    unverified = _union(r.validity.unverified for r in results)
     return Validity(
-        verdict="invalid" if invalid else "valid",
-        reasons=_union(r.validity.reasons for r in results) + ([] if complete else ["incomplete"]),
-        unverified=_union(r.validity.unverified for r in results),
+        verdict=verdict(bool(reasons) or not results, unverified),
+        reasons=reasons,
+        unverified=unverified,
         unchecked=_union(r.validity.unchecked for r in results),
     )
 
 
+def verdict(failed: bool, unverified: Sequence[str]) -> Verdict:
+    """The word for what was found: one failed check outweighs everything."""
+    return "invalid" if failed else "unverified" if unverified else "valid"
+
+
 def headline(record: Record) -> list[Result]:
     """The results that may be shown as headline numbers."""
-    return [r for r in record.results if r.validity.verdict == "valid"]
+    return [r for r in record.results if r.validity.word == "valid"]
 
 
 class _Findings:
@@ -146,7 +160,7 @@ class _Findings:
 
     def validity(self) -> Validity:
         return Validity(
-            verdict="invalid" if self.reasons else "valid",
+            verdict=verdict(bool(self.reasons), self.unverified),
             reasons=self.reasons,
             unverified=self.unverified,
             unchecked=self.unchecked,
@@ -159,34 +173,40 @@ def _note(codes: list[str], code: str, holds: bool) -> None:
         codes.append(code)
 
 
-def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
-    allowed = max(PROMPT_TOKENS, round(seen.prompt_tokens * PROMPT_SHARE))
+def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
+    """Prompts and answers of the length that was asked for, nothing of them from a cache."""
+    target, asked = seen.workload.prompt_tokens, seen.workload.answer_tokens
     lengths = [s.prompt_tokens for s in good]
-    found.reason(
-        "prompt_length",
-        any(abs(n - seen.prompt_tokens) > allowed for n in lengths if n is not None),
-    )
+    if target is not None:
+        allowed = max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
+        found.reason(
+            "prompt_length", any(abs(n - target) > allowed for n in lengths if n is not None)
+        )
     found.doubt("prompt_length_unverified", any(n is None for n in lengths))
     outputs = [s.output_tokens for s in good]
-    found.reason("output_length", any(n != seen.answer_tokens for n in outputs if n is not None))
+    found.reason("output_length", any(n != asked for n in outputs if n is not None))
     found.uncheck("output_length_limit", any(s.finish_reason is None for s in good))
     cached = [s.cached_tokens for s in good]
-    found.reason("cached_tokens", any(cached_n for cached_n in cached))
+    found.reason("cached_tokens", any(cached))
     found.uncheck("cache", any(cached_n is None for cached_n in cached))
 
 
-def _judge_counts(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
+def _judge_counts(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
+    """Is the number of tokens what the sources say, all of them?"""
     found.doubt("token_count_unverified", any(s.output_tokens is None for s in good))
     found.doubt("first_chunk_assumed", any(s.first_chunk_assumed for s in good))
     found.reason("count_mismatch", _over(good, lambda s: s.count_disagreement, COUNT_MISMATCH))
     found.reason("count_mismatch", any(map(_fewer_tokens_than_chunks, good)))
-    served, seen_tokens = (
-        seen.counters.get("output_tokens"),
-        sum(s.output_tokens or 0 for s in good),
-    )
+    served = seen.counters.get("output_tokens")
+    ours = sum(s.output_tokens or 0 for s in good)
     if served is not None and not any(s.output_tokens is None for s in good):
         # More than ours: the server answered somebody else while it was measured.
-        found.reason("count_mismatch", abs(served - seen_tokens) > COUNT_MISMATCH * seen_tokens)
+        found.reason("count_mismatch", abs(served - ours) > COUNT_MISMATCH * ours)
+
+
+def _judge_pace(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
+    """Do the stamps tell how fast the tokens came?"""
+    found.doubt("no_rate", not any(output_tok_per_s(s) for s in good))
 
 
 def _fewer_tokens_than_chunks(sample: Sample) -> bool:
@@ -195,7 +215,8 @@ def _fewer_tokens_than_chunks(sample: Sample) -> bool:
     return tokens is not None and len(sample.chunks) > tokens * (1 + COUNT_MISMATCH) + 1
 
 
-def _judge_clock(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
+def _judge_clock(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
+    """Does the engine's own clock agree?"""
     differences = [d for d in map(clock_difference, good) if d is not None]
     difference = statistics.median(differences) if differences else None
     if difference is None:
@@ -217,20 +238,58 @@ def _impossible(sample: Sample) -> bool:
     )
 
 
-def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Circumstances) -> None:
+def _judge_cell(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
+    """Was the cell what its name says: so many requests at once, nothing of them seen before?"""
+
+
+def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     """Was what was asked for what was done?"""
-    if seen.api_asked is not None:
-        confirmed = seen.api == seen.api_asked and seen.api_confirmed is True
+    backend, mode = seen.backend, seen.mode
+    if backend.api_asked is not None:
+        confirmed = backend.api == backend.api_asked and backend.api_confirmed is True
         found.reason("api_not_confirmed", not confirmed)
-    found.doubt("api_unverified", seen.api is None or seen.api_confirmed is not True)
-    if seen.speculative is not None:
+    found.doubt("api_unverified", backend.api is None or backend.api_confirmed is not True)
+    if mode.speculative is not None:
         drafted = sum(s.drafted_tokens or 0 for s in good)
         found.reason(
             "speculation_inactive", not drafted and not seen.counters.get("drafted_tokens")
         )
         found.doubt("greedy_unverified", not seen.compared_greedy)
     reasoned = any(c.kind is Kind.REASONING for s in good for c in s.chunks)
-    found.reason("reasoning_off_not_honoured", seen.reasoning_off and reasoned)
+    found.reason("reasoning_off_not_honoured", mode.reasoning_asked == "off" and reasoned)
+
+
+def _judge_placement(found: _Findings, seen: Seen) -> None:
+    """Was the model where it should be?"""
+    spilled = seen.load_memory.spilled
+    found.reason("cpu_spill", spilled is True)
+    found.uncheck("vram_fit", spilled is None)
+    found.reason(
+        "not_resident",
+        not_resident(
+            seen.model,
+            seen.backend,
+            seen.memory.engine_rss_bytes,
+            seen.load_memory.looked_up_bytes,
+        ),
+    )
+
+
+def _judge_machine(found: _Findings, seen: Seen) -> None:
+    """Did something else take the processor from engine or client?"""
+    found.reason("client_bound", (seen.client_cpu_share or 0) > CLIENT_CPU_SHARE)
+
+
+def _judge_gpu(found: _Findings, seen: Seen) -> None:
+    """Was the graphics card held back, or shared?"""
+    throttle, foreign = (
+        seen.interference.throttle_reasons,
+        seen.interference.foreign_gpu_processes,
+    )
+    found.reason("throttled", bool(throttle))
+    found.uncheck("throttle", throttle is None)
+    found.reason("foreign_gpu_load", bool(foreign))
+    found.uncheck("gpu_processes", bool(seen.rig.gpus) and foreign is None)
 
 
 def _over(samples: Sequence[Sample], value: Callable[[Sample], float | None], limit: float) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tokrig.record.model import Metric, Percentiles, ServerTimings, Speculative
 from tokrig.record.samples import Kind, Sample
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.units import significant
 
 Counters = Mapping[str, float]
@@ -155,9 +156,15 @@ class Figures:
     server: ServerTimings | None
 
 
-def figures(samples: Sequence[Sample], counters: Counters | None = None) -> Figures:
+def figures(
+    samples: Sequence[Sample],
+    counters: Counters | None = None,
+    *,
+    methodology: int = METHODOLOGY_VERSION,
+) -> Figures:
     """All figures of the measured samples of *one* workload at one concurrency. ``counters`` are
-    what the engine's own sums grew by meanwhile; they serve where the samples carry no timings."""
+    what the engine's own sums grew by meanwhile; they serve where the samples carry no timings.
+    ``methodology`` is the version that the samples were taken under."""
     counters = counters or {}
     measured = [s for s in samples if s.phase == "measured"]
     good = [s for s in measured if s.error is None]

@@ -14,7 +14,10 @@ from tokrig.record.versions import SCHEMA_VERSION
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: Mapping[int, Migration] = {}
+MIGRATIONS: Mapping[int, Migration] = {
+    # Schema 2 only adds: the third verdict, and fields that an older record leaves out.
+    1: lambda data: data,
+}
 """Key ``n`` lifts a record of schema n to n + 1. The step need not touch ``schema`` itself."""
 
 

@@ -48,14 +48,25 @@ class Percentiles(Block):
     n: Count
 
 
-class Validity(Block):
-    """``reasons`` make a result invalid; ``unverified`` could not be confirmed; ``unchecked``
-    could not be looked at on this machine. The last two never count as passed."""
+Verdict = Literal["valid", "unverified", "invalid"]
 
-    verdict: Literal["valid", "invalid"]
+
+class Validity(Block):
+    """``reasons`` make a result invalid; ``unverified`` could not be confirmed and matters;
+    ``unchecked`` could not be looked at on this machine. None of them counts as passed.
+
+    Methodology 1 knew two verdicts: there a valid result may have unverified codes.
+    """
+
+    verdict: Verdict
     reasons: list[str] = []
     unverified: list[str] = []
     unchecked: list[str] = []
+
+    @property
+    def word(self) -> Verdict:
+        """The verdict in the three words of today, whatever version gave it."""
+        return "unverified" if self.verdict == "valid" and self.unverified else self.verdict
 
 
 class Provenance(Block):
@@ -298,12 +309,16 @@ class PeakMemory(Block):
 
 class LoadMemory(Block):
     """Memory before the engine started and after it had loaded. ``gpu_*`` is of all cards and
-    all processes, ``engine_*`` of the engine's own processes."""
+    all processes, ``engine_*`` of the engine's own processes. ``looked_up_bytes`` of the model are
+    read row by row and need not be there; ``spilled`` says whether parts of it lie elsewhere than
+    they should."""
 
     gpu_before_bytes: Count | None = None
     gpu_after_bytes: Count | None = None
     engine_vram_bytes: Count | None = None
     engine_rss_bytes: Count | None = None
+    looked_up_bytes: Count | None = None
+    spilled: bool | None = None
 
 
 class Energy(Block):
@@ -319,7 +334,7 @@ class Interference(Block):
     """What else happened on the machine while measuring."""
 
     load_average_max: float | None = None
-    throttle_reasons: list[str] = []
+    throttle_reasons: list[str] | None = None
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
     foreign_gpu_processes: Count | None = None

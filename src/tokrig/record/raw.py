@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokrig.record.checks import judge_run
+from tokrig.record.checks import judge_run, verdict
 from tokrig.record.model import BackendFacts, Record, Validity
 
 
@@ -42,11 +42,11 @@ def judge_raw(figures: int, backend: BackendFacts, seen: RawSeen, *, complete: b
         "gpu_processes": seen.has_gpu and seen.foreign_gpu_processes is None,
         "vram_fit": seen.spilled is None,
     }
-    found = _held(reasons)
+    found, doubts = _held(reasons), _held(unverified)
     return Validity(
-        verdict="invalid" if found else "valid",
+        verdict=verdict(bool(found), doubts),
         reasons=found,
-        unverified=_held(unverified),
+        unverified=doubts,
         unchecked=_held(unchecked),
     )
 
@@ -59,7 +59,7 @@ def is_raw(record: Record) -> bool:
 def judged_raw_again(record: Record) -> Validity:
     """The verdict that follows from what the record says was seen."""
     told = record.validity
-    return judge_raw(
+    again = judge_raw(
         len(record.raw),
         record.backend,
         RawSeen(
@@ -72,6 +72,9 @@ def judged_raw_again(record: Record) -> Validity:
         ),
         complete=record.status == "complete",
     )
+    if (record.provenance.methodology or 1) < 2 and again.verdict == "unverified":
+        return again.model_copy(update={"verdict": "valid"})  # version 1 knew two words
+    return again
 
 
 def _held(codes: dict[str, bool]) -> list[str]:

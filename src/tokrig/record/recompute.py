@@ -10,9 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tokrig.record import checks
+from tokrig.record import checks, checks1
 from tokrig.record.metrics import Figures, figures
-from tokrig.record.model import Record, Result, Validity
+from tokrig.record.model import (
+    Interference,
+    LoadMemory,
+    PeakMemory,
+    Record,
+    Result,
+    Validity,
+)
 from tokrig.record.raw import is_raw, judged_raw_again
 from tokrig.record.samples import Sample
 
@@ -43,7 +50,7 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
     for result in record.results:
         key = (result.workload.name, result.concurrency)
         mine = [s for s in samples if (s.workload, s.concurrency) == key]
-        again = figures(mine, result.counters)
+        again = figures(mine, result.counters, methodology=record.provenance.methodology or 1)
         for item in fields(Figures):
             published = getattr(result, item.name)
             recomputed = getattr(again, item.name)
@@ -82,7 +89,8 @@ def unproven(record: Record) -> list[str]:
 def _overall(record: Record) -> list[str]:
     if is_raw(record):
         return _verdicts_differ("", record.validity, judged_raw_again(record), "the record gives")
-    again = checks.judge_run(record.results, complete=record.status == "complete")
+    judge_run = checks1.judge_run if is_version_1(record) else checks.judge_run
+    again = judge_run(record.results, complete=record.status == "complete")
     return _verdicts_differ("", record.validity, again, "the results give")
 
 
@@ -91,31 +99,59 @@ def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> V
 
     None where the record does not tell the shape's lengths.
     """
-    key = (result.workload.name, result.concurrency)
-    shape, seen, recorded = result.workload, result.interference, result.validity
-    if shape.answer_tokens is None or shape.prompt_tokens is None:
+    if result.workload.answer_tokens is None or result.workload.prompt_tokens is None:
         return None
-    throttle = seen.throttle_reasons if seen else []
-    return checks.judge(
-        [s for s in samples if (s.workload, s.concurrency) == key],
-        checks.Circumstances(
-            answer_tokens=shape.answer_tokens,
-            prompt_tokens=shape.prompt_tokens,
-            client_cpu_share=result.client_cpu_share,
-            throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
-            foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
-            has_gpu=bool(record.rig.gpus),
-            managed=record.backend.managed,
-            spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
-            not_resident="not_resident" in recorded.reasons,
-            counters=result.counters or {},
-            api=record.backend.api,
-            api_confirmed=record.backend.api_confirmed,
-            api_asked=record.backend.api_asked,
-            speculative=record.mode.speculative,
-            compared_greedy=result.greedy is not None,
-            reasoning_off=record.mode.reasoning_asked == "off",
-        ),
+    key = (result.workload.name, result.concurrency)
+    mine = [s for s in samples if (s.workload, s.concurrency) == key]
+    if is_version_1(record):
+        return checks1.judge(mine, _circumstances(record, result))
+    return checks.judge(mine, seen_of(record, result))
+
+
+def is_version_1(record: Record) -> bool:
+    """Whether a record was measured under methodology 1, and is judged by it for ever."""
+    return (record.provenance.methodology or 1) < 2
+
+
+def seen_of(record: Record, result: Result) -> checks.Seen:
+    """What a record says was found beside the samples of one of its results."""
+    return checks.Seen(
+        workload=result.workload,
+        concurrency=result.concurrency,
+        backend=record.backend,
+        mode=record.mode,
+        model=record.model,
+        rig=record.rig,
+        interference=result.interference or Interference(),
+        memory=result.memory or PeakMemory(),
+        load_memory=record.load_memory or LoadMemory(),
+        counters=result.counters or {},
+        client_cpu_share=result.client_cpu_share,
+        compared_greedy=result.greedy is not None,
+    )
+
+
+def _circumstances(record: Record, result: Result) -> checks1.Circumstances:
+    """The same for methodology 1, which told some of it by its codes alone."""
+    shape, seen, recorded = result.workload, result.interference, result.validity
+    throttle = (seen.throttle_reasons if seen else None) or []
+    return checks1.Circumstances(
+        answer_tokens=shape.answer_tokens or 0,
+        prompt_tokens=shape.prompt_tokens or 0,
+        client_cpu_share=result.client_cpu_share,
+        throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
+        foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
+        has_gpu=bool(record.rig.gpus),
+        managed=record.backend.managed,
+        spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
+        not_resident="not_resident" in recorded.reasons,
+        counters=result.counters or {},
+        api=record.backend.api,
+        api_confirmed=record.backend.api_confirmed,
+        api_asked=record.backend.api_asked,
+        speculative=record.mode.speculative,
+        compared_greedy=result.greedy is not None,
+        reasoning_off=record.mode.reasoning_asked == "off",
     )
 
 

@@ -17,6 +17,7 @@ from tokrig.record.model import (
     Energy,
     Failure,
     Interference,
+    LoadMemory,
     Model,
     PeakMemory,
     Provenance,
@@ -28,7 +29,6 @@ from tokrig.record.model import (
 )
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.run.journal import CellRecord, Observed
-from tokrig.run.memory import not_resident
 from tokrig.run.prepare import Prepared
 from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
 from tokrig.run.progress import Cell
@@ -102,55 +102,55 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     client_cpu_share = _highest([o.client_cpu_share for o in observed])
     throttle = _throttle(observed)
     foreign = _highest([o.foreign_gpu_processes for o in observed])
-    rss_bytes = _whole(_highest([o.engine_rss_bytes for o in observed]))
+    interference = Interference(
+        load_average_max=_highest([o.load_average_max for o in observed]),
+        throttle_reasons=throttle,
+        gpu_temperature_max_c=_highest([o.gpu_temperature_max_c for o in observed]),
+        gpu_power_mean_w=_highest([o.gpu_power_mean_w for o in observed]),
+        foreign_gpu_processes=_whole(foreign),
+        other_cpu_share_max=_highest([o.other_cpu_share_max for o in observed]),
+    )
+    memory = PeakMemory(
+        engine_rss_bytes=_whole(_highest([o.engine_rss_bytes for o in observed])),
+        engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
+    )
+    shape = WorkloadFacts(
+        name=workload.name,
+        content_hash=workload.content_hash,
+        prompt_tokens=workload.prompt_tokens,
+        answer_tokens=workload.answer_tokens,
+    )
+    if client_cpu_share is not None:
+        client_cpu_share = round(client_cpu_share, 4)
     validity = checks.judge(
         samples,
-        checks.Circumstances(
-            answer_tokens=workload.answer_tokens,
-            prompt_tokens=workload.prompt_tokens,
-            client_cpu_share=client_cpu_share,
-            throttle_reasons=throttle,
-            foreign_gpu_processes=None if foreign is None else int(foreign),
-            has_gpu=bool(gathered.rig.gpus),
-            managed=gathered.prepared.launch is not None,
-            spilled=told.spilled,
-            not_resident=not_resident(told.model, told.backend, rss_bytes, told.looked_up_bytes),
+        checks.Seen(
+            workload=shape,
+            concurrency=cell.concurrency,
+            backend=told.backend,
+            mode=told.mode,
+            model=told.model,
+            rig=gathered.rig,
+            interference=interference,
+            memory=memory,
+            load_memory=told.load_memory or LoadMemory(),
             counters=counters,
-            api=told.backend.api,
-            api_confirmed=told.backend.api_confirmed,
-            api_asked=told.backend.api_asked,
-            speculative=told.mode.speculative,
+            client_cpu_share=client_cpu_share,
             compared_greedy=cell.workload in told.greedy,
-            reasoning_off=told.mode.reasoning_asked == "off",
         ),
     )
     tokens = sum(s.output_tokens or 0 for s in samples if s.phase == "measured")
     return Result(
-        workload=WorkloadFacts(
-            name=workload.name,
-            content_hash=workload.content_hash,
-            prompt_tokens=workload.prompt_tokens,
-            answer_tokens=workload.answer_tokens,
-        ),
+        workload=shape,
         concurrency=cell.concurrency,
         validity=validity,
         **{name: getattr(found, name) for name in found.__dataclass_fields__},
         greedy=told.greedy.get(cell.workload),
         counters=counters or None,
-        memory=PeakMemory(
-            engine_rss_bytes=rss_bytes,
-            engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
-        ),
+        memory=memory,
         energy=_energy(observed, tokens),
-        client_cpu_share=None if client_cpu_share is None else round(client_cpu_share, 4),
-        interference=Interference(
-            load_average_max=_highest([o.load_average_max for o in observed]),
-            throttle_reasons=throttle or [],
-            gpu_temperature_max_c=_highest([o.gpu_temperature_max_c for o in observed]),
-            gpu_power_mean_w=_highest([o.gpu_power_mean_w for o in observed]),
-            foreign_gpu_processes=None if foreign is None else int(foreign),
-            other_cpu_share_max=_highest([o.other_cpu_share_max for o in observed]),
-        ),
+        client_cpu_share=client_cpu_share,
+        interference=interference,
     )
 
 

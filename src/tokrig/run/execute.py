@@ -209,8 +209,6 @@ class _Run:
             cold=observed.cold,
             server_starts=starts,
             load_memory=fit.memory,
-            spilled=fit.spilled,
-            looked_up_bytes=fit.looked_up_bytes,
         )
         self.known = True
         self.journal.note_engine(told_to_json(self.told))

@@ -19,15 +19,12 @@ from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import gguf, needs
 from tokrig.probes import Probe
-from tokrig.record.model import BackendFacts, LoadMemory, Model, Resolved
+from tokrig.record.model import LoadMemory, Model
+from tokrig.record.placement import loaded_bytes
 from tokrig.units import MIB, human_bytes
 
 if TYPE_CHECKING:
     from tokrig.run.session import Session
-
-# The share of a model that input embeddings may take where nobody can tell: tokrig's own figure.
-# Untied ones are 2 to 8 % of models of 7 to 70 billion parameters.
-LOOKED_UP_SHARE = 0.10
 
 # What an engine takes beside weights and cache, for suggestions of what would fit.
 OVERHEAD_BYTES = 768 * MIB
@@ -36,7 +33,6 @@ OVERHEAD_BYTES = 768 * MIB
 _UNWATCHED_APIS = frozenset({"metal", "sycl"})
 # Mesa's Vulkan on the CPU.
 _SOFTWARE_DEVICE = "llvmpipe"
-_LOADED_BITS = {"float16": 16, "half": 16, "bfloat16": 16, "float32": 32, "float": 32}
 
 
 @dataclass(frozen=True)
@@ -118,7 +114,7 @@ def judge(
     before = before or Memory()
     spilled, reason = _by_engine(engine, asked_gpu)
     if spilled is None and not reason and model.bytes is not None and _watched(engine):
-        expected = _loaded_bytes(model, engine.resolved) - (looked_up or 0)
+        expected = loaded_bytes(model, engine.resolved) - (looked_up or 0)
         spilled, reason = _by_bytes(before, after, expected)
     free = None
     if before.gpu_total_bytes is not None and before.gpu_bytes is not None:
@@ -128,6 +124,8 @@ def judge(
         gpu_after_bytes=after.gpu_bytes,
         engine_vram_bytes=after.engine_gpu_bytes,
         engine_rss_bytes=after.engine_rss_bytes,
+        looked_up_bytes=looked_up,
+        spilled=spilled,
     )
     return Fit(spilled, reason, memory, free, looked_up)
 
@@ -173,15 +171,6 @@ def _watched(engine: Engine) -> bool:
     return engine.api not in _UNWATCHED_APIS and not software
 
 
-def _loaded_bytes(model: Model, resolved: Resolved) -> int:
-    """Bytes of the weights as loaded: fewer than on disk where an engine narrows their type."""
-    assert model.bytes is not None
-    bits = _LOADED_BITS.get((resolved.dtype or "").removeprefix("torch."))
-    if bits is None or model.bits_per_weight is None or model.bits_per_weight <= bits:
-        return model.bytes
-    return int(model.bytes * bits / model.bits_per_weight)
-
-
 def looked_up_bytes(path: Path) -> int | None:
     """Bytes of a GGUF's tables of which a token needs single rows: embeddings per layer, and
     input embeddings unless they serve as output weights too. None for other formats."""
@@ -192,23 +181,6 @@ def looked_up_bytes(path: Path) -> int | None:
     tied = all(tensor.name != "output.weight" for tensor in tensors)
     tables = {"per_layer_token_embd.weight"} | (set() if tied else {"token_embd.weight"})
     return sum(tensor.bytes or 0 for tensor in tensors if tensor.name in tables)
-
-
-def not_resident(
-    model: Model, backend: BackendFacts, rss_bytes: int | None, looked_up: int | None = None
-) -> bool:
-    """Whether less of the model was in main memory than a CPU run needs: ``rss_bytes`` is the
-    most its processes held while measuring. False also where that could not be looked at.
-
-    Experts that no token chose may stay on disk: only the active ones are expected.
-    """
-    if backend.api != "cpu" or model.bytes is None or rss_bytes is None:
-        return False
-    expected = _loaded_bytes(model, backend.resolved)
-    expected -= int(model.bytes * LOOKED_UP_SHARE) if looked_up is None else looked_up
-    if model.active_parameters and model.parameters:
-        expected = int(expected * min(1.0, model.active_parameters / model.parameters))
-    return rss_bytes < expected
 
 
 def spill_message(fit: Fit, model: Model) -> str:

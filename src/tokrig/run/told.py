@@ -13,8 +13,7 @@ from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mod
 @dataclass(frozen=True)
 class Told:
     """``greedy_texts`` are the answers without speculation, by workload, None before they were
-    asked for; ``spilled`` is None where nobody could look; ``looked_up_bytes`` of the model are
-    read row by row and need not be in memory."""
+    asked for."""
 
     model: Model
     backend: BackendFacts
@@ -22,8 +21,6 @@ class Told:
     cold: ColdStart | None = None
     server_starts: int = 0
     load_memory: LoadMemory | None = None
-    spilled: bool | None = None
-    looked_up_bytes: int | None = None
     greedy_texts: Mapping[str, str] | None = None
     greedy: Mapping[str, Greedy] = field(default_factory=dict)
 
@@ -41,8 +38,6 @@ def told_to_json(told: Told) -> dict[str, Any]:
         "cold": plain(told.cold),
         "server_starts": told.server_starts,
         "load_memory": plain(told.load_memory),
-        "spilled": told.spilled,
-        "looked_up_bytes": told.looked_up_bytes,
         "greedy_texts": None if told.greedy_texts is None else dict(told.greedy_texts),
         "greedy": {name: plain(one) for name, one in told.greedy.items()},
     }
@@ -68,8 +63,6 @@ def _told(data: Mapping[str, Any]) -> Told:
         cold=None if cold is None else ColdStart.model_validate(cold),
         server_starts=int(data["server_starts"]),
         load_memory=None if load_memory is None else LoadMemory.model_validate(load_memory),
-        spilled=data["spilled"],
-        looked_up_bytes=data["looked_up_bytes"],
         greedy_texts=data["greedy_texts"],
         greedy={name: Greedy.model_validate(one) for name, one in data["greedy"].items()},
     )

@@ -52,7 +52,7 @@ class Group:
 
 def is_headline(result: Result) -> bool:
     """Whether a result can stand as a headline: valid, with a decode rate."""
-    return result.validity.verdict == "valid" and result.output_tok_per_s is not None
+    return result.validity.verdict != "invalid" and result.output_tok_per_s is not None
 
 
 def speed(result: Result) -> float:

@@ -47,7 +47,7 @@ def silicon(runs: Sequence[Run]) -> Compared | None:
 
 def line(run: Run) -> table.Line:
     """The valid results of a run that has any, at the lowest concurrency they have."""
-    valid = [result for result in run.record.results if result.validity.verdict == "valid"]
+    valid = [result for result in run.record.results if result.validity.verdict != "invalid"]
     lowest = min(result.concurrency for result in valid)
     results = tuple(result for result in valid if result.concurrency == lowest)
     speeds = [table.speed(result) for result in results]

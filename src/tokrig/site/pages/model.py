@@ -102,7 +102,7 @@ class ModelPages:
 def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> bytes:
     model = runs[0].record.model
     facts = _facts(runs, family)
-    valid, invalid = _measured(runs, "valid"), _measured(runs, "invalid")
+    valid, invalid = _measured(runs, invalid=False), _measured(runs, invalid=True)
     drops = [Drop(one.run, found) for one in valid if (found := steps(one.results))]
     return site.page(
         path,
@@ -202,11 +202,11 @@ def _weights(runs: Sequence[Run]) -> list[Weights]:
     return sorted(found, key=lambda one: (one.model.bytes is None, one.model.bytes or 0))
 
 
-def _measured(runs: Sequence[Run], verdict: str) -> list[Measured]:
-    """Runs with results of that verdict, the fastest first."""
+def _measured(runs: Sequence[Run], *, invalid: bool) -> list[Measured]:
+    """Runs with results that failed no check, or with those that did; the fastest first."""
     found = []
     for run in runs:
-        results = [r for r in run.record.results if r.validity.verdict == verdict]
+        results = [r for r in run.record.results if (r.validity.verdict == "invalid") == invalid]
         if results:
             found.append(Measured(run, sorted(results, key=lambda result: result.concurrency)))
     return sorted(found, key=lambda one: -max(map(table.speed, one.results)))
@@ -215,7 +215,7 @@ def _measured(runs: Sequence[Run], verdict: str) -> list[Measured]:
 def _raw(runs: Sequence[Run]) -> RawFigures:
     """Runs with raw figures, the valid ones first, each in the order of ``runs``: newest first."""
     found = [run for run in runs if run.record.raw]
-    found.sort(key=lambda run: run.record.validity.verdict != "valid")
+    found.sort(key=lambda run: run.record.validity.verdict == "invalid")
     return RawFigures(found[:MOST_IN_FULL], found[MOST_IN_FULL:])
 
 
