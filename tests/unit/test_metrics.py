@@ -95,6 +95,19 @@ def test_an_interval_exists_from_six_repeats_on_and_is_the_same_every_time() -> 
     assert metrics.summary(groups[:5]).ci95 is None  # type: ignore[union-attr]
 
 
+def test_the_medians_of_the_starts_are_kept_where_they_are_compared() -> None:
+    groups = [[10.0, 12.0, 11.0], [20.0, 22.0]]
+    assert metrics.summary(groups, by_start=True).starts == [11.0, 21.0]  # type: ignore[union-attr]
+    assert metrics.summary(groups[:1], by_start=True).starts == []  # type: ignore[union-attr]
+    samples = [sample(repeat=repeat) for repeat in range(3)]
+    found, old = metrics.figures(samples), metrics.figures(samples, methodology=1)
+    compared = ("output_tok_per_s", "ttft_s", "prefill_tok_per_s", "end_to_end_tok_per_s")
+    for name in (*compared, "system_tok_per_s"):
+        assert len(getattr(found, name).starts) == 3
+        assert getattr(old, name).starts == []
+    assert found.tpot_s is not None and found.tpot_s.starts == []
+
+
 def test_an_interval_of_equal_values_is_a_point() -> None:
     assert metrics.interval([[7.0, 7.0]] * 6) == (7.0, 7.0)
 

@@ -168,25 +168,28 @@ def figures(
     counters = counters or {}
     measured = [s for s in samples if s.phase == "measured"]
     good = [s for s in measured if s.error is None]
-    prefill, prefill_source = metric(good, prefill_tok_per_s), "server"
+    # What a comparison needs of its figures; version 1 did not keep it.
+    by_start = methodology > 1
+    prefill, prefill_source = metric(good, prefill_tok_per_s, by_start=by_start), "server"
     if prefill is None and (counted := counted_prefill_tok_per_s(counters)):
         prefill = Metric(median=significant(counted, DIGITS), n=len(good))
     if prefill is None:
-        prefill, prefill_source = metric(good, ttft_prefill_tok_per_s), "ttft_derived"
+        prefill = metric(good, ttft_prefill_tok_per_s, by_start=by_start)
+        prefill_source = "ttft_derived"
     return Figures(
         repeats=len({s.repeat for s in measured}),
         requests=len(measured),
         request_errors=len(measured) - len(good),
-        output_tok_per_s=metric(good, output_tok_per_s),
+        output_tok_per_s=metric(good, output_tok_per_s, by_start=by_start),
         prefill_tok_per_s=prefill,
         prefill_source=prefill_source if prefill else None,
-        ttft_s=metric(good, ttft_s),
+        ttft_s=metric(good, ttft_s, by_start=by_start),
         ttfa_s=metric(good, ttfa_s),
         tpot_s=metric(good, tpot_s),
         icl_s=inter_chunk_s(good),
-        end_to_end_tok_per_s=metric(good, end_to_end_tok_per_s),
+        end_to_end_tok_per_s=metric(good, end_to_end_tok_per_s, by_start=by_start),
         useful_tok_per_s=metric(good, useful_tok_per_s),
-        system_tok_per_s=system_tok_per_s(good),
+        system_tok_per_s=system_tok_per_s(good, by_start=by_start),
         prompt_tokens=metric(good, lambda s: s.prompt_tokens),
         output_tokens=metric(good, lambda s: s.output_tokens),
         reasoning_tokens_median=_median(s.reasoning_tokens for s in good),
@@ -202,7 +205,10 @@ def figures(
 
 
 def metric(
-    samples: Sequence[Sample], value: Callable[[Sample], float | int | None]
+    samples: Sequence[Sample],
+    value: Callable[[Sample], float | int | None],
+    *,
+    by_start: bool = False,
 ) -> Metric | None:
     """Median of the repeats' medians, range over all values, interval from 6 repeats on."""
     by_repeat: dict[int, list[float]] = {}
@@ -210,11 +216,12 @@ def metric(
         found = value(sample)
         if found is not None:
             by_repeat.setdefault(sample.repeat, []).append(float(found))
-    return summary([by_repeat[repeat] for repeat in sorted(by_repeat)])
+    return summary([by_repeat[repeat] for repeat in sorted(by_repeat)], by_start=by_start)
 
 
-def summary(groups: Sequence[Sequence[float]]) -> Metric | None:
-    """A Metric over values grouped by repeat; None without values."""
+def summary(groups: Sequence[Sequence[float]], *, by_start: bool = False) -> Metric | None:
+    """A Metric over values grouped by repeat; None without values. ``by_start`` keeps the
+    repeats' medians, where there are several."""
     if not groups:
         return None
     values = [v for group in groups for v in group]
@@ -225,6 +232,9 @@ def summary(groups: Sequence[Sequence[float]]) -> Metric | None:
         max=significant(max(values), DIGITS),
         n=len(values),
         ci95=interval(groups) if len(groups) >= MIN_REPEATS_FOR_INTERVAL else None,
+        starts=[significant(one, DIGITS) for one in medians]
+        if by_start and len(medians) > 1
+        else [],
     )
 
 
@@ -270,7 +280,7 @@ def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
     return Percentiles(p50=significant(float(np.median(gaps)), DIGITS), **shares, n=len(gaps))
 
 
-def system_tok_per_s(samples: Sequence[Sample]) -> Metric | None:
+def system_tok_per_s(samples: Sequence[Sample], *, by_start: bool = False) -> Metric | None:
     """ΣN / wall time of each repeat's measured phase, first request sent to last token read."""
     rates: list[list[float]] = []
     for repeat in sorted({s.repeat for s in samples}):
@@ -282,7 +292,7 @@ def system_tok_per_s(samples: Sequence[Sample]) -> Metric | None:
         wall_ns = max(s.sent_ns + s.chunks[-1].t_ns for s in group) - min(s.sent_ns for s in group)
         if wall_ns > 0:
             rates.append([sum(known) / wall_ns * 1e9])
-    return summary(rates)
+    return summary(rates, by_start=by_start)
 
 
 def _server(samples: Sequence[Sample]) -> ServerTimings | None:

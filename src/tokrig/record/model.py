@@ -27,8 +27,10 @@ class Metric(Block):
     """One figure over the measured requests.
 
     ``median`` is the median of the repeats' medians, ``min`` and ``max`` run over all ``n``
-    values, ``ci95`` is the bootstrap interval of the median and exists from 6 repeats on. What
-    others published may be a bare median; what tokrig measured has all of it.
+    values, ``ci95`` is the bootstrap interval of the median and exists from 6 repeats on.
+    ``starts`` are the repeats' medians in their order, of those figures that are compared: what
+    tells two records apart is how far the starts of the engine lie apart. What others published
+    may be a bare median; what tokrig measured has all of it.
     """
 
     median: float
@@ -36,6 +38,7 @@ class Metric(Block):
     max: float | None = None
     n: Count | None = None
     ci95: tuple[float, float] | None = None
+    starts: list[float] = []
 
 
 class Percentiles(Block):
