@@ -459,6 +459,11 @@ def test_smollm2_is_called_what_it_is(smollm2: Path) -> None:
         (".gguf", (None,) * 4, ("unnamed", None, "file_name")),
         ("mymix-8B-it.gguf", ("Qwen3", "8B", "ckpt-9", None), ("Qwen3", "8B-ckpt-9", "metadata")),
         (
+            "GLM-4.5-Air-Q4_K_M.gguf",  # unsloth: the basename is that of GLM-4.5
+            ("GLM-4.5", "128x9B", None, "GLM 4.5 Air"),
+            ("GLM-4.5", "128x9B-Air", "metadata"),
+        ),
+        (
             "qwen3-8b-it.gguf",
             ("Qwen3", "8B", "Thinking", None),
             ("Qwen3", "8B-Thinking", "metadata"),

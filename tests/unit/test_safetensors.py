@@ -286,7 +286,7 @@ def test_packed_weights_are_counted_unpacked(
     [
         (GPTQ, quantized("gptq", bits=4, dynamic={"+:.*up_proj": {"bits": 8}}), "GPTQ-Int4"),
         (PACKED, compressed(scheme(4, "int"), scheme(8, "int")), "W4A16+W8A16"),
-        (GPTQ, quantized("aqlm"), "aqlm"),
+        (GPTQ, quantized("aqlm"), "AQLM"),
         (PACKED, quantized("compressed-tensors"), "compressed-tensors"),
         ({f"{LINEAR}.weight": ("U8", (64, 64))}, {}, "U8"),
     ],
@@ -396,7 +396,6 @@ def described(kind: Any = "F32", shape: Any = (2,), at: Any = (0, 8)) -> dict[st
         (header(described(shape=(3,)), data=bytes(8)), "another size than its shape"),
         (header({"dtype": "F32"}), "not described"),
         (header(7), "not described"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a header of"),
     ],
 )
 def test_files_that_cannot_be_right(tmp_path: Path, content: bytes, word: str) -> None:

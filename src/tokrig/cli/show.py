@@ -117,7 +117,8 @@ def _header(record: Record) -> list[tuple[str, str]]:
     bits = f"{model.bits_per_weight:.2f} bits/weight" if model.bits_per_weight else ""
     size = human_bytes(model.bytes) if model.bytes is not None else ""
     creator = f"quantized by {model.quant_creator}" if model.quant_creator else ""
-    file = ", ".join(filter(None, (model.file, size, bits, creator)))
+    stated = f"called {model.quant_stated}" if model.quant_stated else ""
+    file = ", ".join(filter(None, (model.file, size, bits, stated, creator)))
     seed = f"seed {provenance.seed}" if provenance.seed is not None else ""
     measured = ", ".join(filter(None, (provenance.level, provenance.started_at, seed)))
     version = f"tokrig {provenance.tokrig_version}" if provenance.tokrig_version else ""

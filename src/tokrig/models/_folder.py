@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from tokrig.models._reader import shown
 
 MAX_TEXT_BYTES = 32 * 1024 * 1024
 MAX_CARD_BYTES = 256 * 1024
-INDEX = "model.safetensors.index.json"
+INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json")
+# What quantizers write beside config.json: ModelOpt, AutoGPTQ, AutoAWQ.
+_QUANTIZERS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WEIGHTS = ("*.safetensors", *_PICKLES)
 _PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.safetensors$")
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 
@@ -34,7 +37,16 @@ class Card:
 
 def looks_like_one(folder: Path) -> bool:
     """Whether ``folder`` is meant as a model folder, a broken one included."""
-    patterns = ("config.json", "adapter_config.json", "*.safetensors", *_PICKLES)
+    described = _holds(folder, ("config.json", "params.json", "adapter_config.json"))
+    return _holds(folder, _WEIGHTS) or (described and not holds_gguf(folder))
+
+
+def holds_gguf(folder: Path) -> bool:
+    """Whether ``folder`` holds GGUF files, or folders of them; some have a config.json beside."""
+    return not _holds(folder, _WEIGHTS) and _holds(folder, ("*.gguf", "*/*.gguf"))
+
+
+def _holds(folder: Path, patterns: Sequence[str]) -> bool:
     return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
@@ -48,8 +60,9 @@ def weight_files(folder: Path) -> list[Path]:
             f"{shown(folder)}: an adapter (LoRA), not a model",
             hint="merge it into its base model and name the folder of the merged one",
         )
-    if (folder / INDEX).exists():
-        return _indexed(folder)
+    for index in INDEXES:
+        if (folder / index).exists():
+            return _indexed(folder, index)
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         raise _without_weights(folder)
@@ -62,16 +75,15 @@ def weight_files(folder: Path) -> list[Path]:
     return ordinary or found
 
 
-def _indexed(folder: Path) -> list[Path]:
-    index = _json(folder / INDEX)
-    weight_map = index.get("weight_map")
+def _indexed(folder: Path, index: str) -> list[Path]:
+    weight_map = _json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{INDEX}: holds no weight_map", hint="fetch it again")
+        raise ModelError(f"{index}: holds no weight_map", hint="fetch it again")
     names = {str(name) for name in weight_map.values()}
     for name in names:
         if Path(name).name != name or name in (".", ".."):
             raise ModelError(
-                f"{INDEX}: names a file outside its folder", hint="fetch the model again"
+                f"{index}: names a file outside its folder", hint="fetch the model again"
             )
     files = sorted(folder / name for name in names)
     _refuse_missing(folder, [file.name for file in files if not file.exists()], len(files))
@@ -113,16 +125,43 @@ def _without_weights(folder: Path) -> ModelError:
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """``config.json``. Raises ModelError when it is missing or broken."""
+    """``config.json``, or Mistral's ``params.json`` in the same words. Raises ModelError when it
+    is missing or broken."""
+    if not (folder / "config.json").exists() and (folder / "params.json").exists():
+        params = _json(folder / "params.json")
+        return {**params, **{new: params[old] for old, new in _PARAMS.items() if old in params}}
     return _json(folder / "config.json")
 
 
+# Mistral's own names; its mixtures of experts lie under "moe", see ``text_config``.
+_PARAMS = {
+    "n_layers": "num_hidden_layers",
+    "dim": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "max_seq_len": "max_position_embeddings",
+}
+# Where configurations keep the language model's part: multimodal ones, DBRX, Mistral.
+_NESTED = (
+    *("thinker_config", "text_config", "llm_config", "language_config"),
+    *("ffn_config", "moe"),
+)
+
+
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a configuration about the language model, in multimodal ones nested."""
-    for key in ("text_config", "llm_config", "language_config"):
+    """The configuration with its part about the language model, often nested, on top."""
+    for key in _NESTED:
         if isinstance(config.get(key), dict):
-            return {**config, **config[key]}
+            config = {**config, **config[key]}
     return config
+
+
+def quantizer_config(folder: Path) -> dict[str, Any]:
+    """What a quantizer wrote in a file of its own; empty where there is none."""
+    for name in _QUANTIZERS:
+        if stated := optional_json(folder / name):
+            return stated
+    return {}
 
 
 def optional_json(path: Path) -> dict[str, Any]:

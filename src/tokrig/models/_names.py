@@ -1,9 +1,8 @@
-"""Family, variant and quant of a model, from what its metadata and its file's name say.
+"""Family and variant of a model, from what its metadata and its file's name say.
 
 Files and repositories follow the GGUF naming convention loosely:
 ``<base>-<size>-<finetune>-<quant>``. Metadata counts more than a name, which anyone can change;
-the name adds what the metadata leaves out, and the quant recipe's label that
-``general.file_type`` cannot express.
+the name adds what the metadata leaves out.
 """
 
 from __future__ import annotations
@@ -13,28 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokrig.models._ggml import FILE_TYPES
+from tokrig.models._labels import QUANT
 from tokrig.models._reader import GgufHeader
 
 MAX_NAME = 120
 
 # Sizes: 270M, 0.5B, 8x7B, E2B, 1.1b. No K: "4k" is a context length.
 _SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?[AaEe]?\d+(?:\.\d+)?[MmBbTt](?![A-Za-z0-9])")
-_QUANT = re.compile(
-    r"(?<![A-Za-z0-9])(?:i1-)?((?:UD[-_])?(?:"
-    r"Q[1-8]_[01](?:_\d_\d)?|Q[2-8]_K(?:_(?:XXL|XL|XS|S|M|L))?|IQ[1-4]_(?:XXS|XS|NL|S|M)|"
-    r"TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32))(?![A-Za-z0-9])",
-    re.IGNORECASE,
-)
 # What repositories append to say how their weights are stored: -AWQ, -GPTQ-Int4, -FP8-dynamic.
 _PACKED = re.compile(
-    r"[-_.](?:AWQ|GPTQ|AutoRound|FP8|NVFP4|MXFP4|(?:unsloth[-_])?bnb|quantized|w\d+a\d+|"
-    r"int[48]|[2-8]-?bit|BF16|FP16|MLX)(?![A-Za-z]).*$",
+    r"[-_.](?:AWQ|GPTQ|AutoRound|Quark|HQQ|AQLM|torchao|exl[23]|FP8|NVFP4|MXFP[48]|GGUF|"
+    r"(?:unsloth[-_])?bnb|quantized|w\d+a\d+|int[48]|[2-8]-?bit|\d(?:[.\d]*)bpw|BF16|FP16|MLX)"
+    r"(?![A-Za-z]).*$",
     re.IGNORECASE,
 )
 _SNAPSHOT = re.compile(r"^models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)$")
 _REPOSITORY = re.compile(r"(?:https?://[\w.-]+/)?([\w][\w.-]*/[\w][\w.-]*)/?")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_NOT_OF_A_NAME = "gguf-hf-imat-imatrix-quantized-model"
 # What a released model was made for. A metadata finetune without any of them is the name of a
 # training checkpoint, and says less than a file name that has one.
 _PURPOSE = re.compile(
@@ -105,24 +100,11 @@ def name_of(header: GgufHeader, file_name: str) -> Names:
     if stated is None:
         return Names(by_file[0], by_file[1], "file_name")
     family, variant = stated
+    variant = _with_words_left_out(family, variant, stem, _clean(header.text("general.name")))
     family = _spelling(family, stem, _clean(header.text("general.name")))
     if _same(family, by_file[0]) and _adds_purpose(variant, by_file[1]):
         return Names(family, by_file[1], "file_name")
     return Names(family, variant, "metadata")
-
-
-def quant_of(header: GgufHeader, file_name: str) -> str | None:
-    """The quant label: ``Q4_K_M``, ``UD-Q4_K_XL``; None when neither source states one.
-
-    ``general.file_type`` decides; the file's name refines it where both agree, because recipes
-    such as UD-Q4_K_XL have no number of their own.
-    """
-    code = header.integer("general.file_type")
-    by_type = FILE_TYPES.get(code) if code is not None else None
-    by_name = _quant_in(file_name)
-    if by_type is None or by_name is None:
-        return by_type or by_name
-    return by_name if _agree(by_name, by_type) else by_type
 
 
 def stated_text(header: GgufHeader, key: str) -> str | None:
@@ -138,6 +120,21 @@ def base_model_of(header: GgufHeader) -> str | None:
     name = _clean(header.text("general.base_model.0.name"))
     owner = _clean(header.text("general.base_model.0.organization"))
     return f"{owner}/{name}" if owner and name else name
+
+
+def _with_words_left_out(
+    family: str, variant: str | None, stem: str, name: str | None
+) -> str | None:
+    """The variant with words that both the file's name and the metadata's have, and its parts
+    have not: the basename of GLM-4.5-Air is GLM-4.5, that of another model."""
+    has = {word.casefold() for word in f"{family}-{variant}-{_NOT_OF_A_NAME}".split("-")}
+    in_file = {word.casefold() for word in stem.split("-")}
+    left_out = [
+        word
+        for word in (name or "").split("-")
+        if word.isalpha() and word.casefold() in in_file - has
+    ]
+    return "-".join(filter(None, (variant, *left_out))) or None
 
 
 def _stated(header: GgufHeader, by_file: tuple[str, str | None]) -> tuple[str, str | None] | None:
@@ -197,31 +194,10 @@ def _same(one: str, other: str) -> bool:
 
 def _without_quant(file_name: str) -> str:
     stem = _SPLIT.sub("", re.sub(r"\.gguf$", "", file_name, flags=re.IGNORECASE))
-    matches = list(_QUANT.finditer(stem))
+    matches = list(QUANT.finditer(stem))
     if matches and matches[-1].start() > 0:
         stem = stem[: matches[-1].start()]
     return _clean(stem.rstrip("-_. ")) or "unnamed"
-
-
-def _quant_in(file_name: str) -> str | None:
-    matches = _QUANT.findall(file_name)
-    if not matches:
-        return None
-    label = str(matches[-1]).upper().replace("UD_", "UD-")
-    return label.replace("FP16", "F16").replace("FP32", "F32")
-
-
-def _agree(by_name: str, by_type: str) -> bool:
-    """Whether a label in a name is a recipe of the stated type: the same one, or one without a
-    number of its own (UD-…, Q4_K_XL) of the same kind and bits. ``Q4_K`` is none: it says less
-    than the stated Q4_K_M."""
-    label = by_name.removeprefix("UD-")
-    if label == by_type:
-        return True
-    kind, _, _ = by_type.partition("_")
-    if label.partition("_")[0] != kind or by_type.startswith(label + "_"):
-        return False
-    return label != by_name or label not in FILE_TYPES.values()
 
 
 def one_line(text: str | None) -> str | None:

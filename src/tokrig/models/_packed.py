@@ -1,13 +1,14 @@
 """How quantised safetensors pack their weights: the label, and how many parameters are in there.
 
 By the configurations that the tools write: ``quantization_config`` (transformers: AWQ, GPTQ,
-AutoRound, FP8, bitsandbytes, MXFP4; llm-compressor's compressed-tensors; NVIDIA ModelOpt, which
-also writes ``hf_quant_config.json``) and ``quantization`` (MLX).
+AutoRound, FP8, bitsandbytes, MXFP4 and a dozen more; llm-compressor's compressed-tensors; AMD's
+Quark; NVIDIA ModelOpt, which also writes ``hf_quant_config.json``) and ``quantization`` (MLX, and
+Mistral's ``params.json``). AutoGPTQ and AutoAWQ once wrote files of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,44 +83,115 @@ def _beside(name: str, module: str, last: str, names: Collection[str]) -> bool:
     return last == "biases" and f"{module}.scales" in names  # MLX: zero points, not a bias
 
 
-def quantization_of(config: Mapping[str, Any], modelopt: Mapping[str, Any]) -> Quantization:
-    """The quantisation that ``config.json`` or ModelOpt's ``hf_quant_config.json`` states."""
+def quantization_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> Quantization:
+    """The quantisation that ``config.json`` states, or one of the files ``beside`` it."""
     stated = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(stated, dict) and isinstance(config.get("text_config"), dict):
         stated = config["text_config"].get("quantization_config")
     if isinstance(stated, dict) and stated.get("quant_method"):
         return _by_method(stated)
-    if isinstance(config.get("quantization"), dict):
-        return _mlx(config["quantization"])
-    if isinstance(modelopt.get("quantization"), dict):
-        return _modelopt(modelopt["quantization"])
+    own = config.get("quantization") or stated
+    if isinstance(own, dict) and own.get("qformat_weight"):
+        return Quantization(_format_label(str(own["qformat_weight"])))
+    if isinstance(own, dict) and ("bits" in own or any(map(_has_bits, own.values()))):
+        return _mlx(own)
+    if isinstance(beside.get("quantization"), dict):
+        return _modelopt(beside["quantization"])
+    if "w_bit" in beside:
+        return _by_method({"quant_method": "awq", **beside})
+    if "bits" in beside and "group_size" in beside:
+        return _by_method({"quant_method": "gptq", **beside})
     return Quantization()
 
 
 def _by_method(stated: Mapping[str, Any]) -> Quantization:
-    method = str(stated["quant_method"]).casefold()
-    if method == "compressed-tensors":
-        return _compressed(stated)
-    if method == "modelopt" or method.startswith("modelopt"):
-        return _modelopt(stated)
+    method = str(stated["quant_method"]).casefold().replace("_", "-").removesuffix("-marlin")
     if method == "bitsandbytes":
         return (
             Quantization("bnb-4bit", 4) if stated.get("load_in_4bit") else Quantization("bnb-8bit")
         )
-    if method == "mxfp4":
-        return Quantization("MXFP4", 4)
-    if method in ("fp8", "fbgemm_fp8"):
-        return Quantization("FP8")
     bits = _integer(stated.get("bits")) or _integer(stated.get("w_bit"))
     # A mixture whose exceptions are given as patterns: the widths are not known by module.
     known = None if stated.get("dynamic") or stated.get("extra_config") else bits
     if method == "awq":
         return Quantization("AWQ" if bits in (4, None) else f"AWQ-Int{bits}", known)
-    title = {"gptq": "GPTQ", "auto-round": "AutoRound", "auto_round": "AutoRound"}.get(method)
+    title = {"gptq": "GPTQ", "auto-round": "AutoRound", "intel/auto-round": "AutoRound"}.get(method)
     if title is not None and bits is not None:
         return Quantization(f"{title}-Int{bits}", known)
-    label = one_line(str(stated["quant_method"]))
-    return Quantization(f"{label}-{bits}bit" if bits else label)
+    if method.startswith("modelopt"):
+        return _modelopt(stated)
+    reader = _READERS.get(method)
+    if reader is not None:
+        return reader(stated)
+    if method.endswith(("fp8", "fp4")):
+        return Quantization(
+            _format_label(method.rpartition("-")[2]), 4 if "fp4" in method else None
+        )
+    return _other_tool(method, stated)
+
+
+def _format_label(name: str) -> str:
+    """``fp8_e4m3`` → ``FP8``; ``nvfp4`` → ``NVFP4``."""
+    return (one_line(name.partition("_")[0]) or "quantized").upper()
+
+
+def _other_tool(method: str, stated: Mapping[str, Any]) -> Quantization:
+    """Tools whose packing is not read here: the name and the width. exl2 and exl3 state a mean."""
+    title = _TITLES.get(method) or one_line(str(stated["quant_method"])) or "quantized"
+    nested = stated.get("quant_config")
+    if isinstance(nested, dict) and isinstance(nested.get("weight_quant_params"), dict):
+        stated = {**nested["weight_quant_params"], **stated}  # hqq
+    width = next((stated[key] for key in _WIDTHS if _is_width(stated.get(key))), None)
+    if width is not None:
+        unit = "bpw" if method.startswith("exl") else "bit"
+        return Quantization(f"{title}-{width:g}{unit}")
+    named = stated.get("weights") or stated.get("forward_dtype") or stated.get("quant_type")
+    if isinstance(named, dict) and isinstance(named.get("default"), dict):
+        named = named["default"].get("_type")  # torchao
+    text = one_line(named) if isinstance(named, str) else None
+    return Quantization(f"{title}-{text.removesuffix('Config')}" if text else title)
+
+
+def _is_width(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 32
+
+
+def _aqlm(stated: Mapping[str, Any]) -> Quantization:
+    """Codes of ``nbits_per_codebook`` bits for a group of weights, from several codebooks."""
+    books, code = (_integer(stated.get(k)) for k in ("num_codebooks", "nbits_per_codebook"))
+    group = (_integer(stated.get("in_group_size")) or 0) * (
+        _integer(stated.get("out_group_size")) or 1
+    )
+    return Quantization(f"AQLM-{books * code / group:g}bit" if books and code and group else "AQLM")
+
+
+def _quark(stated: Mapping[str, Any]) -> Quantization:
+    """AMD's Quark: one scheme for all modules and others by pattern. Of two stages (FP8, then
+    INT4) the last is what is stored."""
+    layers = stated.get("layer_quant_config")
+    configs = [
+        stated.get("global_quant_config"),
+        *(layers.values() if isinstance(layers, dict) else ()),
+    ]
+    labels = []
+    for config in configs:
+        weight = config.get("weight") if isinstance(config, dict) else None
+        weight = weight[-1] if isinstance(weight, list) and weight else weight
+        if isinstance(weight, dict) and isinstance(weight.get("dtype"), str):
+            labels.append(_quark_label(weight))
+    packed = any(label.endswith("4") for label in labels)
+    return Quantization(
+        "Quark-" + "+".join(sorted(set(labels))) if labels else "Quark", 4 if packed else None
+    )
+
+
+def _quark_label(weight: Mapping[str, Any]) -> str:
+    name = str(weight["dtype"]).casefold()
+    if name.startswith("fp4"):
+        return "MXFP4" if weight.get("group_size") in (32, None) else "FP4"
+    if name.startswith("mx"):
+        return _format_label(name)
+    return f"Int{name[-1]}" if name in ("int4", "uint4", "int8", "uint8") else _format_label(name)
 
 
 def _compressed(stated: Mapping[str, Any]) -> Quantization:
@@ -155,6 +227,10 @@ def _modelopt(stated: Mapping[str, Any]) -> Quantization:
     return Quantization(algorithm, 4 if "FP4" in algorithm or "W4A" in algorithm else None)
 
 
+def _has_bits(setting: Any) -> bool:
+    return isinstance(setting, dict) and "bits" in setting
+
+
 def _mlx(stated: Mapping[str, Any]) -> Quantization:
     bits = _integer(stated.get("bits"))
     mode = str(stated.get("mode", "affine"))
@@ -163,8 +239,29 @@ def _mlx(stated: Mapping[str, Any]) -> Quantization:
         for module, setting in stated.items()
         if isinstance(setting, dict) and (own := _integer(setting.get("bits")))
     }
-    name = f"{bits}bit" if mode == "affine" else one_line(mode.upper())
+    width = f"{bits}bit" if bits else "mixed"
+    name = width if mode == "affine" else one_line(mode.upper())
     return Quantization(f"MLX-{name}", bits, exceptions)
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Quantization]] = {
+    "aqlm": _aqlm,
+    "compressed-tensors": _compressed,
+    "quark": _quark,
+}
+_TITLES = {
+    "bitnet": "BitNet",
+    "eetq": "EETQ-8bit",
+    "exl2": "EXL2",
+    "exl3": "EXL3",
+    "fp-quant": "FPQuant",
+    "higgs": "HIGGS",
+    "hqq": "HQQ",
+    "quanto": "Quanto",
+    "spqr": "SpQR",
+    "vptq": "VPTQ",
+}
+_WIDTHS = ("bits", "nbits", "num_bits", "w_bit", "wbits")
 
 
 def _integer(value: Any) -> int | None:

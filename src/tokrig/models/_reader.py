@@ -29,6 +29,9 @@ MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 2**63 - 1
 MAX_ALIGNMENT = 1 << 20
 
+LFS_POINTER = b"version https://git-lfs"
+LFS_REMEDY = "run 'git lfs pull' where it was cloned"
+
 _U32 = struct.Struct("<I")
 _NUMBERS = {
     code: struct.Struct("<" + form)
@@ -186,7 +189,7 @@ def _check_magic(head: bytes, name: str, size: int) -> None:
 
 def _looks_like(head: bytes) -> str:
     text = head.lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(LFS_POINTER):
         return "but a Git LFS pointer to one"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "but a web page"
@@ -194,8 +197,12 @@ def _looks_like(head: bytes) -> str:
         return "but a zip archive (PyTorch checkpoints are such)"
     if head[8:9] == b"{" and head[4:8] == bytes(4):
         return "but a safetensors file"
-    if head[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"):
+    if head[:4] in (b"lmgg", b"fmgg", b"tjgg"):
         return "but its predecessor GGML"
+    if head[:4] == b"algg":
+        return "but a LoRA adapter in a format from before GGUF"
+    if b"blk." in head:
+        return "but an importance matrix (imatrix.dat)"
     if head.startswith(b"\x1f\x8b"):
         return "but a gzip archive"
     if text.startswith((b"{", b"[")):
@@ -206,8 +213,8 @@ def _looks_like(head: bytes) -> str:
 
 
 def _remedy(head: bytes) -> str:
-    if head.startswith(b"version https://git-lfs"):
-        return "run 'git lfs pull' where it was cloned"
+    if head.startswith(LFS_POINTER):
+        return LFS_REMEDY
     if head.lstrip()[:1] in (b"<", b"{", b"["):
         return "the download returned a page or a message; use the direct link, log in if asked"
     if not head.strip(b"\0"):

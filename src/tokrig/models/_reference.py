@@ -96,8 +96,13 @@ def _is_of_folder(name: str) -> bool:
 
 
 def _choices(names: Iterable[str]) -> list[str]:
-    """The GGUF files among ``names``, of split ones the first part."""
-    ggufs = sorted(name for name in names if name.endswith(".gguf"))
+    """The GGUF files of models among ``names``, of split ones the first part."""
+    ggufs = sorted(
+        name
+        for name in names
+        if name.endswith(".gguf")
+        and not any(word in name.lower() for word in ("mmproj", "imatrix"))
+    )
     return [n for n in ggufs if (split := _SPLIT.fullmatch(n)) is None or split[2] == "00001"]
 
 

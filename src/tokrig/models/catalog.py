@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import ModelError, StoreError, did_you_mean
-from tokrig.models._folder import looks_like_one, weight_files
+from tokrig.models._folder import holds_gguf, looks_like_one, weight_files
+from tokrig.models._pieces import first_of
 from tokrig.models._reader import check_file
 from tokrig.models._sha256 import cache_folder
 from tokrig.units import human_bytes
@@ -85,8 +86,9 @@ def resolve(name_or_path: str) -> ModelSource:
     """The file of a catalog name, or the file or model folder that a path names.
 
     Whatever holds a path separator or ends in ``.gguf`` is a path; catalog names are read
-    without regard to case. A folder is one of safetensors files and ``config.json``. A model in
-    pieces is assembled once, into the user's cache folder.
+    without regard to case. A folder is one of safetensors files and ``config.json``, or holds one
+    GGUF model; of a split file any part names it. A model in pieces is assembled once, into the
+    user's cache folder.
 
     Raises ModelError for an unknown name, a missing package or file; StoreError when the
     assembled file cannot be written.
@@ -94,11 +96,7 @@ def resolve(name_or_path: str) -> ModelSource:
     separators = [os.sep, os.altsep] if os.altsep else [os.sep]
     if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
         path = Path(os.path.expanduser(name_or_path))
-        if path.is_dir() and looks_like_one(path):
-            weight_files(path)
-        else:
-            check_file(path)
-        return ModelSource(path, "", "")
+        return ModelSource(_served(path), "", "")
     text = name_or_path.strip()
     entry = CATALOG.get(text.lower())
     if entry is None:
@@ -109,6 +107,18 @@ def resolve(name_or_path: str) -> ModelSource:
         raise ModelError(f"unknown model {text!r}", hint=hint)
     path = _packaged(entry) if entry.pieces is None else _assembled(entry, entry.pieces)
     return ModelSource(path, entry.note, entry.license_note)
+
+
+def _served(path: Path) -> Path:
+    """What an engine is given for ``path``: of a split file the first part, whichever was named,
+    and of a folder of GGUF files the model."""
+    if path.is_dir() and looks_like_one(path):
+        weight_files(path)
+        return path
+    if not (path.is_dir() and not holds_gguf(path)):
+        path = first_of(path)
+    check_file(path)
+    return path
 
 
 def _packaged(entry: Entry) -> Path:

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokrig.errors import ModelError
-from tokrig.models._names import (
-    base_model_of,
-    name_of,
-    quant_of,
-    repository_of,
-    stated_text,
-)
+from tokrig.models._kinds import what_else
+from tokrig.models._labels import quant_of
+from tokrig.models._names import base_model_of, name_of, repository_of, stated_text
+from tokrig.models._pieces import check_parts, parts_of, refuse_cut
 from tokrig.models._reader import GgufHeader, Omitted, Tensor, check_file, read_gguf, shown
 from tokrig.models._sha256 import sha256_of
 from tokrig.record.model import Model
@@ -27,17 +24,13 @@ __all__ = [
     "Tensor",
     "check_file",
     "identify",
+    "is_routed",
     "parts",
     "read_gguf",
     "stated_quant",
 ]
 
-_PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
-_NO_MODEL = {
-    "adapter": "an adapter (LoRA)",
-    "mmproj": "a multimodal projector",
-    "imatrix": "an importance matrix",
-}
+_ROUTED = re.compile(r"_exps\b|\.ffn_(?:gate|up|down)\.\d+\.")
 # general.parameter_count is believed where it is this near to what the tensors hold: converters
 # leave out helper tensors, but a figure further off belongs to another file.
 _COUNT_TOLERANCE = 0.1
@@ -53,22 +46,25 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
     Raises ModelError when a file is missing, damaged or truncated, or holds no model.
     """
     path = Path(path)
+    refuse_cut(path)
     given = read_gguf(path)
-    files = _parts(path, given)
+    files = parts_of(path, given)
     headers = [given if file == path else read_gguf(file) for file in files]
-    _check_parts(files, headers)
+    check_parts(files, headers)
     first, name = headers[0], shown(files[0])
     tensors = [tensor for header in headers for tensor in header.tensors]
     _check_model(first, tensors, name)
     names = name_of(first, name)
     held = sum(tensor.elements for tensor in tensors)
     parameters = _parameters(first, held)
+    quant, quant_stated = quant_of(first, name, tensors)
     template = first.text("tokenizer.chat_template")
     source = repository_of(files[0])
     return Model(
         family=names.family,
         variant=names.variant,
-        quant=quant_of(first, name),
+        quant=quant,
+        quant_stated=quant_stated,
         quant_creator=stated_text(first, "general.quantized_by")
         or (source.owner if source else None),
         format="gguf",
@@ -89,11 +85,12 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
 
 
 def stated_quant(path: Path) -> str | None:
-    """The quant that the file itself states, whatever it is called.
+    """The quant of the file itself, whatever it is called.
 
     Raises ModelError when the file is missing, damaged or truncated.
     """
-    return quant_of(read_gguf(path), "")
+    header = read_gguf(path)
+    return quant_of(header, "", header.tensors)[0]
 
 
 def parts(path: Path) -> list[Path]:
@@ -102,60 +99,13 @@ def parts(path: Path) -> list[Path]:
     One file unless its metadata says that it is split. Raises ModelError when a part is missing
     or when a renamed part hides where the others are.
     """
-    return _parts(path, read_gguf(path))
-
-
-def _parts(path: Path, header: GgufHeader) -> list[Path]:
-    count = header.integer("split.count") or 1
-    if count <= 1:
-        return [path]
-    match = _PART.match(path.name)
-    if match is None:
-        raise ModelError(
-            f"{shown(path)}: one of {count} parts, under a name that hides the others",
-            hint=f"give all parts their names back: …-00001-of-{count:05d}.gguf",
-        )
-    if int(match[3]) != count:
-        raise ModelError(
-            f"{shown(path)}: its metadata says {count} parts, its name {int(match[3])}",
-            hint="fetch all parts again from one place",
-        )
-    files = [path.with_name(f"{match[1]}-{n:05d}-of-{match[3]}.gguf") for n in range(1, count + 1)]
-    missing = [file for file in files if not file.exists()]
-    if missing:
-        raise ModelError(
-            f"{shown(path)}: {len(missing)} of {count} parts missing, first {shown(missing[0])}",
-            hint="put all parts into one folder",
-        )
-    return files
-
-
-def _check_parts(files: Sequence[Path], headers: Sequence[GgufHeader]) -> None:
-    if len(files) == 1:
-        return
-    for number, (file, header) in enumerate(zip(files, headers, strict=True)):
-        stated = (header.integer("split.no"), header.integer("split.count"))
-        if stated != (number, len(files)):
-            raise ModelError(
-                f"{shown(file)}: its metadata does not say that it is part {number + 1}"
-                f" of {len(files)}",
-                hint="it was renamed or is of another model; fetch that part again",
-            )
-    stated_tensors = headers[0].integer("split.tensors.count")
-    held = sum(len(header.tensors) for header in headers)
-    if stated_tensors is not None and stated_tensors != held:
-        raise ModelError(
-            f"{shown(files[0])}: {stated_tensors} tensors announced, all parts hold {held}",
-            hint="the parts are of different models; fetch all of them again from one place",
-        )
+    refuse_cut(path)
+    return parts_of(path, read_gguf(path))
 
 
 def _check_model(header: GgufHeader, tensors: Sequence[Tensor], name: str) -> None:
-    what = _NO_MODEL.get(header.text("general.type") or "")
-    if what is None and not any(tensor.elements for tensor in tensors):
-        what = "a vocabulary without weights"
-    if what is not None:
-        raise ModelError(f"{name}: {what}, not a model", hint="name the model's own .gguf file")
+    if other := what_else(header, tensors, name):
+        raise ModelError(f"{name}: {other[0]}, not a model to chat with", hint=other[1])
 
 
 def _parameters(header: GgufHeader, held: int) -> int:
@@ -179,10 +129,16 @@ def _active(header: GgufHeader, tensors: Sequence[Tensor], held: int) -> int | N
     architecture = header.text("general.architecture")
     count = header.integer(f"{architecture}.expert_count")
     used = header.integer(f"{architecture}.expert_used_count")
-    experts = sum(tensor.elements for tensor in tensors if "_exps" in tensor.name)
+    experts = sum(tensor.elements for tensor in tensors if is_routed(tensor.name))
     if not count or not used or not 0 < used <= count or not experts:
         return None
     return held - experts + experts * used // count
+
+
+def is_routed(name: str) -> bool:
+    """Whether a tensor belongs to routed experts: ``ffn_up_exps``, or one a tensor, as in files
+    from before 2024. Shared experts (``ffn_up_shexp``) work for every token."""
+    return _ROUTED.search(name) is not None
 
 
 def _context(header: GgufHeader) -> int | None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from tokrig.errors import ModelError
 from tokrig.models import gguf, safetensors, shelf
+from tokrig.models._folder import holds_gguf
 from tokrig.models._names import repository_of
+from tokrig.models._pieces import first_of
 from tokrig.models._reader import shown
 from tokrig.record.model import Model
 
@@ -22,6 +24,8 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
     Raises ModelError when a file is missing, damaged or truncated, or holds no model.
     """
     path = Path(path)
+    if path.is_dir() and holds_gguf(path):
+        path = first_of(path)
     if path.is_dir():
         return _with_origin(safetensors.identify(path, sha256), path)
     if path.suffix.lower() == ".safetensors" and path.exists():

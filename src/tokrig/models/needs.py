@@ -5,13 +5,14 @@ Computed from headers alone. Where a header does not settle a figure it is None,
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tokrig.errors import InputError, did_you_mean
 from tokrig.models import _folder
 from tokrig.models._ggml import TENSOR_TYPES
 from tokrig.models._reader import GgufHeader, Tensor, read_gguf
-from tokrig.models.gguf import parts
+from tokrig.models.gguf import is_routed, parts
 from tokrig.models.safetensors import Weight, experts_share, is_expert, read_safetensors
 from tokrig.quants import BITS_PER_WEIGHT
 from tokrig.record.model import Model
@@ -23,6 +24,16 @@ CONTEXT_STEP = 256
 _WINDOWED = frozenset({"gemma2", "llama4", "exaone4"})
 # llama.cpp ignores the stated window: the whole context stays in the cache.
 _WINDOW_IGNORED = frozenset({"phi3"})
+# The input embedding and the output weights, as checkpoints call them: transformers; GPT-2, DBRX;
+# GPT-NeoX; Falcon, ChatGLM; InternLM 2 and Mistral's own; hybrids (backbone.embeddings).
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\."
+)
+_OUTPUT = re.compile(
+    r"(?:^|\.)(?:lm_head|embed_out)\.weight$|^(?:transformer\.|model\.)?output(?:_layer)?\.weight$"
+)
+# Tables looked up by row even where the embedding is the output too: Gemma 3n, GPT-2's positions.
+_ROWS = re.compile(r"(?:^|\.)(?:embed_tokens_per_layer|wpe)\.")
 # Tables of which one row is looked up for each token.
 _LOOKED_UP = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
 
@@ -151,7 +162,7 @@ def _gguf_reads(model: Path) -> int | None:
             continue
         if _layer(tensor, "blk.") >= served > 0:
             continue
-        if "_exps" in tensor.name:
+        if is_routed(tensor.name):
             experts += tensor.bytes
         else:
             total += tensor.bytes
@@ -162,20 +173,21 @@ def _folder_reads(model: Path) -> int | None:
     config = _folder.config_of(model)
     layers = _folder.text_config(config).get("num_hidden_layers")
     weights = [w for file in _folder.weight_files(model) for w in read_safetensors(file)]
-    own_output = any(w.name.endswith("lm_head.weight") for w in weights)
+    own_output = any(_OUTPUT.search(w.name) for w in weights)
+    share = experts_share(config)
     total = experts = 0
     for weight in weights:
-        if own_output and ".embed_tokens." in f".{weight.name}":
+        if _ROWS.search(weight.name) or (own_output and _EMBEDDING.search(weight.name)):
             continue
         if _serves_something_else(weight.name):
             continue
         if isinstance(layers, int) and _layer(weight, ".layers.") >= layers:
             continue
-        if is_expert(weight.name):
+        if is_expert(weight, share):
             experts += weight.bytes
         else:
             total += weight.bytes
-    return _with_experts(total, experts, experts_share(config))
+    return _with_experts(total, experts, share)
 
 
 def _serves_something_else(name: str) -> bool:

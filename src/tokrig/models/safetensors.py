@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from typing import Any
 
 from tokrig.errors import ModelError
 from tokrig.models import _folder
+from tokrig.models._kinds import folder_is_else
 from tokrig.models._names import folder_name_of, one_line, repository_of
 from tokrig.models._packed import Quantization, quantization_of
-from tokrig.models._reader import check_file, shown
+from tokrig.models._reader import LFS_POINTER, LFS_REMEDY, check_file, shown
 from tokrig.models._sha256 import sha256_of
 from tokrig.record.model import Model
 from tokrig.units import human_bytes, significant
@@ -55,8 +57,22 @@ BITS = {
 }
 """Bits of one element, by the format's names of types."""
 
-_COUNT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_USED_KEYS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+_COUNT_KEYS = (
+    *("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+    *("num_moe_experts", "num_routed_experts"),
+)
+_USED_KEYS = (
+    *("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"),
+    *("moe_top_k", "num_selected_experts", "experts_per_token", "num_active_experts"),
+)
+# How checkpoints call the weights of routed experts. By repository or library:
+_EXPERTS = re.compile(
+    r"\.experts\."  # Mixtral, Qwen, DeepSeek, DBRX, Jamba, Phi, Llama 4, gpt-oss, Gemma 4
+    r"|\.switch_(?:mlp|glu)\."  # mlx-lm
+    r"|\.block_sparse_moe\.(?:(?:in|out)put_linear|w[123])\b"  # Granite; Mixtral as released
+    r"|\.mlp\.(?:in|out)put_linear\."  # JetMoE
+    r"|\.moe\.(?:gate|up|down)_proj\."  # Step-3
+)
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
@@ -84,7 +100,10 @@ def read_safetensors(path: Path) -> tuple[Weight, ...]:
     size = check_file(path).st_size
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(512)
+            _refuse_other(path, head)
+            length = int.from_bytes(head[:8], "little")
+            file.seek(8)
             if length > MAX_HEADER_BYTES or size < 8:
                 raise _damaged(path, f"it claims a header of {length} bytes")
             if 8 + length > size:
@@ -98,6 +117,18 @@ def read_safetensors(path: Path) -> tuple[Weight, ...]:
     if len(header) > MAX_TENSORS:
         raise _damaged(path, f"it claims {len(header)} tensors")
     return tuple(_weight(path, name, entry, size - 8 - length) for name, entry in header.items())
+
+
+def _refuse_other(path: Path, head: bytes) -> None:
+    if head.startswith(LFS_POINTER):
+        raise ModelError(
+            f"{shown(path)}: not the weights, but a Git LFS pointer to them", hint=LFS_REMEDY
+        )
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ModelError(
+            f"{shown(path)}: not the weights, but a web page",
+            hint="the download returned a page; use the direct link, log in if asked",
+        )
 
 
 def _json(path: Path, raw: bytes) -> dict[str, Any]:
@@ -132,7 +163,7 @@ def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Weight:
 def _damaged(path: Path, why: str) -> ModelError:
     return ModelError(
         f"{shown(path)}: not a usable safetensors file: {why}",
-        hint="the file is damaged or of another kind (a Git LFS pointer?); fetch it again",
+        hint="the file is damaged or of another kind; fetch it again",
     )
 
 
@@ -155,9 +186,11 @@ def identify(folder: Path, sha256: bool = True) -> Model:
     """
     files = _folder.weight_files(folder)
     config = _folder.config_of(folder)
+    if other := folder_is_else(folder, config):
+        raise ModelError(f"{shown(folder)}: {other[0]}, not a model to chat with", hint=other[1])
     text = _folder.text_config(config)
     weights = [weight for file in files for weight in read_safetensors(file)]
-    quantization = quantization_of(config, _folder.optional_json(folder / "hf_quant_config.json"))
+    quantization = quantization_of(config, _folder.quantizer_config(folder))
     parameters = parameters_of(weights, quantization)
     source, card = repository_of(folder), _folder.card_of(folder)
     name = source.name if source else folder.absolute().name
@@ -206,12 +239,16 @@ def experts_share(config: Mapping[str, Any]) -> tuple[int, int] | None:
     return (used, count) if count and used and 0 < used <= count else None
 
 
-def is_expert(name: str) -> bool:
-    """Whether the tensor belongs to one routed expert: ``…mlp.experts.17.down_proj.weight``.
+def is_expert(weight: Weight, share: tuple[int, int] | None = None) -> bool:
+    """Whether the tensor belongs to routed experts: ``…mlp.experts.17.down_proj.weight``, or to
+    all of them at once, whatever it is called: the first of three dimensions is their number.
 
-    Shared experts (``shared_experts``) work for every token.
+    Shared experts (``shared_experts``, ``shared_mlp``) work for every token.
     """
-    return ".experts." in name
+    if ".shared_" in weight.name:
+        return False
+    stacked = share is not None and len(weight.shape) > 2 and weight.shape[0] == share[1] > 1
+    return stacked or _EXPERTS.search(f".{weight.name}") is not None
 
 
 def _active(
@@ -222,7 +259,7 @@ def _active(
 ) -> int | None:
     """Parameters that one token touches: all others + experts × used / count."""
     share = experts_share(text)
-    experts = parameters_of([w for w in weights if is_expert(w.name)], quantization)
+    experts = parameters_of([w for w in weights if is_expert(w, share)], quantization)
     if share is None or parameters is None or not experts:
         return None
     return parameters - experts + experts * share[0] // share[1]
@@ -246,6 +283,8 @@ def _architecture(config: Mapping[str, Any]) -> str | None:
 def _first_integer(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
     for key in keys:
         value = config.get(key)
+        if isinstance(value, list) and len({*map(str, value)}) == 1:  # one a layer, all the same
+            value = value[0]
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**48:
             return value
     return None

@@ -102,13 +102,15 @@ class QuantizedFrom(Block):
 class Model(Block):
     """What was served. Names guessed from the file's name say so in ``identity_from``.
 
-    ``repo`` and ``revision`` (a commit) are where the file was fetched from;
+    ``quant`` is what the tensors have, ``quant_stated`` what the file's name or metadata call it
+    where that is another. ``repo`` and ``revision`` (a commit) are where the file was fetched from;
     ``quantized_from`` says that the quant was made on this rig.
     """
 
     family: str
     variant: str | None = None
     quant: str | None = None
+    quant_stated: str | None = None
     quant_creator: str | None = None
     format: str | None = None
     file: str | None = None
