@@ -34,6 +34,7 @@ from tokrig.backends import (
 from tokrig.errors import EngineDied, InputError, RequestError, TokrigError
 from tokrig.record.samples import EngineTimings
 from tokrig.run.detect import attaching
+from tokrig.run.dialect import Dialect
 from tokrig.spec.reasoning import Switch
 from tokrig.spec.run import Api, SpeculativeType
 
@@ -190,7 +191,6 @@ def test_capabilities(backend: Backend) -> None:
 REQUESTS = {
     "bare": Request(MESSAGES, 64, 1),
     "full": Request(MESSAGES, 64, 1, "served", salt="[salt]", reasoning=SWITCH),
-    "plain": Request(MESSAGES, 64, 1, "served", plain=True, salt="[salt]", reasoning=SWITCH),
 }
 
 
@@ -217,7 +217,9 @@ def test_a_plain_body_has_only_what_openai_defines(backend: Backend) -> None:
     if backend.name in NATIVE:
         assert backend.chat_path == "/api/chat"
         return
-    assert set(backend.body(REQUESTS["plain"])) <= OPENAI_FIELDS
+    strict, body = Dialect(), backend.body(REQUESTS["full"])
+    strict.guess(body)
+    assert set(strict.applied(body)) <= OPENAI_FIELDS
 
 
 # Answers

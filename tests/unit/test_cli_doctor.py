@@ -54,6 +54,7 @@ def test_servers_and_programs(tmp_path: Path) -> None:
         "build": "b9174",
         "api": "cuda",
         "served_models": list("abcdef"),
+        "locked": False,
     }
     (program, *_) = [f for f in findings if f["group"] == "installed programs"]
     assert program["facts"]["devices"] == ["CUDA0"]

@@ -146,6 +146,125 @@ def test_questions_that_would_set_a_server_to_work_are_not_put() -> None:
     assert [path_of(talk) for talk in server.talks] == ["/health", "/health"]
 
 
+def generic(base: str, lists_models: bool = True, takes: str = "/chat/completions") -> Script:
+    """An OpenAI-compatible server that has its API at ``base`` alone: OpenVINO's at /v3
+    (openvinotoolkit/model_server#3555), Zhipu's at /api/paas/v4 (QuantumNous/new-api#853)."""
+
+    def script(talk: Talk) -> None:
+        path = path_of(talk)
+        if path == f"{base}/models" and lists_models:
+            models = {"object": "list", "data": [{"id": "m", "owned_by": "OVMS"}]}
+            talk.send(plain(b"200 OK", json.dumps(models).encode(), JSON))
+        elif path == base + takes:
+            talk.send(plain(b"400 Bad Request", b'{"error":"messages is empty"}', JSON))
+        else:
+            talk.send(plain(b"404 Not Found", b'{"error":"no such path"}', JSON))
+
+    return script
+
+
+@pytest.mark.parametrize("lists_models", [True, False])
+@pytest.mark.parametrize(
+    ("base", "given"),
+    [
+        ("/v3", "/v3"),
+        ("/api/paas/v4", "/api/paas/v4/"),
+        ("/v1/openai", "/v1/openai"),
+        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("/v1", ""),
+        ("", ""),
+        ("/v1", "/api/v1"),
+        ("/x/v1", "/x"),
+        ("/inference", "/inference"),
+    ],
+)
+def test_an_address_is_settled_where_it_answers(base: str, given: str, lists_models: bool) -> None:
+    with serving(generic(base, lists_models)) as server:
+        url = f"http://{server.endpoint.host_header}{given}"
+        found = detect.settled(Endpoint.from_url(url))
+        assert found.at(detect.CHAT) == f"{base}/chat/completions"
+        assert detect.recognise(Endpoint.from_url(url)) is None
+
+
+def test_an_address_that_leads_nowhere_stays_as_it_was_given() -> None:
+    with serving(generic("/nowhere")) as server:
+        url = f"http://{server.endpoint.host_header}/v3"
+        assert detect.settled(Endpoint.from_url(url)).at(detect.CHAT) == "/v3/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "given"),
+    [("lemonade", "", "/api/v1"), ("lmstudio", "", "/api/v1"), ("llamacpp", "/api", "/api/v1")],
+)
+def test_the_root_of_a_recognised_server_is_found(name: str, prefix: str, given: str) -> None:
+    whole = answering(name, prefix)
+
+    def script(talk: Talk) -> None:
+        # lemonade has its API below /api too, but /live at the root alone.
+        if name == "lemonade" and path_of(talk).startswith("/api/v1/"):
+            talk.head = talk.head.replace(b"/api/v1/", b"/v1/", 1)
+        whole(talk)
+
+    with serving(script) as server:
+        url = f"http://{server.endpoint.host_header}{given}"
+        backend = detect.recognise(Endpoint.from_url(url))
+        assert backend is not None
+        assert backend.name == name
+        assert detect.settled(Endpoint.from_url(url), backend).prefix == prefix
+
+
+def test_a_server_that_hangs_up_on_the_first_question_is_not_dead() -> None:
+    whole = answering("vllm")
+
+    def script(talk: Talk) -> None:
+        if path_of(talk) in ("/version", "/v1/models"):
+            whole(talk)
+
+    with serving(script) as server:
+        backend = detect.recognise(server.endpoint)
+        assert backend is not None
+        assert backend.name == "vllm"
+
+
+def wants_key(*public: str) -> Script:
+    """llama-server and vLLM with --api-key: some paths are public, the others answer 401."""
+    whole = answering("llamacpp")
+
+    def script(talk: Talk) -> None:
+        if path_of(talk) in public or b"authorization: bearer right" in talk.head.lower():
+            whole(talk)
+        else:
+            error = b'{"error":{"message":"Invalid API Key","type":"authentication_error"}}'
+            talk.send(plain(b"401 Unauthorized", error, JSON))
+
+    return script
+
+
+@pytest.mark.parametrize("public", [(), ("/health", "/v1/models")])
+def test_a_server_that_wants_a_key_is_not_none(public: tuple[str, ...]) -> None:
+    with serving(wants_key(*public)) as server:
+        with pytest.raises(RequestError, match="wants a key") as raised:
+            detect.recognise(server.endpoint)
+        assert (raised.value.code, "--api-key-env" in raised.value.hint) == ("locked", True)
+        url = f"http://{server.endpoint.host_header}"
+        wrong = Endpoint.from_url(url, {"Authorization": "Bearer wrong"})
+        with pytest.raises(RequestError, match="refuses this key"):
+            detect.recognise(wrong)
+        right = Endpoint.from_url(url, {"Authorization": "Bearer right"})
+        assert detect.recognise(right) is not None
+        (found,) = detect.running([server.endpoint.port])
+        assert (found.backend, found.locked) == (None, True)
+
+
+def test_a_page_that_wants_a_login_is_no_engine() -> None:
+    def script(talk: Talk) -> None:
+        status = b"404 Not Found" if path_of(talk) in detect.LOCKED else b"403 Forbidden"
+        talk.send(plain(status, b"<html>"))
+
+    with serving(script) as server:
+        assert detect.running([server.endpoint.port]) == []
+
+
 # running
 
 
@@ -162,6 +281,7 @@ def test_running_servers_are_found_and_strangers_passed_over() -> None:
         (found,) = detect.running(ports, limit_s=0.8)
         address = llamacpp.endpoint.host_header
         assert time.monotonic() - began < 2.5
+        assert found.backend is not None
     assert found.backend.name == "llamacpp"
     assert found.url == f"http://{address}"
     assert found.engine is not None

@@ -117,8 +117,6 @@ class Request:
     answer_tokens: int
     seed: int
     served_model: str | None = None
-    plain: bool = False
-    """Only what the OpenAI API defines: for endpoints that refuse fields they do not know."""
     salt: str = ""
     reasoning: Switch | None = None
     """How this family's reasoning is switched; what of it stands in messages is in them."""

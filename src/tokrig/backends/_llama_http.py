@@ -58,8 +58,6 @@ class LlamaServer(OpenAIServer):
 
     def body(self, request: Request) -> dict[str, Any]:
         """An OpenAI chat body plus llama.cpp's switches: full length, no prompt cache."""
-        if request.plain:
-            return chat_body(request)
         return {
             **chat_body(request),
             **template_switch(request),

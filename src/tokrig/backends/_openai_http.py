@@ -19,6 +19,23 @@ from tokrig.backends import (
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
+OWNERS = {
+    "llamacpp": "llama.cpp",
+    "vllm": "vLLM",
+    "sglang": "sglang",
+    "koboldcpp": "KoboldCpp",
+    "tabbyAPI": "TabbyAPI",
+    "tensorrt_llm": "TensorRT-LLM",
+    "OVMS": "OpenVINO Model Server",
+    "MLC-LLM": "MLC LLM",
+    "lmdeploy": "LMDeploy",
+    "pygmalionai": "Aphrodite",
+}
+"""Engines by what their lists of models say in ``owned_by``, from their sources."""
+
+WRAPPERS = {"llama-swap": "llama-swap"}
+"""Programs in front of an engine that they do not name, likewise."""
+
 
 class OpenAIServer:
     """Every question of a backend answered for a server of which nothing is known. An engine
@@ -67,7 +84,14 @@ class OpenAIServer:
         return False
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
-        return Engine(engine=owner(ask) or "unknown", served_models=served_models(ask))
+        """What the list of models says: its owner is an engine's name for some, any word for
+        others ("me", "library", "openai"), which names nothing."""
+        named = owner(ask) or ""
+        return Engine(
+            engine=OWNERS.get(named, "unknown"),
+            served_models=served_models(ask),
+            wrapper=WRAPPERS.get(named),
+        )
 
     def body(self, request: Request) -> dict[str, Any]:
         return chat_body(request)
@@ -112,7 +136,7 @@ def template_switch(request: Request) -> dict[str, Any]:
     """The request field with which llama.cpp, vLLM and SGLang hand arguments to the chat
     template; empty where this family has none."""
     switch = request.reasoning
-    if request.plain or switch is None or not switch.template:
+    if switch is None or not switch.template:
         return {}
     return {"chat_template_kwargs": dict(switch.template)}
 

@@ -128,8 +128,10 @@ class Lemonade(LlamaServer):
                 ask("/v1/unload", {"model_name": served_model})
 
     def recognises(self, ask: Ask) -> bool:
+        """Its API lies below /v1 and /api/v1; where it imitates Ollama is its root."""
         try:
             health = ask("/v1/health")
+            ask("/api/version")
         except RequestError:
             return False
         return isinstance(health, dict) and bool(

@@ -19,14 +19,14 @@ class OpenAI(OpenAIServer):
     capabilities = Capabilities(reasoning_switch="request")
 
     def body(self, request: Request) -> dict[str, Any]:
-        """Plus switches that most servers know or ignore, unless the endpoint is strict."""
-        if request.plain:
-            return chat_body(request)
+        """Plus what most servers know or ignore: a strict one says so, and gets less. Usage on
+        every chunk tells how many tokens each carries."""
         return {
             **chat_body(request),
             **template_switch(request),
             "ignore_eos": True,
             "cache_prompt": False,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:

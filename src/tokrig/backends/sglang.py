@@ -152,11 +152,8 @@ class SGLang(OpenAIServer):
 
     def body(self, request: Request) -> dict[str, Any]:
         """Full length, usage on every chunk, and what was drafted at the end."""
-        body = chat_body(request)
-        if request.plain:
-            return body
         return {
-            **body,
+            **chat_body(request),
             **template_switch(request),
             "ignore_eos": True,
             "min_tokens": request.answer_tokens,

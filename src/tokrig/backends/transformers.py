@@ -117,8 +117,6 @@ class Transformers(OpenAIServer):
     def body(self, request: Request) -> dict[str, Any]:
         """Full length by a generation config of the request's own, which replaces the model's."""
         body = {**chat_body(request), **template_switch(request)}
-        if request.plain:
-            return body
         length = {"min_new_tokens": request.answer_tokens, "max_new_tokens": request.answer_tokens}
         return {**body, "generation_config": json.dumps({**length, "do_sample": False})}
 

@@ -178,11 +178,8 @@ class VLLM(OpenAIServer):
 
     def body(self, request: Request) -> dict[str, Any]:
         """Full length, and usage on every chunk: one may carry several tokens."""
-        body = chat_body(request)
-        if request.plain:
-            return body
         return {
-            **body,
+            **chat_body(request),
             **template_switch(request),
             "ignore_eos": True,
             "min_tokens": request.answer_tokens,

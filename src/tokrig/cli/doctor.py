@@ -109,17 +109,20 @@ def servers() -> Iterator[Finding]:
 
     for found in detect.running():
         engine = found.engine
+        known = found.backend.title if found.backend else "a server"
         yield Finding(
             "running servers",
-            found.backend.name,
+            found.backend.name if found.backend else "locked",
             True,
-            f"{found.url}: {described(engine) if engine else found.backend.title}",
+            f"{found.url}: {described(engine) if engine else known}"
+            + (", locked: it wants a key (--api-key-env NAME)" if found.locked else ""),
             facts={
                 "url": found.url,
                 "engine": engine.engine if engine else None,
                 "build": engine.build if engine else None,
                 "api": engine.api if engine else None,
                 "served_models": list(engine.served_models) if engine else [],
+                "locked": found.locked,
             },
         )
 

@@ -280,12 +280,16 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
 
 def _behind(spec: RunSpec) -> str:
     """The backend for the server at the address, as it is recognised; the generic one for a
-    server that nobody knows. Where nobody answers the run will say so."""
+    server that nobody knows. Where nobody answers the run will say so.
+
+    Raises RequestError for a server that wants a key."""
     from tokrig.run.detect import recognise
     from tokrig.run.prepare import endpoint
 
     try:
         found = recognise(endpoint(spec))
-    except EngineError:
+    except EngineError as error:
+        if error.code == "locked":
+            raise
         found = None
     return found.name if found else "openai"

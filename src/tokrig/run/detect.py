@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokrig import llama_log, registry
-from tokrig.backends import Backend, Engine, Json
+from tokrig.backends import Ask, Backend, Engine, Json
+from tokrig.backends._answers import mapping
 from tokrig.errors import EngineDied, EngineError, RequestError
 from tokrig.run import http
 from tokrig.run.address import Endpoint
@@ -31,6 +32,11 @@ RECOGNITION_S = 10.0
 PORTS_S = 1.0
 PROGRAM_S = 5.0
 MAX_OUTPUT_BYTES = 1 << 16
+MODELS, CHAT = "/v1/models", "/v1/chat/completions"
+# Where engines ask for their key; any other server may want one for anything.
+LOCKED = (MODELS, "/props")
+_WANTS_KEY = ("http_401", "http_403")
+_SHORTEST = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 
 # Programs of the engines, and the words that make them tell their version. mlx_lm.server has none.
 PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -49,11 +55,13 @@ _VERSION = re.compile(r"(?:\bversion\b\D{0,10}|\bv|^)(\d+\.[\w.+-]+)", re.IGNORE
 
 @dataclass(frozen=True)
 class Found:
-    """A running server. ``engine`` is what it says about itself, None where it did not in time."""
+    """A running server. ``engine`` is what it says about itself, None where it did not in time;
+    ``backend`` is None for one that shows nothing without a key."""
 
-    backend: Backend
+    backend: Backend | None
     url: str
     engine: Engine | None = None
+    locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,80 @@ def recognise(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> Backend | N
     """The engine behind an address; None for one that tokrig knows only by the OpenAI API, and
     where recognising took longer than ``limit_s``.
 
+    Raises EngineDied when nobody answers, RequestError with the code ``locked`` where a server
+    that is not recognised wants a key.
+    """
+    looks = [_Look(root, limit_s) for root in _roots(settled(endpoint, limit_s=limit_s))]
+    for look in looks:
+        _look_all([look], attaching(), inspect=False)
+        if look.died is not None:
+            raise look.died
+        if look.backend is not None:
+            return look.backend
+    if any(look.locked for look in looks):
+        raise locked(endpoint)
+    return None
+
+
+def locked(endpoint: Endpoint) -> RequestError:
+    """What is to be said of a server that wants a key, or another one."""
+    has_key = "Authorization" in endpoint.headers
+    return RequestError(
+        f"the server at {endpoint.host_header} "
+        + ("refuses this key" if has_key else "wants a key"),
+        hint="is the right variable named with --api-key-env?"
+        if has_key
+        else "name the environment variable that holds it: --api-key-env NAME",
+        code="locked",
+    )
+
+
+def settled(
+    endpoint: Endpoint, backend: Backend | None = None, *, limit_s: float = RECOGNITION_S
+) -> Endpoint:
+    """Of all that an address may mean the endpoint that answers: the first with a list of models,
+    else the first that knows chats, else what was given. ``backend`` settles at which root the
+    rest of its API lies.
+
     Raises EngineDied when nobody answers.
     """
-    look = _Look(endpoint, limit_s)
-    _look_all([look], attaching(), inspect=False)
-    if look.died is not None:
-        raise look.died
-    return look.backend
+    candidates = endpoint.candidates()
+    if len(candidates) == 1:
+        return endpoint
+    places = list({c.at(MODELS): c for c in reversed(candidates)}.values())[::-1]
+    asks = [Questions(place, limit_s / len(places), may_post=True) for place in places]
+    lists = (place for place, ask in zip(places, asks, strict=True) if _has_models(ask))
+    chats = (place for place, ask in zip(places, asks, strict=True) if _has_chats(ask))
+    found = next(lists, None) or next(chats, None) or candidates[0]
+    for root in _roots(found) if backend is not None else ():
+        if backend is not None and backend.recognises(Questions(root, limit_s, may_post=True)):
+            return root
+    return found
+
+
+def _roots(endpoint: Endpoint) -> list[Endpoint]:
+    """The same API below each root that its address may have."""
+    same = [c for c in endpoint.candidates() if c.at(MODELS) == endpoint.at(MODELS)]
+    return same or [endpoint]
+
+
+def _has_models(ask: Ask) -> bool:
+    """A list of models, or a server that shows none without a key."""
+    try:
+        models = mapping(ask(MODELS)).get("data")
+    except RequestError as error:
+        return error.code in _WANTS_KEY
+    return isinstance(models, list) and all("id" in mapping(model) for model in models)
+
+
+def _has_chats(ask: Ask) -> bool:
+    """Whether a shortest chat is answered, or refused for another reason than its address."""
+    try:
+        return isinstance(mapping(ask(CHAT, _SHORTEST)).get("choices"), list)
+    except RequestError as error:
+        gone = error.code in ("http_404", "http_405", "http_501", "hung_up", "invalid_json")
+        # Many say with the same status that they have no such model.
+        return not gone or (error.code == "http_404" and "model" in error.message.lower())
 
 
 def running(ports: Iterable[int] | None = None, limit_s: float = PORTS_S) -> list[Found]:
@@ -90,9 +165,9 @@ def running(ports: Iterable[int] | None = None, limit_s: float = PORTS_S) -> lis
     looks = [_Look(Endpoint("127.0.0.1", port), limit_s) for port in sorted(ports)]
     _look_all(looks, backends, inspect=True)
     return [
-        Found(look.backend, f"http://{look.endpoint.host_header}", look.engine)
+        Found(look.backend, f"http://{look.endpoint.host_header}", look.engine, look.locked)
         for look in looks
-        if look.backend is not None
+        if look.backend is not None or look.locked
     ]
 
 
@@ -115,6 +190,7 @@ class Questions:
         # One path that hangs leaves time for the others.
         self._longest_s = limit_s / 2
         self._alive = False
+        self.locked = False
         self._told: dict[tuple[str, str, bool], Json] = {}
 
     def __call__(self, path: str, body: Json = None, *, text: bool = False) -> Json:
@@ -139,7 +215,8 @@ class Questions:
             # Who has answered before is not dead: it hangs up on paths that it does not know.
             return RequestError(error.message, code=error.code) if self._alive else error
         except RequestError as error:
-            self._alive = self._alive or error.code != "timeout"
+            self._alive = self._alive or error.code not in ("timeout", "hung_up")
+            self.locked = self.locked or (path in LOCKED and error.code in _WANTS_KEY)
             return error
         self._alive = True
         return told
@@ -154,6 +231,7 @@ class _Look:
     backend: Backend | None = None
     engine: Engine | None = None
     died: EngineDied | None = None
+    locked: bool = False
 
     def run(self, backends: Sequence[Backend], inspect: bool) -> None:
         # An address that was given is going to be measured; a port found is a stranger's.
@@ -166,6 +244,7 @@ class _Look:
             self.died = died
         except EngineError:
             pass  # recognised, but it does not tell about itself
+        self.locked = ask.locked
 
 
 def _look_all(looks: Sequence[_Look], backends: Sequence[Backend], *, inspect: bool) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tokrig.backends import Command
 from tokrig.errors import EngineDied, StartError
 from tokrig.run import server
+from tokrig.run.detect import settled
 from tokrig.run.memory import look
 from tokrig.run.monitor import Monitor, probes
 from tokrig.run.prepare import Prepared
@@ -38,7 +39,8 @@ def opened(
     watch = probes()
     if launch is None:
         assert prepared.endpoint is not None
-        session = Session(backend, prepared, prepared.endpoint, None, Monitor(watch, list))
+        endpoint = settled(prepared.endpoint, backend)
+        session = Session(backend, prepared, endpoint, None, Monitor(watch, list))
         load_model(session, log_path, listen)
         try:
             session.inspect()

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokrig.backends import Request
 from tokrig.record.model import ColdStart
 from tokrig.record.samples import Kind, Sample
+from tokrig.run.dialect import REFUSALS
 from tokrig.run.progress import Cell, Listener, Note
 from tokrig.run.session import Session
 
@@ -42,13 +44,24 @@ def probe(session: Session, listen: Listener, cold: ColdStart | None) -> Probed:
 
 
 def _first(session: Session, listen: Listener) -> Sample:
-    """Some endpoints refuse fields that the OpenAI API does not define: they get plain ones."""
-    for session.plain in (False, True):
-        sample = _ask(session)
-        if sample.error not in ("http_400", "http_422"):
+    """Endpoints that refuse a field get requests without it. Where a guess at what they mind does
+    not help, it is taken back, and the refusal stands."""
+    sample, dialect = _ask(session), session.dialect
+    while sample.error in REFUSALS:
+        note = dialect.learn(session.body(_question(session)), sample.error_detail or "")
+        if note is None:
             break
-        if not session.plain:
-            listen(Note("the endpoint refuses unknown fields: sending plain requests"))
+        listen(Note(note))
+        sample = _ask(session)
+    refusal = sample
+    while sample.error in ("http_400", "http_422"):
+        note = dialect.guess(session.body(_question(session)))
+        if note is None:
+            dialect.kept = None
+            return refusal
+        sample = _ask(session)
+        if sample.error is None:
+            listen(Note(note))
     return sample
 
 
@@ -68,10 +81,13 @@ def _of_the_model(session: Session, switched: bool) -> bool | None:
 
 
 def _ask(session: Session, *, switched: bool = True) -> Sample:
+    return session.send([_question(session, switched)], PROBE, "warmup", 0)[0][0]
+
+
+def _question(session: Session, switched: bool = True) -> Request:
     unique = session.salt()
     messages = [{"role": "user", "content": f"{unique} How are you today?"}]
-    request = session.request(messages, PROBE_TOKENS, unique, switched=switched)
-    return session.send([request], PROBE, "warmup", 0)[0][0]
+    return session.request(messages, PROBE_TOKENS, unique, switched=switched)
 
 
 def _reasons(sample: Sample) -> bool:

@@ -18,6 +18,7 @@ from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import Phase, Sample
 from tokrig.run import http
 from tokrig.run.address import Endpoint
+from tokrig.run.dialect import Dialect
 from tokrig.run.fit import salt
 from tokrig.run.load import Order, Ticker, closed_loop
 from tokrig.run.load import Phase as LoadPhase
@@ -46,8 +47,8 @@ _HINTS = {
 
 @dataclass
 class Session:
-    """An open server: ``engine`` is what it said about itself, ``plain`` whether it refuses
-    request fields that the OpenAI API does not define."""
+    """An open server: ``engine`` is what it said about itself, ``dialect`` which request fields it
+    takes."""
 
     backend: Backend
     prepared: Prepared
@@ -56,7 +57,7 @@ class Session:
     monitor: Monitor
     engine: Engine = field(default_factory=lambda: Engine("unknown"))
     served_model: str | None = None
-    plain: bool = False
+    dialect: Dialect = field(default_factory=Dialect)
     bypass: str | None = None
     loaded: bool = False
     same_model: SameModel = field(default_factory=SameModel)
@@ -70,7 +71,9 @@ class Session:
         return self.server.load_s if self.server else None
 
     def ask(self, path: str, body: Any = None, *, text: bool = False) -> Any:
-        """A question outside the measurement."""
+        """A question outside the measurement; a chat is asked in the endpoint's dialect."""
+        if path == self.backend.chat_path and isinstance(body, dict):
+            body = self.dialect.applied(body)
         return http.ask(self.endpoint, path, body, text=text)
 
     def ask_patiently(self, path: str, body: Any = None, *, text: bool = False) -> Any:
@@ -138,10 +141,13 @@ class Session:
             answer_tokens=answer_tokens,
             seed=self.prepared.spec.seed,
             served_model=self.served_model,
-            plain=self.plain,
             salt=unique,
             reasoning=switch,
         )
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The body of a request, in the endpoint's dialect."""
+        return self.dialect.applied(self.backend.body(request))
 
     def count_prompt(self, messages: Messages, answer_tokens: int) -> int | None:
         """Tokens of a prompt as the server counts them after its template."""
@@ -160,7 +166,7 @@ class Session:
         Raises EngineDied when the engine ends meanwhile.
         """
         orders = [
-            Order(i, self.backend.chat_path, json.dumps(self.backend.body(r)).encode())
+            Order(i, self.backend.chat_path, json.dumps(self.body(r)).encode())
             for i, r in enumerate(requests)
         ]
         began = time.monotonic()
