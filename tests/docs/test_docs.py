@@ -16,9 +16,10 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import checks, metrics
+from tokrig.record import checks, metrics, pace
 from tokrig.record.model import Metric, Percentiles, Result
 from tokrig.record.versions import METHODOLOGY_VERSION
+from tokrig.run import counting
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -223,6 +224,23 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("client CPU share of one core") == percent(checks.CLIENT_CPU_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt
+    assert limit("two readings of one stream that are the same") == percent(counting.SAME_RATE)
+    assert limit("a count by tokenizer that is the length asked for") == percent(counting.AS_ASKED)
+    at_once = f"{percent(pace.AT_ONCE_SHARE)} of a token's mean time, at most 1 ms"
+    assert (limit("chunks that came at once"), pace.AT_ONCE_NS) == (at_once, 1_000_000)
+    factor = f"a factor of {counting.IMPLAUSIBLE:g}"
+    assert limit("running counts against the text's tokens") == factor
+    fewest, most = counting.PLAUSIBLE_BYTES
+    assert limit("text of so many tokens") == f"{fewest:g} to {most:g} bytes a token"
+    assert limit("fewest bursts that show a pace") == str(pace.FEWEST_STAMPS)
+    assert limit("longest gap, of the decode window") == percent(pace.LONGEST_GAP_SHARE)
+    assert limit("text that came after a gap, of what was due in it") == percent(pace.HELD_BACK)
+    assert limit("tokens at once that make deliveries of bursts") == f"{pace.BURSTY:g}"
+    assert limit("what deliveries may leave open of a rate") == percent(pace.RATE_UNCERTAINTY)
+    assert limit("bursts that are steps of speculative decoding") == percent(pace.STEPS_SHOWN)
+    assert limit("their ninth decile, of the first") == f"{pace.STEPS_ALIKE:g}"
+    assert limit("further tokens of the first chunk, of TTFT") == percent(metrics.TTFT_DECODE_SHARE)
+    assert limit("tokens of a clock that a window has") == percent(pace.SAME_WINDOW)
     for percentile, need in metrics.PERCENTILES_NEED.items():
         assert f"{percentile} from {need}" in text(METHODOLOGY)
 

@@ -41,6 +41,10 @@ def sample(
         first_chunk_tokens=1,
         count_source="usage",
         count_disagreement=0.0,
+        tool_call_tokens=sum(k is Kind.TOOL_CALL for k in channel),
+        hidden_tokens=0,
+        last_chunk_tokens=1,
+        counted_by="one_a_chunk",
         finish_reason="length",
         timings=EngineTimings(64, 250.0, tokens, (tokens - 1) * gap_s * 1e3, True),
     )

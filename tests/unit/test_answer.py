@@ -144,7 +144,7 @@ def test_text_completions_and_whole_messages() -> None:
     assert texts(read([message])) == [(CONTENT, "whole")]
 
 
-@pytest.mark.parametrize("odd", [5, ["a"], {"text": "a"}, True])
+@pytest.mark.parametrize("odd", [5, [5, None], {"text": 5}, True, [[[[[[[["deep"]]]]]]]]])
 def test_content_that_is_no_text(odd: Any) -> None:
     odd_chunk = delta(content=odd, reasoning=odd, tool_calls=odd)
     assert texts(read([odd_chunk, *content("x"), *END])) == [(CONTENT, "x")]
@@ -224,7 +224,7 @@ def test_usage_on_a_chunk_of_its_own() -> None:
         answer.reasoning_tokens,
     )
     assert found == (5, 7, 3, 1)
-    assert answer.first_chunk_tokens is None
+    assert answer.running == {"usage": [(4_000_000, 5)]}
 
 
 def test_usage_on_the_finish_chunk_without_done() -> None:
@@ -241,7 +241,7 @@ def test_usage_on_every_chunk() -> None:
     ]
     answer = read([*events, *END])
     assert (answer.output_tokens, answer.prompt_tokens) == (4, 9)
-    assert answer.first_chunk_tokens == 3
+    assert answer.running["usage"] == [(1_000_000, 0), (2_000_000, 3), (3_000_000, 4)]
 
 
 def test_usage_nowhere() -> None:
@@ -501,7 +501,7 @@ def test_timings_come_second() -> None:
 def test_the_tokenizer_comes_third() -> None:
     sample, counted = seen([*content("a b", " c"), *END], words)
     assert (sample.output_tokens, sample.count_source) == (3, "tokenizer")
-    assert counted == ["a b c", "a b"]
+    assert counted == ["a b c", "a b c", "a b", " c"]
     assert (sample.first_chunk_tokens, sample.first_chunk_assumed) == (2, False)
 
 
@@ -528,7 +528,7 @@ def test_reasoning_counted_by_the_server() -> None:
         [delta(reasoning="a b c"), *content("d"), usage(9, 7, **details), *END], words
     )
     assert (sample.reasoning_tokens, sample.content_tokens) == (6, 3)
-    assert counted == ["a b c"]  # for the first chunk only
+    assert counted[0] == "a b cd"  # for the first chunk only
 
 
 def test_reasoning_reported_as_zero_is_counted_by_the_tokenizer() -> None:
@@ -580,17 +580,6 @@ def test_first_chunk_by_continuous_usage() -> None:
     ]
     sample, counted = seen([*events, *END], words)
     assert (sample.first_chunk_tokens, sample.first_chunk_assumed, counted) == (3, False, [])
-
-
-def test_first_chunk_by_tokenizer_never_exceeds_all() -> None:
-    sample, _ = seen([*content("a b c", "d"), usage(3), *END], lambda _: 8)
-    assert (sample.first_chunk_tokens, sample.first_chunk_assumed) == (3, False)
-
-
-@pytest.mark.parametrize("by", [lambda _: None, lambda _: 0])
-def test_first_chunk_assumed(by: Callable[[str], int | None]) -> None:
-    sample, _ = seen([*content("a", "b"), usage(9), *END], by)
-    assert (sample.first_chunk_tokens, sample.first_chunk_assumed) == (1, True)
 
 
 def test_no_chunk_no_first_chunk() -> None:

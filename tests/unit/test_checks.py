@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
-from tests.unit.samples import sample
+from tests.unit import samples
 from tokrig.record import checks
 from tokrig.record.checks import Seen, judge
 from tokrig.record.model import BackendFacts, Gpu, Interference, LoadMemory, Rig, WorkloadFacts
-from tokrig.record.samples import EngineTimings, Sample
+from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
+
+
+def sample(**changes: Any) -> Sample:
+    """Enough chunks to show a pace: 21 tokens, 200 ms from the first to the last."""
+    return samples.sample(**{"tokens": 21, **changes})
+
 
 SOUND = Seen(
-    workload=WorkloadFacts(name="chat", prompt_tokens=64, answer_tokens=11),
+    workload=WorkloadFacts(name="chat", prompt_tokens=64, answer_tokens=21),
     backend=BackendFacts(name="llamacpp", engine="llama.cpp", api="cuda", api_confirmed=True),
     rig=Rig(id="rig", gpus=[Gpu(name="NVIDIA Made Card", vendor="nvidia")]),
     interference=Interference(throttle_reasons=[], foreign_gpu_processes=0),
@@ -48,11 +54,11 @@ def test_a_sound_result_is_valid_with_nothing_left_open() -> None:
         ("prompt_length", {"prompt_tokens": 67}),
         ("prompt_length", {"prompt_tokens": 61}),
         ("count_mismatch", {"count_disagreement": 0.011}),
-        ("clock_mismatch", {"timings": EngineTimings(64, 250.0, 11, 104.0)}),
+        ("clock_mismatch", {"timings": EngineTimings(64, 250.0, 21, 208.0)}),
         ("no_tokens", {"chunks": (), "output_tokens": 0}),
-        ("timings_impossible", {"timings": EngineTimings(64, 250.0, 11, -1.0)}),
-        ("timings_impossible", {"timings": EngineTimings(64, -1.0, 11, 100.0)}),
-        ("timings_impossible", {"timings": EngineTimings(64, 250.0, 11, 0.0)}),
+        ("timings_impossible", {"timings": EngineTimings(64, 250.0, 21, -1.0)}),
+        ("timings_impossible", {"timings": EngineTimings(64, -1.0, 21, 100.0)}),
+        ("timings_impossible", {"timings": EngineTimings(64, 250.0, 21, 0.0)}),
         ("count_mismatch", {"output_tokens": 5}),
     ],
 )
@@ -86,8 +92,8 @@ def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[s
             "speculation_inactive",
             {"mode": {"speculative": "ngram"}, "counters": {"drafted_tokens": 0.0}},
         ),
-        # 11 tokens sampled, 20 counted: somebody else was served meanwhile.
-        ("count_mismatch", {"counters": {"output_tokens": 20.0}}),
+        # 21 tokens sampled, 40 counted: somebody else was served meanwhile.
+        ("count_mismatch", {"counters": {"output_tokens": 40.0}}),
     ],
 )
 def test_what_was_seen_beside_them_does_too(code: str, changes: dict[str, Any]) -> None:
@@ -96,7 +102,7 @@ def test_what_was_seen_beside_them_does_too(code: str, changes: dict[str, Any]) 
 
 
 def test_thresholds_allow_what_lies_on_them() -> None:
-    edge = sample(prompt_tokens=66, timings=EngineTimings(64, 250.0, 11, 102.9))
+    edge = sample(prompt_tokens=66, timings=EngineTimings(64, 250.0, 21, 205.8))
     seen = but(client_cpu_share=0.80)
     assert judge([edge], seen).verdict == "valid"
 
@@ -112,7 +118,8 @@ def test_a_long_prompt_may_miss_by_one_percent() -> None:
     [
         ("prompt_length_unverified", {"prompt_tokens": None}),
         ("token_count_unverified", {"output_tokens": None}),
-        ("first_chunk_assumed", {"first_chunk_assumed": True}),
+        ("token_count_unverified", {"counted_by": None}),
+        ("no_rate", {"first_chunk_tokens": None}),
         ("no_rate", {"chunks": ()}),
     ],
 )
@@ -139,6 +146,100 @@ def test_what_nobody_looked_at_is_unchecked_not_passed(code: str, one: Sample, s
     found = judge([one], seen)
     assert found.unchecked == [code]
     assert found.verdict == "valid"
+
+
+def at(*stamps_ms: float, **changes: Any) -> Sample:
+    """A sample whose chunks come at these times after the first, the engine's clock silent."""
+    chunks = tuple(Chunk(500_000_000 + round(t * 1e6), Kind.CONTENT, "xxxx") for t in stamps_ms)
+    return sample(tokens=len(chunks), chunks=chunks, **{"timings": None, **changes})
+
+
+def asked(tokens: int) -> Seen:
+    return but(workload={"answer_tokens": tokens})
+
+
+def test_few_bursts_hide_the_pace() -> None:
+    few = at(*(10.0 * i for i in range(15)))
+    assert judge([few], asked(15)).unverified == ["coarse_stream"]
+    assert judge([at(*(10.0 * i for i in range(16)))], asked(16)).unverified == []
+
+
+STALLED = [10.0 * i + (200 if i > 30 else 0) for i in range(64)]
+
+
+def test_a_stall_is_told_and_its_rate_stands() -> None:
+    found = judge([at(*STALLED)], asked(64))
+    assert found.unverified == ["coarse_stream"]
+    # The engine's clock saw the same stall.
+    confirmed = at(*STALLED, timings=EngineTimings(64, 250.0, 64, STALLED[-1]))
+    assert judge([confirmed], asked(64)).verdict == "valid"
+
+
+def test_a_stall_among_others_is_the_engines_pace() -> None:
+    """Between the tokens of one request it works on the prompts of others."""
+    assert judge([at(*STALLED, concurrency=4)], asked(64)).verdict == "valid"
+    held_back = [10.0 * i if i < 20 or i > 40 else 400.0 for i in range(64)]
+    found = judge([at(*held_back, concurrency=4)], asked(64))
+    assert "coarse_stream" in found.unverified
+
+
+def test_single_requests_off_the_engines_clock_count() -> None:
+    off = sample(timings=EngineTimings(64, 250.0, 21, 208.0))
+    assert judge([sample()] * 20 + [off], SOUND).reasons == ["clock_mismatch"]
+
+
+@pytest.mark.parametrize("reason", ["stop", "end_turn", "tool_calls"])
+def test_an_uncounted_answer_that_ended_early(reason: str) -> None:
+    found = judge([sample(output_tokens=None, finish_reason=reason)], SOUND)
+    assert "output_length" in found.reasons
+    at_length = judge([sample(output_tokens=None)], SOUND)
+    assert "output_length" not in at_length.reasons
+
+
+def test_cached_tokens_told_by_counters_only() -> None:
+    found = judge([sample(cached_tokens=None)], but(counters={"cached_tokens": 34.0}))
+    assert "cached_tokens" in found.reasons
+    assert "cache" not in found.unchecked
+    clean = judge([sample(cached_tokens=None)], but(counters={"cached_tokens": 0.0}))
+    assert (clean.verdict, clean.unchecked) == ("valid", [])
+
+
+OFF = but(mode={"reasoning_asked": "off"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("<think>Hm.</think>", 0), ("Hm", 0), ("", 5), ("◁think▷Hm", 0)]
+)
+def test_a_thought_in_spite_of_off(text: str, told: int) -> None:
+    chunks = sample().chunks
+    if text:
+        chunks = (replace(chunks[0], kind=Kind.REASONING, text=text), *chunks[1:])
+    found = judge([sample(chunks=chunks, reasoning_tokens=told)], OFF)
+    assert found.reasons == ["reasoning_off_not_honoured"]
+
+
+@pytest.mark.parametrize(
+    "empty", ["<think>\n\n</think>", "[THINK][/THINK]", "<|channel>thought\n<channel|>"]
+)
+def test_markers_around_nothing_are_no_thought(empty: str) -> None:
+    chunks = (replace(sample().chunks[0], kind=Kind.REASONING, text=empty), *sample().chunks[1:])
+    assert judge([sample(chunks=chunks, reasoning_tokens=2)], OFF).verdict == "valid"
+
+
+def test_text_cut_up_on_its_way_may_have_more_chunks_than_tokens() -> None:
+    many = sample(tokens=40, output_tokens=21)
+    assert "count_mismatch" in judge([many], SOUND).reasons
+    counted = replace(many, counted_by="tokenizer")
+    assert "count_mismatch" not in judge([counted], SOUND).reasons
+
+
+def test_the_engines_sums_confirm_what_no_request_does() -> None:
+    counted = {"requests": 1.0, "output_tokens": 21.0, "decode_s": 0.2, "prompt_tokens": 64.0}
+    unconfirmed = sample(counted_by=None, timings=None)
+    assert judge([unconfirmed], but(counters=counted)).verdict == "valid"
+    assert judge([unconfirmed], but(counters={**counted, "decode_s": 0.204})).unverified == [
+        "token_count_unverified"
+    ]
 
 
 def test_every_code_has_a_hint() -> None:

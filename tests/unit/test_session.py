@@ -100,11 +100,19 @@ def test_without_the_number_of_requests_a_sum_tells_no_rate() -> None:
 
 
 def test_drafts_from_sums_where_samples_tell_none() -> None:
-    counted = {"drafted_tokens": 40.0, "accepted_tokens": 30.0, "drafts": 10.0}
+    drafts = {"drafted_tokens": 40.0, "accepted_tokens": 30.0, "drafts": 10.0}
+    counted = {**drafts, "output_tokens": 55.0, "requests": 5.0}
     found = figures([sample()], counted).speculative
     assert found is not None
-    assert (found.drafted_tokens, found.accepted_tokens, found.steps) == (40, 30, 10)
-    assert (found.acceptance_rate, found.acceptance_length) == (0.75, 4.0)
+    # 50 tokens after the first ones, 30 of them accepted: 20 steps, of which 10 had a draft.
+    assert (found.drafted_tokens, found.accepted_tokens, found.steps) == (40, 30, 20)
+    assert (found.acceptance_rate, found.acceptance_length) == (0.75, 2.5)
+    unknown = figures([sample()], drafts).speculative
+    assert unknown is not None
+    assert (unknown.steps, unknown.acceptance_length) == (None, None)
+    before = figures([sample()], counted, methodology=1).speculative
+    assert before is not None
+    assert (before.steps, before.acceptance_length) == (10, 4.0)
     both = figures([sample(drafted_tokens=8, accepted_tokens=4)], counted).speculative
     assert both is not None
     assert (both.drafted_tokens, both.accepted_tokens) == (8, 4)

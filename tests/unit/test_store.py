@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +224,18 @@ def test_foreign_and_newer_samples_are_refused() -> None:
 
     with pytest.raises(RecordError, match="not written by tokrig"):
         from_parquet(written(table.replace_schema_metadata({})), "s")
-    with pytest.raises(RecordError, match="layout 2 is newer than this tokrig reads"):
-        from_parquet(written(table.replace_schema_metadata({"tokrig_samples": "2"})), "s")
-    with pytest.raises(RecordError, match="its columns are not those of layout 1"):
+    with pytest.raises(RecordError, match="layout 3 is newer than this tokrig reads"):
+        from_parquet(written(table.replace_schema_metadata({"tokrig_samples": "3"})), "s")
+    with pytest.raises(RecordError, match="its columns are not those of layout 2"):
         from_parquet(written(table.drop_columns(["salt"])), "s")
+    older = table.replace_schema_metadata({"tokrig_samples": "1"})
+    with pytest.raises(RecordError, match="its columns are not those of layout 1"):
+        from_parquet(written(older), "s")
+    added: dict[str, Any] = dict.fromkeys(
+        ["tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"]
+    )
+    found = from_parquet(written(older.drop_columns(list(added))), "s")
+    assert found == [replace(s, **added) for s in SAMPLES]
     phases = table.set_column(5, table.schema.field(5), [["warmup", "measured", "later"]])
     with pytest.raises(RecordError, match="unknown phase 'later'"):
         from_parquet(written(phases), "s")

@@ -7,11 +7,18 @@ with a line in the CHANGELOG's Methodology section. ``checks1`` keeps the rules 
 
 from __future__ import annotations
 
-import statistics
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokrig.record.metrics import clock_difference, counted_difference, output_tok_per_s
+from tokrig.record import metrics
+from tokrig.record.metrics import (
+    clock_confirms,
+    clock_difference,
+    counted_difference,
+    counters_confirm,
+    told_tok_per_s,
+)
 from tokrig.record.model import (
     BackendFacts,
     Interference,
@@ -26,13 +33,18 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
+from tokrig.record.pace import has_few_bursts, has_long_gap
 from tokrig.record.placement import not_resident
 from tokrig.record.samples import Kind, Sample
 
-CLOCK_MISMATCH = 0.03
+CLOCK_MISMATCH = metrics.CLOCK_MISMATCH
 COUNT_MISMATCH = 0.01
 CLIENT_CPU_SHARE = 0.80
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
+# Reasons to finish other than the length that was asked for.
+ENDED_EARLY = {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls"}
+# What is no thought in a thought: the markers around it.
+_MARKERS = re.compile(r"<\|?channel\|?>\w*|<[^<>]*>|\[/?THINK\]|◁[^◁▷]*▷")
 
 HINTS = {
     # invalid
@@ -60,8 +72,11 @@ HINTS = {
     "incomplete": "the run did not finish; what was measured before is kept",
     # unverified
     "prompt_length_unverified": "the server does not tell how long the prompt was",
-    "token_count_unverified": "no source for the number of tokens generated",
+    "token_count_unverified": "nobody confirms how many tokens came, and with which chunks; ask an"
+    " engine that counts them in every chunk, or has a tokenizer to be asked",
     "no_rate": "no decode rate can be told, so there is no headline",
+    "coarse_stream": "the chunks came in few bursts, or with a long gap between them, so they hide"
+    " the pace of the tokens; look for a proxy in between, or an engine that stalls",
     "first_chunk_assumed": "the first chunk was assumed to carry one token",
     "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
     " misses what differs between starts",
@@ -183,18 +198,25 @@ def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Seen) -> None
             "prompt_length", any(abs(n - target) > allowed for n in lengths if n is not None)
         )
     found.doubt("prompt_length_unverified", any(n is None for n in lengths))
-    outputs = [s.output_tokens for s in good]
-    found.reason("output_length", any(n != asked for n in outputs if n is not None))
+    found.reason("output_length", any(_of_another_length(s, asked) for s in good))
     found.uncheck("output_length_limit", any(s.finish_reason is None for s in good))
-    cached = [s.cached_tokens for s in good]
-    found.reason("cached_tokens", any(cached))
-    found.uncheck("cache", any(cached_n is None for cached_n in cached))
+    cached, counted = [s.cached_tokens for s in good], seen.counters.get("cached_tokens")
+    found.reason("cached_tokens", any(cached) or bool(counted))
+    found.uncheck("cache", counted is None and any(cached_n is None for cached_n in cached))
+
+
+def _of_another_length(sample: Sample, asked: int | None) -> bool:
+    """Whether the answer has another length than asked for; uncounted ones tell by their end."""
+    if sample.output_tokens is None:
+        return sample.finish_reason in ENDED_EARLY
+    return sample.output_tokens != asked
 
 
 def _judge_counts(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     """Is the number of tokens what the sources say, all of them?"""
-    found.doubt("token_count_unverified", any(s.output_tokens is None for s in good))
-    found.doubt("first_chunk_assumed", any(s.first_chunk_assumed for s in good))
+    # Rates of all requests that agree with the engine's sums are of the right tokens.
+    unconfirmed = any(s.output_tokens is None or s.counted_by is None for s in good)
+    found.doubt("token_count_unverified", unconfirmed and not counters_confirm(good, seen.counters))
     found.reason("count_mismatch", _over(good, lambda s: s.count_disagreement, COUNT_MISMATCH))
     found.reason("count_mismatch", any(map(_fewer_tokens_than_chunks, good)))
     served = seen.counters.get("output_tokens")
@@ -206,25 +228,29 @@ def _judge_counts(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
 
 def _judge_pace(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     """Do the stamps tell how fast the tokens came?"""
-    found.doubt("no_rate", not any(output_tok_per_s(s) for s in good))
+    confirmed = counters_confirm(good, seen.counters)
+    found.doubt("no_rate", not any(told_tok_per_s(s, confirmed) for s in good))
+    stalled = any(has_long_gap(s) and not clock_confirms(s) for s in good)
+    found.doubt("coarse_stream", any(map(has_few_bursts, good)) or (stalled and not confirmed))
 
 
 def _fewer_tokens_than_chunks(sample: Sample) -> bool:
-    """Every chunk carries a token; only the last may be a rest of text that was held back."""
-    tokens = sample.output_tokens
+    """Every chunk carries a token; only the last may be a rest of text that was held back. Unless
+    the text was cut up otherwise on its way, and holds as many tokens as were counted."""
+    tokens = sample.output_tokens if sample.counted_by != "tokenizer" else None
     return tokens is not None and len(sample.chunks) > tokens * (1 + COUNT_MISMATCH) + 1
 
 
 def _judge_clock(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
-    """Does the engine's own clock agree?"""
+    """Does the engine's own clock agree, for each request?"""
     differences = [d for d in map(clock_difference, good) if d is not None]
-    difference = statistics.median(differences) if differences else None
-    if difference is None:
-        difference = counted_difference(good, seen.counters)
-        found.uncheck("server_clock", difference is None)
+    if not differences:
+        counted = counted_difference(good, seen.counters)
+        differences = [] if counted is None else [counted]
+        found.uncheck("server_clock", counted is None)
     else:
         found.uncheck("server_clock", len(differences) < len(good))
-    found.reason("clock_mismatch", abs(difference or 0) > CLOCK_MISMATCH)
+    found.reason("clock_mismatch", any(abs(d) > CLOCK_MISMATCH for d in differences))
     found.reason("timings_impossible", any(map(_impossible, good)))
 
 
@@ -255,8 +281,14 @@ def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
             "speculation_inactive", not drafted and not seen.counters.get("drafted_tokens")
         )
         found.doubt("greedy_unverified", not seen.compared_greedy)
-    reasoned = any(c.kind is Kind.REASONING for s in good for c in s.chunks)
+    reasoned = any(map(_reasoned, good))
     found.reason("reasoning_off_not_honoured", mode.reasoning_asked == "off" and reasoned)
+
+
+def _reasoned(sample: Sample) -> bool:
+    """Whether there was a thought, shown or only counted. Markers around nothing are none."""
+    shown = "".join(c.text for c in sample.chunks if c.kind is Kind.REASONING)
+    return bool(_MARKERS.sub("", shown).strip()) or bool(not shown and sample.reasoning_tokens)
 
 
 def _judge_placement(found: _Findings, seen: Seen) -> None:

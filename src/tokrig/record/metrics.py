@@ -10,10 +10,20 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypedDict
 
 import numpy as np
 
 from tokrig.record.model import Metric, Percentiles, ServerTimings, Speculative
+from tokrig.record.pace import (
+    RATE_UNCERTAINTY,
+    SAME_WINDOW,
+    decoded_tokens,
+    gaps_ns,
+    is_coarse,
+    rate_uncertainty,
+)
 from tokrig.record.samples import Kind, Sample
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.units import significant
@@ -24,6 +34,10 @@ RESAMPLES = 10_000
 # How many values a percentile needs before it means anything.
 PERCENTILES_NEED = {"p90": 64, "p95": 130, "p99": 662}
 DIGITS = 6
+# Client and engine further apart than this on the decode rate of a request disagree.
+CLOCK_MISMATCH = 0.03
+# A TTFT of which the tokens of its first chunk took more than this is no prefill.
+TTFT_DECODE_SHARE = 0.01
 
 
 def ttft_s(sample: Sample) -> float | None:
@@ -32,22 +46,43 @@ def ttft_s(sample: Sample) -> float | None:
 
 
 def ttfa_s(sample: Sample) -> float | None:
-    """First content chunk − request sent; None when no answer arrived, never a copy of TTFT."""
+    """First content chunk that is more than white space − request sent; None when no answer
+    arrived, never a copy of TTFT."""
+    answers = (c for c in sample.chunks if c.kind is Kind.CONTENT and not c.text.isspace())
+    return next((c.t_ns / 1e9 for c in answers), None)
+
+
+def _ttfa_1_s(sample: Sample) -> float | None:
+    """TTFA of methodology 1, to which white space was an answer."""
     return next((c.t_ns / 1e9 for c in sample.chunks if c.kind is Kind.CONTENT), None)
 
 
 def tpot_s(sample: Sample) -> float | None:
-    """(t_last − t_first) / (N − n_first), s per token; None when N − n_first < 1."""
-    tokens, first = sample.output_tokens, sample.first_chunk_tokens
-    if tokens is None or first is None or tokens - first < 1 or not sample.chunks:
+    """(t_last − t_first) / (N − n_first − hidden), s per token; None below one such token."""
+    tokens = decoded_tokens(sample)
+    if tokens is None or tokens < 1 or not sample.chunks:
         return None
     elapsed_s = (sample.chunks[-1].t_ns - sample.chunks[0].t_ns) / 1e9
-    return elapsed_s / (tokens - first) if elapsed_s > 0 else None
+    return elapsed_s / tokens if elapsed_s > 0 else None
 
 
 def output_tok_per_s(sample: Sample) -> float | None:
-    """Decode rate, 1 / TPOT: the headline."""
+    """Decode rate, 1 / TPOT, as the stamps have it."""
     tpot = tpot_s(sample)
+    return 1 / tpot if tpot else None
+
+
+def told_tpot_s(sample: Sample, confirmed: bool = False) -> float | None:
+    """TPOT where the stream can tell it: None where its deliveries leave too much open, unless
+    the engine's clock has the same rate for this request, or for all (``confirmed``)."""
+    if not confirmed and rate_uncertainty(sample) > RATE_UNCERTAINTY and not clock_confirms(sample):
+        return None
+    return tpot_s(sample)
+
+
+def told_tok_per_s(sample: Sample, confirmed: bool = False) -> float | None:
+    """The decode rate where the stream can tell it: the headline."""
+    tpot = told_tpot_s(sample, confirmed)
     return 1 / tpot if tpot else None
 
 
@@ -59,12 +94,30 @@ def prefill_tok_per_s(sample: Sample) -> float | None:
     return timings.prompt_tokens / timings.prompt_ms * 1e3
 
 
-def ttft_prefill_tok_per_s(sample: Sample) -> float | None:
-    """Uncached prompt tokens / TTFT, where the server gives no prompt time."""
+def known_prefill_tok_per_s(sample: Sample) -> float | None:
+    """The same where the server tells what its prompt time left out: the cached tokens."""
+    return None if sample.cached_tokens is None else prefill_tok_per_s(sample)
+
+
+def ttft_prefill_tok_per_s(sample: Sample, cached: float = 0.0) -> float | None:
+    """Uncached prompt tokens / TTFT, where the server gives no prompt time. ``cached`` are those
+    that others than the server's answer tell."""
     ttft = ttft_s(sample)
     if sample.prompt_tokens is None or not ttft:
         return None
-    return (sample.prompt_tokens - (sample.cached_tokens or 0)) / ttft
+    uncached = sample.prompt_tokens - (
+        cached if sample.cached_tokens is None else sample.cached_tokens
+    )
+    return uncached / ttft if uncached > 0 else None
+
+
+def _ttft_is_prefill(sample: Sample) -> bool:
+    """Whether nothing but the prompt and one token lies before the first stamp: no other request,
+    no hidden token, no long first chunk."""
+    ttft, tpot, first = ttft_s(sample), tpot_s(sample), sample.first_chunk_tokens
+    if sample.concurrency != 1 or sample.hidden_tokens or not ttft or first is None:
+        return False
+    return first <= 1 or (tpot is not None and (first - 1) * tpot <= TTFT_DECODE_SHARE * ttft)
 
 
 def end_to_end_tok_per_s(sample: Sample) -> float | None:
@@ -114,7 +167,7 @@ def counted_difference(samples: Sequence[Sample], counters: Counters) -> float |
     tokens, elapsed_s = 0, 0.0
     for sample in samples:
         if tpot := tpot_s(sample):
-            counted = (sample.output_tokens or 0) - (sample.first_chunk_tokens or 0)
+            counted = decoded_tokens(sample) or 0
             tokens += counted
             elapsed_s += tpot * counted
     server = counted_tok_per_s(counters)
@@ -125,6 +178,21 @@ def clock_difference(sample: Sample) -> float | None:
     """Client decode rate / corrected server rate − 1."""
     client, server = output_tok_per_s(sample), server_tok_per_s(sample)
     return client / server - 1 if client and server else None
+
+
+def clock_confirms(sample: Sample) -> bool:
+    """Whether the engine's own clock has the same rate for this request, of the same tokens."""
+    difference, decoded = clock_difference(sample), decoded_tokens(sample)
+    if difference is None or not decoded or decoded < SAME_WINDOW * (sample.output_tokens or 0):
+        return False
+    return abs(difference) <= RATE_UNCERTAINTY
+
+
+def counters_confirm(samples: Sequence[Sample], counters: Counters) -> bool:
+    """Whether the engine's own sums have the same rate for all requests together."""
+    difference = counted_difference(samples, counters)
+    all_counted = all(tpot_s(sample) for sample in samples)
+    return all_counted and difference is not None and abs(difference) <= RATE_UNCERTAINTY
 
 
 @dataclass(frozen=True)
@@ -148,6 +216,8 @@ class Figures:
     output_tokens: Metric | None
     reasoning_tokens_median: float | None
     content_tokens_median: float | None
+    tool_call_tokens_median: float | None
+    hidden_tokens_median: float | None
     answered_share: float | None
     cached_tokens: int | None
     token_count_source: str | None
@@ -156,82 +226,115 @@ class Figures:
     server: ServerTimings | None
 
 
+class How(TypedDict, total=False):
+    """How values are summed up; see ``summary``."""
+
+    starts: int
+    by_start: bool
+
+
 def figures(
     samples: Sequence[Sample],
     counters: Counters | None = None,
     *,
     methodology: int = METHODOLOGY_VERSION,
+    starts: int | None = None,
 ) -> Figures:
     """All figures of the measured samples of *one* workload at one concurrency. ``counters`` are
     what the engine's own sums grew by meanwhile; they serve where the samples carry no timings.
-    ``methodology`` is the version that the samples were taken under."""
+    ``methodology`` is the version that the samples were taken under, ``starts`` how many starts of
+    the engine the repeats stand for: each for one, where it is not said."""
     counters = counters or {}
     measured = [s for s in samples if s.phase == "measured"]
     good = [s for s in measured if s.error is None]
+    repeats, first = len({s.repeat for s in measured}), methodology == 1
+    starts = repeats if starts is None or first else min(starts, repeats)
     # What a comparison needs of its figures; version 1 did not keep it.
-    by_start = methodology > 1
-    prefill, prefill_source = metric(good, prefill_tok_per_s, by_start=by_start), "server"
-    if prefill is None and (counted := counted_prefill_tok_per_s(counters)):
-        prefill = Metric(median=significant(counted, DIGITS), n=len(good))
-    if prefill is None:
-        prefill = metric(good, ttft_prefill_tok_per_s, by_start=by_start)
-        prefill_source = "ttft_derived"
+    how: How = {"starts": starts, "by_start": not first and starts == repeats}
+    prefill, prefill_source = _prefill(good, counters, first, how)
+    ttfa = _ttfa_1_s if first else ttfa_s
+    confirmed = first or counters_confirm(good, counters)
     return Figures(
-        repeats=len({s.repeat for s in measured}),
+        repeats=repeats,
         requests=len(measured),
         request_errors=len(measured) - len(good),
-        output_tok_per_s=metric(good, output_tok_per_s, by_start=by_start),
+        output_tok_per_s=metric(good, lambda s: told_tok_per_s(s, confirmed), **how),
         prefill_tok_per_s=prefill,
         prefill_source=prefill_source if prefill else None,
-        ttft_s=metric(good, ttft_s, by_start=by_start),
-        ttfa_s=metric(good, ttfa_s),
-        tpot_s=metric(good, tpot_s),
-        icl_s=inter_chunk_s(good),
-        end_to_end_tok_per_s=metric(good, end_to_end_tok_per_s, by_start=by_start),
-        useful_tok_per_s=metric(good, useful_tok_per_s),
-        system_tok_per_s=system_tok_per_s(good, by_start=by_start),
-        prompt_tokens=metric(good, lambda s: s.prompt_tokens),
-        output_tokens=metric(good, lambda s: s.output_tokens),
+        ttft_s=metric(good, ttft_s, **how),
+        ttfa_s=metric(good, ttfa, starts=starts),
+        tpot_s=metric(good, lambda s: told_tpot_s(s, confirmed), starts=starts),
+        icl_s=_inter_chunk_1_s(good) if first else inter_chunk_s(good),
+        end_to_end_tok_per_s=metric(good, end_to_end_tok_per_s, **how),
+        useful_tok_per_s=metric(good, useful_tok_per_s, starts=starts),
+        system_tok_per_s=system_tok_per_s(good, **how),
+        prompt_tokens=metric(good, lambda s: s.prompt_tokens, starts=starts),
+        output_tokens=metric(good, lambda s: s.output_tokens, starts=starts),
         reasoning_tokens_median=_median(s.reasoning_tokens for s in good),
         content_tokens_median=_median(s.content_tokens for s in good),
-        answered_share=_share(good, lambda s: ttfa_s(s) is not None),
+        tool_call_tokens_median=_median(s.tool_call_tokens for s in good),
+        hidden_tokens_median=_median(s.hidden_tokens for s in good),
+        answered_share=_share(good, lambda s: ttfa(s) is not None),
         cached_tokens=_sum(s.cached_tokens for s in good),
         token_count_source="+".join(sorted({s.count_source for s in good if s.count_source}))
         or None,
         finish_reasons=dict(sorted(Counter(s.finish_reason or "none" for s in good).items())),
-        speculative=_speculative(good, counters),
-        server=_server(good) or _counted_server(good, counters),
+        speculative=_speculative_1(good, counters) if first else _speculative(good, counters),
+        server=_server(good, first, starts) or _counted_server(good, counters, first),
     )
+
+
+def _prefill(
+    good: Sequence[Sample], counters: Counters, first: bool, how: How
+) -> tuple[Metric | None, str]:
+    """The prefill rate by the server's clock, its sums, else by TTFT; and which of them."""
+    found = metric(good, prefill_tok_per_s if first else known_prefill_tok_per_s, **how)
+    known = first or "cached_tokens" in counters
+    if found is None and known and (counted := counted_prefill_tok_per_s(counters)):
+        found = Metric(median=significant(counted, DIGITS), n=len(good))
+    if found is not None:
+        return found, "server"
+    if first:
+        return metric(good, ttft_prefill_tok_per_s, **how), "ttft_derived"
+    cached = counters.get("cached_tokens", 0.0) / max(len(good), 1)
+    plain = [s for s in good if _ttft_is_prefill(s)]
+    return metric(plain, lambda s: ttft_prefill_tok_per_s(s, cached), **how), "ttft_derived"
 
 
 def metric(
     samples: Sequence[Sample],
     value: Callable[[Sample], float | int | None],
     *,
+    starts: int | None = None,
     by_start: bool = False,
 ) -> Metric | None:
-    """Median of the repeats' medians, range over all values, interval from 6 repeats on."""
+    """Median of the repeats' medians, range over all values, interval from 6 starts on."""
     by_repeat: dict[int, list[float]] = {}
     for sample in samples:
         found = value(sample)
         if found is not None:
             by_repeat.setdefault(sample.repeat, []).append(float(found))
-    return summary([by_repeat[repeat] for repeat in sorted(by_repeat)], by_start=by_start)
+    groups = [by_repeat[repeat] for repeat in sorted(by_repeat)]
+    return summary(groups, starts=starts, by_start=by_start)
 
 
-def summary(groups: Sequence[Sequence[float]], *, by_start: bool = False) -> Metric | None:
-    """A Metric over values grouped by repeat; None without values. ``by_start`` keeps the
-    repeats' medians, where there are several."""
+def summary(
+    groups: Sequence[Sequence[float]], *, starts: int | None = None, by_start: bool = False
+) -> Metric | None:
+    """A Metric over values grouped by repeat; None without values. ``starts`` is how many starts
+    of the engine they stand for, if not as many. ``by_start`` keeps the repeats' medians, where
+    there are several."""
     if not groups:
         return None
     values = [v for group in groups for v in group]
     medians = [statistics.median(group) for group in groups]
+    enough = min(len(groups), starts or len(groups)) >= MIN_REPEATS_FOR_INTERVAL
     return Metric(
         median=significant(statistics.median(medians), DIGITS),
         min=significant(min(values), DIGITS),
         max=significant(max(values), DIGITS),
         n=len(values),
-        ci95=interval(groups) if len(groups) >= MIN_REPEATS_FOR_INTERVAL else None,
+        ci95=interval(groups) if enough else None,
         starts=[significant(one, DIGITS) for one in medians]
         if by_start and len(medians) > 1
         else [],
@@ -264,14 +367,28 @@ def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
-    """Gaps between token-bearing chunks, pooled. ITL only where a chunk carries one token."""
+    """Gaps between chunks that did not come at once, pooled. ITL only where a chunk carries one
+    token. Where chunks hide the pace the gaps are those of deliveries: only the longest is told."""
+    gaps = [gap / 1e9 for sample in samples if sample.chunks for gap in gaps_ns(sample)]
+    if not gaps:
+        return None
+    longest = significant(max(gaps), DIGITS)
+    if any(map(is_coarse, samples)):
+        return Percentiles(max=longest, n=len(gaps))
+    return _percentiles(gaps).model_copy(update={"max": longest})
+
+
+def _inter_chunk_1_s(samples: Sequence[Sample]) -> Percentiles | None:
+    """The gaps of methodology 1: between all chunks, those of one read included."""
     gaps = [
         (after.t_ns - before.t_ns) / 1e9
         for sample in samples
-        for before, after in zip(sample.chunks, sample.chunks[1:], strict=False)
+        for before, after in pairwise(sample.chunks)
     ]
-    if not gaps:
-        return None
+    return _percentiles(gaps) if gaps else None
+
+
+def _percentiles(gaps: Sequence[float]) -> Percentiles:
     shares = {
         name: significant(float(np.percentile(gaps, int(name[1:]))), DIGITS)
         for name, need in PERCENTILES_NEED.items()
@@ -280,7 +397,9 @@ def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
     return Percentiles(p50=significant(float(np.median(gaps)), DIGITS), **shares, n=len(gaps))
 
 
-def system_tok_per_s(samples: Sequence[Sample], *, by_start: bool = False) -> Metric | None:
+def system_tok_per_s(
+    samples: Sequence[Sample], *, starts: int | None = None, by_start: bool = False
+) -> Metric | None:
     """ΣN / wall time of each repeat's measured phase, first request sent to last token read."""
     rates: list[list[float]] = []
     for repeat in sorted({s.repeat for s in samples}):
@@ -292,25 +411,41 @@ def system_tok_per_s(samples: Sequence[Sample], *, by_start: bool = False) -> Me
         wall_ns = max(s.sent_ns + s.chunks[-1].t_ns for s in group) - min(s.sent_ns for s in group)
         if wall_ns > 0:
             rates.append([sum(known) / wall_ns * 1e9])
-    return summary(rates, by_start=by_start)
+    return summary(rates, starts=starts, by_start=by_start)
 
 
-def _server(samples: Sequence[Sample]) -> ServerTimings | None:
-    rate = metric(samples, server_tok_per_s)
+def _server(samples: Sequence[Sample], first: bool, starts: int) -> ServerTimings | None:
+    rate = metric(samples, server_tok_per_s, starts=starts)
     if rate is None:
         return None
-    difference = _median(clock_difference(s) for s in samples)
-    return ServerTimings(
+    differences = [(d, s) for s in samples if (d := clock_difference(s)) is not None]
+    difference = _median(d for d, _ in differences)
+    prefill = prefill_tok_per_s if first else known_prefill_tok_per_s
+    found = ServerTimings(
         output_tok_per_s=rate,
-        prefill_tok_per_s=metric(samples, prefill_tok_per_s),
+        prefill_tok_per_s=metric(samples, prefill, starts=starts),
         difference=None if difference is None else round(difference, 5),
     )
+    if first or not differences:
+        return found
+    off = [_place(s) for d, s in differences if abs(d) > CLOCK_MISMATCH]
+    largest = max((d for d, _ in differences), key=abs)
+    return found.model_copy(update={"difference_largest": round(largest, 5), "off_clock": off})
 
 
-def _counted_server(samples: Sequence[Sample], counters: Counters) -> ServerTimings | None:
+def _place(sample: Sample) -> str:
+    """Which request it was, for a person who looks at the samples."""
+    return f"repeat {sample.repeat}, iteration {sample.iteration}, worker {sample.worker}"
+
+
+def _counted_server(
+    samples: Sequence[Sample], counters: Counters, first: bool
+) -> ServerTimings | None:
     rate, prefill = counted_tok_per_s(counters), counted_prefill_tok_per_s(counters)
     if rate is None:
         return None
+    if not first and "cached_tokens" not in counters:
+        prefill = None
     difference = counted_difference(samples, counters)
     return ServerTimings(
         source="counters",
@@ -323,7 +458,33 @@ def _counted_server(samples: Sequence[Sample], counters: Counters) -> ServerTimi
 
 
 def _speculative(samples: Sequence[Sample], counters: Counters) -> Speculative | None:
-    """From the samples, else from the engine's sums; steps are known to the sums only."""
+    """From the samples, else from the engine's sums.
+
+    The first token is the prompt's; each step of decoding yields one token and those accepted,
+    whether something was drafted for it or not. So the steps are what is left of the tokens.
+    Counters of drafts (vLLM) leave the steps without one out.
+    """
+    told = [s for s in samples if s.drafted_tokens is not None]
+    drafted, accepted = _sum(s.drafted_tokens for s in told), _sum(s.accepted_tokens for s in told)
+    decoded: float | None = sum(s.output_tokens - 1 for s in told if s.output_tokens)
+    if not told and "drafted_tokens" in counters:
+        drafted, accepted = int(counters["drafted_tokens"]), int(counters.get("accepted_tokens", 0))
+        decoded = counters.get("output_tokens", 0.0) - counters.get("requests", 0.0)
+    if drafted is None:
+        return None
+    accepted = accepted or 0
+    steps = int(decoded or 0) - accepted
+    return Speculative(
+        drafted_tokens=drafted,
+        accepted_tokens=accepted,
+        acceptance_rate=significant(accepted / drafted, DIGITS) if drafted else None,
+        steps=steps if steps > 0 else None,
+        acceptance_length=significant(1 + accepted / steps, DIGITS) if steps > 0 else None,
+    )
+
+
+def _speculative_1(samples: Sequence[Sample], counters: Counters) -> Speculative | None:
+    """As methodology 1 had it: steps are known to the sums only, and are those with a draft."""
     drafted, accepted = _sum(s.drafted_tokens for s in samples), None
     if drafted is not None:
         accepted = _sum(s.accepted_tokens for s in samples)

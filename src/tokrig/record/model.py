@@ -42,12 +42,14 @@ class Metric(Block):
 
 
 class Percentiles(Block):
-    """Percentiles over ``n`` pooled values; null where ``n`` is too small to tell."""
+    """Percentiles over ``n`` pooled values; null where ``n`` is too small to tell, or where the
+    values hide what is asked for. ``max`` is the largest of them."""
 
     p50: float | None = None
     p90: float | None = None
     p95: float | None = None
     p99: float | None = None
+    max: float | None = None
     n: Count
 
 
@@ -272,18 +274,22 @@ class ServerTimings(Block):
 
     ``difference`` = client decode rate / corrected server rate − 1, median over requests. Where
     the engine keeps only sums (``source`` counters), both rates are those of all requests
-    together.
+    together. ``difference_largest`` is that of a single request, ``off_clock`` names the requests
+    whose clocks disagree.
     """
 
     source: Literal["request", "counters"] = "request"
     output_tok_per_s: Metric | None = None
     prefill_tok_per_s: Metric | None = None
     difference: float | None = None
+    difference_largest: float | None = None
+    off_clock: list[str] = []
 
 
 class Speculative(Block):
-    """Drafted and accepted tokens over all measured requests. ``acceptance_length`` = 1 +
-    accepted / steps, known where the engine counts its steps."""
+    """Drafted and accepted tokens over all measured requests. ``steps`` are all steps of
+    decoding, those without a draft included; ``acceptance_length`` is output tokens a step.
+    Methodology 1 knew only the steps with a draft, where the engine counts them."""
 
     drafted_tokens: Count
     accepted_tokens: Count
@@ -369,6 +375,8 @@ class Result(Block):
     output_tokens: Metric | None = None
     reasoning_tokens_median: float | None = None
     content_tokens_median: float | None = None
+    tool_call_tokens_median: float | None = None
+    hidden_tokens_median: float | None = None
     answered_share: float | None = None
     cached_tokens: Count | None = None
     token_count_source: str | None = None

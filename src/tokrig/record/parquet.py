@@ -3,8 +3,9 @@
 ``chunk_t_ns`` (ns after the request was sent), ``chunk_kind`` (1 reasoning, 2 content, 3 tool
 call) and ``chunk_text`` have one entry a chunk. The engine's own timings stand in columns named
 ``timings_*``, all null where it gave none. The file's metadata carries ``tokrig_samples``, the
-version of this layout. The same samples give the same bytes. Pages carry checksums, so a flipped
-bit is found, not read. pyarrow is imported only when a file is read or written.
+version of this layout; older ones lack columns, which are null then. The same samples give the
+same bytes. Pages carry checksums, so a flipped bit is found, not read. pyarrow is imported only
+when a file is read or written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, get_args, get_type_hints
 from tokrig.errors import RecordError
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Phase, Sample
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+# The columns that a version brought.
+_ADDED = {2: ("tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by")}
 _VERSION_KEY = b"tokrig_samples"
 _PREFIX = "timings_"
 
@@ -38,7 +41,7 @@ def to_parquet(samples: Sequence[Sample]) -> bytes:
     columns["chunk_text"] = [[_storable(c.text) for c in s.chunks] for s in samples]
     for name in _TIMINGS:
         columns[_PREFIX + name] = [s.timings and getattr(s.timings, name) for s in samples]
-    schema = _schema(pa)
+    schema = _schema(pa, LAYOUT_VERSION)
     table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
     sink = io.BytesIO()
     _import("pyarrow.parquet").write_table(
@@ -73,12 +76,14 @@ def _import(module: str) -> Any:
     return importlib.import_module(module)
 
 
-def _schema(pa: Any) -> Any:
+def _schema(pa: Any, version: int) -> Any:
     """The schema: scalars in the order of ``Sample``, then chunks, then timings."""
+    later = {name for since, names in _ADDED.items() if since > version for name in names}
+    scalars = [name for name in _SCALARS if name not in later]
     kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
     lists = {"chunk_t_ns": pa.int64(), "chunk_kind": pa.int8(), "chunk_text": pa.string()}
     columns = [
-        *((name, kinds[kind], nullable) for name, kind, nullable in _typed(Sample, _SCALARS)),
+        *((name, kinds[kind], nullable) for name, kind, nullable in _typed(Sample, scalars)),
         *(
             (name, pa.list_(pa.field("element", kind, nullable=False)), False)
             for name, kind in lists.items()
@@ -87,7 +92,7 @@ def _schema(pa: Any) -> Any:
     ]
     return pa.schema(
         [pa.field(name, kind, nullable=nullable) for name, kind, nullable in columns],
-        metadata={_VERSION_KEY: str(LAYOUT_VERSION).encode()},
+        metadata={_VERSION_KEY: str(version).encode()},
     )
 
 
@@ -110,7 +115,7 @@ def _check_layout(pa: Any, found: Any, name: str) -> None:
             f"{name}: layout {version} is newer than this tokrig reads ({LAYOUT_VERSION})",
             hint="upgrade tokrig: a newer one wrote this file",
         )
-    expected = _schema(pa)
+    expected = _schema(pa, int(version))
     if not found.equals(expected, check_metadata=False):
         differing = set(map(str, found)) ^ set(map(str, expected))
         raise ValueError(f"its columns are not those of layout {version}: {sorted(differing)[0]}")
@@ -124,7 +129,7 @@ def _storable(value: Any) -> Any:
 
 
 def _sample(columns: dict[str, list[Any]], row: int) -> Sample:
-    values = {name: columns[name][row] for name in _SCALARS}
+    values = {name: columns[name][row] for name in _SCALARS if name in columns}
     if values["phase"] not in get_args(Phase):
         raise ValueError(f"row {row}: unknown phase {values['phase']!r}")
     lists = (columns[name][row] for name in ("chunk_t_ns", "chunk_kind", "chunk_text"))

@@ -50,7 +50,12 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
     for result in record.results:
         key = (result.workload.name, result.concurrency)
         mine = [s for s in samples if (s.workload, s.concurrency) == key]
-        again = figures(mine, result.counters, methodology=record.provenance.methodology or 1)
+        again = figures(
+            mine,
+            result.counters,
+            methodology=record.provenance.methodology or 1,
+            starts=None if record.backend.managed else 1,
+        )
         for item in fields(Figures):
             published = getattr(result, item.name)
             recomputed = getattr(again, item.name)

@@ -49,6 +49,12 @@ class Sample:
 
     ``sent_ns`` counts from the start of its phase. Token counts are ``None`` where neither the
     server nor a tokenizer could tell. ``error`` is a code; the rest then holds what arrived.
+
+    ``first_chunk_tokens`` and ``last_chunk_tokens`` came with the first and the last burst of
+    chunks; ``hidden_tokens`` are counted in ``output_tokens``, but generated before the first
+    stamp or after the last, and carried by no chunk. ``counted_by`` says who confirms all three:
+    ``each_chunk`` (running counts), ``one_a_chunk`` (as many chunks as tokens), ``tokenizer``,
+    ``engine_clock``; ``None`` where nobody does. Samples of methodology 1 have none of them.
     """
 
     workload: str
@@ -76,3 +82,7 @@ class Sample:
     accepted_tokens: int | None = None
     error: str | None = None
     error_detail: str | None = None
+    tool_call_tokens: int | None = None
+    hidden_tokens: int | None = None
+    last_chunk_tokens: int | None = None
+    counted_by: str | None = None

@@ -1,27 +1,40 @@
 """What a finished stream said: token-bearing chunks by channel, counts, timings, errors.
 
 Understands the dialects of OpenAI-compatible servers: ``reasoning_content`` (llama.cpp and
-others), ``reasoning`` (newer vLLM), ``thinking`` (Ollama), literal ``<think>…</think>`` in
-content; usage on its own chunk, on the finish chunk, on every chunk or nowhere.
+others), ``reasoning`` (newer vLLM), ``thinking`` (Ollama), ``reasoning_details`` (gateways),
+thoughts between markers in content (the table in ``spec/reasoning.yaml``); content as text or as
+a list of parts; usage on its own chunk, on the finish chunk, on every chunk or nowhere.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from tokrig.record.samples import Chunk, EngineTimings, Kind
 from tokrig.run.load import Response
 from tokrig.run.sse import Event, parse, parse_ndjson
+from tokrig.spec.reasoning import Marker, markers
 
 # Beyond these a figure is no measurement: a month, and more tokens than any context holds.
 MOST_MS = 31 * 86_400_000
 MOST_TOKENS = 2**31 - 1
 
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_OPEN, _CLOSE = "<think>", "</think>"
+# The first that carries text: some servers repeat the same text under two names.
+_REASONING_KEYS = (
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "reasoning_details",
+    "thinking_content",
+    "thought",
+)
+# Where the text of a part may stand; a part within a part is read as deep as this.
+_TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "content", "refusal")
+_DEEPEST = 6
 
 ReadTimings = Callable[[Mapping[str, Any]], EngineTimings | None]
 Translate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -31,20 +44,22 @@ Translate = Callable[[dict[str, Any]], dict[str, Any]]
 class Answer:
     """One decoded stream. Counts are the server's own words, ``None`` where it said nothing.
 
-    ``first_chunk_tokens`` is what usage counted up to the first token-bearing chunk, where the
-    server reports usage on every chunk.
+    ``running`` is what events in mid-stream said of the tokens generated so far, a list of
+    (stamp, tokens) for each way of saying it: ``usage``, ``timings``, returned ``token_ids``.
+    ``finished_ns`` is when the finish reason came.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
     prompt_tokens: int | None = None
     output_tokens: int | None = None
-    first_chunk_tokens: int | None = None
+    running: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     timings: EngineTimings | None = None
     drafted_tokens: int | None = None
     accepted_tokens: int | None = None
     finish_reason: str | None = None
+    finished_ns: int | None = None
     model: str | None = None
     done: bool = False
     error: str | None = None
@@ -54,6 +69,11 @@ class Answer:
         """Note the first thing that went wrong; what arrived before is kept."""
         if self.error is None:
             self.error, self.error_detail = code, detail
+
+    def note(self, source: str, t_ns: int, tokens: int | None) -> None:
+        """Keep a running count."""
+        if tokens is not None:
+            self.running.setdefault(source, []).append((t_ns, tokens))
 
 
 def read_answer(response: Response, timings: ReadTimings, event: Translate | None = None) -> Answer:
@@ -73,7 +93,7 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
     cut = bool(events) and _is_half(events[-1])
     for one in events[:-1] if cut else events:
         _read_event(answer, one, timings, event)
-    answer.chunks = _split_think(answer.chunks)
+    answer.chunks = _split_thought(answer.chunks)
     streamed = bool(events) or "event-stream" in kind
     if not streamed and body.strip() and response.failure is None:
         _read_plain(answer, body, response)
@@ -117,52 +137,92 @@ def _read_event(
         data = translate(data)
     if isinstance(data.get("model"), str):
         answer.model = _clean(data["model"])
-    first = not answer.chunks
     for choice in _maps(data.get("choices")):
         _read_choice(answer, event.t_ns, choice)
     usage = data.get("usage")
     if isinstance(usage, dict):
         _read_usage(answer, usage)
-        if first and answer.chunks:
-            answer.first_chunk_tokens = answer.output_tokens or None
+        answer.note("usage", event.t_ns, _count(usage.get("completion_tokens"), None))
     counts = data.get("timings")
     if isinstance(counts, dict):
         answer.cached_tokens = _count(counts.get("cache_n"), answer.cached_tokens)
         answer.drafted_tokens = _count(counts.get("draft_n"), answer.drafted_tokens)
         answer.accepted_tokens = _count(counts.get("draft_n_accepted"), answer.accepted_tokens)
-    answer.timings = _timings(data, timings) or answer.timings
+    found = _timings(data, timings)
+    if found is not None:
+        answer.timings = found
+        answer.note("timings", event.t_ns, found.decode_tokens)
 
 
 def _read_choice(answer: Answer, t_ns: int, choice: Mapping[str, Any]) -> None:
     delta = choice.get("delta") or choice.get("message")
     if isinstance(delta, dict):
-        for key in _REASONING_KEYS:
-            if isinstance(delta.get(key), str) and delta[key]:
-                answer.chunks.append(Chunk(t_ns, Kind.REASONING, _clean(delta[key])))
-                break  # some servers repeat the same text under two names
-        content = delta.get("content")
-        if isinstance(content, str) and content:
-            answer.chunks.append(Chunk(t_ns, Kind.CONTENT, _clean(content)))
-        called = "".join(_called_text(call) for call in _maps(delta.get("tool_calls")))
-        if called:
-            answer.chunks.append(Chunk(t_ns, Kind.TOOL_CALL, _clean(called)))
-    elif isinstance(choice.get("text"), str) and choice["text"]:
-        answer.chunks.append(Chunk(t_ns, Kind.CONTENT, _clean(choice["text"])))
+        said = _said(delta)
+    else:
+        said = _parts(choice.get("text"))
+    for kind, parts in groupby(((k, text) for k, text in said if text), lambda part: part[0]):
+        answer.chunks.append(Chunk(t_ns, kind, _clean("".join(text for _, text in parts))))
+    if returned := _returned_tokens(choice):
+        before = answer.running.get("token_ids", [(0, 0)])[-1][1]
+        answer.note("token_ids", t_ns, before + returned)
     if isinstance(choice.get("finish_reason"), str):
         answer.finish_reason = _clean(choice["finish_reason"])
+        answer.finished_ns = answer.finished_ns or t_ns
+
+
+def _said(delta: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """The texts of a delta with their channels."""
+    yield Kind.REASONING, next(filter(None, (_text(delta.get(k)) for k in _REASONING_KEYS)), "")
+    yield from _parts(delta.get("content"))
+    yield Kind.CONTENT, _text(delta.get("refusal"))
+    calls = [*_maps(delta.get("tool_calls")), *_maps([{"function": delta.get("function_call")}])]
+    yield Kind.TOOL_CALL, "".join(map(_called_text, calls))
+
+
+def _parts(content: Any) -> Iterator[tuple[Kind, str]]:
+    """Content that is one text, or a list of parts of which some may be thoughts."""
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        thought = isinstance(kind, str) and kind.startswith(("thinking", "reasoning"))
+        yield Kind.REASONING if thought else Kind.CONTENT, _text(part)
+
+
+def _text(value: Any, depth: int = _DEEPEST) -> str:
+    """The text in a value: itself, or that of its parts one after the other."""
+    if isinstance(value, str):
+        return value
+    if depth and isinstance(value, list):
+        return "".join(_text(part, depth - 1) for part in value)
+    if depth and isinstance(value, dict):
+        return next(filter(None, (_text(value.get(key), depth - 1) for key in _TEXT_KEYS)), "")
+    return ""
 
 
 def _called_text(call: Mapping[str, Any]) -> str:
-    function = call.get("function")
+    function = call.get("function") or call.get("custom")
     if not isinstance(function, dict):
         return ""
-    return f"{function.get('name') or ''}{function.get('arguments') or ''}"
+    name, given = function.get("name"), function.get("arguments") or function.get("input")
+    if isinstance(given, dict | list):
+        given = _encoded(given)
+    return "".join(text for text in (name, given) if isinstance(text, str))
+
+
+def _returned_tokens(choice: Mapping[str, Any]) -> int:
+    """How many token ids, or log probabilities of tokens, came along."""
+    logprobs = choice.get("logprobs")
+    listed = logprobs.get("content") if isinstance(logprobs, dict) else None
+    ids = choice.get("token_ids")
+    return max((len(found) for found in (ids, listed) if isinstance(found, list)), default=0)
 
 
 def _read_usage(answer: Answer, usage: Mapping[str, Any]) -> None:
     """Later figures replace earlier ones: with continuous usage the last chunk is the total."""
-    answer.prompt_tokens = _count(usage.get("prompt_tokens"), answer.prompt_tokens)
+    # No prompt is empty: a 0 stands for a server that did not count.
+    answer.prompt_tokens = _count(usage.get("prompt_tokens"), None) or answer.prompt_tokens
     answer.output_tokens = _count(usage.get("completion_tokens"), answer.output_tokens)
+    answer.cached_tokens = _count(usage.get("prompt_cache_hit_tokens"), answer.cached_tokens)
+    answer.reasoning_tokens = _count(usage.get("reasoning_tokens"), answer.reasoning_tokens)
     details = usage.get("prompt_tokens_details")
     if isinstance(details, dict):
         answer.cached_tokens = _count(details.get("cached_tokens"), answer.cached_tokens)
@@ -186,21 +246,19 @@ def _timings(data: Mapping[str, Any], read: ReadTimings) -> EngineTimings | None
     return found if possible and all(0 <= n <= MOST_TOKENS for n in counts) else None
 
 
-def _split_think(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Move literal ``<think>…</think>`` text inside content to the reasoning channel.
+def _split_thought(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Move a thought that stands between markers in content to the reasoning channel.
 
-    Tags may be cut anywhere by chunk borders, so they are looked for in the joined content. A
-    closing tag without an opening one belongs to a template that opened it in the prompt, unless
-    the server has a reasoning channel of its own. A tag itself costs tokens: it stays with the
-    reasoning it encloses.
+    Markers may be cut anywhere by chunk borders, so they are looked for in the joined content. A
+    marker itself costs tokens: it stays with the reasoning it encloses.
     """
     content = "".join(c.text for c in chunks if c.kind is Kind.CONTENT)
-    opened = content.lstrip().startswith(_OPEN)
-    closing = content.find(_CLOSE)
     own_channel = any(c.kind is Kind.REASONING for c in chunks)
-    if not opened and (closing < 0 or own_channel or 0 <= content.find(_OPEN) < closing):
+    opened = [m for m in markers() if content.lstrip().startswith(m.open)]
+    ends = [_thought_end(content, m, own_channel) for m in opened or markers()]
+    end = min(filter(None, ends), default=0)
+    if not end:
         return list(chunks)
-    end = closing + len(_CLOSE) if closing >= 0 else len(content)
     split: list[Chunk] = []
     position = 0
     for chunk in chunks:
@@ -215,6 +273,20 @@ def _split_think(chunks: Sequence[Chunk]) -> list[Chunk]:
     return split
 
 
+def _thought_end(content: str, marker: Marker, own_channel: bool) -> int:
+    """Where the thought ends with which a content begins; 0 where it begins with none.
+
+    A closing marker without an opening one belongs to a template that opened it in the prompt,
+    unless the server has a reasoning channel of its own.
+    """
+    opened = content.lstrip().startswith(marker.open)
+    closing = content.find(marker.close)
+    if closing < 0:
+        return len(content) if opened and not marker.prose else 0
+    talked_about = own_channel or marker.prose or 0 <= content.find(marker.open) < closing
+    return closing + len(marker.close) if opened or not talked_about else 0
+
+
 def _is_half(event: Event) -> bool:
     """Whether the body ended inside this event and left nothing that can be read."""
     text = event.data.strip()
@@ -227,6 +299,13 @@ def _decoded(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _encoded(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return ""
 
 
 def _clean(text: str) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokrig.backends import Backend
 from tokrig.record.samples import Kind, Phase, Sample
 from tokrig.run.answer import Answer, read_answer
+from tokrig.run.counting import Counted, CountText, count, text_of
 from tokrig.run.load import Response
-
-CountText = Callable[[str], int | None]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a request stood in the run."""
+    """Where a request stood in the run, and how long an answer it asked for."""
 
     workload: str
     concurrency: int
@@ -24,6 +22,7 @@ class Place:
     phase: Phase
     variant: int
     salt: str
+    answer_tokens: int | None = None
 
 
 @dataclass
@@ -49,16 +48,17 @@ def observe(
     count_text: CountText,
     same_model: SameModel | None = None,
 ) -> Sample:
-    """The sample of one request. Asks the server's tokenizer only where its usage is silent, and
-    never about a request that failed: the server may be gone, and its counts serve no figure."""
+    """The sample of one request. Asks the server's tokenizer only where the stream does not tell,
+    and never about a request that failed: the server may be gone, and its counts serve no figure.
+    """
     answer = read_answer(response, backend.timings, backend.event)
     if same_model is not None:
         same_model.check(answer)
     if answer.error is not None:
         count_text = _ask_nobody
-    tokens, source = _output_tokens(answer, count_text)
-    reasoning = _reasoning_tokens(answer, tokens, count_text)
-    first, assumed = _first_chunk(answer, tokens, count_text)
+    counted = count(answer, place.answer_tokens, count_text)
+    tokens = counted.output_tokens
+    channels = _channels(answer, counted, count_text)
     return Sample(
         workload=place.workload,
         concurrency=place.concurrency,
@@ -73,12 +73,16 @@ def observe(
         prompt_tokens=_prompt_tokens(answer),
         output_tokens=tokens,
         cached_tokens=answer.cached_tokens,
-        reasoning_tokens=reasoning,
-        content_tokens=None if tokens is None or reasoning is None else max(tokens - reasoning, 0),
-        first_chunk_tokens=first,
-        first_chunk_assumed=assumed,
-        count_source=source,
-        count_disagreement=_disagreement(answer),
+        reasoning_tokens=channels[Kind.REASONING],
+        content_tokens=channels[Kind.CONTENT],
+        tool_call_tokens=channels[Kind.TOOL_CALL],
+        first_chunk_tokens=counted.first_chunk_tokens,
+        first_chunk_assumed=counted.first_chunk_assumed,
+        last_chunk_tokens=counted.last_chunk_tokens,
+        hidden_tokens=counted.hidden_tokens,
+        counted_by=counted.counted_by,
+        count_source=counted.source,
+        count_disagreement=_disagreement(answer, counted),
         finish_reason=answer.finish_reason,
         timings=answer.timings,
         drafted_tokens=answer.drafted_tokens,
@@ -96,56 +100,41 @@ def _prompt_tokens(answer: Answer) -> int | None:
     """Usage, else the engine's timings: these count uncached tokens only."""
     if answer.prompt_tokens is not None or answer.timings is None:
         return answer.prompt_tokens
-    return answer.timings.prompt_tokens + (answer.cached_tokens or 0)
+    return answer.timings.prompt_tokens + (answer.cached_tokens or 0) or None
 
 
-def _output_tokens(answer: Answer, count_text: CountText) -> tuple[int | None, str | None]:
-    """METHODOLOGY's order: the server's usage or timings, then a tokenizer. Never chunks. A server
-    that reports 0 although it streamed text is not believed."""
-    streamed = bool(answer.chunks)
-    if answer.output_tokens is not None and (answer.output_tokens or not streamed):
-        return answer.output_tokens, "usage"
-    if answer.timings is not None and (answer.timings.decode_tokens or not streamed):
-        return answer.timings.decode_tokens, "timings"
-    counted = count_text("".join(c.text for c in answer.chunks)) if streamed else None
-    return counted, "tokenizer" if counted is not None else None
+def _channels(answer: Answer, counted: Counted, count_text: CountText) -> dict[Kind, int | None]:
+    """The tokens of each channel; all of them where there is but one.
 
-
-def _reasoning_tokens(answer: Answer, tokens: int | None, count_text: CountText) -> int | None:
-    """All tokens where nothing but reasoning arrived, else the server's count where it can be
-    true; servers that report 0 although they streamed reasoning, or everything although an answer
-    followed, are not believed: the text itself is counted."""
-    text = "".join(c.text for c in answer.chunks if c.kind is Kind.REASONING)
-    if not text:
-        return answer.reasoning_tokens or 0
-    if all(c.kind is Kind.REASONING for c in answer.chunks):
-        return tokens
-    told = answer.reasoning_tokens
-    if told and (tokens is None or told < tokens):
-        return told
-    return count_text(text)
-
-
-def _first_chunk(
-    answer: Answer, tokens: int | None, count_text: CountText
-) -> tuple[int | None, bool]:
-    """Tokens in the first chunk, and whether that is only assumed.
-
-    Every chunk carries at least one token: as many chunks as tokens means one each.
+    Reasoning by the server's count where it can be true: servers that report 0 although they
+    streamed reasoning, or everything although an answer followed, are not believed. Else by
+    chunks of one token each, else the channel's text is counted. What is left is content.
     """
-    if not answer.chunks or tokens is None:
-        return None, False
-    if answer.first_chunk_tokens is not None:
-        return answer.first_chunk_tokens, False
-    if len(answer.chunks) == tokens:
-        return 1, False
-    counted = count_text(answer.chunks[0].text)
-    return (min(counted, tokens), False) if counted else (1, True)
+    tokens, told = counted.output_tokens, answer.reasoning_tokens
+    streamed = {chunk.kind for chunk in answer.chunks}
+    found: dict[Kind, int | None] = dict.fromkeys(Kind, 0)
+    if len(streamed) == 1 and not (told and streamed != {Kind.REASONING}):
+        return found | {next(iter(streamed)): tokens}
+    for kind in (Kind.REASONING, Kind.TOOL_CALL):
+        if kind is Kind.REASONING and told and (tokens is None or told < tokens):
+            found[kind] = told
+        elif kind in streamed and counted.counted_by == "one_a_chunk" and not told:
+            found[kind] = sum(chunk.kind is kind for chunk in answer.chunks)
+        elif kind in streamed:
+            found[kind] = count_text(text_of(answer.chunks, kind))
+    others = [found[Kind.REASONING], found[Kind.TOOL_CALL]]
+    known = [n for n in others if n is not None]
+    unknown = tokens is None or len(known) < len(others)
+    if not unknown and streamed == {Kind.TOOL_CALL}:
+        return found | {Kind.CONTENT: 0, Kind.TOOL_CALL: max((tokens or 0) - known[0], 0)}
+    return found | {Kind.CONTENT: None if unknown else max((tokens or 0) - sum(known), 0)}
 
 
-def _disagreement(answer: Answer) -> float | None:
-    """Relative difference between the two counts a server may give."""
-    if answer.output_tokens is None or answer.timings is None:
-        return None
-    larger = max(answer.output_tokens, answer.timings.decode_tokens, 1)
-    return abs(answer.output_tokens - answer.timings.decode_tokens) / larger
+def _disagreement(answer: Answer, counted: Counted) -> float | None:
+    """The larger of two: how far the two counts differ that a server may give, and how far its
+    count is from what the text can hold."""
+    found = [] if counted.disagreement is None else [counted.disagreement]
+    if answer.output_tokens is not None and answer.timings is not None:
+        larger = max(answer.output_tokens, answer.timings.decode_tokens, 1)
+        found.append(abs(answer.output_tokens - answer.timings.decode_tokens) / larger)
+    return max(found, default=None)

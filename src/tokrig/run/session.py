@@ -197,6 +197,7 @@ class Session:
                 phase=phase,
                 variant=index % variants,
                 salt=requests[index].salt,
+                answer_tokens=requests[index].answer_tokens,
             )
             samples.append(observe(response, place, self.backend, self.count_text, self.same_model))
         self.require_same_model(samples)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tokrig.documents import parse, validate
 from tokrig.errors import SpecError
@@ -98,8 +99,22 @@ class Entry(_Block):
         return any(re.search(self.match, name, re.IGNORECASE) for name in names)
 
 
+class Marker(_Block):
+    """How a family's thoughts stand in plain content: the texts that open and close them.
+
+    ``prose``: words that may stand in any answer; they mark a thought only where both are there.
+    """
+
+    family: str
+    open: str = Field(min_length=1)
+    close: str = Field(min_length=1)
+    prose: bool = False
+    source: str
+
+
 class _Table(_Block):
     families: list[Entry]
+    markers: list[Marker] = []
 
 
 def table(extra: Path | None = None) -> list[Entry]:
@@ -107,8 +122,20 @@ def table(extra: Path | None = None) -> list[Entry]:
 
     Raises SpecError with ``file:line`` for what is wrong in ``extra``.
     """
-    packaged = files("tokrig.spec").joinpath("reasoning.yaml").read_text(encoding="utf-8")
-    return (_own(extra) if extra else []) + _entries(packaged, "reasoning.yaml")
+    return (_own(extra) if extra else []) + _packaged().families
+
+
+@cache
+def markers() -> tuple[Marker, ...]:
+    """The packaged spellings of a thought in plain content."""
+    return tuple(_packaged().markers)
+
+
+@cache
+def _packaged() -> _Table:
+    name = "reasoning.yaml"
+    text = files("tokrig.spec").joinpath(name).read_text(encoding="utf-8")
+    return validate(_Table, parse(text, name), text, name)
 
 
 def switch_for(asked: ReasoningAsked, names: Sequence[str], table: Sequence[Entry]) -> Switch:
@@ -132,8 +159,4 @@ def _own(path: Path) -> list[Entry]:
         raise SpecError(
             f"{path.name}: cannot be read: {reason}", hint="check the path and its rights"
         ) from error
-    return _entries(text, path.name)
-
-
-def _entries(text: str, name: str) -> list[Entry]:
-    return validate(_Table, parse(text, name), text, name).families
+    return validate(_Table, parse(text, path.name), text, path.name).families

@@ -1,0 +1,118 @@
+"""How finely a stream shows its pace: which chunks came at once, and what that leaves uncertain.
+
+Tokens that share a stamp, or nearly so, came together: one read of several events, one write that
+took several reads. A *burst* is what came at once. A stream of few bursts, or one whose last burst
+waited for its delivery, tells less about the engine than about what stood between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from tokrig.record.samples import Chunk, Sample
+
+# Chunks nearer to each other than this share of a token's mean time, and than this time, came at
+# once.
+AT_ONCE_SHARE, AT_ONCE_NS = 0.1, 1_000_000
+# A stream with fewer bursts than this after the first, or a gap longer than this share of the
+# decode window, hides its pace.
+FEWEST_STAMPS = 16
+LONGEST_GAP_SHARE = 0.10
+# After a gap in which text was held back, at least this share of what was due comes at once.
+HELD_BACK = 0.3
+# Bursts of more tokens than this on average are deliveries, not tokens.
+BURSTY = 1.1
+# Where this share of the steps of speculative decoding is seen as bursts, bursts are steps:
+# nine tenths of which take at most so much longer than a tenth of them.
+STEPS_SHOWN, STEPS_ALIKE = 0.8, 1.5
+# The rate is not told where the first and the last burst leave more of it open than this.
+RATE_UNCERTAINTY = 0.01
+# An engine's clock runs over all tokens; it confirms the rate of a window that has so many of them.
+SAME_WINDOW = 0.9
+
+
+def bursts(chunks: Sequence[Chunk], tokens: int | None) -> list[int]:
+    """Where each burst ends: the indexes one past its last chunk."""
+    if not chunks:
+        return []
+    steps = max((tokens or len(chunks)) - 1, 1)
+    mean_ns = (chunks[-1].t_ns - chunks[0].t_ns) / steps
+    at_once_ns = min(AT_ONCE_SHARE * mean_ns, AT_ONCE_NS)
+    ends = [
+        index
+        for index, (before, after) in enumerate(pairwise(chunks), 1)
+        if after.t_ns - before.t_ns > at_once_ns
+    ]
+    return [*ends, len(chunks)]
+
+
+def gaps_ns(sample: Sample) -> list[int]:
+    """Times between successive bursts."""
+    ends = bursts(sample.chunks, sample.output_tokens)
+    stamps = [sample.chunks[0].t_ns, *(sample.chunks[end].t_ns for end in ends[:-1])]
+    return [after - before for before, after in pairwise(stamps)]
+
+
+def decoded_tokens(sample: Sample) -> int | None:
+    """Tokens generated between the first stamp and the last: all of N but those of the first
+    burst and those that no chunk carried."""
+    if sample.output_tokens is None or sample.first_chunk_tokens is None:
+        return None
+    return sample.output_tokens - sample.first_chunk_tokens - (sample.hidden_tokens or 0)
+
+
+def has_few_bursts(sample: Sample) -> bool:
+    """Whether the stamps are too few to show a pace."""
+    return bool(sample.chunks) and 1 < len(gaps_ns(sample)) + 1 < FEWEST_STAMPS
+
+
+def has_long_gap(sample: Sample) -> bool:
+    """Whether one gap is much of the stream.
+
+    Between the tokens of one of several requests an engine works on the others: there a gap is
+    its own pace, unless the text that follows it at once was held back meanwhile.
+    """
+    gaps = gaps_ns(sample) if sample.chunks else []
+    ends = bursts(sample.chunks, sample.output_tokens)
+    window, text = sum(gaps), sum(len(c.text) for c in sample.chunks)
+    for gap, (begin, end) in zip(gaps, pairwise(ends), strict=True):
+        if gap > LONGEST_GAP_SHARE * window:
+            came = sum(len(c.text) for c in sample.chunks[begin:end]) / text
+            if sample.concurrency == 1 or came > HELD_BACK * gap / window:
+                return True
+    return False
+
+
+def is_coarse(sample: Sample) -> bool:
+    """Whether the chunks hide the pace of the tokens."""
+    return has_few_bursts(sample) or has_long_gap(sample)
+
+
+def rate_uncertainty(sample: Sample) -> float:
+    """The share of the decode rate that deliveries leave open.
+
+    Where several tokens come at once they may have waited for it: those of the first burst as
+    long as from one delivery to the next, those of the last as long as it took beyond what its
+    tokens need. Where each burst is a step of speculative decoding nothing waited.
+    """
+    decoded, gaps = decoded_tokens(sample), gaps_ns(sample) if sample.chunks else []
+    if not decoded or decoded < 1 or not gaps or decoded <= BURSTY * len(gaps):
+        return 0.0
+    if _bursts_are_steps(sample, gaps):
+        return 0.0
+    window, last = sum(gaps), sample.last_chunk_tokens or 1
+    token = (window - gaps[-1]) / max(decoded - last, 1)
+    return max(window / len(gaps), gaps[-1] - last * token) / window
+
+
+def _bursts_are_steps(sample: Sample, gaps: Sequence[int]) -> bool:
+    """A step of speculative decoding yields what was accepted and one token more, and most steps
+    take about the same time."""
+    if sample.accepted_tokens is None or sample.output_tokens is None:
+        return False
+    after_first = sample.output_tokens - 1
+    steps = (after_first - sample.accepted_tokens) * (decoded_tokens(sample) or 0) / after_first
+    in_order = sorted(gaps)
+    short, long = in_order[len(gaps) // 10], in_order[len(gaps) * 9 // 10]
+    return 0 < steps * STEPS_SHOWN <= len(gaps) and long <= STEPS_ALIKE * short

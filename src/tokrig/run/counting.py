@@ -1,0 +1,315 @@
+"""How many tokens an answer has, and which of them came between the first stamp and the last.
+
+The decode rate is tokens over time, so both must speak of the same tokens. What a server counts
+and what a client sees can differ: reasoning that is not shown, tokens without text, text held back
+and dropped, several tokens in a chunk. Whoever can tell is asked, in this order:
+
+1. running counts that came with the chunks (usage on every chunk, timings, returned token ids);
+2. the chunks, where there are as many as tokens: each carries one at least;
+3. the engine's tokenizer, over all the text and over that of the first burst;
+4. the engine's clock: of two readings of the stream the one that agrees with it;
+5. nobody: the first burst is estimated by its share of the text, and the count is not confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tokrig.record.pace import BURSTY, SAME_WINDOW, bursts
+from tokrig.record.samples import Chunk, Kind
+from tokrig.run.answer import Answer
+
+CountText = Callable[[str], int | None]
+
+# Two readings of a stream whose rates are nearer than this are one.
+SAME_RATE = 0.01
+# Running counts further from the tokens of the text, by this factor, are counted wrongly.
+IMPLAUSIBLE = 1.8
+# The same tokenizer may cut an answer otherwise than it was generated: into as many fewer tokens.
+RETOKENIZED, RETOKENIZED_TOKENS = 0.05, 2
+# Bytes a token that the text of a model has, whatever its language. Half as many are those of a
+# server that counts double; digits alone have fewer, and can not be told from it.
+PLAUSIBLE_BYTES = 2.8, 7.0
+# A gap with room for this many tokens more than came with its end may hide one.
+SPARE_TOKENS = 0.6
+# A count by tokenizer this near to the length asked for, of an answer that ended for its length,
+# is that length.
+AS_ASKED = 0.02
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The counts of a sample; ``disagreement`` is that of text and count."""
+
+    output_tokens: int | None = None
+    source: str | None = None
+    first_chunk_tokens: int | None = None
+    first_chunk_assumed: bool = False
+    last_chunk_tokens: int | None = None
+    hidden_tokens: int | None = None
+    counted_by: str | None = None
+    disagreement: float | None = None
+
+
+def count(answer: Answer, asked: int | None, count_text: CountText) -> Counted:
+    """All counts of an answer for which ``asked`` tokens were wanted."""
+    tokens, source = _output_tokens(answer, asked, count_text)
+    if tokens is None or not answer.chunks:
+        return Counted(tokens, source)
+    stream = _Stream(answer, tokens, count_text)
+    found = (
+        stream.by_running_counts()
+        or stream.by_chunks()
+        or stream.by_tokenizer()
+        or stream.by_clock()
+        or stream.by_share()
+    )
+    return replace(found, output_tokens=tokens, source=source)
+
+
+def _output_tokens(
+    answer: Answer, asked: int | None, count_text: CountText
+) -> tuple[int | None, str | None]:
+    """The server's usage or timings, returned token ids, a tokenizer. Chunks alone are never
+    counted; as many chunks as were asked for, ended for the length, are three facts that agree.
+    A server that reports 0 although it streamed text is not believed."""
+    streamed = bool(answer.chunks)
+    if answer.output_tokens is not None and (answer.output_tokens or not streamed):
+        return answer.output_tokens, "usage"
+    if answer.timings is not None and (answer.timings.decode_tokens or not streamed):
+        return answer.timings.decode_tokens, "timings"
+    if not streamed:
+        return None, None
+    if returned := answer.running.get("token_ids"):
+        return returned[-1][1], "token_ids"
+    full = asked if answer.finish_reason == "length" else None
+    if full is not None and len(answer.chunks) == full:
+        return full, "length"
+    counted = count_text(text_of(answer.chunks)) or None
+    if counted is None:
+        return None, None
+    if full is not None and abs(counted - full) <= AS_ASKED * full:
+        return full, "length"
+    return counted, "tokenizer"
+
+
+def text_of(chunks: Sequence[Chunk], kind: Kind | None = None) -> str:
+    """The joined text of chunks, of one channel or of all."""
+    return "".join(c.text for c in chunks if kind in (None, c.kind))
+
+
+class _Stream:
+    """The chunks of an answer of known length, and what can be told of them."""
+
+    def __init__(self, answer: Answer, tokens: int, count_text: CountText) -> None:
+        self.answer, self.tokens = answer, tokens
+        self.chunks, self.count_text = answer.chunks, count_text
+        self.ends = bursts(self.chunks, tokens)
+        self.first = self.chunks[: self.ends[0]]
+        self.rest = self.chunks[self.ends[0] :]
+        self.window_ns = self.chunks[-1].t_ns - self.chunks[0].t_ns
+        self.hidden_reasoning = 0
+        told = answer.reasoning_tokens or 0
+        shown = [c for c in self.chunks if c.kind is Kind.REASONING]
+        in_first = [c for c in self.first if c.kind is Kind.REASONING]
+        # A server that counts everything as reasoning although an answer followed is not believed.
+        if told and not shown and told < tokens:
+            self.hidden_reasoning = told
+        self.first_tokens = len(self.first)
+        if shown and len(in_first) == len(shown) and len(shown) <= told < tokens:
+            self.first_tokens += told - len(shown)
+
+    # The ways of counting, best first. None where one cannot tell.
+
+    def by_running_counts(self) -> Counted | None:
+        """Counts that came with the chunks of the first and of the last burst."""
+        for marks in self.answer.running.values():
+            at_ends = [_at(marks, self.chunks[end - 1].t_ns) for end in self.ends]
+            values = [value for value in at_ends if value is not None]
+            if len(values) < len(at_ends) or not self._run(values):
+                continue
+            found = Counted(
+                first_chunk_tokens=values[0],
+                last_chunk_tokens=values[-1] - values[-2],
+                hidden_tokens=max(self.tokens - values[-1], 0),
+                counted_by="each_chunk",
+            )
+            return self._checked(found, values[-1] - values[0])
+        return None
+
+    def _run(self, values: Sequence[int]) -> bool:
+        """Whether these are running counts: they begin above zero, grow with the bursts, and
+        leave every chunk its token."""
+        if len(values) < 2 or values[0] < 1 or values[-1] > self.tokens:
+            return False
+        steps = [after - before for before, after in pairwise(values)]
+        growing = sum(step > 0 for step in steps)
+        return (
+            min(steps) >= 0
+            and growing >= 0.8 * len(steps)
+            and sum(steps) >= len(self.rest) * (1 - SAME_RATE) - 1
+        )
+
+    def _checked(self, found: Counted, decoded: int) -> Counted:
+        """Running counts against the text, where the chunks alone do not bear them out."""
+        if decoded <= len(self.rest) * (1 + SAME_RATE):
+            return found
+        told = self.count_text(text_of(self.rest))
+        if told:
+            off = max(decoded / told, told / decoded)
+            return replace(found, disagreement=1 - 1 / off) if off > IMPLAUSIBLE else found
+        return found if self._plausible(decoded) else replace(found, counted_by=None)
+
+    def by_chunks(self) -> Counted | None:
+        """One token a chunk: as many chunks after the first burst as tokens are left for them."""
+        after = self.tokens - self.hidden_reasoning - self.first_tokens
+        if not self.rest or abs(after - len(self.rest)) > SAME_RATE * after:
+            return None
+        return Counted(
+            first_chunk_tokens=self.first_tokens,
+            last_chunk_tokens=self._last_chunks(),
+            hidden_tokens=self.hidden_reasoning,
+            counted_by="one_a_chunk",
+        )
+
+    def by_tokenizer(self) -> Counted | None:
+        """The text's tokens: what is counted beyond them was not shown.
+
+        A text was generated as at least as many tokens as it is cut into again, and as chunks.
+        """
+        total = self.count_text(text_of(self.chunks)) if self.rest else None
+        first = self.count_text(text_of(self.first)) if total else None
+        if not total or not first or first >= total:
+            return None
+        after = max(total - first, len(self.rest))
+        unshown = self.tokens - self.hidden_reasoning - first - after
+        found = Counted(
+            first_chunk_tokens=first,
+            last_chunk_tokens=self._last_by_tokenizer(),
+            hidden_tokens=self.hidden_reasoning,
+            counted_by="tokenizer",
+        )
+        if abs(unshown) <= SAME_RATE * after:
+            return found
+        slack = RETOKENIZED * self.tokens + RETOKENIZED_TOKENS
+        if unshown < 0:
+            off = None if -unshown <= slack else -unshown / (first + after)
+            return replace(self.by_clock() or self._unknown(found), disagreement=off)
+        hidden = self.hidden_reasoning + unshown
+        all_shown = (after + unshown, self.hidden_reasoning)
+        if agreed := self._agreed(all_shown, (after, hidden)):
+            return replace(found, hidden_tokens=agreed[1], counted_by="engine_clock")
+        if not self._had_time(hidden, after):
+            return replace(found, hidden_tokens=hidden, disagreement=unshown / self.tokens)
+        double = abs(unshown - first - after) <= slack
+        if double or total - first > len(self.rest) or not self._steady(after):
+            return self._unknown(found)
+        return replace(found, hidden_tokens=hidden)
+
+    def by_clock(self) -> Counted | None:
+        """The reading of the stream that agrees with the engine's clock: that nothing is hidden,
+        or that every chunk is a token and the rest is."""
+        if not self.rest:
+            return None
+        first = max(self._share(self.first), self.first_tokens)
+        open_ = (self.tokens - self.hidden_reasoning - first, self.hidden_reasoning)
+        closed = (len(self.rest), self.tokens - self.first_tokens - len(self.rest))
+        readings = [closed] if closed[1] >= 0 else []
+        # An estimate is confirmed by a clock that ran over the same tokens only.
+        if self._plausible(open_[0]) and open_[0] >= SAME_WINDOW * self.tokens:
+            readings.append(open_)
+        agreed = self._agreed(*readings)
+        if agreed is None:
+            return None
+        return Counted(
+            first_chunk_tokens=self.tokens - sum(agreed),
+            last_chunk_tokens=self._share(self.chunks[self.ends[-2] :]),
+            hidden_tokens=agreed[1],
+            counted_by="engine_clock",
+        )
+
+    def by_share(self) -> Counted:
+        """The first burst's share of the text; unknown where that moves the rate."""
+        by_text = self._share(self.first)
+        first = max(by_text, self.first_tokens)
+        left = self.tokens - self.hidden_reasoning - self.first_tokens
+        moved = abs(first - len(self.first)) > SAME_RATE * max(left, 0)
+        known = len(self.first) < len(self.chunks) and not moved
+        return Counted(
+            first_chunk_tokens=first if known else None,
+            first_chunk_assumed=known,
+            last_chunk_tokens=self._share(self.chunks[self.ends[-2] :]) if known else None,
+            hidden_tokens=self.hidden_reasoning or None,
+        )
+
+    # What speaks for a reading.
+
+    def _agreed(self, *readings: tuple[int, int]) -> tuple[int, int] | None:
+        """Of (tokens in the window, hidden tokens) the one that agrees with the engine's clock,
+        if the others do clearly not."""
+        timings = self.answer.timings
+        if timings is None or timings.decode_ms <= 0 or not self.window_ns:
+            return None
+        counted = timings.decode_tokens - (1 if timings.counts_first else 0)
+        expected = counted / timings.decode_ms / 1e6 * self.window_ns
+        offs = sorted(
+            (abs(decoded / expected - 1), (decoded, hidden))
+            for decoded, hidden in readings
+            if decoded > 0 and expected > 0
+        )
+        if not offs or offs[0][0] > SAME_RATE:
+            return None
+        best = offs[0][1]
+        clear = all(off > 2 * SAME_RATE for off, other in offs if not self._same(other, best))
+        return best if clear else None
+
+    @staticmethod
+    def _same(one: tuple[int, int], other: tuple[int, int]) -> bool:
+        return abs(one[0] - other[0]) <= SAME_RATE / 2 * other[0]
+
+    def _had_time(self, hidden: int, shown: int) -> bool:
+        """Whether there was time for hidden tokens before the first stamp and after the last."""
+        ended = max(self.answer.finished_ns or 0, self.chunks[-1].t_ns)
+        outside_ns = self.chunks[0].t_ns + ended - self.chunks[-1].t_ns
+        return hidden * self.window_ns / shown <= outside_ns / 0.9
+
+    def _steady(self, shown: int) -> bool:
+        """Whether no gap is long enough for hidden tokens to lie in it, at a token a chunk."""
+        token_ns = self.window_ns / shown
+        spare = max(SPARE_TOKENS, SAME_RATE * shown)
+        gaps_ns = (
+            (end - begin, self.chunks[begin].t_ns - self.chunks[begin - 1].t_ns)
+            for begin, end in pairwise(self.ends)
+        )
+        return all(gap_ns <= (tokens + spare) * token_ns for tokens, gap_ns in gaps_ns)
+
+    def _plausible(self, decoded: int) -> bool:
+        """Whether the text after the first burst can be as many tokens."""
+        if decoded <= len(self.rest) * (1 + SAME_RATE):
+            return True
+        fewest, most = PLAUSIBLE_BYTES
+        return fewest <= len(text_of(self.rest).encode()) / decoded <= most
+
+    def _unknown(self, found: Counted) -> Counted:
+        return replace(found, first_chunk_tokens=None, last_chunk_tokens=None, counted_by=None)
+
+    def _share(self, chunks: Sequence[Chunk]) -> int:
+        """Tokens of some chunks by their share of the text."""
+        part, whole = len(text_of(chunks).encode()), len(text_of(self.chunks).encode())
+        return max(round((self.tokens - self.hidden_reasoning) * part / whole), 1)
+
+    def _last_chunks(self) -> int:
+        return self.ends[-1] - self.ends[-2]
+
+    def _last_by_tokenizer(self) -> int | None:
+        """Only where several tokens came at once: else it is one."""
+        if self.tokens <= BURSTY * len(self.ends):
+            return 1
+        return self.count_text(text_of(self.chunks[self.ends[-2] :]))
+
+
+def _at(marks: Sequence[tuple[int, int]], t_ns: int) -> int | None:
+    """The running count that came with the stamp ``t_ns``; None where none did."""
+    return next((tokens for stamp, tokens in reversed(marks) if stamp == t_ns), None)

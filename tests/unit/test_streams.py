@@ -1,0 +1,72 @@
+"""No wrong rate counts as valid, and no honest stream is refused: streams of known truth.
+
+Each goes the way of a measured one: response, answer, sample, figures, verdict.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tests.streams import Stream, prompt_tokens, recipe, stream
+from tokrig.backends.llamacpp import BACKEND
+from tokrig.record.checks import Seen, judge
+from tokrig.record.metrics import Figures, figures
+from tokrig.record.model import BackendFacts, Validity, WorkloadFacts
+from tokrig.record.samples import Sample
+from tokrig.run.observe import Place, observe
+
+SEEDS = int(os.environ.get("TOKRIG_STREAMS", "400"))
+FIRST = int(os.environ.get("TOKRIG_STREAMS_FIRST", "0"))
+OFF = 0.01
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stream."""
+
+    made: Stream
+    sample: Sample
+    found: Figures
+    validity: Validity
+
+    @property
+    def rate(self) -> float | None:
+        return self.found.output_tok_per_s.median if self.found.output_tok_per_s else None
+
+    @property
+    def off(self) -> float:
+        return abs((self.rate or 0) / self.made.truth.tok_per_s - 1) if self.rate else 0.0
+
+    @property
+    def valid(self) -> bool:
+        return self.validity.verdict == "valid"
+
+
+def outcome(made: Stream) -> Outcome:
+    place = Place("chat", 1, 0, 0, "measured", 0, "salt", made.recipe.tokens)
+    sample = observe(made.response, place, BACKEND, made.count_text)
+    seen = Seen(
+        workload=WorkloadFacts(
+            name="chat", prompt_tokens=prompt_tokens(), answer_tokens=made.recipe.tokens
+        ),
+        backend=BackendFacts(name="x", engine="x", api="cuda", api_confirmed=True),
+    )
+    return Outcome(made, sample, figures([sample]), judge([sample], seen))
+
+
+def test_no_wrong_rate_is_valid_and_what_can_be_known_is() -> None:
+    longest = 1024 if SEEDS > 1000 else 256
+    all_of_them = [
+        outcome(stream(recipe(seed, longest=longest))) for seed in range(FIRST, FIRST + SEEDS)
+    ]
+    wrong = [
+        (o.made.recipe, o.rate, o.made.truth.tok_per_s)
+        for o in all_of_them
+        if o.valid and o.off > OFF
+    ]
+    assert wrong == []
+    knowable = [o for o in all_of_them if o.made.truth.knowable]
+    refused = [(o.made.recipe, o.validity) for o in knowable if not o.valid]
+    assert len(knowable) > 0.2 * SEEDS
+    assert len(refused) <= 0.05 * len(knowable), refused
