@@ -115,15 +115,28 @@ def test_lemonade_says_gpu_where_there_is_none() -> None:
     assert (engine.api, engine.api_confirmed) == (None, None)
 
 
-def lemonade_chose(backend: str) -> Any:
+BUNDLED = "/home/me/.cache/lemonade/bin/llamacpp/vulkan/llama-server"
+
+
+def lemonade_chose(backend: str, program: str = BUNDLED, **changes: Any) -> Any:
     health = json.loads(json.dumps(LEMONADE_SAID["answers"]["/v1/health"]))
-    health["all_models_loaded"][0]["recipe_options"]["llamacpp_backend"] = backend
+    entry = health["all_models_loaded"][0]
+    entry["recipe_options"]["llamacpp_backend"] = backend
+    entry["launch_command"][0] = program
+    entry.update(changes)
     return health
 
 
 def test_lemonade_choice_is_no_confirmation() -> None:
     engine = LEMONADE.inspect(lemonade(health=lemonade_chose("vulkan")), "")
     assert (engine.api, engine.api_confirmed) == ("vulkan", None)
+
+
+@pytest.mark.parametrize("program", ["/opt/mine/llama-server", "llama-server"])
+def test_lemonade_does_not_know_what_a_program_of_the_users_computes_with(program: str) -> None:
+    """LEMONADE_LLAMACPP_VULKAN_BIN may be any build (lemonade-sdk/lemonade#651, #2089)."""
+    engine = LEMONADE.inspect(lemonade(health=lemonade_chose("vulkan", program)), "")
+    assert (engine.api, engine.api_confirmed) == (None, None)
 
 
 def test_lemonade_confirmed_by_the_engines_log() -> None:
@@ -159,13 +172,56 @@ def test_lemonade_slots() -> None:
     assert engine.speculation is False
 
 
-def test_lemonade_build_from_what_is_installed() -> None:
+ENGINE = "http://127.0.0.1:8001"
+GGUF = LEMONADE_MODEL["checkpoint"]
+
+
+def behind(model_path: str = GGUF, **changes: Any) -> dict[str, Any]:
+    """What the llama-server behind lemonade says at the address that health gives."""
+    return {
+        f"{ENGINE}/props": {"model_path": model_path, "build_info": "b9999-abc", **changes},
+        f"{ENGINE}/v1/chat/completions/input_tokens": {"input_tokens": 21},
+    }
+
+
+def test_lemonade_build_is_the_engines_word_alone() -> None:
+    """Never the release that is installed or would be: a program of the user's may be served."""
     recipes = {"llamacpp": {"backends": {"vulkan": {"state": "installed", "version": "b10375"}}}}
-    said = {"/v1/chat/completions": {}, "/v1/system-info": {"recipes": recipes}}
-    ask = Server(lemonade(health=lemonade_chose("vulkan")).answers, said)
-    assert LEMONADE.inspect(ask, "").build == "b10375"
-    recipes["llamacpp"]["backends"]["vulkan"]["state"] = "installable"
-    assert LEMONADE.inspect(ask, "").build is None
+    silent = {"/v1/chat/completions": {}, "/v1/system-info": {"recipes": recipes}}
+    chosen = lemonade(health=lemonade_chose("vulkan")).answers
+    assert LEMONADE.inspect(Server(chosen, silent), "").build is None
+    assert LEMONADE.inspect(Server(chosen, silent, behind()), "").build == "b9999"
+    # A lemonade in a container gives an address at which another server answers here.
+    other = behind("/models/other.gguf")
+    assert LEMONADE.inspect(Server(chosen, silent, other), "").build is None
+    assert LEMONADE.inspect(Server(chosen, other), "").build == "b11434"
+
+
+def test_lemonade_prompts_are_counted_by_the_engine_itself() -> None:
+    usage = {"/v1/chat/completions": {"usage": {"prompt_tokens": 38}}}
+    direct = Server(lemonade().answers, usage, behind())
+    assert LEMONADE.count_prompt(direct, request(served_model=SMOLLM)) == 21
+    assert all(path.startswith(ENGINE) for path, _ in direct.posted), "a prefill was spent"
+    other = Server(lemonade().answers, usage, behind("/models/other.gguf"))
+    assert LEMONADE.count_prompt(other, request(served_model=SMOLLM)) == 38
+
+
+def test_lemonade_tells_the_file_and_who_is_in_memory() -> None:
+    assert LEMONADE.inspect(lemonade(), "").model_file == GGUF
+    files = [{"role": "mmproj", "path": "/hub/p.gguf", "exists": True}]
+    files.append({"role": "main", "path": "/hub/m.gguf", "exists": True})
+    listed = {f"/v1/models/{SMOLLM}/files?include_paths=true": {"files": files}}
+    assert LEMONADE.inspect(Server(lemonade().answers, listed), "").model_file == "/hub/m.gguf"
+    assert LEMONADE.resident(lemonade()) == (SMOLLM,)
+    assert LEMONADE.resident(Server()) == ()
+
+
+def test_lemonade_lives_as_long_as_its_engines_process() -> None:
+    assert LEMONADE.life(lemonade(), SMOLLM) == "process 675"
+    anew = lemonade(health=lemonade_chose("vulkan", pid=702))
+    assert LEMONADE.life(anew, SMOLLM) == "process 702"
+    assert LEMONADE.life(not_loaded(), SMOLLM) is None
+    assert LEMONADE.life(Server(), SMOLLM) is None
 
 
 @pytest.mark.parametrize(
@@ -366,6 +422,34 @@ def test_lemonade_bypass_by_what_is_installed(
     assert LEMONADE.bypass(ask, launch(SMOLLM, api="cuda"), 9999) is None
 
 
+@pytest.mark.parametrize("by", ["environment", "configuration"])
+def test_lemonade_bypass_by_a_program_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """As lemonade's own search does it: the environment first, then its configuration, of which
+    "builtin" and a version name no program."""
+    binary = tmp_path / "mine/llama-server"
+    binary.parent.mkdir()
+    binary.write_text("#!/bin/sh\n")
+    binary.chmod(0o755)
+    monkeypatch.setenv("LEMONADE_CACHE_DIR", str(tmp_path / "empty"))
+    files = [{"role": "main", "path": "models/m.gguf", "exists": True}]
+    said: dict[str, Any] = {
+        f"/v1/models/{SMOLLM}/files?include_paths=true": {"files": files},
+        f"/v1/models/{SMOLLM}/options": {"effective": {"llamacpp_backend": "rocm"}},
+        "/internal/config": {"llamacpp": {"rocm_bin": "builtin", "vulkan_bin": "b9000"}},
+    }
+    if by == "environment":
+        monkeypatch.setenv("LEMONADE_LLAMACPP_ROCM_BIN", str(binary))
+    else:
+        said["/internal/config"]["llamacpp"]["rocm_bin"] = str(binary)
+    ask = Server(not_loaded().answers, said)
+    command = LEMONADE.bypass(ask, launch(SMOLLM), 9999)
+    assert command is not None
+    assert command.argv[0] == str(binary)
+    assert LEMONADE.bypass(ask, launch(SMOLLM, api="vulkan"), 9999) is None
+
+
 def test_lemonade_command(tmp_path: Path) -> None:
     program = tmp_path / "lemond"
     program.write_text("#!/bin/sh\n")
@@ -401,6 +485,16 @@ def test_lemonade_failure() -> None:
     assert LEMONADE.failure("all is well\n") is None
 
 
+def test_lemonade_devices_that_are_not_there_are_no_reason() -> None:
+    search = "[Warning] (SystemInfo) error: No NVIDIA discrete GPU found\n"
+    search += "[Warning] (SystemInfo) error: No NPU device found\n"
+    load = "[Info] (LlamaCpp) Loading model: m\n"
+    assert LEMONADE.failure(search) is None
+    assert LEMONADE.failure(search + load + search) is None
+    own = "[ERROR] (Router) Backend load failed: unknown model architecture: 'new'\n"
+    assert LEMONADE.failure(search + load + search + own) == "unknown model architecture: 'new'"
+
+
 # Ollama: its documented protocol.
 
 
@@ -433,11 +527,38 @@ def with_last(**changes: Any) -> Answer:
 
 
 def test_ollama_leaves_zeros_out() -> None:
-    assert with_last(prompt_eval_duration=None).timings == EngineTimings(26, 0.0, 9, 80.2)
-    assert with_last(eval_duration=None).timings == EngineTimings(26, 47.0, 9, 0.0)
+    """What is missing is not known: neither a time nor a prompt is ever 0."""
+    assert with_last(prompt_eval_duration=None).timings == EngineTimings(0, 0.0, 9, 80.2)
+    assert with_last(eval_duration=None).timings is None
+    assert with_last(eval_duration=0).timings is None
+    # ollama/ollama#2068: a prompt that was wholly cached is not counted at all.
+    cached = with_last(prompt_eval_count=None, prompt_eval_duration=None)
+    assert (cached.prompt_tokens, cached.timings) == (None, EngineTimings(0, 0.0, 9, 80.2))
+    assert with_last(prompt_eval_count=0).prompt_tokens is None
     nothing = with_last(eval_count=None, eval_duration=None, prompt_eval_count=None)
     assert (nothing.timings, nothing.output_tokens, nothing.prompt_tokens) == (None, None, None)
     assert (nothing.error, len(nothing.chunks)) == (None, 9)
+
+
+def test_ollama_tells_cached_tokens() -> None:
+    """ollama/ollama#16916; what was cached took no time."""
+    some = with_last(prompt_eval_cached_count=20)
+    assert (some.prompt_tokens, some.cached_tokens) == (26, 20)
+    assert some.timings == EngineTimings(6, 47.0, 9, 80.2)
+    whole = with_last(prompt_eval_cached_count=26)
+    assert (whole.cached_tokens, whole.timings) == (26, EngineTimings(0, 0.0, 9, 80.2))
+    assert with_last(prompt_eval_cached_count=-1).cached_tokens is None
+
+
+def test_ollama_tells_the_blob_and_who_is_in_memory() -> None:
+    blob = f"/usr/share/ollama/.ollama/models/blobs/sha256-{'ab' * 32}"
+    shown = {"/api/show": {"modelfile": f'# Modelfile\nFROM {blob}\nTEMPLATE """x"""\n'}}
+    assert OLLAMA.inspect(Server(ollama().answers, shown), "").model_file == blob
+    assert OLLAMA.inspect(ollama(), "").model_file is None
+    assert OLLAMA.resident(ollama()) == ("smollm2:135m",)
+    assert OLLAMA.life(ollama(), "smollm2:135m") == "loaded"
+    gone = Server(OLLAMA_SAID["answers"], {"/api/ps": {"models": []}})
+    assert OLLAMA.life(gone, "smollm2:135m") == "not loaded"
 
 
 def test_ollama_nonsense_is_kept_for_the_checks() -> None:

@@ -78,10 +78,12 @@ class Command:
 
 @dataclass(frozen=True)
 class Loading:
-    """How far a server is with fetching or loading a model; ``share`` 0–1 where it tells."""
+    """How far a server is with fetching or loading a model; ``share`` 0–1 where it tells.
+    ``fetching`` is no part of the time that loading takes."""
 
     doing: str
     share: float | None = None
+    fetching: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Engine:
     ``spilled`` the engine's own words that a part of the model is not where it should be;
     ``device_bytes`` its own account of memory by device. ``speculation`` is False where the
     engine says that it does not speculate, None where it does not tell; ``wrapper`` the program
-    in front of the engine, with its version.
+    in front of the engine, with its version; ``model_file`` where the engine's machine has the
+    model's file, to look at and never to be recorded.
     """
 
     engine: str
@@ -107,6 +110,7 @@ class Engine:
     device_bytes: Mapping[str, int] = field(default_factory=dict)
     speculation: bool | None = None
     wrapper: str | None = None
+    model_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,16 @@ class Backend(Protocol):
 
     def unload(self, ask: Ask, served_model: str | None) -> None:
         """Undo ``load`` on a server that goes on running. Raises nothing."""
+        ...
+
+    def resident(self, ask: Ask) -> tuple[str, ...]:
+        """The models that a server with a store of its own has in memory: loading another one may
+        put them out."""
+        ...
+
+    def life(self, ask: Ask, served_model: str | None) -> str | None:
+        """What is the same as long as the engine runs and another one after it was started anew;
+        None where nothing tells."""
         ...
 
     def recognises(self, ask: Ask) -> bool:

@@ -106,25 +106,57 @@ def _listed(ask: Ask, launch: Launch | None) -> list[str] | None:
 
 
 def _installed(ask: Ask, launch: Launch | None) -> list[str] | None:
-    """llama-server as lemonade installed it, with the model's files and the settings asked for."""
+    """llama-server as lemonade starts it, with the model's files and the settings asked for."""
     if launch is None:
         return None
     name = quote(str(launch.model))
-    answer = ask(f"/v1/models/{name}/files?include_paths=true")
-    files = {
-        str(file.get("role")): str(file.get("path"))
-        for file in mappings(mapping(answer).get("files"))
-        if file.get("exists") is True
-    }
+    main = model_file(ask, str(launch.model))
     effective = mapping(mapping(ask(f"/v1/models/{name}/options")).get("effective"))
     api = launch.api or str(effective.get("llamacpp_backend") or "")
-    binary = shutil.which("llama-server") if api == "system" else _binary(api)
-    if binary is None or "main" not in files:
+    binary = (
+        shutil.which("llama-server") if api == "system" else _external(ask, api) or _binary(api)
+    )
+    if binary is None or main is None:
         return None
     wanted = settings("llamacpp", launch)
     flags = shlex.split(str(wanted["llamacpp_args"]))
     context = ("--ctx-size", str(wanted["ctx_size"]))
-    return [binary, "-m", files["main"], *context, "--port", "0", "--jinja", *flags]
+    return [binary, "-m", main, *context, "--port", "0", "--jinja", *flags]
+
+
+def model_file(ask: Ask, name: Any) -> str | None:
+    """Where lemonade has the file of a model, if it is there."""
+    if not name:
+        return None
+    try:
+        answer = mapping(ask(f"/v1/models/{quote(str(name))}/files?include_paths=true"))
+    except RequestError:
+        answer = {}
+    for file in mappings(answer.get("files")):
+        if file.get("role") == "main" and file.get("exists") is True and file.get("path"):
+            return str(file["path"])
+    # Of a model from a folder of the user's the list itself gives the path.
+    try:
+        listed = mappings(mapping(ask("/v1/models")).get("data"))
+    except RequestError:
+        return None
+    paths = [str(model.get("checkpoint") or "") for model in listed if model.get("id") == name]
+    return next((path for path in paths if path.endswith(".gguf")), None)
+
+
+def _external(ask: Ask, api: str) -> str | None:
+    """A llama-server of the user's that lemonade was told to take for an API, by the environment
+    that both have or by its configuration: both may name a version or "builtin" instead."""
+    if not api:
+        return None
+    told = os.environ.get(f"LEMONADE_LLAMACPP_{api.upper()}_BIN")
+    if not told:
+        try:
+            told = mapping(mapping(ask("/internal/config")).get("llamacpp")).get(f"{api}_bin")
+        except RequestError:
+            return None
+    path = str(told or "")
+    return path if "/" in path and os.access(path, os.X_OK) else None
 
 
 def _binary(api: str) -> str | None:

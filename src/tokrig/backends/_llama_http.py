@@ -161,6 +161,7 @@ def inspect(ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         spilled=f"{layers} of {asked} layers on the GPU" if spilled and api != "cpu" else None,
         device_bytes=llama_log.device_bytes(log),
         speculation=speculates(ask, log),
+        model_file=str(props["model_path"]) if props.get("model_path") else None,
     )
 
 

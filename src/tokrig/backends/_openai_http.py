@@ -21,7 +21,7 @@ from tokrig.record.samples import EngineTimings
 
 OWNERS = {
     "llamacpp": "llama.cpp",
-    "vllm": "vLLM",
+    "vllm": "vllm",
     "sglang": "sglang",
     "koboldcpp": "KoboldCpp",
     "tabbyAPI": "TabbyAPI",
@@ -79,6 +79,12 @@ class OpenAIServer:
 
     def unload(self, ask: Ask, served_model: str | None) -> None:
         """What ``load`` did not load stays."""
+
+    def resident(self, ask: Ask) -> tuple[str, ...]:
+        return ()
+
+    def life(self, ask: Ask, served_model: str | None) -> str | None:
+        return None
 
     def recognises(self, ask: Ask) -> bool:
         return False
@@ -166,6 +172,15 @@ def owner(ask: Ask) -> str | None:
     except (RequestError, KeyError, IndexError, TypeError):
         return None
     return str(found) if found else None
+
+
+def start_time(ask: Ask) -> str | None:
+    """When the process behind ``/metrics`` was started, as Prometheus' own collectors tell it."""
+    try:
+        found = metric(str(ask("/metrics", text=True)), "process_start_time_seconds")
+    except RequestError:
+        return None
+    return None if found is None else f"started at {found:.2f}"
 
 
 def option_flags(options: Mapping[str, Any], own: frozenset[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 Checked against the sources and a recorded session of 11.7. What it says of itself is not all
 true: ``device`` was "gpu" on a machine without one, ``time_to_first_token`` of its statistics is
-the engine's prompt time, ``input_tokens`` leaves cached ones out, and ``/api/version`` answers
-like Ollama's. So it is recognised before Ollama, and what computes is read from the wrapped
-engine's own log. Its request field ``enable_thinking`` writes a line into the prompt and is not
-used; llama.cpp's own fields pass through.
+the engine's prompt time, ``input_tokens`` leaves cached ones out, ``/v1/system-info`` names the
+build that it would download, and ``/api/version`` answers like Ollama's. So it is recognised
+before Ollama, and what is told of the engine is what the engine says: in its log, in its answers,
+and at the address that health gives, where that is of this machine. Its request field
+``enable_thinking`` writes a line into the prompt and is not used; llama.cpp's own fields pass
+through.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from tokrig.backends import (
     Loading,
     Request,
     _lemonade_engine,
+    _llama_http,
 )
 from tokrig.backends._answers import mapping, mappings, whole
 from tokrig.backends._llama_http import LlamaServer, asked_gpu_layers
@@ -38,6 +41,9 @@ from tokrig.errors import EngineError, InputError, RequestError, StartError, did
 
 _HINT = "install lemonade 10.1 or newer (lemonade-server.ai), or give its path with --server-bin"
 _GAVE_UP = re.compile(r"server failed to start")
+_DEVICE_SEARCH = re.compile(
+    r"^.*\bNo (?:NVIDIA|AMD|Intel|NPU|GPU)\b.*\bfound\b.*$", re.MULTILINE | re.IGNORECASE
+)
 _ENGINES = {"llamacpp": "llama.cpp", "vllm": "vllm", "flm": "FastFlowLM", "ryzenai-llm": "RyzenAI"}
 _COUNTERS = {
     "requests": "lemonade_requests_total",
@@ -122,6 +128,15 @@ class Lemonade(LlamaServer):
         installed with the model's own files."""
         return _lemonade_engine.command(ask, launch, port)
 
+    def resident(self, ask: Ask) -> tuple[str, ...]:
+        return tuple(str(entry.get("model_name")) for entry in _language_models(_health(ask)))
+
+    def life(self, ask: Ask, served_model: str | None) -> str | None:
+        """The engine's process: lemonade starts one that died anew and says nothing."""
+        entry = _entry(_health(ask), served_model)
+        pid = whole(entry.get("pid"))
+        return f"process {pid}" if pid else None
+
     def unload(self, ask: Ask, served_model: str | None) -> None:
         if served_model is not None:
             with contextlib.suppress(EngineError):
@@ -147,16 +162,16 @@ class Lemonade(LlamaServer):
         chosen = str(mapping(entry.get("recipe_options")).get(f"{recipe}_backend") or "")
         last_load = log.rpartition("Loading model: ")[2]
         api, confirmed = llama_log.api_of(last_load)
-        if api is None and chosen in self.capabilities.apis:
+        if api is None and chosen in self.capabilities.apis and _is_bundled(entry):
             api = chosen
-        slots = _slots(ask)
+        slots, direct = _slots(ask), _direct(ask, entry)
         found = llama_log.settings(last_load)
         asked = asked_gpu_layers(launch, last_load)
         spilled = asked is not None and found.gpu_layers is not None and found.gpu_layers < asked
         drafting = [bool(slot["speculative"]) for slot in slots if "speculative" in slot]
         return Engine(
             engine=_ENGINES.get(recipe, recipe),
-            build=_build(ask, recipe, chosen, name) if entry else None,
+            build=_build(ask, direct, name) if entry else None,
             api=api,
             api_confirmed=confirmed,
             served_models=(str(name),) if name else tuple(_ids(ask("/v1/models"))),
@@ -166,10 +181,16 @@ class Lemonade(LlamaServer):
             device_bytes=llama_log.device_bytes(last_load),
             speculation=any(drafting) if drafting else llama_log.speculates(last_load),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),
+            model_file=_lemonade_engine.model_file(ask, name) if recipe == "llamacpp" else None,
         )
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
-        """By a one-token request: of llama.cpp's own counters lemonade hands on only one."""
+        """By the engine itself where it can be asked, else by a one-token request, which costs a
+        prefill: of llama.cpp's own counters lemonade hands on only the one of plain text."""
+        direct = _direct(ask, _entry(_health(ask), request.served_model))
+        counted = _llama_http.count_prompt(direct, request) if direct else None
+        if counted is not None:
+            return counted
         return count_by_usage(ask, self.chat_path, self.body(request))
 
     def count_text(self, ask: Ask, text: str) -> int | None:
@@ -188,7 +209,9 @@ class Lemonade(LlamaServer):
         return {name: value for name, value in found.items() if value is not None} or None
 
     def failure(self, log: str) -> str | None:
-        """The time-out first: what the engine wrote before it explains nothing."""
+        """The time-out first: what the engine wrote before it explains nothing. Devices that were
+        looked for and not found are no reason: lemonade looks for all there are."""
+        log = _DEVICE_SEARCH.sub("", log.rpartition("Loading model: ")[2])
         timed_out = re.search(r"[\w-]+ failed to start within timeout", log)
         if timed_out:
             return timed_out.group()
@@ -223,7 +246,7 @@ def _known(ask: Ask, name: str) -> dict[str, Any]:
 
 def _pull(ask: Ask, name: str) -> Iterator[Loading]:
     """Let lemonade fetch the model in the background, and wait until it is really there."""
-    yield Loading(f"downloading {name}", 0.0)
+    yield Loading(f"downloading {name}", 0.0, fetching=True)
     try:
         ask("/v1/pull", {"model_name": name, "stream": True, "subscribe": False})
         while mapping(ask(f"/v1/models/{quote(name)}")).get("downloaded") is not True:
@@ -235,7 +258,7 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
                     hint="try it by hand: lemonade pull",
                     code="model_not_fetched",
                 )
-            yield Loading(f"downloading {name}", _share(job))
+            yield Loading(f"downloading {name}", _share(job), fetching=True)
     except RequestError as error:
         raise StartError(
             f"lemonade did not get {name}: {error.message}",
@@ -265,19 +288,50 @@ def _load_failure(name: str, error: RequestError) -> StartError:
     )
 
 
-def _build(ask: Ask, recipe: str, chosen: str, model: Any) -> str | None:
-    """The fingerprint of an answer; else the version lemonade says it has installed."""
+def _health(ask: Ask) -> dict[str, Any]:
+    try:
+        return mapping(ask("/v1/health"))
+    except RequestError:
+        return {}
+
+
+def _direct(ask: Ask, entry: Mapping[str, Any]) -> Ask | None:
+    """``ask`` for the llama-server that health lists, at its own address. None where it does not
+    answer there, or another one does: a lemonade in a container has a loopback of its own."""
+    base = str(entry.get("backend_url") or "").rstrip("/").removesuffix("/v1")
+    if entry.get("recipe") != "llamacpp" or not base:
+        return None
+
+    def direct(path: str, body: Any = None, *, text: bool = False) -> Any:
+        return ask(base + path, body, text=text)
+
+    try:
+        there = mapping(direct("/props")).get("model_path")
+    except EngineError:
+        return None
+    return direct if there and there in entry.get("launch_command", ()) else None
+
+
+def _is_bundled(entry: Mapping[str, Any]) -> bool:
+    """Whether the engine is one that lemonade brought: of a program of the user's, or one found on
+    the PATH, it does not know what it computes with."""
+    line = entry.get("launch_command")
+    return not (isinstance(line, list) and line) or "/bin/llamacpp/" in str(line[0])
+
+
+def _build(ask: Ask, direct: Ask | None, model: Any) -> str | None:
+    """What the engine says, itself or by the fingerprint of an answer; never what lemonade has
+    installed or would install: a program of the user's may be served instead."""
+    if direct is not None:
+        found = llama_log.build_of(str(mapping(direct("/props")).get("build_info") or ""))
+        if found:
+            return found
     once = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     try:
         answer = mapping(ask(Lemonade.chat_path, once))
-        found = llama_log.build_of(str(answer.get("system_fingerprint") or ""))
-        recipes = {} if found else mapping(mapping(ask("/v1/system-info")).get("recipes"))
     except RequestError:
         return None
-    backends = mapping(mapping(recipes.get(recipe)).get("backends"))
-    installed = mapping(backends.get(chosen))
-    known = installed.get("version") if installed.get("state") == "installed" else None
-    return found or (str(known) if known else None)
+    return llama_log.build_of(str(answer.get("system_fingerprint") or ""))
 
 
 def _slots(ask: Ask) -> list[dict[str, Any]]:
@@ -295,9 +349,14 @@ def _context(slots: list[dict[str, Any]]) -> dict[str, int]:
 
 def _entry(health: Mapping[str, Any], name: Any) -> dict[str, Any]:
     """Health's entry of the language model ``name``, else of the first one there is."""
-    models = [m for m in mappings(health.get("all_models_loaded")) if m.get("type", "llm") == "llm"]
+    models = _language_models(health)
     named = [model for model in models if model.get("model_name") == name]
     return next(iter(named or models), {})
+
+
+def _language_models(health: Any) -> list[dict[str, Any]]:
+    models = mappings(mapping(health).get("all_models_loaded"))
+    return [model for model in models if model.get("type", "llm") == "llm"]
 
 
 def _ids(answer: Any) -> list[str]:

@@ -65,6 +65,9 @@ class LMStudio(OpenAIServer):
             with contextlib.suppress(EngineError):
                 ask("/api/v1/models/unload", {"instance_id": served_model})
 
+    def resident(self, ask: Ask) -> tuple[str, ...]:
+        return _loaded(_models(ask))
+
     def recognises(self, ask: Ask) -> bool:
         return bool(_models(ask))
 

@@ -1,15 +1,18 @@
 """Ollama, by its native API: its streams carry the engine's own clock.
 
 Checked against the sources of 0.33 (which runs llama.cpp's server inside) and of 0.18 (its own
-runner). Both clocks start decoding at the first token but count it; zero fields are left out;
-``prompt_eval_count`` counts cached prompt tokens while ``prompt_eval_duration`` does not, and the
-prompt cache cannot be switched off. A model with MTP layers speculates unless told otherwise.
+runner). Both clocks start decoding at the first token but count it. ``prompt_eval_count`` counts
+cached prompt tokens while ``prompt_eval_duration`` does not, and the prompt cache cannot be
+switched off; newer ones tell ``prompt_eval_cached_count`` beside it. Zero fields are left out, and
+older ones leave ``prompt_eval_count`` out of a prompt that was wholly cached (ollama/ollama#2068):
+what is missing is not known. A model with MTP layers speculates unless told otherwise.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,6 +35,7 @@ from tokrig.record.samples import EngineTimings
 
 _HINT = "install it from ollama.com, or give its path with --server-bin"
 _NS_PER_MS = 1e6
+_BLOB = re.compile(r"^FROM (/.+/sha256-[0-9a-f]{64})$", re.MULTILINE)
 _VISIBLE = {
     "cuda": "CUDA_VISIBLE_DEVICES",
     "rocm": "ROCR_VISIBLE_DEVICES",
@@ -130,6 +134,15 @@ class Ollama(OpenAIServer):
                 code="model_not_loaded",
             ) from None
 
+    def resident(self, ask: Ask) -> tuple[str, ...]:
+        return _names(ask("/api/ps"))
+
+    def life(self, ask: Ask, served_model: str | None) -> str | None:
+        """A model that is put out of memory meanwhile comes back in another runner."""
+        if served_model is None or served_model in _names(ask("/api/ps")):
+            return "loaded"
+        return "not loaded"
+
     def unload(self, ask: Ask, served_model: str | None) -> None:
         if served_model is not None:
             with contextlib.suppress(EngineError):
@@ -151,6 +164,7 @@ class Ollama(OpenAIServer):
         api, confirmed = llama_log.api_of(last_load)
         quantization = mapping(entry.get("details")).get("quantization_level")
         size, vram = whole(entry.get("size")) or 0, whole(entry.get("size_vram")) or 0
+        file = _file(ask, entry.get("name"))
         return Engine(
             engine="ollama",
             build=str(version) if version else None,
@@ -166,6 +180,7 @@ class Ollama(OpenAIServer):
             spilled=_spilled(size, vram, launch),
             device_bytes=llama_log.device_bytes(last_load) or _memory(size, vram),
             speculation=llama_log.speculates(last_load),
+            model_file=file,
         )
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -204,8 +219,9 @@ class Ollama(OpenAIServer):
         }
         if data.get("done") is True:
             chunk["usage"] = {
-                "prompt_tokens": data.get("prompt_eval_count"),
+                "prompt_tokens": whole(data.get("prompt_eval_count")) or None,
                 "completion_tokens": data.get("eval_count"),
+                "prompt_tokens_details": {"cached_tokens": data.get("prompt_eval_cached_count")},
             }
         return chunk
 
@@ -216,17 +232,24 @@ class Ollama(OpenAIServer):
         return whole(mapping(ask(self.chat_path, once)).get("prompt_eval_count")) or None
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
-        """Durations of the last event, in ns; what it leaves out was zero."""
+        """Durations of the last event, in ns. Without a decode time there is no clock; a prompt of
+        which the tokens or the time are not told counts as none."""
         counted = whole(event.get("eval_count"))
         if event.get("done") is not True or counted is None:
             return None
         prompt_ns, decode_ns = (
-            event.get(key, 0) for key in ("prompt_eval_duration", "eval_duration")
+            event.get(key) or 0 for key in ("prompt_eval_duration", "eval_duration")
         )
         if not isinstance(prompt_ns, int | float) or not isinstance(decode_ns, int | float):
             return None
+        if decode_ns == 0:
+            return None
+        prompt = whole(event.get("prompt_eval_count")) or 0
+        prompt -= min(whole(event.get("prompt_eval_cached_count")) or 0, prompt)
+        if prompt == 0 or prompt_ns == 0:
+            prompt, prompt_ns = 0, 0
         return EngineTimings(
-            prompt_tokens=whole(event.get("prompt_eval_count")) or 0,
+            prompt_tokens=prompt,
             prompt_ms=prompt_ns / _NS_PER_MS,
             decode_tokens=counted,
             decode_ms=decode_ns / _NS_PER_MS,
@@ -257,7 +280,7 @@ def _devices(launch: Launch) -> dict[str, str]:
 def _pull(ask: Ask, name: str) -> Iterator[Loading]:
     """Fetch the model; a question that ends too early is asked again, and goes on from there."""
     while True:
-        yield Loading(f"fetching {name}")
+        yield Loading(f"fetching {name}", fetching=True)
         try:
             ask("/api/pull", {"model": name, "stream": False})
             return
@@ -287,6 +310,18 @@ def _entry(running: Any, launch: Launch | None) -> dict[str, Any]:
     models = mappings(mapping(running).get("models"))
     named = [model for model in models if launch and model.get("name") == str(launch.model)]
     return next(iter(named or models), {})
+
+
+def _file(ask: Ask, name: Any) -> str | None:
+    """The blob that its model file names in ``FROM``."""
+    if not name:
+        return None
+    try:
+        said = str(mapping(ask("/api/show", {"model": name})).get("modelfile") or "")
+    except RequestError:
+        return None
+    found = _BLOB.search(said)
+    return found.group(1) if found else None
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from tokrig.backends._openai_http import (
     option_flags,
     owner,
     served_models,
+    start_time,
     template_switch,
 )
 from tokrig.errors import InputError, RequestError
@@ -130,6 +131,9 @@ class SGLang(OpenAIServer):
             **_python_server.visible_devices(launch),
         }
         return Command(tuple(argv), environment)
+
+    def life(self, ask: Ask, served_model: str | None) -> str | None:
+        return start_time(ask)
 
     def recognises(self, ask: Ask) -> bool:
         return owner(ask) == "sglang" and bool(_server_info(ask))

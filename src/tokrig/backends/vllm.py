@@ -30,6 +30,7 @@ from tokrig.backends._openai_http import (
     option_flags,
     owner,
     served_models,
+    start_time,
     template_switch,
 )
 from tokrig.backends._python_server import number, word
@@ -155,6 +156,9 @@ class VLLM(OpenAIServer):
             **_python_server.visible_devices(launch),
         }
         return Command(tuple(argv), environment)
+
+    def life(self, ask: Ask, served_model: str | None) -> str | None:
+        return start_time(ask)
 
     def recognises(self, ask: Ask) -> bool:
         try:

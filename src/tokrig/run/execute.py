@@ -35,6 +35,7 @@ from tokrig.run.progress import (
     Step,
 )
 from tokrig.run.provenance import source_commit
+from tokrig.run.served import identified
 from tokrig.run.session import Session
 from tokrig.run.told import Told, told_from_json, told_to_json
 
@@ -191,7 +192,7 @@ class _Run:
                     hint=f"discard the run and begin anew: tokrig run --discard "
                     f"{self.prepared.run_id}",
                 )
-        model = assemble.name_endpoint(self.told.model, session.served_model)
+        model = assemble.name_endpoint(identified(self.told.model, session), session.served_model)
         self.told = replace(self.told, backend=facts, model=model)
         self.listen(EngineReady(facts, session.load_s))
         if self.told.mode.speculative and session.engine.speculation is False:

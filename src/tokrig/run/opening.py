@@ -15,7 +15,7 @@ from tokrig.run.detect import settled
 from tokrig.run.memory import look
 from tokrig.run.monitor import Monitor, probes
 from tokrig.run.prepare import Prepared
-from tokrig.run.progress import Listener, Step
+from tokrig.run.progress import Listener, Note, Step
 from tokrig.run.session import Session
 
 LOAD_POLL_S = 0.5
@@ -48,6 +48,9 @@ def opened(
         finally:
             if session.loaded:
                 backend.unload(session.ask, session.model_name())
+            if session.evicted:
+                gone = ", ".join(session.evicted)
+                listen(Note(f"{backend.title} put {gone} out of memory and does not load it again"))
         return
     idle = Monitor(watch, list, idle_w or {})
     if idle_w is None:
@@ -81,15 +84,26 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
     """
     if session.backend.own_models and session.wanted_model() is None:
         session.inspect()  # settles which of its models is meant
+    before = session.residents()
+    others = [model for model in before if model != session.model_name()]
+    if others and session.model_name() not in before:
+        title = session.backend.title
+        listen(Note(f"{title} may put {', '.join(others)} out of memory to load another model"))
     try:
         try:
-            _drive(session, listen)
+            load_s = _drive(session, listen)
         except StartError as error:
             if error.code != "load_gave_up" or not _bypassed(session, log_path, listen):
                 raise
-            _drive(session, listen)
+            load_s = _drive(session, listen)
     except StartError as error:
         raise _with_log(session, error) from None
+    if session.server is not None:
+        # Ready is who can answer, not who has opened a port.
+        session.server.load_s += load_s
+    if session.loaded:
+        after = session.residents()
+        session.evicted = tuple(model for model in others if model not in after)
 
 
 def _with_log(session: Session, error: StartError) -> StartError:
@@ -105,10 +119,11 @@ def _with_log(session: Session, error: StartError) -> StartError:
     )
 
 
-def _drive(session: Session, listen: Listener) -> None:
+def _drive(session: Session, listen: Listener) -> float:
+    """Seconds that loading took, without the fetching before it."""
     backend, prepared = session.backend, session.prepared
     deadline = time.monotonic() + prepared.patience_s
-    told = ""
+    told, began = "", time.monotonic()
     for state in backend.load(session.ask_patiently, prepared.launch, session.model_name()):
         session.loaded = True
         session.require_alive()
@@ -122,7 +137,10 @@ def _drive(session: Session, listen: Listener) -> None:
                 hint="give it more time with --patience",
                 code="model_not_loaded",
             )
-        time.sleep(LOAD_POLL_S)
+        if state.fetching:
+            time.sleep(LOAD_POLL_S)
+            began = time.monotonic()
+    return time.monotonic() - began
 
 
 def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokrig.backends import Backend, Counters, Engine, Request
-from tokrig.errors import InputError, RequestError, did_you_mean
+from tokrig.errors import EngineDied, EngineError, InputError, RequestError, did_you_mean
 from tokrig.record.samples import Phase, Sample
 from tokrig.run import http
 from tokrig.run.address import Endpoint
@@ -39,7 +39,7 @@ _HINTS = {
     "http_403": "the endpoint refuses this key",
     "http_404": "is this an OpenAI-compatible address, and is --served-model right?",
     "http_429": "the endpoint limits its rate: lower --concurrency or try later",
-    "timeout": "raise --request-timeout if the engine is only slow",
+    "timeout": "raise --request-timeout if the engine is only slow: a long prefill counts as well",
     "no_tokens": "does the engine know this model's chat template?",
     "no_answer": "is the server running, and is the address right?",
 }
@@ -60,6 +60,9 @@ class Session:
     dialect: Dialect = field(default_factory=Dialect)
     bypass: str | None = None
     loaded: bool = False
+    evicted: tuple[str, ...] = ()
+    life: str | None = None
+    sums: Counters | None = None
     same_model: SameModel = field(default_factory=SameModel)
     before: Memory | None = None
     # Salts count up from a random number: unique in this session, unlikely in any other.
@@ -114,11 +117,37 @@ class Session:
         return self.served_model or self.wanted_model()
 
     def counters(self) -> Counters | None:
-        """The engine's own sums at this moment."""
+        """The engine's own sums at this moment.
+
+        Raises EngineDied where they fell: they begin at zero when an engine starts.
+        """
         try:
-            return self.backend.counters(self.ask)
+            before, self.sums = self.sums, self.backend.counters(self.ask)
         except RequestError:
             return None
+        now = self.sums or {}
+        for name, was in (before or {}).items():
+            if now.get(name, was) < was:
+                raise _started_anew(f"its counter of {name} fell")
+        return self.sums
+
+    def residents(self) -> tuple[str, ...]:
+        """The models that the server has in memory, where it tells."""
+        try:
+            return self.backend.resident(self.ask)
+        except EngineError:
+            return ()
+
+    def require_same_life(self) -> None:
+        """Raises EngineDied when the engine was started anew since this was asked first: behind a
+        wrapper nothing else shows it, and what is measured from here on is another start's."""
+        try:
+            now = self.backend.life(self.ask, self.served_model)
+        except RequestError:
+            return
+        before, self.life = self.life, now or self.life
+        if before is not None and now is not None and now != before:
+            raise _started_anew(f"{before} before, {now} now")
 
     def salt(self) -> str:
         """The next unique beginning of a prompt."""
@@ -184,6 +213,7 @@ class Session:
         )
         if any(r.failure for r in loop.responses):
             self.await_death()
+        self.require_same_life()
         workload = self.prepared.workloads.get(cell.workload)
         variants = len(workload.variants) if workload else 1
         samples = []
@@ -240,6 +270,14 @@ class Session:
             code=sample.error or "",
             log_tail=self.server.log_tail() if self.server else "",
         )
+
+
+def _started_anew(how: str) -> EngineDied:
+    return EngineDied(
+        f"the engine was started anew during the run: {how}",
+        hint="did it crash, or did somebody else load a model? Its log may tell",
+        code="engine_restarted",
+    )
 
 
 def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messages:
