@@ -15,17 +15,25 @@ from collections.abc import Sequence
 from tokrig.errors import InputError, did_you_mean
 from tokrig.record.model import Resolved
 
-# What a device's name begins with. AMD's GPUs are called ROCm0 by builds for HIP.
+# What a device's name begins with. AMD's GPUs are called ROCm0 by builds for HIP. Others keep
+# their own names: CANN0, MUSA0, WebGPU, and RPC0 for a device of another machine.
 _APIS = {
     "CUDA": "cuda",
     "Vulkan": "vulkan",
     "ROCm": "rocm",
+    "HIP": "rocm",
     "MTL": "metal",
     "Metal": "metal",
     "SYCL": "sycl",
+    "OpenCL": "opencl",
+    "GPUOpenCL": "opencl",
+    "HTP": "hexagon",
 }
-# Main memory under its several names: repacked weights, matrix units, linear algebra libraries.
-_MAIN_MEMORY = re.compile(r"CPU|AMX|BLAS|Accelerate|KleidiAI|\w+_Host\b")
+# Main memory under its several names: repacked weights, matrix units, linear algebra libraries,
+# and what is pinned for a device.
+_MAIN_MEMORY = re.compile(r"CPU|AMX|BLAS|Accelerate|KleidiAI|\w+_(?i:host)\b")
+# Several devices that share every tensor: Meta(CUDA0,CUDA1).
+_SHARED = re.compile(r"Meta\(([^)]*)\)")
 _STARTED = {
     "vulkan": r"ggml_vulkan",
     "cuda": r"ggml_cuda_init.*\bCUDA\b",
@@ -34,8 +42,17 @@ _STARTED = {
     "sycl": r"ggml_sycl|\[SYCL\]",
 }
 # Early builds name the weights' buffers without the word "model".
-_WEIGHTS = re.compile(r"load_tensors:\s+(\w+)\S*(?: model)? buffer size\s*=\s*([\d.]+) MiB")
-_BUFFER = re.compile(r":\s+(\w+)\S*\s+(?:(\w+) )?buffer size\s*=\s*([\d.]+) MiB")
+_NAME = r"(Meta\([^)]*\)|\w+)\S*"
+_WEIGHTS = re.compile(rf"load_tensors:\s+{_NAME}(?: model)? buffer size\s*=\s*([\d.]+) MiB")
+_BUFFER = re.compile(rf":\s+{_NAME}\s+(?:([\w ]+) )?buffer size\s*=\s*([\d.]+) MiB")
+_UNUSED = re.compile(r"model has unused tensor \S+ \(size = (\d+) bytes\)")
+# Its own words for having no device, though built for one.
+_NO_DEVICE = (
+    r"(ggml_vulkan: No devices found)",
+    r"(failed to initialize (?:CUDA|ROCm): [^\n]+)",
+    r"(no usable GPU found, [^\n]+)",
+    r"(not compiled with GPU offload support, [^\n]+)",
+)
 _DRAFT = re.compile(r"loading draft model|creating MTP draft context")
 _MIB = 1 << 20
 
@@ -78,6 +95,8 @@ def devices_of(listing: str) -> tuple[str, ...]:
 def api_of_device(name: str) -> str | None:
     """``ROCm0``, ``CUDA_Split`` → the API of that device; None for main memory (``CPU_Mapped``),
     pinned for a device or not (``CUDA_Host``). What tokrig does not know keeps its own name."""
+    if shared := _SHARED.match(name):
+        name = shared.group(1)
     if _MAIN_MEMORY.match(name):
         return None
     known = next((api for prefix, api in _APIS.items() if name.startswith(prefix)), None)
@@ -166,25 +185,53 @@ def device_bytes(log: str) -> dict[str, int]:
     return {name: size for name, size in total.items() if size}
 
 
+def weight_bytes(log: str) -> dict[str, int]:
+    """Bytes of the model's weights by device, everything in main memory as ``CPU``. What is mapped
+    from the file counts from the first of its tensors to the last, whatever lies between."""
+    total: Counter[str] = Counter()
+    for name, mib in _WEIGHTS.findall(_of_the_model(log)):
+        total[_owner(name)] += round(float(mib) * _MIB)
+    return {name: size for name, size in total.items() if size}
+
+
+def unused_bytes(log: str) -> int:
+    """Bytes of the file's tensors that the engine leaves aside, such as layers for drafting."""
+    return sum(map(int, _UNUSED.findall(_of_the_model(log))))
+
+
+def no_device(log: str) -> str | None:
+    """The engine's own words that it found no GPU, or was built for none."""
+    return next(filter(None, (_word(log, pattern) for pattern in _NO_DEVICE)), None)
+
+
 def settings(log: str) -> Resolved:
-    """What the model runs with, as logged; a draft model's own settings are not among it."""
+    """What the model runs with, as logged; a draft model's own settings are not among it.
+
+    Slots that share one cache (``kv_unified``) have what is left when all of them are full.
+    """
     # Slots are set up when all is loaded, drafts too.
-    context = _number(log, r"\bn_ctx_slot\s*=\s*(\d+)")
-    slots = _number(log, r"\bn_slots\s*=\s*(\d+)")
+    context = _positive(log, r"\bn_ctx_slot\s*=\s*(\d+)")
+    slots = _positive(log, r"\bn_slots\s*=\s*(\d+)")
+    unified = _word(log, r"\bkv_unified\s*=\s*'?(true|false)")
     log = _of_the_model(log)
+    total = _positive(log, r"\bn_ctx\s*=\s*(\d+)")
+    if unified == "true" and context and slots:
+        context = min(context, (total or context) // slots)
     devices = re.findall(r"using device (\w+)\S* \(", log)
     return Resolved(
         context_per_slot=context,
+        context_total=total,
+        kv_unified=None if unified is None else unified == "true",
         slots=slots,
-        threads=_number(log, r"\bn_threads\s*=\s*(\d+)"),
-        threads_batch=_number(log, r"n_threads_batch\s*=\s*(\d+)"),
-        batch=_number(log, r"\bn_batch\s*=\s*(\d+)"),
-        ubatch=_number(log, r"\bn_ubatch\s*=\s*(\d+)"),
+        threads=_positive(log, r"\bn_threads\s*=\s*(\d+)"),
+        threads_batch=_positive(log, r"n_threads_batch\s*=\s*(\d+)"),
+        batch=_positive(log, r"\bn_batch\s*=\s*(\d+)"),
+        ubatch=_positive(log, r"\bn_ubatch\s*=\s*(\d+)"),
         cache_type_k=_word(log, r"K \((\w+)\)"),
         cache_type_v=_word(log, r"V \((\w+)\)"),
         flash_attention=_flash_attention(log),
         gpu_layers=_gpu_layers(log),
-        layers=_number(log, r"\bn_layer\s*=\s*(\d+)"),
+        layers=_positive(log, r"\bn_layer\s*=\s*(\d+)"),
         devices=list(dict.fromkeys(devices)),
         split_mode=_split_mode(log),
         cpu_features=_features(log),
@@ -193,8 +240,8 @@ def settings(log: str) -> Resolved:
 
 def all_layers(log: str) -> int | None:
     """Layers that can be offloaded: the model's own and the output layer."""
-    layers = _number(log, r"\bn_layer\s*=\s*(\d+)")
-    return _number(log, r"offloaded \d+/(\d+) layers") or (layers + 1 if layers else None)
+    layers = _positive(log, r"\bn_layer\s*=\s*(\d+)")
+    return _positive(log, r"offloaded \d+/(\d+) layers") or (layers + 1 if layers else None)
 
 
 def speculates(log: str) -> bool | None:
@@ -225,7 +272,10 @@ def _filled(log: str) -> list[str]:
 
 
 def _owner(buffer: str) -> str:
-    """``Vulkan0``, ``MTL0_Mapped`` → the device; main memory of any kind → ``CPU``."""
+    """``Vulkan0``, ``MTL0_Mapped`` → the device; main memory of any kind → ``CPU``; devices that
+    share every tensor → ``CUDA0+CUDA1``."""
+    if shared := _SHARED.match(buffer):
+        return "+".join(re.split(r"\s*,\s*", shared.group(1)))
     return "CPU" if api_of_device(buffer) is None else buffer.partition("_")[0]
 
 
@@ -238,6 +288,8 @@ def _gpu_layers(log: str) -> int | None:
 def _split_mode(log: str) -> str | None:
     """How several devices share the model, told by the buffers: rows have one of their own."""
     holders = {name for name in _filled(log) if api_of_device(name) is not None}
+    if any(_SHARED.match(name) for name in holders):
+        return "tensor"
     if any(name.endswith("_Split") for name in holders):
         return "row"
     return "layer" if len(holders) > 1 else None
@@ -246,7 +298,9 @@ def _split_mode(log: str) -> str | None:
 def _flash_attention(log: str) -> str | None:
     """``auto`` is a request; the engine says in a later line what became of it."""
     said = r"Flash Attention (?:was auto, set to )?(enabled|disabled)"
-    return _word(log, said) or _word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
+    logged = _word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
+    switch = {"on": "enabled", "1": "enabled", "off": "disabled", "0": "disabled"}
+    return _word(log, said) or switch.get(logged or "", logged)
 
 
 def _features(log: str) -> list[str]:
@@ -257,6 +311,11 @@ def _features(log: str) -> list[str]:
 def _number(log: str, pattern: str) -> int | None:
     match = re.search(pattern, log)
     return int(match.group(1)) if match else None
+
+
+def _positive(log: str, pattern: str) -> int | None:
+    """The same where 0 is impossible: then it is no fact."""
+    return _number(log, pattern) or None
 
 
 def _word(log: str, pattern: str) -> str | None:

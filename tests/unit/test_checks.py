@@ -10,7 +10,15 @@ import pytest
 from tests.unit import samples
 from tokrig.record import checks
 from tokrig.record.checks import Seen, judge
-from tokrig.record.model import BackendFacts, Gpu, Interference, LoadMemory, Rig, WorkloadFacts
+from tokrig.record.model import (
+    BackendFacts,
+    Gpu,
+    Interference,
+    LoadMemory,
+    Resolved,
+    Rig,
+    WorkloadFacts,
+)
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
 
 
@@ -87,6 +95,10 @@ def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[s
         ("api_not_confirmed", {"backend": {"api": "cpu", "api_asked": "vulkan"}}),
         ("api_not_confirmed", {"backend": {"api": None, "api_asked": "cuda"}}),
         ("api_not_confirmed", {"backend": {"api_confirmed": None, "api_asked": "cuda"}}),
+        (
+            "setting_ignored",
+            {"backend": {"asked": {"threads": 1}, "resolved": Resolved(threads=2)}},
+        ),
         ("speculation_inactive", {"mode": {"speculative": "ngram"}}),
         (
             "speculation_inactive",
@@ -129,6 +141,27 @@ def test_what_cannot_be_confirmed_is_unverified_not_invalid(
     found = judge([sample(**changes)], SOUND)
     assert code in found.unverified
     assert found.verdict == "unverified"
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("placement_unverified", {"load_memory": {"spilled": None, "doubt": "3 of 4 GiB"}}),
+        ("setting_unverified", {"backend": {"asked": {"threads": 1}}}),
+        (
+            "setting_unverified",
+            {"mode": {"reasoning_asked": "on", "reasoning_observed": False}},
+        ),
+    ],
+)
+def test_what_the_engine_does_not_confirm_is_unverified(code: str, changes: dict[str, Any]) -> None:
+    found = judge([sample()], but(**changes))
+    assert (found.verdict, found.unverified, found.unchecked) == ("unverified", [code], [])
+
+
+def test_what_was_kept_off_the_gpu_on_purpose_is_a_mode_and_no_fault() -> None:
+    found = judge([sample()], but(mode={"name": "n-cpu-moe 4", "offload": "n-cpu-moe 4"}))
+    assert found.verdict == "valid"
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,8 @@ def test_a_build_that_finds_no_device_runs_and_is_found_out_later() -> None:
         ({"devices": ("Vulkan0",), "api": "cuda"}, "none of cuda", "go together"),
         ({"devices": ("CUDA0",), "api": "cpu"}, "none of cpu", "go together"),
         ({"options": {"n-gpu-layer": 3}}, "knows no --n-gpu-layer", "--n-gpu-layers"),
-        ({"options": {"ngl": 3}}, "knows no --ngl", "too old"),
+        ({"options": {"nlg": 3}}, "knows no --nlg", "too old"),
+        ({"options": {"np": 3}}, "set by tokrig itself", "--model"),
         ({"options": {"draft-max": 3}}, "takes --draft-max no longer", "--spec-draft-n-max"),
         ({"options": {"fit": "off"}, "about": OLDER}, "knows no --fit", "too old"),
         ({"options": {"port": 3}}, "set by tokrig itself", "--model"),
@@ -193,7 +194,7 @@ def test_a_build_that_finds_no_device_runs_and_is_found_out_later() -> None:
         (
             {"about": "true: error while loading shared libraries: libllama.so: no such file"},
             "error while loading shared libraries: libllama.so",
-            "--server-bin",
+            "LD_LIBRARY_PATH",
         ),
         ({"binary": "no-such-program"}, "no runnable llama-server", "--server-bin"),
     ],

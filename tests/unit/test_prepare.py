@@ -41,7 +41,7 @@ def prepared(**wanted: Any) -> Prepared:
             {"backend": "openai", "url": URL, "speculative": "draft", "draft_model": "x"},
             "already running",
         ),
-        ({"backend": "openai", "url": URL, "kv_type": "q8_0"}, "already running"),
+        ({"backend": "openai", "url": URL, "server_bin": "x"}, "already running"),
         ({"backend": "openai", "url": URL, "quantize": "Q8_0"}, "already running"),
         ({"backend": "openai", "url": "http://rig:80", "power_cap_w": 9}, "may be on another"),
         ({"backend": "openai", "url": "http://192.0.2.1", "power_cap_w": 9}, "may be on another"),

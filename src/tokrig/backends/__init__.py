@@ -91,12 +91,18 @@ class Engine:
     """What a running server said about itself.
 
     ``api`` is what computes, as the engine's own device list or log shows it, never what was
-    asked for. ``asked_gpu_layers`` is the number of layers that should be on the GPU;
-    ``spilled`` the engine's own words that a part of the model is not where it should be;
-    ``device_bytes`` its own account of memory by device. ``speculation`` is False where the
-    engine says that it does not speculate, None where it does not tell; ``wrapper`` the program
-    in front of the engine, with its version; ``model_file`` where the engine's machine has the
-    model's file, to look at and never to be recorded.
+    asked for; ``no_device`` its own words that it found no GPU.
+
+    ``asked_gpu_layers`` is the number of layers that should be on the GPU; ``spilled`` the
+    engine's own words that a part of the model is not where it was asked to be, ``offload`` what
+    is kept off the GPU because it was asked for. ``device_bytes`` is its own account of memory by
+    device, ``weight_bytes`` that of the weights among it, main memory being ``CPU``;
+    ``unused_bytes`` of the file it leaves aside.
+
+    ``asked`` are options of this engine that choose a setting of ``resolved``, by its name.
+    ``speculation`` is False where the engine says that it does not speculate, None where it does
+    not tell; ``wrapper`` the program in front of the engine, with its version; ``model_file``
+    where the engine's machine has the model's file, to look at and never to be recorded.
     """
 
     engine: str
@@ -107,7 +113,12 @@ class Engine:
     resolved: Resolved = field(default_factory=Resolved)
     asked_gpu_layers: int | None = None
     spilled: str | None = None
+    offload: str | None = None
+    asked: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     device_bytes: Mapping[str, int] = field(default_factory=dict)
+    weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    unused_bytes: int = 0
+    no_device: str | None = None
     speculation: bool | None = None
     wrapper: str | None = None
     model_file: str | None = None

@@ -61,6 +61,13 @@ class Help:
             )
         return found
 
+    def long(self, name: str) -> str:
+        """The long name of a flag that a user calls by its short one (``ngl``)."""
+        if name in self.flags:
+            return name
+        of_it = (long for long, flag in self.flags.items() if f"-{name}" in flag.names)
+        return next(of_it, name)
+
     def same(self, name: str, other: str) -> bool:
         """Whether two names are one flag."""
         return name == other or (name in self.flags and self.find(name) is self.find(other))

@@ -7,12 +7,13 @@ Checked against the server's README and the running server: ``/props``, ``/v1/mo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from tokrig import llama_log
-from tokrig.backends import Ask, Capabilities, Counters, Engine, Launch, Request
-from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends import Ask, Capabilities, Counters, Engine, Launch, Request, _llama_wishes
+from tokrig.backends._answers import count, mapping, mappings
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,
@@ -22,6 +23,7 @@ from tokrig.backends._openai_http import (
     template_switch,
 )
 from tokrig.errors import RequestError
+from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 
 _COUNTERS = {
@@ -34,8 +36,6 @@ _COUNTERS = {
     "drafted_tokens": "llamacpp:spec_decode_num_draft_tokens_total",
     "accepted_tokens": "llamacpp:spec_decode_num_accepted_tokens_total",
 }
-
-GPU_LAYERS = ("n-gpu-layers", "gpu-layers")
 
 
 class LlamaServer(OpenAIServer):
@@ -137,45 +137,51 @@ def inspect(ask: Ask, log: str, launch: Launch | None = None) -> Engine:
     """``/props``, ``/slots`` and the log: what was resolved, never what was asked for. Without a
     log, as of a server that somebody else started, nothing tells what computes."""
     props = mapping(ask("/props"))
-    generation = mapping(props.get("default_generation_settings"))
     template = props.get("chat_template")
     api, confirmed = llama_log.api_of(log)
-    found = llama_log.settings(log)
-    asked, layers = asked_gpu_layers(launch, log), found.gpu_layers
-    spilled = asked is not None and layers is not None and layers < asked
+    resolved = _resolved(props, llama_log.settings(log))
+    asked = _llama_wishes.asked_gpu_layers(launch, log, os.environ)
     return Engine(
         engine="llama.cpp",
         build=llama_log.build_of(str(props.get("build_info") or "")),
         api=api,
         api_confirmed=confirmed,
         served_models=served_models(ask),
-        resolved=found.model_copy(
+        resolved=resolved.model_copy(
             update={
-                "context_per_slot": whole(generation.get("n_ctx")),
-                "slots": whole(props.get("total_slots")),
-                "chat_template": _template_kind(template) if isinstance(template, str) else None,
+                "chat_template": _template_kind(template) if isinstance(template, str) else None
             }
         ),
         asked_gpu_layers=asked,
-        # On the CPU alone nothing spilled: another API computed than asked for, which is told.
-        spilled=f"{layers} of {asked} layers on the GPU" if spilled and api != "cpu" else None,
+        spilled=spilled(api, resolved.gpu_layers, asked),
+        offload=_llama_wishes.offload(launch, log, resolved, os.environ),
+        asked=_llama_wishes.settings(launch),
         device_bytes=llama_log.device_bytes(log),
+        weight_bytes=llama_log.weight_bytes(log),
+        unused_bytes=llama_log.unused_bytes(log),
+        no_device=llama_log.no_device(log),
         speculation=speculates(ask, log),
         model_file=str(props["model_path"]) if props.get("model_path") else None,
     )
 
 
-def asked_gpu_layers(launch: Launch | None, log: str) -> int | None:
-    """Layers that should be on a GPU: as many as an option says, else all where a GPU's API or a
-    device is asked for; None where none is."""
-    layers = llama_log.all_layers(log)
-    if launch is None or launch.api == "cpu" or layers is None:
+def _resolved(props: Mapping[str, Any], found: Resolved) -> Resolved:
+    """The log's settings with what ``/props`` tells too: a slot's context, which is that of all
+    slots where they share one cache, as only the log says."""
+    context = count(mapping(props.get("default_generation_settings")).get("n_ctx"))
+    slots = count(props.get("total_slots"))
+    told = {"context_per_slot": context, "slots": slots}
+    if found.kv_unified:
+        del told["context_per_slot"]
+    return found.model_copy(update={key: value for key, value in told.items() if value})
+
+
+def spilled(api: str | None, there: int | None, asked: int | None) -> str | None:
+    """The words for layers that are not where they were asked to be. On the CPU alone nothing
+    spilled: another API computed than asked for, which is told."""
+    if there is None or asked is None or there >= asked or api == "cpu":
         return None
-    options = {name.lstrip("-").replace("_", "-"): value for name, value in launch.options.items()}
-    given = next((str(options[name]) for name in GPU_LAYERS if name in options), None)
-    if given is not None and given.isdecimal():
-        return min(int(given), layers)
-    return layers if launch.api or launch.devices or given else None
+    return f"{there} of {asked} layers on the GPU"
 
 
 def speculates(ask: Ask, log: str) -> bool | None:

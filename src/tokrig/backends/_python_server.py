@@ -6,9 +6,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from tokrig.backends import Ask, Availability, Counters, Launch, Speculation
+from tokrig.backends import Ask, Availability, Counters, Launch, Speculation, _starting
+from tokrig.backends._answers import count, mapping, mappings
 from tokrig.backends._openai_http import metric
 from tokrig.errors import InputError, RequestError
 
@@ -20,6 +22,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_T
 _REASONS = (
     r"error: ((?:unrecognized arguments|argument |the following arguments|ambiguous option).+)",
     r"(No such option.+)",
+    r"(Failed to infer device type.*)",
     r"(CUDA out of memory\..+|HIP out of memory\..+)",
     r"((?:torch\.)?(?:cuda\.)?OutOfMemoryError: .+)",
     r"(To serve at least one request .+)",
@@ -41,20 +44,53 @@ _EXCEPTION = re.compile(
 _PASSED_ON = ("Engine core initialization failed", "WorkerProc initialization failed")
 
 
-def available(program: str, hint: str) -> Availability:
-    """Whether ``program`` is on the PATH."""
-    if shutil.which(program):
+def available(program: str, hint: str, package: str = "") -> Availability:
+    """Whether ``program`` is on the PATH, and which build of its ``package`` it belongs to, as the
+    metadata beside it say. Whether it finds a device only its start tells: that takes it half a
+    minute."""
+    found = shutil.which(program)
+    if found is None:
+        return Availability(False, f"no {program} on the PATH", hint)
+    if not package:
         return Availability(True, f"{program} is on the PATH")
-    return Availability(False, f"no {program} on the PATH", hint)
+    builds = _builds(Path(found), package)
+    if builds is None or package in builds:
+        version = f" {builds[package]}" if builds else ""
+        return Availability(True, f"{program}{version} is on the PATH")
+    others = ", ".join(f"{name} {version}" for name, version in sorted(builds.items()))
+    return Availability(
+        True,
+        f"{program} is on the PATH, without metadata named {package}"
+        f" ({others or 'nothing of that name is installed beside it'}): it may end with"
+        " 'Failed to infer device type'",
+        f"install it anew, or as {package}",
+    )
+
+
+def _builds(program: Path, package: str) -> dict[str, str] | None:
+    """Versions of the packages called ``package`` or ``package_…`` in the environment that a
+    console script belongs to; None where it is no such script."""
+    try:
+        with program.open("rb") as file:
+            first = file.readline(512).decode("utf-8", "replace")
+    except OSError:
+        return None
+    python = re.match(r"#!\s*(\S*/bin/\S*python[\d.]*)\s*$", first)
+    if python is None:
+        return None
+    prefix = Path(python.group(1)).parent.parent
+    folders = prefix.glob(f"lib/python3*/site-packages/{package}*.dist-info")
+    named = (folder.name.removesuffix(".dist-info").partition("-") for folder in folders)
+    return {
+        name: version
+        for name, _, version in named
+        if name == package or name.startswith(f"{package}_")
+    }
 
 
 def binary(launch: Launch, usual: str, hint: str) -> str:
     """The engine's program, found. Raises InputError where there is none."""
-    wanted = launch.binary or usual
-    found = shutil.which(wanted)
-    if found is None:
-        raise InputError(f"no runnable {usual} at {wanted!r}", hint=hint)
-    return found
+    return _starting.program(launch.binary or usual, usual, hint)
 
 
 def answer(launch: Launch, number: int) -> str:
@@ -79,6 +115,7 @@ def vet_help(launch: Launch, text: str, program: str, *flags: str, hint: str) ->
     Raises InputError with what the binary said instead.
     """
     if launch.answers and not all(knows(text, flag) for flag in flags):
+        _starting.require_able(Path(launch.binary or program).name, text)
         said = failure(text) or next(
             (line for line in text.splitlines() if line.strip()), "nothing"
         )
@@ -92,7 +129,8 @@ def visible_devices(launch: Launch) -> dict[str, str]:
     they are given as llama.cpp and PyTorch name them (``CUDA0``, ``cuda:0``)."""
     if not launch.devices or launch.api == "cpu":
         return {}
-    variable = "HIP_VISIBLE_DEVICES" if launch.api == "rocm" else "CUDA_VISIBLE_DEVICES"
+    variables = {"rocm": "HIP_VISIBLE_DEVICES", "sycl": "ZE_AFFINITY_MASK"}
+    variable = variables.get(launch.api or "", "CUDA_VISIBLE_DEVICES")
     numbers = [re.sub(r"(?i)^(?:cuda|rocm|hip):?(?=\d+$)", "", name) for name in launch.devices]
     return {variable: ",".join(numbers)}
 
@@ -100,6 +138,32 @@ def visible_devices(launch: Launch) -> dict[str, str]:
 def threads(launch: Launch) -> dict[str, str]:
     """PyTorch takes its number of threads from OpenMP's variable."""
     return {} if launch.threads is None else {"OMP_NUM_THREADS": str(launch.threads)}
+
+
+def option(launch: Launch | None, name: str) -> str | int | float | bool | None:
+    """An option's value, however its name is written; None where it is not given."""
+    for given, value in (launch.options if launch else {}).items():
+        if given.lstrip("-").replace("_", "-") == name:
+            return value
+    return None
+
+
+def chosen(launch: Launch | None, names: Mapping[str, str]) -> dict[str, str | int | float | bool]:
+    """What options asked of settings that an engine reads back: option → setting. What leaves the
+    choice to the engine asks for nothing."""
+    given = {setting: option(launch, name) for name, setting in names.items()}
+    return {k: v for k, v in given.items() if v is not None and v not in ("auto", True, False)}
+
+
+# Layers grouped for offloading by newer builds of vLLM and SGLang alike.
+_OFFLOADS = ("cpu-offload-gb", "offload-group-size")
+
+
+def offload(launch: Launch | None) -> str | None:
+    """Weights that an option keeps in main memory: ``cpu-offload-gb 4``. None where none are."""
+    given = {name: option(launch, name) for name in _OFFLOADS}
+    words = [f"{n} {v:g}" for n, v in given.items() if isinstance(v, int | float) and v > 0]
+    return ", ".join(words) or None
 
 
 def draft(speculation: Speculation) -> str:
@@ -115,17 +179,18 @@ def draft(speculation: Speculation) -> str:
 def tokens(ask: Ask, question: Mapping[str, Any]) -> int | None:
     """How many tokens ``/tokenize`` makes of a ``prompt`` or of ``messages``."""
     try:
-        return int(ask("/tokenize", question)["count"])
-    except (RequestError, KeyError, TypeError, ValueError):
+        return count(mapping(ask("/tokenize", question)).get("count"))
+    except RequestError:
         return None
 
 
 def context(ask: Ask) -> int | None:
     """The longest sequence the server takes, in tokens, as its list of models tells."""
     try:
-        return int(ask("/v1/models")["data"][0]["max_model_len"])
-    except (RequestError, LookupError, TypeError, ValueError):
+        models = mappings(mapping(ask("/v1/models")).get("data"))
+    except RequestError:
         return None
+    return count(models[0].get("max_model_len")) if models else None
 
 
 def sums(ask: Ask, names: Mapping[str, str]) -> Counters | None:
@@ -159,6 +224,5 @@ def word(log: str, pattern: str) -> str | None:
 
 
 def number(log: str, pattern: str) -> int | None:
-    """The same as a whole number."""
-    found = word(log, pattern)
-    return int(found) if found is not None else None
+    """The same as a whole number above 0."""
+    return count(word(log, pattern))

@@ -35,7 +35,8 @@ from tokrig.backends import (
     _llama_http,
 )
 from tokrig.backends._answers import mapping, mappings, whole
-from tokrig.backends._llama_http import LlamaServer, asked_gpu_layers
+from tokrig.backends._llama_http import LlamaServer
+from tokrig.backends._llama_wishes import asked_gpu_layers, offload
 from tokrig.backends._openai_http import count_by_usage, metric
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 
@@ -178,6 +179,7 @@ class Lemonade(LlamaServer):
             resolved=found.model_copy(update=_context(slots)),
             asked_gpu_layers=asked,
             spilled=f"{found.gpu_layers} of {asked} layers on the GPU" if spilled else None,
+            offload=offload(launch, last_load, found),
             device_bytes=llama_log.device_bytes(last_load),
             speculation=any(drafting) if drafting else llama_log.speculates(last_load),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokrig import llama_log
-from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http
+from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http, _starting
 from tokrig.backends._llama_help import Help
+from tokrig.backends._llama_wishes import GPU_LAYERS
 from tokrig.backends._openai_http import kv_flags, option_flags
 from tokrig.errors import InputError
 from tokrig.spec.run import SpeculativeType
@@ -61,12 +62,13 @@ class LlamaCpp(_llama_http.LlamaServer):
         known = _help(launch)
         if not all(name in known.flags for name in _BASIC):
             said = launch.answers[-1] if launch.answers else ""
+            _starting.require_able(known.binary, said)
             reason = llama_log.failure(said) or next(iter(said.strip().splitlines()), "")
             raise InputError(
                 f"{known.binary} is no llama-server: its --help says {reason[:200]!r}", hint=_HINT
             )
         for name in launch.options:
-            known.check(_flag_name(name))
+            known.check(known.long(_flag_name(name)))
         listing = _listing(launch)
         llama_log.require_api(listing, launch.api, launch.devices, known.binary, "--server-bin")
 
@@ -85,7 +87,7 @@ class LlamaCpp(_llama_http.LlamaServer):
             **_kv_types(launch, known),
             **_unaided(known),
         }
-        chosen = {_flag_name(name): value for name, value in launch.options.items()}
+        chosen = {known.long(_flag_name(name)): value for name, value in launch.options.items()}
         argv = [_binary(launch)]
         for name, value in own.items():
             if name in _OWN or not any(known.same(name, option) for option in chosen):
@@ -99,11 +101,7 @@ class LlamaCpp(_llama_http.LlamaServer):
 
 
 def _binary(launch: Launch) -> str:
-    binary = launch.binary or "llama-server"
-    found = shutil.which(binary)
-    if found is None:
-        raise InputError(f"no runnable llama-server at {binary!r}", hint=_HINT)
-    return found
+    return _starting.program(launch.binary or "llama-server", "llama-server", _HINT)
 
 
 def _help(launch: Launch) -> Help:
@@ -152,7 +150,7 @@ def _devices(launch: Launch, known: Help) -> dict[str, str]:
         if draft and launch.speculation and launch.speculation.draft_model:
             found[draft] = ",".join(names)
     if launch.devices or launch.api not in (None, "cpu"):
-        layers = known.require(*_llama_http.GPU_LAYERS)
+        layers = known.require(*GPU_LAYERS)
         flag = known.find(layers)
         found[layers] = "all" if flag and "'all'" in flag.about else "999"
     return found

@@ -21,6 +21,7 @@ from tokrig.backends import (
     Speculation,
     _python_server,
 )
+from tokrig.backends._answers import count, mapping, mappings, text
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,
@@ -34,6 +35,7 @@ from tokrig.backends._openai_http import (
 from tokrig.errors import InputError, RequestError
 from tokrig.record.model import Resolved
 from tokrig.spec.run import Api, SpeculativeType
+from tokrig.units import GIB
 
 _OWN = frozenset(
     {"model", "model-path", "served-model-name", "host", "port", "context-length", "device"}
@@ -48,6 +50,15 @@ _DEVICES: Mapping[Api, str] = {"cpu": "cpu", "cuda": "cuda", "rocm": "cuda", "sy
 _KERNELS = {
     "cuda": ("flashinfer", "fa3", "fa4", "flashmla", "cutlass_mla", "trtllm_mla", "trtllm_mha"),
     "rocm": ("aiter", "wave"),
+}
+
+# Options that choose a setting which it reads back.
+_SETTINGS = {
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "tp-size": "tensor_parallel",
+    "tensor-parallel-size": "tensor_parallel",
+    "kv-cache-dtype": "cache_type_k",
 }
 
 _ALGORITHMS: Mapping[SpeculativeType, str] = {
@@ -94,7 +105,7 @@ class SGLang(OpenAIServer):
     )
 
     def availability(self) -> Availability:
-        return _python_server.available("sglang", _HINT)
+        return _python_server.available("sglang", _HINT, package="sglang")
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         return ((_python_server.binary(launch, "sglang", _HINT), "serve", "--help"),)
@@ -144,11 +155,14 @@ class SGLang(OpenAIServer):
         api = _api(info)
         return Engine(
             engine="SGLang",
-            build=_text(info.get("version")),
+            build=text(info.get("version")),
             api=api,
             api_confirmed=None if api is None else True,
             served_models=served_models(ask),
             resolved=_resolved(ask, info),
+            offload=_python_server.offload(launch) if api != "cpu" else None,
+            asked=_python_server.chosen(launch, _SETTINGS),
+            device_bytes=_device_bytes(info, api),
             speculation=bool(info["speculative_algorithm"])
             if "speculative_algorithm" in info
             else None,
@@ -241,30 +255,35 @@ def _api(info: Mapping[str, Any]) -> str | None:
     return {"cpu": "cpu", "xpu": "sycl", "mps": "metal"}.get(str(device))
 
 
+def _state(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first scheduler tells of itself."""
+    return next(iter(mappings(info.get("internal_states"))), {})
+
+
 def _resolved(ask: Ask, info: Mapping[str, Any]) -> Resolved:
-    states = info.get("internal_states")
-    state = states[0] if isinstance(states, list) and states else {}
-    slots = state.get("effective_max_running_requests_per_dp") if isinstance(state, dict) else None
+    slots = count(_state(info).get("effective_max_running_requests_per_dp"))
     cached = info.get("disable_radix_cache")
-    kv = _text(info.get("kv_cache_dtype"))
+    kv = text(info.get("kv_cache_dtype"))
     return Resolved(
-        context_per_slot=_count(info.get("context_length")) or _python_server.context(ask),
-        slots=_count(slots) or _count(info.get("max_running_requests")),
+        context_per_slot=count(info.get("context_length")) or _python_server.context(ask),
+        slots=slots or count(info.get("max_running_requests")),
         cache_type_k=kv,
         cache_type_v=kv,
-        dtype=_text(info.get("dtype")),
-        quantization=_text(info.get("quantization")),
-        tensor_parallel=_count(info.get("tp_size")),
+        dtype=text(info.get("dtype")),
+        quantization=text(info.get("quantization")),
+        tensor_parallel=count(info.get("tp_size")),
         prefix_caching=not cached if isinstance(cached, bool) else None,
     )
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _device_bytes(info: Mapping[str, Any], api: str | None) -> dict[str, int]:
+    """Weights, cache and captured graphs of one device, in GB of 2³⁰ bytes."""
+    usage = mapping(_state(info).get("memory_usage"))
+    parts = [usage.get(name) for name in ("weight", "kvcache", "cuda_graph", "graph")]
+    told = [part for part in parts if isinstance(part, int | float) and part > 0]
+    if api in (None, "cpu") or not isinstance(usage.get("weight"), int | float):
+        return {}
+    return {str(api): round(sum(told) * GIB)}
 
 
 BACKEND = SGLang()

@@ -23,6 +23,7 @@ from tokrig.backends import (
     Speculation,
     _python_server,
 )
+from tokrig.backends._answers import count, mapping, text
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,
@@ -37,6 +38,7 @@ from tokrig.backends._python_server import number, word
 from tokrig.errors import InputError, RequestError
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
+from tokrig.units import GIB
 
 _OWN = frozenset(
     {"model", "host", "port", "served-model-name", "max-model-len", "max-num-seqs"}
@@ -64,6 +66,14 @@ _COUNTERS = {
     "drafts": "vllm:spec_decode_num_drafts_total",
     "drafted_tokens": "vllm:spec_decode_num_draft_tokens_total",
     "accepted_tokens": "vllm:spec_decode_num_accepted_tokens_total",
+}
+
+# Options that choose a setting which its log tells.
+_SETTINGS = {
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "tensor-parallel-size": "tensor_parallel",
+    "kv-cache-dtype": "cache_type_k",
 }
 
 A_DAY_S = 86_400
@@ -97,7 +107,7 @@ class VLLM(OpenAIServer):
     )
 
     def availability(self) -> Availability:
-        return _python_server.available("vllm", _HINT)
+        return _python_server.available("vllm", _HINT, package="vllm")
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         """Each takes it some ten seconds, so the second is asked only where it matters."""
@@ -152,7 +162,7 @@ class VLLM(OpenAIServer):
             "VLLM_NO_USAGE_STATS": "1",
             # A first load may tune its kernels for an hour: how long it may take, tokrig decides.
             "VLLM_ENGINE_READY_TIMEOUT_S": str(A_DAY_S),
-            **_python_server.threads(launch),
+            **_threads(launch),
             **_python_server.visible_devices(launch),
         }
         return Command(tuple(argv), environment)
@@ -176,7 +186,10 @@ class VLLM(OpenAIServer):
             api=api,
             api_confirmed=None if api is None else True,
             served_models=served_models(ask),
-            resolved=_resolved(ask, log),
+            resolved=_resolved(ask, log, launch),
+            offload=_python_server.offload(launch) if api != "cpu" else None,
+            asked=_python_server.chosen(launch, _SETTINGS),
+            device_bytes=_device_bytes(log, api),
             speculation=_speculates(log),
         )
 
@@ -214,15 +227,21 @@ class VLLM(OpenAIServer):
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """``metrics`` of the usage chunk. Prefill is from the first scheduling to the first
         token, decode from the first token to the last."""
-        metrics, usage = event.get("metrics"), event.get("usage")
-        if not isinstance(metrics, dict) or not isinstance(usage, dict):
+        metrics, usage = mapping(event.get("metrics")), mapping(event.get("usage"))
+        prompt, answer = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+        prompt_ms, decode_ms = (
+            metrics.get(key) for key in ("time_to_first_token_ms", "generation_time_ms")
+        )
+        if prompt is None or answer is None:
             return None
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        if not isinstance(prompt_ms, int | float) or not isinstance(decode_ms, int | float):
+            return None
+        cached = count(mapping(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0
         return EngineTimings(
-            prompt_tokens=int(usage["prompt_tokens"]) - cached,
-            prompt_ms=float(metrics["time_to_first_token_ms"]),
-            decode_tokens=int(usage["completion_tokens"]),
-            decode_ms=float(metrics["generation_time_ms"]),
+            prompt_tokens=max(prompt - cached, 0),
+            prompt_ms=float(prompt_ms),
+            decode_tokens=answer,
+            decode_ms=float(decode_ms),
             counts_first=True,
         )
 
@@ -250,10 +269,38 @@ def _speculation(asked: Speculation) -> dict[str, Any]:
     return {"method": "eagle3" if third else "eagle", **model, **length}
 
 
+def _threads(launch: Launch) -> dict[str, str]:
+    """On the CPU it binds a thread to each core but one, and sets OpenMP's variable over ours,
+    unless it is told to bind none."""
+    given = _python_server.threads(launch)
+    return {**given, "VLLM_CPU_OMP_THREADS_BIND": "nobind"} if given else {}
+
+
+def _threads_found(log: str, launch: Launch | None) -> int | None:
+    """Of one worker: the cores it bound, else what OpenMP was told, where the log says that it
+    left that alone. Builds before that line list the threads themselves."""
+    bound = re.search(r"local_rank=0, core ids=\[([\d, ]+)\]", log)
+    if bound is not None:
+        return len(bound.group(1).split(","))
+    if re.search(r"\bskip_setup=True\b", log):
+        return launch.threads if launch else None
+    return len(set(re.findall(r"OMP tid: (\d+), core \d+", log))) or None
+
+
+def _device_bytes(log: str, api: str | None) -> dict[str, int]:
+    """Weights and cache on the devices, as each worker logs them; empty where not all did."""
+    weights = re.findall(r"[Mm]odel (?:loading|weights) took ([\d.]+) Gi?B", log)
+    workers = number(log, r"(?<!\w)tensor_parallel_size=(\d+)") or 1
+    if api in (None, "cpu") or len(weights) != workers:
+        return {}
+    caches = re.findall(r"Available KV cache memory: ([\d.]+) Gi?B", log)
+    return {str(api): round(sum(map(float, (*weights, *caches))) * GIB)}
+
+
 def _version(ask: Ask) -> str | None:
     try:
-        return str(ask("/version")["version"])
-    except (RequestError, KeyError, TypeError):
+        return text(mapping(ask("/version")).get("version"))
+    except RequestError:
         return None
 
 
@@ -272,7 +319,7 @@ def _speculates(log: str) -> bool | None:
     return None if found is None else found.group(1) != "None"
 
 
-def _resolved(ask: Ask, log: str) -> Resolved:
+def _resolved(ask: Ask, log: str, launch: Launch | None) -> Resolved:
     """The engine logs all of its configuration but the number of sequences, which stands among
     the arguments as its server read them."""
     caching = word(log, r"(?<!\w)enable_prefix_caching=(\w+)") or _cache_info(ask)
@@ -280,6 +327,7 @@ def _resolved(ask: Ask, log: str) -> Resolved:
     return Resolved(
         context_per_slot=number(log, r"(?<!\w)max_seq_len=(\d+)") or _python_server.context(ask),
         slots=number(log, r"'max_num_seqs': (\d+)"),
+        threads=_threads_found(log, launch),
         cache_type_k=kv,
         cache_type_v=kv,
         dtype=word(log, r"(?<!\w)dtype=(?:torch\.)?(\w+)"),

@@ -35,7 +35,7 @@ _OUTPUT = re.compile(
 # Tables looked up by row even where the embedding is the output too: Gemma 3n, GPT-2's positions.
 _ROWS = re.compile(r"(?:^|\.)(?:embed_tokens_per_layer|wpe)\.")
 # Tables of which one row is looked up for each token.
-_LOOKED_UP = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
+LOOKED_UP = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
 
 # What is suggested instead of a quant that does not fit, the largest first.
 _GGUF_QUANTS = {
@@ -158,7 +158,7 @@ def _gguf_reads(model: Path) -> int | None:
     for tensor in tensors:
         if tensor.bytes is None:
             return None
-        if tensor.name in _LOOKED_UP or (own_output and tensor.name == "token_embd.weight"):
+        if tensor.name in LOOKED_UP or (own_output and tensor.name == "token_embd.weight"):
             continue
         if _layer(tensor, "blk.") >= served > 0:
             continue

@@ -66,7 +66,9 @@ VARIABLES = (
     Variable("backend", ("backend.name",), follows=("engine", "build", "wrapper")),
     Variable("API", ("backend.api",)),
     # One choice with all that belongs to it: kind, draft model, length of drafts, reasoning.
-    Variable("mode", _under("mode", "name speculative draft_model draft_tokens reasoning_asked")),
+    Variable(
+        "mode", _under("mode", "name speculative draft_model draft_tokens reasoning_asked offload")
+    ),
     Variable("draft model file", ("mode.draft_sha256",), follows=("mode",)),
     # Families and engines are switched in ways of their own: that makes no other mode.
     Variable("reasoning switch", ("mode.reasoning_switch",), follows=("model", "engine", "mode")),
@@ -111,6 +113,12 @@ VARIABLES = (
     Variable("virtualization", ("rig.virtualization",), follows=("machine",)),
     Variable("context", ("backend.resolved.context_per_slot",)),
     Variable("slots", ("backend.resolved.slots",)),
+    Variable(
+        "shared cache",
+        _under("backend.resolved", "context_total kv_unified"),
+        follows=("context", "slots"),
+        rare=True,
+    ),
     Variable("threads", ("backend.resolved.threads",), follows=("machine",)),
     Variable("batch threads", ("backend.resolved.threads_batch",), follows=("machine", "threads")),
     Variable("batch", ("backend.resolved.batch",), follows=("engine",)),
@@ -186,7 +194,8 @@ VARIABLES = (
         ),
         counts=False,
     ),
-    Variable("start", ("backend.api_asked", "backend.bypass"), counts=False, rare=True),
+    # What came of a wish stands among the settings.
+    Variable("start", _under("backend", "api_asked asked bypass"), counts=False, rare=True),
 )
 KEYS = tuple(key for variable in VARIABLES for key in variable.keys)
 
@@ -223,7 +232,7 @@ def _value(record: Record, key: str) -> Any:
 
 
 _ABSENT_UNLESS_ASKED = frozenset(
-    _under("mode", "speculative draft_model draft_tokens reasoning_asked reasoning_switch")
+    _under("mode", "speculative draft_model draft_tokens reasoning_asked reasoning_switch offload")
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokrig.record import metrics
+from tokrig.record.asked import ignored, untold
 from tokrig.record.metrics import (
     clock_confirms,
     clock_difference,
@@ -59,7 +60,8 @@ HINTS = {
     "client_bound": "the client used over 80 % of a core and may be the limit",
     "throttled": "the GPU throttled while measuring; look at cooling and power limits",
     "foreign_gpu_load": "another process used the GPU; stop it and measure again",
-    "cpu_spill": "parts of the model ran on the CPU; use a smaller context, KV type or quant",
+    "cpu_spill": "parts of the model ran on the CPU though they were asked for the GPU; use a"
+    " smaller context, KV type or quant",
     "not_resident": "less of the model was in memory than it has bytes: it was read from the disk"
     " meanwhile; use a smaller quant or free memory",
     "api_not_confirmed": "another accelerator API computed than the one asked for; see the engine's"
@@ -68,6 +70,8 @@ HINTS = {
     " draft of another vocabulary, or text without repetition",
     "reasoning_off_not_honoured": "reasoning was switched off but the model still reasoned; see"
     " the table of switches",
+    "setting_ignored": "the engine used another setting than was asked for; see backend.asked and"
+    " backend.resolved",
     "timings_impossible": "the engine reports negative or zero times for tokens it generated",
     "incomplete": "the run did not finish; what was measured before is kept",
     # unverified
@@ -81,12 +85,16 @@ HINTS = {
     "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
     " misses what differs between starts",
     "greedy_unverified": "the answer with speculation was not compared with one without",
-    "api_unverified": "the engine does not tell which accelerator API computed, or a second device"
-    " took part",
+    "api_unverified": "the engine's own list or log does not confirm which accelerator API"
+    " computed, or shows that a second device took part",
+    "placement_unverified": "parts of the model may lie elsewhere than on the GPU; see"
+    " load_memory.doubt",
+    "setting_unverified": "a setting was asked for that the engine does not read back",
     # unchecked
     "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
     " their errors, their lengths, the client's load",
     "server_clock": "no timings of the server's own to compare with",
+    "api": "the engine does not tell which accelerator API computed",
     "cache": "cached prompt tokens were not reported",
     "throttle": "throttling was not read",
     "gpu_processes": "other processes on the GPU were not read",
@@ -274,7 +282,8 @@ def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     if backend.api_asked is not None:
         confirmed = backend.api == backend.api_asked and backend.api_confirmed is True
         found.reason("api_not_confirmed", not confirmed)
-    found.doubt("api_unverified", backend.api is None or backend.api_confirmed is not True)
+    found.doubt("api_unverified", backend.api is not None and backend.api_confirmed is not True)
+    found.uncheck("api", backend.api is None)
     if mode.speculative is not None:
         drafted = sum(s.drafted_tokens or 0 for s in good)
         found.reason(
@@ -283,6 +292,10 @@ def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
         found.doubt("greedy_unverified", not seen.compared_greedy)
     reasoned = any(map(_reasoned, good))
     found.reason("reasoning_off_not_honoured", mode.reasoning_asked == "off" and reasoned)
+    found.reason("setting_ignored", bool(ignored(backend)))
+    found.doubt("setting_unverified", bool(untold(backend)))
+    silent = mode.reasoning_observed is False and not reasoned
+    found.doubt("setting_unverified", mode.reasoning_asked == "on" and silent)
 
 
 def _reasoned(sample: Sample) -> bool:
@@ -293,9 +306,10 @@ def _reasoned(sample: Sample) -> bool:
 
 def _judge_placement(found: _Findings, seen: Seen) -> None:
     """Was the model where it should be?"""
-    spilled = seen.load_memory.spilled
+    spilled, doubt = seen.load_memory.spilled, seen.load_memory.doubt
     found.reason("cpu_spill", spilled is True)
-    found.uncheck("vram_fit", spilled is None)
+    found.doubt("placement_unverified", doubt is not None)
+    found.uncheck("vram_fit", spilled is None and doubt is None)
     found.reason(
         "not_resident",
         not_resident(

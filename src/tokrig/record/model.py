@@ -188,9 +188,15 @@ class Rig(Block):
 
 
 class Resolved(Block):
-    """Settings read back from the engine, not the ones asked for."""
+    """Settings read back from the engine, not the ones asked for.
+
+    ``context_per_slot`` is what each slot can hold while all are full. Where the slots share one
+    cache (``kv_unified``) a slot alone can hold up to ``context_total``.
+    """
 
     context_per_slot: Count | None = None
+    context_total: Count | None = None
+    kv_unified: bool | None = None
     slots: Count | None = None
     threads: Count | None = None
     threads_batch: Count | None = None
@@ -215,7 +221,8 @@ class Resolved(Block):
 class BackendFacts(Block):
     """Engine, build and accelerator API, and how the server was run.
 
-    ``api`` is what computed, ``api_asked`` what was asked for. ``wrapper`` names the program in
+    ``api`` is what computed, ``api_asked`` what was asked for; ``asked`` are the settings that a
+    user chose, by their names in ``resolved``. ``wrapper`` names the program in
     front of the engine, with its version; ``bypass`` says that the wrapper gave up on the first
     load and its bundled engine was started directly once.
     """
@@ -231,6 +238,7 @@ class BackendFacts(Block):
     managed: bool | None = None
     argv: list[str] | None = None
     env: dict[str, str] = {}
+    asked: dict[str, bool | int | float | str] = {}
     resolved: Resolved = Resolved()
 
 
@@ -238,8 +246,10 @@ class Mode(Block):
     """What is switched on beside the baseline.
 
     ``reasoning_asked`` is "on" or "off", ``reasoning_switch`` how that was asked for,
-    ``reasoning_observed`` whether the model then reasoned in a probe request. ``power_cap_w`` is
-    the cap that was set on every graphics card for this run, and taken back after it.
+    ``reasoning_observed`` whether the model then reasoned in a probe request. ``offload`` is what
+    of the model was kept off the GPU, because it was asked for or by the engine's own choice where
+    nobody asked. ``power_cap_w`` is the cap that was set on every graphics card for this run, and
+    taken back after it.
     """
 
     name: str = "baseline"
@@ -250,6 +260,7 @@ class Mode(Block):
     reasoning_asked: str | None = None
     reasoning_switch: str | None = None
     reasoning_observed: bool | None = None
+    offload: str | None = None
     power_cap_w: NonNegative | None = None
 
 
@@ -322,7 +333,7 @@ class LoadMemory(Block):
     """Memory before the engine started and after it had loaded. ``gpu_*`` is of all cards and
     all processes, ``engine_*`` of the engine's own processes. ``looked_up_bytes`` of the model are
     read row by row and need not be there; ``spilled`` says whether parts of it lie elsewhere than
-    they should."""
+    was asked; ``doubt`` by which figures they may, though the engine does not say so."""
 
     gpu_before_bytes: Count | None = None
     gpu_after_bytes: Count | None = None
@@ -330,6 +341,7 @@ class LoadMemory(Block):
     engine_rss_bytes: Count | None = None
     looked_up_bytes: Count | None = None
     spilled: bool | None = None
+    doubt: str | None = None
 
 
 class Energy(Block):

@@ -28,6 +28,7 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.versions import METHODOLOGY_VERSION
+from tokrig.run import wishes
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared
 from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
@@ -178,6 +179,7 @@ def backend_facts(
         managed=prepared.launch is not None,
         argv=argv,
         env=env,
+        asked=wishes.asked(prepared, engine),
         resolved=engine.resolved.model_copy(update={"device_bytes": dict(engine.device_bytes)})
         if engine.device_bytes
         else engine.resolved,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +20,8 @@ MAX_CHARS = 1 << 20
 
 def asked(questions: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """The output of each command line, errors included; an exit code says nothing here, for
-    programs differ in what they think of ``--help``. A campaign asks the same program before each
+    programs differ in what they think of ``--help``. A signal that ended it does, and stands in a
+    last line. A campaign asks the same program before each
     of its runs: it is started again only when its file has changed.
 
     Raises InputError for a program that cannot be run or does not end.
@@ -52,8 +55,18 @@ def _answer(argv: tuple[str, ...], stamp: tuple[int, int] | None) -> str:
             hint="is this the engine's server program? Run it by hand to see what it does",
         ) from None
     except OSError as error:
+        hint = "give the path of the engine's program: run has --server-bin for it, raw --bin"
+        if error.errno == errno.ENOEXEC:
+            hint = "is it for another processor, or a script without a first line such as #!/bin/sh"
         raise InputError(
-            f"{asked_of(argv)} cannot be run: {error.strerror or error}",
-            hint="give the path of the engine's program: run has --server-bin for it, raw --bin",
+            f"{asked_of(argv)} cannot be run: {error.strerror or error}", hint=hint
         ) from None
-    return done.stdout.decode("utf-8", "replace")[:MAX_CHARS]
+    said = done.stdout.decode("utf-8", "replace")[:MAX_CHARS]
+    return f"{said}\nended by {_signal(-done.returncode)}" if done.returncode < 0 else said
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"

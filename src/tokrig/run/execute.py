@@ -15,7 +15,7 @@ from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Record, Rig, Skipped
 from tokrig.record.samples import Sample
-from tokrig.run import assemble, greedy, memory
+from tokrig.run import assemble, greedy, memory, wishes
 from tokrig.run.fit import Fit, fit, salt
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import grown
@@ -192,8 +192,11 @@ class _Run:
                     hint=f"discard the run and begin anew: tokrig run --discard "
                     f"{self.prepared.run_id}",
                 )
+        log_tail = session.server.log_tail() if session.server else ""
+        wishes.require(self.prepared, session.engine, facts, log_tail)
         model = assemble.name_endpoint(identified(self.told.model, session), session.served_model)
-        self.told = replace(self.told, backend=facts, model=model)
+        mode = wishes.with_offload(self.prepared.mode, session.engine.offload)
+        self.told = replace(self.told, backend=facts, model=model, mode=mode)
         self.listen(EngineReady(facts, session.load_s))
         if self.told.mode.speculative and session.engine.speculation is False:
             reason = session.backend.failure(session.log()) or "its log may tell why"
@@ -228,6 +231,8 @@ class _Run:
                 code="cpu_spill",
                 log_tail=session.server.log_tail() if session.server else "",
             )
+        if fit.doubt:
+            self.listen(Note(f"where the model lies is not confirmed: {fit.doubt}"))
         return fit
 
     def too_small(self, session: Session, name: str) -> str | None:

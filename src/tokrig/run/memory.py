@@ -1,14 +1,16 @@
 """Is the model where it should be: in the GPU's memory, or, on a CPU, in main memory at all?
 
-METHODOLOGY, run hygiene 6. The judgement is pure; ``look`` reads probes and processes. Tables of
-which a token looks up single rows (input embeddings) stay in main memory on purpose, and on disk
-until a row is needed: their bytes are not expected anywhere.
+METHODOLOGY, run hygiene 6. The engine's own words decide: its list of buffers, its log, its API.
+Only where it says nothing are bytes counted, and a count that falls short is a doubt, no verdict.
+The judgement is pure; ``look`` reads probes and processes. Tables of which a token looks up single
+rows (input embeddings) stay in main memory on purpose, and on disk until a row is needed: their
+bytes are not expected anywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import gguf, needs
 from tokrig.probes import Probe
-from tokrig.record.model import LoadMemory, Model
+from tokrig.record.model import LoadMemory, Model, Resolved
 from tokrig.record.placement import loaded_bytes
 from tokrig.units import MIB, human_bytes
 
@@ -33,6 +35,9 @@ OVERHEAD_BYTES = 768 * MIB
 _UNWATCHED_APIS = frozenset({"metal", "sycl"})
 # Mesa's Vulkan on the CPU.
 _SOFTWARE_DEVICE = "llvmpipe"
+# The share of a file's weights that an engine's own list of buffers may lack: a file's header,
+# and tensors that a model's graph does not use.
+MISSING_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,24 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Needed:
+    """Bytes of a model's file, None where it does not tell: of tables that stay in main memory,
+    and of the cache for all slots."""
+
+    looked_up_bytes: int | None = None
+    cache_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Fit:
-    """``spilled``: parts of the model are not on the GPU that should be; None where that could
-    not be looked at. ``reason`` says by which figures."""
+    """``spilled``: the engine says that parts of the model are not where they were asked to be;
+    None where nobody could look. ``doubt`` says by which figures parts may lie elsewhere."""
 
     spilled: bool | None
     reason: str = ""
+    doubt: str | None = None
     memory: LoadMemory | None = None
     free_bytes: int | None = None
-    looked_up_bytes: int | None = None
 
 
 def look(probes: Sequence[Probe], processes: Sequence[psutil.Process] = ()) -> Memory:
@@ -95,8 +109,8 @@ def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
     processes = session.monitor.processes()
     after = look(session.monitor.probes, processes)
     launch = session.prepared.launch
-    looked_up = looked_up_bytes(launch.model) if launch else None
-    return judge(session.before, after, model, session.engine, gpu_asked, looked_up)
+    needed = needed_by(launch, session.engine.resolved) if launch else Needed()
+    return judge(session.before, after, model, session.engine, gpu_asked, needed)
 
 
 def judge(
@@ -105,17 +119,21 @@ def judge(
     model: Model,
     engine: Engine,
     asked_gpu: bool,
-    looked_up: int | None = None,
+    needed: Needed | None = None,
 ) -> Fit:
-    """Where the model is, by the engine's own words, its layers, and the GPU memory it took, in
-    this order. ``looked_up`` are the bytes of tables that stay in main memory, None where that is
-    not known: then all bytes of the model are expected on the GPU.
-    """
-    before = before or Memory()
+    """Where the model is: by the engine's own words where it has any, else by the GPU memory that
+    weights and cache should have taken. What the engine was asked to keep elsewhere is no spill,
+    and its bytes are not looked for."""
+    before, needed = before or Memory(), needed or Needed()
     spilled, reason = _by_engine(engine, asked_gpu)
-    if spilled is None and not reason and model.bytes is not None and _watched(engine):
-        expected = loaded_bytes(model, engine.resolved) - (looked_up or 0)
-        spilled, reason = _by_bytes(before, after, expected)
+    doubt = None
+    if spilled is None and not reason and model.bytes is not None:
+        weights = loaded_bytes(model, engine.resolved) - (needed.looked_up_bytes or 0)
+        if _on_devices(engine.device_bytes):
+            doubt = _by_list(before, engine, weights)
+            spilled = None if doubt else False
+        elif _watched(engine):
+            spilled, doubt = _by_bytes(before, after, weights + (needed.cache_bytes or 0))
     free = None
     if before.gpu_total_bytes is not None and before.gpu_bytes is not None:
         free = max(before.gpu_total_bytes - before.gpu_bytes, 0)
@@ -124,51 +142,91 @@ def judge(
         gpu_after_bytes=after.gpu_bytes,
         engine_vram_bytes=after.engine_gpu_bytes,
         engine_rss_bytes=after.engine_rss_bytes,
-        looked_up_bytes=looked_up,
+        looked_up_bytes=needed.looked_up_bytes,
         spilled=spilled,
+        doubt=doubt,
     )
-    return Fit(spilled, reason, memory, free, looked_up)
+    return Fit(spilled, reason, doubt, memory, free)
 
 
 def _by_engine(engine: Engine, asked_gpu: bool) -> tuple[bool | None, str]:
-    """What the engine tells of itself; a reason without a verdict where nobody could look.
-
-    Layers that were never asked to be on the GPU are no spill, and their bytes are not looked for.
-    """
+    """What the engine tells of itself; a reason without a verdict where nobody could look."""
     if engine.spilled:
         return True, engine.spilled
     if engine.api == "cpu":
-        # Where a GPU was asked for, its memory tells; what the engine says is another finding.
-        return (None, "") if asked_gpu else (False, "")
+        # Where a GPU was asked for that is another finding.
+        return None if asked_gpu else False, ""
+    there, asked = engine.resolved.gpu_layers, engine.asked_gpu_layers
+    if there is not None and asked is not None and there < asked:
+        return True, f"{there} of {asked} layers are there"
+    layers = engine.resolved.layers
+    partial = asked is not None and layers is not None and asked < layers
+    if engine.offload or partial:
+        return False, ""
     if not asked_gpu and not engine.api_confirmed:
         return None, "nobody tells what computes"
-    there, asked = engine.resolved.gpu_layers, engine.asked_gpu_layers
-    if there is None or asked is None:
-        return None, ""
-    if there < asked:
-        return True, f"{there} of {asked} layers are there"
-    partial = engine.resolved.layers is not None and asked < engine.resolved.layers
-    return (False if partial else None), ""
+    return None, ""
 
 
-def _by_bytes(before: Memory, after: Memory, expected: int) -> tuple[bool | None, str]:
-    """The engine's own share of GPU memory, else how much all of it grew, against the model."""
+def _on_devices(device_bytes: Mapping[str, int]) -> int:
+    """Bytes that an engine lists on devices of this machine."""
+    elsewhere = ("CPU", "RPC")
+    return sum(size for name, size in device_bytes.items() if not name.startswith(elsewhere))
+
+
+def _by_list(before: Memory, engine: Engine, weights: int) -> str | None:
+    """What in the engine's own list of buffers speaks against a model that is wholly on its
+    devices: fewer weights than the file has, or more than the cards can hold."""
+    listed = _on_devices(engine.device_bytes)
+    total = before.gpu_total_bytes
+    if total is not None and listed > total:
+        return (
+            f"the engine lists {human_bytes(listed)} on its devices, which have"
+            f" {human_bytes(total)}: the driver keeps the rest in main memory"
+        )
+    elsewhere = any(name.startswith("RPC") for name in engine.weight_bytes)
+    held = _on_devices(engine.weight_bytes)
+    expected = weights - engine.unused_bytes
+    if held and not elsewhere and held < expected * (1 - MISSING_SHARE):
+        return (
+            f"the engine lists {human_bytes(held)} of weights on its devices, the file has"
+            f" {human_bytes(expected)}"
+        )
+    return None
+
+
+def _by_bytes(before: Memory, after: Memory, expected: int) -> tuple[bool | None, str | None]:
+    """The engine's own share of GPU memory, else how much all of it grew, against weights and
+    cache. A count that falls short may be the driver's way of counting: a doubt, no spill."""
     if after.engine_gpu_bytes is not None:
-        held, words = after.engine_gpu_bytes, "the engine holds {} there, the model takes {}"
+        held, words = after.engine_gpu_bytes, "the engine holds {} of GPU memory"
     elif before.gpu_bytes is not None and after.gpu_bytes is not None:
         held = max(after.gpu_bytes - before.gpu_bytes, 0)
-        words = "its memory grew by {} while loading, the model takes {}"
+        words = "GPU memory grew by {} while loading"
     else:
-        return None, "no probe tells of the memory of this GPU"
+        return None, None
     if held >= expected:
-        return False, ""
-    return True, words.format(human_bytes(held), human_bytes(expected))
+        return False, None
+    needs_it = f"weights and cache take {human_bytes(expected)}"
+    return None, f"{words.format(human_bytes(held))}, {needs_it}"
 
 
 def _watched(engine: Engine) -> bool:
     """Whether a probe can see the memory of the devices that compute."""
     software = any(_SOFTWARE_DEVICE in device.lower() for device in engine.resolved.devices)
     return engine.api not in _UNWATCHED_APIS and not software
+
+
+def needed_by(launch: Launch, resolved: Resolved) -> Needed:
+    """What the launched model's file tells of its tables and its cache."""
+    context = resolved.context_total or launch.context_per_slot * launch.slots
+    kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
+    try:
+        per_token = needs.kv_bytes_per_token(launch.model, *kinds)
+    except (InputError, ModelError):
+        per_token = None
+    cache = None if per_token is None else per_token * context
+    return Needed(looked_up_bytes(launch.model), cache)
 
 
 def looked_up_bytes(path: Path) -> int | None:
@@ -179,7 +237,7 @@ def looked_up_bytes(path: Path) -> int | None:
     except ModelError:
         return None
     tied = all(tensor.name != "output.weight" for tensor in tensors)
-    tables = {"per_layer_token_embd.weight"} | (set() if tied else {"token_embd.weight"})
+    tables = {*needs.LOOKED_UP} | (set() if tied else {"token_embd.weight"})
     return sum(tensor.bytes or 0 for tensor in tensors if tensor.name in tables)
 
 
@@ -187,7 +245,7 @@ def spill_message(fit: Fit, model: Model) -> str:
     """What went wrong, with figures."""
     name = model.file or model.family
     size = f" ({human_bytes(model.bytes)})" if model.bytes is not None else ""
-    return f"{name}{size} is not wholly on the GPU: {fit.reason}"
+    return f"{name}{size} is not on the GPU as asked: {fit.reason}"
 
 
 def spill_hint(fit: Fit, model: Model, launch: Launch | None) -> str:
@@ -204,4 +262,6 @@ def spill_hint(fit: Fit, model: Model, launch: Launch | None) -> str:
     free = f"{human_bytes(fit.free_bytes)} of GPU memory were free"
     if not found:
         return f"{free}, which should do: the engine's log says why it did not use them"
+    if fit.free_bytes <= OVERHEAD_BYTES:
+        return f"{free}, too few for any model: stop what else holds this memory"
     return f"{free}; what would fit: {'; '.join(found)}"

@@ -235,11 +235,12 @@ def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
             f"the backend {backend.name!r} starts its own server and takes no --url",
             hint="leave --backend out: tokrig tells the engine behind an address by itself",
         )
-    of_its_start = (spec.options, spec.server_bin, spec.devices, spec.draft_model, spec.kv_type)
-    if any(of_its_start) or spec.quantize:
+    # Threads, context and KV type may be what the server has: its answer tells.
+    of_its_start = (spec.options, spec.server_bin, spec.devices, spec.draft_model, spec.quantize)
+    if any(of_its_start):
         raise SpecError(
-            "engine options, devices, a draft model, a quant to make, a KV type and --server-bin"
-            " mean nothing to a server that is already running",
+            "engine options, devices, a draft model, a quant to make and --server-bin mean nothing"
+            " to a server that is already running",
             hint="start the server with them, then measure it",
         )
     if spec.power_cap_w and not _is_here(spec.url):

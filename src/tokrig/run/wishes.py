@@ -1,0 +1,103 @@
+"""What a user asked of an engine, and the refusals that need its answer: an API that did not
+compute, a setting that a running server has otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tokrig.backends import Engine
+from tokrig.errors import InputError, StartError
+from tokrig.record.asked import Value, ignored, untold
+from tokrig.record.model import BackendFacts, Mode
+from tokrig.run.prepare import Prepared
+
+_FLAGS = {
+    "threads": "--threads",
+    "context_per_slot": "--context",
+    "cache_type_k": "--kv-type",
+    "cache_type_v": "--kv-type",
+}
+
+
+def asked(prepared: Prepared, engine: Engine) -> dict[str, Value]:
+    """Settings that were chosen, by their names among the resolved ones."""
+    spec = prepared.spec
+    given: dict[str, Value | None] = {
+        "threads": spec.threads,
+        "context_per_slot": spec.context,
+        "cache_type_k": spec.kv_type,
+        "cache_type_v": spec.kv_type,
+    }
+    return {name: value for name, value in given.items() if value is not None} | dict(engine.asked)
+
+
+def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: str = "") -> None:
+    """Refuse to measure what is known to be something else than was asked for.
+
+    Raises StartError (``other_api``) where an engine started here computes with another API;
+    InputError where a running server does, or where it has another setting or tells none.
+    """
+    wanted, api = prepared.spec.api, engine.api
+    if prepared.launch is None:
+        _require_of_running(facts)
+    elif wanted is not None and api is not None and api != wanted:
+        why = f": {engine.no_device}" if engine.no_device else ""
+        raise StartError(
+            f"{engine.engine} computes with {api}, not with {wanted}{why}",
+            hint=_api_hint(wanted),
+            code="other_api",
+            log_tail=log_tail,
+        )
+
+
+def _api_hint(wanted: str) -> str:
+    if wanted == "cpu":
+        return "leave --api out to measure with the device that it uses"
+    return (
+        f"tokrig doctor shows programs and their devices; give a build for {wanted} with"
+        " --server-bin, look at its driver, or leave --api out to measure what computes"
+    )
+
+
+def _require_of_running(facts: BackendFacts) -> None:
+    """A running server is measured as it is: a wish must be what it has already."""
+    wanted, api = facts.api_asked, facts.api
+    if wanted is not None and (api != wanted or not facts.api_confirmed):
+        told = "does not tell what computes" if api is None else f"computes with {api}"
+        told = "does not confirm what computes" if api == wanted else told
+        raise InputError(
+            f"--api {wanted}: the server {told}",
+            hint=f"leave --api out, or start a server that computes with {wanted}",
+        )
+    if differing := ignored(facts):
+        raise InputError(
+            f"the server runs with other settings: {'; '.join(differing)}",
+            hint="start the server with them, or leave the options out to measure it as it is",
+        )
+    if unknown := untold(facts):
+        flags = ", ".join(dict.fromkeys(_FLAGS.get(name, name) for name in unknown))
+        raise InputError(
+            f"{flags}: the server does not tell this setting, and a running one is not changed",
+            hint="start the server with it, and leave the option out",
+        )
+
+
+def with_offload(mode: Mode, offload: str | None) -> Mode:
+    """The mode with what is kept off the GPU, in its name too: two runs never look alike."""
+    if offload is None:
+        return mode
+    parts = [part for part in mode.name.split("+") if part != "baseline"]
+    return mode.model_copy(update={"offload": offload, "name": "+".join([*parts, _short(offload)])})
+
+
+def _short(offload: str) -> str:
+    """Patterns would be a line long, and ``+`` parts a name's words: a piece of their digest tells
+    them apart."""
+    words = []
+    for word in offload.split(", "):
+        kind, _, pattern = word.partition("override-tensor ")
+        if pattern:
+            digest = hashlib.sha256(pattern.encode()).hexdigest()[:4]
+            word = f"{kind}override-tensor {digest}"
+        words.append(word.replace("+", " "))
+    return ", ".join(words)

@@ -1,0 +1,114 @@
+"""Refusals that need the engine's answer, and the mode that offload is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokrig.backends import Engine, Launch
+from tokrig.errors import InputError, StartError
+from tokrig.record.model import Mode, Resolved
+from tokrig.run import wishes
+from tokrig.run.assemble import backend_facts
+from tokrig.run.prepare import Prepared, prepare
+from tokrig.spec.run import RunSpec
+
+URL = "http://127.0.0.1:1/v1"
+
+
+def attached(**wanted: Any) -> Prepared:
+    spec = RunSpec(backend="openai", url=URL, workloads=["chat"], **wanted)
+    return prepare(spec, datetime(2026, 11, 27, tzinfo=UTC))
+
+
+def managed(**wanted: Any) -> Prepared:
+    """As if the engine were started here."""
+    spec = RunSpec(backend="llamacpp", workloads=["chat"], **wanted)
+    return replace(attached(), spec=spec, launch=Launch(Path("m.gguf"), 0, 512, 1))
+
+
+def require(prepared: Prepared, engine: Engine) -> None:
+    facts = backend_facts(attached(**_wishes(prepared)), engine)
+    wishes.require(prepared, engine, facts)
+
+
+def _wishes(prepared: Prepared) -> dict[str, Any]:
+    spec = prepared.spec
+    names = ("threads", "context", "kv_type", "api")
+    return {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
+
+
+HAS = Resolved(threads=2, context_per_slot=8192, cache_type_k="f16", cache_type_v="f16")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"threads": 2}, {"context": 8192}, {"context": 8000}, {"kv_type": "f16"}, {"api": "cuda"}],
+)
+def test_a_wish_that_a_running_server_has_is_fine(wanted: dict[str, Any]) -> None:
+    engine = Engine("x", api="cuda", api_confirmed=True, resolved=HAS)
+    require(attached(**wanted), engine)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "engine", "says"),
+    [
+        ({"threads": 1}, Engine("x", resolved=HAS), "threads: 1 asked, 2 used"),
+        ({"context": 5000}, Engine("x", resolved=HAS), "context_per_slot: 5000 asked, 8192 used"),
+        ({"kv_type": "q8_0"}, Engine("x", resolved=HAS), "q8_0 asked, f16 used"),
+        ({"threads": 1}, Engine("x"), "--threads: the server does not tell"),
+        ({"context": 5000}, Engine("x"), "--context: the server does not tell"),
+        ({"kv_type": "q8_0"}, Engine("x"), "--kv-type: the server does not tell"),
+        ({"api": "cuda"}, Engine("x"), "does not tell what computes"),
+        ({"api": "cuda"}, Engine("x", api="cuda"), "does not confirm what computes"),
+        ({"api": "cuda"}, Engine("x", api="cpu", api_confirmed=True), "computes with cpu"),
+    ],
+)
+def test_a_wish_that_a_running_server_ignores_is_refused(
+    wanted: dict[str, Any], engine: Engine, says: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        require(attached(**wanted), engine)
+    assert says in caught.value.message
+    assert "leave" in caught.value.hint
+
+
+def test_an_engine_started_here_that_computes_with_another_api_is_stopped() -> None:
+    """The trap of a Vulkan build that finds no device: its backend is not what computes."""
+    engine = Engine(
+        "llama.cpp", api="cpu", api_confirmed=True, no_device="ggml_vulkan: No devices found"
+    )
+    with pytest.raises(StartError) as caught:
+        require(managed(api="vulkan"), engine)
+    assert caught.value.code == "other_api"
+    assert "computes with cpu, not with vulkan: ggml_vulkan: No devices" in caught.value.message
+    assert "--server-bin" in caught.value.hint
+    require(managed(api="cpu"), engine)
+    require(managed(), engine)
+    require(managed(api="vulkan"), replace(engine, api=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "offload", "named"),
+    [
+        ("baseline", None, "baseline"),
+        ("baseline", "n-cpu-moe 4", "n-cpu-moe 4"),
+        ("ngram+reasoning-off", "20 of 33 layers", "ngram+reasoning-off+20 of 33 layers"),
+        ("baseline", r"override-tensor blk\.\d+\.=CPU", "override-tensor 8235"),
+    ],
+)
+def test_offload_is_part_of_a_modes_name(name: str, offload: str | None, named: str) -> None:
+    mode = wishes.with_offload(Mode(name=name), offload)
+    assert (mode.name, mode.offload) == (named, offload)
+
+
+def test_two_patterns_never_look_alike() -> None:
+    one, other = (
+        wishes.with_offload(Mode(), f"override-tensor {pattern}").name
+        for pattern in (r"blk\.1\.=CPU", r"blk.1.=CPU")
+    )
+    assert one != other
