@@ -186,7 +186,8 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
 def _word(validity: dict[str, Any]) -> str:
     """``Validity.word``, without the model, which takes a while to load."""
     verdict: str = validity["verdict"]
-    return "unverified" if verdict == "valid" and validity.get("unverified") else verdict
+    is_open = validity.get("unverified") or "samples" in (validity.get("unchecked") or ())
+    return "unverified" if verdict == "valid" and is_open else verdict
 
 
 def _headline(results: list[dict[str, Any]]) -> tuple[int | None, float | None, float | None]:

@@ -39,7 +39,7 @@ def test_with_and_without_the_script_the_words_are_the_same(
     for scripted in (True, False):
         page = open_page(url, java_script_enabled=scripted)
         assert modes(page) == [BOTH, "–"]
-        details = {bar.detail.partition(" GiB")[2] for bar in reading.bars(page, "rag")}
+        details = {bar.detail.partition(" (cuda)")[2] for bar in reading.bars(page, "rag")}
         assert details == {"", " · n-gram speculation, reasoning off, 50 % accepted"}
 
 

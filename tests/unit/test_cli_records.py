@@ -327,7 +327,7 @@ def test_transcribed_records_need_no_samples(tmp_path: Path) -> None:
     transcribed(tmp_path)
     done = tokrig(tmp_path, "check")
     assert done.exit_code == 0, done.stdout
-    assert "1 valid" in done.stdout
+    assert "1 unverified" in done.stdout
     assert "unchecked: samples" in done.stdout
 
 

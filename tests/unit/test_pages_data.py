@@ -102,7 +102,7 @@ def test_the_real_records_come_out_as_they_went_in(tmp_path: Path) -> None:
         assert row["output_tok_per_s_median"] == speed.median
         assert row["output_tok_per_s_min"] == speed.min
         assert row["output_tok_per_s_ci95_low"] is None
-        assert row["verdict"] == result.validity.verdict
+        assert row["verdict"] == result.validity.word
         assert row["unchecked"] == " ".join(result.validity.unchecked)
         assert row["errata"] == len(run.record.errata)
 

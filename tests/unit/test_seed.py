@@ -211,7 +211,7 @@ def test_check_passes_them() -> None:
     folder = CONTENT / "benchmarks" / "runs" / "geforce-rtx-5070-12gb"
     done = CliRunner().invoke(main, ["check", str(folder)])
     assert done.exit_code == 0, done.output
-    assert "10 valid, 0 unverified, 0 INVALID, 0 broken" in done.stdout
+    assert "0 valid, 10 unverified, 0 INVALID, 0 broken" in done.stdout
 
 
 # What no probe can read

@@ -50,7 +50,7 @@ ADDRESSES = (
 )
 OF_RUN = (
     _text("status", "complete, failed or interrupted", "status"),
-    _text("run_verdict", "valid or invalid, of the run as a whole", "validity.verdict"),
+    _text("run_verdict", "valid, unverified or invalid: the run as a whole", "validity.word"),
     _text("provenance", "measured, transcribed or imported", "provenance.kind"),
     _text("source", "where figures come from that tokrig did not measure", "provenance.source"),
     _text("level", "quick, standard or publish", "provenance.level"),
@@ -135,7 +135,7 @@ OF_RESULT = (
     _integer("prompt_tokens_target", "prompt length of the shape", "workload.prompt_tokens"),
     _integer("answer_tokens_target", "answer length of the shape", "workload.answer_tokens"),
     _integer("concurrency", "requests in flight", "concurrency"),
-    _text("verdict", "valid or invalid: only valid rows are headlines", "validity.verdict"),
+    _text("verdict", "valid, unverified or invalid: invalid is no headline", "validity.word"),
     _integer("repeats", "repeats", "repeats"),
     _integer("requests", "measured requests", "requests"),
     _integer("request_errors", "measured requests that failed", "request_errors"),

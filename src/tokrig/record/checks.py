@@ -160,8 +160,9 @@ def verdict(failed: bool, unverified: Sequence[str]) -> Verdict:
 
 
 def headline(record: Record) -> list[Result]:
-    """The results that may be shown as headline numbers."""
-    return [r for r in record.results if r.validity.word == "valid"]
+    """The results that may be shown as headline numbers: those that failed nothing. Where one is
+    unverified, its mark is shown with it."""
+    return [r for r in record.results if r.validity.verdict != "invalid"]
 
 
 class _Findings:

@@ -70,8 +70,10 @@ class Validity(Block):
 
     @property
     def word(self) -> Verdict:
-        """The verdict in the three words of today, whatever version gave it."""
-        return "unverified" if self.verdict == "valid" and self.unverified else self.verdict
+        """The verdict in the three words of today, whatever version gave it: figures that came
+        without samples were never verified by anybody."""
+        open_ = self.unverified or "samples" in self.unchecked
+        return "unverified" if self.verdict == "valid" and open_ else self.verdict
 
 
 class Provenance(Block):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokrig.query import labels
+from tokrig.query import apart, labels
 from tokrig.query.facts import Family
 from tokrig.query.load import Row, Run
 from tokrig.record import names
@@ -34,6 +34,24 @@ class Line:
     low: float
     high: float
 
+    @property
+    def left_out(self) -> str:
+        """What of this run is not in the range: ``agent invalid, rag skipped``."""
+        record, at = self.run.record, self.concurrency
+        here = [r for r in record.results if r.concurrency == at and not is_headline(r)]
+        skipped = [s.workload for s in record.skipped if s.concurrency == at]
+        return ", ".join(
+            [f"{r.workload.name} {_why_not(r)}" for r in here] + [f"{s} skipped" for s in skipped]
+        )
+
+    @property
+    def covers(self) -> str:
+        """Over which shapes the range is, where that is not all of tokrig's own:
+        ``chat, rag; agent invalid``."""
+        shapes = [result.workload.name for result in self.results]
+        named = "" if set(SHAPES) <= set(shapes) else ", ".join(shapes)
+        return "; ".join(filter(None, (named, self.left_out)))
+
 
 @dataclass(frozen=True)
 class Group:
@@ -51,8 +69,12 @@ class Group:
 
 
 def is_headline(result: Result) -> bool:
-    """Whether a result can stand as a headline: valid, with a decode rate."""
+    """Whether a result can stand as a headline: it failed nothing and has a decode rate."""
     return result.validity.verdict != "invalid" and result.output_tok_per_s is not None
+
+
+def _why_not(result: Result) -> str:
+    return "invalid" if result.validity.verdict == "invalid" else "without a rate"
 
 
 def speed(result: Result) -> float:
@@ -61,7 +83,7 @@ def speed(result: Result) -> float:
 
 
 def lines(runs: Iterable[Run], concurrency: int) -> list[Line]:
-    """A line for each run with a valid result at ``concurrency``, fastest first."""
+    """A line for each run with a headline result at ``concurrency``, fastest first."""
     found = []
     for run in runs:
         results = tuple(
@@ -97,7 +119,7 @@ def shapes(runs: Iterable[Run]) -> list[str]:
 
 
 def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]:
-    """Valid results of one shape, fastest first."""
+    """Headline results of one shape, fastest first."""
     found = [
         Row(run, result)
         for run in runs
@@ -108,6 +130,7 @@ def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]
     return sorted(found, key=lambda row: (-speed(row.result), row.run.id))
 
 
+_VERDICTS = ("invalid", "valid", "unverified")
 _ROW = "run shape concurrency valid gen low high min max spread ttft prefill whole"
 
 
@@ -129,9 +152,10 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     """All rows, column by column, names by number: small, and quick to filter in a browser.
 
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
-    the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0, 1, or 2 for
-    valid with something unverified. TTFT is in ms. ``accepted`` has the accepted drafts in percent
-    of those rows that drafted, which are few.
+    the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0 for invalid,
+    1 for valid, 2 for unverified; ``apart`` tells runs of one name apart. TTFT is in ms.
+    ``accepted`` has the accepted drafts in percent of those rows that drafted, ``skipped`` the
+    shapes and concurrencies that a run could not measure: both are few.
     """
     family, model, quant, rig, backend, mode = (_Words() for _ in range(6))
     kind, shape = _Words(), _Words()
@@ -140,6 +164,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     of_runs: list[list[Any]] = []
     of_rows: list[list[Any]] = []
     accepted: dict[int, int] = {}
+    skipped: dict[int, list[list[Any]]] = {}
+    told_apart = apart.apart(runs)
     for number, run in enumerate(runs):
         record = run.record
         named = record.model.family
@@ -159,8 +185,11 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
                 mode.number(record.mode.name, _mode_word(record.mode.name)),
                 kind.number((record.provenance.kind, record.provenance.level, record.status)),
                 len(record.errata),
+                told_apart.get(run.id, ""),
             ]
         )
+        if record.skipped:
+            skipped[number] = [[one.workload, one.concurrency] for one in record.skipped]
         for result in record.results:
             share = labels.accepted_percent(result)
             if share is not None:
@@ -175,9 +204,10 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "modes": mode.listed,
         "kinds": kind.listed,
         "shapes": shape.listed,
-        "runs": _turned("id model quant rig backend mode kind errata", of_runs),
+        "runs": _turned("id model quant rig backend mode kind errata apart", of_runs),
         "rows": _turned(_ROW, of_rows),
         "accepted": accepted,
+        "skipped": skipped,
     }
 
 
@@ -206,7 +236,7 @@ def _row(run: int, result: Result, shape: _Words) -> list[Any]:
         run,
         shape.number(result.workload.name),
         result.concurrency,
-        0 if result.validity.verdict == "invalid" else 2 if result.validity.unverified else 1,
+        _VERDICTS.index(result.validity.word),
         _number(gen.median if gen else None),
         _number(low),
         _number(high),

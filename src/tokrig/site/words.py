@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokrig import units
 from tokrig.query import labels
-from tokrig.record import names
+from tokrig.record import checks, names
 from tokrig.record.model import Metric, Record, Result, Rig, Validity
 
 if TYPE_CHECKING:
@@ -76,17 +76,16 @@ def marks(record: Record, validity: Validity) -> list[Mark]:
         found.append(Mark("transcribed", record.provenance.kind, text))
     elif record.provenance.level == "quick":
         found.append(Mark("quick", "quick", "one server start: a range, no interval"))
-    if validity.unverified:
-        found.append(Mark("unchecked", "unverified", listed(validity.unverified)))
+    if validity.word == "unverified":
+        codes = validity.unverified or ["samples"]
+        found.append(Mark("unchecked", "unverified", f"not confirmed: {listed(codes)}"))
     return found
 
 
 def line_marks(line: Line) -> list[Mark]:
-    """The marks of a line of the main table. Only valid results stand there, whatever the
+    """The marks of a line of the main table. No invalid result stands there, whatever the
     verdict on the run as a whole."""
-    unverified = [code for result in line.results for code in result.validity.unverified]
-    valid = Validity(verdict="valid", unverified=list(dict.fromkeys(unverified)))
-    return marks(line.run.record, valid)
+    return marks(line.run.record, checks.judge_run(line.results, complete=True))
 
 
 def mode(record: Record, results: Iterable[Result] = ()) -> str:

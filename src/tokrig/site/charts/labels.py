@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokrig.query import labels
+from tokrig.query.apart import apart, name
 from tokrig.query.load import Run
-from tokrig.record import names
+from tokrig.record.checks import headline
 from tokrig.record.model import Record
 
 MAX_PART = 28
 MAX_LABEL = 48
+UNVERIFIED = "unverified"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Label:
 
     short: str
     full: str
+
+
+def is_unverified(record: Record) -> bool:
+    """Whether a result that may be shown could not be confirmed."""
+    return any(result.validity.word == "unverified" for result in headline(record))
 
 
 def plain(text: str) -> str:
@@ -41,47 +47,34 @@ def short(text: str, length: int = MAX_PART) -> str:
 
 def subject(record: Record) -> str:
     """``Gemma-4 E2B-it · Q4_K_M · GeForce RTX 5070 · 11.94 GiB · llama.cpp b9174 (cuda)``."""
-    return " · ".join(filter(None, _parts(record)))
+    return " · ".join(filter(None, name(record)))
 
 
 def of_runs(runs: Sequence[Run]) -> list[Label]:
-    """A label a run: those of its names that differ among ``runs``, else model and quant.
-
-    Runs that share all names get their day, and those of one day a number.
-    """
-    parts = [_parts(run.record) for run in runs]
+    """A label a run: those parts of its name that differ among ``runs``, else model and quant;
+    what tells it apart from others of its name; and its mark, where a figure is unverified."""
+    parts = [name(run.record) for run in runs]
     differing = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
     if not any(differing):
         differing[:2] = True, True
+    told_apart = apart(runs)
     chosen = [
-        [part for part, differs in zip(row, differing, strict=True) if differs and part]
-        for row in parts
+        [
+            *(part for part, differs in zip(row, differing, strict=True) if differs and part),
+            *filter(None, (told_apart.get(run.id),)),
+        ]
+        for run, row in zip(runs, parts, strict=True)
     ]
-    full = [" · ".join(row) for row in chosen]
-    alike = Counter(full)
-    for run, row, name in zip(runs, chosen, full, strict=True):
-        day = (run.record.provenance.started_at or "")[:10]
-        if alike[name] > 1 and day:
-            row.append(day)
+    ends = [f" · {UNVERIFIED}" if is_unverified(run.record) else "" for run in runs]
+    drawn = _unique([_drawn(row, end) for row, end in zip(chosen, ends, strict=True)])
     return [
-        Label(drawn, " · ".join(row))
-        for drawn, row in zip(_unique([_drawn(row) for row in chosen]), chosen, strict=True)
+        Label(text, " · ".join(row) + end)
+        for text, row, end in zip(drawn, chosen, ends, strict=True)
     ]
 
 
-def _parts(record: Record) -> list[str]:
-    """From what is looked for first to what is looked for last."""
-    return [
-        names.model_name(record.model),
-        record.model.quant or "",
-        names.hardware_name(record.rig),
-        labels.backend(record.backend),
-        labels.mode_besides(record.mode.name),
-    ]
-
-
-def _drawn(parts: Sequence[str]) -> str:
-    return short(" · ".join(short(part) for part in parts), MAX_LABEL)
+def _drawn(parts: Sequence[str], end: str) -> str:
+    return short(" · ".join(short(part) for part in parts), MAX_LABEL - len(end)) + end
 
 
 def _unique(texts: Sequence[str]) -> list[str]:

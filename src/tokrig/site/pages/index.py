@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tokrig.query import apart
 from tokrig.query.load import Row, Run
 from tokrig.query.ratios import ties
 from tokrig.site import Output, table
@@ -89,6 +90,7 @@ def _page(site: Site) -> bytes:
         errata=_errata(site),
         reasoning=_reasoning(site),
         runs=site.runs,
+        apart=apart.apart(site.runs),
         problems=site.problems,
         waiting=waiting,
         done=done[:MOST_DONE],
@@ -105,7 +107,7 @@ def _bars(site: Site, shape: str) -> Bars:
         shape,
         BOUNDS.get(shape, ""),
         shown,
-        ties(shown),
+        ties(rows)[:MOST_BARS],
         table.speed(shown[0].result) if shown else 1.0,
         len(rows) - len(shown),
     )

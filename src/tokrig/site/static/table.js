@@ -19,6 +19,8 @@
   const MOST_BARS = 12;
   const SMALLEST_EFFECT = 0.02; // nearer to each other than this is a tie (methodology)
   const NULL = "–";
+  const OWN_SHAPES = ["chat", "rag", "codegen", "agent"];
+  const VERDICTS = ["invalid", "valid", "unverified"]; // as rows.valid numbers them
 
   // Figures as text. Python's words.py has the same rules.
 
@@ -65,7 +67,7 @@
 
   const DEFAULTS = {
     shape: "", concurrency: perResult ? "all" : "1", hardware: "", family: "", backend: "", quant: "", mode: "",
-    validity: "valid", sort: perResult ? "ttft" : "-gen", group: perResult ? "none" : "family", closed: "", page: "1",
+    validity: "shown", sort: perResult ? "ttft" : "-gen", group: perResult ? "none" : "family", closed: "", page: "1",
   };
   const CONCURRENCIES = [...new Set(rows.concurrency)].sort((a, b) => a - b);
   if (!perResult && CONCURRENCIES.length && !CONCURRENCIES.includes(1)) {
@@ -104,9 +106,9 @@
   }
 
   function isShown(row) {
-    const valid = rows.valid[row] > 0;
-    if (state.validity === "valid" && !(valid && rows.gen[row] !== null)) return false;
-    if (state.validity === "invalid" && valid) return false;
+    const word = VERDICTS[rows.valid[row]];
+    if (state.validity === "shown" && (word === "invalid" || rows.gen[row] === null)) return false;
+    if (VERDICTS.includes(state.validity) && word !== state.validity) return false;
     if (perResult && rows.ttft[row] === null) return false;
     if (state.concurrency !== "all" && String(rows.concurrency[row]) !== state.concurrency) return false;
     return !state.shape || data.shapes[rows.shape[row]] === state.shape;
@@ -114,12 +116,23 @@
 
   /** A line is a run at one concurrency, or one result where a shape is chosen. */
   function lines() {
+    const leftOut = new Map(); // shapes of a run at a concurrency that are in no range, by line
+    const note = (run, concurrency, word) => {
+      const key = `${run} ${concurrency}`;
+      leftOut.set(key, [...(leftOut.get(key) ?? []), word]);
+    };
     const passes = passing();
     const found = [];
     const open = new Map();
     let run = -1;
     for (let row = 0; row < rows.run.length; row++) {
-      if (!passes[rows.run[row]] || !isShown(row)) continue;
+      if (!passes[rows.run[row]]) continue;
+      if (!isShown(row)) {
+        const why = rows.valid[row] ? "without a rate" : "invalid";
+        const wanted = VERDICTS[rows.valid[row]] === "invalid" || rows.gen[row] === null;
+        if (wanted) note(rows.run[row], rows.concurrency[row], `${data.shapes[rows.shape[row]]} ${why}`);
+        continue;
+      }
       if (rows.run[row] !== run) open.clear();
       run = rows.run[row];
       const at = perResult ? row : rows.concurrency[row];
@@ -136,7 +149,20 @@
       line.low = line.low === null ? gen : Math.min(line.low, gen);
       line.high = line.high === null ? gen : Math.max(line.high, gen);
     }
+    for (const line of found) {
+      for (const [shape, concurrency] of data.skipped[line.run] ?? []) {
+        if (concurrency === line.concurrency) note(line.run, concurrency, `${shape} skipped`);
+      }
+      line.leftOut = leftOut.get(`${line.run} ${line.concurrency}`) ?? [];
+    }
     return found;
+  }
+
+  /** Over which shapes a range is, where that is not all there are: table.py's ``covers``. */
+  function covers(line) {
+    const there = line.rows.map((row) => data.shapes[rows.shape[row]]);
+    const all = OWN_SHAPES.every((shape) => there.includes(shape));
+    return [all ? "" : there.join(", "), line.leftOut.join(", ")].filter(Boolean).join("; ");
   }
 
   const single = (line) => (perResult || state.shape ? line.rows[0] : null);
@@ -254,11 +280,14 @@
     if (runs.errata[line.run]) found.push(markOf("erratum", "erratum", "a correction stands on its page"));
     if (kind !== "measured") found.push(markOf("transcribed", kind, "not measured by tokrig"));
     else if (level === "quick") found.push(markOf("quick", "quick", "one server start: a range, no interval"));
-    if (line.rows.some((row) => rows.valid[row] === 2)) {
+    if (line.rows.some((row) => VERDICTS[rows.valid[row]] === "unverified")) {
       found.push(markOf("unchecked", "unverified", "something could not be confirmed; its page tells what"));
     }
     return found.length ? [make("span", { class: "marks" }, ...found)] : [];
   }
+
+  /** What tells a run apart from others of its name, small. */
+  const apart = (run) => (runs.apart[run] ? [make("span", { class: "spread" }, runs.apart[run])] : []);
 
   const link = (target, label) => make("a", { href: url(target) }, label);
 
@@ -272,6 +301,7 @@
     }
     cell.append(link(target, line.low === null ? NULL : value));
     let [from, to] = [line.low, line.high];
+    if (row === null && covers(line)) cell.append(make("span", { class: "spread" }, covers(line)));
     if (row !== null && rows.spread[row]) {
       [from, to] = [rows.low[row], rows.high[row]];
       const kind = rows.spread[row] === 2 ? "95 %" : "range";
@@ -300,7 +330,7 @@
       const shown = badges.map((badge) => make("span", { class: "badge" }, badge));
       return make("td", { class: "hardware" }, link(`rigs/${id}.html`, label), make("span", { class: "badges" }, ...shown));
     },
-    backend: (line) => make("td", { class: "backend" }, words.backend(line.run)[0]),
+    backend: (line) => make("td", { class: "backend" }, words.backend(line.run)[0], ...apart(line.run)),
     mode: (line) => make("td", { class: how(line) ? "mode" : "mode none" }, how(line) || NULL),
     shape: (line) => make("td", { class: "shape" }, data.shapes[rows.shape[line.rows[0]]]),
     concurrency: (line) => make("td", { class: "num concurrency" }, String(line.concurrency)),
@@ -462,14 +492,15 @@
     const run = rows.run[row];
     const model = data.models[runs.model[run]];
     const quant = words.quant(run)[0];
-    const parts = [quant === NULL ? "" : quant, words.hardware(run)[0], how({ run, rows: [row] })];
+    const line = { run, rows: [row], invalid: 0 };
+    const parts = [quant === NULL ? "" : quant, words.hardware(run)[0], words.backend(run)[0], how(line), runs.apart[run]];
     const detail = parts.filter(Boolean).join(" · ");
     const fill = make("span");
     fill.style.setProperty("--to", (rows.gen[row] / fastest).toFixed(4));
     return make(
       "li", {},
       make("span", { class: "rank" }, rank),
-      make("span", { class: "what" }, link(`runs/${runs.id[run]}.html`, model[3]), " ", make("span", { class: "muted" }, detail)),
+      make("span", { class: "what" }, link(`runs/${runs.id[run]}.html`, model[3]), " ", make("span", { class: "muted" }, detail), ...marks(line)),
       make("span", { class: "figure" }, `${rate(rows.gen[row])} tok/s`),
       make("span", { class: "bar", "aria-hidden": "true" }, fill),
     );
@@ -490,7 +521,7 @@
     ["backend", "Backend", [["all backends", ""], ...options("backend", data.backends)]],
     ["quant", "Quant", [["all quants", ""], ...options("quant", data.quants)]],
     ["mode", "Mode", [["all modes", ""], ...options("mode", data.modes)]],
-    ["validity", "Validity", [["valid", "valid"], ["invalid", "invalid"], ["all", "all"]]],
+    ["validity", "Validity", [["valid, unverified", "shown"], ...["valid", "unverified", "invalid", "all"].map((word) => [word, word])]],
   ];
 
   function drawForm() {
