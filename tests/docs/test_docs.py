@@ -16,10 +16,10 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import checks, metrics, pace
+from tokrig.record import checks, machine, metrics, pace
 from tokrig.record.model import Metric, Percentiles, Result
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import counting
+from tokrig.run import cards, counting
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +221,18 @@ def percent(share: float) -> str:
 def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("two token counts of one request") == percent(checks.COUNT_MISMATCH)
     assert limit("client and server decode rate") == percent(checks.CLOCK_MISMATCH)
-    assert limit("client CPU share of one core") == percent(checks.CLIENT_CPU_SHARE)
+    assert limit("client CPU share of one core") == percent(machine.CLIENT_CPU_SHARE)
+    waited, late = machine.CLIENT_WAIT_SHARE, machine.CLIENT_LATE_SHARE
+    assert limit("client's clock waited for a processor") == percent(waited)
+    assert limit("client's loop in rounds above a tenth of the usual gap") == percent(late)
+    others = limit("others' share of a CPU engine's time or processors")
+    assert others == percent(machine.FOREIGN_CPU_SHARE)
+    waited = machine.GPU_ENGINE_WAIT_SHARE
+    assert limit("a GPU engine's threads waited for others") == percent(waited)
+    assert limit("a fault held a card down") == percent(machine.THROTTLED_SHARE)
+    busy = limit("card busy before the start, or drawn on")
+    assert busy == percent(machine.GPU_BUSY_SHARE)
+    assert limit("another process computed on the card") == percent(cards.USED_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt
     assert limit("two readings of one stream that are the same") == percent(counting.SAME_RATE)

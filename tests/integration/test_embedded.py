@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cli import Home
+from tests.integration.cli import LOAD, Home, is_sound
 from tokrig.models import catalog
 from tokrig.record.samples import Kind
 from tokrig.run.fit import fit
@@ -57,7 +57,7 @@ def test_a_quick_chat_run(home: Home, model: str) -> None:
     assert "avx2" in resolved["cpu_features"] or os.uname().machine != "x86_64"
     assert record["model"]["reasoning"] is False
     result = rows(home)["chat", 1]
-    assert result["validity"]["verdict"] == "valid", result["validity"]
+    assert is_sound(result["validity"]), result["validity"]
     assert result["requests"] == 3
     assert result["cached_tokens"] == 0
     assert result["output_tokens"]["median"] == 128
@@ -81,7 +81,7 @@ def test_four_requests_in_flight(home: Home) -> None:
     for (_, concurrency), result in found.items():
         assert result["requests"] == 3 * concurrency
         assert result["cached_tokens"] == 0
-        assert result["validity"]["verdict"] == "valid", result["validity"]
+        assert is_sound(result["validity"]), result["validity"]
     one, four = found["chat", 1], found["chat", 4]
     assert four["system_tok_per_s"]["median"] > one["output_tok_per_s"]["median"] / 4
     assert one["workload"]["content_hash"] == four["workload"]["content_hash"]
@@ -204,7 +204,7 @@ def test_speculation_is_counted_and_compared(home: Home, model: str, how: tuple[
     assert record["mode"]["speculative"] == how[1]
     assert found["drafted_tokens"] >= found["accepted_tokens"] >= 0
     assert result["greedy"]["compared_characters"] > 0
-    assert result["validity"]["verdict"] == "valid", result["validity"]
+    assert is_sound(result["validity"]), result["validity"]
     assert home.tokrig("check").code == 0
 
 
@@ -228,7 +228,8 @@ def test_reasoning_is_observed_not_believed(home: Home, model: str, asked: str) 
     thought = any(chunk.kind is Kind.REASONING for s in samples if s.phase == "measured"
                   for chunk in s.chunks)  # fmt: skip
     broken = asked == "off" and thought
-    assert result["validity"].get("reasons", []) == ["reasoning_off_not_honoured"] * broken
+    reasons = set(result["validity"].get("reasons", [])) - LOAD
+    assert reasons == ({"reasoning_off_not_honoured"} if broken else set())
     assert not (broken and model == "smollm2-135m")
 
 

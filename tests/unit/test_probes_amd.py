@@ -145,15 +145,18 @@ def test_the_slot_limits_the_link_not_the_switch_on_the_card(tmp_path: Path) -> 
 def test_reading_of_a_card(one_card: Path) -> None:
     device = one_card / "sys/class/drm/card0/device"
     (device / "gpu_metrics").write_bytes(metrics(1, 3, 1 << 36 | 1 << 0))
+    write(device / "gpu_busy_percent", "93\n")
     reading = AmdProbe(one_card).read()
-    assert reading.gpu_power_w == 187
-    assert reading.gpu_temperature_c == 61
-    assert reading.gpu_clock_mhz == 2411
-    assert reading.gpu_memory_used_bytes == 3 * GIB  # borrowed main memory is no VRAM
-    assert reading.throttle_reasons == ("power_limit", "thermal")
-    assert reading.energy_j == {}
+    (told,) = reading.cards
+    assert (told.name, told.power_w, told.limit_w) == ("AMD GPU 0x744c", 187, 300)
+    assert (told.temperature_c, told.clock_mhz, told.busy) == (61, 2411, 0.93)
+    # Borrowed main memory is no VRAM.
+    assert (told.memory_used_bytes, told.gtt_used_bytes) == (3 * GIB, 50 * MIB)
+    assert reading.gpu_memory_used_bytes == 3 * GIB
+    assert told.reasons == ("power_limit", "thermal")
+    assert told.energy_j is None
     write(device / "hwmon/hwmon4/energy1_input", "5000000\n")
-    assert AmdProbe(one_card).read().energy_j == {"gpu": 5.0}
+    assert AmdProbe(one_card).read().cards[0].energy_j == 5.0
 
 
 def test_an_apu_shares_main_memory(tmp_path: Path) -> None:
@@ -162,9 +165,26 @@ def test_an_apu_shares_main_memory(tmp_path: Path) -> None:
     probe = AmdProbe(tmp_path)
     assert probe.facts().gpus[0].unified_memory is True
     reading = probe.read()
-    assert reading.gpu_power_w == 54
     assert reading.gpu_memory_used_bytes == 200 * MIB + 40 * GIB
-    assert reading.throttle_reasons == ()
+    (told,) = reading.cards
+    assert (told.power_w, told.gtt_used_bytes, told.reasons) == (54, 40 * GIB, ())
+
+
+def test_an_apu_of_today_counts_how_long_it_was_held_down(tmp_path: Path) -> None:
+    # Format 3.0, that of Strix Point and Strix Halo: prochot, three of power, three of heat.
+    device = card(tmp_path, 1, APU_FILES)
+
+    def counted(*counters: int) -> None:
+        raw = bytearray(metrics(3, 0, 0))
+        struct.pack_into("<7I", raw, 228, *counters)
+        (device / "gpu_metrics").write_bytes(raw)
+
+    probe = AmdProbe(tmp_path)
+    seen = []
+    for counters in ((5, 1, 2, 3, 0, 9, 9), (5, 1, 2, 4, 0, 9, 9), (5, 1, 2, 4, 0, 10, 9)):
+        counted(*counters)
+        seen.append(probe.read().cards[0].reasons)
+    assert seen == [(), ("power_limit",), ("thermal",)]
 
 
 def fdinfo(
@@ -213,7 +233,29 @@ def test_memory_of_each_process(tmp_path: Path) -> None:
     (tmp_path / "proc/82").mkdir()
     reading = AmdProbe(tmp_path).read()
     assert reading.gpu_process_bytes == {4242: 2048 * MIB + 1 * MIB, 77: 0}
-    assert reading.gpu_processes_complete is False
+    first, second = reading.cards
+    assert first.process_bytes == {4242: 2048 * MIB, 77: 0}
+    assert second.process_bytes == {4242: 1 * MIB}
+    assert not first.complete
+
+
+def test_who_computes_with_rocm_and_how_busy_the_others_are(tmp_path: Path) -> None:
+    at_slot(tmp_path, 0, "0000:03:00.0", CARD_FILES)
+    node = tmp_path / "sys/class/kfd/kfd/topology/nodes/1"
+    write(node / "gpu_id", "51737\n")
+    write(node / "properties", "location_id 768\ndomain 0\ndrm_render_minor 128\n")
+    # Files of the compute driver are everybody's to read, those of a process are not.
+    write(tmp_path / "sys/class/kfd/kfd/proc/900/vram_51737", f"{GIB}\n")
+    write(tmp_path / "sys/class/kfd/kfd/proc/901/vram_51737", "0\n")
+    file = tmp_path / "proc/77/fdinfo/3"
+    fdinfo(tmp_path, 77, 3, client(1, "drm-engine-gfx:\t5000000 ns", "drm-resident-vram:\t1 MiB"))
+    probe = AmdProbe(tmp_path)
+    (told,) = probe.read().cards
+    assert (told.compute_bytes, told.graphics_bytes) == ({900: GIB}, {77: MIB})
+    write(file, client(1, "drm-engine-gfx:\t9999000000000 ns"))
+    (told,) = probe.read().cards
+    assert told.process_busy is not None
+    assert told.process_busy[77] > 1
 
 
 def test_a_process_on_an_apu_holds_main_memory_too(tmp_path: Path) -> None:
@@ -240,7 +282,7 @@ def test_sizes_that_tell_nothing(tmp_path: Path, size: str) -> None:
 def test_metrics_that_tell_nothing(one_card: Path, raw: bytes) -> None:
     device = one_card / "sys/class/drm/card0/device"
     (device / "gpu_metrics").write_bytes(raw)
-    assert AmdProbe(one_card).read().throttle_reasons is None
+    assert AmdProbe(one_card).read().cards[0].reasons is None
 
 
 def test_memory_of_unknown_kind_is_not_guessed(tmp_path: Path) -> None:
@@ -255,7 +297,7 @@ def test_two_cards_and_one_that_tells_no_power(one_card: Path) -> None:
     assert [g.name for g in probe.facts().gpus] == ["AMD GPU 0x744c", "AMD GPU 0x73bf"]
     reading = probe.read()
     assert reading.gpu_memory_used_bytes == 4 * GIB
-    assert reading.gpu_power_w is None
+    assert [told.power_w for told in reading.cards] == [187, None]
 
 
 def test_no_card(tmp_path: Path) -> None:

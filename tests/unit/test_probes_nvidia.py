@@ -92,6 +92,7 @@ def test_facts_of_one_card(stub: Path) -> None:
             "name": "NVIDIA GeForce RTX 5070",
             "vendor": "nvidia",
             "arch": "Blackwell",
+            "mig_profile": None,
             "vram_bytes": 12227 * MIB,
             "unified_memory": None,
             "driver": "570.86.10",
@@ -112,20 +113,32 @@ def test_nvml_starts_once(stub: Path) -> None:
 
 
 def test_reading_of_one_card(stub: Path) -> None:
-    assert look(stub)["reading"] == {
-        "load_average": None,
-        "busy_cpu_s": None,
-        "gpu_power_w": 187.5,
-        "gpu_temperature_c": 67,
-        "gpu_clock_mhz": 2812,
-        "gpu_memory_used_bytes": 3000 * MIB,
-        # Process 77 stands among the compute and the graphics processes: counted once.
-        "gpu_process_bytes": {"4242": 2048 * MIB, "77": 100 * MIB},
-        "gpu_processes_complete": True,
-        # Idle and application clocks are no throttling.
-        "throttle_reasons": ["hw_thermal_slowdown", "sw_power_cap"],
-        "energy_j": {"gpu": 123456.789},
-    }
+    reading = look(stub)["reading"]
+    assert reading["gpu_memory_used_bytes"] == 3000 * MIB
+    # Process 77 stands among the compute and the graphics processes: counted once.
+    assert reading["gpu_process_bytes"] == {"4242": 2048 * MIB, "77": 100 * MIB}
+    assert reading["cards"] == [
+        {
+            "key": "GPU-00000000-0000-4000-8000-000000000000",
+            "name": "NVIDIA GeForce RTX 5070",
+            "power_w": 187.5,
+            "limit_w": 200.0,
+            "enforced_limit_w": 200.0,
+            "temperature_c": 67,
+            "clock_mhz": 2812,
+            "memory_used_bytes": 3000 * MIB,
+            "gtt_used_bytes": None,
+            "compute_bytes": {"4242": 2048 * MIB, "77": 100 * MIB},
+            "graphics_bytes": {"77": 100 * MIB},
+            "complete": True,
+            "busy": None,
+            "process_busy": None,
+            # Idle and application clocks hold nothing down.
+            "reasons": ["hw_thermal_slowdown", "sw_power_cap"],
+            "held_s": {},
+            "energy_j": 123456.789,
+        }
+    ]
 
 
 def test_two_cards_sum_up_and_an_unknown_part_makes_the_sum_unknown(stub: Path) -> None:
@@ -134,16 +147,80 @@ def test_two_cards_sum_up_and_an_unknown_part_makes_the_sum_unknown(stub: Path) 
     assert seen["gpus"][1]["power_default_w"] == 130.0
     reading = seen["reading"]
     assert reading["gpu_memory_used_bytes"] == 3500 * MIB
-    assert reading["gpu_clock_mhz"] == 2812
     assert reading["gpu_process_bytes"] == {"4242": 2448 * MIB, "77": 100 * MIB, "99": 0}
-    assert reading["gpu_power_w"] is None
-    assert reading["energy_j"] == {}
+    assert [card["power_w"] for card in reading["cards"]] == [187.5, None]
+    assert [card["energy_j"] for card in reading["cards"]] == [123456.789, None]
 
 
 def test_an_old_driver_answers_by_the_older_names(old_stub: Path) -> None:
-    reading = look(old_stub)["reading"]
-    assert reading["throttle_reasons"] == ["hw_thermal_slowdown", "sw_power_cap"]
-    assert reading["gpu_temperature_c"] == 66
+    (card,) = look(old_stub)["reading"]["cards"]
+    assert card["reasons"] == ["hw_thermal_slowdown", "sw_power_cap"]
+    assert card["temperature_c"] == 66
+
+
+def state(folder: Path, *lines: str) -> str:
+    """A file of what the stub's cards do."""
+    (folder / "state").write_text("\n".join(lines) + "\n")
+    return str(folder / "state")
+
+
+def test_what_a_card_does(stub: Path, tmp_path: Path) -> None:
+    told = state(
+        tmp_path,
+        "0 compute 42:500 43:-",
+        "0 graphics 77:90",
+        "0 using 42:93 77:4",
+        "0 busy 95",
+        "0 enforced 150000",
+        "0 reasons 0x1a4",
+        "0 held_power 2500000000",
+        "0 held_thermal 0",
+        "0 held_brake 7000000",
+    )
+    (card,) = look(stub, NVML_STUB_STATE=told)["reading"]["cards"]
+    assert card["compute_bytes"] == {"42": 500 * MIB, "43": 0}
+    assert (card["process_busy"], card["busy"]) == ({"42": 0.93, "77": 0.04}, 0.95)
+    assert (card["limit_w"], card["enforced_limit_w"]) == (200, 150)
+    assert card["reasons"] == [
+        "display_clock_setting",
+        "hw_power_brake",
+        "sw_power_cap",
+        "sw_thermal_slowdown",
+    ]
+    assert card["held_s"] == {"sw_power_cap": 2.5, "thermal": 0.0, "hw_power_brake": 0.007}
+
+
+def test_memory_that_is_not_told(stub: Path, tmp_path: Path) -> None:
+    # NVIDIA GB10: nvmlDeviceGetMemoryInfo is not supported, processes are told
+    # (NVIDIA/dgx-spark-playbooks; "Memory-Usage: Not Supported" in nvidia-smi).
+    seen = look(stub, NVML_STUB_STATE=state(tmp_path, "0 memory -", "0 compute 42:500"))
+    assert seen["gpus"][0]["vram_bytes"] is None
+    assert seen["reading"]["gpu_memory_used_bytes"] is None
+    assert seen["reading"]["gpu_process_bytes"] == {"42": 500 * MIB, "77": 100 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("visible", "profile", "key"),
+    [
+        ("", "1g.5gb", "MIG-01000000-0000-5000-8000-000000000000"),
+        ("MIG-02", "2g.10gb", "MIG-02000000-0000-5000-8000-000000000000"),
+    ],
+)
+def test_a_slice_of_a_card(
+    stub: Path, tmp_path: Path, visible: str, profile: str, key: str
+) -> None:
+    told = state(tmp_path, "0 mig 1g.5gb 2g.10gb", "0 memory 12", "0 compute 42:7", "0 using 42:7")
+    seen = look(stub, NVML_STUB_STATE=told, CUDA_VISIBLE_DEVICES=visible)
+    (gpu,) = seen["gpus"]
+    assert (gpu["name"], gpu["mig_profile"]) == ("NVIDIA GeForce RTX 5070", profile)
+    assert (gpu["vram_bytes"], gpu["power_limit_w"]) == (4864 * MIB, 200)
+    (card,) = seen["reading"]["cards"]
+    assert (card["key"], card["memory_used_bytes"]) == (key, 12 * MIB)
+    assert card["compute_bytes"] == {"42": 7 * MIB}
+    # Of the whole card, or not told of slices.
+    assert (card["power_w"], card["energy_j"], card["limit_w"]) == (None, None, None)
+    assert (card["busy"], card["process_busy"]) == (None, None)
+    assert card["reasons"] == ["hw_thermal_slowdown", "sw_power_cap"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +236,7 @@ def test_nothing_to_read(stub: Path, environment: dict[str, str], detail: str) -
     assert seen["available"]["detail"] == detail
     assert "nvidia-smi" in seen["available"]["hint"]
     assert seen["gpus"] == []
-    assert seen["reading"]["gpu_power_w"] is None
+    assert seen["reading"]["cards"] == []
 
 
 def test_no_library(tmp_path: Path) -> None:

@@ -254,7 +254,9 @@ def test_a_program_too_old_is_told_by_the_flag(change: str, said: str) -> None:
 # The verdict
 
 CPU = BackendFacts(name="llama-bench", engine="llama.cpp", api="cpu", api_confirmed=True)
-FINE = RawSeen(throttle_reasons=[], foreign_gpu_processes=0, has_gpu=True, spilled=False)
+FINE = RawSeen(
+    throttled=False, foreign_gpu_load=False, foreign_cpu_load=False, has_gpu=True, spilled=False
+)
 
 
 def test_a_finished_run_with_figures_is_valid() -> None:
@@ -271,8 +273,9 @@ def test_a_finished_run_with_figures_is_valid() -> None:
     ("backend", "seen", "complete", "reason"),
     [
         (CPU.model_copy(update={"api_asked": "vulkan"}), FINE, True, "api_not_confirmed"),
-        (CPU, replace(FINE, throttle_reasons=["power"]), True, "throttled"),
-        (CPU, replace(FINE, foreign_gpu_processes=1), True, "foreign_gpu_load"),
+        (CPU, replace(FINE, throttled=True), True, "throttled"),
+        (CPU, replace(FINE, foreign_gpu_load=True), True, "foreign_gpu_load"),
+        (CPU, replace(FINE, foreign_cpu_load=True), True, "foreign_cpu_load"),
         (CPU, replace(FINE, spilled=True), True, "cpu_spill"),
         (CPU, FINE, False, "incomplete"),
     ],
@@ -289,7 +292,7 @@ def test_what_could_not_be_looked_at() -> None:
     found = judge_raw(2, mixed, RawSeen(has_gpu=True), complete=True)
     assert found.verdict == "unverified"
     assert found.unverified == ["api_unverified"]
-    assert found.unchecked == ["throttle", "gpu_processes", "vram_fit"]
+    assert found.unchecked == ["scheduling", "throttle", "gpu_processes", "vram_fit"]
 
 
 # A whole run, of a program that prints what the real one printed

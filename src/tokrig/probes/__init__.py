@@ -6,6 +6,7 @@ and yields nothing; it never guesses and never raises for missing hardware or pe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -34,25 +35,81 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Card:
+    """A graphics card, or the slice of one that may be used, at one moment; None = not told.
+
+    ``key`` tells the cards of a machine apart. ``gtt_used_bytes`` is main memory that the card
+    has borrowed (AMD); where both share one memory ``memory_used_bytes`` includes it.
+    ``compute_bytes`` and ``graphics_bytes`` are
+    memory by process id, 0 where its size is not told; a process of both kinds stands in both.
+    Unless ``complete`` they know only some of the processes, and tell nothing of whether others
+    are there. ``process_busy`` is the share of the card's time that processes use at present, for
+    those that are told of; ``busy`` the share in which anything used it. ``reasons`` are what
+    holds its clocks down, in the words of ``record.machine``; ``held_s`` are counters of
+    the seconds that each did, where a driver counts them. Energy is a counter, too.
+    """
+
+    key: str
+    name: str = ""
+    power_w: float | None = None
+    limit_w: float | None = None
+    enforced_limit_w: float | None = None
+    temperature_c: float | None = None
+    clock_mhz: float | None = None
+    memory_used_bytes: int | None = None
+    gtt_used_bytes: int | None = None
+    compute_bytes: dict[int, int] | None = None
+    graphics_bytes: dict[int, int] | None = None
+    complete: bool = True
+    busy: float | None = None
+    process_busy: dict[int, float] | None = None
+    reasons: tuple[str, ...] | None = None
+    held_s: dict[str, float] = field(default_factory=dict)
+    energy_j: float | None = None
+
+    @property
+    def process_bytes(self) -> dict[int, int] | None:
+        """Memory by process, whatever its kind."""
+        if self.compute_bytes is None and self.graphics_bytes is None:
+            return None
+        merged = dict(self.graphics_bytes or {})
+        for pid, size in (self.compute_bytes or {}).items():
+            merged[pid] = max(size, merged.get(pid, 0))
+        return merged
+
+
+@dataclass(frozen=True)
 class Reading:
     """One look at the machine while it works; None = this probe cannot read it.
 
-    Energy values are counters: only differences mean something. Keys of ``energy_j`` are scopes:
-    ``gpu``, ``package``. ``gpu_process_bytes`` holds 0 for a process whose size is not told;
-    unless ``gpu_processes_complete`` it knows only some of the processes that use the GPU, and
-    tells nothing of whether others do.
+    ``package_j`` is an energy counter over all processor packages: only differences mean
+    something. ``gpu_*`` are sums over the cards.
     """
 
     load_average: float | None = None
     busy_cpu_s: float | None = None
-    gpu_power_w: float | None = None
-    gpu_temperature_c: float | None = None
-    gpu_clock_mhz: float | None = None
     gpu_memory_used_bytes: int | None = None
     gpu_process_bytes: dict[int, int] | None = None
-    gpu_processes_complete: bool = True
-    throttle_reasons: tuple[str, ...] | None = None
-    energy_j: dict[str, float] = field(default_factory=dict)
+    cards: tuple[Card, ...] = ()
+    package_j: float | None = None
+
+
+def reading_of(cards: Iterable[Card]) -> Reading:
+    """A reading of cards alone. A sum is None when one card cannot tell, for a part would pass as
+    the whole."""
+    cards = tuple(cards)
+    used = [card.memory_used_bytes for card in cards]
+    known = [size for size in used if size is not None]
+    lists = [card.process_bytes for card in cards]
+    total: dict[int, int] = {}
+    for here in lists:
+        for pid, size in (here or {}).items():
+            total[pid] = total.get(pid, 0) + size
+    return Reading(
+        gpu_memory_used_bytes=sum(known) if known and len(known) == len(used) else None,
+        gpu_process_bytes=None if None in lists or not lists else total,
+        cards=cards,
+    )
 
 
 @dataclass(frozen=True)

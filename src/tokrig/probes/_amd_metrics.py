@@ -17,6 +17,10 @@ from tokrig.probes import _sysfs
 STATUS_OFFSET = {(1, 3): 112, (2, 2): 120, (2, 3): 120, (2, 4): 120}
 NOT_FILLED = 0xFFFF_FFFF_FFFF_FFFF
 
+# Where the counters of format 3.0 begin, 32 bits each, and what holds when one of them grows.
+HELD_OFFSET = {(3, 0): 228}
+HELD = "prochot power_limit power_limit power_limit thermal thermal thermal".split()
+
 # Bit ranges of that status (the driver's ``SMU_THROTTLER_*`` numbers), first and last.
 REASONS = {
     "power_limit": (0, 15),
@@ -29,10 +33,12 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """None: the table is missing, short, or of a form that does not tell."""
+    """None: the table is missing, short, or of a form that does not tell. ``held`` are counters
+    of how long each reason has held the clocks down, in a unit that the kernel leaves open."""
 
     apu: bool | None = None
     throttle_reasons: tuple[str, ...] | None = None
+    held: dict[str, int] | None = None
 
 
 def read(path: Path) -> Metrics:
@@ -42,6 +48,8 @@ def read(path: Path) -> Metrics:
         return Metrics()
     _size, form, content = struct.unpack_from("<HBB", raw)
     apu = True if form in (2, 3) else None
+    if (at := HELD_OFFSET.get((form, content))) is not None:
+        return Metrics(apu, held=_held(raw, at))
     at = STATUS_OFFSET.get((form, content))
     if at is None or at + 8 > len(raw):
         return Metrics(apu)
@@ -54,3 +62,16 @@ def read(path: Path) -> Metrics:
         if status >> first & ((1 << (last - first + 1)) - 1)
     )
     return Metrics(apu, tuple(words))
+
+
+def _held(raw: bytes, at: int) -> dict[str, int] | None:
+    """Sums of the counters by reason; None where a chip does not fill them."""
+    if at + 4 * len(HELD) > len(raw):
+        return None
+    counters = struct.unpack_from(f"<{len(HELD)}I", raw, at)
+    if 0xFFFF_FFFF in counters:
+        return None
+    found: dict[str, int] = {}
+    for word, count in zip(HELD, counters, strict=True):
+        found[word] = found.get(word, 0) + count
+    return found

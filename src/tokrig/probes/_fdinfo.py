@@ -7,7 +7,8 @@ Linux 6.14 amdgpu had only ``drm-memory-<region>``, which newer ones keep with t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokrig.probes import _sysfs
@@ -15,25 +16,46 @@ from tokrig.probes import _sysfs
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2}
 
 
-def process_bytes(
-    root: Path, driver: str, regions: Mapping[str, tuple[str, ...]]
-) -> dict[int, int]:
-    """Bytes by process id over the cards in ``regions``: PCI address → regions that count.
+@dataclass(frozen=True)
+class Client:
+    """One opening of a card's device file by a process, as its driver numbers it."""
 
-    Only processes whose files this user may look at, his own as a rule.
-    """
-    found: dict[int, int] = {}
+    pid: int
+    card: str
+    number: str
+    told: Mapping[str, str]
+
+    @property
+    def engine_ns(self) -> int:
+        """Nanoseconds that the card's parts have worked for it, all together."""
+        words = [
+            value.partition(" ")[0]
+            for name, value in self.told.items()
+            if name.startswith("drm-engine-") and not name.startswith("drm-engine-capacity-")
+        ]
+        return sum(int(word) for word in words if word.isdigit())
+
+
+def clients(root: Path, driver: str) -> list[Client]:
+    """Each once, though it may have several descriptors. Only of processes whose files this user
+    may look at, his own as a rule."""
+    found: dict[tuple[int, str, str], Client] = {}
     for process in _sysfs.listing(root / "proc", "[0-9]*"):
-        # One open file may have several descriptors.
-        clients: dict[tuple[str, str], int] = {}
         for text in _device_files(process):
             told = _sysfs.key_values(text, ":")
-            card = told.get("drm-pdev", "")
-            if told.get("drm-driver") == driver and card in regions:
-                size = sum(_resident(told, region) for region in regions[card])
-                clients[card, told.get("drm-client-id", "")] = size
-        if clients:
-            found[int(process.name)] = sum(clients.values())
+            if told.get("drm-driver") == driver:
+                card, number = told.get("drm-pdev", ""), told.get("drm-client-id", "")
+                pid = int(process.name)
+                found[pid, card, number] = Client(pid, card, number, told)
+    return list(found.values())
+
+
+def process_bytes(clients: Iterable[Client], regions: Iterable[str]) -> dict[int, int]:
+    """Bytes by process id in these regions of memory."""
+    regions, found = tuple(regions), dict[int, int]()
+    for client in clients:
+        size = sum(_resident(client.told, region) for region in regions)
+        found[client.pid] = found.get(client.pid, 0) + size
     return found
 
 

@@ -9,10 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Facts, Reading, _amd_metrics, _fdinfo, _sysfs
+from tokrig.probes import (
+    Availability,
+    Cap,
+    Card,
+    Facts,
+    Reading,
+    _amd_metrics,
+    _fdinfo,
+    _sysfs,
+    reading_of,
+)
 from tokrig.record.model import Gpu
 
 AMD = 0x1002
@@ -26,6 +38,9 @@ class AmdProbe:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
+        # What the last reading found, for what only its growth tells.
+        self._held: dict[Path, Mapping[str, int]] = {}
+        self._used: dict[Path, tuple[float, dict[tuple[int, str], int]]] = {}
 
     def _devices(self) -> list[Path]:
         """The PCI folders of the cards; ``card0-DP-1`` and the like are its connectors."""
@@ -49,32 +64,87 @@ class AmdProbe:
         return Facts(gpus=tuple(self._gpu(device) for device in self._devices()))
 
     def read(self) -> Reading:
-        """Power, memory and energy are sums over the cards; temperature and clock the highest.
-
-        A sum is None when one card cannot tell, for a part would pass as the whole.
-        """
         devices = self._devices()
         if not devices:
             return Reading()
-        monitors = [_monitor(d) for d in devices]
-        energy = _sum([_scaled(m, "energy1_input", 1e-6) for m in monitors])
-        used = _sum([_used_bytes(d) for d in devices])
-        throttles = [_amd_metrics.read(d / "gpu_metrics").throttle_reasons for d in devices]
-        return Reading(
-            gpu_power_w=_sum([_power(m) for m in monitors]),
-            gpu_temperature_c=_max([_scaled(m, "temp1_input", 1e-3) for m in monitors]),
-            gpu_clock_mhz=_max([_scaled(m, "freq1_input", 1e-6) for m in monitors]),
-            gpu_memory_used_bytes=None if used is None else int(used),
-            gpu_process_bytes=_fdinfo.process_bytes(
-                self._root, "amdgpu", {_pci_address(d): _regions(d) for d in devices}
-            ),
+        clients = _fdinfo.clients(self._root, "amdgpu")
+        queues = self._compute_queues()
+        return reading_of(self._card(device, clients, queues) for device in devices)
+
+    def _card(
+        self, device: Path, clients: Sequence[_fdinfo.Client], queues: Mapping[str, dict[int, int]]
+    ) -> Card:
+        """Its processes are those of this user, which open its files, and all that compute with
+        ROCm, which the compute driver lists whosever they are."""
+        monitor, key = _monitor(device), _pci_address(device)
+        metrics = _amd_metrics.read(device / "gpu_metrics")
+        reasons = metrics.throttle_reasons
+        if metrics.held is not None:
+            # Counters of which a driver's unit is not told: that they grew is what they tell.
+            before = self._held.get(device, metrics.held)
+            reasons = tuple(w for w, n in metrics.held.items() if n != before.get(w, n))
+            self._held[device] = metrics.held
+        mine = [client for client in clients if client.card == key]
+        busy = _sysfs.read_scaled(device / "gpu_busy_percent", 1e-2)
+        cap = _scaled(monitor, "power1_cap", 1e-6)
+        compute = queues.get(key, {})
+        sizes = _fdinfo.process_bytes(mine, _regions(device))
+        return Card(
+            key=key,
+            name=self._name(device),
+            power_w=_power(monitor),
+            limit_w=cap,
+            enforced_limit_w=cap,
+            temperature_c=_scaled(monitor, "temp1_input", 1e-3),
+            clock_mhz=_scaled(monitor, "freq1_input", 1e-6),
+            memory_used_bytes=_used_bytes(device),
+            gtt_used_bytes=_sysfs.read_int(device / "mem_info_gtt_used"),
+            compute_bytes={pid: max(size, sizes.get(pid, 0)) for pid, size in compute.items()},
+            graphics_bytes={pid: size for pid, size in sizes.items() if pid not in compute},
             # Files of other users are closed to this one.
-            gpu_processes_complete=False,
-            throttle_reasons=None
-            if None in throttles
-            else tuple(sorted({word for words in throttles for word in words or ()})),
-            energy_j={} if energy is None else {"gpu": energy},
+            complete=False,
+            busy=busy,
+            process_busy=self._process_busy(device, mine),
+            reasons=reasons,
+            energy_j=_scaled(monitor, "energy1_input", 1e-6),
         )
+
+    def _process_busy(
+        self, device: Path, clients: Sequence[_fdinfo.Client]
+    ) -> dict[int, float] | None:
+        """The share of the time since the last look in which each process used the card. Queues
+        of ROCm are not told of."""
+        now_s = time.monotonic()
+        used = {(c.pid, c.number): c.engine_ns for c in clients}
+        then_s, before = self._used.get(device, (now_s, used))
+        self._used[device] = now_s, used
+        found: dict[int, float] = {}
+        for (pid, number), ns in used.items():
+            grown = max(0, ns - before.get((pid, number), ns))
+            if now_s > then_s:
+                found[pid] = found.get(pid, 0.0) + grown / 1e9 / (now_s - then_s)
+        return found
+
+    def _compute_queues(self) -> dict[str, dict[int, int]]:
+        """By PCI address, the memory of the processes that compute there: the compute driver's
+        ``proc/PID/vram_GPU``, for which ``topology`` tells the address."""
+        folder = self._root / "sys/class/kfd/kfd"
+        address: dict[str, str] = {}
+        for node in _sysfs.listing(folder / "topology/nodes", "*"):
+            number = _sysfs.read_text(node / "gpu_id")
+            told = _sysfs.key_values(_sysfs.read_text(node / "properties"), " ")
+            place, domain = told.get("location_id", ""), told.get("domain", "0")
+            if number and place.isdigit() and domain.isdigit():
+                bus, slot = int(place) >> 8, int(place) & 0xFF
+                address[number] = f"{int(domain):04x}:{bus:02x}:{slot >> 3:02x}.{slot & 7}"
+        found: dict[str, dict[int, int]] = {}
+        for file in _sysfs.listing(folder / "proc", "[0-9]*/vram_*"):
+            card = address.get(file.name.removeprefix("vram_"))
+            if card is not None:
+                size = _sysfs.read_int(file) or 0
+                if size:
+                    found.setdefault(card, {})[int(file.parent.name)] = size
+        return found
 
     def caps(self) -> tuple[Cap, ...]:
         """Of the cards that have one; most integrated ones do not."""
@@ -262,15 +332,6 @@ def _slowest_link(device: Path) -> tuple[int | None, int | None]:
             widths.append(width)
         folder = folder.parent
     return min(generations, default=None), min(widths, default=None)
-
-
-def _sum(values: list[float | None] | list[int | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if len(known) == len(values) else None
-
-
-def _max(values: list[float | None]) -> float | None:
-    return max((v for v in values if v is not None), default=None)
 
 
 PROBE = AmdProbe()

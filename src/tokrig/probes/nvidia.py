@@ -7,17 +7,20 @@ support is None. Python's side is the package nvidia-ml-py, whose module is ``py
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Facts, Reading, _sysfs
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
 
-# Bits of the clocks event reasons that hold a card below its full clocks. Idling (bit 0) and
-# the user's own application clocks (bit 1) are no throttling.
-THROTTLE_BITS = {
+# Bits of the clocks event reasons. Idling (bit 0) and the clocks that the user set (bit 1) hold
+# nothing down that was to be higher.
+REASONS = {
     2: "sw_power_cap",
     3: "hw_slowdown",
     4: "sync_boost",
@@ -25,18 +28,35 @@ THROTTLE_BITS = {
     6: "hw_thermal_slowdown",
     7: "hw_power_brake",
     8: "display_clock_setting",
-    9: "board_limit",
-    10: "reliability",
 }
+
+# Counters of how long a limit held clocks down, by number: policies of nvmlDeviceGetViolationStatus
+# and fields of nvmlDeviceGetFieldValues, both in ns.
+POLICIES = {0: "sw_power_cap", 1: "thermal"}
+FIELDS = {269: "sw_thermal_slowdown", 270: "hw_thermal_slowdown", 271: "hw_power_brake"}
 
 # The kernel driver asks for this capability, whoever the user is: root in a container lacks it.
 CAP_SYS_ADMIN = 21
 WHO_MAY = "NVIDIA's driver lets only an administrator set it"
 
 
+@dataclass(frozen=True)
+class _Device:
+    """A card, or the slice of one (MIG): what NVML tells of the slice alone is asked by ``handle``,
+    all else by ``board``."""
+
+    key: str
+    handle: Any
+    board: Any
+
+    @property
+    def is_slice(self) -> bool:
+        return self.handle is not self.board
+
+
 class NvidiaProbe:
     """All NVIDIA cards. ``binding`` is the module ``pynvml`` or a stand-in for it, ``root`` where
-    ``/proc`` is."""
+    ``/proc`` is. Of a card cut into slices (MIG) the one counts that programs here would use."""
 
     name = "nvidia"
 
@@ -44,7 +64,9 @@ class NvidiaProbe:
         # pynvml carries no types, so everything asked of it is Any from here on.
         self._nvml: Any = binding
         self._root = root
-        self._cards: list[Any] = []
+        self._boards: list[Any] = []
+        self._devices: list[_Device] = []
+        self._sampled_us: dict[str, int] = {}
         self._state: Availability | None = None
 
     def availability(self) -> Availability:
@@ -65,7 +87,7 @@ class NvidiaProbe:
         try:
             self._nvml.nvmlInit()
             count = self._nvml.nvmlDeviceGetCount()
-            self._cards = [self._nvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+            self._boards = [self._nvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
         except self._nvml.NVMLError_LibraryNotFound:
             return Availability(
                 False,
@@ -77,42 +99,58 @@ class NvidiaProbe:
             return Availability(
                 False, f"NVML does not start: {error}", "see whether `nvidia-smi` works"
             )
-        if not self._cards:
+        if not self._boards:
             return Availability(False, "NVML works but shows no card", "see `nvidia-smi -L`")
+        for number, board in enumerate(self._boards):
+            slices = self._slices(board)
+            self._devices += slices or [_Device(self._key(board, number), board, board)]
         return Availability(True, f"{count} NVIDIA card(s), driver {self._driver() or 'unknown'}")
 
     def facts(self) -> Facts:
         if not self.availability().ok:
             return Facts()
         driver = self._driver()
-        return Facts(gpus=tuple(self._gpu(card, driver) for card in self._cards))
+        return Facts(gpus=tuple(self._gpu(device, driver) for device in self._devices))
 
     def read(self) -> Reading:
-        """Power, memory and energy are sums over the cards; temperature and clock the highest.
-
-        A sum is None when one card cannot tell, for a part would pass as the whole.
-        """
         if not self.availability().ok:
             return Reading()
-        nvml = self._nvml
-        power = _sum(self._each("nvmlDeviceGetPowerUsage"))
-        energy = _sum(self._each("nvmlDeviceGetTotalEnergyConsumption"))
-        memory = self._each("nvmlDeviceGetMemoryInfo")
-        return Reading(
-            gpu_power_w=None if power is None else power / 1e3,
-            gpu_temperature_c=_max([self._temperature(card) for card in self._cards]),
-            gpu_clock_mhz=_max(self._each("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM)),
-            gpu_memory_used_bytes=_sum([None if m is None else m.used for m in memory]),
-            gpu_process_bytes=self._processes(),
-            throttle_reasons=self._throttle_reasons(),
-            energy_j={} if energy is None else {"gpu": energy / 1e3},
+        return reading_of(map(self._card, self._devices))
+
+    def _card(self, device: _Device) -> Card:
+        """Power and energy of a slice are not told: NVML has those of the whole card only."""
+        board = device.board
+        memory = self._ask("nvmlDeviceGetMemoryInfo", device.handle)
+        used = self._ask("nvmlDeviceGetUtilizationRates", device.handle)
+        power = limit = enforced = energy = None
+        if not device.is_slice:
+            power = self._ask("nvmlDeviceGetPowerUsage", board)
+            limit = self._ask("nvmlDeviceGetPowerManagementLimit", board)
+            enforced = self._ask("nvmlDeviceGetEnforcedPowerLimit", board)
+            energy = self._ask("nvmlDeviceGetTotalEnergyConsumption", board)
+        return Card(
+            key=device.key,
+            name=self._name(board),
+            power_w=_watts(power),
+            limit_w=_watts(limit),
+            enforced_limit_w=_watts(enforced),
+            temperature_c=self._temperature(board),
+            clock_mhz=self._ask("nvmlDeviceGetClockInfo", board, self._nvml.NVML_CLOCK_SM),
+            memory_used_bytes=None if memory is None else memory.used,
+            compute_bytes=self._processes("Compute", device.handle),
+            graphics_bytes=self._processes("Graphics", device.handle),
+            busy=None if used is None else used.gpu / 100,
+            process_busy=self._process_busy(device),
+            reasons=self._reasons(board),
+            held_s=self._held(board),
+            energy_j=None if energy is None else energy / 1e3,
         )
 
     def caps(self) -> tuple[Cap, ...]:
         """Of the cards whose cap can be set: many a laptop's card only tells its own."""
         if not self.availability().ok:
             return ()
-        found = (self._cap(index, card) for index, card in enumerate(self._cards))
+        found = (self._cap(index, card) for index, card in enumerate(self._boards))
         return tuple(cap for cap in found if cap is not None)
 
     def _cap(self, index: int, card: Any) -> Cap | None:
@@ -136,7 +174,7 @@ class NvidiaProbe:
         """Until it is set again or the driver is unloaded, which happens without persistence mode
         as soon as no process uses the card."""
         self.availability()
-        nvml, card = self._nvml, self._cards[index]
+        nvml, card = self._nvml, self._boards[index]
         name = self._name(card)
         asked = f"{name}: a power cap of {watts:g} W"
         try:
@@ -167,8 +205,37 @@ class NvidiaProbe:
         except self._nvml.NVMLError:
             return None
 
-    def _each(self, function: str, *arguments: Any) -> list[Any]:
-        return [self._ask(function, card, *arguments) for card in self._cards]
+    def _key(self, handle: Any, number: int) -> str:
+        return str(self._ask("nvmlDeviceGetUUID", handle) or f"nvidia{number}")
+
+    def _slices(self, board: Any) -> list[_Device]:
+        """The slice of a card that CUDA would use: those that CUDA_VISIBLE_DEVICES names, by the
+        beginning of their ids, else the first. None of a card that is not cut."""
+        mode = self._ask("nvmlDeviceGetMigMode", board)
+        if mode is None or mode[0] != 1:
+            return []
+        found = []
+        for number in range(self._ask("nvmlDeviceGetMaxMigDeviceCount", board) or 0):
+            handle = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", board, number)
+            if handle is not None:
+                found.append(_Device(self._key(handle, number), handle, board))
+        wished = [w.strip() for w in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+        wished = [wish for wish in wished if wish.startswith("MIG-")]
+        if wished:
+            return [d for d in found if any(d.key.startswith(wish) for wish in wished)]
+        return found[:1]
+
+    def _profile(self, device: _Device) -> str | None:
+        """``1g.10gb``: the kind of a slice, the last word of its name, else from its size."""
+        if not device.is_slice:
+            return None
+        _, mark, profile = self._name(device.handle).rpartition(" MIG ")
+        if mark:
+            return profile
+        size = self._ask("nvmlDeviceGetAttributes", device.handle)
+        if size is None:
+            return "MIG"
+        return f"{size.gpuInstanceSliceCount}g.{round(size.memorySizeMB / 1024)}gb"
 
     def _driver(self) -> str | None:
         version = self._ask("nvmlSystemGetDriverVersion")
@@ -177,14 +244,16 @@ class NvidiaProbe:
     def _name(self, card: Any) -> str:
         return str(self._ask("nvmlDeviceGetName", card) or "NVIDIA GPU")
 
-    def _gpu(self, card: Any, driver: str | None) -> Gpu:
-        nvml = self._nvml
-        memory = self._ask("nvmlDeviceGetMemoryInfo", card)
+    def _gpu(self, device: _Device, driver: str | None) -> Gpu:
+        nvml, card = self._nvml, device.board
+        # Not told where processor and card share one memory (GB10).
+        memory = self._ask("nvmlDeviceGetMemoryInfo", device.handle)
         bounds = self._ask("nvmlDeviceGetPowerManagementLimitConstraints", card)
         return Gpu(
             name=self._name(card),
             vendor="nvidia",
             arch=self._architecture(card),
+            mig_profile=self._profile(device),
             vram_bytes=None if memory is None else memory.total,
             driver=driver,
             # The limit that an administrator set. The enforced one can be lower for a moment.
@@ -218,38 +287,57 @@ class NvidiaProbe:
             value = self._ask("nvmlDeviceGetTemperature", card, sensor)
         return None if value is None else int(value)
 
-    def _processes(self) -> dict[int, int] | None:
-        """Bytes by process id over all cards; None when a card does not list its processes."""
-        total: dict[int, int] = {}
-        for card in self._cards:
-            here: dict[int, int] = {}
-            lists = [
-                self._ask(f"nvmlDeviceGet{kind}RunningProcesses", card)
-                for kind in ("Compute", "Graphics")
-            ]
-            if all(found is None for found in lists):
-                return None
-            for found in lists:
-                for process in found or []:
-                    # A process of both kinds stands in both lists with the same size.
-                    size = process.usedGpuMemory or 0
-                    here[process.pid] = max(here.get(process.pid, 0), size)
-            for pid, size in here.items():
-                total[pid] = total.get(pid, 0) + size
-        return total
+    def _processes(self, kind: str, handle: Any) -> dict[int, int] | None:
+        """Bytes by process id; None when the card does not list its processes."""
+        found = self._ask(f"nvmlDeviceGet{kind}RunningProcesses", handle)
+        if found is None:
+            return None
+        sizes: dict[int, int] = {}
+        for process in found:
+            sizes[process.pid] = sizes.get(process.pid, 0) + (process.usedGpuMemory or 0)
+        return sizes
 
-    def _throttle_reasons(self) -> tuple[str, ...] | None:
-        """Of all cards; None when one cannot tell, for silence would pass as calm."""
-        words: set[str] = set()
-        for card in self._cards:
-            bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons", card)
-            if bits is None:
-                # Drivers before 535 know the function by its older name.
-                bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", card)
-            if bits is None:
-                return None
-            words |= {word for bit, word in THROTTLE_BITS.items() if bits >> bit & 1}
-        return tuple(sorted(words))
+    def _process_busy(self, device: _Device) -> dict[int, float] | None:
+        """The share of the card's processors that each process used since the last time; None
+        where that is not told, as for slices."""
+        nvml = self._nvml
+        ask = getattr(nvml, "nvmlDeviceGetProcessUtilization", None)
+        if ask is None or device.is_slice:
+            return None
+        since = self._sampled_us.get(device.key, int((time.time() - 1) * 1e6))
+        try:
+            samples = ask(device.board, since)
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_NoPermission):
+            return None
+        except nvml.NVMLError:
+            return {}  # nothing used it since
+        found: dict[int, float] = {}
+        for sample in samples:
+            self._sampled_us[device.key] = max(since, sample.timeStamp)
+            if sample.timeStamp > since and sample.smUtil <= 100:
+                found[sample.pid] = max(found.get(sample.pid, 0.0), sample.smUtil / 100)
+        return found
+
+    def _reasons(self, card: Any) -> tuple[str, ...] | None:
+        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons", card)
+        if bits is None:
+            # Drivers before 535 know the function by its older name.
+            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", card)
+        if bits is None:
+            return None
+        return tuple(sorted(word for bit, word in REASONS.items() if bits >> bit & 1))
+
+    def _held(self, card: Any) -> dict[str, float]:
+        """Seconds that limits held the clocks down, as far as the driver counts."""
+        found: dict[str, float] = {}
+        for policy, word in POLICIES.items():
+            told = self._ask("nvmlDeviceGetViolationStatus", card, policy)
+            if told is not None:
+                found[word] = told.violationTime / 1e9
+        for value in self._ask("nvmlDeviceGetFieldValues", card, list(FIELDS)) or ():
+            if value.nvmlReturn == 0:
+                found[FIELDS[value.fieldId]] = value.value.ullVal / 1e9
+        return found
 
 
 def _as_administrator(index: int) -> str:
@@ -261,15 +349,6 @@ def _as_administrator(index: int) -> str:
 
 def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1e3
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    known = list(values)
-    return None if None in known else sum(v for v in known if v is not None)
-
-
-def _max(values: Iterable[int | None]) -> int | None:
-    return max((v for v in values if v is not None), default=None)
 
 
 PROBE = NvidiaProbe()

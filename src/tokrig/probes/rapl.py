@@ -65,7 +65,7 @@ class RaplProbe:
         known = [self._advance(package) for package in packages]
         if not known or not all(known):
             return Reading()
-        return Reading(energy_j={"package": sum(self._total_uj[p] for p in packages) * 1e-6})
+        return Reading(package_j=sum(self._total_uj[p] for p in packages) * 1e-6)
 
     def _advance(self, package: Path) -> bool:
         """Adds the counter's growth to the package's total; False when it cannot be read."""

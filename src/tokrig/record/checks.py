@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokrig.record import metrics
+from tokrig.record import machine, metrics
 from tokrig.record.asked import ignored, untold
 from tokrig.record.metrics import (
     clock_confirms,
@@ -40,7 +40,6 @@ from tokrig.record.samples import Kind, Sample
 
 CLOCK_MISMATCH = metrics.CLOCK_MISMATCH
 COUNT_MISMATCH = 0.01
-CLIENT_CPU_SHARE = 0.80
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
 # Reasons to finish other than the length that was asked for.
 ENDED_EARLY = {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls"}
@@ -57,9 +56,13 @@ HINTS = {
     " a loaded machine or a buffering proxy",
     "count_mismatch": "two token counts differ by more than 1 %; the server's usage is in doubt",
     "prompt_length": "prompts miss the shape's length by more than 1 %",
-    "client_bound": "the client used over 80 % of a core and may be the limit",
-    "throttled": "the GPU throttled while measuring; look at cooling and power limits",
-    "foreign_gpu_load": "another process used the GPU; stop it and measure again",
+    "foreign_cpu_load": "other programs took the processor that the engine needed; stop them, or"
+    " keep them off its cores, and measure again",
+    "client_bound": "the client saw chunks late, or used over 80 % of a core: it may be the limit;"
+    " leave it a core of its own with --threads",
+    "throttled": "heat, a slowdown or a power brake held the GPU down; look at its cooling and its"
+    " power supply",
+    "foreign_gpu_load": "another program computed on the GPU; stop it and measure again",
     "cpu_spill": "parts of the model ran on the CPU though they were asked for the GPU; use a"
     " smaller context, KV type or quant",
     "not_resident": "less of the model was in memory than it has bytes: it was read from the disk"
@@ -90,6 +93,8 @@ HINTS = {
     "placement_unverified": "parts of the model may lie elsewhere than on the GPU; see"
     " load_memory.doubt",
     "setting_unverified": "a setting was asked for that the engine does not read back",
+    "gpu_was_busy": "something drew on the GPU or used it before the start; close it and measure"
+    " again",
     # unchecked
     "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
     " their errors, their lengths, the client's load",
@@ -97,7 +102,9 @@ HINTS = {
     "api": "the engine does not tell which accelerator API computed",
     "cache": "cached prompt tokens were not reported",
     "throttle": "throttling was not read",
-    "gpu_processes": "other processes on the GPU were not read",
+    "gpu_processes": "other processes on the GPU were not read, or by numbers that mean nothing"
+    " here, as in a container",
+    "scheduling": "how long the engine's threads waited for a processor was not read",
     "vram_fit": "memory fit was not checked",
     "output_length_limit": "no finish reasons, so answers may have ended early",
 }
@@ -324,19 +331,23 @@ def _judge_placement(found: _Findings, seen: Seen) -> None:
 
 def _judge_machine(found: _Findings, seen: Seen) -> None:
     """Did something else take the processor from engine or client?"""
-    found.reason("client_bound", (seen.client_cpu_share or 0) > CLIENT_CPU_SHARE)
+    starved = machine.foreign_cpu_load(seen.interference, seen.backend, seen.mode)
+    found.reason("foreign_cpu_load", starved is True)
+    found.uncheck("scheduling", starved is None)
+    found.reason("client_bound", machine.client_bound(seen.interference, seen.client_cpu_share))
 
 
 def _judge_gpu(found: _Findings, seen: Seen) -> None:
-    """Was the graphics card held back, or shared?"""
-    throttle, foreign = (
-        seen.interference.throttle_reasons,
-        seen.interference.foreign_gpu_processes,
-    )
-    found.reason("throttled", bool(throttle))
-    found.uncheck("throttle", throttle is None)
+    """Was the graphics card held back by a fault, or shared?"""
+    throttled = machine.throttled(seen.interference)
+    found.reason("throttled", throttled is True)
+    found.uncheck("throttle", throttled is None)
+    if machine.computed_on(seen.backend, seen.mode) == {"cpu"}:
+        return  # whoever uses the card takes nothing from this
+    foreign = seen.interference.foreign_gpu_processes
     found.reason("foreign_gpu_load", bool(foreign))
     found.uncheck("gpu_processes", bool(seen.rig.gpus) and foreign is None)
+    found.doubt("gpu_was_busy", machine.gpu_was_busy(seen.interference))
 
 
 def _over(samples: Sequence[Sample], value: Callable[[Sample], float | None], limit: float) -> bool:

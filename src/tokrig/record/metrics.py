@@ -397,6 +397,13 @@ def _percentiles(gaps: Sequence[float]) -> Percentiles:
     return Percentiles(p50=significant(float(np.median(gaps)), DIGITS), **shares, n=len(gaps))
 
 
+def usual_gap_s(samples: Iterable[Sample]) -> float | None:
+    """The median time between two different stamps of a stream, as far as there are two."""
+    stamps = [sorted({chunk.t_ns for chunk in sample.chunks}) for sample in samples]
+    gaps = [(b - a) / 1e9 for times in stamps for a, b in pairwise(times)]
+    return float(np.median(gaps)) if gaps else None
+
+
 def system_tok_per_s(
     samples: Sequence[Sample], *, starts: int | None = None, by_start: bool = False
 ) -> Metric | None:

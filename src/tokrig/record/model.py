@@ -159,11 +159,13 @@ class Memory(Block):
 
 
 class Gpu(Block):
-    """One graphics processor."""
+    """One graphics processor, or the slice of one (``mig_profile``) that may be used: its memory
+    is then the slice's, its power limit the whole card's."""
 
     name: str
     vendor: Literal["nvidia", "amd", "intel", "apple", "other"]
     arch: str | None = None
+    mig_profile: str | None = None
     vram_bytes: Count | None = None
     unified_memory: bool | None = None
     driver: str | None = None
@@ -356,14 +358,45 @@ class Energy(Block):
 
 
 class Interference(Block):
-    """What else happened on the machine while measuring."""
+    """What else happened on the machine while measuring, the worst of all repeats.
+
+    Processors: ``engine_wait_share`` is the time that the engine's threads were ready but waited
+    for a processor, summed over them, in seconds a second, ``foreign_wait_share`` the part of it
+    for which others used a processor; ``other_cores_mean`` and ``other_cpu_share_max`` the cores
+    that neither engine nor client used, of the ``engine_cpus`` that the engine may use,
+    ``steal_share`` the share of their time that the hypervisor took.
+    ``client_wait_share`` is the share of the window in which the client's clock waited for a
+    processor, ``client_late_share`` that in which it was busy too long to see a chunk in time.
+
+    Graphics cards, only those that hold the model: ``gpu_busy_before`` is the share of time in
+    which they were used before the start, ``foreign_gpu_processes`` counts other processes that
+    computed on them, ``graphics_processes`` those that only draw, ``graphics_busy_share`` what
+    these used of the cards. ``throttled_share`` is the share of the window in which a fault (heat,
+    slowdown, power brake) held a card down, ``power_limited_share`` that in which its power limit
+    did; ``gpu_power_over_limit`` is mean power over ``gpu_enforced_limit_w``, the limit that the
+    driver enforces.
+    """
 
     load_average_max: float | None = None
+    engine_wait_share: NonNegative | None = None
+    foreign_wait_share: NonNegative | None = None
+    engine_cpus: Count | None = None
+    other_cores_mean: NonNegative | None = None
+    other_cpu_share_max: float | None = None
+    steal_share: NonNegative | None = None
+    client_wait_share: NonNegative | None = None
+    client_late_share: NonNegative | None = None
     throttle_reasons: list[str] | None = None
+    throttled_share: NonNegative | None = None
+    power_limited_share: NonNegative | None = None
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
+    gpu_enforced_limit_w: float | None = None
+    gpu_power_over_limit: NonNegative | None = None
+    gpu_busy_before: NonNegative | None = None
     foreign_gpu_processes: Count | None = None
-    other_cpu_share_max: float | None = None
+    graphics_processes: Count | None = None
+    graphics_busy_share: NonNegative | None = None
 
 
 class Result(Block):

@@ -3,7 +3,6 @@ the program. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokrig.record.checks import judge_run, verdict
@@ -14,8 +13,9 @@ from tokrig.record.model import BackendFacts, Record, Validity
 class RawSeen:
     """What was seen while the program ran; None = nobody looked."""
 
-    throttle_reasons: Sequence[str] | None = None
-    foreign_gpu_processes: int | None = None
+    throttled: bool | None = None
+    foreign_gpu_load: bool | None = None
+    foreign_cpu_load: bool | None = None
     has_gpu: bool = False
     spilled: bool | None = None
 
@@ -31,15 +31,17 @@ def judge_raw(figures: int, backend: BackendFacts, seen: RawSeen, *, complete: b
     asked = backend.api_asked
     reasons = {
         "api_not_confirmed": asked is not None and backend.api != asked,
-        "throttled": bool(seen.throttle_reasons),
-        "foreign_gpu_load": bool(seen.foreign_gpu_processes),
+        "foreign_cpu_load": seen.foreign_cpu_load is True,
+        "throttled": seen.throttled is True,
+        "foreign_gpu_load": seen.foreign_gpu_load is True,
         "cpu_spill": seen.spilled is True,
         "incomplete": not complete,
     }
     unverified = {"api_unverified": backend.api_confirmed is not True}
     unchecked = {
-        "throttle": seen.throttle_reasons is None,
-        "gpu_processes": seen.has_gpu and seen.foreign_gpu_processes is None,
+        "scheduling": seen.foreign_cpu_load is None,
+        "throttle": seen.throttled is None,
+        "gpu_processes": seen.has_gpu and seen.foreign_gpu_load is None,
         "vram_fit": seen.spilled is None,
     }
     found, doubts = _held(reasons), _held(unverified)
@@ -63,12 +65,11 @@ def judged_raw_again(record: Record) -> Validity:
         len(record.raw),
         record.backend,
         RawSeen(
-            throttle_reasons=None if "throttle" in told.unchecked else _one(told, "throttled"),
-            foreign_gpu_processes=None
-            if "gpu_processes" in told.unchecked
-            else len(_one(told, "foreign_gpu_load")),
+            throttled=_held_or_not(told, "throttled", "throttle"),
+            foreign_gpu_load=_held_or_not(told, "foreign_gpu_load", "gpu_processes"),
+            foreign_cpu_load=_held_or_not(told, "foreign_cpu_load", "scheduling"),
             has_gpu=bool(record.rig.gpus),
-            spilled=None if "vram_fit" in told.unchecked else "cpu_spill" in told.reasons,
+            spilled=_held_or_not(told, "cpu_spill", "vram_fit"),
         ),
         complete=record.status == "complete",
     )
@@ -81,6 +82,6 @@ def _held(codes: dict[str, bool]) -> list[str]:
     return [code for code, holds in codes.items() if holds]
 
 
-def _one(told: Validity, code: str) -> list[str]:
-    """The code where it is among the reasons, else nothing."""
-    return [code] if code in told.reasons else []
+def _held_or_not(told: Validity, reason: str, unchecked: str) -> bool | None:
+    """Whether a reason was found; None where nobody looked."""
+    return None if unchecked in told.unchecked else reason in told.reasons

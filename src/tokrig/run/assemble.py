@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from tokrig import __version__
 from tokrig.backends import Engine
 from tokrig.errors import EngineError
 from tokrig.record import checks
+from tokrig.record.machine import computed_on
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
@@ -35,6 +37,11 @@ from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
 from tokrig.run.progress import Cell
 from tokrig.run.told import Told
 from tokrig.units import significant
+
+_SCOPES: Mapping[frozenset[str], Literal["gpu", "package"]] = {
+    frozenset({"gpu"}): "gpu",
+    frozenset({"cpu"}): "package",
+}
 
 
 @dataclass(frozen=True)
@@ -102,16 +109,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     # The repeats on a server that was running already are of one start.
     found = figures(samples, counters, starts=None if told.backend.managed else 1)
     client_cpu_share = _highest([o.client_cpu_share for o in observed])
-    throttle = _throttle(observed)
-    foreign = _highest([o.foreign_gpu_processes for o in observed])
-    interference = Interference(
-        load_average_max=_highest([o.load_average_max for o in observed]),
-        throttle_reasons=throttle,
-        gpu_temperature_max_c=_highest([o.gpu_temperature_max_c for o in observed]),
-        gpu_power_mean_w=_highest([o.gpu_power_mean_w for o in observed]),
-        foreign_gpu_processes=_whole(foreign),
-        other_cpu_share_max=_highest([o.other_cpu_share_max for o in observed]),
-    )
+    beside = interference(observed)
     memory = PeakMemory(
         engine_rss_bytes=_whole(_highest([o.engine_rss_bytes for o in observed])),
         engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
@@ -133,7 +131,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
             mode=told.mode,
             model=told.model,
             rig=gathered.rig,
-            interference=interference,
+            interference=beside,
             memory=memory,
             load_memory=told.load_memory or LoadMemory(),
             counters=counters,
@@ -150,9 +148,9 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         greedy=told.greedy.get(cell.workload),
         counters=counters or None,
         memory=memory,
-        energy=_energy(observed, tokens),
+        energy=_energy(observed, tokens, computed_on(told.backend, told.mode)),
         client_cpu_share=client_cpu_share,
-        interference=interference,
+        interference=beside,
     )
 
 
@@ -199,23 +197,33 @@ def _failure(error: EngineError | None) -> Failure | None:
     return Failure(code=error.code, message=scrub(error.message), log_tail=scrub(error.log_tail))
 
 
-def _energy(observed: Sequence[Observed], tokens: int) -> Energy | None:
-    """Of the narrowest scope that every repeat could read."""
-    for scope in ("gpu", "package"):
-        if observed and all(scope in o.energy_j for o in observed):
-            total_j = sum(o.energy_j[scope] for o in observed)
-            idle_j = sum(o.idle_w.get(scope, 0.0) * o.wall_s for o in observed)
-            per_token = significant(total_j / tokens) if tokens else None
-            has_idle = all(scope in o.idle_w for o in observed)
-            return Energy(
-                scope=scope,
-                total_j=round(total_j, 3),
-                j_per_output_token=per_token,
-                idle_subtracted_j_per_output_token=significant((total_j - idle_j) / tokens)
-                if tokens and has_idle
-                else None,
-            )
-    return None
+def _energy(observed: Sequence[Observed], tokens: int, computed: frozenset[str]) -> Energy | None:
+    """Of the one device that computed, where every repeat could read its counter."""
+    scope = _SCOPES.get(computed)
+    if scope is None or not observed or not all(scope in o.energy_j for o in observed):
+        return None
+    total_j = sum(o.energy_j[scope] for o in observed)
+    idle_j = None
+    if all(scope in o.idle_w for o in observed):
+        idle_j = sum(o.idle_w[scope] * o.window_s for o in observed)
+    return Energy(
+        scope=scope,
+        total_j=round(total_j, 3),
+        j_per_output_token=significant(total_j / tokens) if tokens else None,
+        idle_subtracted_j_per_output_token=significant((total_j - idle_j) / tokens)
+        if tokens and idle_j is not None
+        else None,
+    )
+
+
+def interference(observed: Sequence[Observed]) -> Interference:
+    """The worst of all repeats."""
+    worst = {
+        name: _highest([getattr(o, name) for o in observed])
+        for name in Interference.model_fields
+        if name != "throttle_reasons"
+    }
+    return Interference.model_validate({**worst, "throttle_reasons": _throttle(observed)})
 
 
 def _counters(observed: Sequence[Observed]) -> dict[str, float]:

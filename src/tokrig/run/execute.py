@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
+from tokrig.record.metrics import usual_gap_s
 from tokrig.record.model import Record, Rig, Skipped
 from tokrig.record.samples import Sample
 from tokrig.run import assemble, greedy, memory, wishes
 from tokrig.run.fit import Fit, fit, salt
 from tokrig.run.journal import CellRecord, Journal
-from tokrig.run.monitor import grown
+from tokrig.run.monitor import Idle, grown
 from tokrig.run.opening import opened
 from tokrig.run.prepare import Prepared, need
 from tokrig.run.probing import probe
@@ -80,7 +81,7 @@ class _Run:
             mode=prepared.mode,
         )
         self.known = False
-        self.idle_w: dict[str, float] | None = None
+        self.idle: Idle | None = None
         self.commit = source_commit()
         if facts := journal.engine_facts():
             self.told = told_from_json(facts)
@@ -119,8 +120,8 @@ class _Run:
                 self.answer_without_speculation()
             verb = "starting" if prepared.launch else "attaching to"
             self.listen(Step(f"{verb} {prepared.backend.title}", phase="start"))
-            with opened(prepared, self.journal.log_path, self.idle_w, self.listen) as session:
-                self.idle_w = session.monitor.idle_w
+            with opened(prepared, self.journal.log_path, self.idle, self.listen) as session:
+                self.idle = session.monitor.idle
                 self.greet(session)
                 self.compare_greedy(session)
                 for cell in todo:
@@ -147,8 +148,8 @@ class _Run:
         """One answer of each shape from the same engine without speculation."""
         self.listen(Step("starting without speculation, to compare greedy answers", phase="greedy"))
         plain = greedy.without_speculation(self.prepared)
-        with opened(plain, self.journal.log_path, self.idle_w, self.listen) as session:
-            self.idle_w = session.monitor.idle_w
+        with opened(plain, self.journal.log_path, self.idle, self.listen) as session:
+            self.idle = session.monitor.idle
             texts = dict(self.greedy_answers(session))
         self.told = replace(self.told, greedy_texts=texts)
 
@@ -265,18 +266,21 @@ class _Run:
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
         requests = self.requests(session, cell, fits, level.iterations)
         sums = session.counters()
-        with session.monitor.watching():
-            samples, phase = session.send(
-                requests,
-                cell,
-                "measured",
-                repeat,
-                lambda ticker, elapsed_s: self.listen(
-                    CellTick(cell, ticker.ended, len(requests), ticker.reads, elapsed_s)
-                ),
-            )
+        samples, phase = session.send(
+            requests,
+            cell,
+            "measured",
+            repeat,
+            lambda ticker, elapsed_s: self.listen(
+                CellTick(cell, ticker.ended, len(requests), ticker.reads, elapsed_s)
+            ),
+        )
+        engine = session.engine
         observed = replace(
-            session.monitor.observed(phase.wall_s, phase.client_cpu_share),
+            session.monitor.observed(
+                phase.wall_s, phase.client_cpu_share, engine.api, engine.resolved.devices
+            ),
+            client_late_share=phase.late_share(usual_gap_s(samples)),
             counters=grown(sums, session.counters()),
         )
         finished = CellRecord(

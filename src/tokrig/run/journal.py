@@ -38,18 +38,37 @@ def state_folder() -> Path:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen beside the samples during one cell's measured phase. None = not looked at."""
+    """What was seen beside the samples during one cell's measured phase. None = not looked at.
+
+    Most fields are those of the record's ``Interference``. ``window_s`` is the time over which
+    energy was counted.
+    """
 
     wall_s: float = 0.0
+    window_s: float = 0.0
     client_cpu_share: float | None = None
     engine_rss_bytes: int | None = None
     engine_vram_bytes: int | None = None
     load_average_max: float | None = None
+    engine_wait_share: float | None = None
+    foreign_wait_share: float | None = None
+    engine_cpus: int | None = None
+    other_cores_mean: float | None = None
     other_cpu_share_max: float | None = None
+    steal_share: float | None = None
+    client_wait_share: float | None = None
+    client_late_share: float | None = None
     throttle_reasons: list[str] | None = None
+    throttled_share: float | None = None
+    power_limited_share: float | None = None
     gpu_temperature_max_c: float | None = None
     gpu_power_mean_w: float | None = None
+    gpu_enforced_limit_w: float | None = None
+    gpu_power_over_limit: float | None = None
+    gpu_busy_before: float | None = None
     foreign_gpu_processes: int | None = None
+    graphics_processes: int | None = None
+    graphics_busy_share: float | None = None
     energy_j: dict[str, float] = field(default_factory=dict)
     idle_w: dict[str, float] = field(default_factory=dict)
     counters: dict[str, float] = field(default_factory=dict)

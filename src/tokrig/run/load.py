@@ -11,6 +11,7 @@ import gc
 import selectors
 import ssl
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from tokrig.run.wire import (
 )
 
 TICK_S = 0.5
+# Of the usual gap between two chunks: a loop that is busy for longer may stamp one late.
+LATE_ROUND = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,23 @@ class Response:
 class Phase:
     """A finished closed loop: its responses, its wall time and the CPU time the client took.
 
-    ``start_ns`` is when it began on the process's own clock (CLOCK_MONOTONIC)."""
+    ``start_ns`` is when it began on the process's own clock (CLOCK_MONOTONIC). ``rounds_ns`` is
+    how long the loop was busy each time before it could look again: what arrived meanwhile got
+    its stamp that much later."""
 
     responses: list[Response]
     wall_s: float
     client_cpu_s: float
     start_ns: int = 0
+    rounds_ns: Sequence[int] = ()
+
+    def late_share(self, gap_s: float | None) -> float | None:
+        """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the
+        usual time between two chunks; None where that is not known."""
+        if gap_s is None or self.wall_s <= 0:
+            return None
+        limit_ns = LATE_ROUND * gap_s * 1e9
+        return round(sum(t for t in self.rounds_ns if t > limit_ns) / 1e9 / self.wall_s, 5)
 
     @property
     def client_cpu_share(self) -> float:
@@ -152,8 +166,9 @@ class _Loop:
         self.slots[worker] = slot
         self.selector.register(slot.wire.sock.fileno(), WRITE, slot)
 
-    def round(self, timeout_s: float) -> None:
-        """Wait for sockets to become ready and let their wires do the next step."""
+    def round(self, timeout_s: float) -> int:
+        """Wait for sockets to become ready and let their wires do the next step; when they
+        became ready."""
         ready = self.selector.select(timeout_s)
         ready_ns = now_ns()
         self.ticker.reads += len(ready)
@@ -164,6 +179,7 @@ class _Loop:
                 self.close(slot, ready_ns)
             elif interest != key.events:
                 self.selector.modify(slot.wire.sock.fileno(), interest, slot)
+        return ready_ns
 
     def close(self, slot: _Slot, ended_ns: int) -> None:
         """Keep what arrived, free the worker and give it the next request.
@@ -211,17 +227,19 @@ def closed_loop(
     """
     with selectors.DefaultSelector() as selector, _quiet_gc():
         loop = _Loop(selector, endpoint, orders, reader)
+        rounds_ns = array("q")
         start_ns, start_cpu = now_ns(), time.process_time()
         try:
             for worker in range(concurrency):
                 loop.open(worker)
             next_tick = time.monotonic() + TICK_S
             while loop.slots:
-                loop.round(max(0.0, next_tick - time.monotonic()))
+                ready_ns = loop.round(max(0.0, next_tick - time.monotonic()))
                 if time.monotonic() >= next_tick:
                     loop.end_silent(silence_s)
                     tick(loop.ticker)
                     next_tick = time.monotonic() + TICK_S
+                rounds_ns.append(now_ns() - ready_ns)
         finally:
             for slot in loop.slots.values():
                 slot.wire.sock.close()
@@ -232,6 +250,7 @@ def closed_loop(
         (end_ns - start_ns) / 1e9,
         end_cpu - start_cpu,
         start_ns,
+        rounds_ns,
     )
 
 

@@ -13,7 +13,7 @@ from tokrig.errors import EngineDied, StartError
 from tokrig.run import server
 from tokrig.run.detect import settled
 from tokrig.run.memory import look
-from tokrig.run.monitor import Monitor, probes
+from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Note, Step
 from tokrig.run.session import Session
@@ -25,13 +25,13 @@ LOAD_POLL_S = 0.5
 def opened(
     prepared: Prepared,
     log_path: Path,
-    idle_w: dict[str, float] | None = None,
+    idle: Idle | None = None,
     listen: Listener = lambda _: None,
 ) -> Iterator[Session]:
     """A session with the prepared engine, started here or attached to, its model loaded, and
     inspected.
 
-    ``idle_w`` is the machine's idle power where an earlier session of the run measured it.
+    ``idle`` is the machine without the engine where an earlier session of the run looked at it.
     Raises StartError when a managed engine does not start or cannot load the model, EngineDied
     when nobody answers.
     """
@@ -40,7 +40,9 @@ def opened(
     if launch is None:
         assert prepared.endpoint is not None
         endpoint = settled(prepared.endpoint, backend)
-        session = Session(backend, prepared, endpoint, None, Monitor(watch, list))
+        monitor = Monitor(watch, list, idle or Idle())
+        monitor.look_before()
+        session = Session(backend, prepared, endpoint, None, monitor)
         load_model(session, log_path, listen)
         try:
             session.inspect()
@@ -52,9 +54,8 @@ def opened(
                 gone = ", ".join(session.evicted)
                 listen(Note(f"{backend.title} put {gone} out of memory and does not load it again"))
         return
-    idle = Monitor(watch, list, idle_w or {})
-    if idle_w is None:
-        idle.measure_idle()
+    alone = Monitor(watch, list, idle or Idle())
+    alone.look_before()
     before = look(watch)
     with server.running(
         backend,
@@ -62,7 +63,7 @@ def opened(
         log_path,
         prepared.patience_s,
     ) as started:
-        monitor = Monitor(idle.probes, started.processes, idle.idle_w)
+        monitor = Monitor(watch, started.processes, alone.idle, alone.before, started=True)
         session = Session(backend, prepared, started.endpoint, started, monitor, before=before)
         try:
             load_model(session, log_path, listen)

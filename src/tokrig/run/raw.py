@@ -25,10 +25,11 @@ import psutil
 from tokrig import __version__
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
 from tokrig.raw import RawFound, RawLaunch, RawTool
+from tokrig.record import machine
 from tokrig.record.model import BackendFacts, Failure, Model, Provenance, Record, Rig
 from tokrig.record.raw import RawSeen, judge_raw
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import guard
+from tokrig.run import assemble, guard
 from tokrig.run.binary import asked
 from tokrig.run.journal import Observed
 from tokrig.run.monitor import Monitor, probes
@@ -107,9 +108,12 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
     commit = source_commit()
     error: EngineError | None = None
     # Files without a name vanish with the process, however it ends.
+    watch = probes()
+    alone = Monitor(watch, list)
+    alone.look_before()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with _started(run, out, err) as process:
-            monitor = Monitor(probes(), lambda: _below(process.pid))
+            monitor = Monitor(watch, lambda: _below(process.pid), alone.idle, alone.before, True)
             listen(Step(f"starting {run.tool.title}"))
             try:
                 with monitor.watching():
@@ -125,7 +129,8 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
     except RequestError as caught:
         caught.log_tail = _tail(log)
         error = error or caught
-    seen = monitor.observed(0.0, 0.0)
+    api, devices = (found.api, found.resolved.devices) if found else (None, [])
+    seen = monitor.observed(0.0, 0.0, api, devices)
     return RawOutcome(_record(run, found, seen, error, commit), log, error)
 
 
@@ -226,8 +231,14 @@ def _record(
         env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         resolved=found.resolved,
     )
+    interference = assemble.interference([seen])
+    foreign = interference.foreign_gpu_processes
     beside = RawSeen(
-        seen.throttle_reasons, seen.foreign_gpu_processes, bool(run.rig.gpus), found.spilled
+        throttled=machine.throttled(interference),
+        foreign_gpu_load=None if foreign is None else foreign > 0,
+        foreign_cpu_load=machine.foreign_cpu_load(interference, backend),
+        has_gpu=bool(run.rig.gpus) and machine.computed_on(backend) != {"cpu"},
+        spilled=found.spilled,
     )
     return Record(
         id=run.run_id,

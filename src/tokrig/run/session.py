@@ -6,6 +6,7 @@ dead engine from a bad answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
@@ -191,6 +192,7 @@ class Session:
         tick: Callable[[Ticker, float], None] = lambda ticker, elapsed_s: None,
     ) -> tuple[list[Sample], LoadPhase]:
         """One closed loop at the cell's concurrency; its samples in the order of the requests.
+        While it is measured the machine is watched.
 
         Raises EngineDied when the engine ends meanwhile.
         """
@@ -204,13 +206,15 @@ class Session:
             self.require_alive()
             tick(ticker, time.monotonic() - began)
 
-        loop = closed_loop(
-            self.endpoint,
-            orders,
-            cell.concurrency,
-            silence_s=self.prepared.spec.request_timeout_s,
-            tick=on_tick,
-        )
+        # What comes after the last token (counting, decoding) is no part of what is watched.
+        with self.monitor.watching() if phase == "measured" else contextlib.nullcontext():
+            loop = closed_loop(
+                self.endpoint,
+                orders,
+                cell.concurrency,
+                silence_s=self.prepared.spec.request_timeout_s,
+                tick=on_tick,
+            )
         if any(r.failure for r in loop.responses):
             self.await_death()
         self.require_same_life()
