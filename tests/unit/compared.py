@@ -103,6 +103,10 @@ BACKEND = BackendFacts(
 SHAPES = ("chat", "rag", "agent")
 
 
+# Where six starts lie within their spread.
+PLACES = (-1.0, 0.6, -0.2, 0.2, -0.6, 1.0)
+
+
 def cell(
     shape: str,
     concurrency: int = 1,
@@ -111,15 +115,19 @@ def cell(
     hash: str | None = "abcd",
     valid: bool = True,
     spread: float | None = 0.01,
+    starts: bool = True,
+    prompt_tokens: float | None = 64.0,
     prefill_source: Any = "server",
 ) -> Result:
-    """A result whose figures all follow from ``speed``, with intervals of ± ``spread``."""
+    """A result whose figures all follow from ``speed``, of six starts within ± ``spread``; without
+    ``starts`` only the intervals are told, as older records do."""
 
     def figure(value: float) -> Metric:
         if spread is None:
             return Metric(median=value)
         low, high = value * (1 - spread), value * (1 + spread)
-        return Metric(median=value, min=low, max=high, n=18, ci95=(low, high))
+        each = [value * (1 + place * spread) for place in PLACES] if starts else []
+        return Metric(median=value, min=low, max=high, n=18, ci95=(low, high), starts=each)
 
     return Result(
         workload=WorkloadFacts(name=shape, content_hash=hash),
@@ -127,6 +135,8 @@ def cell(
         validity=Validity(
             verdict="valid" if valid else "invalid", reasons=[] if valid else ["cached_tokens"]
         ),
+        repeats=6,
+        prompt_tokens=None if prompt_tokens is None else Metric(median=prompt_tokens),
         output_tok_per_s=figure(speed),
         ttft_s=figure(10 / speed),
         prefill_tok_per_s=figure(20 * speed),
@@ -145,7 +155,7 @@ def measured() -> Record:
         provenance=Provenance(
             kind="measured",
             level="standard",
-            methodology=1,
+            methodology=2,
             tokrig_version="0.1.0",
             tokrig_commit="0000",
             server_starts=6,
@@ -163,8 +173,8 @@ def transcribed() -> Record:
     """Names and medians only, from somebody's page."""
     gpu = Gpu(name=GPU.name, vendor="nvidia", driver=GPU.driver, power_limit_w=250.0)
     medians = [
-        cell(shape, hash=None, spread=None, prefill_source=None).model_copy(
-            update={"ttft_s": None, "prefill_tok_per_s": None}
+        cell(shape, hash=None, spread=None, prompt_tokens=None, prefill_source=None).model_copy(
+            update={"ttft_s": None, "prefill_tok_per_s": None, "repeats": None}
         )
         for shape in ("chat", "rag")
     ]

@@ -24,7 +24,7 @@ from tokrig.query.permutation import (
     smallest_p,
 )
 from tokrig.query.variables import VARIABLES
-from tokrig.record.model import Failure, Record
+from tokrig.record.model import Failure, Record, Validity
 from tokrig.spec.campaign import AXES
 
 NOISE = (1.0, 1.002, 0.999, 1.001, 0.998, 1.003, 0.997, 1.004)
@@ -146,19 +146,19 @@ def test_a_difference_beyond_noise_is_called_by_its_direction(faster: float, ver
 
 
 @pytest.mark.parametrize("faster", [1.0, 1.015])
-def test_less_than_two_percent_is_no_difference(faster: float) -> None:
+def test_less_than_two_percent_is_not_distinguishable(faster: float) -> None:
     found = only(compare("build", 6, [arms(faster)]))
-    assert verdicts(found) == {"no_difference"}
+    assert verdicts(found) == {"not_distinguishable"}
 
 
-def test_noise_beyond_the_effect_is_no_difference() -> None:
+def test_an_effect_within_the_noise_is_not_called() -> None:
     """Every B is faster than every A, yet one record differs from the next by as much."""
     a = [record("A", n, speed) for n, speed in enumerate([108, 90, 108, 90, 108, 107])]
     b = [record("B", n, speed) for n, speed in enumerate([111, 140, 111, 140, 111, 112])]
     gen = only(compare("build", 6, [Arms("", a, b)])).effects[0]
     assert (gen.p, gen.ratio) == (smallest_p(6, 6), Fraction(223, 215))
     assert gen.noise == Fraction(1, 5)
-    assert gen.verdict == "no_difference"
+    assert gen.verdict == "inconclusive"
 
 
 @settings(max_examples=40, deadline=None)
@@ -181,15 +181,69 @@ def test_swapped_arms_give_the_reciprocal(a: list[float], b: list[float]) -> Non
 
 def test_too_few_repeats_are_named_as_such() -> None:
     found = only(compare("build", 3, [arms(1.5, repeats=3)]))
-    assert verdicts(found) == {"not_enough_repeats"}
+    assert verdicts(found) == {"inconclusive"}
     assert found.effects[0].p == Fraction(1, 10)
+    # Six tests, whose smallest p three repeats cannot reach, however many starts were in each.
+    assert {effect.settle for effect in found.effects} == {"so many figures need 5 repeats"}
+
+
+def quick(one: Record) -> Record:
+    results = [result.model_copy(update={"repeats": 1}) for result in one.results]
+    return with_value(with_value(one, "results", results), "provenance.server_starts", 1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "settle"),
+    [
+        (6, 6, ""),
+        (8, 6, ""),
+        (5, 8, "starts of the engine: A 5, B 8; it takes 6 on each side"),
+    ],
+)
+def test_an_arm_has_as_many_starts_as_its_records(a: int, b: int, settle: str) -> None:
+    made = arms(1.2, repeats=8)
+    failed = [with_value(one, "status", "failed") for one in made.a]
+    first = [*map(quick, made.a[:a]), *failed[a:]]
+    other = [*map(quick, made.b[:b]), *(with_value(one, "status", "failed") for one in made.b[b:])]
+    found = only(compare("build", 8, [Arms("", first, other)]))
+    assert {effect.settle for effect in found.effects} == {settle}
+    assert verdicts(found) == ({"inconclusive"} if settle else {"faster"})
+
+
+def test_all_records_of_an_attached_server_are_one_start() -> None:
+    made = arms(1.5, backend__managed=False)
+    a = [with_value(one, "backend.managed", False) for one in made.a]
+    found = only(compare("build", 6, [Arms("", a, made.b)]))
+    assert verdicts(found) == {"inconclusive"}
+    assert found.effects[0].starts == (1, 1)
+    assert found.effects[0].settle == "starts of the engine: A 1, B 1; it takes 6 on each side"
+
+
+def test_a_wide_interval_is_inconclusive_and_says_what_settles_it() -> None:
+    spread = [94.0, 97.0, 98.0, 102.0, 103.0, 106.0]
+    a = [record("A", n, speed) for n, speed in enumerate(spread)]
+    b = [record("B", n, 1.06 * speed) for n, speed in enumerate(spread)]
+    gen = only(compare("build", 6, [Arms("", a, b)])).effects[0]
+    assert gen.verdict == "inconclusive"
+    assert gen.low is not None and gen.high is not None and gen.low < 1 < gen.high
+    assert gen.settle.startswith("about ")
+
+
+def test_unverified_results_count_and_are_named() -> None:
+    made = arms()
+    doubted = Validity(verdict="unverified", unverified=["api_unverified"])
+    results = [one.model_copy(update={"validity": doubted}) for one in made.b[0].results]
+    b = [with_value(made.b[0], "results", results), *made.b[1:]]
+    found = only(compare("build", 6, [Arms("", made.a, b)]))
+    assert {effect.unverified for effect in found.effects} == {("api_unverified",)}
+    assert verdicts(found) == {"faster"}
 
 
 def test_nothing_is_tested_before_every_arm_of_the_entry_is_measured() -> None:
     whole, part = arms(), arms(repeats=5)
     for entry in ([part], [whole, part]):
         for outcome in compare("build", 6, entry):
-            assert verdicts(outcome) == {"not_enough_repeats"}
+            assert verdicts(outcome) == {"inconclusive"}
             assert all(e.p is None and e.ratio is not None for e in outcome.effects)
     assert not only(compare("build", 6, [part])).complete
     assert only(compare("build", 6, [Arms("", [], [])])).effects == ()

@@ -20,7 +20,6 @@ from tokrig.errors import EngineError, PutOff
 from tokrig.measure import Ended
 from tokrig.plan import Mode, Plan, Planned, Run, State, Weights
 from tokrig.query.ab import Effect, LeftOut, Outcome
-from tokrig.query.permutation import repeats_needed
 from tokrig.query.variables import Entry as Difference
 from tokrig.record.model import Record, Validity
 from tokrig.spec.campaign import Blocked, Campaign, CampaignFile, Entry, Matrix
@@ -176,6 +175,9 @@ def test_nothing_to_do() -> None:
 # The state
 
 
+WANTING = "about 12 starts on each side"
+
+
 def effect(metric: str = "output_tok_per_s", **said: Any) -> Effect:
     made = Effect("chat", 1, metric, (100.0, 102.0), (120.0, 122.0), ratio=Fraction(6, 5))
     return replace(made, **{"p": Fraction(2, 924), "adjusted_p": Fraction(4, 924)} | said)
@@ -224,13 +226,21 @@ def test_what_failed_is_measured_again_when_nothing_else_is_left() -> None:
 
 
 def test_a_comparison_shows_figures_and_what_they_rest_on() -> None:
-    lines = squeezed(status(effects=(effect(verdict="faster"), effect("ttft_s"))))
+    lines = squeezed(
+        status(
+            effects=(
+                effect(verdict="faster", low=1.15, high=1.25),
+                effect("ttft_s", settle=WANTING),
+            )
+        )
+    )
     assert "A/B build · gemma · measured as ABBAABBAABBA" in lines
-    assert "chat × 1 gen tok/s 101.0 121.0 ×1.200 0.0043 B faster" in lines
-    assert any(line.startswith("chat × 1 TTFT") and "not enough repeats" in line for line in lines)
+    assert "chat × 1 gen tok/s 101.0 121.0 ×1.200 (1.15–1.25) 0.0043 B faster" in lines
+    assert any(line.startswith("chat × 1 TTFT") and "inconclusive" in line for line in lines)
     said = next(line for line in lines if line.startswith("p: exact permutation test"))
     assert "over 2 figures" in said
-    assert said.endswith(f"so many figures need {repeats_needed(2)} repeats")
+    assert "an interval that excludes 1" in said
+    assert f"inconclusive: {WANTING}" in lines
 
 
 def test_a_comparison_that_is_none_says_why() -> None:

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from tests.unit.compared import cell, measured, speculating, transcribed, with_value
 from tokrig.query.compare import Comparison, comparison, rules, subject
-from tokrig.query.load import Row, Run
-from tokrig.query.ratios import SMALLEST_EFFECT, geometric_mean, ratio, ties
+from tokrig.query.load import Run
+from tokrig.query.ratios import geometric_mean
 from tokrig.query.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
-from tokrig.record.model import LoadMemory, Metric, Record, Result
+from tokrig.record.model import LoadMemory, Metric, Record, Validity
 from tokrig.site.pages.compare import run_script
 
 BLOCKS = ("provenance", "model", "rig", "backend", "mode")
@@ -128,9 +128,9 @@ def test_nothing_changed_is_a() -> None:
         ("mode.reasoning_asked", "off", "mode"),
         ("mode.reasoning_switch", "enable_thinking=false", "reasoning switch"),
         ("backend.wrapper", "lemonade 11.7.0", "wrapper"),
-        ("provenance.level", "publish", "level"),
-        ("provenance.methodology", 2, "methodology"),
-        ("provenance.seed", 2, "seed"),
+        ("mode.speculative", "ngram", "mode"),
+        ("backend.resolved.context_per_slot", 8192, "context"),
+        ("backend.resolved.batch", 512, "batch"),
     ],
 )
 def test_one_changed_variable_on_one_machine_is_a(path: str, value: Any, variable: str) -> None:
@@ -271,10 +271,31 @@ def test_two_concurrencies_of_one_run_differ_in_that() -> None:
     assert found.pairs[0].concurrency == (1, 4)
 
 
-def test_how_a_record_came_about_is_listed_and_does_not_count() -> None:
-    found = changed("provenance.tokrig_commit", "abc")
-    assert found.differences.changed == ()
-    assert [entry.key for entry in found.differences.differing] == ["provenance.tokrig_commit"]
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("provenance.tokrig_commit", "abc"),
+        ("provenance.tokrig_version", "9"),
+        ("provenance.level", "publish"),
+        ("provenance.seed", 2),
+        ("provenance.server_starts", 10),
+        ("provenance.campaign", "a/b"),
+        ("model.repo", "somebody/else"),
+    ],
+)
+def test_how_a_record_came_about_is_no_variable(path: str, value: Any) -> None:
+    found = changed(path, value)
+    assert found.reason == "same machine, nothing changed"
+    listed = found.differences.differing + found.differences.unknown
+    assert path in [entry.key for entry in listed]
+
+
+@pytest.mark.parametrize("path", ["id", "notes", "provenance.started_at", "provenance.finished_at"])
+def test_when_and_with_what_words_is_not_even_listed(path: str) -> None:
+    found = changed(path, "2026-11-22T00:00:00Z")
+    assert found.reason == "same machine, nothing changed"
+    listed = found.differences.differing + found.differences.unknown
+    assert path not in [entry.key for entry in listed]
 
 
 @pytest.mark.parametrize("path", ["model.variant", "model.quant", "backend.build", "backend.api"])
@@ -287,16 +308,87 @@ def test_what_is_essential_has_to_be_known(path: str) -> None:
 
 
 def test_the_same_file_is_the_same_model_whatever_it_is_called() -> None:
-    assert changed("model.quant", None).grade == "A"
-    assert changed("model.variant", None).grade == "A"
+    for path in ("model.quant", "model.variant", "model.quant_creator", "model.architecture"):
+        assert changed(path, None).grade == "A"
+    unnamed = with_value(measured(), "model.quant_creator", None)
+    another = with_value(with_value(unnamed, "model.sha256", "b" * 64), "model.quant", "Q8_0")
+    # Who made two files is no second thing once their quants differ.
+    assert against(unnamed, another).differences.changed == ("quant",)
+    other = with_value(unnamed, "model.sha256", "b" * 64)
+    assert against(unnamed, other).differences.assumed == ("quant creator",)
 
 
-def test_other_unknown_variables_are_named() -> None:
-    found = changed("backend.resolved.threads", None)
+SETTINGS = ("context_per_slot", "threads", "batch", "cache_type_k", "gpu_layers", "flash_attention")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_that_one_side_does_not_tell_is_not_taken_for_equal(name: str) -> None:
+    path = f"backend.resolved.{name}"
+    untold = with_value(measured(), path, None)
+    for pair in ((measured(), untold), (untold, measured())):
+        found = against(*pair)
+        assert found.grade == "C"
+        assert found.reason.startswith("same model and quant; no A: not known of both: ")
+        assert path in [entry.key for entry in found.differences.unknown]
+    # With another model there is nothing left that is known to be equal.
+    other = with_value(with_value(untold, "model.quant", "Q8_0"), "model.sha256", "b" * 64)
+    assert against(measured(), other).grade == "D"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_an_engine_started_with_the_same_words_does_not_tell_is_the_same(name: str) -> None:
+    path = f"backend.resolved.{name}"
+    untold = with_value(measured(), path, None)
+    found = against(untold, untold)
     assert found.grade == "A"
-    assert found.notes == ("not known of both, taken as unchanged: threads",)
-    unknown = found.differences.unknown[0]
-    assert (unknown.key, unknown.a, unknown.b) == ("backend.resolved.threads", "8", None)
+    assert found.notes[0].startswith("read on neither side, decided by what is the same: ")
+    # Not where somebody else started it, nor with other words, another build or environment.
+    for path, value in (
+        ("backend.managed", False),
+        ("backend.argv", ["llama-server", "--no-mmap"]),
+        ("backend.build", "b9999"),
+        ("backend.env", {"GGML_X": "1"}),
+    ):
+        assert against(untold, with_value(untold, path, value)).grade in ("C", "D")
+
+
+def test_an_attached_server_of_which_little_is_known_is_c() -> None:
+    attached = measured()
+    for path, value in (
+        ("managed", False),
+        ("argv", None),
+        ("resolved.threads", None),
+        ("resolved.cache_type_k", None),
+    ):
+        attached = with_value(attached, f"backend.{path}", value)
+    found = against(attached, attached)
+    assert found.grade == "C"
+    assert found.reason == (
+        "same model and quant; no A: not known of both: "
+        "threads, KV cache types, environment, command line"
+    )
+    assert all(f.ratio.value == 1 for pair in found.pairs for f in pair.figures)
+
+
+def test_what_no_probe_reads_on_one_machine_is_the_same_but_one_side_alone_is_not() -> None:
+    unread = with_value(measured(), "rig.memory.speed_mt_per_s", None)
+    assert against(unread, unread).grade == "A"
+    assert against(measured(), unread).grade == "B"
+    assert against(measured(), unread).differences.assumed == ("memory",)
+    transcribed_both = with_value(unread, "provenance.kind", "transcribed")
+    transcribed_both = with_value(transcribed_both, "provenance.methodology", None)
+    transcribed_both = with_value(transcribed_both, "provenance.source", "a page")
+    assert against(transcribed_both, transcribed_both).differences.assumed == ("memory",)
+
+
+def test_a_machine_that_is_not_known_is_never_the_same() -> None:
+    nameless = with_value(measured(), "rig.cpu.model", None)
+    found = against(nameless, nameless)
+    assert (found.grade, found.differences.state("machine")) == ("B", "unknown")
+    on_cpu = with_value(nameless, "backend.api", "cpu")
+    found = against(on_cpu, on_cpu)
+    assert found.grade == "C"
+    assert "hardware not known of both" in found.reason
 
 
 # Classes B, C, D
@@ -315,13 +407,37 @@ def test_same_gpu_build_model_hash_and_shape_is_b() -> None:
     assert found.notes == ("changed: machine",)
 
 
-def test_two_changed_variables_on_one_machine_are_b_at_most() -> None:
-    other = with_value(with_value(measured(), "rig.kernel", "7.1"), "rig.os", "another")
-    assert against(measured(), other).grade == "B"
+@pytest.mark.parametrize("api", ["cuda", "cpu"])
+def test_changed_variables_are_counted_the_same_on_every_device(api: str) -> None:
+    here = with_value(measured(), "backend.api", api)
+    other = with_value(with_value(here, "rig.kernel", "7.1"), "rig.os", "another")
+    found = against(here, other)
+    assert (found.grade, found.notes[0]) == ("B", "changed: os, kernel")
     other = with_value(other, "backend.build", "b9999")
-    found = against(measured(), other)
+    found = against(here, other)
     assert found.grade == "D"
     assert found.reason == "same machine, but 3 changed variables: build, os, kernel"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("resolved.threads", 4), ("resolved.cache_type_k", "q8_0"), ("resolved.context_per_slot", 99)],
+)
+def test_other_settings_are_no_b(path: str, value: Any) -> None:
+    other = with_value(with_value(measured(), "rig.kernel", "7.1"), f"backend.{path}", value)
+    assert against(measured(), other).grade == "D"
+    other = with_value(other, "rig.id", "other-rig")
+    if path != "resolved.threads":  # another machine has other threads
+        assert "no B: other settings" in against(measured(), other).reason
+
+
+def test_an_idle_card_is_no_variable_of_what_the_processor_did() -> None:
+    on_cpu = with_value(measured(), "backend.api", "cpu")
+    gpu = measured().rig.gpus[0]
+    for update in ({"driver": "600"}, {"power_limit_w": 200.0}, {"name": "Another"}):
+        other = with_value(on_cpu, "rig.gpus", [gpu.model_copy(update=update)])
+        found = against(on_cpu, with_value(other, "rig.kernel", "7.1"))
+        assert found.reason == "same machine, one changed variable: kernel"
 
 
 @pytest.mark.parametrize(
@@ -370,12 +486,31 @@ def test_processors_alone_are_never_b() -> None:
         ({"model__quant": "Q8_0", "model__sha256": "b" * 64}, "the quant differs"),
         ({"model__quant": None, "model__sha256": None}, "the quant is not known of both"),
         ({"mode__name": "mtp"}, "the mode differs"),
-        ({"provenance__methodology": 2}, "the methodology differs"),
     ],
 )
 def test_other_work_on_other_hardware_is_d(also: dict[str, Any], why: str) -> None:
     found = against(measured(), elsewhere(**also))
     assert (found.grade, found.reason) == ("D", f"other hardware, and {why}")
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_two_methodologies_are_never_equals(value: int | None) -> None:
+    words = "differs" if value else "is not known of both"
+    for here in (measured(), elsewhere()):
+        found = against(measured(), with_value(here, "provenance.methodology", value))
+        assert (found.grade, found.reason) == ("D", f"the methodology {words}")
+
+
+def test_class_d_shows_no_ratio_and_no_verdict() -> None:
+    faster = with_value(measured(), "results", [cell(s, speed=200.0) for s in ("chat", "rag")])
+    base = with_value(measured(), "results", [cell(s) for s in ("chat", "rag")])
+    found = against(base, with_value(faster, "provenance.methodology", 1))
+    assert found.grade == "D" and found.means == ()
+    ratios = [figure["ratio"] for pair in found.as_dict()["pairs"] for figure in pair["figures"]]
+    assert len(ratios) == 10
+    for ratio in ratios:
+        assert (ratio["value"], ratio["low"], ratio["high"]) == (None, None, None)
+        assert (ratio["verdict"], ratio["settle"]) == ("none", "")
 
 
 def test_concurrencies_of_different_machines_are_d() -> None:
@@ -416,22 +551,62 @@ def test_invalid_results_are_not_compared_and_that_is_said() -> None:
     assert against(measured(), alone).reason == "no shape with a valid result on both sides"
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "same"),
+    [(64, 64, True), (64, 68, True), (64, 69, False), (4096, 4170, True), (4096, 4190, False)],
+)
+def test_prompts_of_another_length_are_another_shape(here: int, there: int, same: bool) -> None:
+    """A chat template of its own length makes the prompts of one model longer."""
+    one, other = (
+        with_value(measured(), "results", [cell("chat", prompt_tokens=n)]) for n in (here, there)
+    )
+    for pair in ((one, other), (other, one)):
+        found = against(*pair)
+        assert found.pairs[0].comparable == ("yes" if same else "other_length")
+        assert found.pairs[0].same_shape == ("same" if same else "differs")
+        if not same:
+            assert found.reason == "prompts of another length under the same shape name"
+            assert found.notes == ("prompts of another length are not compared: chat × 1",)
+
+
 def test_unknown_prompts_are_never_ours() -> None:
     ours = with_value(transcribed(), "results", [cell("chat"), cell("rag")])
     found = against(transcribed(), ours)
-    assert found.grade == "D"
-    assert found.reason == "same machine, but the prompts are not known to be the same"
-    assert against(transcribed(), with_value(ours, "rig.id", "other")).grade == "C"
+    assert found.grade == "C"
+    assert "the prompts are not known to be the same" in found.notes
     assert found.means == ()
 
 
-def test_unknown_prompts_of_one_source_are_the_same() -> None:
-    other = with_value(transcribed(), "model.variant", "E4B-it")
+def test_published_figures_are_compared_with_those_of_their_source_alone() -> None:
+    other = with_value(transcribed(), "rig.id", "another")
     found = against(transcribed(), other)
-    assert found.reason == "same machine, one changed variable: model"
+    assert found.grade == "C"
     assert "an API label is not confirmed by its engine" in found.notes
-    elsewhere_from = with_value(other, "provenance.source", "another page")
-    assert against(transcribed(), elsewhere_from).grade == "D"
+    assert {m.verdict for m in found.means} <= {"valid", "unverified"}
+    from_elsewhere = with_value(other, "provenance.source", "another page")
+    assert against(transcribed(), from_elsewhere).reason == "the methodology is not known of both"
+    assert against(transcribed(), measured()).grade == "D"
+    # What its page does not tell of the settings is not taken for equal.
+    model = with_value(transcribed(), "model.variant", "E4B-it")
+    assert against(transcribed(), model).grade == "D"
+
+
+def test_marks_travel_with_the_figures() -> None:
+    doubted = cell("chat").model_copy(
+        update={"validity": Validity(verdict="unverified", unverified=["no_rate"])}
+    )
+    results = [doubted, cell("rag")]
+    found = against(
+        with_value(measured(), "results", [cell("chat"), cell("rag")]),
+        with_value(measured(), "results", results),
+    )
+    pair = found.as_dict()["pairs"][0]
+    assert (pair["verdicts"], pair["codes"]) == (["valid", "unverified"], [[], ["no_rate"]])
+    assert pair["figures"][0]["ratio"]["value"] == 1
+    assert {mean.verdict for mean in found.means} == {"unverified"}
+    broken = with_value(measured(), "results", [cell("chat", valid=False), cell("rag")])
+    pair = against(measured(), broken).as_dict()["pairs"][0]
+    assert (pair["verdicts"], pair["codes"]) == (["valid", "invalid"], [[], ["cached_tokens"]])
 
 
 def test_prefill_rates_of_two_sources_have_no_ratio() -> None:
@@ -442,73 +617,6 @@ def test_prefill_rates_of_two_sources_have_no_ratio() -> None:
     assert by_metric["output_tok_per_s"].ratio.value == 1
 
 
-# Ratios
-
-
-def interval(median: float, low: float, high: float) -> Metric:
-    return Metric(median=median, min=low, max=high, n=18, ci95=(low, high))
-
-
-def spanning(median: float, low: float, high: float, n: int = 3) -> Metric:
-    return Metric(median=median, min=low, max=high, n=n)
-
-
-def bare(median: float) -> Metric:
-    return Metric(median=median)
-
-
-def test_intervals_divide_end_by_end() -> None:
-    found = ratio(interval(120, 118, 122), interval(100, 98, 102), higher_is_better=True)
-    assert (found.value, found.verdict, found.basis) == (1.2, "faster", "interval")
-    assert found.low == pytest.approx(118 / 102)
-    assert found.high == pytest.approx(122 / 98)
-    lower = ratio(interval(1.2, 1.18, 1.22), interval(1, 0.98, 1.02), higher_is_better=False)
-    assert lower.verdict == "slower"
-
-
-@pytest.mark.parametrize(
-    ("metric", "reference", "verdict", "basis"),
-    [
-        (interval(110, 100, 120), interval(100, 90, 100), "not_distinguishable", "interval"),
-        (interval(110, 101, 120), interval(100, 90, 100), "faster", "interval"),
-        (interval(101.5, 101, 102), interval(100, 99, 100.5), "not_distinguishable", "interval"),
-        (spanning(110, 99, 120), spanning(100, 90, 105), "not_distinguishable", "range"),
-        (spanning(90, 88, 91), spanning(100, 95, 105), "slower", "range"),
-        (interval(90, 89, 91), spanning(100, 95, 105), "slower", "range"),
-        (spanning(90, 90, 90, n=1), spanning(100, 95, 105), "slower", "medians"),
-        (bare(101.9), bare(100), "tie", "medians"),
-        (bare(100), bare(101.9), "tie", "medians"),
-        (bare(103), bare(100), "faster", "medians"),
-        (bare(103), interval(100, 50, 200), "faster", "medians"),
-    ],
-)
-def test_verdicts(metric: Metric, reference: Metric, verdict: str, basis: str) -> None:
-    found = ratio(metric, reference, higher_is_better=True)
-    assert (found.verdict, found.basis) == (verdict, basis)
-    assert (found.low is None) == (basis != "interval")
-    turned = ratio(reference, metric, higher_is_better=True)
-    opposite = {"faster": "slower", "slower": "faster"}
-    assert turned.verdict == opposite.get(verdict, verdict)
-
-
-@pytest.mark.parametrize("median", [0.0, -1.0, 1e-300, None])
-def test_what_cannot_be_divided_has_no_ratio(median: float | None) -> None:
-    metric = None if median is None else bare(median)
-    for pair in ((metric, bare(1)), (bare(1), metric), (metric, metric)):
-        found = ratio(*pair, higher_is_better=True)
-        assert (found.value, found.verdict) == (None, "none")
-
-
-def test_bounds_that_cannot_be_divided_are_no_spread() -> None:
-    found = ratio(interval(110, 0, 120), interval(100, 90, 95), higher_is_better=True)
-    assert found.basis == "medians"
-
-
-def test_the_smallest_effect_is_the_documented_one() -> None:
-    assert SMALLEST_EFFECT == 0.02
-    assert rules()["smallest_effect"] == 0.02
-
-
 def test_means_need_the_same_shapes_all_valid() -> None:
     other = with_value(measured(), "results", [cell("chat", speed=200.0), cell("rag", speed=50.0)])
     found = against(with_value(measured(), "results", [cell("chat"), cell("rag")]), other)
@@ -517,28 +625,6 @@ def test_means_need_the_same_shapes_all_valid() -> None:
     assert by_metric["output_tok_per_s"].shapes == 2
     assert against(measured(), other).means == ()  # three shapes against two
     assert geometric_mean([2, 8]) == pytest.approx(4)
-
-
-# Ties
-
-
-def rows(*results: Result) -> list[Row]:
-    run = Run(measured(), "a/b.yaml", "0")
-    return [Row(run, result) for result in results]
-
-
-def test_ranks_honour_ties_with_the_leader_of_the_group() -> None:
-    speeds = [200.0, 150.0, 148.5, 146.5, 100.0]
-    ranked = ties(rows(*(cell("chat", speed=speed, spread=0.0) for speed in speeds)))
-    # 146.5 is within 2 % of 148.5 but not of 150, which leads the group.
-    assert ranked == ["1", "2=", "2=", "4", "5"]
-
-
-def test_rows_without_a_valid_figure_have_no_rank() -> None:
-    bare_row = cell("chat").model_copy(update={"output_tok_per_s": None})
-    ranked = ties(rows(cell("chat"), cell("chat", valid=False), bare_row, cell("chat", speed=10.0)))
-    assert ranked == ["1", "", "", "2"]
-    assert ties([]) == []
 
 
 # As JSON
@@ -554,7 +640,7 @@ def test_as_dict_is_json() -> None:
 
 @pytest.mark.parametrize("median", [-1.0, 0.0])
 def test_figures_that_are_no_rates_are_left_out(median: float) -> None:
-    odd = cell("chat").model_copy(update={"output_tok_per_s": bare(median)})
+    odd = cell("chat").model_copy(update={"output_tok_per_s": Metric(median=median)})
     data = subject(with_value(measured(), "results", [odd])).as_dict()
     assert data["cells"][0]["figures"]["output_tok_per_s"] is None
     assert json.dumps(data, allow_nan=False)

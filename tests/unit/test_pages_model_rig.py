@@ -229,7 +229,7 @@ def test_steps_leave_out_the_invalid_and_other_shapes() -> None:
         result("chat", gen=100),
         result("rag", gen=50, concurrency=4),
     ]
-    found = model.steps(results)
+    found = model.steps(run("a").record, results)
     assert [(s.few.workload.name, s.few.concurrency, s.more.concurrency) for s in found] == [
         ("agent", 1, 4),
         ("agent", 1, 8),

@@ -14,14 +14,14 @@ from tokrig.cli.campaign_words import fits, line
 from tokrig.cli.compare import LABELS
 from tokrig.cli.words import NULL, rate
 from tokrig.query.ab import Effect, LeftOut, Outcome, Verdict
-from tokrig.query.permutation import LEVEL, repeats_needed
+from tokrig.query.permutation import LEVEL
 from tokrig.units import human_seconds
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "faster": ("B faster", "green"),
     "slower": ("B slower", "red"),
-    "no_difference": ("no difference shown", "default"),
-    "not_enough_repeats": ("not enough repeats", "yellow"),
+    "not_distinguishable": ("not distinguishable", "default"),
+    "inconclusive": ("inconclusive", "yellow"),
     "not_comparable": ("not comparable", "yellow"),
 }
 HEADINGS = ("workload × conc.", "figure", "A", "B", "B / A", "p", "verdict")
@@ -38,11 +38,11 @@ def print_outcomes(out: Console, outcomes: Sequence[Outcome]) -> None:
         return
     said = (
         f"p: exact permutation test, Holm-corrected over {len(tests)} figures; a difference needs"
-        f" p ≤ {float(LEVEL):g} and more than 2 % and the A/A noise"
+        f" p ≤ {float(LEVEL):g}, an interval that excludes 1, and more than 2 % and the A/A noise"
     )
-    if any(e.verdict == "not_enough_repeats" for e in tests):
-        said += f"; so many figures need {repeats_needed(len(tests))} repeats"
     out.print(Text(said, style="dim"))
+    for settle in dict.fromkeys(e.settle for e in tests if e.settle):
+        out.print(Text(f"inconclusive: {settle}", style="dim"))
 
 
 def _print_outcome(out: Console, outcome: Outcome) -> None:
@@ -104,10 +104,19 @@ def _cells(effect: Effect) -> tuple[str, ...]:
         line(f"{effect.shape} × {effect.concurrency}"),
         LABELS[effect.metric],
         *values,
-        NULL if effect.ratio is None else f"×{float(effect.ratio):.3f}",
+        _ratio(effect),
         _p(effect),
-        VERDICTS[effect.verdict][0],
+        VERDICTS[effect.verdict][0] + (", unverified" if effect.unverified else ""),
     )
+
+
+def _ratio(effect: Effect) -> str:
+    if effect.ratio is None:
+        return NULL
+    shown = f"×{float(effect.ratio):.3f}"
+    if effect.low is None or effect.high is None:
+        return shown
+    return f"{shown} ({effect.low:.2f}–{effect.high:.2f})"
 
 
 def _p(effect: Effect) -> str:

@@ -11,6 +11,8 @@ from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
     from rich.table import Table
 
@@ -25,9 +27,12 @@ LABELS = {
     "end_to_end_tok_per_s": "end-to-end tok/s",
     "system_tok_per_s": "system tok/s",
 }
+NOT_COMPARED = {
+    "invalid": "not compared",
+    "other_shape": "another shape of the same name",
+    "other_length": "prompts of another length",
+}
 GRADE_STYLES = {"A": "bold green", "B": "bold green", "C": "bold yellow", "D": "bold red"}
-# What a ratio rests on where it is not a pair of intervals.
-BASES = {"range": ", no interval", "medians": ", no spread known"}
 
 
 @click.command(
@@ -46,7 +51,8 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
 
     A is the reference; ratios are B / A. Each is a record's id, the beginning of one, or the path
     of its file. Class A: same machine, at most one changed variable; B: same GPU model, build,
-    model hash and shape; C: same model and quant on other hardware; D: not comparable.
+    model hash and shape; C: same model and quant, other hardware or not all known; D: not
+    comparable, no ratios. Faster or slower takes 6 starts of the engine on both sides.
     """
     from tokrig.cli import present, words
     from tokrig.query.compare import comparison, subject
@@ -81,9 +87,7 @@ def print_comparison(out: Console, found: Comparison) -> None:
     from rich.text import Text
 
     from tokrig.cli import present
-    from tokrig.query.ratios import SMALLEST_EFFECT
 
-    least = f"{100 * SMALLEST_EFFECT:g} %"
     sides = (("A", found.a), ("B", found.b))
     present.print_pairs(out, [(side, f"{one.id}  {one.name} · {one.place}") for side, one in sides])
     out.print()
@@ -97,15 +101,38 @@ def print_comparison(out: Console, found: Comparison) -> None:
     if found.pairs:
         out.print()
         present.put(out, _figures(found))
-        out.print(
-            f"ratio: B / A; overlapping intervals or ranges, and differences up to {least}, are not"
-            " distinguishable",
-            style="dim",
-        )
+        for line in _reading(found):
+            present.put(out, Text(line, style="dim"))
     if found.differences.unknown:
         keys = ", ".join(entry.key for entry in found.differences.unknown)
         out.print()
         out.print(f"not known of both: {keys}", style="dim")
+
+
+def _reading(found: Comparison) -> Iterator[str]:
+    """What the verdicts rest on, and what would settle those that are inconclusive."""
+    from tokrig.query.ratios import SMALLEST_EFFECT
+
+    ratios = [figure.ratio for pair in found.pairs for figure in pair.figures]
+    if all(ratio.value is None for ratio in ratios):
+        return
+    yield "ratio: B / A"
+    tests = sum(ratio.basis == "starts" for ratio in ratios)
+    if tests:
+        yield (
+            f"in brackets: its interval between starts, 95 % for all {tests} ratios together;"
+            f" faster or slower: it excludes 1, and more than {100 * SMALLEST_EFFECT:g} %"
+        )
+    noise = max((n for side in (found.a, found.b) for n in side.noise.values()), default=0.0)
+    if noise > SMALLEST_EFFECT:
+        yield f"two runs of the same on this rig differ by up to {100 * noise:.1f} %: so must these"
+    for settle in dict.fromkeys(ratio.settle for ratio in ratios if ratio.settle):
+        yield f"inconclusive: {settle}"
+    if any(
+        "backend.managed" in side.keys and side.keys["backend.managed"] == "no"
+        for side in (found.a, found.b)
+    ):
+        yield "a server that was attached to is one start: let tokrig start it, --level standard"
 
 
 def _differing(found: Comparison) -> Table:
@@ -144,7 +171,8 @@ def _figures(found: Comparison) -> Table:
     for mean in found.means:
         where = _label(f"all {mean.shapes}", mean.concurrency)
         table.add_row(
-            where, LABELS[mean.metric], "", "", f"×{mean.value:.2f}", "geometric mean of ratios"
+            *(where, LABELS[mean.metric], "", "", f"×{mean.value:.2f}"),
+            "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified"),
         )
     return table
 
@@ -168,13 +196,18 @@ def _cells(pair: Pair, figure: Figure) -> tuple[str, ...]:
 
 
 def _verdict(pair: Pair, figure: Figure) -> str:
-    if pair.comparable == "invalid":
-        return "INVALID, not compared"
-    if pair.comparable == "other_shape":
-        return "another shape of the same name"
-    ratio = figure.ratio
-    if ratio.verdict == "none":
-        return "no ratio"
-    if ratio.verdict == "not_distinguishable":
-        return "not distinguishable"
-    return ratio.verdict + BASES.get(ratio.basis, "")
+    """The verdict, and the marks of the figures it is about."""
+    if pair.comparable != "yes":
+        said = NOT_COMPARED[pair.comparable]
+    elif figure.ratio.verdict == "none":
+        said = "no ratio"
+    else:
+        said = figure.ratio.verdict.replace("_", " ")
+    return "; ".join([said, *_marks(pair)])
+
+
+def _marks(pair: Pair) -> Iterator[str]:
+    for side, verdict, codes in zip("AB", pair.verdicts, pair.codes, strict=True):
+        if verdict != "valid":
+            word = verdict.upper() if verdict == "invalid" else verdict
+            yield f"{side} {word} ({', '.join(codes)})" if codes else f"{side} {word}"

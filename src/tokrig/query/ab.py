@@ -23,8 +23,16 @@ from typing import Any, Literal
 
 from tokrig.query.compare import comparison, subject
 from tokrig.query.pairs import METRICS, Cell, Subject
-from tokrig.query.permutation import LEVEL, aa_noise, holm, permutation_p, smallest_p
-from tokrig.query.ratios import SMALLEST_EFFECT
+from tokrig.query.permutation import (
+    LEVEL,
+    aa_noise,
+    holm,
+    permutation_p,
+    repeats_needed,
+    smallest_p,
+)
+from tokrig.query.ratios import SMALLEST_EFFECT, judged, more
+from tokrig.query.spread import STARTS_NEEDED, of_values, ratio_interval
 from tokrig.query.variables import Entry, differences
 from tokrig.record.model import Record
 from tokrig.spec.campaign import Axis
@@ -47,7 +55,7 @@ VARIABLES_OF: dict[Axis, tuple[str, ...]] = {
     "driver": ("driver",),
 }
 
-Verdict = Literal["faster", "slower", "no_difference", "not_enough_repeats", "not_comparable"]
+Verdict = Literal["faster", "slower", "not_distinguishable", "inconclusive", "not_comparable"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,11 @@ class LeftOut:
 class Effect:
     """One figure of one shape: a value of every record, and what they say of B against A.
 
-    ``ratio`` is B's median / A's and ``noise`` the A/A noise as a share. ``p`` comes from the
-    test, ``adjusted_p`` is after Holm's correction; both are None until the arms are complete.
+    ``ratio`` is B's median / A's with its interval ``low`` to ``high``, ``noise`` the A/A noise as
+    a share. ``p`` comes from the test, ``adjusted_p`` is after Holm's correction; all but ratio
+    and noise are None until the arms are complete. ``starts`` are those of the engine in A and
+    B; ``settle`` says what would settle what is inconclusive. ``unverified`` are the codes of
+    the results that are.
     """
 
     shape: str
@@ -83,11 +94,16 @@ class Effect:
     metric: str
     a: tuple[float, ...]
     b: tuple[float, ...]
+    starts: tuple[int, int] = (0, 0)
     ratio: Fraction | None = None
+    low: float | None = None
+    high: float | None = None
     noise: Fraction | None = None
     p: Fraction | None = None
     adjusted_p: Fraction | None = None
-    verdict: Verdict = "not_enough_repeats"
+    verdict: Verdict = "inconclusive"
+    settle: str = ""
+    unverified: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +230,7 @@ def _of(variables: Sequence[str], entries: Iterable[Entry]) -> tuple[Entry, ...]
 
 def _configuration(one: Subject) -> Subject:
     """Whether one result is valid does not tell which configuration it is of."""
-    return replace(one, cells=tuple(replace(cell, valid=True) for cell in one.cells))
+    return replace(one, cells=tuple(replace(cell, verdict="valid") for cell in one.cells))
 
 
 # Values
@@ -226,17 +242,19 @@ def _cells(
     texts: dict[str, str | None],
     left_out: list[LeftOut],
 ) -> dict[tuple[str, int], list[Cell]]:
-    """The cells that count, by shape and concurrency. ``texts`` holds each shape's text."""
+    """The cells that count, by shape and concurrency. ``texts`` holds each shape's text. All
+    records of an attached server are of its one start, which counts with the first of them."""
     found: dict[tuple[str, int], list[Cell]] = {}
     for one in subjects:
         for cell in one.cells:
             kept = found.setdefault((cell.shape, cell.concurrency), [])
-            if not cell.valid:
-                why = f"INVALID: {', '.join(cell.reasons)}"
+            if cell.verdict == "invalid":
+                why = f"INVALID: {', '.join(cell.codes)}"
             elif cell.hash != texts.setdefault(cell.shape, cell.hash):
                 why = "another text under the same shape name"
             else:
-                kept.append(cell)
+                shared = kept and one.keys.get("backend.managed") == "no"
+                kept.append(replace(cell, starts=0) if shared else cell)
                 continue
             left_out.append(LeftOut(arm, one.id, f"{cell.shape} × {cell.concurrency}", why))
     return found
@@ -248,7 +266,14 @@ def _effects(
     for (shape, concurrency), metric in itertools.product(dict.fromkeys([*a, *b]), FIGURES):
         cells = [side.get((shape, concurrency), []) for side in (a, b)]
         values = [_values(side, metric) for side in cells]
-        effect = Effect(shape, concurrency, metric, a=values[0], b=values[1])
+        codes = (cell.codes for side in cells for cell in side if cell.verdict == "unverified")
+        effect = Effect(
+            *(shape, concurrency, metric),
+            a=values[0],
+            b=values[1],
+            starts=(_starts(cells[0], metric), _starts(cells[1], metric)),
+            unverified=tuple(dict.fromkeys(itertools.chain.from_iterable(codes))),
+        )
         sources = {cell.prefill_source for side in cells for cell in side}
         if metric == "prefill_tok_per_s" and len(sources) > 1:
             # By the server's clock and derived from TTFT: two metrics under one name.
@@ -264,6 +289,10 @@ def _values(cells: Iterable[Cell], metric: str) -> tuple[float, ...]:
     return tuple(found.median for cell in cells if (found := cell.figures[metric]))
 
 
+def _starts(cells: Iterable[Cell], metric: str) -> int:
+    return sum(cell.starts or 0 for cell in cells if cell.figures[metric])
+
+
 def _judged(effects: Sequence[Effect]) -> Iterable[Effect]:
     """The same effects, those with a ratio tested and called by their verdict."""
     found = {
@@ -273,18 +302,28 @@ def _judged(effects: Sequence[Effect]) -> Iterable[Effect]:
     }
     adjusted = dict(zip(found, holm(list(found.values())), strict=True))
     for place, effect in enumerate(effects):
-        if effect.ratio is None:
-            yield effect
-            continue
-        reachable = len(found) * smallest_p(len(effect.a), len(effect.b)) <= LEVEL
-        if adjusted[place] <= LEVEL:
-            verdict = _direction(effect.metric, effect.ratio, effect.noise or Fraction(0))
+        if place in found:
+            yield _called(replace(effect, p=found[place], adjusted_p=adjusted[place]), len(found))
         else:
-            verdict = "no_difference" if reachable else "not_enough_repeats"
-        yield replace(effect, p=found[place], adjusted_p=adjusted[place], verdict=verdict)
+            yield effect
 
 
-def _direction(metric: str, ratio: Fraction, noise: Fraction) -> Verdict:
-    if max(ratio, 1 / ratio) - 1 <= max(Fraction(SMALLEST_EFFECT), noise):
-        return "no_difference"
-    return "faster" if (ratio > 1) == METRICS[metric] else "slower"
+def _called(effect: Effect, tests: int) -> Effect:
+    ratio, p = effect.ratio, effect.adjusted_p
+    assert ratio is not None  # else it would not have been tested
+    if min(effect.starts) < STARTS_NEEDED:
+        told = f"starts of the engine: A {effect.starts[0]}, B {effect.starts[1]}"
+        return replace(effect, settle=f"{told}; it takes {STARTS_NEEDED} on each side")
+    mine, other = of_values(effect.b), of_values(effect.a)
+    value, least = float(ratio), max(SMALLEST_EFFECT, float(effect.noise or 0))
+    low, high = ratio_interval(mine, other, tests)
+    low, high = min(low, value), max(high, value)
+    found = judged(value, low, high, least, higher_is_better=METRICS[effect.metric])
+    settle = ""
+    if found in ("faster", "slower") and (p is None or p > LEVEL):
+        found = "inconclusive"
+    if found == "inconclusive":
+        settle = more(mine, other, value, least, tests)
+        if tests * smallest_p(len(effect.a), len(effect.b)) > LEVEL:
+            settle = f"so many figures need {repeats_needed(tests)} repeats"
+    return replace(effect, low=low, high=high, verdict=found, settle=settle)

@@ -11,10 +11,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tokrig.query.classes import CLASSES, ESSENTIAL, OTHER_WORK, Grade, classify, notes
-from tokrig.query.pairs import METRICS, Mean, Pair, Subject, means, pairs, subject
-from tokrig.query.ratios import SMALLEST_EFFECT
-from tokrig.query.variables import VARIABLES, Differences, differences
+from tokrig.query import classes, pairs, ratios, spread, variables
+from tokrig.query.classes import Grade, classify, notes
+from tokrig.query.pairs import METRICS, Mean, Pair, Subject, matches, means, subject
+from tokrig.query.variables import Differences, differences
 from tokrig.record.model import Metric
 
 __all__ = ["Comparison", "Subject", "comparison", "rules", "subject"]
@@ -62,21 +62,35 @@ def _plain(value: Any) -> Any:
 def rules() -> dict[str, Any]:
     """What the compare page needs to know to do the same in the browser."""
     return {
-        "smallest_effect": SMALLEST_EFFECT,
+        "smallest_effect": ratios.SMALLEST_EFFECT,
+        "widest": ratios.WIDEST,
+        "starts_needed": spread.STARTS_NEEDED,
+        "most_starts": spread.MOST_STARTS,
+        "level": spread.LEVEL,
+        "normal_95": spread.NORMAL_95,
+        "power_80": spread.POWER_80,
+        "length_share": pairs.LENGTH_SHARE,
+        "length_tokens": pairs.LENGTH_TOKENS,
         # A list: JSON objects keep no order.
         "metrics": [{"name": name, "higher_is_better": higher} for name, higher in METRICS.items()],
-        "classes": CLASSES,
-        "essential": list(ESSENTIAL),
-        "other_work": list(OTHER_WORK),
-        "variables": [_plain(variable) for variable in VARIABLES],
+        "classes": classes.CLASSES,
+        "essential": list(classes.ESSENTIAL),
+        "other_work": list(classes.OTHER_WORK),
+        "of_the_machine": list(classes.OF_THE_MACHINE),
+        "left_out": [list(one) for one in classes.LEFT_OUT.items()],
+        "where": classes.WHERE,
+        "of_the_file": list(variables.OF_THE_FILE),
+        "started_by": list(variables.STARTED_BY),
+        "variables": [_plain(variable) for variable in variables.VARIABLES],
     }
 
 
 def comparison(a: Subject, b: Subject) -> Comparison:
-    """``b`` compared with the reference ``a``."""
+    """``b`` compared with the reference ``a``. Class D has no ratios."""
     found = differences(a.keys, b.keys)
-    together = pairs(a, b, found)
-    grade, reason = classify(a, found, together)
+    together = matches(a, b, found)
+    grade, reason = classify(found, together)
+    shown = pairs.pairs(a, b, together, rated=grade != "D")
     return Comparison(
         a=a,
         b=b,
@@ -84,6 +98,6 @@ def comparison(a: Subject, b: Subject) -> Comparison:
         reason=reason,
         notes=notes(a, b, (grade, reason), found, together),
         differences=found,
-        pairs=together,
-        means=means(a, b, together),
+        pairs=shown,
+        means=means(a, b, shown),
     )

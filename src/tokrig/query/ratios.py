@@ -1,30 +1,53 @@
-"""Ratios of two figures, whether they can be told apart, and ranks that honour ties. Pure."""
+"""Ratios of two figures: whether one may be called faster, and what would settle it. Pure.
+
+docs/methodology.md, *Statistics*, has the rules; ``site/static/compare.js`` repeats them in the
+browser.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tokrig.query.load import Row
+from tokrig.query.spread import (
+    STARTS_NEEDED,
+    Spread,
+    of_interval,
+    of_starts,
+    ratio_interval,
+    starts_needed,
+    usable,
+)
 from tokrig.record.model import Metric
 
 # (t) Ratios nearer to 1 than this are noise, whatever their intervals say.
 SMALLEST_EFFECT = 0.02
+# (t) An interval that reaches farther from 1 than this has not shown that there is no difference.
+WIDEST = 0.05
+NO_INTERVAL = "the figures of the single starts are not in the record: measure it again"
 
-Verdict = Literal["faster", "slower", "not_distinguishable", "tie", "none"]
-Basis = Literal["interval", "range", "medians", "none"]
+Shown = Literal["faster", "slower", "not_distinguishable", "inconclusive"]
+Verdict = Literal[Shown, "none"]
+Basis = Literal["starts", "intervals", "none"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A figure and of how many starts of the engine it is; None where nobody knows."""
+
+    metric: Metric
+    starts: int | None
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure / the reference's. ``low`` and ``high`` exist where both have an interval.
+    """A figure / the reference's. ``low`` and ``high`` exist where both sides have six starts.
 
-    ``basis`` is what the verdict rests on: 95 % intervals, ranges of single values, or bare
-    medians, where a difference under 2 % is called a tie and one above it is of unknown
-    significance. Without a value there is no verdict.
+    ``basis`` is what they were made of: the medians of the single starts, or the two figures' own
+    intervals where a record has no more. ``settle`` says what would settle what is inconclusive,
+    else it is empty. Without a value there is no verdict.
     """
 
     value: float | None
@@ -32,85 +55,91 @@ class Ratio:
     high: float | None
     verdict: Verdict
     basis: Basis
+    settle: str
 
 
-NO_RATIO = Ratio(None, None, None, "none", "none")
+NO_RATIO = Ratio(None, None, None, "none", "none", "")
 
 
-def ratio(metric: Metric | None, reference: Metric | None, *, higher_is_better: bool) -> Ratio:
-    """``metric`` / ``reference``.
-
-    The interval is [low/reference's high, high/reference's low]: dividing the ends of two
-    intervals (interval arithmetic) covers every ratio that both allow. It is wider than the
-    ratio's own 95 % interval, so it never finds a difference that is not there.
-    """
-    if metric is None or reference is None or not usable(metric.median, reference.median):
+def ratio(
+    of: Side | None,
+    reference: Side | None,
+    *,
+    higher_is_better: bool,
+    tests: int = 1,
+    least: float = SMALLEST_EFFECT,
+) -> Ratio:
+    """``of`` / ``reference``, one of ``tests`` ratios that are read together. ``least`` is the
+    smallest effect that counts: 2 %, or the noise of two runs of the same where that is more."""
+    if of is None or reference is None or not usable(of.metric.median, reference.metric.median):
         return NO_RATIO
-    value = metric.median / reference.median
-    basis, mine, other = _spreads(metric, reference)
-    low = high = None
-    if basis == "interval":
-        low, high = mine[0] / other[1], mine[1] / other[0]
-    overlap = basis != "medians" and mine[0] <= other[1] and other[0] <= mine[1]
-    if overlap or max(value, 1 / value) - 1 <= SMALLEST_EFFECT:
-        verdict: Verdict = "tie" if basis == "medians" else "not_distinguishable"
-    else:
-        verdict = "faster" if (value > 1) == higher_is_better else "slower"
-    return Ratio(value, low, high, verdict, basis)
+    value = of.metric.median / reference.metric.median
+    if not (_enough(of.starts) and _enough(reference.starts)):
+        return _open(value, _too_few(reference.starts, of.starts))
+    spreads = _spreads(of, reference)
+    if spreads is None:
+        return _open(value, NO_INTERVAL)
+    basis, mine, other = spreads
+    low, high = ratio_interval(mine, other, tests)
+    if basis == "intervals" and of.metric.ci95 and reference.metric.ci95:
+        # The ends divided: wider than the ratio's own interval, it errs towards no difference.
+        low = of.metric.ci95[0] / reference.metric.ci95[1]
+        high = of.metric.ci95[1] / reference.metric.ci95[0]
+    # A median may lie outside of an interval of means.
+    low, high = min(low, value), max(high, value)
+    verdict = judged(value, low, high, least, higher_is_better=higher_is_better)
+    settle = "" if verdict != "inconclusive" else more(mine, other, value, least, tests)
+    return Ratio(value, low, high, verdict, basis, settle)
 
 
-def usable(*values: float) -> bool:
-    """Whether values can be divided: no rate or time of a machine lies beyond these bounds."""
-    return all(1e-12 < value < 1e12 for value in values)
+def judged(value: float, low: float, high: float, least: float, *, higher_is_better: bool) -> Shown:
+    """What a ratio and its interval show."""
+    if max(value, 1 / value) - 1 > least and (low > 1 or high < 1):
+        return "faster" if (value > 1) == higher_is_better else "slower"
+    within = max(high, 1 / low) - 1 <= max(WIDEST, least)
+    return "not_distinguishable" if within else "inconclusive"
 
 
-Spread = tuple[float, float]
+def more(mine: Spread, other: Spread, value: float, least: float, tests: int) -> str:
+    """How many starts would settle what is inconclusive, if these are like the next ones."""
+    seen = abs(math.log(value))
+    apart = seen if math.expm1(seen) > least else 0.0
+    room = math.log1p(max(WIDEST, least)) - seen
+    needed = starts_needed(mine, other, tests, apart=apart, room=room)
+    return f"about {needed} starts on each side" if needed else "more than 100 starts on each side"
 
 
-def _spreads(metric: Metric, reference: Metric) -> tuple[Basis, Spread, Spread]:
-    """The spreads to be compared, of one kind for both."""
-    if metric.ci95 and reference.ci95 and usable(*metric.ci95, *reference.ci95):
-        return "interval", metric.ci95, reference.ci95
-    mine, other = _range(metric), _range(reference)
-    if mine and other:
-        return "range", mine, other
-    return "medians", (metric.median,) * 2, (reference.median,) * 2
+def decided(of: Side | None, reference: Side | None) -> bool:
+    """Whether the ratio of two figures has an interval of its own: such are counted as tests."""
+    if of is None or reference is None:
+        return False
+    return all(of_starts(side.metric, side.starts) for side in (of, reference))
 
 
-def _range(metric: Metric) -> Spread | None:
-    """Lowest and highest value; one value alone has no range."""
-    low, high, count = metric.min, metric.max, metric.n
-    if low is None or high is None or count is None or count < 2 or not usable(low, high):
-        return None
-    return low, high
+def _enough(starts: int | None) -> bool:
+    return starts is not None and starts >= STARTS_NEEDED
 
 
-def ties(rows: Sequence[Row]) -> list[str]:
-    """Ranks of rows sorted by gen tok/s, fastest first: ``1``, ``2=``, ``2=``, ``4``.
-
-    A row has the rank of the leader of its group while the two are not distinguishable; the
-    first that is leads a group of its own. Rows that are invalid or have no figure get "".
-    """
-    leaders: list[int] = []
-    ranked = [row for row in rows if _ranks(row)]
-    for place, row in enumerate(ranked):
-        tied = leaders and _tied(ranked[leaders[-1]], row)
-        leaders.append(leaders[-1] if tied else place)
-    sizes = Counter(leaders)
-    ranks = iter(f"{lead + 1}=" if sizes[lead] > 1 else f"{lead + 1}" for lead in leaders)
-    return [next(ranks) if _ranks(row) else "" for row in rows]
+def _open(value: float, settle: str) -> Ratio:
+    return Ratio(value, None, None, "inconclusive", "none", settle)
 
 
-def _ranks(row: Row) -> bool:
-    figure = row.result.output_tok_per_s
-    return row.result.validity.verdict != "invalid" and figure is not None and usable(figure.median)
+def _too_few(a: int | None, b: int | None) -> str:
+    told = [f"{side} {'unknown' if n is None else n}" for side, n in (("A", a), ("B", b))]
+    return f"starts of the engine: {', '.join(told)}; it takes {STARTS_NEEDED} on each side"
 
 
-def _tied(leader: Row, row: Row) -> bool:
-    found = ratio(
-        row.result.output_tok_per_s, leader.result.output_tok_per_s, higher_is_better=True
+def _spreads(of: Side, reference: Side) -> tuple[Basis, Spread, Spread] | None:
+    """What is known of the starts of both, of one kind."""
+    kinds: tuple[tuple[Basis, Callable[[Metric, int | None], Spread | None]], ...] = (
+        ("starts", of_starts),
+        ("intervals", of_interval),
     )
-    return found.verdict in ("not_distinguishable", "tie")
+    for basis, spread in kinds:
+        mine, other = (spread(side.metric, side.starts) for side in (of, reference))
+        if mine and other:
+            return basis, mine, other
+    return None
 
 
 def geometric_mean(values: Iterable[float]) -> float:

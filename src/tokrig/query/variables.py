@@ -8,7 +8,7 @@ change of this one, so that it does not count by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
@@ -24,13 +24,15 @@ State = Literal["same", "differs", "unknown"]
 class Variable:
     """One thing that a person changes. ``counts`` is False for what is listed when it differs,
     but describes how the record came about rather than what was measured. ``rare`` is what only
-    some engines have: where neither side names it, neither has it."""
+    some engines have: where neither side names it, neither has it. A change of ``covers`` leaves
+    nothing to ask about this one where a side does not tell it."""
 
     name: str
     keys: tuple[str, ...]
     follows: tuple[str, ...] = ()
     counts: bool = True
     rare: bool = False
+    covers: tuple[str, ...] = ()
 
 
 def _under(prefix: str, names: str) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ def _under(prefix: str, names: str) -> tuple[str, ...]:
 VARIABLES = (
     Variable("model", _under("model", "family variant")),
     Variable("quant", ("model.quant",)),
-    Variable("quant creator", ("model.quant_creator",)),
+    Variable("quant creator", ("model.quant_creator",), covers=("quant",)),
     Variable(
         "model file",
         _under(
@@ -50,6 +52,8 @@ VARIABLES = (
         ),
         follows=("model", "quant", "quant creator"),
     ),
+    # What a file is called beside what is in it makes no other quant.
+    Variable("quant stated", ("model.quant_stated",), counts=False, rare=True),
     # Another base makes another file; one file that does not name it is the same all the same.
     Variable("base model", ("model.base_model",), counts=False, rare=True),
     # Where a file came from makes no other file.
@@ -181,15 +185,13 @@ VARIABLES = (
             *("prefix caching", "tensor parallel", "devices", "split mode"),
         ),
     ),
-    Variable("level", ("provenance.level",)),
-    Variable("methodology", ("provenance.methodology",)),
-    Variable("kind of figures", ("provenance.kind",)),
-    Variable("seed", ("provenance.seed",)),
+    # Not a setting: figures of two methodologies are not compared at all (see classes.py).
+    Variable("methodology", ("provenance.methodology",), counts=False),
     Variable(
         "provenance",
         (
-            *_under("provenance", "source tokrig_version tokrig_commit server_starts"),
-            *_under("provenance", "campaign planned"),
+            *_under("provenance", "kind source tokrig_version tokrig_commit server_starts"),
+            *_under("provenance", "level seed campaign planned"),
             *("model.identity_from", "backend.api_confirmed", "backend.managed"),
         ),
         counts=False,
@@ -285,13 +287,17 @@ class Entry:
 @dataclass(frozen=True)
 class Differences:
     """``changed`` are the variables that count as changed, ``assumed`` those that would count
-    but are not known of both; ``differing`` and ``unknown`` are the keys of either kind."""
+    but are not known of both; ``unread`` are not told either, but what decides them is the same.
+    ``differing`` and ``unknown`` are the keys of either kind."""
 
     changed: tuple[str, ...]
     assumed: tuple[str, ...]
+    unread: tuple[str, ...]
     differing: tuple[Entry, ...]
     unknown: tuple[Entry, ...]
     states: Mapping[str, State]
+    on_cpu: bool
+    no_gpu: bool
 
     def state(self, name: str) -> State:
         """Of a variable or of one key: unknown is neither the same nor different."""
@@ -303,34 +309,80 @@ def differences(a: Mapping[str, str], b: Mapping[str, str]) -> Differences:
     states: dict[str, State] = {}
     differing: list[Entry] = []
     unknown: list[Entry] = []
+    untold: set[str] = set()
     for variable in VARIABLES:
         for key in variable.keys:
             entry = Entry(key, variable.name, a.get(key), b.get(key))
             states[key] = _state(entry, variable)
             if states[key] != "same":
                 (differing if states[key] == "differs" else unknown).append(entry)
+            if entry.a is None and entry.b is None:
+                untold.add(key)
         of_keys = {states[key] for key in variable.keys}
         states[variable.name] = next(s for s in _GRAVEST if s in of_keys)
+    on_cpu = a.get("backend.api") == b.get("backend.api") == "cpu"
+    counted = [v for v in VARIABLES if v.counts and not (on_cpu and is_of_gpus(v))]
+    changed = tuple(
+        v.name for v in counted if states[v.name] == "differs" and not _explained(v.follows, states)
+    )
+    open_ = [
+        v
+        for v in counted
+        if states[v.name] == "unknown" and not _explained((*v.follows, *v.covers), states)
+    ]
+    unread = [v for v in open_ if _is_decided(v, states, untold, changed)]
     return Differences(
-        changed=_counted(states, "differs"),
-        assumed=_counted(states, "unknown"),
+        changed=changed,
+        assumed=tuple(v.name for v in open_ if v not in unread),
+        unread=tuple(v.name for v in unread),
         differing=tuple(differing),
         unknown=tuple(unknown),
         states=states,
+        on_cpu=on_cpu,
+        no_gpu="cpu" in (a.get("backend.api"), b.get("backend.api"))
+        or a.get("rig.gpus.name") == "none",
     )
 
 
-def _counted(states: Mapping[str, State], state: State) -> tuple[str, ...]:
-    """The variables in that state which no other change explains."""
-    return tuple(
-        variable.name
-        for variable in VARIABLES
-        if variable.counts
-        and states[variable.name] == state
-        and not any(states[name] == "differs" for name in variable.follows)
+def is_of_gpus(variable: Variable) -> bool:
+    """Whether a variable is of the graphics cards alone: idle ones change nothing of a CPU's."""
+    return all(key.startswith("rig.gpus.") for key in variable.keys)
+
+
+def _explained(by: Iterable[str], states: Mapping[str, State]) -> bool:
+    return any(states[name] == "differs" for name in by)
+
+
+# What decides everything that an engine was not asked for and does not tell.
+STARTED_BY = ("engine", "build", "environment", "machine")
+
+
+def _is_decided(
+    variable: Variable, states: Mapping[str, State], untold: set[str], changed: Sequence[str]
+) -> bool:
+    """Whether what is not known is the same all the same, because what decides it is known.
+
+    One file has one content. What neither of two measured records could read of a machine, nor of
+    an engine that was started with the same words, was there to be read in neither.
+    """
+    if variable.name in OF_THE_FILE:
+        return states["model.sha256"] == "same"
+    if not all(key in untold or states[key] == "same" for key in variable.keys):
+        return False
+    if states["provenance.kind"] != "same" or states["provenance.methodology"] != "same":
+        return False
+    if all(key.startswith("rig.") for key in variable.keys):
+        return variable.name not in ("machine", "GPU")
+    return (
+        states["backend.managed"] == "same"
+        and states["backend.argv"] != "unknown"
+        and "command line" not in changed
+        and all(states[name] == "same" for name in STARTED_BY)
+        and any(key.startswith(("backend.resolved.", "mode.", "model.")) for key in variable.keys)
     )
 
 
+OF_THE_FILE = ("model", "quant", "quant creator", "model file", "quantized from")
 _GRAVEST: tuple[State, ...] = ("differs", "unknown", "same")
 
 

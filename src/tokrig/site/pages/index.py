@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokrig.query import apart
 from tokrig.query.load import Row, Run
-from tokrig.query.ratios import ties
+from tokrig.query.ranks import ties
 from tokrig.site import Output, table
 from tokrig.site.context import Site, key_of, script
 

@@ -8,9 +8,10 @@ from functools import partial
 
 from tokrig.query.facts import Family, Variant
 from tokrig.query.load import Run
-from tokrig.query.ratios import Ratio, ratio
+from tokrig.query.ratios import NO_RATIO, Ratio, Side, ratio
+from tokrig.query.spread import starts_of
 from tokrig.record import names
-from tokrig.record.model import Model, Result
+from tokrig.record.model import Model, Record, Result
 from tokrig.site import Output, table, words
 from tokrig.site.charts import dots
 from tokrig.site.charts.latency import prefill_by_workload, ttft_by_workload
@@ -103,7 +104,7 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
     model = runs[0].record.model
     facts = _facts(runs, family)
     valid, invalid = _measured(runs, invalid=False), _measured(runs, invalid=True)
-    drops = [Drop(one.run, found) for one in valid if (found := steps(one.results))]
+    drops = [Drop(one.run, found) for one in valid if (found := steps(one.run.record, one.results))]
     return site.page(
         path,
         "model.html",
@@ -227,7 +228,7 @@ def total_s(result: Result) -> float | None:
     return length.median / rate.median
 
 
-def steps(results: Iterable[Result]) -> list[Step]:
+def steps(record: Record, results: Iterable[Result]) -> list[Step]:
     """Each shape's results at more than its lowest concurrency, beside the one at the lowest."""
     by_shape: dict[str, list[Result]] = {}
     for result in filter(table.is_headline, results):
@@ -236,16 +237,17 @@ def steps(results: Iterable[Result]) -> list[Step]:
     for of_shape in by_shape.values():
         few, *others = sorted(of_shape, key=lambda result: result.concurrency)
         found += [
-            Step(few, more, _ratio(more, few, "output"), _ratio(more, few, "system"))
+            Step(few, more, *(_ratio(record, more, few, rate) for rate in ("output", "system")))
             for more in others
             if more.concurrency > few.concurrency
         ]
     return found
 
 
-def _ratio(more: Result, few: Result, rate: str) -> Ratio:
-    field = f"{rate}_tok_per_s"
-    return ratio(getattr(more, field), getattr(few, field), higher_is_better=True)
+def _ratio(record: Record, more: Result, few: Result, rate: str) -> Ratio:
+    figures = [(one, getattr(one, f"{rate}_tok_per_s")) for one in (more, few)]
+    sides = [Side(figure, starts_of(record, one)) for one, figure in figures if figure]
+    return ratio(*sides, higher_is_better=True) if len(sides) == 2 else NO_RATIO
 
 
 PAGE = ModelPages()

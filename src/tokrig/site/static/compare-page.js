@@ -86,13 +86,16 @@
   };
 
   const times = (value) => `×${value.toFixed(2)}`;
-  const BASES = { range: ", no interval", medians: ", no spread known" };
+  const NOT_COMPARED = {
+    invalid: "not compared",
+    other_shape: "another shape of the same name",
+    other_length: "prompts of another length",
+  };
 
-  const ratioText = ({ value, low, high, verdict, basis }) => {
+  const ratioText = ({ value, low, high, verdict }) => {
     if (verdict === "none") return "no ratio";
-    if (verdict === "not_distinguishable") return "not distinguishable";
     const interval = low === null ? "" : ` (${low.toFixed(2)}–${high.toFixed(2)})`;
-    return `${times(value)}${interval} ${verdict}${BASES[basis] || ""}`;
+    return `${times(value)}${interval} ${verdict.replaceAll("_", " ")}`;
   };
 
   // Parts of the page
@@ -165,6 +168,13 @@
       ),
     );
 
+  /** The notes of a comparison, and what its figures want before one may be called faster. */
+  const told = ({ notes, pairs }) => {
+    const ratios = pairs.flatMap(({ figures }) => figures.map(({ ratio }) => ratio));
+    const wanting = ratios.filter(({ low, settle }) => low === null && settle);
+    return [...notes, ...new Set(wanting.map(({ settle }) => `inconclusive: ${settle}`))];
+  };
+
   const verdicts = (comparisons) =>
     section(
       "comparable",
@@ -179,7 +189,7 @@
             make("h3", { id: `pair-${index}` }, `Row ${index + 2} against row 1`),
             make("p", { class: `grade grade-${one.class.toLowerCase()}` }, `Class ${one.class}`),
             make("p", { class: "reason" }, said(one.reason)),
-            make("ul", { class: "notes muted" }, ...one.notes.map((text) => make("li", {}, said(text)))),
+            make("ul", { class: "notes muted" }, ...told(one).map((text) => make("li", {}, said(text)))),
           ),
         ),
       ),
@@ -197,17 +207,22 @@
     const found = cell?.figures[metric];
     if (!found) return make("td", { class: "num muted" }, "–");
     const lines = [make("div", {}, textOf(metric)(found.median))];
-    if (!cell.valid) {
-      const marks = make("span", { class: "mark invalid" }, "invalid");
-      lines.push(make("div", {}, marks, " ", note(cell.reasons.join(", ").replaceAll("_", " "))));
+    if (cell.verdict !== "valid") {
+      const kind = cell.verdict === "invalid" ? "invalid" : "unchecked";
+      const mark = make("span", { class: `mark ${kind}` }, cell.verdict);
+      lines.push(make("div", {}, mark, " ", note(cell.codes.join(", ").replaceAll("_", " "))));
     }
     const range = spread(found, textOf(metric));
     if (range) lines.push(make("div", { class: "muted" }, range));
     if (pair?.comparable === "yes") {
       const figure = pair.figures.find((one) => one.metric === metric);
       if (figure.a) lines.push(make("div", {}, ratioText(figure.ratio)));
-    } else if (pair?.comparable === "other_shape") {
-      lines.push(make("div", { class: "muted" }, "another shape of the same name"));
+      // What is wanting is the same for all figures of two runs, and stands above them.
+      if (figure.ratio.low !== null && figure.ratio.settle) {
+        lines.push(make("div", { class: "muted" }, figure.ratio.settle));
+      }
+    } else if (pair) {
+      lines.push(make("div", { class: "muted" }, NOT_COMPARED[pair.comparable]));
     }
     return make("td", { class: "num" }, ...lines);
   };
@@ -244,7 +259,11 @@
     );
     const rows = metrics.map((metric) => {
       const meanOf = (one) => one.means.find((mean) => mean.metric === metric);
-      const cells = comparisons.map((one) => (meanOf(one) ? times(meanOf(one).value) : "–"));
+      const cells = comparisons.map((one) => {
+        const mean = meanOf(one);
+        if (!mean) return "–";
+        return times(mean.value) + (mean.verdict === "valid" ? "" : " unverified");
+      });
       return make(
         "tr",
         {},
