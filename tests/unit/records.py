@@ -27,7 +27,7 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
     backend = BackendFacts(
         name="embedded", engine="llama.cpp", api="cpu", api_confirmed=True, managed=True
     )
-    shape = WorkloadFacts(name=samples[0].workload, prompt_tokens=64, answer_tokens=11)
+    shape = WorkloadFacts(name=samples[0].workload, prompt_tokens=64, answer_tokens=21)
     interference = Interference(throttle_reasons=[])
     load_memory = LoadMemory(spilled=False)
     seen = Seen(

@@ -13,7 +13,7 @@ def sample(
     *,
     ttft_s: float = 0.5,
     gap_s: float = 0.01,
-    tokens: int = 11,
+    tokens: int = 21,
     kinds: Sequence[Kind] | None = None,
     **changes: Any,
 ) -> Sample:

@@ -262,14 +262,14 @@ def test_backends_are_compared_on_one_machine_only() -> None:
 
 
 def test_stalls_are_counted_and_not_drawn() -> None:
-    smooth = sample(tokens=1001, gap_s=0.01)
+    smooth = sample(tokens=1001, gap_s=0.01, concurrency=4)
     last = smooth.chunks[-1]
     stalled = replace(smooth, chunks=(*smooth.chunks, replace(last, t_ns=last.t_ns + 10**10)))
     figure = drawn(inter_chunk_times([stalled]))
     assert max(v.get("to", 0) for v in values(figure)) < 20
     assert "the longest 10.00 s" in figure.text
     assert "1 beyond p99" in " ".join(texts(svg(figure)))
-    assert figure.rows[0] == ("chat × 1", "1,001", "10", "10", "10", "10", "10000")
+    assert figure.rows[0] == ("chat × 4", "1,001", "10", "10", "10", "10", "10000")
 
 
 def test_percentiles_need_enough_gaps() -> None:

@@ -29,6 +29,7 @@ from tokrig.record.model import (
 )
 from tokrig.record.model import Result as Cell
 from tokrig.record.samples import Sample
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.store import Store
 
 GOOD, SLOW = "20261122-120000-tiny-aaaa", "20261121-120000-tiny-bbbb"
@@ -76,7 +77,14 @@ def content(tmp_path: Path) -> Path:
 
 
 def started(at: str) -> Provenance:
-    return Provenance(kind="measured", level="quick", started_at=at, tokrig_version="0.1.0", seed=1)
+    return Provenance(
+        kind="measured",
+        level="quick",
+        started_at=at,
+        tokrig_version="0.1.0",
+        seed=1,
+        methodology=METHODOLOGY_VERSION,
+    )
 
 
 # list
@@ -156,7 +164,7 @@ def test_show_tells_everything(content: Path) -> None:
     for words in (
         *("Tiny · Q4_K_M", "llama.cpp (cpu)", "complete, valid", "quick, 2026-11-22T12:00:00Z"),
         *("chat × 1", "100.0", "500 ms", "medians of 3 requests, range, no interval"),
-        *("between chunks", "TTFT, each", "(30 gaps)", "(3 requests)", "test-rig", "▄▄▄"),
+        *("between chunks", "TTFT, each", "(60 gaps)", "(3 requests)", "test-rig", "▄▄▄"),
     ):
         assert words in done.stdout
     assert "INVALID" not in done.stdout

@@ -133,8 +133,8 @@ def test_percentiles_need_enough_gaps() -> None:
 
 
 def test_system_rate_is_all_tokens_over_the_wall_time_of_the_phase() -> None:
-    first = sample(sent_ns=0)
-    second = sample(sent_ns=400_000_000, worker=1)
+    first = sample(sent_ns=0, tokens=11)
+    second = sample(sent_ns=400_000_000, worker=1, tokens=11)
     # 22 tokens from the first request sent (0) to the last token (0.4 + 0.6 s).
     found = metrics.system_tok_per_s([first, second])
     assert found is not None
