@@ -19,19 +19,22 @@ from tokrig import __version__
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
 from tokrig.models import shelf
 from tokrig.models.shelf import Tell, quiet
+from tokrig.query.facts import load_rigs
 from tokrig.record import checks
 from tokrig.record.model import BackendFacts, Failure, Mode, Model, Provenance, Record, Rig
+from tokrig.record.names import UNKNOWN_RIG
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.rig import probe_rig
+from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
 from tokrig.run import journal, power
 from tokrig.run.execute import execute
 from tokrig.run.journal import Journal
 from tokrig.run.lock import this_rig
-from tokrig.run.prepare import Prepared, prepare, run_id
+from tokrig.run.prepare import Prepared, located, prepare, run_id
 from tokrig.run.privacy import scrub
-from tokrig.run.progress import Listener
+from tokrig.run.progress import Listener, Note
 from tokrig.spec.run import RunSpec, merge
 from tokrig.store import Store, unwritable
+from tokrig.units import slug
 
 View = Callable[[Prepared], AbstractContextManager[Listener]]
 """Shows a run while it goes on."""
@@ -93,10 +96,10 @@ def begin(
     """
     with this_rig(f"a run of {spec.model}"):
         now = datetime.now(UTC)
-        prepared = prepare(spec, now, switches(content), tell, budget_bytes)
+        prepared = located(prepare(spec, now, switches(content), tell, budget_bytes))
         require_writable(content)
         with _in_use(prepared), power.capped(spec.power_cap_w):
-            rig = probe_rig(spec.rig)
+            rig = _rig(prepared, content)
             with journal.begin(prepared.run_id) as kept:
                 kept.describe(_facts(prepared, rig, content))
                 return _carry_out(prepared, rig, kept, content, view)
@@ -122,12 +125,30 @@ def go_on(
         spec, started, begun_for = _as_begun(facts, changed, kept.run_id)
         content = content or begun_for
         prepared = prepare(spec, datetime.now(UTC), switches(content), tell, budget_bytes)
-        prepared = prepared.with_id(kept.run_id, started)
+        prepared = located(prepared.with_id(kept.run_id, started))
         require_writable(content)
         with _in_use(prepared), power.capped(spec.power_cap_w):
-            rig = probe_rig(spec.rig)
+            rig = _rig(prepared, content)
             _refuse_mixing(facts, _facts(prepared, rig, content), kept.run_id)
             return _carry_out(prepared, rig, kept, content, view)
+
+
+def _rig(prepared: Prepared, content: Path) -> Rig:
+    """The machine that is measured, with its cap: this one, or what is stated of another."""
+    rig_id, where = prepared.spec.rig, prepared.where
+    if where is None:
+        return probe_rig(rig_id)
+    if where.here:
+        return rig_of_server(rig_id, next((p.pid for p in where.listening), None))
+    return rig_elsewhere(rig_id, _stated(rig_id, content))
+
+
+def _stated(rig_id: str | None, content: Path) -> Rig | None:
+    """What the content folder states of a machine. Raises InputError for a broken file."""
+    facts = load_rigs(content).get(slug(rig_id)) if rig_id else None
+    if facts is None or facts.hardware is None:
+        return None
+    return Rig(id=slug(rig_id or ""), **dict(facts.hardware))
 
 
 def unfinished_of(planned: str) -> str | None:
@@ -217,6 +238,8 @@ def _in_use(prepared: Prepared) -> Iterator[None]:
 def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, view: View) -> Ended:
     try:
         with view(prepared) as listen:
+            if prepared.where is not None and prepared.where.why:
+                listen(Note(f"{prepared.where.why}: {_unknown_of(prepared, rig)}"))
             outcome = execute(prepared, rig, kept, listen)
         path = Store(content).save(outcome.record, outcome.samples, overwrite=True)
     except KeyboardInterrupt:
@@ -231,6 +254,17 @@ def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, view:
         _keep_log(kept, outcome.error)
     kept.discard()
     return Ended(outcome.record, path, outcome.error)
+
+
+def _unknown_of(prepared: Prepared, rig: Rig) -> str:
+    """What cannot be told where tokrig cannot look at the server's machine or its processes."""
+    if prepared.where is not None and prepared.where.here:
+        return "its memory and what it may use of this machine are not known"
+    if rig.facts_from == "user":
+        return f"of its machine is known what the content folder states of {rig.id}"
+    if rig.id == UNKNOWN_RIG:
+        return "nothing is known of its machine; name it with --rig"
+    return f"nothing is known of its machine; state its hardware in content/rigs/{rig.id}.md"
 
 
 def _interrupted(prepared: Prepared, kept: Journal) -> Interrupted:

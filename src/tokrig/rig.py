@@ -9,7 +9,7 @@ from tokrig import registry
 from tokrig.probes import Facts, Probe
 from tokrig.probes.linux import PROBE as LINUX
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
-from tokrig.record.names import limited_bytes, limited_cpus
+from tokrig.record.names import UNKNOWN_RIG, limited_bytes, limited_cpus
 from tokrig.units import GIB, human_bytes, slug
 
 NULL = "–"
@@ -29,14 +29,38 @@ HIDDEN_SHARE = 0.07
 SMALL_VRAM = 2 * GIB
 
 
-def probe_rig(rig_id: str | None = None, process: int | None = None) -> Rig:
+def probe_rig(rig_id: str | None = None) -> Rig:
     """Facts of all probes, merged; ``rig_id`` (made safe as a file name) or a name from the
     hardware becomes the id. Probes that find nothing add nothing. What may be used is that of
-    ``process``, else of this one, whose children inherit it."""
-    facts = [_probe(name).facts() for name in registry.names("probes")]
+    this process, whose children inherit it."""
+    return _named(merge([_probe(name).facts() for name in registry.names("probes")]), rig_id)
+
+
+def rig_of_server(rig_id: str | None, process: int | None) -> Rig:
+    """The same for a server that somebody else started on this machine: what may be used is that
+    of its process, and not known where the process cannot be seen (None)."""
+    rig = probe_rig()
+    cpu = memory = None
     if process is not None:
-        facts.insert(0, LINUX.facts(str(process)))
-    rig = merge(facts)
+        facts = LINUX.facts(str(process))
+        cpu, memory = facts.cpu, facts.memory
+    cpus = cpu.usable_cpus if cpu else None
+    room = memory.usable_bytes if memory else None
+    changed = {
+        "cpu": rig.cpu.model_copy(update={"usable_cpus": cpus}),
+        "memory": rig.memory.model_copy(update={"usable_bytes": room}),
+    }
+    return _named(rig.model_copy(update=changed), rig_id)
+
+
+def rig_elsewhere(rig_id: str | None, stated: Rig | None) -> Rig:
+    """A machine that no probe here can look at: what its user states of it, if anything."""
+    known = stated or Rig(id=UNKNOWN_RIG)
+    told = known.model_copy(update={"facts_from": "user" if stated else "nobody"})
+    return told.model_copy(update={"id": slug(rig_id) if rig_id else UNKNOWN_RIG})
+
+
+def _named(rig: Rig, rig_id: str | None) -> Rig:
     return rig.model_copy(update={"id": slug(rig_id) if rig_id else default_rig_id(rig)})
 
 
@@ -50,6 +74,7 @@ def merge(facts: list[Facts]) -> Rig:
     gpus = [gpu for f in facts for gpu in f.gpus]
     return Rig(
         id="unnamed",
+        facts_from="probes",
         cpu=next((f.cpu for f in facts if f.cpu), Cpu()),
         memory=next((f.memory for f in facts if f.memory), Memory()),
         gpus=sorted(gpus, key=lambda g: -(g.vram_bytes or 0)),

@@ -297,3 +297,13 @@ def test_every_key_is_documented() -> None:
     models = (facts.Family, facts.Variant, facts.Rate, facts.RigFigures)
     keys = {key for model in models for key in model.model_fields}
     assert [key for key in keys if not re.search(rf"[`.]{key}`", DOCS)] == []
+
+
+def test_what_is_stated_of_a_machine_elsewhere(tmp_path: Path) -> None:
+    text = "---\nhardware: {cpu: {cores: 12}, gpus: [{name: RTX 5070, vendor: nvidia}]}\n---\n"
+    put(tmp_path, "rigs/cellar.md", text)
+    hardware = load_rigs(tmp_path)["cellar"].hardware
+    assert hardware is not None
+    assert (hardware.cpu.cores, [gpu.name for gpu in hardware.gpus]) == (12, ["RTX 5070"])
+    put(tmp_path, "rigs/cellar.md", "---\nhardware:\n  gpu: RTX\n---\n")
+    assert "gpu" in refusal(load_rigs, tmp_path).message

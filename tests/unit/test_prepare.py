@@ -11,11 +11,12 @@ import pytest
 from tests.unit import quantize_tool
 from tests.unit.test_gguf import Meta, gguf
 from tokrig.backends.embedded import BACKEND as EMBEDDED
-from tokrig.errors import InputError
+from tokrig.errors import InputError, SpecError
 from tokrig.models import catalog, shelf
 from tokrig.models.shelf import Tell
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
-from tokrig.run.prepare import Prepared, mode_of, outline, prepare
+from tokrig.run.listening import Whereabouts
+from tokrig.run.prepare import Prepared, located, mode_of, outline, prepare
 from tokrig.run.told import Told, told_from_json, told_to_json
 from tokrig.spec.reasoning import Switch
 from tokrig.spec.run import RunSpec
@@ -182,3 +183,13 @@ def test_a_journal_of_another_version_is_told_so() -> None:
     del data["mode"]
     with pytest.raises(InputError, match="another version"):
         told_from_json(data)
+
+
+def test_a_server_elsewhere_is_located_and_takes_no_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address of a tunnel is this machine's, the server behind it is not."""
+    away = Whereabouts(False, why="ssh listens there")
+    monkeypatch.setattr("tokrig.run.prepare.whereabouts", lambda endpoint: away)
+    assert located(prepared(model="smollm2-135m")).where is None
+    assert located(prepared(backend="openai", url="http://127.0.0.1:9")).where == away
+    with pytest.raises(SpecError, match="ssh listens there"):
+        located(prepared(backend="openai", url="http://127.0.0.1:9", power_cap_w=250))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 from tokrig import rig as rig_module
 from tokrig.probes import Facts
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
-from tokrig.rig import default_rig_id, merge, probe_rig, summary_rows
+from tokrig.record.names import gpus_known, hardware_name
+from tokrig.rig import (
+    default_rig_id,
+    merge,
+    probe_rig,
+    rig_elsewhere,
+    rig_of_server,
+    summary_rows,
+)
 from tokrig.units import GIB, MIB
 
 RTX_5070 = Gpu(name="NVIDIA GeForce RTX 5070", vendor="nvidia", vram_bytes=12227 * MIB)
@@ -155,3 +164,36 @@ def test_rows_of_an_unknown_rig_and_of_two_gpus() -> None:
 def test_memory_sizes_rise() -> None:
     sizes = list(rig_module.MEMORY_SIZES_GB)
     assert sizes == sorted(set(sizes))
+
+
+def test_a_machine_elsewhere_has_no_facts_but_what_is_stated() -> None:
+    nobody = rig_elsewhere(None, None)
+    assert nobody == Rig(id="unknown-rig", facts_from="nobody")
+    assert hardware_name(nobody) == "machine not known"
+    named = rig_elsewhere("My Box", None)
+    assert (named.id, named.facts_from) == ("my-box", "nobody")
+    stated = rig_elsewhere("box", rig(RTX_5070, cores=12))
+    assert (stated.id, stated.facts_from, stated.cpu.cores) == ("box", "user", 12)
+    assert [gpus_known(one) for one in (nobody, named, stated, rig())] == [False, False, True, True]
+
+
+def test_a_server_that_cannot_be_seen_may_be_limited() -> None:
+    """Its own limits are told; of one whose process cannot be seen they are not known."""
+    assert rig_of_server(None, os.getpid()) == probe_rig()
+    unseen = rig_of_server(None, None)
+    assert (unseen.cpu.usable_cpus, unseen.memory.usable_bytes) == (None, None)
+    assert unseen.cpu.threads == probe_rig().cpu.threads
+
+
+def test_a_limit_stands_in_the_id_and_the_name_of_the_hardware() -> None:
+    cpu = Cpu(model="AMD EPYC 7643 48-Core Processor", cores=48, threads=96, usable_cpus=4)
+    memory = Memory(total_bytes=503 * GIB, usable_bytes=16 * GIB)
+    limited = Rig(id="x", cpu=cpu, memory=memory)
+    assert default_rig_id(limited) == "amd-epyc-7643-4t-16gb"
+    assert hardware_name(limited) == "EPYC 7643 · 4 CPUs · 16.00 GiB"
+    rows = dict(summary_rows(limited))
+    assert rows["CPUs to use"].startswith("4,")
+    assert rows["Memory to use"].startswith("16.00 GiB")
+    with_card = limited.model_copy(update={"gpus": [RTX_5070]})
+    assert default_rig_id(with_card) == "geforce-rtx-5070-12gb-with-4t-16gb"
+    assert hardware_name(with_card) == "GeForce RTX 5070 · 11.94 GiB · 4 CPUs"

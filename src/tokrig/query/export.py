@@ -53,7 +53,7 @@ def _addresses(run: Run) -> tuple[Value, ...]:
 
 def _gpus(rig: Rig) -> tuple[Value, ...]:
     if not rig.gpus:
-        return (0, *[None] * (len(OF_GPUS) - 1))
+        return (0 if names.gpus_known(rig) else None, *[None] * (len(OF_GPUS) - 1))
     gpu = rig.gpus[0]
     facts = (gpu.vendor, gpu.vram_bytes, gpu.driver, gpu.power_limit_w, gpu.power_max_w)
     return (len(rig.gpus), names.gpu_name(gpu), *facts)

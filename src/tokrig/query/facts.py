@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, RootModel
 
 from tokrig.documents import parse, validate
 from tokrig.errors import InputError, StoreError
-from tokrig.record.model import Block, Count
+from tokrig.record.model import Block, Count, Cpu, Gpu, Memory
 from tokrig.record.names import address
 from tokrig.units import slug
 
@@ -78,10 +78,22 @@ class Rate(Block):
     source: str | None = None
 
 
+class Hardware(Block):
+    """What a user states of a machine that tokrig cannot look at; the blocks are a record's."""
+
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    gpus: list[Gpu] = Field(default_factory=list)
+    os: str | None = None
+    kernel: str | None = None
+    virtualization: str | None = None
+
+
 class RigFigures(Block):
     """The front matter of a rig's page: a short label, bytes and operations a second."""
 
     name: str | None = None
+    hardware: Hardware | None = None
     memory_bandwidth_bytes_per_s: Rate | None = None
     matrix_flop_per_s: Rate | None = None
 

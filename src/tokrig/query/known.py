@@ -13,6 +13,7 @@ from tokrig.plan import Known, Past, Plan, RigMemory, Shape, plan
 from tokrig.query.facts import RigFacts, RigFigures
 from tokrig.query.load import Run
 from tokrig.record.model import Rig
+from tokrig.record.names import gpus_known
 from tokrig.spec.campaign import CampaignFile
 
 # What a campaign's runs stand under where neither it nor its entries name a machine.
@@ -89,7 +90,7 @@ def memory_of(rig: Rig, facts: RigFigures | None) -> RigMemory:
     sizes = [gpu.vram_bytes for gpu in rig.gpus if gpu.vram_bytes is not None]
     width = facts.memory_bandwidth_bytes_per_s if facts else None
     return RigMemory(
-        vram_bytes=sum(sizes) if len(sizes) == len(rig.gpus) else None,
+        vram_bytes=sum(sizes) if len(sizes) == len(rig.gpus) and gpus_known(rig) else None,
         memory_bytes=rig.memory.usable_bytes or rig.memory.total_bytes,
         bandwidth_bytes_per_s=(width.measured or width.theoretical) if width else None,
         power_w=_power_range(rig),

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from tokrig.record.model import Record
+from tokrig.record.names import UNKNOWN_RIG, gpus_known
 
 MAX_TEXT = 400
 
@@ -196,6 +197,7 @@ VARIABLES = (
         ),
         counts=False,
     ),
+    Variable("source of the machine's facts", ("rig.facts_from",), counts=False, rare=True),
     # What came of a wish stands among the settings.
     Variable("start", _under("backend", "api_asked asked bypass"), counts=False, rare=True),
 )
@@ -216,6 +218,8 @@ def _value(record: Record, key: str) -> Any:
     if key.startswith("model.quantized_from.") and record.model.quantized_from is None:
         return None
     value = attrgetter(key)(record)
+    if key == "rig.id" and value == UNKNOWN_RIG:
+        return None  # two machines that nobody named
     if key == "mode.name":
         # A cap is told by the cards' limit; here it would make one change two.
         return "+".join(p for p in value.split("+") if not p.startswith("cap-")) or "baseline"
@@ -247,7 +251,7 @@ def _of_gpus(record: Record, name: str) -> Any:
     """One field of all GPUs; known only where it is known of each."""
     gpus = record.rig.gpus
     if not gpus:
-        return "none" if record.provenance.kind == "measured" else None
+        return "none" if record.provenance.kind == "measured" and gpus_known(record.rig) else None
     values = [getattr(gpu, name) for gpu in gpus]
     return None if None in values else values
 

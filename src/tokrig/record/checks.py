@@ -34,6 +34,7 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
+from tokrig.record.names import gpus_known
 from tokrig.record.pace import has_few_bursts, has_long_gap
 from tokrig.record.placement import not_resident
 from tokrig.record.samples import Kind, Sample
@@ -346,7 +347,8 @@ def _judge_gpu(found: _Findings, seen: Seen) -> None:
         return  # whoever uses the card takes nothing from this
     foreign = seen.interference.foreign_gpu_processes
     found.reason("foreign_gpu_load", bool(foreign))
-    found.uncheck("gpu_processes", bool(seen.rig.gpus) and foreign is None)
+    has_gpu = bool(seen.rig.gpus) or not gpus_known(seen.rig)
+    found.uncheck("gpu_processes", has_gpu and foreign is None)
     found.doubt("gpu_was_busy", machine.gpu_was_busy(seen.interference))
 
 

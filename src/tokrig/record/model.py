@@ -180,9 +180,14 @@ class Gpu(Block):
 
 
 class Rig(Block):
-    """The machine. What cannot be read is null, never guessed."""
+    """The machine. What cannot be read is null, never guessed.
+
+    ``facts_from``: read by the *probes* of that machine, stated by a *user*, or by *nobody*: a
+    server elsewhere, of whose machine nothing is known.
+    """
 
     id: str
+    facts_from: Literal["probes", "user", "nobody"] | None = None
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
     gpus: list[Gpu] = []

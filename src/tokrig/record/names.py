@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
 MAX_SLUG = 80
+# The id of every machine that nobody named: two such are never known to be the same one.
+UNKNOWN_RIG = "unknown-rig"
 # A limit that leaves all but this much of the memory takes nothing that counts.
 NEGLIGIBLE_SHARE = 0.07
 
@@ -87,9 +89,16 @@ def limited_bytes(memory: Memory) -> int | None:
     return usable
 
 
+def gpus_known(rig: Rig) -> bool:
+    """Whether an empty list of cards means that there is none."""
+    return bool(rig.gpus) or rig.facts_from in (None, "probes")
+
+
 def hardware_name(rig: Rig) -> str:
     """``GeForce RTX 5070 · 11.94 GiB``, ``2 × … each``, or the processor and its memory; then how
     many CPUs could be used where a limit left less than there are."""
+    if rig.id == UNKNOWN_RIG:
+        return "machine not known"
     cpus = limited_cpus(rig.cpu)
     limit = f"{cpus:g} CPU{'' if cpus == 1 else 's'}" if cpus else ""
     if not rig.gpus:

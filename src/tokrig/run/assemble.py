@@ -158,9 +158,10 @@ def backend_facts(
     prepared: Prepared, engine: Engine | None, bypass: str | None = None
 ) -> BackendFacts:
     """How the server was run, and what it says it is."""
-    argv = None
-    env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    argv, env = None, {}
     if prepared.launch is not None:
+        # tokrig's environment is that of an engine that it starts, of no other.
+        env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         command = prepared.backend.command(replace(prepared.launch, port=0))
         argv = scrub_argv(command.argv)
         env |= {name: scrub(value) for name, value in command.env.items()}

@@ -12,6 +12,7 @@ from tokrig.backends import Command
 from tokrig.errors import EngineDied, StartError
 from tokrig.run import server
 from tokrig.run.detect import settled
+from tokrig.run.listening import whereabouts
 from tokrig.run.memory import look
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
@@ -36,11 +37,12 @@ def opened(
     when nobody answers.
     """
     backend, launch = prepared.backend, prepared.launch
-    watch = probes()
     if launch is None:
         assert prepared.endpoint is not None
+        where = prepared.where or whereabouts(prepared.endpoint)
+        # Nothing of this machine where the server is on another one.
+        monitor = Monitor(probes() if where.here else [], where.processes, idle or Idle())
         endpoint = settled(prepared.endpoint, backend)
-        monitor = Monitor(watch, list, idle or Idle())
         monitor.look_before()
         session = Session(backend, prepared, endpoint, None, monitor)
         load_model(session, log_path, listen)
@@ -54,6 +56,7 @@ def opened(
                 gone = ", ".join(session.evicted)
                 listen(Note(f"{backend.title} put {gone} out of memory and does not load it again"))
         return
+    watch = probes()
     alone = Monitor(watch, list, idle or Idle())
     alone.look_before()
     before = look(watch)

@@ -5,14 +5,12 @@ Everything that can be wrong with the request is found here, before anything is 
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tokrig import registry
 from tokrig.backends import Backend, Launch
@@ -21,6 +19,7 @@ from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
 from tokrig.run.address import Endpoint
 from tokrig.run.binary import asked
+from tokrig.run.listening import Whereabouts, whereabouts
 from tokrig.run.progress import Cell
 from tokrig.run.weights import weights
 from tokrig.spec.reasoning import Switch, switch_for, table
@@ -35,7 +34,8 @@ CONTEXT_MARGIN = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked request. ``launch`` is None where tokrig attaches to a running server."""
+    """A checked request. ``launch`` is None where tokrig attaches to a running server;
+    ``where`` is then where that is, once it was looked for."""
 
     run_id: str
     spec: RunSpec
@@ -49,6 +49,7 @@ class Prepared:
     launch: Launch | None = None
     endpoint: Endpoint | None = None
     reasoning: Switch | None = None
+    where: Whereabouts | None = None
 
     @property
     def patience_s(self) -> float:
@@ -243,30 +244,39 @@ def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
             " to a server that is already running",
             hint="start the server with them, then measure it",
         )
-    if spec.power_cap_w and not _is_here(spec.url):
-        raise SpecError(
-            f"a power cap is set on this machine, and the server at {spec.url} may be on another",
-            hint="run tokrig on the server's own machine, with an address such as"
-            " http://127.0.0.1:8080",
-        )
+    server = endpoint(spec)
+    if spec.power_cap_w and not server.is_loopback:
+        raise _cap_elsewhere(f"the server at {spec.url} may be on another")
     model = Model(family=spec.served_model or "endpoint", identity_from="endpoint")
     switch = _switch(spec, model, switches)
     return replace(
         prepared,
         model=model,
-        endpoint=endpoint(spec),
+        endpoint=server,
         reasoning=switch,
         mode=mode_of(spec, switch, None),
     )
 
 
-def _is_here(url: str) -> bool:
-    """Whether an address is of this very machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def located(prepared: Prepared) -> Prepared:
+    """The same request, with where its running server is.
+
+    Raises SpecError for a power cap that would be set on another machine than the server's.
+    """
+    if prepared.endpoint is None:
+        return prepared
+    where = whereabouts(prepared.endpoint)
+    if prepared.spec.power_cap_w and not where.here:
+        raise _cap_elsewhere(where.why)
+    return replace(prepared, where=where)
+
+
+def _cap_elsewhere(why: str) -> SpecError:
+    return SpecError(
+        f"a power cap is set on this machine, and {why}",
+        hint="run tokrig on the server's own machine, with an address such as"
+        " http://127.0.0.1:8080",
+    )
 
 
 def endpoint(spec: RunSpec) -> Endpoint:
