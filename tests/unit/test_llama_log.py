@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokrig import llama_log
+from tokrig.record.model import Resolved
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
 MIB = 1 << 20
@@ -258,3 +259,90 @@ def test_why_a_draft_model_was_left_out() -> None:
 def test_a_sound_log_has_no_failure() -> None:
     for name in ("vulkan", "draft", "cpu-repack", "vulkan-no-device"):
         assert llama_log.failure(log(name)) is None
+
+
+@pytest.mark.parametrize(
+    ("buffers", "api", "owned"),
+    [
+        ([("GPUOpenCL", 90.0), ("OpenCL", 8.0)], "opencl", {"GPUOpenCL": 90, "OpenCL": 8}),
+        ([("HTP0", 90.0), ("CPU_REPACK", 9.0)], "hexagon", {"HTP0": 90, "CPU": 9}),
+        ([("MUSA0", 90.0)], "musa", {"MUSA0": 90}),
+        ([("WebGPU", 90.0)], "webgpu", {"WebGPU": 90}),
+        ([("OPENVINO0_HOST", 9.0), ("CUDA0", 90.0)], "cuda", {"CPU": 9, "CUDA0": 90}),
+        ([("CPU_AARCH64", 90.0), ("CPU_HBM", 9.0)], "cpu", {"CPU": 99}),
+        ([("CPU_KLEIDIAI", 90.0)], "cpu", {"CPU": 90}),
+        # Of another machine, by an address that no record may carry.
+        ([("RPC[10.0.0.2:50052]", 90.0), ("CUDA0", 9.0)], "cuda+rpc", {"RPC": 90, "CUDA0": 9}),
+        ([("RPC0[10.0.0.2:50052]", 90.0)], "rpc", {"RPC0": 90}),
+        # Every tensor on both, with split-mode tensor.
+        ([("Meta(CUDA0,CUDA1)", 90.0)], "cuda", {"CUDA0+CUDA1": 90}),
+    ],
+)
+def test_buffers_of_rarer_devices(
+    buffers: list[tuple[str, float]], api: str, owned: dict[str, int]
+) -> None:
+    """Names as ggml's backends give them in b11434, and llama.cpp#11397 for RPC's older one."""
+    found = llama_log.weight_bytes(weights(*buffers))
+    assert found == {name: mib * MIB for name, mib in owned.items()}
+    assert llama_log.api_of(weights(*buffers)) == (api, True)
+    assert llama_log.device_bytes(weights(*buffers)) == found
+
+
+def test_tensors_that_the_engine_leaves_aside() -> None:
+    text = (
+        "model has unused tensor blk.46.nextn.eh_proj.weight (size = 35651584 bytes) -- ignoring\n"
+        "model has unused tensor blk.46.attn_q.weight (size = 1048576 bytes) -- ignoring\n"
+    )
+    assert llama_log.unused_bytes(text) == 35 * MIB
+    assert llama_log.unused_bytes("") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0.00.030.314 I ggml_vulkan: No devices found.\n", "ggml_vulkan: No devices found"),
+        (
+            "ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected\n",
+            "failed to initialize CUDA: no CUDA-capable device is detected",
+        ),
+        (
+            "warning: no usable GPU found, --gpu-layers option will be ignored\n",
+            "no usable GPU found, --gpu-layers option will be ignored",
+        ),
+        (
+            # llama.cpp#8710
+            "warning: not compiled with GPU offload support, --gpu-layers option will be ignored\n",
+            "not compiled with GPU offload support, --gpu-layers option will be ignored",
+        ),
+        ("load_tensors: offloaded 31/31 layers to GPU\n", None),
+    ],
+)
+def test_its_own_words_for_having_no_device(text: str, words: str | None) -> None:
+    assert llama_log.no_device(text) == words
+
+
+def test_slots_that_share_one_cache_have_what_is_left_when_all_are_full() -> None:
+    """llama.cpp#23652: each slot tells the whole context."""
+    text = (
+        "llama_context: n_ctx                 = 6144\n"
+        "srv    load_model: initializing, n_slots = 4, n_ctx_slot = 6144, kv_unified = 'true'\n"
+    )
+    found = llama_log.settings(text)
+    assert (found.context_per_slot, found.context_total, found.kv_unified) == (1536, 6144, True)
+    apart = llama_log.settings(log("vulkan"))
+    assert (apart.context_per_slot, apart.context_total, apart.kv_unified) == (1024, 1024, False)
+    capped = text.replace("n_ctx_slot = 6144", "n_ctx_slot = 1000")
+    assert llama_log.settings(capped).context_per_slot == 1000
+
+
+def test_zero_where_it_is_impossible_is_no_fact() -> None:
+    found = llama_log.settings("n_threads = 0 n_ctx_slot = 0 n_slots = 0 n_batch = 0 n_layer = 0\n")
+    assert found == Resolved(gpu_layers=found.gpu_layers)
+    assert llama_log.all_layers("offloaded 0/0 layers to GPU") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "found"), [("flash_attn = 1", "enabled"), ("flash_attn    = off", "disabled")]
+)
+def test_older_words_for_flash_attention(line: str, found: str) -> None:
+    assert llama_log.settings(f"llama_context: {line}\n").flash_attention == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokrig.backends import (
     Loading,
     Request,
 )
+from tokrig.backends._answers import mapping, mappings, text
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
@@ -158,20 +160,20 @@ def count_by_usage(ask: Ask, path: str, body: Mapping[str, Any]) -> int | None:
 
 def served_models(ask: Ask) -> tuple[str, ...]:
     """Ids of ``/v1/models``; empty where the server has no such list."""
-    try:
-        data = ask("/v1/models")["data"]
-        return tuple(str(entry["id"]) for entry in data)
-    except (RequestError, KeyError, TypeError):
-        return ()
+    return tuple(name for model in _models(ask) if (name := text(model.get("id"))))
 
 
 def owner(ask: Ask) -> str | None:
     """``owned_by`` of the first model: "vllm", "llamacpp", … where the server says so."""
+    models = _models(ask)
+    return text(models[0].get("owned_by")) if models else None
+
+
+def _models(ask: Ask) -> list[dict[str, Any]]:
     try:
-        found = ask("/v1/models")["data"][0]["owned_by"]
-    except (RequestError, KeyError, IndexError, TypeError):
-        return None
-    return str(found) if found else None
+        return mappings(mapping(ask("/v1/models")).get("data"))
+    except RequestError:
+        return []
 
 
 def start_time(ask: Ask) -> str | None:
@@ -226,11 +228,16 @@ def kv_flags(launch: Launch, *names: str, known: Collection[str] = ()) -> dict[s
     return dict.fromkeys(names, launch.kv_type)
 
 
-def metric(text: str, name: str) -> float | None:
-    """The sum of all samples of the Prometheus counter ``name`` in ``text``; None without any."""
-    found = [
-        float(line.rsplit(" ", 1)[1])
-        for line in text.splitlines()
+def metric(page: str, name: str) -> float | None:
+    """The sum of all samples of the Prometheus counter ``name``; None without any, and where one
+    is no number."""
+    words = [
+        line.rsplit(" ", 1)[-1]
+        for line in page.splitlines()
         if line.startswith((name + " ", name + "{"))
     ]
-    return sum(found) if found else None
+    try:
+        total = sum(map(float, words)) if words else None
+    except ValueError:
+        return None
+    return total if total is not None and math.isfinite(total) else None
