@@ -77,7 +77,8 @@ class Truth:
     ``tok_per_s`` is the engine's rate between the last token of the first delivery and the last
     token shown. ``knowable``: whether a careful person could tell that rate to one percent from
     what went over the wire (see ``_is_knowable``). ``deliveries`` after the first, and the longest
-    gap between two as a share of the window; ``waited`` is how long the
+    gap between two as a share of the window; ``spread`` is how far the ninth decile of the gaps is
+    from the first; ``waited`` is how long the
     tokens of the first and the last delivery waited for it, as such a share too.
     """
 
@@ -87,6 +88,7 @@ class Truth:
     hidden_inside: int
     deliveries: int
     longest_gap: float
+    spread: float
     waited: float
     knowable: bool
 
@@ -447,6 +449,7 @@ def _truth(made: Recipe, times: Sequence[int], deliveries: Sequence[Delivery]) -
     stamps = [t_ns for t_ns, _ in bearing]
     window = max(stamps[-1] - stamps[0], 1)
     gaps = [b - a for a, b in pairwise(stamps) if b - a > near_ns]
+    in_order = sorted(gaps)
     waits = stamps[0] - times[first] + stamps[-1] - times[last] - 2 * WIRE_NS
     shown = _visible(made)
     inside = sum(not visible for visible in shown[first + 1 : last + 1])
@@ -457,6 +460,7 @@ def _truth(made: Recipe, times: Sequence[int], deliveries: Sequence[Delivery]) -
         hidden_inside=inside,
         deliveries=len(gaps),
         longest_gap=max(gaps, default=0) / window,
+        spread=(in_order[len(gaps) * 9 // 10] - in_order[len(gaps) // 10]) / window if gaps else 0,
         waited=waits / window,
         knowable=False,
     )
@@ -467,7 +471,8 @@ def _is_knowable(made: Recipe, truth: Truth, decoded: int) -> bool:
     """Whether the rate can be told to one percent from what went over the wire, by anybody.
 
     *When*: the deliveries must show the pace. At least 16 of them, none after a gap of more than
-    a tenth of the window. Where several tokens come at once they may have waited for it, the
+    a tenth of the window, and all at about the same distance: by how much they differ the first
+    and the last may be late. Where several tokens come at once they may have waited for it, the
     first and the last of them: so there must be more than a hundred deliveries, and the last must
     not have waited, which its tokens tell that came too late for their number. Or the engine tells
     its steps, and they take about the same time, or it has a clock.
@@ -488,7 +493,7 @@ def _is_knowable(made: Recipe, truth: Truth, decoded: int) -> bool:
     steps = made.accepted and made.tells_drafts and made.grouping == "token"
     steps = steps and made.transport in ("direct", "slow_writes") and made.jitter <= 0.1
     many = truth.deliveries > 102 or (truth.deliveries > 20 and (steps or made.timings))
-    if decoded < 32 or (several and not (many and truth.waited < 0.004)):
+    if decoded < 32 or truth.spread > 0.009 or (several and not (many and truth.waited < 0.004)):
         return False
     hidden = truth.hidden_outside + truth.hidden_inside
     told = not hidden or (made.hidden == "told" and made.usage != "none")

@@ -251,6 +251,7 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("bursts that are steps of speculative decoding") == percent(pace.STEPS_SHOWN)
     assert limit("their ninth decile, of the first") == f"{pace.STEPS_ALIKE:g}"
     assert limit("further tokens of the first chunk, of TTFT") == percent(metrics.TTFT_DECODE_SHARE)
+    assert limit("client's rate and the clock that confirms it") == percent(pace.CLOCK_CONFIRMS)
     assert limit("tokens of a clock that a window has") == percent(pace.SAME_WINDOW)
     for percentile, need in metrics.PERCENTILES_NEED.items():
         assert f"{percentile} from {need}" in text(METHODOLOGY)

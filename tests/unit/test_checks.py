@@ -213,9 +213,9 @@ def asked(tokens: int) -> Seen:
 
 
 def test_few_bursts_hide_the_pace() -> None:
-    few = at(*(10.0 * i for i in range(15)))
-    assert judge([few], asked(15)).unverified == ["coarse_stream"]
-    assert judge([at(*(10.0 * i for i in range(16)))], asked(16)).unverified == []
+    few = at(*(10.0 * i for i in range(17)))
+    assert judge([few], asked(17)).unverified == ["coarse_stream"]
+    assert judge([at(*(10.0 * i for i in range(18)))], asked(18)).unverified == []
 
 
 STALLED = [10.0 * i + (200 if i > 30 else 0) for i in range(64)]

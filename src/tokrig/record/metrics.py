@@ -17,6 +17,7 @@ import numpy as np
 
 from tokrig.record.model import Metric, Percentiles, ServerTimings, Speculative
 from tokrig.record.pace import (
+    CLOCK_CONFIRMS,
     RATE_UNCERTAINTY,
     SAME_WINDOW,
     decoded_tokens,
@@ -185,14 +186,14 @@ def clock_confirms(sample: Sample) -> bool:
     difference, decoded = clock_difference(sample), decoded_tokens(sample)
     if difference is None or not decoded or decoded < SAME_WINDOW * (sample.output_tokens or 0):
         return False
-    return abs(difference) <= RATE_UNCERTAINTY
+    return abs(difference) <= CLOCK_CONFIRMS
 
 
 def counters_confirm(samples: Sequence[Sample], counters: Counters) -> bool:
     """Whether the engine's own sums have the same rate for all requests together."""
     difference = counted_difference(samples, counters)
     all_counted = all(tpot_s(sample) for sample in samples)
-    return all_counted and difference is not None and abs(difference) <= RATE_UNCERTAINTY
+    return all_counted and difference is not None and abs(difference) <= CLOCK_CONFIRMS
 
 
 @dataclass(frozen=True)

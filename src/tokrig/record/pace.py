@@ -15,8 +15,8 @@ from tokrig.record.samples import Chunk, Sample
 # Chunks nearer to each other than this share of a token's mean time, and than this time, came at
 # once.
 AT_ONCE_SHARE, AT_ONCE_NS = 0.1, 1_000_000
-# A stream with fewer bursts than this after the first, or a gap longer than this share of the
-# decode window, hides its pace.
+# A stream with fewer bursts than this between the first and the last, or a gap longer than this
+# share of the decode window, hides its pace.
 FEWEST_STAMPS = 16
 LONGEST_GAP_SHARE = 0.10
 # After a gap in which text was held back, at least this share of what was due comes at once.
@@ -28,8 +28,9 @@ BURSTY = 1.1
 STEPS_SHOWN, STEPS_ALIKE = 0.8, 1.5
 # The rate is not told where the first and the last burst leave more of it open than this.
 RATE_UNCERTAINTY = 0.01
-# An engine's clock runs over all tokens; it confirms the rate of a window that has so many of them.
-SAME_WINDOW = 0.9
+# An engine's clock confirms a rate from which its own differs no more. It runs over all tokens:
+# the window must have so many of them.
+CLOCK_CONFIRMS, SAME_WINDOW = 0.005, 0.9
 
 
 def bursts(chunks: Sequence[Chunk], tokens: int | None) -> list[int]:
@@ -63,8 +64,9 @@ def decoded_tokens(sample: Sample) -> int | None:
 
 
 def has_few_bursts(sample: Sample) -> bool:
-    """Whether the stamps are too few to show a pace."""
-    return bool(sample.chunks) and 1 < len(gaps_ns(sample)) + 1 < FEWEST_STAMPS
+    """Whether the stamps between the first and the last are too few to show a pace."""
+    gaps = gaps_ns(sample) if sample.chunks else []
+    return bool(gaps) and len(gaps) - 1 < FEWEST_STAMPS
 
 
 def has_long_gap(sample: Sample) -> bool:
@@ -92,27 +94,29 @@ def is_coarse(sample: Sample) -> bool:
 def rate_uncertainty(sample: Sample) -> float:
     """The share of the decode rate that deliveries leave open.
 
-    Where several tokens come at once they may have waited for it: those of the first burst as
-    long as from one delivery to the next, those of the last as long as it took beyond what its
-    tokens need. Where each burst is a step of speculative decoding nothing waited.
+    Every stamp may be as late as gaps differ from each other. Where several tokens come at once
+    they may have waited for it: those of the first burst as long as from one delivery to the next,
+    those of the last as long as it took beyond what its tokens need. Where each burst is a step of
+    speculative decoding nothing waited.
     """
     decoded, gaps = decoded_tokens(sample), gaps_ns(sample) if sample.chunks else []
-    if not decoded or decoded < 1 or not gaps or decoded <= BURSTY * len(gaps):
-        return 0.0
-    if _bursts_are_steps(sample, gaps):
+    if not decoded or decoded < 1 or not gaps:
         return 0.0
     window, last = sum(gaps), sample.last_chunk_tokens or 1
+    in_order = sorted(gaps)
+    short, long = in_order[len(gaps) // 10], in_order[len(gaps) * 9 // 10]
+    if decoded <= BURSTY * len(gaps):
+        return (long - short) / window
+    if _bursts_are_steps(sample, decoded, len(gaps)) and long <= STEPS_ALIKE * short:
+        return 0.0
     token = (window - gaps[-1]) / max(decoded - last, 1)
-    return max(window / len(gaps), gaps[-1] - last * token) / window
+    return max(window / len(gaps), gaps[-1] - last * token, long - short) / window
 
 
-def _bursts_are_steps(sample: Sample, gaps: Sequence[int]) -> bool:
-    """A step of speculative decoding yields what was accepted and one token more, and most steps
-    take about the same time."""
+def _bursts_are_steps(sample: Sample, decoded: int, bursts_after_first: int) -> bool:
+    """A step of speculative decoding yields what was accepted and one token more."""
     if sample.accepted_tokens is None or sample.output_tokens is None:
         return False
     after_first = sample.output_tokens - 1
-    steps = (after_first - sample.accepted_tokens) * (decoded_tokens(sample) or 0) / after_first
-    in_order = sorted(gaps)
-    short, long = in_order[len(gaps) // 10], in_order[len(gaps) * 9 // 10]
-    return 0 < steps * STEPS_SHOWN <= len(gaps) and long <= STEPS_ALIKE * short
+    steps = (after_first - sample.accepted_tokens) * decoded / after_first
+    return 0 < steps * STEPS_SHOWN <= bursts_after_first

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from tokrig.record.pace import BURSTY, SAME_WINDOW, bursts
+from tokrig.record.pace import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, bursts
 from tokrig.record.samples import Chunk, Kind
 from tokrig.run.answer import Answer
 
@@ -259,7 +259,7 @@ class _Stream:
             for decoded, hidden in readings
             if decoded > 0 and expected > 0
         )
-        if not offs or offs[0][0] > SAME_RATE:
+        if not offs or offs[0][0] > CLOCK_CONFIRMS:
             return None
         best = offs[0][1]
         clear = all(off > 2 * SAME_RATE for off, other in offs if not self._same(other, best))
