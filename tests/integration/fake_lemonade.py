@@ -3,8 +3,11 @@
 
 ``--give-up N`` answers the first N loads with lemonade's own words for an engine that was not
 ready in time; ``--launch-command`` is what health then lists for the engine that did not start;
-``--download-polls N`` makes the model arrive after N questions for it. Serves on loopback until
-it is stopped; it also imitates Ollama, as the real one does.
+``--download-polls N`` makes the model arrive after N questions for it; ``--load-s S`` is how long
+a load takes. ``--stops-after N``: from then on the engine answers no more, and only lemonade's own
+heartbeats come (``: ping``, as streaming_proxy.cpp of 11.9 sends them); ``--restarts-after N``:
+its process is another one from then on. ``--holds NAME`` is a model in memory before. Serves on
+loopback until it is stopped; it also imitates Ollama, as the real one does.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import shlex
 import sys
+import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +40,9 @@ class Handler(LlamaHandler):
     loads = 0
     loaded: dict[str, Any] | None = None
     launch_command: ClassVar[list[str]] = []
+    load_s = 0.0
+    stops_after = restarts_after = 1 << 30
+    holds: str | None = None
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -89,6 +96,7 @@ class Handler(LlamaHandler):
             self.unknown(name)
             return
         type(self).loads += 1
+        time.sleep(self.load_s)
         if self.loads <= self.give_up:
             self.refuse(
                 500,
@@ -101,7 +109,7 @@ class Handler(LlamaHandler):
         slots = 4
         if "--parallel" in arguments:
             slots = int(arguments[arguments.index("--parallel") + 1])
-        type(self).slots = slots
+        type(self).slots, type(self).holds = slots, None
         type(self).context = int(body.get("ctx_size", 8192)) // slots
         type(self).loaded = {k: v for k, v in body.items() if k != "model_name"}
         print(f"[LlamaCpp] Loading model: {name}", flush=True)
@@ -120,6 +128,7 @@ class Handler(LlamaHandler):
             "launch_command": self.launch_command or ["llama-server", "--port", "8001"],
             "loaded": True,
             "model_name": MODEL,
+            "pid": 675 + (self.chats > self.restarts_after),
             "recipe": "llamacpp",
             "recipe_options": {"llamacpp_backend": "system", **(self.loaded or {})},
             "type": "llm",
@@ -128,8 +137,23 @@ class Handler(LlamaHandler):
             "status": "ok",
             "version": VERSION,
             "model_loaded": MODEL if self.loaded is not None else None,
-            "all_models_loaded": [entry] if listed else [],
+            "all_models_loaded": [
+                *([entry] if listed else []),
+                *([{**entry, "model_name": self.holds, "pid": 7}] if self.holds else []),
+            ],
         }
+
+    def stream(self, body: dict[str, Any], fault: str) -> None:
+        if self.chats <= self.stops_after:
+            super().stream(body, fault)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for _ in range(600):
+            self.wfile.write(b"8\r\n: ping\n\n\r\n")
+            time.sleep(0.2)
 
     def model(self) -> dict[str, Any]:
         """Asked for while it is fetched, it comes nearer."""
@@ -191,7 +215,13 @@ def main() -> int:
     parser.add_argument("--give-up", type=int, default=0)
     parser.add_argument("--download-polls", type=int, default=0)
     parser.add_argument("--launch-command", type=shlex.split, default=[])
+    parser.add_argument("--load-s", type=float, default=0.0)
+    parser.add_argument("--stops-after", type=int, default=1 << 30)
+    parser.add_argument("--restarts-after", type=int, default=1 << 30)
+    parser.add_argument("--holds")
     arguments = parser.parse_args()
+    Handler.load_s, Handler.holds = arguments.load_s, arguments.holds
+    Handler.stops_after, Handler.restarts_after = arguments.stops_after, arguments.restarts_after
     Handler.give_up = arguments.give_up
     Handler.polls_left = arguments.download_polls
     Handler.launch_command = arguments.launch_command

@@ -111,3 +111,54 @@ def test_an_unknown_model_is_answered_with_the_nearest(home: Home) -> None:
     assert done.code == 2, done.err
     assert "SmolLM2-135M-Q8_0" in done.err
     assert home.files() == []
+
+
+def test_heartbeats_do_not_keep_a_dead_engine_alive(home: Home) -> None:
+    """lemonade pings for as long as the client listens, whatever the engine does."""
+    with serving("fake_lemonade.py", "/live", "--stops-after", "2") as url:
+        began = time.monotonic()
+        done = home.tokrig(
+            *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat"),
+            *("--request-timeout", "2"),
+        )
+    assert time.monotonic() - began < 60
+    [record] = home.records()
+    [result] = record["results"]
+    assert (result["validity"]["verdict"], result["request_errors"]) == ("invalid", 3), done.err
+
+
+def test_an_engine_started_anew_behind_its_wrapper_ends_the_run(home: Home) -> None:
+    with serving("fake_lemonade.py", "/live", "--restarts-after", "2") as url:
+        done = home.tokrig(
+            *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
+        )
+    assert done.code == 3, done.err
+    [record] = home.records()
+    assert record["failure"]["code"] == "engine_restarted"
+    assert "process 675 before, process 676 now" in record["failure"]["message"]
+
+
+def test_a_model_in_memory_is_named_before_and_after_it_is_put_out(home: Home) -> None:
+    with serving("fake_lemonade.py", "/live", "--holds", "Qwen3-8B") as url:
+        done = home.tokrig(
+            *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
+        )
+    assert done.code == 0, done.err
+    said = done.out + done.err
+    assert "lemonade may put Qwen3-8B out of memory" in said
+    assert "lemonade put Qwen3-8B out of memory and does not load it again" in said
+
+
+def test_loading_ends_when_the_model_answers(home: Home) -> None:
+    """Not when the wrapper has opened its port."""
+    program = FOLDER / "fake_lemonade.py"
+    lemond = home.root / "lemond"
+    lemond.write_text(f'#!/bin/sh\nexec {sys.executable} {program} "$@" --load-s 2.5\n')
+    lemond.chmod(0o755)
+    done = home.tokrig(
+        *("run", "--backend", "lemonade", "--server-bin", str(lemond)),
+        *("--model", "SmolLM2-135M-Q8_0", "--workload", "chat"),
+    )
+    assert done.code == 0, done.err
+    [record] = home.records()
+    assert 2.5 <= record["cold_start"]["load_s"] < 30
