@@ -172,6 +172,26 @@ def test_lemonade_slots() -> None:
     assert engine.speculation is False
 
 
+@pytest.mark.parametrize(
+    ("each", "asked", "found"),
+    [
+        (2048, 2048, (512, True)),  # four slots share 2048 (lemonade-sdk/lemonade#3276)
+        (512, 2048, (512, None)),
+        (768, 2048, (768, None)),  # rounded up
+        (4096, None, (4096, None)),  # nothing to tell by
+    ],
+)
+def test_lemonade_slots_that_share_one_cache(
+    each: int, asked: int | None, found: tuple[int, bool | None]
+) -> None:
+    health = lemonade_chose("vulkan")
+    health["all_models_loaded"][0]["recipe_options"]["ctx_size"] = asked
+    slots = [{"id": i, "n_ctx": each} for i in range(4)]
+    ask = Server(lemonade(health=health).answers, {"/v1/slots": slots})
+    resolved = LEMONADE.inspect(ask, "").resolved
+    assert (resolved.context_per_slot, resolved.kv_unified, resolved.slots) == (*found, 4)
+
+
 ENGINE = "http://127.0.0.1:8001"
 GGUF = LEMONADE_MODEL["checkpoint"]
 

@@ -39,6 +39,7 @@ from tokrig.backends._llama_http import LlamaServer
 from tokrig.backends._llama_wishes import asked_gpu_layers, offload
 from tokrig.backends._openai_http import count_by_usage, metric
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
+from tokrig.record.model import Resolved
 
 _HINT = "install lemonade 10.1 or newer (lemonade-server.ai), or give its path with --server-bin"
 _GAVE_UP = re.compile(r"server failed to start")
@@ -176,7 +177,7 @@ class Lemonade(LlamaServer):
             api=api,
             api_confirmed=confirmed,
             served_models=(str(name),) if name else tuple(_ids(ask("/v1/models"))),
-            resolved=found.model_copy(update=_context(slots)),
+            resolved=found.model_copy(update=_context(slots, entry, found)),
             asked_gpu_layers=asked,
             spilled=f"{found.gpu_layers} of {asked} layers on the GPU" if spilled else None,
             offload=offload(launch, last_load, found),
@@ -344,9 +345,20 @@ def _slots(ask: Ask) -> list[dict[str, Any]]:
         return []
 
 
-def _context(slots: list[dict[str, Any]]) -> dict[str, int]:
+def _context(
+    slots: list[dict[str, Any]], entry: Mapping[str, Any], found: Resolved
+) -> dict[str, int | bool]:
+    """What each slot has while all are full. Slots that share one cache each tell all of it, which
+    shows by the context that lemonade asked for."""
     contexts = [n for slot in slots if (n := whole(slot.get("n_ctx")))]
-    return {"context_per_slot": min(contexts), "slots": len(slots)} if contexts else {}
+    if not contexts:
+        return {}
+    each, count = min(contexts), len(slots)
+    asked = whole(mapping(entry.get("recipe_options")).get("ctx_size"))
+    shared = found.kv_unified or (count > 1 and asked is not None and each >= asked > 0)
+    if not shared:
+        return {"context_per_slot": each, "slots": count}
+    return {"context_per_slot": each // count, "slots": count, "kv_unified": True}
 
 
 def _entry(health: Mapping[str, Any], name: Any) -> dict[str, Any]:

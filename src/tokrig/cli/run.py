@@ -282,14 +282,14 @@ def _behind(spec: RunSpec) -> str:
     """The backend for the server at the address, as it is recognised; the generic one for a
     server that nobody knows. Where nobody answers the run will say so.
 
-    Raises RequestError for a server that wants a key."""
+    Raises InputError for a server that wants a key, or is somewhere else."""
     from tokrig.run.detect import recognise
     from tokrig.run.prepare import endpoint
 
     try:
         found = recognise(endpoint(spec))
     except EngineError as error:
-        if error.code == "locked":
-            raise
+        if error.code in ("locked", "redirected", "no_tls"):
+            raise InputError(error.message, hint=error.hint, code=error.code) from None
         found = None
     return found.name if found else "openai"

@@ -35,6 +35,7 @@ MAX_OUTPUT_BYTES = 1 << 16
 MODELS, CHAT = "/v1/models", "/v1/chat/completions"
 # Where engines ask for their key; any other server may want one for anything.
 LOCKED = (MODELS, "/props")
+_NO_SUCH_PATH = ("http_404", "http_405", "http_501", "hung_up", "invalid_json", "redirected")
 _WANTS_KEY = ("http_401", "http_403")
 _SHORTEST = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 
@@ -116,7 +117,8 @@ def settled(
     else the first that knows chats, else what was given. ``backend`` settles at which root the
     rest of its API lies.
 
-    Raises EngineDied when nobody answers.
+    Raises EngineDied when nobody answers, RequestError where the server sends on to another
+    address.
     """
     candidates = endpoint.candidates()
     if len(candidates) == 1:
@@ -125,7 +127,10 @@ def settled(
     asks = [Questions(place, limit_s / len(places), may_post=True) for place in places]
     lists = (place for place, ask in zip(places, asks, strict=True) if _has_models(ask))
     chats = (place for place, ask in zip(places, asks, strict=True) if _has_chats(ask))
-    found = next(lists, None) or next(chats, None) or candidates[0]
+    found = next(lists, None) or next(chats, None)
+    if found is None:
+        found = candidates[0]
+        _require_here(asks[0])
     for root in _roots(found) if backend is not None else ():
         if backend is not None and backend.recognises(Questions(root, limit_s, may_post=True)):
             return root
@@ -147,12 +152,20 @@ def _has_models(ask: Ask) -> bool:
     return isinstance(models, list) and all("id" in mapping(model) for model in models)
 
 
+def _require_here(ask: Ask) -> None:
+    try:
+        ask(MODELS)
+    except RequestError as error:
+        if error.code == "redirected":
+            raise
+
+
 def _has_chats(ask: Ask) -> bool:
     """Whether a shortest chat is answered, or refused for another reason than its address."""
     try:
         return isinstance(mapping(ask(CHAT, _SHORTEST)).get("choices"), list)
     except RequestError as error:
-        gone = error.code in ("http_404", "http_405", "http_501", "hung_up", "invalid_json")
+        gone = error.code in _NO_SUCH_PATH
         # Many say with the same status that they have no such model.
         return not gone or (error.code == "http_404" and "model" in error.message.lower())
 

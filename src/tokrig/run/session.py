@@ -42,6 +42,10 @@ _HINTS = {
     "http_429": "the endpoint limits its rate: lower --concurrency or try later",
     "timeout": "raise --request-timeout if the engine is only slow: a long prefill counts as well",
     "no_tokens": "does the engine know this model's chat template?",
+    "http_301": "the server sends on to another address: give that one",
+    "http_302": "the server sends on to another address: give that one",
+    "http_307": "the server sends on to another address: give that one",
+    "http_308": "the server sends on to another address: give that one",
     "no_answer": "is the server running, and is the address right?",
 }
 
