@@ -30,6 +30,8 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         for name in os.environ:
             if name.startswith("TOKRIG_") or name in SETTINGS:
                 patch.delenv(name)
+        # Other tests load the processors, and no run may wait for them to end.
+        patch.setenv("TOKRIG_EVEN_IF_BUSY", "1")
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
         yield home

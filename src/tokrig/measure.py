@@ -32,6 +32,7 @@ from tokrig.run.lock import this_rig
 from tokrig.run.prepare import Prepared, located, prepare, run_id
 from tokrig.run.privacy import scrub
 from tokrig.run.progress import Listener, Note
+from tokrig.run.quiet import Start, computes_on, patiently
 from tokrig.spec.run import RunSpec, merge
 from tokrig.store import Store, unwritable
 from tokrig.units import slug
@@ -62,22 +63,26 @@ def measure_spec(
     view: View = unseen,
     tell: Tell = quiet,
     budget_bytes: int | None = None,
+    start: Start = patiently,
 ) -> Ended:
     """A planned run: goes on with what an earlier process measured of it, else begins it.
-    ``budget_bytes`` is how much of the disk models that are fetched or made may take.
+    ``budget_bytes`` is how much of the disk models that are fetched or made may take; ``start``
+    decides whether the machine is quiet enough to begin.
 
     Raises what ``begin`` raises.
     """
     kept = unfinished_of(spec.planned) if spec.planned else None
     if kept is not None:
         try:
-            return go_on(kept, content, {}, view=view, tell=tell, budget_bytes=budget_bytes)
+            return go_on(
+                kept, content, {}, view=view, tell=tell, budget_bytes=budget_bytes, start=start
+            )
         except InputError as problem:
             if problem.code not in ("run_changed", "run_damaged"):
                 raise
             with journal.reopen(kept) as left:
                 left.discard()
-    return begin(spec, content, view=view, tell=tell, budget_bytes=budget_bytes)
+    return begin(spec, content, view=view, tell=tell, budget_bytes=budget_bytes, start=start)
 
 
 def begin(
@@ -87,6 +92,7 @@ def begin(
     view: View = unseen,
     tell: Tell = quiet,
     budget_bytes: int | None = None,
+    start: Start = patiently,
 ) -> Ended:
     """A new run.
 
@@ -98,6 +104,7 @@ def begin(
         now = datetime.now(UTC)
         prepared = located(prepare(spec, now, switches(content), tell, budget_bytes))
         require_writable(content)
+        start(computes_on(prepared), prepared.where.processes if prepared.where else list)
         with _in_use(prepared), power.capped(spec.power_cap_w):
             rig = _rig(prepared, content)
             with journal.begin(prepared.run_id) as kept:
@@ -113,6 +120,7 @@ def go_on(
     view: View = unseen,
     tell: Tell = quiet,
     budget_bytes: int | None = None,
+    start: Start = patiently,
 ) -> Ended:
     """An unfinished run by its id; ``content`` None is the folder it was begun for, ``changed``
     are keys of its spec that do not change what is measured.
@@ -127,6 +135,7 @@ def go_on(
         prepared = prepare(spec, datetime.now(UTC), switches(content), tell, budget_bytes)
         prepared = located(prepared.with_id(kept.run_id, started))
         require_writable(content)
+        start(computes_on(prepared), prepared.where.processes if prepared.where else list)
         with _in_use(prepared), power.capped(spec.power_cap_w):
             rig = _rig(prepared, content)
             _refuse_mixing(facts, _facts(prepared, rig, content), kept.run_id)

@@ -8,8 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,21 +212,6 @@ def test_one_campaign_at_a_time(home: Home) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
-
-
-def test_a_busy_machine_is_refused_unless_told_to(home: Home) -> None:
-    path = write(home, contexts(2048))
-    burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        time.sleep(0.5)
-        refused = campaign(home, "run", str(path))
-        assert refused.code == 3
-        assert "something else loads this machine" in refused.err
-        assert "--even-if-busy" in refused.err
-        assert home.records() == []
-    finally:
-        burner.kill()
-        burner.wait()
 
 
 def test_runs_of_another_rig_are_left_to_it(home: Home) -> None:

@@ -28,7 +28,7 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
         name="embedded", engine="llama.cpp", api="cpu", api_confirmed=True, managed=True
     )
     shape = WorkloadFacts(name=samples[0].workload, prompt_tokens=64, answer_tokens=21)
-    interference = Interference(throttle_reasons=[])
+    interference = Interference(foreign_wait_share=0.0, throttle_reasons=[])
     load_memory = LoadMemory(spilled=False)
     seen = Seen(
         workload=shape,

@@ -15,12 +15,14 @@ from tokrig.plan import Run
 from tokrig.record.model import Rig
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Progress
+from tokrig.run.quiet import Start, patiently
 from tokrig.spec.run import RunSpec
 
 
 class Local:
     """Measures in this process, one run at a time. ``rig`` is this machine, ``view`` shows a run
-    and ``tell`` what is done before it; ``watch`` learns where the time goes."""
+    and ``tell`` what is done before it; ``start`` lets one begin; ``watch`` learns where the time
+    goes."""
 
     def __init__(
         self,
@@ -31,9 +33,10 @@ class Local:
         watch: Stopwatch,
         *,
         budget_bytes: int | None = None,
+        start: Start = patiently,
     ) -> None:
         self.here, self.content, self.view, self.tell, self.watch = rig, content, view, tell, watch
-        self.budget_bytes = budget_bytes
+        self.budget_bytes, self.start = budget_bytes, start
 
     def rigs(self) -> Sequence[str]:
         """This one."""
@@ -54,6 +57,7 @@ class Local:
                 view=self._watched,
                 tell=self.tell,
                 budget_bytes=self.budget_bytes,
+                start=self.start,
             )
         finally:
             self.watch.begin("other")

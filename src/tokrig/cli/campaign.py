@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokrig.cli.options import Complete, Word, completing, content_and_json, example, word_list
+from tokrig.cli.options import (
+    Complete,
+    Word,
+    completing,
+    content_and_json,
+    even_if_busy,
+    example,
+    word_list,
+)
 
 if TYPE_CHECKING:
     from tokrig.plan import Plan
@@ -132,9 +140,7 @@ def status_command(
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="End after so many runs.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done; start nothing.")
-@click.option(
-    "--even-if-busy", is_flag=True, help="Measure although something else loads this machine."
-)
+@even_if_busy
 @click.option(
     "--disk-budget",
     type=click.FloatRange(0, min_open=True),

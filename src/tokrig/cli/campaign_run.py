@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from tokrig.campaign import Executor
-from tokrig.campaign.busy import require_quiet
 from tokrig.campaign.local import Local
 from tokrig.campaign.stopwatch import Stopwatch
 from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Wanted, Work, selected
@@ -28,6 +27,7 @@ from tokrig.rig import probe_rig
 from tokrig.run.lock import this_rig
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener
+from tokrig.run.quiet import Engine, Start, at_once, here, patiently
 
 GB = 10**9
 
@@ -129,6 +129,15 @@ class Eyes:
             elapsed_s=time.monotonic() - self.began_s,
         )
 
+    def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
+        """Let a run begin when the machine is quiet."""
+        self.steps.end()
+        waiting = live.Waiting(sys.stderr, quiet=self.quiet)
+        try:
+            patiently(computes_on, engine, waiting.notice)
+        finally:
+            waiting.end()
+
     def view(self, prepared: Prepared) -> AbstractContextManager[Listener]:
         """The frame of one run."""
         self.steps.end()
@@ -158,12 +167,12 @@ def _executor(plan: Plan, asked: Asked) -> Iterator[tuple[Executor, Eyes]]:
             "--address belongs to the executor ray", hint="add --executor ray, or leave it out"
         )
     with this_rig("a campaign"):
-        if not asked.even_if_busy:
-            require_quiet()
+        start: Start = at_once if asked.even_if_busy else eyes.start
+        start(here(None), list)
         rig = probe_rig(asked.rig)
         budget = _budget_bytes(plan, asked)
         yield Local(rig, asked.content, eyes.view, eyes.steps.tell, eyes.watch,
-                    budget_bytes=budget), eyes  # fmt: skip
+                    budget_bytes=budget, start=start), eyes  # fmt: skip
 
 
 def _of_this_rig(plan: Plan, asked: Asked) -> Plan:

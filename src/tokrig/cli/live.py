@@ -163,6 +163,43 @@ class Steps:
         self.shown = None
 
 
+class Waiting:
+    """What loads the machine before a run: a countdown in place on a terminal, elsewhere a line
+    now and then."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self.stream, self.quiet = stream, quiet
+        self.in_place = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.counting = False
+        self.last_s: float | None = None
+
+    def notice(self, text: str, left_s: float) -> None:
+        """Show it; ``left_s`` is how much longer it is waited for, 0 where it is not."""
+        if self.quiet:
+            return
+        if left_s <= 0:
+            self._print(f"note: {text}", "\n")
+        elif self.in_place:
+            columns = os.get_terminal_size(self.stream.fileno()).columns
+            left = f"waiting for a quiet machine, {left_s:.0f} s: "
+            self._print(clip(left + text, columns - 1), "")
+            self.counting = True
+        elif self.last_s is None or self.last_s - left_s >= PLAIN_TICK_S:
+            self.last_s = left_s
+            self._print(f"waiting for a quiet machine, {left_s:.0f} s at most: {text}", "\n")
+
+    def _print(self, text: str, end: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            begin = "\r\x1b[2K" if self.in_place else ""
+            print(f"{begin}{text}", end=end, file=self.stream, flush=True)
+            self.counting = False
+
+    def end(self) -> None:
+        """Make room for what comes next."""
+        if self.counting:
+            self._print("", "")
+
+
 class Lines:
     """One line an event, each with the time since the start: for logs and pipes."""
 

@@ -22,6 +22,7 @@ from tokrig.record.model import Record
 from tokrig.run import journal
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener
+from tokrig.run.quiet import Engine, patiently
 from tokrig.spec.run import RunSpec
 
 
@@ -33,6 +34,7 @@ class How:
     quiet: bool = False
     as_json: bool = False
     content_was_given: bool = False
+    even_if_busy: bool = False
     _before: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def note(self, text: str) -> None:
@@ -61,6 +63,16 @@ class How:
             self._before.callback(steps.end)
             yield steps.tell
 
+    def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
+        """Let a run begin, when the machine is quiet or that is not asked for."""
+        if self.even_if_busy:
+            return
+        waiting = live.Waiting(sys.stderr, quiet=self.quiet)
+        try:
+            patiently(computes_on, engine, waiting.notice)
+        finally:
+            waiting.end()
+
     def view(self, prepared: Prepared) -> AbstractContextManager[Listener]:
         """The run itself, once it is prepared."""
         self._before.close()
@@ -71,7 +83,7 @@ def measure(spec: RunSpec, how: How) -> None:
     """A new run, from its first check to the printed table."""
     with signals_interrupt(), how.preparing() as tell:
         _mention_unfinished(how)
-        _tell(begin(spec, how.content, view=how.view, tell=tell), how)
+        _tell(begin(spec, how.content, view=how.view, tell=tell, start=how.start), how)
 
 
 def resume(run_id: str | None, how: How, overrides: Mapping[str, Any]) -> None:
@@ -82,7 +94,7 @@ def resume(run_id: str | None, how: How, overrides: Mapping[str, Any]) -> None:
     content = how.content if how.content_was_given else None
     with signals_interrupt(), how.preparing() as tell:
         run_id = run_id or unfinished[-1]
-        _tell(go_on(run_id, content, overrides, view=how.view, tell=tell), how)
+        _tell(go_on(run_id, content, overrides, view=how.view, tell=tell, start=how.start), how)
 
 
 def discard(run_id: str, as_json: bool) -> None:

@@ -18,6 +18,14 @@ CONTENT_DEFAULT = Path("content")
 APIS = ("cpu", "cuda", "vulkan", "rocm", "metal", "sycl")
 
 
+even_if_busy = click.option(
+    "--even-if-busy",
+    is_flag=True,
+    envvar="TOKRIG_EVEN_IF_BUSY",
+    help="Measure although something else loads this machine. What it takes is measured too.",
+)
+
+
 def content_and_json(command: F) -> F:
     """``--content DIR`` and ``--json``, which every command takes."""
     content = click.option(

@@ -17,6 +17,7 @@ from tokrig.cli.options import (
     complete_model,
     complete_rig,
     content_and_json,
+    even_if_busy,
     example,
     key_values,
     number_list,
@@ -117,10 +118,13 @@ TIME_LIMIT_S = 3600.0
     help="Name of this machine in the record.  [default: made from its hardware]",
 )
 @click.option("--notes", metavar="TEXT", help="A remark that goes into the record.")
+@even_if_busy
 @click.option("--dry-run", is_flag=True, help="Print the command line; measure nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 @content_and_json
-def command(dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: Any) -> None:
+def command(
+    even_if_busy: bool, dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: Any
+) -> None:
     """Run an engine's own benchmark, write a record of its figures.
 
     Raw figures know no server, no chat template and no client. They are kept apart from served
@@ -128,14 +132,15 @@ def command(dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: A
     program's log, never from its own table.
 
     The table goes to stdout, progress and the record's path to stderr. Exit codes: 0 measured,
-    2 bad input, 3 the program failed, 130 interrupted.
+    2 bad input, 3 the program failed or the machine is busy, 130 interrupted.
     """
     from tokrig.cli import measuring
     from tokrig.measure import require_writable
     from tokrig.run.lock import this_rig
+    from tokrig.run.quiet import here
     from tokrig.run.raw import execute_raw
 
-    how = measuring.How(content=content, quiet=quiet, as_json=as_json)
+    how = measuring.How(content=content, quiet=quiet, as_json=as_json, even_if_busy=even_if_busy)
     with measuring.signals_interrupt():
         try:
             with how.patience("reading the model's file; its checksum is made once"):
@@ -145,6 +150,7 @@ def command(dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: A
                 return
             require_writable(content)
             with this_rig(f"a benchmark of {run.launch.model.name}"):
+                how.start(here(run.launch.api))
                 outcome = execute_raw(run, (lambda event: None) if quiet else _hear)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; of a benchmark cut short nothing is kept") from None

@@ -19,6 +19,7 @@ from tokrig.cli.options import (
     complete_workload,
     completing,
     content_and_json,
+    even_if_busy,
     example,
     key_values,
     number_list,
@@ -47,7 +48,8 @@ QUANTS = (
 )
 KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "fp8", "fp8_e4m3", "fp8_e5m2")
 # What may be given beside --resume: it changes nothing that is measured.
-BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume"}
+BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume",
+                 "even_if_busy"}  # fmt: skip
 
 
 @click.command(
@@ -196,6 +198,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     shell_complete=complete_unfinished,
     help="Throw an interrupted run away.",
 )
+@even_if_busy
 @click.option("--dry-run", is_flag=True, help="Print what would be measured; start nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no notes.")
 @content_and_json
@@ -203,6 +206,7 @@ def command(
     spec: Path | None,
     resume: str | None,
     discard: str | None,
+    even_if_busy: bool,
     dry_run: bool,
     quiet: bool,
     content: Path,
@@ -215,7 +219,8 @@ def command(
     the embedded engine measures gemma-3-270m over all four workloads in a few minutes.
 
     The table goes to stdout, progress and the record's path to stderr. Ctrl-C keeps what is
-    measured; --resume goes on. Exit codes: 0 measured, 2 bad input, 3 the engine failed,
+    measured; --resume goes on. A machine that something else loads is waited for, for a minute.
+    Exit codes: 0 measured, 2 bad input, 3 the engine failed or the machine is busy,
     130 interrupted.
     """
     from tokrig.cli import measuring
@@ -225,7 +230,7 @@ def command(
         _alone(ctx, "--discard", {"discard", "content", "as_json", "quiet"})
         measuring.discard(discard, as_json)
         return
-    how = measuring.How(content=content, quiet=quiet, as_json=as_json)
+    how = measuring.How(content=content, quiet=quiet, as_json=as_json, even_if_busy=even_if_busy)
     if resume is not None:
         _alone(ctx, "--resume", BESIDE_RESUME)
         how.content_was_given = _given(ctx, "content")
