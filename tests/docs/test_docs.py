@@ -16,10 +16,10 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import checks, machine, metrics, pace
+from tokrig.record import checks, concurrency, machine, metrics, pace
 from tokrig.record.model import Metric, Percentiles, Result
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import cards, counting
+from tokrig.run import cards, counting, fit, prompting
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -255,6 +255,17 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("tokens of a clock that a window has") == percent(pace.SAME_WINDOW)
     for percentile, need in metrics.PERCENTILES_NEED.items():
         assert f"{percentile} from {need}" in text(METHODOLOGY)
+
+
+def test_thresholds_of_a_cell_are_the_documented_ones() -> None:
+    asked = "mean number of requests served at once, of what was asked"
+    assert limit(asked) == percent(checks.CONCURRENCY_SHARE)
+    beside = "share of chunks that the most streams at once stand beside"
+    assert limit(beside) == percent(concurrency.PEAK_SHARE)
+    own = "tokens of a prompt that are the shape's own, beside the chat template's"
+    assert limit(own) == str(fit.LEAST_OWN_TOKENS)
+    saved = f"{percent(prompting.APART)}; from {percent(prompting.SHARED)} on the prompt was cached"
+    assert limit("share of a prefill that a second salt may save") == saved
 
 
 def test_the_workloads_are_the_documented_ones() -> None:

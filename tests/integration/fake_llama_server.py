@@ -12,16 +12,35 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 TOKEN_S = 0.002
 TEMPLATE_TOKENS = 12
 
 
+PREFILL_TOKENS_PER_S = 4000.0
+LONG = 1000
+
+
 def count(messages: list[dict[str, str]]) -> int:
-    return TEMPLATE_TOKENS + sum(-(-len(m["content"]) // 4) for m in messages)
+    template = 600 if Handler.fault == "long-template" else TEMPLATE_TOKENS
+    return template + sum(-(-len(m["content"]) // 4) for m in heard(messages))
+
+
+def heard(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What the chat template lets through."""
+    if Handler.fault != "drops-system":
+        return messages
+    return [m for m in messages if m["role"] != "system"]
+
+
+def alike(one: str, other: str) -> int:
+    """How many characters two prompts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
     context = 8192
     slots = 4
     chats = 0
+    in_use = 0
+    served = threading.Semaphore(1)
+    seen: ClassVar[list[str]] = []
     weights = b""
 
     def log_message(self, *_: Any) -> None:
@@ -68,7 +90,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/v1/chat/completions":
+        refused = any(m["role"] == "system" for m in body.get("messages", ()))
+        if self.fault == "no-system" and refused:
+            # As llama.cpp says it for a template that raises; vLLM says the same with 400.
+            words = "Error: Jinja Exception: System role not supported"
+            self.answer({"error": {"code": 500, "message": words, "type": "server_error"}}, 500)
+        elif self.path == "/v1/chat/completions":
             self.chat(body)
         elif self.fault == "no-tokenizer":
             self.answer({"error": {"message": "not found"}}, 404)
@@ -88,10 +115,37 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(message, status, Retry_After="7")
         elif fault == "strict" and "ignore_eos" in body:
             self.answer({"error": {"message": "unknown field: ignore_eos"}}, 400)
-        elif fault == "hang":
+        elif fault == "hang" or (fault == "long-hangs" and count(body["messages"]) > LONG):
             time.sleep(600)
+        elif fault == "long-fails" and count(body["messages"]) > LONG:
+            self.answer({"error": {"message": "made to fail long prompts"}}, 500)
+        elif fault == "one-at-a-time":
+            with self.served:
+                self.stream(body, fault)
+        elif fault == "unified":
+            self.in_the_shared_context(body)
+        elif fault in ("cache", "drops-system"):
+            self.prefill(body)
+            self.stream(body, fault)
         else:
             self.stream(body, fault)
+
+    def in_the_shared_context(self, body: dict[str, Any]) -> None:
+        """Slots that each tell the whole context and share it (ggml-org/llama.cpp#23652)."""
+        needs = count(body["messages"]) + body["max_tokens"]
+        type(self).in_use += needs
+        try:
+            time.sleep(0.1)  # until the others are there too
+            self.stream(body, "full" if self.in_use > self.context else "")
+        finally:
+            type(self).in_use -= needs
+
+    def prefill(self, body: dict[str, Any]) -> None:
+        """Takes time for what no earlier prompt began with."""
+        text = "".join(m["content"] for m in heard(body["messages"]))
+        known = max((alike(text, old) for old in self.seen), default=0)
+        self.seen.append(text)
+        time.sleep(0.005 + (len(text) - known) / 4 / PREFILL_TOKENS_PER_S)
 
     def stream(self, body: dict[str, Any], fault: str) -> None:
         self.send_response(200)
@@ -126,6 +180,11 @@ class Handler(BaseHTTPRequestHandler):
             return True
         if fault == "stall":
             time.sleep(600)
+        if fault == "full":
+            words = "Context size has been exceeded."
+            self.event({"error": {"code": 500, "message": words, "type": "server_error"}})
+            self.wfile.write(b"0\r\n\r\n")
+            return True
         if fault == "invalid-json":
             self.data('{"choices": [{"delta":')
         if fault == "error-event":
@@ -141,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
         cached = 7 if fault == "cached" else 0
         usage_tokens = round(tokens * 1.1) if fault == "lying-usage" else tokens
         clock = {"slow-clock": 1.2, "negative-clock": -1.0, "no-clock": 0.0}.get(fault, 1.0)
-        return {
+        found: dict[str, Any] = {
             "choices": [],
             # The first two requests, a probe and a warm-up, are answered by the first model.
             "model": "another" if fault == "other-model" and self.chats > 2 else "served",
@@ -158,6 +217,9 @@ class Handler(BaseHTTPRequestHandler):
                 "predicted_ms": elapsed_ms * clock,
             },
         }
+        if fault in ("cache", "drops-system"):  # and says nothing of it
+            del found["timings"], found["usage"]["prompt_tokens_details"]
+        return found
 
     def event(self, data: dict[str, Any]) -> None:
         self.data(json.dumps(data))

@@ -146,7 +146,7 @@ def test_a_shape_too_long_for_the_context_is_refused_and_the_rest_measured(home:
 
 def test_a_strict_endpoint_gets_plain_requests(home: Home, tmp_path: Path) -> None:
     with attached(tmp_path, "strict") as url:
-        done = home.tokrig("run", "--url", url, "--served-model", "fake", "--workload", "chat")
+        done = home.tokrig("run", "--url", url, "--model", "fake", "--workload", "chat")
     assert done.code == 0, done.err
     assert home.records()[0]["backend"]["managed"] is False
     assert url not in home.record_paths()[0].read_text()
@@ -155,11 +155,11 @@ def test_a_strict_endpoint_gets_plain_requests(home: Home, tmp_path: Path) -> No
 def test_a_server_of_several_models_wants_to_know_which(home: Home, tmp_path: Path) -> None:
     with attached(tmp_path, "two-models") as url:
         unclear = home.tokrig("run", "--url", url, "--workload", "chat")
-        unknown = home.tokrig("run", "--url", url, "--workload", "chat", "--served-model", "otter")
+        unknown = home.tokrig("run", "--url", url, "--workload", "chat", "--model", "otter")
         clear = home.tokrig("run", "--url", url, "--workload", "chat", "--served-model", "other")
     assert (unclear.code, unknown.code, clear.code) == (2, 2, 0), clear.err
     assert "fake, other" in unclear.err
-    assert "--served-model" in unclear.err
+    assert "--model" in unclear.err
     assert "did you mean 'other'" in unknown.err
     assert [r["model"]["family"] for r in home.records()] == ["other"]
     assert home.unfinished() == []
@@ -172,14 +172,53 @@ def test_an_attached_server_is_not_said_to_have_been_started(home: Home, tmp_pat
     [record] = home.records()
     assert "server_starts" not in record["provenance"]
     assert record["results"][0]["repeats"] == 6
-    assert "repeats_share_a_start" in record["results"][0]["validity"]["unverified"]
     assert home.tokrig("check").code == 0
 
 
-def test_nobody_at_the_address(home: Home) -> None:
-    done = home.tokrig("run", "--url", "http://127.0.0.1:9/v1", "--workload", "chat")
-    assert done.code == 3
-    assert "nobody answers" in done.err
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:9/v1", "nobody answers"),
+        ("http://no-such-host.invalid:8000", "nobody answers"),
+        ("https://127.0.0.1:{port}", "no TLS"),
+        ("http://127.0.0.1:{port}/elsewhere", "404"),
+    ],
+)
+def test_an_address_without_a_server_is_bad_input_and_leaves_nothing(
+    home: Home, tmp_path: Path, url: str, says: str
+) -> None:
+    with attached(tmp_path, "") as there:
+        port = there.removesuffix("/v1").rpartition(":")[2]
+        done = home.tokrig("run", "--url", url.format(port=port), "--workload", "chat")
+    assert done.code == 2, done.err
+    assert says in done.err
+    assert "hint:" in done.err
+    assert "Traceback" not in done.err
+    assert home.files() == []
+    assert home.unfinished() == []
+
+
+@pytest.mark.parametrize("fault", ["http-401", "http-404", "no-tokens", "hang"])
+def test_a_server_that_cannot_be_measured_is_bad_input_and_leaves_nothing(
+    home: Home, tmp_path: Path, fault: str
+) -> None:
+    with attached(tmp_path, fault) as url:
+        done = home.tokrig("run", "--url", url, "--workload", "chat", "--request-timeout", "1")
+    assert done.code == 2, done.err
+    assert "hint:" in done.err
+    assert home.files() == []
+    assert home.unfinished() == []
+
+
+def test_a_server_that_dies_while_it_is_measured_is_a_failed_run(
+    home: Home, tmp_path: Path
+) -> None:
+    with attached(tmp_path, "die=6") as url:
+        done = home.tokrig("run", "--url", url, "--workload", "chat,codegen")
+    assert done.code == 3, done.err
+    [record] = home.records()
+    assert (record["status"], record["failure"]["code"]) == ("failed", "no_answer")
+    assert [r["workload"]["name"] for r in record["results"]] == ["chat"]
 
 
 def test_ctrl_c_keeps_what_was_measured_and_resume_finishes_it(home: Home) -> None:

@@ -15,6 +15,7 @@ from tokrig.record.model import (
     Gpu,
     Interference,
     LoadMemory,
+    Prompting,
     Resolved,
     Rig,
     WorkloadFacts,
@@ -127,6 +128,40 @@ def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[s
 def test_what_was_seen_beside_them_does_too(code: str, changes: dict[str, Any]) -> None:
     found = judge([sample()], but(**changes))
     assert (found.verdict, found.reasons) == ("invalid", [code])
+
+
+def test_a_shape_that_grew_with_its_template_is_judged_by_the_length_that_was_measured() -> None:
+    longer = but(workload={"target_prompt_tokens": 100})
+    assert judge([sample(prompt_tokens=100)], longer).verdict == "valid"
+    assert judge([sample(prompt_tokens=64)], longer).reasons == ["prompt_length"]
+
+
+def of_two_workers(*ttft_s: float) -> list[Sample]:
+    """Two rounds of two requests; each answer takes 0.2 s from its first token."""
+    sent_s = (0.0, 0.0, ttft_s[0] + 0.2, ttft_s[1] + 0.2)
+    pairs = zip(sent_s, ttft_s, strict=True)
+    return [sample(concurrency=2, sent_ns=round(at * 1e9), ttft_s=first) for at, first in pairs]
+
+
+def test_requests_that_were_not_served_at_once_are_no_concurrency() -> None:
+    both = replace(SOUND, concurrency=2)
+    assert judge(of_two_workers(0.5, 0.51, 0.5, 0.51), both).verdict == "valid"
+    in_turn = of_two_workers(0.5, 1.2, 1.2, 1.2)
+    assert judge(in_turn, both).reasons == ["concurrency_not_reached"]
+    fewer = replace(but(backend={"resolved": Resolved(slots=1)}), concurrency=2)
+    assert judge(of_two_workers(0.5, 0.51, 0.5, 0.51), fewer).reasons == ["concurrency_not_reached"]
+
+
+def test_where_cached_tokens_are_not_told_times_may_tell() -> None:
+    untold = [sample(cached_tokens=None)]
+
+    def tried(kept_apart: bool | None) -> Seen:
+        return but(backend={"prompting": Prompting(kept_apart=kept_apart)})
+
+    assert judge(untold, tried(None)).unchecked == ["cache"]
+    assert judge(untold, tried(True)).unchecked == []
+    assert judge(untold, tried(False)).reasons == ["cached_tokens"]
+    assert judge([sample()], tried(False)).verdict == "valid", "the engine's own count comes first"
 
 
 def test_thresholds_allow_what_lies_on_them() -> None:

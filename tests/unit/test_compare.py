@@ -48,7 +48,8 @@ def test_every_field_of_a_configuration_belongs_to_one_variable() -> None:
     }
     # When it was measured is no part of what was measured, nor is what was seen meanwhile.
     times = {"provenance.started_at", "provenance.finished_at"}
-    observed = {"backend.resolved.device_bytes"}
+    found = ("template_tokens", "system_role", "kept_apart")
+    observed = {"backend.resolved.device_bytes", *(f"backend.prompting.{name}" for name in found)}
     assert set(KEYS) == (fields - times - observed) | {"concurrency"}
     assert len(KEYS) == len(set(KEYS))
 

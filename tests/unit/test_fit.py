@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
 from tokrig import registry
 from tokrig.errors import RequestError
-from tokrig.run.fit import Fit, fit, salt
-from tokrig.workloads import Messages, Workload
+from tokrig.run.fit import Fit, fit, salt, target_of
+from tokrig.workloads import Messages, Workload, tolerance
 
 SHAPES: list[Workload] = [
     registry.load("workloads", name, "WORKLOAD") for name in registry.names("workloads")
@@ -76,5 +77,48 @@ def test_an_error_that_is_no_length_is_not_swallowed() -> None:
         fit(chat, chat.variants[0], refuse)
 
 
-def test_salts_have_one_length() -> None:
-    assert {len(salt(n)) for n in (0, 7, 99_999_999, 100_000_000)} == {len("[Request 00000000]")}
+def test_salts_have_one_length_and_differ_from_the_first_character_on() -> None:
+    numbers = range(99_999_990, 100_000_120)
+    salts = [salt(n) for n in numbers]
+    assert {len(one) for one in salts} == {7}
+    assert all(one[0] != two[0] and one[1] != two[1] for one, two in pairwise(salts))
+    # What two salts of a run begin with alike is never more than the letter, and rarely that.
+    assert len({one[:2] for one in salts}) == len(salts)
+    assert len({salt(n) for n in range(200_000)}) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("template_tokens", "length"), [(None, 64), (12, 64), (32, 64), (33, 65), (600, 632)]
+)
+def test_a_template_that_leaves_no_room_makes_the_shape_longer(
+    template_tokens: int | None, length: int
+) -> None:
+    """kekzl/imp#78, kubernetes-sigs/inference-perf#693: templates with hundreds of tokens."""
+    chat = next(w for w in SHAPES if w.name == "chat")
+    assert target_of(chat, template_tokens) == length
+    if template_tokens is not None:
+        for variant in chat.variants:
+            found = fit(chat, variant, Tokenizer(4.2, template_tokens), length)
+            assert found.tokens is not None
+            assert abs(found.tokens - length) <= tolerance(length)
+
+
+def test_a_context_that_cannot_hold_the_shape_is_told_in_the_servers_words() -> None:
+    rag = next(w for w in SHAPES if w.name == "rag")
+    with pytest.raises(RequestError, match="available context size") as caught:
+        fit(rag, rag.variants[0], Tokenizer(4.1, 12, limit=2000))
+    assert caught.value.code == "context_too_small"
+
+
+def test_a_server_that_cuts_prompts_without_a_word_is_found_out() -> None:
+    """Ollama answers 200 with half of its context (ollama/ollama#17427, #17889)."""
+    rag = next(w for w in SHAPES if w.name == "rag")
+    whole = Tokenizer(4.1, 12)
+
+    def cut(messages: Messages) -> int | None:
+        tokens = whole(messages)
+        return tokens if tokens is None or tokens <= 2048 else 1026
+
+    with pytest.raises(RequestError, match="cuts long prompts") as caught:
+        fit(rag, rag.variants[0], cut)
+    assert caught.value.code == "context_too_small"

@@ -14,7 +14,7 @@ from tokrig.workloads.chat import WORKLOAD as CHAT
 from tokrig.workloads.codegen import WORKLOAD as CODEGEN
 from tokrig.workloads.rag import WORKLOAD as RAG
 
-SALT = "[Request 48392017]"
+SALT = "K839201"
 SHAPES = (CHAT, RAG, CODEGEN, AGENT)
 VARIANTS = [
     pytest.param(shape, variant, id=f"{shape.name}-{index}")
@@ -66,10 +66,24 @@ def test_rendered_prompt_opens_with_salt_and_holds_no_marker(
         for ending in range(len(variant.endings)):
             messages = variant.render(units, ending, SALT)
             text = "".join(message["content"] for message in messages)
+            assert messages[0]["role"] == "system"
             assert messages[0]["content"].startswith(SALT)
-            assert text.count(SALT) == 1
+            # A template may move the system text to the last of several turns.
+            several = sum(message["role"] == "user" for message in messages) > 1
+            assert messages[1]["content"].startswith(SALT) is several
+            assert text.count(SALT) == 1 + several
             assert MATERIAL not in text
             assert ENDING not in text
+
+
+@each_variant
+def test_without_a_system_role_the_first_user_message_carries_the_salt(
+    shape: Workload, variant: Variant
+) -> None:
+    messages = variant.render(1, 0, SALT, system_role=False)
+    assert [m["role"] for m in messages] == [role for role, _ in variant.messages]
+    first = next(m for m in messages if m["role"] == "user")
+    assert first["content"].startswith(f"{SALT} ")
 
 
 @each_variant
@@ -183,7 +197,7 @@ def test_rag_answers_stay_in_the_shortest_prompt(index: int, titles: tuple[str, 
         if simulated_tokens(variant.render(n, 0, SALT), 3.2, 45) <= RAG.prompt_tokens
     )
     # Half of it would do, so that no answer sits at the edge of the cut.
-    text = variant.render(units // 2, 0, SALT)[0]["content"]
+    text = variant.render(units // 2, 0, SALT)[1]["content"]
     assert all(title in text for title in titles)
 
 

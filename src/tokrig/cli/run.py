@@ -69,7 +69,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     metavar="NAME|FILE.gguf|FOLDER|hf:OWNER/NAME[@REVISION][/FILE.gguf]",
     shell_complete=complete_model,
     help="A model of the catalog (tokrig doctor lists it), a file, a folder of safetensors, or a"
-    " model of a hub, which is fetched.  [default: gemma-3-270m]",
+    " model of a hub, which is fetched; with --url its name there.  [default: gemma-3-270m]",
 )
 @click.option(
     "--quantize",
@@ -86,7 +86,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
 )
 @click.option("--url", metavar="URL", help="Measure a server that is already running.")
 @click.option("--server-bin", metavar="PATH", help="The llama-server to start.")
-@click.option("--served-model", metavar="NAME", help="The model's name at the --url.")
+@click.option("--served-model", metavar="NAME", help="The same as --model, with --url.")
 @click.option(
     "--workload",
     "workloads",
@@ -268,19 +268,28 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
     if path is not None and path.suffix.lower() == ".gguf":
         raise InputError(f"{path} is a model, not a spec", hint=f"tokrig run --model {path}")
     base = RunSpec() if path is None else load_spec(path)
+    if overrides["url"] or base.url:
+        _name_served(base, overrides)
     told = overrides["backend"] is not None or "backend" in base.model_fields_set
     if not told and not (overrides["url"] or base.url):
         overrides["backend"] = "llamacpp" if overrides["server_bin"] or base.server_bin else None
     spec = merge(base, overrides)
     if spec.url and not told:
         spec = merge(spec, {"backend": _behind(spec)})
-    if overrides["model"] and spec.url:
-        raise InputError(
-            "--model has no meaning for a server that is already running",
-            hint=f"it serves what it serves; to choose among its models use --served-model "
-            f"{overrides['model']}",
-        )
     return spec
+
+
+def _name_served(base: RunSpec, overrides: dict[str, Any]) -> None:
+    """The model of a running server is the name that it serves it by: ``--model`` says so as
+    ``--served-model`` does. Raises InputError where the two say different things."""
+    served = overrides["served_model"] or base.served_model
+    model = overrides["model"] or (base.model if "model" in base.model_fields_set else None)
+    if served and model and served != model:
+        raise InputError(
+            f"two names for the model at the address: {model!r} and {served!r}",
+            hint="give one of them, with --model",
+        )
+    overrides["served_model"], overrides["model"] = served or model, None
 
 
 def _behind(spec: RunSpec) -> str:

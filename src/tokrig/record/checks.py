@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from tokrig.record import machine, metrics
 from tokrig.record.asked import ignored, untold
+from tokrig.record.concurrency import concurrency_mean
 from tokrig.record.metrics import (
     clock_confirms,
     clock_difference,
@@ -42,6 +43,7 @@ from tokrig.record.samples import Kind, Sample
 CLOCK_MISMATCH = metrics.CLOCK_MISMATCH
 COUNT_MISMATCH = 0.01
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
+CONCURRENCY_SHARE = 0.90
 # Reasons to finish other than the length that was asked for.
 ENDED_EARLY = {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls"}
 # What is no thought in a thought: the markers around it.
@@ -57,6 +59,8 @@ HINTS = {
     " a loaded machine or a buffering proxy",
     "count_mismatch": "two token counts differ by more than 1 %; the server's usage is in doubt",
     "prompt_length": "prompts miss the shape's length by more than 1 %",
+    "concurrency_not_reached": "fewer requests were served at once than asked: give the server more"
+    " slots (--parallel, --max-num-seqs, OLLAMA_NUM_PARALLEL), or lower --concurrency",
     "foreign_cpu_load": "other programs took the processor that the engine needed; stop them, or"
     " keep them off its cores, and measure again",
     "client_bound": "the client saw chunks late, or used over 80 % of a core: it may be the limit;"
@@ -101,7 +105,7 @@ HINTS = {
     " their errors, their lengths, the client's load",
     "server_clock": "no timings of the server's own to compare with",
     "api": "the engine does not tell which accelerator API computed",
-    "cache": "cached prompt tokens were not reported",
+    "cache": "cached prompt tokens were not reported, and times did not tell either",
     "throttle": "throttling was not read",
     "gpu_processes": "other processes on the GPU were not read, or by numbers that mean nothing"
     " here, as in a container",
@@ -207,7 +211,8 @@ def _note(codes: list[str], code: str, holds: bool) -> None:
 
 def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     """Prompts and answers of the length that was asked for, nothing of them from a cache."""
-    target, asked = seen.workload.prompt_tokens, seen.workload.answer_tokens
+    shape, asked = seen.workload, seen.workload.answer_tokens
+    target = shape.target_prompt_tokens or shape.prompt_tokens
     lengths = [s.prompt_tokens for s in good]
     if target is not None:
         allowed = max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
@@ -219,7 +224,6 @@ def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Seen) -> None
     found.uncheck("output_length_limit", any(s.finish_reason is None for s in good))
     cached, counted = [s.cached_tokens for s in good], seen.counters.get("cached_tokens")
     found.reason("cached_tokens", any(cached) or bool(counted))
-    found.uncheck("cache", counted is None and any(cached_n is None for cached_n in cached))
 
 
 def _of_another_length(sample: Sample, asked: int | None) -> bool:
@@ -283,6 +287,16 @@ def _impossible(sample: Sample) -> bool:
 
 def _judge_cell(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     """Was the cell what its name says: so many requests at once, nothing of them seen before?"""
+    asked, slots = seen.concurrency, seen.backend.resolved.slots
+    mean = concurrency_mean(good)
+    found.reason(
+        "concurrency_not_reached",
+        bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked),
+    )
+    apart = seen.backend.prompting.kept_apart
+    silent = any(s.cached_tokens is None for s in good) and "cached_tokens" not in seen.counters
+    found.reason("cached_tokens", silent and apart is False)
+    found.uncheck("cache", silent and apart is None)
 
 
 def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:

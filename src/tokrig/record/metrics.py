@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from tokrig.record.concurrency import concurrency_mean
 from tokrig.record.model import Metric, Percentiles, ServerTimings, Speculative
 from tokrig.record.pace import (
     CLOCK_CONFIRMS,
@@ -213,6 +214,7 @@ class Figures:
     end_to_end_tok_per_s: Metric | None
     useful_tok_per_s: Metric | None
     system_tok_per_s: Metric | None
+    concurrency_mean: float | None
     prompt_tokens: Metric | None
     output_tokens: Metric | None
     reasoning_tokens_median: float | None
@@ -269,6 +271,7 @@ def figures(
         end_to_end_tok_per_s=metric(good, end_to_end_tok_per_s, **how),
         useful_tok_per_s=metric(good, useful_tok_per_s, starts=starts),
         system_tok_per_s=system_tok_per_s(good, **how),
+        concurrency_mean=None if first else concurrency_mean(good),
         prompt_tokens=metric(good, lambda s: s.prompt_tokens, starts=starts),
         output_tokens=metric(good, lambda s: s.output_tokens, starts=starts),
         reasoning_tokens_median=_median(s.reasoning_tokens for s in good),

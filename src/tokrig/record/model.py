@@ -227,6 +227,17 @@ class Resolved(Block):
     chat_template: str | None = None
 
 
+class Prompting(Block):
+    """How prompts reach the model, as found by trying. ``template_tokens`` is what the chat
+    template adds to a system and a user message; ``system_role`` whether it takes a system
+    message; ``kept_apart`` whether a prompt with another salt costs its whole prefill again, tried
+    where the server does not tell cached tokens."""
+
+    template_tokens: Count | None = None
+    system_role: bool | None = None
+    kept_apart: bool | None = None
+
+
 class BackendFacts(Block):
     """Engine, build and accelerator API, and how the server was run.
 
@@ -249,6 +260,7 @@ class BackendFacts(Block):
     env: dict[str, str] = {}
     asked: dict[str, bool | int | float | str] = {}
     resolved: Resolved = Resolved()
+    prompting: Prompting = Prompting()
 
 
 class Mode(Block):
@@ -281,11 +293,13 @@ class ColdStart(Block):
 
 
 class WorkloadFacts(Block):
-    """The shape and the version of its texts."""
+    """The shape and the version of its texts. ``target_prompt_tokens`` is the prompt length that
+    was measured where the chat template leaves no room for the shape's own."""
 
     name: str
     content_hash: str | None = None
     prompt_tokens: Count | None = None
+    target_prompt_tokens: Count | None = None
     answer_tokens: Count | None = None
 
 
@@ -423,6 +437,7 @@ class Result(Block):
     end_to_end_tok_per_s: Metric | None = None
     useful_tok_per_s: Metric | None = None
     system_tok_per_s: Metric | None = None
+    concurrency_mean: NonNegative | None = None
     prompt_tokens: Metric | None = None
     output_tokens: Metric | None = None
     reasoning_tokens_median: float | None = None

@@ -31,6 +31,7 @@ from tokrig.record.model import (
 )
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.run import wishes
+from tokrig.run.fit import target_of
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared
 from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
@@ -114,10 +115,12 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         engine_rss_bytes=_whole(_highest([o.engine_rss_bytes for o in observed])),
         engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
     )
+    target = target_of(workload, told.backend.prompting.template_tokens)
     shape = WorkloadFacts(
         name=workload.name,
         content_hash=workload.content_hash,
         prompt_tokens=workload.prompt_tokens,
+        target_prompt_tokens=target if target != workload.prompt_tokens else None,
         answer_tokens=workload.answer_tokens,
     )
     if client_cpu_share is not None:

@@ -16,13 +16,14 @@ from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.metrics import usual_gap_s
 from tokrig.record.model import Record, Rig, Skipped
 from tokrig.record.samples import Sample
-from tokrig.run import assemble, greedy, memory, wishes
-from tokrig.run.fit import Fit, fit, salt
+from tokrig.run import assemble, greedy, memory, refusal, wishes
+from tokrig.run.fit import Fit, fit, salt, target_of
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import Idle, grown
 from tokrig.run.opening import opened
 from tokrig.run.prepare import Prepared, need
-from tokrig.run.probing import probe
+from tokrig.run.privacy import scrub
+from tokrig.run.probing import answers, probe, settle
 from tokrig.run.progress import (
     Cell,
     CellBegan,
@@ -35,10 +36,12 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
+from tokrig.run.prompting import learn
 from tokrig.run.provenance import source_commit
 from tokrig.run.served import identified
-from tokrig.run.session import Session
+from tokrig.run.session import HINTS, Session
 from tokrig.run.told import Told, told_from_json, told_to_json
+from tokrig.workloads import Workload
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,16 @@ def execute(prepared: Prepared, rig: Rig, journal: Journal, listen: Listener) ->
     """Measure what the journal does not hold yet, and make the record of everything.
 
     Engine failures become a failed record; KeyboardInterrupt, StoreError and InputError pass
-    through with the journal intact.
+    through with the journal intact. A running server that cannot be measured from the start is bad
+    input: nothing was learned that a record could tell.
     """
     run = _Run(prepared, rig, journal, listen)
     error: EngineError | None = None
     try:
         run.all_repeats()
     except EngineError as caught:
+        if prepared.launch is None and not run.greeted:
+            raise InputError(caught.message, hint=caught.hint, code=caught.code) from None
         error = caught
     record = assemble.record(run.gathered(), error)
     return Outcome(record, [s for cell in run.cells for s in cell.samples], error)
@@ -74,13 +80,16 @@ class _Run:
         self.prepared, self.rig, self.journal, self.listen = prepared, rig, journal, listen
         self.cells: list[CellRecord] = journal.cells()
         self.skipped: dict[Cell, Skipped] = {}
+        for facts in journal.skipped():
+            skipped = Skipped.model_validate(facts)
+            self.skipped[Cell(skipped.workload, skipped.concurrency)] = skipped
         self.fits: dict[tuple[str, int], Fit] = {}
         self.told = Told(
             model=prepared.model,
             backend=assemble.backend_facts(prepared, None),
             mode=prepared.mode,
         )
-        self.known = False
+        self.known = self.greeted = False
         self.idle: Idle | None = None
         self.commit = source_commit()
         if facts := journal.engine_facts():
@@ -122,7 +131,10 @@ class _Run:
             self.listen(Step(f"{verb} {prepared.backend.title}", phase="start"))
             with opened(prepared, self.journal.log_path, self.idle, self.listen) as session:
                 self.idle = session.monitor.idle
+                session.system_role = self.told.backend.prompting.system_role is not False
                 self.greet(session)
+                self.learn_prompting(session)
+                self.greeted = True
                 self.compare_greedy(session)
                 for cell in todo:
                     if cell not in self.skipped:
@@ -132,8 +144,8 @@ class _Run:
         if not self.cells:
             first = next(iter(self.skipped.values()))
             raise RequestError(
-                f"nothing could be measured: {first.message}",
-                hint="give the slots more room with --context, or choose other workloads",
+                f"nothing could be measured: {first.workload}: {first.message}",
+                hint=HINTS.get(first.code, "read the engine's log"),
                 code=first.code,
             )
 
@@ -150,19 +162,23 @@ class _Run:
         plain = greedy.without_speculation(self.prepared)
         with opened(plain, self.journal.log_path, self.idle, self.listen) as session:
             self.idle = session.monitor.idle
+            settle(session, self.listen)
+            self.learn_prompting(session)
             texts = dict(self.greedy_answers(session))
         self.told = replace(self.told, greedy_texts=texts)
 
     def greedy_answers(self, session: Session) -> Iterator[tuple[str, str]]:
         """The answer to each shape's first prompt, always of the same salt."""
         for name, workload in self.prepared.workloads.items():
-            if self.too_small(session, name):
+            if self.too_small(session, name) or Cell(name, 1) in self.skipped:
                 continue
             cell, unique = Cell(name, 1), salt(greedy.SALT)
             self.listen(Step("comparing greedy answers", cell, "greedy"))
-            chosen = self.fit(session, name, 0)
-            messages = workload.variant(0).render(chosen.units, chosen.ending, unique)
-            request = session.request(messages, workload.answer_tokens, unique)
+            try:
+                chosen = self.fit(session, name, 0)
+            except RequestError:
+                continue  # the cell will tell
+            request = self.request(session, workload, 0, chosen, unique)
             sample = session.send([request], cell, "warmup", 0)[0][0]
             if sample.error is None:
                 yield name, greedy.text_of(sample)
@@ -183,8 +199,9 @@ class _Run:
     def greet(self, session: Session) -> None:
         """Note what the server is, refuse to mix two engines in one record, probe it, see whether
         the model is in memory."""
-        facts = assemble.backend_facts(self.prepared, session.engine, session.bypass)
         before = self.told.backend
+        facts = assemble.backend_facts(self.prepared, session.engine, session.bypass)
+        facts = facts.model_copy(update={"prompting": before.prompting})
         for key in ("engine", "build", "api"):
             was, now = getattr(before, key), getattr(facts, key)
             if self.known and was != now:
@@ -236,32 +253,84 @@ class _Run:
             self.listen(Note(f"where the model lies is not confirmed: {fit.doubt}"))
         return fit
 
+    def learn_prompting(self, session: Session) -> None:
+        """What becomes of our prompts on their way to the model, once a run."""
+        backend = self.told.backend
+        if backend.prompting.system_role is None:
+            backend = backend.model_copy(update={"prompting": learn(session, self.listen)})
+            self.told = replace(self.told, backend=backend)
+            self.journal.note_engine(told_to_json(self.told))
+        session.system_role = backend.prompting.system_role is not False
+
+    def target(self, workload: Workload) -> int:
+        """The prompt length that a shape is measured at."""
+        return target_of(workload, self.told.backend.prompting.template_tokens)
+
     def too_small(self, session: Session, name: str) -> str | None:
         """Why a shape does not fit into a slot's context."""
-        context, wanted = (
-            session.engine.resolved.context_per_slot,
-            need(self.prepared.workloads[name]),
-        )
+        context, workload = session.engine.resolved.context_per_slot, self.prepared.workloads[name]
+        wanted = need(workload, self.target(workload))
         if context is None or wanted <= context:
             return None
         return f"{name} needs {wanted} tokens of context, a slot has {context}"
 
     def one_cell(self, session: Session, cell: Cell, repeat: int) -> None:
-        """Fit, warm up, measure, journal."""
-        workload = self.prepared.workloads[cell.workload]
+        """Measure a cell and journal it. It fails alone: it is tried once more, and then skipped
+        with the server's own words, or kept with its failed requests where earlier repeats of it
+        are there."""
         if message := self.too_small(session, cell.workload):
-            self.skip(cell, "context_too_small", message)
+            self.skip(cell, refusal.CONTEXT, message)
             return
         began = time.monotonic()
-        level = self.prepared.level
+        for last in (False, True):
+            try:
+                finished = self.measured(session, cell, repeat, last=last)
+                break
+            except RequestError as why:
+                if why.code == "model_changed":
+                    raise
+                self.require_answers(session, why)
+                if last:
+                    self.skip(cell, refusal.code_of(why), why.message)
+                    return
+                self.listen(Note(f"{cell.label}: {why.message}; trying once more"))
+                time.sleep(refusal.wait_s(why) or 0)
+        self.journal.add(finished)
+        self.cells.append(finished)
+        result = assemble.result(self.gathered(), cell)
+        self.listen(CellDone(cell, repeat, result, time.monotonic() - began))
+
+    def require_answers(self, session: Session, why: RequestError) -> None:
+        """Raises EngineDied or RequestError when not the cell is at fault, but the engine has ended
+        or hangs."""
+        session.require_answering()
+        if why.code == "timeout" and not answers(session):
+            raise RequestError(
+                f"the engine hangs: {why.message}, and a short request is not answered either",
+                hint="raise --request-timeout if the engine is only slow",
+                code="timeout",
+                log_tail=session.server.log_tail() if session.server else "",
+            )
+
+    def measured(self, session: Session, cell: Cell, repeat: int, *, last: bool) -> CellRecord:
+        """Fit, warm up, measure.
+
+        Raises RequestError when the server refuses the cell. Where it has been measured in an
+        earlier repeat, the ``last`` try counts whatever comes of it: a result that left its
+        failures out would be better than the engine is.
+        """
+        workload, level = self.prepared.workloads[cell.workload], self.prepared.level
+        must = last and any(
+            (c.workload, c.concurrency) == (cell.workload, cell.concurrency) for c in self.cells
+        )
         self.listen(Step("fitting prompts", cell, "fit"))
         fits = [self.fit(session, cell.workload, v) for v in range(len(workload.variants))]
+        asked_tokens = min((fit.tokens for fit in fits if fit.tokens), default=None)
         self.listen(Step("warming up", cell, "warm_up"))
         requests = self.requests(session, cell, fits, level.warmups)
         warmup, _ = session.send(requests, cell, "warmup", repeat)
-        if all(s.error is not None for s in warmup):
-            self.reject(session, cell, warmup[0])
-            return
+        if not must and (why := refusal.refused(warmup, asked_tokens)):
+            raise why
         index = self.prepared.cells.index(cell)
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
         requests = self.requests(session, cell, fits, level.iterations)
@@ -275,6 +344,8 @@ class _Run:
                 CellTick(cell, ticker.ended, len(requests), ticker.reads, elapsed_s)
             ),
         )
+        if not must and (why := refusal.refused(samples, asked_tokens)):
+            raise why
         engine = session.engine
         observed = replace(
             session.monitor.observed(
@@ -283,13 +354,8 @@ class _Run:
             client_late_share=phase.late_share(usual_gap_s(samples)),
             counters=grown(sums, session.counters()),
         )
-        finished = CellRecord(
-            cell.workload, cell.concurrency, repeat, [*warmup, *samples], observed
-        )
-        self.journal.add(finished)
-        self.cells.append(finished)
-        result = assemble.result(self.gathered(), cell)
-        self.listen(CellDone(cell, repeat, result, time.monotonic() - began))
+        every = [*warmup, *samples]
+        return CellRecord(cell.workload, cell.concurrency, repeat, every, observed)
 
     def fit(self, session: Session, name: str, index: int) -> Fit:
         """The prompt of a variant, fitted once per run."""
@@ -300,29 +366,35 @@ class _Run:
                 workload,
                 workload.variants[index],
                 lambda messages: session.count_prompt(messages, workload.answer_tokens),
+                self.target(workload),
+                system_role=session.system_role,
             )
         return self.fits[key]
 
     def requests(self, session: Session, cell: Cell, fits: list[Fit], sets: int) -> list[Request]:
         """``sets`` × concurrency requests that walk through the variants, each with its salt."""
         workload = self.prepared.workloads[cell.workload]
-        made = []
-        for number in range(sets * cell.concurrency):
-            chosen, unique = fits[number % len(fits)], session.salt()
-            messages = workload.variant(number).render(chosen.units, chosen.ending, unique)
-            made.append(session.request(messages, workload.answer_tokens, unique))
-        return made
+        return [
+            self.request(session, workload, number, fits[number % len(fits)], session.salt())
+            for number in range(sets * cell.concurrency)
+        ]
 
-    def reject(self, session: Session, cell: Cell, sample: Sample) -> None:
-        """Every warm-up request of a cell failed: a full context is the shape's own fault, all
-        else ends the run."""
-        if sample.error == "http_400" and "context" in (sample.error_detail or "").lower():
-            self.skip(cell, "context_too_small", sample.error_detail or "")
-        else:
-            raise session.failed(sample)
+    def request(
+        self, session: Session, workload: Workload, number: int, chosen: Fit, unique: str
+    ) -> Request:
+        """The ``number``-th request of a shape."""
+        messages = workload.variant(number).render(
+            chosen.units, chosen.ending, unique, system_role=session.system_role
+        )
+        return session.request(messages, workload.answer_tokens, unique)
 
     def skip(self, cell: Cell, code: str, message: str) -> None:
+        """Leave a cell out for the rest of the run, and tell why."""
         self.skipped[cell] = Skipped(
-            workload=cell.workload, concurrency=cell.concurrency, code=code, message=message
+            workload=cell.workload,
+            concurrency=cell.concurrency,
+            code=code,
+            message=scrub(message),
         )
+        self.journal.note_skipped(self.skipped[cell].model_dump(mode="json"))
         self.listen(CellSkipped(cell, message))

@@ -12,13 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokrig.errors import RequestError
-from tokrig.workloads import Messages, Variant, Workload
+from tokrig.run.refusal import CONTEXT, code_of
+from tokrig.workloads import Messages, Variant, Workload, tolerance
 
 Count = Callable[[Messages], int | None]
 
 MAX_COUNTS = 40
-_SALT = "[Request 00000000]"
 _GUESS_CHARS_PER_TOKEN = 4.4
+# Tokens of a prompt that have to be the shape's, whatever the chat template adds.
+LEAST_OWN_TOKENS = 32
+# A server that cuts long prompts counts the same text at this many times fewer tokens.
+CUT = 2.0
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -30,40 +35,68 @@ class Fit:
     tokens: int | None
 
 
+def target_of(workload: Workload, template_tokens: int | None) -> int:
+    """The prompt length to measure a shape at: its own, or a longer one where the chat template
+    leaves too little of it."""
+    least = (template_tokens or 0) + LEAST_OWN_TOKENS
+    return max(workload.prompt_tokens, least)
+
+
 def salt(number: int) -> str:
-    """The unique beginning of a prompt: always the same number of digits, so of tokens."""
-    return f"[Request {number % 100_000_000:08d}]"
+    """The unique beginning of a prompt: one letter and six digits, so always as many tokens.
+
+    Read from the left, numbers that follow each other differ in the letter and in the first digit:
+    nothing of two prompts is the same, not even the first token.
+    """
+    return _LETTERS[number % len(_LETTERS)] + f"{number % 1_000_000:06d}"[::-1]
 
 
-def fit(workload: Workload, variant: Variant, count: Count) -> Fit:
-    """The prompt nearest to ``workload.prompt_tokens``; within tolerance if there is any.
+_SALT = salt(0)
+
+
+def fit(
+    workload: Workload,
+    variant: Variant,
+    count: Count,
+    tokens: int | None = None,
+    *,
+    system_role: bool = True,
+) -> Fit:
+    """The prompt nearest to ``tokens`` (the shape's own length by default); within tolerance if
+    there is any.
 
     Where the server cannot count, the length is guessed from characters and stays unverified.
-    Raises RequestError when counting fails from the start.
+    Raises RequestError when counting fails from the start, and with ``context_too_small`` when
+    the server refuses prompts of this length or cuts them.
     """
-    search = _Search(workload, variant, count)
-    first = search.by_characters(workload.prompt_tokens * _GUESS_CHARS_PER_TOKEN)
+    target = tokens or workload.prompt_tokens
+    search = _Search(target, variant, count, system_role)
+    first = search.by_characters(target * _GUESS_CHARS_PER_TOKEN)
     units = search.choose_units(first)
     if not search.counts:
         return Fit(units, 0, None)
     search.choose_ending(units)
-    (units, ending), tokens = min(
-        search.counts.items(), key=lambda item: abs(item[1] - workload.prompt_tokens)
-    )
-    return Fit(units, ending, tokens)
+    (units, ending), found = min(search.counts.items(), key=lambda item: abs(item[1] - target))
+    if found < target - search.tolerance:
+        search.require_room()
+    return Fit(units, ending, found)
 
 
 class _Search:
     """One fitting: remembers every count, and how long each number of units is."""
 
-    def __init__(self, workload: Workload, variant: Variant, count: Count) -> None:
-        self.target, self.tolerance = workload.prompt_tokens, workload.tolerance_tokens
-        self.variant, self.count = variant, count
+    def __init__(self, target: int, variant: Variant, count: Count, system_role: bool) -> None:
+        self.target, self.tolerance = target, tolerance(target)
+        self.variant, self.count, self.system_role = variant, count, system_role
         self.counts: dict[tuple[int, int], int] = {}
+        self.refusal: RequestError | None = None
         self.characters = [
-            sum(len(m["content"]) for m in variant.render(units, 0, _SALT))
+            sum(len(m["content"]) for m in self.render(units, 0))
             for units in range(len(variant.material) + 1)
         ]
+
+    def render(self, units: int, ending: int) -> Messages:
+        return self.variant.render(units, ending, _SALT, system_role=self.system_role)
 
     def by_characters(self, characters: float) -> int:
         """The number of units whose prompt has about so many characters."""
@@ -75,7 +108,7 @@ class _Search:
         if key not in self.counts:
             if len(self.counts) >= MAX_COUNTS:
                 return None
-            found = self.count(self.variant.render(units, ending, _SALT))
+            found = self.count(self.render(units, ending))
             if found is None:
                 return None
             self.counts[key] = found
@@ -93,9 +126,10 @@ class _Search:
             try:
                 tokens = self.length(units, 0)
             except RequestError as error:
-                if units == 0 or error.code != "http_400":
+                if units == 0 or code_of(error) != CONTEXT:
                     raise
                 # Refused as too long for the context: it lies above the target.
+                self.refusal = error
                 high, units = units, (max(low, 0) + units) // 2
                 continue
             if tokens is None or self.near(tokens):
@@ -116,3 +150,16 @@ class _Search:
                     return
                 if tokens > self.target + self.tolerance:
                     break
+
+    def require_room(self) -> None:
+        """Nothing reached the target. Raises RequestError where that is the context's fault: longer
+        prompts were refused, or silently cut (more text, and no more tokens)."""
+        if self.refusal is not None:
+            raise RequestError(self.refusal.message, code=CONTEXT)
+        units, ending = max(self.counts)
+        tokens, characters = self.counts[units, ending], self.characters[units]
+        if characters / max(tokens, 1) > CUT * _GUESS_CHARS_PER_TOKEN:
+            raise RequestError(
+                f"the server cuts long prompts: {characters} characters are {tokens} tokens to it",
+                code=CONTEXT,
+            )

@@ -2,9 +2,9 @@
 
 One folder a run under the state folder (``TOKRIG_STATE``, else ``$XDG_STATE_HOME/tokrig``):
 ``run.json`` (what is being measured), ``cells.jsonl`` (one line a finished cell, flushed to the
-disk before the next begins), ``engine.log``. A lock that the kernel drops when the process ends,
-however it ends, tells a running run from an abandoned one. The folder is removed once the record
-is in the store.
+disk before the next begins), ``skipped.json`` (cells that could not be measured), ``engine.log``.
+A lock that the kernel drops when the process ends, however it ends, tells a running run from an
+abandoned one. The folder is removed once the record is in the store.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -149,6 +149,15 @@ class Journal:
                 except (ValueError, KeyError, TypeError):
                     break
         return cells
+
+    def note_skipped(self, facts: Mapping[str, Any]) -> None:
+        """Keep that a cell could not be measured, and why: who goes on need not try it again."""
+        known = [*self.skipped(), dict(facts)]
+        _write_whole(self.folder / "skipped.json", json.dumps({"skipped": known}, indent=1))
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """What ``note_skipped`` kept."""
+        return list((_read_json(self.folder / "skipped.json") or {}).get("skipped", []))
 
     def mend(self) -> None:
         """Cut a half-written last line off, so that what is added next stands on its own."""

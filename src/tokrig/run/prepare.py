@@ -25,7 +25,7 @@ from tokrig.run.weights import weights
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec
 from tokrig.units import slug
-from tokrig.workloads import Workload
+from tokrig.workloads import Workload, tolerance
 
 CONTEXT_STEP = 256
 # Room for what a chat template adds around the counted prompt when slots are sized.
@@ -223,9 +223,10 @@ def context_per_slot(prepared: Prepared, model: Model) -> int:
     return min(-(-longest // CONTEXT_STEP) * CONTEXT_STEP, limit)
 
 
-def need(workload: Workload) -> int:
-    """Tokens of context one request of this shape takes."""
-    return workload.prompt_tokens + workload.tolerance_tokens + workload.answer_tokens
+def need(workload: Workload, prompt_tokens: int | None = None) -> int:
+    """Tokens of context one request of this shape takes, at its own prompt length or another."""
+    prompt = prompt_tokens or workload.prompt_tokens
+    return prompt + tolerance(prompt) + workload.answer_tokens
 
 
 def _attached(prepared: Prepared, switches: Path | None) -> Prepared:

@@ -3,17 +3,21 @@ is a switch for that honoured, and how long does a first answer take?"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from tokrig.backends import Request
 from tokrig.record.model import ColdStart
 from tokrig.record.samples import Kind, Sample
+from tokrig.run import refusal
 from tokrig.run.dialect import REFUSALS
 from tokrig.run.progress import Cell, Listener, Note
 from tokrig.run.session import Session
+from tokrig.workloads import Variant
 
 PROBE = Cell("probe", 1)
 PROBE_TOKENS = 16
+QUESTION = Variant((("user", "{material}{ending}"),), ("How are you today?",))
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,46 @@ def probe(session: Session, listen: Listener, cold: ColdStart | None) -> Probed:
 
     Raises RequestError when the server fails the request.
     """
-    sample = _first(session, listen)
-    if sample.error is not None:
-        raise session.failed(sample)
+    sample = settle(session, listen)
     switched = _reasons(sample)
     if cold is None:
         first_s = round(sample.chunks[0].t_ns / 1e9, 4) if sample.chunks else None
         load_s = None if session.load_s is None else round(session.load_s, 4)
         cold = ColdStart(load_s=load_s, first_ttft_s=first_s)
     return Probed(_of_the_model(session, switched), switched, cold)
+
+
+def settle(session: Session, listen: Listener) -> Sample:
+    """A first short answer, in the dialect and with the roles that this server takes. Sets the
+    session to them; a server that is too busy is waited for, as long as it asks.
+
+    Raises RequestError when the server fails the request whatever is tried.
+    """
+    sample = _first(session, listen)
+    if (seconds := refusal.wait_s(sample)) is not None:
+        listen(Note(f"the server asks to wait for {seconds:.0f} s"))
+        time.sleep(seconds)
+        sample = _first(session, listen)
+    if session.system_role and refusal.code_of(sample) == refusal.ROLE:
+        session.system_role = False
+        retried = _first(session, listen)
+        if retried.error is None:
+            listen(
+                Note(
+                    "the chat template refuses system messages: the user message carries the"
+                    " salt, and a shape with a system prompt is skipped"
+                )
+            )
+        sample = retried
+    if sample.error is not None:
+        raise session.failed(sample)
+    session.tells_cached = sample.cached_tokens is not None
+    return sample
+
+
+def answers(session: Session) -> bool:
+    """Whether the server still answers a short request: not where it hangs."""
+    return _ask(session).error != "timeout"
 
 
 def _first(session: Session, listen: Listener) -> Sample:
@@ -53,12 +88,12 @@ def _first(session: Session, listen: Listener) -> Sample:
             break
         listen(Note(note))
         sample = _ask(session)
-    refusal = sample
+    stands = sample
     while sample.error in ("http_400", "http_422"):
         note = dialect.guess(session.body(_question(session)))
         if note is None:
             dialect.kept = None
-            return refusal
+            return stands
         sample = _ask(session)
         if sample.error is None:
             listen(Note(note))
@@ -86,7 +121,7 @@ def _ask(session: Session, *, switched: bool = True) -> Sample:
 
 def _question(session: Session, switched: bool = True) -> Request:
     unique = session.salt()
-    messages = [{"role": "user", "content": f"{unique} How are you today?"}]
+    messages = QUESTION.render(1, 0, unique, system_role=session.system_role)
     return session.request(messages, PROBE_TOKENS, unique, switched=switched)
 
 

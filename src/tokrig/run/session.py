@@ -17,7 +17,7 @@ from typing import Any
 from tokrig.backends import Backend, Counters, Engine, Request
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, did_you_mean
 from tokrig.record.samples import Phase, Sample
-from tokrig.run import http
+from tokrig.run import http, refusal
 from tokrig.run.address import Endpoint
 from tokrig.run.dialect import Dialect
 from tokrig.run.fit import salt
@@ -33,12 +33,15 @@ from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
 
 DEATH_SHOWS_WITHIN_S = 3.0
+STILL_THERE_S = 10.0
 MODELS_SHOWN = 8
 
-_HINTS = {
+HINTS = {
+    refusal.CONTEXT: "give the slots more room with --context, or choose other workloads",
+    refusal.ROLE: "serve the model with another chat template, or choose other workloads",
     "http_401": "the endpoint wants a key: name its variable with --api-key-env",
     "http_403": "the endpoint refuses this key",
-    "http_404": "is this an OpenAI-compatible address, and is --served-model right?",
+    "http_404": "is this an OpenAI-compatible address, and is --model right?",
     "http_429": "the endpoint limits its rate: lower --concurrency or try later",
     "timeout": "raise --request-timeout if the engine is only slow: a long prefill counts as well",
     "no_tokens": "does the engine know this model's chat template?",
@@ -53,7 +56,8 @@ _HINTS = {
 @dataclass
 class Session:
     """An open server: ``engine`` is what it said about itself, ``dialect`` which request fields it
-    takes."""
+    takes, ``system_role`` whether its chat template takes a system message, ``tells_cached``
+    whether its answers tell cached prompt tokens."""
 
     backend: Backend
     prepared: Prepared
@@ -63,6 +67,8 @@ class Session:
     engine: Engine = field(default_factory=lambda: Engine("unknown"))
     served_model: str | None = None
     dialect: Dialect = field(default_factory=Dialect)
+    system_role: bool = True
+    tells_cached: bool = False
     bypass: str | None = None
     loaded: bool = False
     evicted: tuple[str, ...] = ()
@@ -107,7 +113,7 @@ class Session:
         if wanted is None and len(known) > 1:
             raise InputError(
                 f"the server serves {len(known)} models: {', '.join(known[:MODELS_SHOWN])}",
-                hint="say which one with --served-model",
+                hint="say which one with --model",
             )
         self.served_model = wanted or next(iter(known), None)
 
@@ -198,7 +204,7 @@ class Session:
         """One closed loop at the cell's concurrency; its samples in the order of the requests.
         While it is measured the machine is watched.
 
-        Raises EngineDied when the engine ends meanwhile.
+        Raises EngineDied when the engine ends meanwhile, or nobody can be reached at all.
         """
         orders = [
             Order(i, self.backend.chat_path, json.dumps(self.body(r)).encode())
@@ -211,14 +217,19 @@ class Session:
             tick(ticker, time.monotonic() - began)
 
         # What comes after the last token (counting, decoding) is no part of what is watched.
-        with self.monitor.watching() if phase == "measured" else contextlib.nullcontext():
-            loop = closed_loop(
-                self.endpoint,
-                orders,
-                cell.concurrency,
-                silence_s=self.prepared.spec.request_timeout_s,
-                tick=on_tick,
-            )
+        watching = self.monitor.watching() if phase == "measured" else contextlib.nullcontext()
+        silence_s = self.prepared.spec.request_timeout_s
+        try:
+            with watching:
+                loop = closed_loop(
+                    self.endpoint, orders, cell.concurrency, silence_s=silence_s, tick=on_tick
+                )
+        except OSError as error:
+            raise EngineDied(
+                f"no connection to {self.endpoint.host_header}: {error}",
+                hint=HINTS["no_answer"],
+                code="no_answer",
+            ) from None
         if any(r.failure for r in loop.responses):
             self.await_death()
         self.require_same_life()
@@ -262,6 +273,12 @@ class Session:
         if self.server is not None:
             self.server.require_alive()
 
+    def require_answering(self) -> None:
+        """Raises EngineDied when the engine has ended, or nobody takes a connection any more."""
+        self.require_alive()
+        with contextlib.suppress(RequestError):  # it says no, or nothing yet: it is there
+            http.ask(self.endpoint, self.backend.ready_path, text=True, timeout_s=STILL_THERE_S)
+
     def await_death(self) -> None:
         """A broken stream may be the first sign of a dead engine; its exit shows a bit later."""
         deadline = time.monotonic() + DEATH_SHOWS_WITHIN_S
@@ -274,7 +291,7 @@ class Session:
         return RequestError(
             f"{sample.workload}: the engine failed the request ({sample.error}): "
             f"{sample.error_detail}",
-            hint=_HINTS.get(sample.error or "", "read the engine's log"),
+            hint=HINTS.get(sample.error or "", "read the engine's log"),
             code=sample.error or "",
             log_tail=self.server.log_tail() if self.server else "",
         )

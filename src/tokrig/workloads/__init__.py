@@ -35,11 +35,15 @@ class Variant:
     endings: tuple[str, ...] = ("",)
     joiner: str = " "
 
-    def render(self, units: int, ending: int, salt: str) -> Messages:
-        """The chat messages with ``units`` units of material; ``salt`` opens the first one.
+    def render(self, units: int, ending: int, salt: str, *, system_role: bool = True) -> Messages:
+        """The chat messages with ``units`` units of material, kept apart from all others by
+        ``salt``.
 
-        The salt stands at the very start so that no prefix of two prompts is the same and no
-        prompt cache can help.
+        A system message opens with the salt, one of its own where the shape has none: before a
+        first user message a template may put a system prompt, which all prompts would share. The
+        first user message of several turns opens with it too, because some templates (Mistral's)
+        move the system text to the last turn. Without ``system_role``, for a template that
+        refuses or drops it, the first user message carries the salt alone.
         """
         material = self.joiner.join(self.material[:units])
         rendered: Messages = [
@@ -49,7 +53,14 @@ class Variant:
             }
             for role, text in self.messages
         ]
-        rendered[0]["content"] = f"{salt} {rendered[0]['content']}"
+        own_system = rendered[0]["role"] == "system"
+        turns = rendered[1:] if own_system else rendered
+        if own_system:
+            rendered[0]["content"] = f"{salt} {rendered[0]['content']}"
+        if len(turns) > 1 or not system_role:
+            turns[0]["content"] = f"{salt} {turns[0]['content']}"
+        if system_role and not own_system:
+            rendered.insert(0, {"role": "system", "content": salt})
         return rendered
 
 
@@ -73,12 +84,17 @@ class Workload:
 
     @property
     def tolerance_tokens(self) -> int:
-        """How far a prompt may miss its target: 1 %, at least 2 tokens (METHODOLOGY)."""
-        return max(2, round(self.prompt_tokens * 0.01))
+        """How far a prompt may miss this shape's length."""
+        return tolerance(self.prompt_tokens)
 
     def variant(self, index: int) -> Variant:
         """The prompt of the ``index``-th request; requests walk through the variants in order."""
         return self.variants[index % len(self.variants)]
+
+
+def tolerance(tokens: int) -> int:
+    """How far a prompt of so many tokens may miss them: 1 %, at least 2 (METHODOLOGY)."""
+    return max(2, round(tokens * 0.01))
 
 
 def paragraphs(text: str) -> Sequence[str]:

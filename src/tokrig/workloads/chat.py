@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokrig.workloads import Variant, Workload
 
-# The salt and a wordy template can take 59 of the 64 tokens, so the fixed text is the bare
+# The salt and a wordy template can take 56 of the 64 tokens, so the fixed text is the bare
 # question; all that surrounds it is elastic. The endings ask for an explanation, not for
 # brevity: an answer that stops early would be too short to time.
 _ENDINGS = (

@@ -1,0 +1,101 @@
+"""A cell fails alone, and a shape is what its name says: prompts of its length that share nothing,
+as many at once as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cli import Home, faulty
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    assert home.no_engines_left()
+
+
+def measured(home: Home, fault: str, *words: str) -> dict[str, Any]:
+    done = home.tokrig(*faulty(fault, *words))
+    assert done.code == 0, done.err
+    assert home.tokrig("check").code == 0
+    [record] = home.records()
+    assert record["status"] == "complete"
+    return record
+
+
+def names(record: dict[str, Any]) -> list[str]:
+    return [f"{r['workload']['name']} × {r['concurrency']}" for r in record["results"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says", "words"),
+    [
+        ("long-fails", "http_500", "made to fail long prompts", ()),
+        ("long-hangs", "timeout", "", ("--request-timeout", "1")),
+        ("no-system", "role_refused", "System role not supported", ()),
+    ],
+)
+def test_a_shape_that_is_refused_is_skipped_with_the_reason_and_the_others_measured(
+    home: Home, fault: str, code: str, says: str, words: tuple[str, ...]
+) -> None:
+    """vllm-project/guidellm#67: one shape's refusal was the end of everything."""
+    record = measured(home, fault, "--workload", "agent", *words)
+    assert names(record) == ["chat × 1"]
+    assert record["validity"]["verdict"] == "valid"
+    assert [s["concurrency"] for s in record["skipped"]] == [1, 4]
+    for skipped in record["skipped"]:
+        assert (skipped["workload"], skipped["code"]) == ("agent", code)
+        assert says in skipped["message"]
+
+
+def test_a_template_without_a_system_role_gets_its_salt_in_the_user_message(home: Home) -> None:
+    record = measured(home, "no-system")
+    assert record["backend"]["prompting"]["system_role"] is False
+    assert record["validity"]["verdict"] == "valid"
+
+
+def test_slots_that_share_a_context_cannot_all_be_full(home: Home) -> None:
+    record = measured(home, "unified", "--workload", "agent", "--context", "2048")
+    assert names(record) == ["chat × 1", "agent × 1"]
+    [skipped] = record["skipped"]
+    assert (skipped["concurrency"], skipped["code"]) == (4, "context_too_small")
+    assert "Context size has been exceeded" in skipped["message"]
+
+
+def test_a_template_longer_than_the_shape_makes_it_longer(home: Home) -> None:
+    record = measured(home, "long-template", "--context", "1024")
+    assert record["backend"]["prompting"]["template_tokens"] == 600
+    shape = record["results"][0]["workload"]
+    assert (shape["prompt_tokens"], shape["target_prompt_tokens"]) == (64, 632)
+    assert record["results"][0]["prompt_tokens"]["median"] == pytest.approx(632, abs=6)
+    assert record["validity"]["verdict"] == "valid"
+
+
+def test_a_server_that_serves_one_at_a_time_has_no_concurrency(home: Home) -> None:
+    record = measured(home, "one-at-a-time", "--concurrency", "1,4")
+    one, four = record["results"]
+    assert one["validity"]["verdict"] == "valid"
+    assert "concurrency_mean" not in one
+    assert four["concurrency_mean"] < 1.5
+    assert "concurrency_not_reached" in four["validity"]["reasons"]
+
+
+def test_a_server_with_enough_slots_has_it(home: Home) -> None:
+    record = measured(home, "", "--concurrency", "4", "--workload", "agent")
+    assert all(r["concurrency_mean"] >= 3.6 for r in record["results"])
+    assert record["validity"]["verdict"] == "valid"
+
+
+@pytest.mark.parametrize("fault", ["cache", "drops-system"])
+def test_a_cache_that_nobody_tells_of_is_looked_for_by_the_clock(home: Home, fault: str) -> None:
+    """The salt keeps prompts apart, also behind a template that lets no system message through."""
+    record = measured(home, fault)
+    prompting = record["backend"]["prompting"]
+    assert prompting["system_role"] is (fault == "cache")
+    assert prompting["kept_apart"] is True
+    assert "cache" not in record["validity"].get("unchecked", [])
