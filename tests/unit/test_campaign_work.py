@@ -134,6 +134,19 @@ def test_what_is_wrong_with_the_rig_says_nothing_of_the_run(tmp_path: Path) -> N
     assert list(Store(tmp_path).iter_paths()) == []
 
 
+def test_a_server_that_is_away_is_put_off_and_one_without_the_model_has_failed(
+    tmp_path: Path,
+) -> None:
+    served = one(matrix={"model": "m", "backend": "openai"}, set={"url": "http://127.0.0.1:9"})
+    [planned] = made(loaded(served)).runs
+    wanted = [replace(planned, run=replace(planned.run, key=key, rig="here")) for key in "ab"]
+    away = InputError("nobody answers at 127.0.0.1:9", code="no_answer")
+    none = InputError("the server knows no model 'm'")
+    tally = work(wanted, tmp_path, {"a": away, "b": none})[0].all()
+    assert [d.why for d in tally.delayed] == [away]
+    assert [d.planned.run.key for d in tally.failed] == ["b"]
+
+
 @pytest.mark.parametrize("error", [StoreError("full"), Interrupted("stopped")])
 def test_a_full_disk_and_the_user_end_it(tmp_path: Path, error: BaseException) -> None:
     doing, executor, _ = work(runs("a", "b"), tmp_path, {"a": error})

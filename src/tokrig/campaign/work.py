@@ -29,6 +29,8 @@ from tokrig.run.privacy import scrub
 
 # Refusals that say something of the rig and nothing of the run.
 _OF_THE_RIG = ("rig_in_use", "version_mismatch", "rig_is_nice")
+# A server that was to be measured as it runs, and is away, locked or too busy.
+_OF_THE_SERVER = ("no_answer", "no_tls", "locked", "http_401", "http_403", "http_429", "http_503")
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Work:
             return Delayed(planned, problem)
         except (InputError, EngineError) as problem:
             # An engine's own tools may fail before a run begins: a quant that cannot be made.
-            if problem.code in _OF_THE_RIG:
+            if problem.code in _OF_THE_RIG or (spec.url and problem.code in _OF_THE_SERVER):
                 return Delayed(planned, problem)
             rig = self.executor.rig(run.rig)
             ended = store_failure(spec, _as_asked(run), rig, problem, self.content)
