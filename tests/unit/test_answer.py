@@ -12,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokrig.backends.llamacpp import BACKEND as LLAMACPP
+from tokrig.record.checks import Seen, judge
+from tokrig.record.metrics import figures
+from tokrig.record.model import WorkloadFacts
 from tokrig.record.parquet import from_parquet, to_parquet
 from tokrig.record.samples import EngineTimings, Kind, Sample
 from tokrig.run.answer import MOST_TOKENS, Answer, read_answer
 from tokrig.run.load import Order, Response
 from tokrig.run.observe import Place, observe
+from tokrig.spec.reasoning import Marker, markers
 
 PLACE = Place("chat", 1, 0, 0, "measured", 0, "salt")
 REASONING, CONTENT, TOOL_CALL = Kind.REASONING, Kind.CONTENT, Kind.TOOL_CALL
@@ -40,7 +44,7 @@ def response(
             data = event
         else:
             text = event if isinstance(event, str) else json.dumps(event)
-            data = f"data: {text}\n\n".encode()
+            data = f"data: {text}\n\n".encode("utf-8", "surrogatepass")
         pieces.append((number * 1_000_000, data))
     order = Order(0, "/x", b"{}")
     return Response(order, 0, 0, 9, status, headers or {}, pieces, failure, timed_out)
@@ -208,6 +212,85 @@ def test_a_closing_tag_beside_a_reasoning_channel_is_content() -> None:
     assert texts(answer) == [(REASONING, "Hm"), (CONTENT, "The tag </think> ends it")]
 
 
+@pytest.mark.parametrize("marker", markers(), ids=lambda marker: marker.family)
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_every_spelling_of_a_thought(marker: Marker, size: int) -> None:
+    whole = f"{marker.open}Hm, 1 < 2.{marker.close}Yes [it] is <so>."
+    answer = read([*content(*(whole[i : i + size] for i in range(0, len(whole), size))), *END])
+    assert joined(answer, REASONING) == f"{marker.open}Hm, 1 < 2.{marker.close}"
+    assert joined(answer, CONTENT) == "Yes [it] is <so>."
+
+
+@pytest.mark.parametrize("marker", markers(), ids=lambda marker: marker.family)
+def test_a_thought_that_is_never_closed_or_was_opened_by_the_template(marker: Marker) -> None:
+    open_, closed = (
+        read([*content(f"{marker.open}Hm"), *END]),
+        read([*content(f"Hm{marker.close}Yes"), *END]),
+    )
+    # Words that any answer may hold must stand in pairs.
+    assert joined(open_, REASONING) == ("" if marker.prose else f"{marker.open}Hm")
+    assert joined(closed, CONTENT) == (f"Hm{marker.close}Yes" if marker.prose else "Yes")
+
+
+@pytest.mark.parametrize(
+    "said", ["analysis of the data", "Use [THINK] or [/THINK].", "The <|channel> token", "◁"]
+)
+def test_words_like_markers_are_content(said: str) -> None:
+    assert texts(read([*content(said), *END])) == [(CONTENT, said)]
+
+
+def test_a_thought_that_mentions_another_spelling() -> None:
+    said = "<think>Not [THINK] it is.</think>Yes, </thinking> and [/THINK] too."
+    answer = read([*content(said), *END])
+    assert joined(answer, CONTENT) == "Yes, </thinking> and [/THINK] too."
+
+
+# Content in parts.
+
+
+def test_content_in_parts_is_read_part_by_part() -> None:
+    """Magistral behind Mistral's own server."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
+    said = {"type": "text", "text": "Yes"}
+    answer = read([delta(content=[thought]), delta(content=[said]), *END])
+    assert texts(answer) == [(REASONING, "Hm"), (CONTENT, "Yes")]
+    both = read([delta(content=[thought, said]), *END])
+    assert texts(both) == [(REASONING, "Hm"), (CONTENT, "Yes")]
+
+
+X = (CONTENT, "x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]}, (REASONING, "Hm")),
+        ({"reasoning_details": [{"summary": "Hm"}, {"data": "x=="}]}, (REASONING, "Hm")),
+        (
+            {"reasoning": "Hm", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
+            (REASONING, "Hm"),
+        ),
+        ({"reasoning": {"content": "Hm"}}, (REASONING, "Hm")),
+        ({"content": [{"type": "reasoning", "text": "Hm"}]}, (REASONING, "Hm")),
+        ({"content": ["Yes", {"type": "text", "text": ", so"}]}, (CONTENT, "Yes, so")),
+        ({"content": {"type": "output_text", "text": "Yes"}}, (CONTENT, "Yes")),
+        ({"refusal": "No"}, (CONTENT, "No")),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, (TOOL_CALL, "f{}")),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+            (TOOL_CALL, 'f{"a": 1}'),
+        ),
+        ({"tool_calls": [{"custom": {"name": "f", "input": "x"}}]}, (TOOL_CALL, "fx")),
+        (
+            {"tool_calls": [{"function": {"name": 7, "arguments": 9}}], "content": "x"},
+            (CONTENT, "x"),
+        ),
+    ],
+)
+def test_the_shapes_of_a_delta(fields: dict[str, Any], found: tuple[Kind, str]) -> None:
+    assert texts(read([delta(**fields), *END])) == [found]
+
+
 # Counts.
 
 
@@ -247,6 +330,17 @@ def test_usage_on_every_chunk() -> None:
 def test_usage_nowhere() -> None:
     answer = read([*content("a"), {**FINISH, "usage": None}, DONE])
     assert (answer.output_tokens, answer.prompt_tokens, answer.timings) == (None, None, None)
+
+
+def test_counts_by_other_names() -> None:
+    """SGLang tells reasoning beside the details, DeepSeek cached tokens."""
+    told = read([*content("a"), usage(4, 7, reasoning_tokens=2, prompt_cache_hit_tokens=3), *END])
+    assert (told.reasoning_tokens, told.cached_tokens) == (2, 3)
+
+
+def test_no_prompt_is_empty() -> None:
+    assert read([*content("a"), usage(4, 0), *END]).prompt_tokens is None
+    assert read([*content("a"), usage(4, 7), usage(4, 0), *END]).prompt_tokens == 7
 
 
 @pytest.mark.parametrize(
@@ -409,7 +503,16 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts(), inner, max_size=3),
     max_leaves=8,
 )
-ODD = JSON | st.sampled_from([-1, 0, 3, 10**30, 1e308, "<think>", "</think>", "a"])
+PART = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "thinking", "reasoning.text", "", 7])},
+    optional={"text": JSON, "thinking": JSON, "summary": JSON},
+)
+ODD = (
+    JSON
+    | st.sampled_from([-1, 0, 3, True, 10**30, 1e308, float("nan"), "7", "\ud83d", "a", " \n"])
+    | st.sampled_from([text for m in markers() for text in (m.open, m.close, m.open[:3])])
+    | st.lists(PART, max_size=3)
+)
 
 
 def _mangled(keys: list[str], inner: st.SearchStrategy[Any] = ODD) -> st.SearchStrategy[Any]:
@@ -418,10 +521,15 @@ def _mangled(keys: list[str], inner: st.SearchStrategy[Any] = ODD) -> st.SearchS
 
 CALL = _mangled(["index", "function"], ODD | _mangled(["name", "arguments"]))
 DELTA = _mangled(
-    ["role", "content", "reasoning_content", "reasoning", "thinking", "tool_calls"],
+    [
+        *("role", "content", "refusal", "tool_calls", "function_call"),
+        *("reasoning_content", "reasoning", "thinking", "reasoning_details"),
+    ],
     ODD | st.lists(CALL, max_size=2),
 )
-CHOICE = _mangled(["index", "delta", "message", "text", "finish_reason"], ODD | DELTA)
+CHOICE = _mangled(
+    ["index", "delta", "message", "text", "finish_reason", "token_ids", "logprobs"], ODD | DELTA
+)
 USAGE = _mangled(
     [
         "prompt_tokens",
@@ -459,6 +567,30 @@ def test_nothing_raises(
     for value in (sample.output_tokens, sample.prompt_tokens, sample.content_tokens):
         assert value is None or 0 <= value <= 2 * MOST_TOKENS
     assert from_parquet(to_parquet([sample]), "x") == [sample]
+    found = judge([sample], Seen(WorkloadFacts(name="chat", prompt_tokens=64, answer_tokens=9)))
+    assert found.verdict != "valid"
+    assert figures([sample]).requests == 1
+
+
+def test_a_megabyte_in_one_event() -> None:
+    huge = read([*content("x" * 2**20, "y"), usage(2, 7), *END])
+    assert [len(chunk.text) for chunk in huge.chunks] == [2**20, 1]
+    assert huge.error is None
+
+
+def test_thousands_of_nested_objects() -> None:
+    nested: Any = "x"
+    for _ in range(400):
+        nested = [{"type": "text", "text": nested}]
+    answer = read([delta(content=nested), *content("a"), *END])
+    assert texts(answer) == [(CONTENT, "a")]
+    deep = '{"choices":' + "[" * 5_000 + "]" * 5_000 + "}"
+    assert read([*content("a"), deep, *END]).error == "invalid_json"
+
+
+def test_bytes_that_are_no_text() -> None:
+    broken = b'data: {"choices":[{"delta":{"content":"a\xff\xfe"}}]}\n\n'
+    assert texts(read([broken, *END])) == [(CONTENT, "a\ufffd\ufffd")]
 
 
 # From an answer to a sample.

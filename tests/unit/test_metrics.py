@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -164,3 +165,84 @@ def test_speculation_is_summed() -> None:
     assert found.speculative is not None
     assert (found.speculative.drafted_tokens, found.speculative.accepted_tokens) == (20, 14)
     assert found.speculative.acceptance_rate == pytest.approx(0.7)
+
+
+def test_white_space_is_no_answer() -> None:
+    blank = replace(sample().chunks[0], text=" \n")
+    later = sample(chunks=(blank, *sample().chunks[1:]))
+    assert metrics.ttft_s(later) == pytest.approx(0.5)
+    assert metrics.ttfa_s(later) == pytest.approx(0.51)
+    assert metrics.figures([sample(chunks=(blank,))]).answered_share == 0
+    before = metrics.figures([later], methodology=1).ttfa_s
+    assert before is not None
+    assert before.median == pytest.approx(0.5)
+
+
+def test_an_interval_counts_starts_not_repeats() -> None:
+    repeats = [sample(repeat=i, gap_s=0.01 + i / 1e5) for i in range(8)]
+    started = metrics.figures(repeats).output_tok_per_s
+    attached = metrics.figures(repeats, starts=1).output_tok_per_s
+    assert started is not None and attached is not None
+    assert started.ci95 is not None
+    assert len(started.starts) == 8
+    assert (attached.ci95, attached.starts, attached.median) == (None, [], started.median)
+    assert attached.min == started.min
+    # Version 1 counted repeats, whoever started the server.
+    before = metrics.figures(repeats, starts=1, methodology=1).output_tok_per_s
+    assert before is not None
+    assert before.ci95 == started.ci95
+
+
+SILENT = {"timings": None, "cached_tokens": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "counters", "expected"),
+    [
+        ({}, {}, 64 / 0.5),
+        # Whoever tells cached tokens: the answer, else the engine's sums.
+        ({"cached_tokens": 14}, {}, 50 / 0.5),
+        ({}, {"cached_tokens": 24.0}, 40 / 0.5),
+        # Other requests, hidden tokens and long first chunks lie in TTFT too.
+        ({"concurrency": 4}, {}, None),
+        ({"hidden_tokens": 3}, {}, None),
+        ({"first_chunk_tokens": 3}, {}, None),
+        ({"first_chunk_tokens": None}, {}, None),
+        ({"first_chunk_tokens": 2, "gap_s": 0.001}, {}, 64 / 0.5),
+        ({"cached_tokens": 64}, {}, None),
+    ],
+)
+def test_prefill_from_ttft(
+    changes: dict[str, Any], counters: dict[str, float], expected: float | None
+) -> None:
+    found = metrics.figures([sample(**{**SILENT, **changes})], counters).prefill_tok_per_s
+    assert found is None if expected is None else found and found.median == pytest.approx(expected)
+
+
+def test_a_prompt_time_of_unknown_cache_is_no_prefill() -> None:
+    timed = sample(cached_tokens=None, concurrency=4)
+    assert metrics.figures([timed]).prefill_tok_per_s is None
+    counters = {"prompt_tokens": 64.0, "prefill_s": 0.25}
+    assert metrics.figures([timed], counters).prefill_tok_per_s is None
+    known = metrics.figures([timed], {**counters, "cached_tokens": 0.0})
+    assert known.prefill_source == "server"
+    assert metrics.figures([timed], methodology=1).prefill_tok_per_s is not None
+
+
+def test_requests_off_the_engines_clock_are_named() -> None:
+    off = sample(iteration=2, worker=1, timings=EngineTimings(64, 250.0, 21, 190.0))
+    server = metrics.figures([sample(), sample(iteration=1), off]).server
+    assert server is not None
+    assert server.difference == pytest.approx(0, abs=1e-9)
+    assert server.difference_largest == pytest.approx(-0.05)
+    assert server.off_clock == ["repeat 0, iteration 2, worker 1"]
+
+
+def test_chunks_that_came_at_once_have_no_gap_between_them() -> None:
+    pairs = tuple(
+        Chunk(500_000_000 + 10_000_000 * (i // 2) + 2_000 * (i % 2), Kind.CONTENT, "x")
+        for i in range(64)
+    )
+    found = metrics.inter_chunk_s([sample(chunks=pairs, output_tokens=64)])
+    assert found is not None
+    assert (found.n, found.p50, found.max) == (31, pytest.approx(0.01), pytest.approx(0.01))
