@@ -80,16 +80,15 @@ def test_vulkan_on_a_device_is_confirmed(
     [(PATIENT, []), (SOFTWARE_GPU, ["--option", "n-gpu-layers=0"])],
     ids=["no device", "no layer"],
 )
-def test_a_vulkan_build_that_computes_on_the_cpu_says_cpu(
+def test_a_vulkan_build_that_computes_on_the_cpu_is_stopped_before_it_is_measured(
     home: Home, vulkan_build: Path, env: dict[str, str], options: list[str]
 ) -> None:
     done = run(home, vulkan_build, "--api", "vulkan", *options, env=env)
+    assert done.code == 3, done.err
+    assert "computes with cpu, not with vulkan" in done.err
     record = only(home)
-    assert done.code == 0, done.err
-    assert record["backend"]["api"] == "cpu"
-    assert record["backend"]["api_asked"] == "vulkan"
-    assert "api_not_confirmed" in record["validity"]["reasons"]
-    assert record["validity"]["verdict"] == "invalid"
+    assert (record["backend"]["api_asked"], record["results"]) == ("vulkan", [])
+    assert record["failure"]["code"] == "other_api"
 
 
 def test_a_build_without_the_api_is_refused(home: Home, cpu_build: Path) -> None:

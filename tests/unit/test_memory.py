@@ -53,7 +53,7 @@ class Window:
 def test_all_cards_and_the_engines_own_processes() -> None:
     own = psutil.Process()
     card = Gpu(name="a", vendor="nvidia", vram_bytes=12 * GIB)
-    other = Gpu(name="b", vendor="amd", vram_bytes=24 * GIB)
+    other = Gpu(name="b", vendor="amd", vram_bytes=24 * GIB, unified_memory=False)
     probes = [
         Window(Reading(gpu_memory_used_bytes=5, gpu_process_bytes={own.pid: 3, 1: 2}), card),
         Window(Reading(gpu_memory_used_bytes=7, gpu_process_bytes={own.pid: 4}), other),
@@ -72,6 +72,32 @@ def test_nothing_to_look_with() -> None:
     assert look([foreign], [psutil.Process()]).engine_gpu_bytes is None
     apu = Gpu(name="a", vendor="amd", vram_bytes=GIB, unified_memory=True)
     assert look([Window(Reading(), apu)]).gpu_total_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "shared"),
+    [
+        (Gpu(name="RTX 4090", vendor="nvidia", vram_bytes=24 * GIB), False),
+        # GB10: its driver gives no figures of memory.
+        (Gpu(name="GB10", vendor="nvidia"), True),
+        (Gpu(name="RX 7900", vendor="amd", vram_bytes=24 * GIB, unified_memory=False), False),
+        (Gpu(name="Strix Halo", vendor="amd", vram_bytes=GIB, unified_memory=True), True),
+        # An older kernel: half a GiB set aside, and no word of what is borrowed.
+        (Gpu(name="Strix Halo", vendor="amd", vram_bytes=GIB // 2), True),
+    ],
+)
+def test_a_card_that_may_live_in_main_memory_is_not_judged_by_bytes(gpu: Gpu, shared: bool) -> None:
+    window = [Window(Reading(gpu_memory_used_bytes=100 * MIB), gpu)]
+    before, after = look(window), look(window)
+    assert (after.shared, after.gpu_total_bytes) == (shared, None if shared else 24 * GIB)
+    silent = Engine("x", api="rocm", api_confirmed=True)
+    fit = judge(before, after, MODEL, silent, asked_gpu=True)
+    assert (fit.spilled, fit.doubt is None) == (None, shared)
+    listed = judge(before, after, MODEL, listing({"ROCm0": 4 * GIB}, api="rocm"), asked_gpu=True)
+    assert (listed.spilled, listed.doubt) == (False, None)
+    if shared:
+        hint = memory.spill_hint(fit, MODEL, Launch(Path("m"), 0, 8192, 4))
+        assert hint == "use a smaller context, KV cache type or quant, or fewer requests in flight"
 
 
 @pytest.mark.parametrize(("tied", "expected"), [(True, 68), (False, 68 + 136)])
@@ -273,6 +299,26 @@ ON_CPU = BackendFacts(name="llamacpp", engine="llama.cpp", api="cpu")
 )
 def test_resident_memory(rss: int | None, looked_up: int | None, missing: bool) -> None:
     assert not_resident(MODEL, ON_CPU, rss, looked_up) is missing
+
+
+@pytest.mark.parametrize(
+    ("offload", "on_gpu", "rss", "missing"),
+    [
+        ("n-cpu-moe 4", 1 * GIB, 3 * GIB, False),
+        ("n-cpu-moe 4", 1 * GIB, 2 * GIB, True),
+        # The cache is kept back, the weights are not.
+        ("no-kv-offload", 4 * GIB, MIB, False),
+        ("cpu-offload-gb 4", 0, MIB, False),
+        (None, 1 * GIB, MIB, False),
+    ],
+)
+def test_what_is_kept_in_main_memory_must_be_there(
+    offload: str | None, on_gpu: int, rss: int, missing: bool
+) -> None:
+    listed = {"CUDA0": on_gpu, "CPU": 3 * GIB} if on_gpu else {}
+    resolved = Resolved(device_bytes=listed)
+    gpu = BackendFacts(name="llamacpp", engine="llama.cpp", api="cuda", resolved=resolved)
+    assert not_resident(MODEL, gpu, rss, 0, offload) is missing
 
 
 def test_resident_memory_is_of_cpu_runs_and_active_experts() -> None:

@@ -340,6 +340,7 @@ def _judge_placement(found: _Findings, seen: Seen) -> None:
             seen.backend,
             seen.memory.engine_rss_bytes,
             seen.load_memory.looked_up_bytes,
+            seen.mode.offload,
         ),
     )
 

@@ -20,17 +20,27 @@ def loaded_bytes(model: Model, resolved: Resolved) -> int:
 
 
 def not_resident(
-    model: Model, backend: BackendFacts, rss_bytes: int | None, looked_up: int | None = None
+    model: Model,
+    backend: BackendFacts,
+    rss_bytes: int | None,
+    looked_up: int | None = None,
+    offload: str | None = None,
 ) -> bool:
-    """Whether less of the model was in main memory than a CPU run needs: ``rss_bytes`` is the
-    most its processes held while measuring. False also where that could not be looked at.
+    """Whether less of the model was in main memory than a run on the CPU needs, or one that keeps
+    a part of the model there (``offload``): ``rss_bytes`` is the most its processes held while
+    measuring. False also where that could not be looked at.
 
     Experts that no token chose may stay on disk: only the active ones are expected.
     """
-    if backend.api != "cpu" or model.bytes is None or rss_bytes is None:
+    if model.bytes is None or rss_bytes is None:
         return False
     expected = loaded_bytes(model, backend.resolved)
     expected -= int(model.bytes * LOOKED_UP_SHARE) if looked_up is None else looked_up
+    if backend.api != "cpu":
+        listed = backend.resolved.device_bytes
+        if offload is None or not listed:
+            return False
+        expected -= sum(size for name, size in listed.items() if name != "CPU")
     if model.active_parameters and model.parameters:
         expected = int(expected * min(1.0, model.active_parameters / model.parameters))
     return rss_bytes < expected

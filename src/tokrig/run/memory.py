@@ -21,7 +21,7 @@ from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import gguf, needs
 from tokrig.probes import Probe
-from tokrig.record.model import LoadMemory, Model, Resolved
+from tokrig.record.model import Gpu, LoadMemory, Model, Resolved
 from tokrig.record.placement import loaded_bytes
 from tokrig.units import MIB, human_bytes
 
@@ -43,12 +43,14 @@ MISSING_SHARE = 0.05
 @dataclass(frozen=True)
 class Memory:
     """Bytes in use at one moment, None where nobody tells. ``gpu_bytes`` of all cards and
-    processes, ``engine_*`` of the engine's own processes, ``gpu_total_bytes`` what there is."""
+    processes, ``engine_*`` of the engine's own processes, ``gpu_total_bytes`` what there is.
+    ``shared``: a card lives, or may live, in main memory, where drivers count as they like."""
 
     gpu_bytes: int | None = None
     gpu_total_bytes: int | None = None
     engine_gpu_bytes: int | None = None
     engine_rss_bytes: int | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,21 +89,25 @@ def look(probes: Sequence[Probe], processes: Sequence[psutil.Process] = ()) -> M
     for process in processes:
         with contextlib.suppress(psutil.Error):
             rss += process.memory_info().rss
+    gpus = [gpu for probe in probes for gpu in probe.facts().gpus]
+    own_memory = [gpu.vram_bytes if _has_its_own(gpu) else None for gpu in gpus]
+    known = [size for size in own_memory if size is not None]
     return Memory(
         gpu_bytes=sum(used) if used else None,
-        gpu_total_bytes=_total(probes),
+        gpu_total_bytes=sum(known) if known and len(known) == len(gpus) else None,
+        shared=not all(map(_has_its_own, gpus)),
         # In a container a driver may list no processes, or by numbers that mean nothing inside.
         engine_gpu_bytes=sum(own) or None,
         engine_rss_bytes=rss or None,
     )
 
 
-def _total(probes: Sequence[Probe]) -> int | None:
-    """Memory of all cards; None where one has none of its own, or does not tell."""
-    gpus = [gpu for probe in probes for gpu in probe.facts().gpus]
-    sizes = [None if gpu.unified_memory else gpu.vram_bytes for gpu in gpus]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if known and len(known) == len(sizes) else None
+def _has_its_own(gpu: Gpu) -> bool:
+    """Whether a card has memory of its own. AMD's older kernels do not tell an integrated one by
+    it; NVIDIA's driver gives no figures for one."""
+    if gpu.unified_memory is None:
+        return gpu.vendor == "nvidia" and gpu.vram_bytes is not None
+    return not gpu.unified_memory
 
 
 def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
@@ -197,7 +203,8 @@ def _by_list(before: Memory, engine: Engine, weights: int) -> str | None:
 
 def _by_bytes(before: Memory, after: Memory, expected: int) -> tuple[bool | None, str | None]:
     """The engine's own share of GPU memory, else how much all of it grew, against weights and
-    cache. A count that falls short may be the driver's way of counting: a doubt, no spill."""
+    cache. A count that falls short may be the driver's way of counting: a doubt, no spill. Of a
+    card in main memory it says nothing: managed and borrowed memory may show in no counter."""
     if after.engine_gpu_bytes is not None:
         held, words = after.engine_gpu_bytes, "the engine holds {} of GPU memory"
     elif before.gpu_bytes is not None and after.gpu_bytes is not None:
@@ -207,6 +214,8 @@ def _by_bytes(before: Memory, after: Memory, expected: int) -> tuple[bool | None
         return None, None
     if held >= expected:
         return False, None
+    if after.shared:
+        return None, None
     needs_it = f"weights and cache take {human_bytes(expected)}"
     return None, f"{words.format(human_bytes(held))}, {needs_it}"
 

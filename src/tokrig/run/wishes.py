@@ -44,18 +44,19 @@ def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: s
         why = f": {engine.no_device}" if engine.no_device else ""
         raise StartError(
             f"{engine.engine} computes with {api}, not with {wanted}{why}",
-            hint=_api_hint(wanted),
+            hint=_api_hint(wanted, prepared.backend.name),
             code="other_api",
             log_tail=log_tail,
         )
 
 
-def _api_hint(wanted: str) -> str:
+def _api_hint(wanted: str, backend: str) -> str:
     if wanted == "cpu":
         return "leave --api out to measure with the device that it uses"
+    other = "--backend llamacpp and " if backend == "embedded" else ""
     return (
         f"tokrig doctor shows programs and their devices; give a build for {wanted} with"
-        " --server-bin, look at its driver, or leave --api out to measure what computes"
+        f" {other}--server-bin, look at its driver, or leave --api out to measure what computes"
     )
 
 
