@@ -18,6 +18,7 @@ from tokrig.record import model as m
 from tokrig.record.checks import judge_run
 from tokrig.record.names import address, hardware_name
 from tokrig.record.text import record_text
+from tokrig.record.ties import wall_s
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.spec.run import LEVELS
 from tokrig.store import Store
@@ -67,6 +68,7 @@ def make_record(seed: int, number: int) -> m.Record:
         for concurrency in concurrencies
     ]
     started = FIRST_START + number * APART
+    finished = started + max(APART / 2, timedelta(seconds=1.2 * sum(map(_took_s, results))))
     model = model_facts(setup, chance)
     name = slug(f"{model.family}-{model.variant}-{model.quant}-{setup.engine['backend']}")
     return m.Record(
@@ -80,7 +82,7 @@ def make_record(seed: int, number: int) -> m.Record:
             methodology=METHODOLOGY_VERSION,
             level=level_name,
             started_at=f"{started:%Y-%m-%dT%H:%M:%SZ}",
-            finished_at=f"{started + APART / 2:%Y-%m-%dT%H:%M:%SZ}",
+            finished_at=f"{finished:%Y-%m-%dT%H:%M:%SZ}",
             server_starts=level.repeats,
             seed=1,
         ),
@@ -95,6 +97,10 @@ def make_record(seed: int, number: int) -> m.Record:
         results=results,
         errata=errata(started, chance),
     )
+
+
+def _took_s(result: m.Result) -> float:
+    return wall_s(result) or 0.0
 
 
 @cache

@@ -26,7 +26,7 @@ TROUBLES: dict[str, dict[str, Any]] = {
     "throttled": {"interference": m.Interference(throttle_reasons=["sw_thermal_slowdown"])},
     "foreign_gpu_load": {"interference": m.Interference(foreign_gpu_processes=1)},
     "client_bound": {"client_cpu_share": 0.871},
-    "request_errors": {"request_errors": 1},
+    "cached_tokens": {"cached_tokens": 9},
 }
 GOOD_PERCENTILES = {"p50": 1.0, "p90": 1.06, "p95": 1.1, "p99": 1.31}  # of the time per token
 

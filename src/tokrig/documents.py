@@ -8,7 +8,7 @@ reader takes the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -21,7 +21,7 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
-__all__ = ["dump", "parse", "validate"]
+__all__ = ["dump", "lines_of", "parse", "validate"]
 
 # Loaded where it is needed: lists of records parse, and validate nothing.
 if TYPE_CHECKING:
@@ -160,10 +160,20 @@ def validate(
     raise error("\n".join(messages), hint="\n".join(hints))
 
 
+def lines_of(text: str, places: Sequence[Place]) -> list[int]:
+    """The lines of keys or items in a YAML text, or of the nearest blocks around them."""
+    root = yaml.compose(text, Loader=_Loader)
+    return [_line_at(root, place) for place in places]
+
+
 def _line(root: yaml.Node | None, detail: ErrorDetails) -> int:
-    """The line of the key or item an error is about, or of the nearest block around it."""
+    return _line_at(root, detail["loc"])
+
+
+def _line_at(root: yaml.Node | None, place: Place) -> int:
+    """The line of the key or item at ``place``, or of the nearest block around it."""
     line, node = 1, root
-    for part in detail["loc"]:
+    for part in place:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 if key.value == str(part):

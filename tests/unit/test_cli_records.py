@@ -37,7 +37,9 @@ FOREIGN = "20261120-120000-tiny-cccc"
 
 
 def three(**changes: Any) -> list[Sample]:
-    return [replace(sample(**changes), iteration=number) for number in range(3)]
+    return [
+        replace(sample(**changes), iteration=number, sent_ns=number * 10**9) for number in range(3)
+    ]
 
 
 def tokrig(content: Path, *words: str, columns: int | None = None) -> Result:
@@ -412,7 +414,8 @@ def test_check_json(content: Path) -> None:
     assert data["ok"] is False
     by_id = {record["id"]: record for record in data["records"]}
     assert by_id[GOOD]["outcome"] == "broken"
-    assert "output_tok_per_s.median" in by_id[GOOD]["problems"][0]
+    [problem] = [p for p in by_id[GOOD]["problems"] if "output_tok_per_s.median" in p]
+    assert re.search(rf"{GOOD}\.yaml:\d+: chat × 1: ", problem)
     assert by_id[SLOW]["validity"]["reasons"] == ["cached_tokens"]
     assert "cached" in data["codes"]["cached_tokens"]
 

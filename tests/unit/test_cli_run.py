@@ -31,7 +31,7 @@ from tokrig.run.progress import Listener, Note, RunBegan
 from tokrig.store import Store
 
 ENDPOINT = ("--url", "http://127.0.0.1:9", "--served-model", "tiny", "--workload", "chat,rag")
-SAMPLES = [replace(sample(), iteration=number) for number in range(3)]
+SAMPLES = [replace(sample(), iteration=i, sent_ns=i * 10**9) for i in range(3)]
 
 
 @dataclass

@@ -130,7 +130,7 @@ def test_a_run_that_answers_an_entry_takes_it_off_the_queue(
     content: Path, out: Path, campaigns: Path
 ) -> None:
     key = open_site(content).plan.runs[0].run.key
-    change(content, "provenance: {", f"provenance: {{planned: {key}, ")
+    change(content, "provenance:\n", f"provenance:\n  planned: {key}\n")
     build(content, out)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "--only other" not in page

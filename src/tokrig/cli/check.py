@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from tokrig.errors import InputError, TokrigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokrig.record.consistency import Contradiction
     from tokrig.record.model import Record
     from tokrig.store import Store
 
@@ -50,8 +52,9 @@ def command(ctx: click.Context, paths: tuple[str, ...], content: Path, as_json: 
     """Validate records: schema, recomputation from samples, validity.
 
     PATH is a file, a folder or a run's id; without one the whole content folder is checked.
-    Every published figure is computed again from the samples. Exit code 1 when a record is
-    broken, contradicts its samples, or has lost them. A result marked INVALID is reported and
+    Every published figure is computed again from the samples, and held against the record's
+    other fields. Exit code 1 when a record is broken, contradicts itself or its samples, or has
+    lost them. A result marked INVALID is reported and
     is no error: it says so itself.
     """
     from tokrig.store import Store
@@ -99,19 +102,44 @@ def examine(path: Path, store: Store) -> Report:
         return Report(path, None, problem.message.splitlines(), _lines(problem.hint))
     report = Report(path, record)
     report.problems.extend(_misplaced(record, path))
+    report.problems.extend(_other_source(record, store.content))
     measured = record.provenance.kind == "measured"
+    found = None
     try:
         if measured or store.samples_path(record.id).exists():
-            samples = store.read_samples(record.id)
-            report.problems.extend(recompute.contradictions(record, samples))
-        else:
-            report.problems.extend(recompute.unproven(record))
+            found = recompute.contradictions(record, store.read_samples(record.id))
     except TokrigError as problem:
         # A run that failed before its first figure has nothing that samples could prove.
         if record.results or not measured:
             report.problems.extend(problem.message.splitlines())
             report.hints.extend(_lines(problem.hint))
+    if found is None:
+        found = recompute.own_contradictions(record)
+    report.problems.extend(_with_lines(path, found))
     return report
+
+
+def _with_lines(path: Path, found: Sequence[Contradiction]) -> list[str]:
+    """``file:line: reason``, in the order of the file."""
+    from tokrig.documents import lines_of
+
+    if not found:
+        return []
+    lines = lines_of(path.read_text(encoding="utf-8-sig"), [one.place for one in found])
+    return [
+        f"{path}:{line}: {one}"
+        for line, one in sorted(zip(lines, found, strict=True), key=lambda pair: pair[0])
+    ]
+
+
+def _other_source(record: Record, content: Path) -> Iterator[str]:
+    """A text that figures were taken from, kept in the repository, is the one that was meant."""
+    told = record.provenance
+    kept = content.absolute().parent / (told.source_url or "")
+    if told.source_sha256 is None or "://" in (told.source_url or "") or not kept.is_file():
+        return
+    if hashlib.sha256(kept.read_bytes()).hexdigest() != told.source_sha256:
+        yield f"provenance.source_sha256 is not that of {told.source_url}"
 
 
 def _lines(hint: str) -> list[str]:

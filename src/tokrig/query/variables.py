@@ -192,7 +192,7 @@ VARIABLES = (
         "provenance",
         (
             *_under("provenance", "kind source tokrig_version tokrig_commit server_starts"),
-            *_under("provenance", "level seed campaign planned"),
+            *_under("provenance", "level seed source_url source_sha256 campaign planned"),
             *("model.identity_from", "backend.api_confirmed", "backend.managed"),
         ),
         counts=False,
@@ -217,6 +217,8 @@ def _value(record: Record, key: str) -> Any:
         return _of_gpus(record, key.removeprefix("rig.gpus."))
     if key.startswith("model.quantized_from.") and record.model.quantized_from is None:
         return None
+    if key == "provenance.methodology" and record.provenance.kind != "measured":
+        return None  # it judged the figures; how they were measured is not known
     value = attrgetter(key)(record)
     if key == "rig.id" and value == UNKNOWN_RIG:
         return None  # two machines that nobody named

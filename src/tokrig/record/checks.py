@@ -81,6 +81,7 @@ HINTS = {
     "setting_ignored": "the engine used another setting than was asked for; see backend.asked and"
     " backend.resolved",
     "timings_impossible": "the engine reports negative or zero times for tokens it generated",
+    "contradictory": "fields of the record contradict each other; tokrig check names them",
     "incomplete": "the run did not finish; what was measured before is kept",
     # unverified
     "prompt_length_unverified": "the server does not tell how long the prompt was",
@@ -100,9 +101,11 @@ HINTS = {
     "setting_unverified": "a setting was asked for that the engine does not read back",
     "gpu_was_busy": "something drew on the GPU or used it before the start; close it and measure"
     " again",
-    # unchecked
+    "implausible": "faster than the memory can deliver that model's weights, or several times as"
+    " fast as the same model elsewhere; look for a slip in the figure",
     "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
     " their errors, their lengths, the client's load",
+    # unchecked
     "server_clock": "no timings of the server's own to compare with",
     "api": "the engine does not tell which accelerator API computed",
     "cache": "cached prompt tokens were not reported, and times did not tell either",
@@ -172,9 +175,9 @@ def verdict(failed: bool, unverified: Sequence[str]) -> Verdict:
 
 
 def headline(record: Record) -> list[Result]:
-    """The results that may be shown as headline numbers: those that failed nothing. Where one is
-    unverified, its mark is shown with it."""
-    return [r for r in record.results if r.validity.verdict != "invalid"]
+    """The results that may be shown as headline numbers: those that failed nothing and are
+    plausible. Where one is unverified, its mark is shown with it."""
+    return [r for r in record.results if r.validity.stands]
 
 
 class _Findings:

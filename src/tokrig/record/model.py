@@ -75,13 +75,22 @@ class Validity(Block):
         open_ = self.unverified or "samples" in self.unchecked
         return "unverified" if self.verdict == "valid" and open_ else self.verdict
 
+    @property
+    def stands(self) -> bool:
+        """Whether the figures may stand beside others in lists and charts, with their marks."""
+        return self.verdict != "invalid" and "implausible" not in self.unverified
+
 
 class Provenance(Block):
     """Where the figures come from. ``campaign`` is ``campaign/entry``, ``planned`` the key of the
-    planned run that this record answers."""
+    planned run that this record answers. ``source_url`` is where the text is that transcribed or
+    imported figures were taken from, an address or a path in the repository, ``source_sha256``
+    its hash; ``methodology`` is then the version that judged them."""
 
     kind: Literal["measured", "transcribed", "imported"]
     source: str | None = None
+    source_url: str | None = None
+    source_sha256: str | None = None
     tokrig_version: str | None = None
     tokrig_commit: str | None = None
     methodology: int | None = None

@@ -1,5 +1,5 @@
-"""Does a record follow from its samples? Pure comparison of published and recomputed figures
-and verdicts."""
+"""Does a record hold? Pure comparison of what is published with what follows: from the samples,
+and from the record's own fields (``consistency``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tokrig.record import checks, checks1
+from tokrig.record import checks, checks1, consistency
+from tokrig.record.consistency import Contradiction, Place, place_of
 from tokrig.record.metrics import Figures, figures
 from tokrig.record.model import (
     Interference,
@@ -64,39 +65,63 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
     return found
 
 
-def contradictions(record: Record, samples: Sequence[Sample]) -> list[str]:
+def contradictions(record: Record, samples: Sequence[Sample]) -> list[Contradiction]:
     """Everything published that does not follow: figures, verdicts, results left out."""
-    found = [str(difference) for difference in differences(record, samples)]
-    published = {(r.workload.name, r.concurrency) for r in record.results}
-    sampled = dict.fromkeys((s.workload, s.concurrency) for s in samples)
-    for name, concurrency in sampled:
-        if (name, concurrency) not in published:
-            found.append(f"{name} × {concurrency}: there are samples, but no result")
-    for result in record.results:
+    index = {(r.workload.name, r.concurrency): i for i, r in enumerate(record.results)}
+    found = [
+        Contradiction(
+            ("results", index[one.workload, one.concurrency], *place_of(one.path)),
+            "samples",
+            str(one),
+        )
+        for one in differences(record, samples)
+    ]
+    for name, concurrency in dict.fromkeys((s.workload, s.concurrency) for s in samples):
+        if (name, concurrency) not in index:
+            text = f"{name} × {concurrency}: there are samples, but no result"
+            found.append(Contradiction(("results",), "samples", text))
+    for number, result in enumerate(record.results):
         again = judged_again(record, result, samples)
         if again is not None:
-            where = f"{result.workload.name} × {result.concurrency}: "
-            found += _verdicts_differ(where, result.validity, again, "the samples give")
-    return found + _overall(record)
+            found += _verdicts_differ(record, number, again, "the samples give")
+    return _each_place_once(found + own_contradictions(record))
 
 
-def unproven(record: Record) -> list[str]:
-    """What a record without samples claims all the same: that somebody checked them."""
-    found = [
-        f"{result.workload.name} × {result.concurrency}: there are no samples, and "
-        "validity.unchecked does not say so"
-        for result in record.results
-        if "samples" not in result.validity.unchecked
+def own_contradictions(record: Record) -> list[Contradiction]:
+    """What can be told without samples: cheap enough for every record of a page."""
+    found = consistency.contradictions(record)
+    if record.provenance.kind != "measured":
+        found += _unproven(record)
+    return _each_place_once(found + _overall(record))
+
+
+def _unproven(record: Record) -> list[Contradiction]:
+    """What a record without samples claims all the same: that somebody checked them. Nobody saw
+    the requests behind it, so it is never valid."""
+    expected = "unchecked" if is_version_1(record) else "unverified"
+    return [
+        Contradiction(
+            ("results", number, "validity"),
+            "samples",
+            f"{result.workload.name} × {result.concurrency}: there are no samples, and "
+            f"validity.{expected} does not say so",
+        )
+        for number, result in enumerate(record.results)
+        if "samples" not in getattr(result.validity, expected)
     ]
-    return found + _overall(record)
 
 
-def _overall(record: Record) -> list[str]:
+def _each_place_once(found: Iterable[Contradiction]) -> list[Contradiction]:
+    """Of what is found about one field the first: the samples know best."""
+    return list({one.place: one for one in reversed(list(found))}.values())[::-1]
+
+
+def _overall(record: Record) -> list[Contradiction]:
     if is_raw(record):
-        return _verdicts_differ("", record.validity, judged_raw_again(record), "the record gives")
+        return _verdicts_differ(record, None, judged_raw_again(record), "the record gives")
     judge_run = checks1.judge_run if is_version_1(record) else checks.judge_run
     again = judge_run(record.results, complete=record.status == "complete")
-    return _verdicts_differ("", record.validity, again, "the results give")
+    return _verdicts_differ(record, None, again, "the results give")
 
 
 def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
@@ -160,17 +185,28 @@ def _circumstances(record: Record, result: Result) -> checks1.Circumstances:
     )
 
 
-def _verdicts_differ(where: str, published: Validity, again: Validity, source: str) -> list[str]:
-    """Fields in which two verdicts differ; the order of codes says nothing."""
-    found = []
+def _verdicts_differ(
+    record: Record, number: int | None, again: Validity, source: str
+) -> list[Contradiction]:
+    """Fields in which two verdicts differ, on the run or on one of its results; the order of
+    codes says nothing."""
+    place: Place = ("validity",)
+    where, published = "", record.validity
+    if number is not None:
+        result = record.results[number]
+        place = ("results", number, "validity")
+        where, published = f"{result.workload.name} × {result.concurrency}: ", result.validity
+    told = []
     if published.verdict != again.verdict:
-        found.append(f"{where}validity.verdict is {published.verdict}, {source} {again.verdict}")
+        told.append(("verdict", f"{published.verdict}, {source} {again.verdict}"))
     for name in ("reasons", "unverified", "unchecked"):
         old, new = getattr(published, name), getattr(again, name)
         if set(old) != set(new):
-            shown = f"{_codes(old)}, {source} {_codes(new)}"
-            found.append(f"{where}validity.{name} is {shown}")
-    return found
+            told.append((name, f"{_codes(old)}, {source} {_codes(new)}"))
+    return [
+        Contradiction((*place, name), "verdict", f"{where}validity.{name} is {text}")
+        for name, text in told
+    ]
 
 
 def _codes(codes: Iterable[str]) -> str:

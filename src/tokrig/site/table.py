@@ -69,8 +69,9 @@ class Group:
 
 
 def is_headline(result: Result) -> bool:
-    """Whether a result can stand as a headline: it failed nothing and has a decode rate."""
-    return result.validity.verdict != "invalid" and result.output_tok_per_s is not None
+    """Whether a result can stand as a headline: nothing speaks against it, and it has a decode
+    rate."""
+    return result.validity.stands and result.output_tok_per_s is not None
 
 
 def _why_not(result: Result) -> str:
