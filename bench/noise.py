@@ -89,6 +89,7 @@ def measure(load: str, words: list[str]) -> list[Run]:
 SHARES = (
     ("waited", "engine_wait_share"),
     ("for others", "foreign_wait_share"),
+    ("one thread", "thread_wait_share"),
     ("others, cores", "other_cores_mean"),
     ("stolen", "steal_share"),
     ("client waited", "client_wait_share"),

@@ -19,7 +19,7 @@ from tokrig.cli.main import main
 from tokrig.record import checks, concurrency, machine, metrics, pace
 from tokrig.record.model import Metric, Percentiles, Result
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import cards, counting, fit, prompting
+from tokrig.run import cards, counting, fit, prompting, scheduling
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,9 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     others = limit("others' share of a CPU engine's time or processors")
     assert others == percent(machine.FOREIGN_CPU_SHARE)
     waited = machine.GPU_ENGINE_WAIT_SHARE
-    assert limit("a GPU engine's threads waited for others") == percent(waited)
+    assert limit("a thread of a GPU engine waited for others") == percent(waited)
+    woken = limit("waking a thread up, which is no waiting")
+    assert woken == f"{scheduling.WAKE_NS / 1000:g} µs"
     assert limit("a fault held a card down") == percent(machine.THROTTLED_SHARE)
     busy = limit("card busy before the start, or drawn on")
     assert busy == percent(machine.GPU_BUSY_SHARE)

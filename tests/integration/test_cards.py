@@ -231,8 +231,8 @@ def verdict(case):
     api = case.get("api", "cuda")
     seen = interference([watching.observed(1.0, 0.01, api, [])])
     # This test is about cards: what its own process waited for is no part of it.
-    calm = {"foreign_wait_share": 0.0, "steal_share": 0.0, "client_wait_share": 0.0,
-            "other_cores_mean": 0.0}
+    calm = dict.fromkeys(("foreign_wait_share", "thread_wait_share", "steal_share",
+                          "client_wait_share", "other_cores_mean"), 0.0)
     seen = seen.model_copy(update=calm)
     backend = SOUND.backend.model_copy(update={"api": api})
     found = checks.judge([sample(), sample()], replace(SOUND, backend=backend, interference=seen))

@@ -29,6 +29,7 @@ SOUND = Seen(
     interference=Interference(
         engine_wait_share=0.004,
         foreign_wait_share=0.003,
+        thread_wait_share=0.002,
         engine_cpus=8,
         other_cores_mean=0.05,
         steal_share=0.0,
@@ -95,7 +96,7 @@ def test_what_the_samples_show_makes_a_result_invalid(code: str, changes: dict[s
             "throttled",
             {"interference": {"throttle_reasons": ["hw_slowdown"], "throttled_share": None}},
         ),
-        ("foreign_cpu_load", {"interference": {"foreign_wait_share": 0.021}}),
+        ("foreign_cpu_load", {"interference": {"thread_wait_share": 0.021}}),
         ("foreign_cpu_load", {"interference": {"steal_share": 0.021}}),
         ("client_bound", {"interference": {"client_wait_share": 0.011}}),
         ("client_bound", {"interference": {"client_late_share": 0.011}}),
@@ -221,7 +222,7 @@ def test_what_was_kept_off_the_gpu_on_purpose_is_a_mode_and_no_fault() -> None:
         ("server_clock", sample(timings=None), SOUND),
         ("cache", sample(cached_tokens=None), SOUND),
         ("output_length_limit", sample(finish_reason=None), SOUND),
-        ("scheduling", sample(), but(interference={"foreign_wait_share": None})),
+        ("scheduling", sample(), but(interference={"thread_wait_share": None})),
         (
             "throttle",
             sample(),

@@ -26,7 +26,7 @@ UNKNOWN = BackendFacts(name="openai", engine="unknown")
 def test_experts_kept_off_the_card_compute_on_the_processor() -> None:
     assert machine.computed_on(GPU, Mode(offload="n-cpu-moe=12")) == {"cpu", "gpu"}
     assert machine.computed_on(GPU, Mode()) == {"gpu"}
-    seen = Interference(foreign_wait_share=0.04)
+    seen = Interference(foreign_wait_share=0.04, thread_wait_share=0.04)
     assert machine.foreign_cpu_load(seen, GPU, Mode(offload="cpu-moe")) is False
     assert machine.foreign_cpu_load(seen, GPU, Mode()) is True
 
@@ -67,8 +67,8 @@ def test_where_it_computed(backend: BackendFacts, where: str) -> None:
         (UNKNOWN, {"foreign_wait_share": 0.04}, False),
         (UNKNOWN, {"foreign_wait_share": 0.06}, True),
         # An engine on a card needs its threads in time; what others do elsewhere is no matter.
-        (GPU, {"foreign_wait_share": 0.021, "engine_cpus": 16}, True),
-        (GPU, {"foreign_wait_share": 0.02, "engine_cpus": 16, "other_cores_mean": 9.0}, False),
+        (GPU, {"thread_wait_share": 0.021, "engine_cpus": 16}, True),
+        (GPU, {"thread_wait_share": 0.02, "engine_cpus": 16, "other_cores_mean": 9.0}, False),
         (GPU, {"engine_cpus": 16, "other_cores_mean": 9.0}, None),
         # Others are seen although the engine's own threads are not.
         (CPU, {"engine_cpus": 2, "other_cores_mean": 1.0}, True),

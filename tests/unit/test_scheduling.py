@@ -35,8 +35,8 @@ def test_files_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
     stat = f"cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 {TICK} {TICK} 0 5 5 77 77 {TICK} 0 0\ncpu1 0 0 0 0 0 0"
     write(tmp_path / "proc/stat", f"{stat} 0 0\nintr 1\n")
     reader = Reader(tmp_path)
-    assert reader.threads([7, 8, 9]) == {(7, 7): Times(83704, 809871), (7, 9): Times(5, 6)}
-    assert reader.thread(7, 9) == Times(5, 6)
+    assert reader.threads([7, 8, 9]) == {(7, 7): Times(83704, 809871, 2), (7, 9): Times(5, 6, 1)}
+    assert reader.thread(7, 9) == Times(5, 6, 1)
     assert reader.thread(7, 10) is None
     # Interrupts are nobody's, stolen time is counted by itself.
     assert reader.processors() == {0: Processor(2.0, 1.0), 1: Processor(0.0, 0.0)}
@@ -70,6 +70,7 @@ def test_one_busy_loop_beside_two_threads_on_two_processors() -> None:
     assert found == Scheduling(
         engine_wait_share=0.5,
         foreign_wait_share=0.5,
+        thread_wait_share=0.5,
         engine_cpus=2,
         other_cores_mean=0.5,
         other_cpu_share_max=0.5,
@@ -95,6 +96,17 @@ def test_others_on_processors_that_the_engine_may_not_use_do_not_matter() -> Non
     before, after = look(0, processors=cpus(0, 0, 0)), look(10, processors=cpus(0, 0.1, 9))
     found = summed([before, after], frozenset({0, 1}), frozenset({2}))
     assert (found.engine_cpus, found.other_cores_mean) == (2, 0.01)
+
+
+def test_waking_up_is_not_waiting() -> None:
+    """Eight threads that sleep and wake 4,000 times a second on an idle machine, others at rest."""
+    before = look(0, threads={(7, n): Times(0, 0) for n in range(8)}, processors=cpus(*[0] * 16))
+    woken = {(7, n): Times(5 * 10**9, 40_000 * 15_000, 40_000) for n in range(8)}
+    woken[7, 8] = Times(10**9, 10**9 + 20 * 10**6, 1_000)
+    busy = cpus(*[2.6] * 16)
+    after = look(10, threads=woken, processors=busy, engine_cpu_s=41.0)
+    found = summed([before, after], frozenset(), frozenset())
+    assert (found.engine_wait_share, found.thread_wait_share) == (0.1, 0.06)
 
 
 def test_what_the_hypervisor_took() -> None:

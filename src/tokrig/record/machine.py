@@ -50,9 +50,10 @@ def foreign_cpu_load(
     could not be looked at and nothing else tells."""
     waited, stolen = seen.foreign_wait_share, seen.steal_share or 0.0
     if computed_on(backend, mode) == {"gpu"}:
-        if waited is None:
+        # Its threads do different things: what one waits the others need not.
+        if seen.thread_wait_share is None:
             return None
-        return max(waited, stolen) > GPU_ENGINE_WAIT_SHARE
+        return max(seen.thread_wait_share, stolen) > GPU_ENGINE_WAIT_SHARE
     others = (seen.other_cores_mean or 0.0) / seen.engine_cpus if seen.engine_cpus else 0.0
     if max(waited or 0.0, others + stolen) > FOREIGN_CPU_SHARE:
         return True

@@ -390,7 +390,8 @@ class Interference(Block):
 
     Processors: ``engine_wait_share`` is the time that the engine's threads were ready but waited
     for a processor, summed over them, in seconds a second, ``foreign_wait_share`` the part of it
-    for which others used a processor; ``other_cores_mean`` and ``other_cpu_share_max`` the cores
+    for which others used a processor, ``thread_wait_share`` the same of the one thread that waited
+    most; ``other_cores_mean`` and ``other_cpu_share_max`` the cores
     that neither engine nor client used, of the ``engine_cpus`` that the engine may use,
     ``steal_share`` the share of their time that the hypervisor took.
     ``client_wait_share`` is the share of the window in which the client's clock waited for a
@@ -408,6 +409,7 @@ class Interference(Block):
     load_average_max: float | None = None
     engine_wait_share: NonNegative | None = None
     foreign_wait_share: NonNegative | None = None
+    thread_wait_share: NonNegative | None = None
     engine_cpus: Count | None = None
     other_cores_mean: NonNegative | None = None
     other_cpu_share_max: float | None = None

@@ -52,6 +52,7 @@ class Observed:
     load_average_max: float | None = None
     engine_wait_share: float | None = None
     foreign_wait_share: float | None = None
+    thread_wait_share: float | None = None
     engine_cpus: int | None = None
     other_cores_mean: float | None = None
     other_cpu_share_max: float | None = None

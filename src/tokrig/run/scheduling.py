@@ -20,6 +20,8 @@ from pathlib import Path
 COVERED = 0.8
 # Below this much CPU time nothing was missed that matters: the clock of processes is coarse.
 COARSE_S = 0.1
+# What it takes to wake a thread on an idle machine, a virtual one at that: no wait for anybody.
+WAKE_NS = 20_000
 
 Thread = tuple[int, int]
 """Process id and thread id."""
@@ -27,10 +29,16 @@ Thread = tuple[int, int]
 
 @dataclass(frozen=True)
 class Times:
-    """Nanoseconds that a thread ran, and that it was ready but waited."""
+    """Nanoseconds that a thread ran, and that it was ready but waited; how often it was let run."""
 
     run_ns: int
     wait_ns: int
+    turns: int = 0
+
+    def waited_s(self, before: Times) -> float:
+        """Seconds in the queue since then, less what waking up takes."""
+        woken_ns = (self.turns - before.turns) * WAKE_NS
+        return max(0, self.wait_ns - before.wait_ns - woken_ns) / 1e9
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,12 @@ class Scheduling:
     other, so what one of them loses, all lose. An engine with more threads than processors, and
     one whose client runs beside it, waits for itself and for us: ``foreign_wait_share`` is the part
     of it for which others used a processor meanwhile, all of it where their use is not known.
+    ``thread_wait_share`` is the same of the one thread that waited most.
     """
 
     engine_wait_share: float | None = None
     foreign_wait_share: float | None = None
+    thread_wait_share: float | None = None
     engine_cpus: int | None = None
     other_cores_mean: float | None = None
     other_cpu_share_max: float | None = None
@@ -124,9 +134,9 @@ class Reader:
     @staticmethod
     def _times(path: str) -> Times | None:
         words = (_read(path) or "").split()
-        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+        if len(words) < 3 or not all(word.isdigit() for word in words[:3]):
             return None
-        return Times(int(words[0]), int(words[1]))
+        return Times(*map(int, words[:3]))
 
 
 def usable(threads: Iterable[Thread]) -> frozenset[int]:
@@ -148,14 +158,20 @@ def summed(looks: Sequence[Look], cpus: frozenset[int], own_cpus: frozenset[int]
     window_s = last.at_s - first.at_s
     loop = None
     if first.loop and last.loop:
-        loop = round((last.loop.wait_ns - first.loop.wait_ns) / 1e9 / window_s, 5)
-    waited_s = _engine_wait_s(looks)
-    waited = None if waited_s is None else round(waited_s / window_s, 4)
+        loop = round(last.loop.waited_s(first.loop) / window_s, 5)
+    by_thread = _waits_s(looks)
+    waited = most = None
+    if by_thread is not None:
+        waited = round(sum(by_thread.values()) / window_s, 4)
+        most = round(max(by_thread.values(), default=0.0) / window_s, 4)
     if not (first.engine_known and last.engine_known):
         return Scheduling(client_wait_share=loop)
     if last.processors is None:
         return Scheduling(
-            engine_wait_share=waited, foreign_wait_share=waited, client_wait_share=loop
+            engine_wait_share=waited,
+            foreign_wait_share=waited,
+            thread_wait_share=most,
+            client_wait_share=loop,
         )
     cpus = (cpus & frozenset(last.processors)) or frozenset(last.processors)
     shared = not own_cpus or bool(cpus & own_cpus)
@@ -166,6 +182,7 @@ def summed(looks: Sequence[Look], cpus: frozenset[int], own_cpus: frozenset[int]
     return Scheduling(
         engine_wait_share=waited,
         foreign_wait_share=None if waited is None else min(waited, others),
+        thread_wait_share=None if most is None else min(most, others),
         engine_cpus=len(cpus),
         other_cores_mean=others,
         other_cpu_share_max=round(max(gaps), 4) if gaps else None,
@@ -174,9 +191,10 @@ def summed(looks: Sequence[Look], cpus: frozenset[int], own_cpus: frozenset[int]
     )
 
 
-def _engine_wait_s(looks: Sequence[Look]) -> float | None:
-    """Seconds that the engine's threads waited, all together."""
-    run_ns = wait_ns = 0
+def _waits_s(looks: Sequence[Look]) -> dict[Thread, float] | None:
+    """Seconds that each of the engine's threads waited."""
+    found: dict[Thread, float] = {}
+    run_ns = 0
     for a, b in pairwise(looks):
         if a.threads is None or b.threads is None:
             return None
@@ -186,11 +204,9 @@ def _engine_wait_s(looks: Sequence[Look]) -> float | None:
             if now.run_ns < before.run_ns or now.wait_ns < before.wait_ns:
                 before = Times(0, 0)  # the number was given to another thread
             run_ns += now.run_ns - before.run_ns
-            wait_ns += now.wait_ns - before.wait_ns
+            found[thread] = found.get(thread, 0.0) + now.waited_s(before)
     ran_s = looks[-1].engine_cpu_s - looks[0].engine_cpu_s
-    if run_ns / 1e9 < COVERED * ran_s - COARSE_S:
-        return None
-    return wait_ns / 1e9
+    return None if run_ns / 1e9 < COVERED * ran_s - COARSE_S else found
 
 
 def _others(a: Look, b: Look, cpus: frozenset[int], shared: bool) -> float:
