@@ -200,6 +200,8 @@ def test_what_cannot_be_confirmed_is_unverified_not_invalid(
     [
         ("placement_unverified", {"load_memory": {"spilled": None, "doubt": "3 of 4 GiB"}}),
         ("setting_unverified", {"backend": {"asked": {"threads": 1}}}),
+        # A running server that drafts unasked was not compared with one that does not.
+        ("greedy_unverified", {"counters": {"drafted_tokens": 9.0}}),
         (
             "setting_unverified",
             {"mode": {"reasoning_asked": "on", "reasoning_observed": False}},

@@ -368,6 +368,24 @@ def test_whether_it_speculates(answers: dict[str, Any], text: str, expected: boo
     assert _llama_http.speculates(Server(**answers), text) is expected
 
 
+@pytest.mark.parametrize(
+    ("types", "kind"),
+    [
+        ("none", None),
+        ("ngram-map-k", "ngram"),
+        ("draft-mtp", "mtp"),
+        ("draft-eagle3", "eagle"),
+        ("draft-simple,ngram-mod", "draft"),
+        ("draft-dflash", "draft"),
+        (None, None),
+    ],
+)
+def test_how_it_speculates(types: str | None, kind: str | None) -> None:
+    settings = {"n_ctx": 512, "params": {"speculative.types": types}}
+    server = Server(props={"default_generation_settings": settings})
+    assert BACKEND.inspect(server, "", None).speculates_by == kind
+
+
 def test_only_llama_cpps_own_server_is_recognised() -> None:
     other = {"data": [{"id": "m", "owned_by": "koboldcpp"}]}
     assert BACKEND.recognises(Server())

@@ -38,7 +38,7 @@ def require(prepared: Prepared, engine: Engine) -> None:
 
 def _wishes(prepared: Prepared) -> dict[str, Any]:
     spec = prepared.spec
-    names = ("threads", "context", "kv_type", "api")
+    names = ("threads", "context", "kv_type", "api", "speculative")
     return {name: getattr(spec, name) for name in names if getattr(spec, name) is not None}
 
 
@@ -57,12 +57,22 @@ def test_a_wish_that_a_running_server_has_is_fine(wanted: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("wanted", "engine", "says"),
     [
-        ({"threads": 1}, Engine("x", resolved=HAS), "threads: 1 asked, 2 used"),
-        ({"context": 5000}, Engine("x", resolved=HAS), "context_per_slot: 5000 asked, 8192 used"),
-        ({"kv_type": "q8_0"}, Engine("x", resolved=HAS), "q8_0 asked, f16 used"),
+        ({"threads": 1}, Engine("x", resolved=HAS), "--threads 1 asked, 2 used"),
+        ({"context": 5000}, Engine("x", resolved=HAS), "--context 5000 asked, 8192 used"),
+        (
+            {"kv_type": "q8_0"},
+            Engine("x", resolved=HAS),
+            "settings: --kv-type q8_0 asked, f16 used",
+        ),
         ({"threads": 1}, Engine("x"), "--threads: the server does not tell"),
         ({"context": 5000}, Engine("x"), "--context: the server does not tell"),
         ({"kv_type": "q8_0"}, Engine("x"), "--kv-type: the server does not tell"),
+        ({"speculative": "mtp"}, Engine("x", speculation=False), "the server does not speculate"),
+        (
+            {"speculative": "ngram"},
+            Engine("x", speculation=True, speculates_by="mtp"),
+            "speculates by mtp",
+        ),
         ({"api": "cuda"}, Engine("x"), "does not tell what computes"),
         ({"api": "cuda"}, Engine("x", api="cuda"), "does not confirm what computes"),
         ({"api": "cuda"}, Engine("x", api="cpu", api_confirmed=True), "computes with cpu"),
@@ -102,13 +112,35 @@ def test_an_engine_started_here_that_computes_with_another_api_is_stopped() -> N
     ],
 )
 def test_offload_is_part_of_a_modes_name(name: str, offload: str | None, named: str) -> None:
-    mode = wishes.with_offload(Mode(name=name), offload)
+    mode = wishes.found_mode(Mode(name=name), Engine("x", offload=offload))
     assert (mode.name, mode.offload) == (named, offload)
 
 
 def test_two_patterns_never_look_alike() -> None:
     one, other = (
-        wishes.with_offload(Mode(), f"override-tensor {pattern}").name
+        wishes.found_mode(Mode(), Engine("x", offload=f"override-tensor {pattern}")).name
         for pattern in (r"blk\.1\.=CPU", r"blk.1.=CPU")
     )
     assert one != other
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "named", "speculative"),
+    [
+        (Mode(), Engine("x", speculation=True, speculates_by="mtp"), "mtp", "mtp"),
+        (Mode(), Engine("x", speculation=True), "speculation", "speculation"),
+        (Mode(), Engine("x", speculation=False), "baseline", None),
+        (Mode(name="ngram", speculative="ngram"), Engine("x", speculation=True), "ngram", "ngram"),
+        (
+            Mode(name="reasoning-off"),
+            Engine("x", speculation=True, speculates_by="mtp", offload="cpu-moe"),
+            "mtp+reasoning-off+cpu-moe",
+            "mtp",
+        ),
+    ],
+)
+def test_a_running_server_that_speculates_unasked_is_no_baseline(
+    asked: Mode, engine: Engine, named: str, speculative: str | None
+) -> None:
+    mode = wishes.found_mode(asked, engine)
+    assert (mode.name, mode.speculative) == (named, speculative)

@@ -101,8 +101,9 @@ class Engine:
 
     ``asked`` are options of this engine that choose a setting of ``resolved``, by its name.
     ``speculation`` is False where the engine says that it does not speculate, None where it does
-    not tell; ``wrapper`` the program in front of the engine, with its version; ``model_file``
-    where the engine's machine has the model's file, to look at and never to be recorded.
+    not tell; ``speculates_by`` how it does, as a spec calls it; ``wrapper`` the program in front
+    of the engine, with its version; ``model_file`` where the engine's machine has the model's
+    file, to look at and never to be recorded.
     """
 
     engine: str
@@ -120,6 +121,7 @@ class Engine:
     unused_bytes: int = 0
     no_device: str | None = None
     speculation: bool | None = None
+    speculates_by: str | None = None
     wrapper: str | None = None
     model_file: str | None = None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokrig import llama_log
 from tokrig.backends import Ask, Capabilities, Counters, Engine, Launch, Request, _llama_wishes
-from tokrig.backends._answers import count, mapping, mappings
+from tokrig.backends._answers import count, mapping, mappings, text
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,
@@ -84,10 +84,10 @@ class LlamaServer(OpenAIServer):
 def counters(ask: Ask) -> Counters | None:
     """The sums of ``/metrics``; None where the server was started without it."""
     try:
-        text = str(ask("/metrics", text=True))
+        page = str(ask("/metrics", text=True))
     except RequestError:
         return None
-    found = {ours: metric(text, theirs) for ours, theirs in _COUNTERS.items()}
+    found = {ours: metric(page, theirs) for ours, theirs in _COUNTERS.items()}
     return {name: value for name, value in found.items() if value is not None} or None
 
 
@@ -125,10 +125,10 @@ def count_prompt(ask: Ask, request: Request) -> int | None:
         return None
 
 
-def count_text(ask: Ask, text: str) -> int | None:
+def count_text(ask: Ask, plain: str) -> int | None:
     """Tokens of plain text, no special ones added."""
     try:
-        return len(ask("/tokenize", {"content": text, "add_special": False})["tokens"])
+        return len(ask("/tokenize", {"content": plain, "add_special": False})["tokens"])
     except (RequestError, KeyError, TypeError):
         return None
 
@@ -161,7 +161,8 @@ def inspect(ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         unused_bytes=llama_log.unused_bytes(log),
         no_device=llama_log.no_device(log),
         speculation=speculates(ask, log),
-        model_file=str(props["model_path"]) if props.get("model_path") else None,
+        speculates_by=_speculates_by(props),
+        model_file=text(props.get("model_path")),
     )
 
 
@@ -193,6 +194,14 @@ def speculates(ask: Ask, log: str) -> bool | None:
         slots = []
     told = [slot["speculative"] is True for slot in slots if "speculative" in slot]
     return any(told) if told else llama_log.speculates(log)
+
+
+def _speculates_by(props: Mapping[str, Any]) -> str | None:
+    """``draft-mtp`` → ``mtp``: the first type among the defaults of a request."""
+    params = mapping(mapping(props.get("default_generation_settings")).get("params"))
+    kind = (text(params.get("speculative.types")) or "none").partition(",")[0]
+    known = {"ngram": "ngram", "draft-mtp": "mtp", "draft-eagle": "eagle", "draft": "draft"}
+    return next((name for prefix, name in known.items() if kind.startswith(prefix)), None)
 
 
 def is_llama_server(ask: Ask) -> bool:

@@ -13,15 +13,15 @@ CONTEXT_STEP = 256
 _SAME = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def ignored(backend: BackendFacts) -> list[str]:
-    """Settings that the engine resolved to something else than was asked: ``threads: 1 asked, 2
+def ignored(backend: BackendFacts) -> dict[str, str]:
+    """Settings that the engine resolved to something else than was asked, by name: ``1 asked, 2
     used``."""
     told = {name: getattr(backend.resolved, name, None) for name in backend.asked}
-    return [
-        f"{name}: {_shown(asked)} asked, {_shown(told[name])} used"
+    return {
+        name: f"{_shown(asked)} asked, {_shown(told[name])} used"
         for name, asked in backend.asked.items()
         if told[name] not in (None, []) and not _honoured(name, asked, told[name], backend.resolved)
-    ]
+    }
 
 
 def untold(backend: BackendFacts) -> list[str]:

@@ -310,12 +310,11 @@ def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
         found.reason("api_not_confirmed", not confirmed)
     found.doubt("api_unverified", backend.api is not None and backend.api_confirmed is not True)
     found.uncheck("api", backend.api is None)
-    if mode.speculative is not None:
-        drafted = sum(s.drafted_tokens or 0 for s in good)
-        found.reason(
-            "speculation_inactive", not drafted and not seen.counters.get("drafted_tokens")
-        )
-        found.doubt("greedy_unverified", not seen.compared_greedy)
+    drafted = any(s.drafted_tokens for s in good) or bool(seen.counters.get("drafted_tokens"))
+    asked = mode.speculative is not None
+    found.reason("speculation_inactive", asked and not drafted)
+    # A running server may speculate unasked.
+    found.doubt("greedy_unverified", (asked or drafted) and not seen.compared_greedy)
     reasoned = any(map(_reasoned, good))
     found.reason("reasoning_off_not_honoured", mode.reasoning_asked == "off" and reasoned)
     found.reason("setting_ignored", bool(ignored(backend)))

@@ -213,7 +213,7 @@ class _Run:
         log_tail = session.server.log_tail() if session.server else ""
         wishes.require(self.prepared, session.engine, facts, log_tail)
         model = assemble.name_endpoint(identified(self.told.model, session), session.served_model)
-        mode = wishes.with_offload(self.prepared.mode, session.engine.offload)
+        mode = wishes.found_mode(self.prepared.mode, session.engine)
         self.told = replace(self.told, backend=facts, model=model, mode=mode)
         self.listen(EngineReady(facts, session.load_s))
         if self.told.mode.speculative and session.engine.speculation is False:

@@ -238,11 +238,11 @@ def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
             hint="leave --backend out: tokrig tells the engine behind an address by itself",
         )
     # Threads, context and KV type may be what the server has: its answer tells.
-    of_its_start = (spec.options, spec.server_bin, spec.devices, spec.draft_model, spec.quantize)
-    if any(of_its_start):
+    of_its_start = (spec.options, spec.server_bin, spec.devices, spec.quantize)
+    if any((*of_its_start, spec.draft_model, spec.draft_tokens)):
         raise SpecError(
-            "engine options, devices, a draft model, a quant to make and --server-bin mean nothing"
-            " to a server that is already running",
+            "engine options, devices, a draft model or length, a quant to make and --server-bin"
+            " mean nothing to a server that is already running",
             hint="start the server with them, then measure it",
         )
     server = endpoint(spec)

@@ -39,7 +39,7 @@ def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: s
     """
     wanted, api = prepared.spec.api, engine.api
     if prepared.launch is None:
-        _require_of_running(facts)
+        _require_of_running(prepared, engine, facts)
     elif wanted is not None and api is not None and api != wanted:
         why = f": {engine.no_device}" if engine.no_device else ""
         raise StartError(
@@ -60,7 +60,7 @@ def _api_hint(wanted: str, backend: str) -> str:
     )
 
 
-def _require_of_running(facts: BackendFacts) -> None:
+def _require_of_running(prepared: Prepared, engine: Engine, facts: BackendFacts) -> None:
     """A running server is measured as it is: a wish must be what it has already."""
     wanted, api = facts.api_asked, facts.api
     if wanted is not None and (api != wanted or not facts.api_confirmed):
@@ -70,9 +70,19 @@ def _require_of_running(facts: BackendFacts) -> None:
             f"--api {wanted}: the server {told}",
             hint=f"leave --api out, or start a server that computes with {wanted}",
         )
-    if differing := ignored(facts):
+    kind, found = prepared.spec.speculative, engine.speculates_by
+    if kind is not None and (engine.speculation is False or found not in (None, kind)):
+        does = f"speculates by {found}" if engine.speculation else "does not speculate"
         raise InputError(
-            f"the server runs with other settings: {'; '.join(differing)}",
+            f"--speculative {kind}: the server {does}",
+            hint="start the server with it, or leave the option out",
+        )
+    if differing := ignored(facts):
+        words = dict.fromkeys(
+            f"{_FLAGS.get(name, name)} {said}" for name, said in differing.items()
+        )
+        raise InputError(
+            f"the server runs with other settings: {'; '.join(words)}",
             hint="start the server with them, or leave the options out to measure it as it is",
         )
     if unknown := untold(facts):
@@ -83,12 +93,18 @@ def _require_of_running(facts: BackendFacts) -> None:
         )
 
 
-def with_offload(mode: Mode, offload: str | None) -> Mode:
-    """The mode with what is kept off the GPU, in its name too: two runs never look alike."""
-    if offload is None:
-        return mode
+def found_mode(mode: Mode, engine: Engine) -> Mode:
+    """The mode that was asked for with what the engine does beside it, in its name too: two runs
+    never look alike. A running server may speculate though nobody asked it to here."""
     parts = [part for part in mode.name.split("+") if part != "baseline"]
-    return mode.model_copy(update={"offload": offload, "name": "+".join([*parts, _short(offload)])})
+    if engine.speculation and mode.speculative is None:
+        kind = engine.speculates_by or "speculation"
+        parts.insert(0, kind)
+        mode = mode.model_copy(update={"speculative": kind})
+    if engine.offload is not None:
+        parts.append(_short(engine.offload))
+        mode = mode.model_copy(update={"offload": engine.offload})
+    return mode.model_copy(update={"name": "+".join(parts) or "baseline"})
 
 
 def _short(offload: str) -> str:
