@@ -142,6 +142,7 @@ REPORTED = [
         ["seed"],
     ),
     ("a server in Chinese", "参数 stream_options 不支持", ["stream_options"]),
+    ("Zhipu, code 1210", "temperature 参数非法。取值范围是 0.0 到 1.0", ["temperature"]),
     # What is about something else.
     ("a model", "The model `m` does not exist or you do not have access to it", []),
     ("a context", "This model's maximum context length is 4096 tokens, you asked for 5000", []),

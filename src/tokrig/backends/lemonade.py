@@ -135,8 +135,9 @@ class Lemonade(LlamaServer):
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """The engine's process: lemonade starts one that died anew and says nothing."""
-        entry = _entry(_health(ask), served_model)
-        pid = whole(entry.get("pid"))
+        models = _language_models(_health(ask))
+        named = [entry for entry in models if entry.get("model_name") == served_model] or models
+        pid = whole(named[0].get("pid")) if len(named) == 1 else None
         return f"process {pid}" if pid else None
 
     def unload(self, ask: Ask, served_model: str | None) -> None:

@@ -27,7 +27,7 @@ _USAGE_OF_EACH = "continuous_usage_stats"
 _REFUSES = re.compile(
     r"unsupported|support|unrecogni[sz]ed|unknown|unexpected|extra|not (?:be )?(?:permitted|allowed"
     r"|accepted)|invalid|cannot find|incompatible|only .{0,60}(?:supported|allowed)|forbidden"
-    r"|additional propert|missing field|must be|should be|deprecated|不支持|无效|错误",
+    r"|additional propert|missing field|must be|should be|deprecated|不支持|无效|非法|错误",
     re.IGNORECASE,
 )
 # What follows names fields that the server does know, or repeats the request.
