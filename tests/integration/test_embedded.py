@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -69,6 +71,25 @@ def test_a_quick_chat_run(home: Home, model: str) -> None:
     text = home.record_paths()[0].read_text()
     assert str(Path.home()) not in text
     assert str(home.root) not in text
+
+
+def test_busy_loops_beside_it_do_not_pass(home: Home) -> None:
+    """One a core, which halves the rate: the engine's threads wait, and that is measured."""
+    loops = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in os.sched_getaffinity(0)
+    ]
+    try:
+        done = home.tokrig("run", "--workload", "chat", "--even-if-busy", env=PATIENT)
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    assert done.code == 0, done.err
+    result = rows(home)["chat", 1]
+    assert "foreign_cpu_load" in result["validity"]["reasons"], result["interference"]
+    assert result["interference"]["foreign_wait_share"] > 0.2
+    assert home.tokrig("check").code == 0
 
 
 def test_four_requests_in_flight(home: Home) -> None:

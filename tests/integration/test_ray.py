@@ -180,7 +180,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def executor(cluster: Cluster, home: Home) -> Iterator[RayExecutor]:
-    executor = RayExecutor(cluster.address, home.content)
+    executor = RayExecutor(cluster.address, home.content, even_if_busy=True)
     try:
         until(lambda: list(executor.rigs()) == ["rig-a", "rig-b"], START_S)
         yield executor
@@ -341,7 +341,10 @@ def test_another_version_is_refused(
 
 
 def test_a_rig_that_stays_away_puts_the_run_off(cluster: Cluster, home: Home) -> None:
-    executor, notes = RayExecutor(cluster.address, home.content, away_s=1.5), list[str]()
+    executor, notes = (
+        RayExecutor(cluster.address, home.content, away_s=1.5, even_if_busy=True),
+        list[str](),
+    )
     try:
         with pytest.raises(PutOff) as caught:
             executor.measure(*planned("rig-z", "away"), notes.append)
@@ -367,7 +370,7 @@ def test_cancel_ends_a_run_in_order_and_the_next_head_goes_on(
     assert executor.rigs() == []
     assert rig.home.no_engines_left()
     [begun] = rig.home.unfinished()
-    again = RayExecutor(cluster.address, home.content)
+    again = RayExecutor(cluster.address, home.content, even_if_busy=True)
     try:
         assert again.measure(run, spec, quiet).record.id == begun
     finally:

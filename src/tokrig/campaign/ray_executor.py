@@ -43,9 +43,12 @@ class RayExecutor:
     its versions of Ray and Python are not those here.
     """
 
-    def __init__(self, address: str, content: Path, *, away_s: float = AWAY_S) -> None:
+    def __init__(
+        self, address: str, content: Path, *, away_s: float = AWAY_S, even_if_busy: bool = False
+    ) -> None:
         self._ray = library()
         self._content, self._away_s = content, away_s
+        self._even_if_busy = even_if_busy
         self._running: set[Any] = set()
         self._measuring = 0
         self._idle = threading.Condition()
@@ -140,7 +143,8 @@ class RayExecutor:
         _require_same(run.rig, self._answer(run.rig, self._send(run.rig, _versions())))
         table = switches(self._content)
         text = table.read_text("utf-8") if table else None
-        task = self._send(run.rig, ray_node.run_planned, spec.model_dump_json(), text)
+        asked = spec.model_dump_json(), text, self._even_if_busy
+        task = self._send(run.rig, ray_node.run_planned, *asked)
         self._running.add(task)
         answer: ray_node.Answer = self._answer(run.rig, task)
         self._running.discard(task)

@@ -19,6 +19,7 @@ from tokrig import errors, measure
 from tokrig.errors import EngineError, RecordError, TokrigError
 from tokrig.record.model import Record
 from tokrig.run.journal import state_folder
+from tokrig.run.quiet import Start, at_once, patiently
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
@@ -44,16 +45,19 @@ class Answer:
     error: Told | None = None
 
 
-def run_planned(spec_json: str, switches: str | None = None) -> Answer:
+def run_planned(spec_json: str, switches: str | None = None, even_if_busy: bool = False) -> Answer:
     """Measure the run of a spec that has a ``planned`` key, or hand over what waits of it.
 
-    ``switches`` is the text of the head's own table of reasoning switches. A KeyboardInterrupt,
+    ``switches`` is the text of the head's own table of reasoning switches; the rig is looked at
+    before it starts unless ``even_if_busy``. A KeyboardInterrupt,
     Ray's way to cancel, leaves the journal for the next time.
     """
     try:
         spec = RunSpec.model_validate_json(spec_json)
         with _as_owner_set():
-            path, error = _finished(spec.planned) or _measured(spec, switches)
+            path, error = _finished(spec.planned) or _measured(
+                spec, switches, at_once if even_if_busy else patiently
+            )
         store = Store(outbox())
         samples = store.samples_path(path.stem).read_bytes()
         return Answer(path.read_text("utf-8"), samples, told(error) if error else None)
@@ -91,14 +95,14 @@ def raised(said: Told, rig: str) -> TokrigError:
     return error
 
 
-def _measured(spec: RunSpec, switches: str | None) -> tuple[Path, EngineError | None]:
+def _measured(spec: RunSpec, switches: str | None, start: Start) -> tuple[Path, EngineError | None]:
     own = outbox() / "reasoning.yaml"
     own.parent.mkdir(parents=True, exist_ok=True)
     if switches is None:
         own.unlink(missing_ok=True)
     else:
         own.write_text(switches, encoding="utf-8")
-    ended = measure.measure_spec(spec, outbox())
+    ended = measure.measure_spec(spec, outbox(), start=start)
     return ended.path, ended.error
 
 

@@ -156,7 +156,7 @@ def _executor(plan: Plan, asked: Asked) -> Iterator[tuple[Executor, Eyes]]:
 
         if asked.address is None:
             raise InputError("the Ray cluster's address is missing", hint="add --address HOST:PORT")
-        executor = RayExecutor(asked.address, asked.content)
+        executor = RayExecutor(asked.address, asked.content, even_if_busy=asked.even_if_busy)
         try:
             yield executor, eyes
         finally:
