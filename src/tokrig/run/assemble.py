@@ -151,7 +151,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         greedy=told.greedy.get(cell.workload),
         counters=counters or None,
         memory=memory,
-        energy=_energy(observed, tokens, computed_on(told.backend, told.mode)),
+        energy=energy(observed, tokens, computed_on(told.backend, told.mode)),
         client_cpu_share=client_cpu_share,
         interference=beside,
     )
@@ -201,7 +201,7 @@ def _failure(error: EngineError | None) -> Failure | None:
     return Failure(code=error.code, message=scrub(error.message), log_tail=scrub(error.log_tail))
 
 
-def _energy(observed: Sequence[Observed], tokens: int, computed: frozenset[str]) -> Energy | None:
+def energy(observed: Sequence[Observed], tokens: int, computed: frozenset[str]) -> Energy | None:
     """Of the one device that computed, where every repeat could read its counter."""
     scope = _SCOPES.get(computed)
     if scope is None or not observed or not all(scope in o.energy_j for o in observed):
