@@ -24,9 +24,12 @@ MEMORY_SIZES_GB = tuple(
     ).split()
 )
 HIDDEN_SHARE = 0.07
+# A Jetson sets aside more of its one memory, for firmware and graphics.
+JETSON_HIDDEN_SHARE = 0.15
 
 # Integrated graphics of desktop processors keep this much or less; they name no rig.
 SMALL_VRAM = 2 * GIB
+WHOLE_SIZE = r"[\s-]+\d+\s*GB\b"
 
 
 def probe_rig(rig_id: str | None = None) -> Rig:
@@ -80,6 +83,7 @@ def merge(facts: list[Facts]) -> Rig:
         gpus=sorted(gpus, key=lambda g: -(g.vram_bytes or 0)),
         os=next((f.os for f in facts if f.os), None),
         kernel=next((f.kernel for f in facts if f.kernel), None),
+        board=next((f.board for f in facts if f.board), None),
         virtualization=next((f.virtualization for f in facts if f.virtualization), None),
     )
 
@@ -94,7 +98,13 @@ def default_rig_id(rig: Rig) -> str:
     """
     cpus, memory = limited_cpus(rig.cpu), limited_bytes(rig.memory)
     gpus = [g for g in rig.gpus if g.vram_bytes is None or g.vram_bytes > SMALL_VRAM]
-    if gpus:
+    hidden = HIDDEN_SHARE
+    if gpus and rig.board and (rig.cpu.soc or "").startswith("nvidia,tegra"):
+        # One chip on modules of many sizes, whose graphics have no memory of their own.
+        parts = [_gpu_words(Gpu(name=rig.board, vendor="nvidia"))]
+        hidden = HIDDEN_SHARE if memory else JETSON_HIDDEN_SHARE
+        memory = memory or rig.memory.total_bytes
+    elif gpus:
         counts = Counter(_gpu_words(g) for g in gpus)
         parts = [" and ".join(f"{n}x {w}" if n > 1 else w for w, n in counts.items())]
         if cpus or memory:
@@ -107,17 +117,20 @@ def default_rig_id(rig: Rig) -> str:
     elif not gpus and (rig.cpu.cores or rig.cpu.threads):
         parts.append(f"{rig.cpu.cores}c" if rig.cpu.cores else f"{rig.cpu.threads}t")
     if memory:
-        parts.append(f"{_sold_gb(memory)}gb")
+        parts.append(f"{_sold_gb(memory, hidden)}gb")
     return slug(" ".join(parts))
 
 
 def _gpu_words(gpu: Gpu) -> str:
     # "AMD GPU 0x744c" without its vendor would say nothing.
     name = re.sub(r"^(NVIDIA|AMD|Intel)\s+(?!GPU\b)", "", _without_marks(gpu.name))
+    if gpu.mig_profile:
+        # "H100 80GB HBM3" is the whole card's name, with its memory; a profile names its own.
+        return f"{re.sub(WHOLE_SIZE, '', name)} mig {gpu.mig_profile}"
     if gpu.vram_bytes is None:
         return name
     # "H100 80GB HBM3" already holds its size; the size is said once, at the end.
-    name = re.sub(r"[\s-]+\d+\s*GB\b", "", name)
+    name = re.sub(WHOLE_SIZE, "", name)
     return f"{name} {round(gpu.vram_bytes / GIB)}gb"
 
 
@@ -127,6 +140,7 @@ def _cpu_words(model: str | None) -> str:
     name = re.sub(r"\bCPU\b|@.*", " ", _without_marks(model))
     name = re.sub(r"\b(\d+|Dual|Quad|Six|Eight)-Core\b.*", "", name, flags=re.IGNORECASE)
     name = re.sub(r"\s(w/|with)\s.*", "", name)
+    name = re.sub(r"\b\d+x\s", "", name)  # how many cores of each kind
     return re.sub(r"^\d+th Gen\s+", "", name).strip()
 
 
@@ -134,12 +148,12 @@ def _without_marks(name: str) -> str:
     return re.sub(r"\((R|TM|C)\)|®|™", " ", name, flags=re.IGNORECASE).strip()
 
 
-def _sold_gb(total_bytes: int) -> int:
-    """The memory size as sold: the next common one when at most 7 % hides, else rounded."""
+def _sold_gb(total_bytes: int, hidden: float = HIDDEN_SHARE) -> int:
+    """The memory size as sold: the next common one when no more hides, else rounded."""
     gib = total_bytes / GIB
     for size in MEMORY_SIZES_GB:
         if gib <= size:
-            return size if gib >= size * (1 - HIDDEN_SHARE) else max(1, round(gib))
+            return size if gib >= size * (1 - hidden) else max(1, round(gib))
     return round(gib)
 
 
@@ -151,7 +165,8 @@ def summary_rows(rig: Rig) -> list[tuple[str, str]]:
     speed = f"{memory.speed_mt_per_s} MT/s" if memory.speed_mt_per_s else None
     rows = [
         ("Rig", rig.id),
-        ("Processor", _text(cpu.model)),
+        *([("Board", rig.board)] if rig.board else []),
+        ("Processor", _joined(cpu.model, cpu.soc)),
         ("Cores", threads if cpu.cores or cpu.threads else NULL),
         *([("CPUs to use", f"{cpus:g}, by affinity or quota")] if cpus else []),
         ("Processor clock", _unit(cpu.max_mhz, "MHz max")),

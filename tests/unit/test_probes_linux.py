@@ -88,9 +88,14 @@ def test_governors_that_differ_are_all_named(desktop: Path) -> None:
     ("implementer", "parts", "model"),
     [
         ("0x41", ["0xd0b", "0xd0b"], "ARM Cortex-A76"),
-        ("0x41", ["0xd87", "0xd85"], "ARM Cortex-A725 + Cortex-X925"),
-        ("0x41", ["0xd0b", "0xfff"], None),
-        ("0x51", ["0x001", "0x001"], None),
+        ("0x41", ["0xd87", "0xd85", "0xd85"], "ARM 1x Cortex-A725 + 2x Cortex-X925"),
+        ("0x41", ["0xd0b", "0xfff"], "ARM 1x Cortex-A76 + 1x part 0xfff"),
+        ("0x51", ["0x001", "0x001"], "Qualcomm Oryon"),
+        ("0x51", ["0x002"], "Qualcomm part 0x002"),
+        ("0x61", ["0x022", "0x023"], "Apple 1x M1-Icestorm + 1x M1-Firestorm"),
+        ("0xc0", ["0xac3"], "Ampere Ampere-1"),
+        ("0x4e", ["0x004"], "NVIDIA Carmel"),
+        ("0x99", ["0x001"], "implementer 0x99 part 0x001"),
     ],
 )
 def test_arm(tmp_path: Path, implementer: str, parts: list[str], model: str | None) -> None:
@@ -111,7 +116,7 @@ def test_an_empty_root_yields_nothing(tmp_path: Path) -> None:
     facts = probe.facts()
     assert facts.cpu is not None
     assert facts.cpu.model_dump(exclude={"features"}) == dict.fromkeys(
-        ("model", "cores", "threads", "usable_cpus", "governor", "max_mhz")
+        ("model", "soc", "cores", "threads", "usable_cpus", "governor", "max_mhz")
     )
     assert (facts.os, facts.kernel, facts.virtualization) == (None, None, None)
     assert probe.read().busy_cpu_s is None

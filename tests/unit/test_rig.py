@@ -84,6 +84,9 @@ def test_a_gpu_of_unknown_memory_still_names_the_rig() -> None:
         ),
         ("AMD EPYC 7763 64-Core Processor", 64, 1007.5, "amd-epyc-7763-64c-1024gb"),
         ("ARM Cortex-A76", 4, 7.9, "arm-cortex-a76-4c-8gb"),
+        # as it was when the cores were not yet counted
+        ("ARM 4x Cortex-A55 + 4x Cortex-A76", 8, 15.6, "arm-cortex-a55-cortex-a76-8c-16gb"),
+        ("Qualcomm Oryon", 12, 31.0, "qualcomm-oryon-12c-32gb"),
         ("Intel(R) N100", 4, 13.5, "intel-n100-4c-14gb"),
         (None, None, 0, "unknown-cpu"),
     ],

@@ -32,6 +32,7 @@ class Facts:
     os: str | None = None
     kernel: str | None = None
     virtualization: str | None = None
+    board: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import psutil
 
-from tokrig.probes import Availability, Facts, Reading, _dmi, _limits, _sysfs, _virtual
+from tokrig.probes import (
+    Availability,
+    Facts,
+    Reading,
+    _arm,
+    _board,
+    _dmi,
+    _limits,
+    _sysfs,
+    _virtual,
+)
 from tokrig.probes._limits import Limits
 from tokrig.record.model import Cpu, Memory
 
@@ -19,28 +30,8 @@ from tokrig.record.model import Cpu, Memory
 USEFUL_FEATURES = (
     "sse4_2 avx avx2 fma f16c bmi2 avx_vnni avx_vnni_int8 avx512f avx512bw avx512vl avx512vbmi"
     " avx512_vbmi2 avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16"
-    " neon asimd asimdhp asimddp i8mm bf16 sve sve2 svei8mm sme vsx"
+    " neon asimd asimdhp asimddp i8mm bf16 sve sve2 svei8mm sme vsx lsx lasx rvv vx vxe vxe2 nnpa"
 ).split()
-
-# ARM processors give numbers, not names: implementer 0x41 (Arm Ltd), MIDR part number.
-ARM_PARTS = {
-    0xD03: "Cortex-A53",
-    0xD05: "Cortex-A55",
-    0xD07: "Cortex-A57",
-    0xD08: "Cortex-A72",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse-N1",
-    0xD40: "Neoverse-V1",
-    0xD41: "Cortex-A78",
-    0xD44: "Cortex-X1",
-    0xD49: "Neoverse-N2",
-    0xD4F: "Neoverse-V2",
-    0xD80: "Cortex-A520",
-    0xD81: "Cortex-A720",
-    0xD82: "Cortex-X4",
-    0xD85: "Cortex-X925",
-    0xD87: "Cortex-A725",
-}
 
 
 class LinuxProbe:
@@ -59,8 +50,14 @@ class LinuxProbe:
                 f"{self._system}: processor, memory and load only",
                 "instruction sets, memory speed and virtualization are read on Linux only",
             )
-        if not (self._root / "proc/stat").exists():
+        if not (self._root / "proc/cpuinfo").exists():
             return Availability(False, "/proc is not mounted", "mount it: mount -t proc proc /proc")
+        if _sysfs.read_bytes(self._root / "proc/stat") is None:
+            return Availability(
+                True,
+                "processor, memory, system; no /proc/stat, hence nothing of its load",
+                "normal on Android and in sandboxes",
+            )
         table = self._root / "sys/firmware/dmi/tables/DMI"
         if not table.exists():
             return Availability(
@@ -82,8 +79,9 @@ class LinuxProbe:
             return _portable_facts(self._system)
         cpuinfo = _sysfs.read_text(self._root / "proc/cpuinfo") or ""
         flags = _flags(cpuinfo)
-        # Only x86 kernels show the hypervisor bit; "fpu" is the sign of an x86 flag list.
-        hypervisor = "hypervisor" in flags if "fpu" in flags else None
+        # Only x86 kernels show the hypervisor bit, and only they call the list so.
+        x86 = "fpu" in flags and "flags" in _sysfs.key_values(cpuinfo, ":")
+        hypervisor = "hypervisor" in flags if x86 else None
         limits = _limits.of_process(self._root, process)
         return Facts(
             cpu=self._cpu(cpuinfo, flags, limits),
@@ -91,6 +89,8 @@ class LinuxProbe:
             os=_sysfs.key_values(self._os_release(), "=").get("PRETTY_NAME"),
             kernel=_sysfs.read_text(self._root / "proc/sys/kernel/osrelease"),
             virtualization=_virtual.describe(self._root, hypervisor),
+            # A PC is told by its processor; its maker's name for it says nothing of its speed.
+            board=None if x86 else _board.board(self._root),
         )
 
     def read(self) -> Reading:
@@ -115,7 +115,8 @@ class LinuxProbe:
         # s390 numbers its lines another way, and LXC shows a container its own share of the file.
         online = sum(1 for f in folders if (f / "topology").is_dir()) or None
         return Cpu(
-            model=_model(cpuinfo),
+            model=_model(cpuinfo, self._root),
+            soc=_board.chip(self._root),
             cores=_cores(folders),
             threads=max(filter(None, (shown, online)), default=None),
             usable_cpus=_usable(shown or online, limits),
@@ -152,23 +153,28 @@ def _key(line: str) -> str:
 
 
 def _flags(cpuinfo: str) -> set[str]:
-    """The first processor's feature words (``flags`` on x86, ``Features`` on ARM)."""
+    """The first processor's feature words: ``flags`` on x86, ``Features`` on ARM and LoongArch,
+    ``features`` on s390; of RISC-V its vector extension, a letter of ``isa``."""
     pairs = _sysfs.key_values(cpuinfo, ":")
-    return set((pairs.get("flags") or pairs.get("Features") or "").split())
+    words = set(
+        (pairs.get("flags") or pairs.get("Features") or pairs.get("features") or "").split()
+    )
+    letters = pairs.get("isa", "").partition("_")[0].removeprefix("rv64").removeprefix("rv32")
+    return words | ({"rvv"} if "v" in letters else set())
 
 
-def _model(cpuinfo: str) -> str | None:
-    """The processor's name; on ARM the known part names, joined where cores differ."""
+def _model(cpuinfo: str, root: Path) -> str | None:
+    """The processor's name, by whatever key an architecture has for it."""
     pairs = _sysfs.key_values(cpuinfo, ":")
-    name = pairs.get("model name") or pairs.get("cpu model") or pairs.get("cpu")
-    if name:
+    keys = ("model name", "Model Name", "cpu model", "cpu")
+    if name := next(filter(None, map(pairs.get, keys)), None):
         return " ".join(name.split())
-    if pairs.get("CPU implementer") != "0x41":
-        return None
-    numbers = [line.partition(":")[2] for line in cpuinfo.splitlines() if _key(line) == "CPU part"]
-    parts = [ARM_PARTS.get(int(n, 16)) for n in dict.fromkeys(x.strip() for x in numbers)]
-    names = [p for p in parts if p]
-    return "ARM " + " + ".join(names) if names and len(names) == len(parts) else None
+    if name := _arm.processor(cpuinfo, root):
+        return name
+    if "IBM/S390" in pairs.get("vendor_id", ""):
+        machine = re.search(r"machine = (\d+)", cpuinfo)
+        return f"IBM Z {machine[1]}" if machine else "IBM Z"
+    return pairs.get("uarch")  # RISC-V: "sifive,u74-mc"
 
 
 def _cores(folders: list[Path]) -> int | None:

@@ -82,7 +82,9 @@ VARIABLES = (
     ),
     Variable("concurrency", ("concurrency",)),
     Variable("machine", ("rig.id", "rig.cpu.model", "rig.cpu.cores")),
-    Variable("GPU", ("rig.gpus.name",), follows=("machine",)),
+    # What it is on, where its processor does not say that.
+    Variable("board", ("rig.board", "rig.cpu.soc"), follows=("machine",), rare=True),
+    Variable("GPU", ("rig.gpus.name", "rig.gpus.mig_profile"), follows=("machine",)),
     Variable("driver", ("rig.gpus.driver",), follows=("machine", "GPU")),
     Variable("power limit", ("rig.gpus.power_limit_w",), follows=("machine", "GPU")),
     # The limit says what there was; this, that the run itself had set it.
@@ -255,6 +257,8 @@ def _of_gpus(record: Record, name: str) -> Any:
     if not gpus:
         return "none" if record.provenance.kind == "measured" and gpus_known(record.rig) else None
     values = [getattr(gpu, name) for gpu in gpus]
+    if name == "mig_profile":
+        return [value or "whole" for value in values]
     return None if None in values else values
 
 

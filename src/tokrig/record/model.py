@@ -147,9 +147,11 @@ class Model(Block):
 
 class Cpu(Block):
     """The processor. ``cores`` are physical, ``threads`` logical ones; ``usable_cpus`` are the
-    logical ones that the engine may use, by affinity and quota, which may be a fraction."""
+    logical ones that the engine may use, by affinity and quota, which may be a fraction. ``soc``
+    is the chip as the device tree names it: ``rockchip,rk3588``."""
 
     model: str | None = None
+    soc: str | None = None
     cores: Count | None = None
     threads: Count | None = None
     usable_cpus: NonNegative | None = None
@@ -192,11 +194,12 @@ class Rig(Block):
     """The machine. What cannot be read is null, never guessed.
 
     ``facts_from``: read by the *probes* of that machine, stated by a *user*, or by *nobody*: a
-    server elsewhere, of whose machine nothing is known.
+    server elsewhere, of whose machine nothing is known. ``board`` names a machine that is no PC.
     """
 
     id: str
     facts_from: Literal["probes", "user", "nobody"] | None = None
+    board: str | None = None
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
     gpus: list[Gpu] = []

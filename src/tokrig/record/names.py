@@ -62,8 +62,10 @@ def backend_name(backend: Built) -> str:
 
 
 def gpu_name(gpu: Gpu) -> str:
-    """``GeForce RTX 5070``: without the vendor, which the name implies."""
-    return _VENDORS.sub("", gpu.name)
+    """``GeForce RTX 5070``: without the vendor, which the name implies; ``… MIG 1g.10gb`` where
+    only a slice of the card was there."""
+    mig = f" MIG {gpu.mig_profile}" if gpu.mig_profile else ""
+    return _VENDORS.sub("", gpu.name) + mig
 
 
 def cpu_name(rig: Rig) -> str:
