@@ -644,6 +644,12 @@ def test_ollama_spill(size: Any, vram: Any, api: Any, spilled: str | None) -> No
     assert OLLAMA.inspect(ask, "", launch("smollm2:135m", api=api)).spilled == spilled
 
 
+@pytest.mark.parametrize(("vram", "offload"), [(200, "50 % on the GPU"), (400, None), (0, None)])
+def test_what_a_running_ollama_chose_itself_is_no_spill(vram: int, offload: str | None) -> None:
+    engine = OLLAMA.inspect(ollama(size=400, size_vram=vram), "")
+    assert (engine.spilled, engine.offload) == (None, offload)
+
+
 def test_ollama_log_confirms() -> None:
     log = "\n".join(OLLAMA_SAID["log"])
     engine = OLLAMA.inspect(ollama(size=400, size_vram=200), log)

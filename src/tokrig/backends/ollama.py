@@ -178,6 +178,7 @@ class Ollama(OpenAIServer):
                 }
             ),
             spilled=_spilled(size, vram, launch),
+            offload=_kept_back(size, vram, launch),
             device_bytes=llama_log.device_bytes(last_load) or _memory(size, vram),
             speculation=llama_log.speculates(last_load),
             model_file=file,
@@ -293,9 +294,19 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
                 ) from None
 
 
+def _kept_back(size: int, vram: int, launch: Launch | None) -> str | None:
+    """How much of a running server's model is on the GPU: its own choice, that nobody asked for
+    here."""
+    if launch is not None or not 0 < vram < size:
+        return None
+    return f"{100 * vram / size:.0f} % on the GPU"
+
+
 def _spilled(size: int, vram: int, launch: Launch | None) -> str | None:
     """Words for a model of which a part, or where a GPU was asked for all, is in main memory."""
-    on_gpu = vram > 0 or (launch is not None and launch.api not in (None, "cpu"))
+    if launch is None:
+        return None
+    on_gpu = vram > 0 or launch.api not in (None, "cpu")
     if not on_gpu or vram >= size:
         return None
     return f"Ollama keeps {vram} of the model's {size} bytes on the GPU"
