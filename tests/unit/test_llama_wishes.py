@@ -109,6 +109,17 @@ def test_where_nobody_asked_the_engines_own_choice_is_told() -> None:
     assert asked_gpu_layers(launch(api=None), LOG.format(43, 44), named) == 44
 
 
+def test_an_engine_told_to_fit_the_model_to_the_free_memory() -> None:
+    """It may move single experts: all layers then count as offloaded."""
+    assert kept(launch(fit="on")) == "fit"
+    assert kept(launch(fit=True)) == "fit"
+    assert kept(launch(fit="off")) is None
+    log = LOG.format(48, 49)
+    log += "common_params_fit_impl: will leave 4096 >= 1024 MiB of free device memory, no changes"
+    found = llama_log.settings(log)
+    assert offload(launch(fit="on"), log + " needed\n", found) is None
+
+
 def test_where_all_computes_on_the_cpu_nothing_is_kept_back() -> None:
     assert offload(launch(api="cpu", cpu_moe=True), ON_CPU, llama_log.settings(ON_CPU)) is None
     assert offload(launch(api=None, cpu_moe=True), ON_CPU, llama_log.settings(ON_CPU)) is None

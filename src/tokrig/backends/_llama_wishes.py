@@ -6,6 +6,7 @@ no flag says otherwise. Names as of b11434's ``common/arg.cpp``.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 
@@ -67,6 +68,8 @@ _SWITCH = {"on": "enabled", "true": "enabled", "1": "enabled", "enabled": "enabl
     "0": "disabled",
     "disabled": "disabled",
 }
+# What it says where it was told to fit the model to the free memory, and had nothing to do.
+_FITS = re.compile(r"\bno changes needed\b")
 _ON = frozenset({"1", "true", "on", "enabled"})
 _ALL_LAYERS = frozenset({"all", "auto", "-1", "-2"})
 
@@ -104,7 +107,10 @@ def offload(
     on_gpu = found.gpu_layers if asked is None else asked
     if layers is not None and on_gpu is not None and on_gpu < layers:
         words.append(f"{on_gpu} of {layers} layers")
-    words += _kept_back(_options(launch), environment or {})
+    options = _options(launch)
+    words += _kept_back(options, environment or {})
+    if str(options.get("fit")).lower() in _ON and not _FITS.search(log):
+        words.append("fit")
     return ", ".join(words) or None
 
 
