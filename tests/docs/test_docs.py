@@ -225,8 +225,10 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     waited, late = machine.CLIENT_WAIT_SHARE, machine.CLIENT_LATE_SHARE
     assert limit("client's clock waited for a processor") == percent(waited)
     assert limit("client's loop in rounds above a tenth of the usual gap") == percent(late)
-    others = limit("others' share of a CPU engine's time or processors")
+    others = limit("others' share of a CPU engine's processors")
     assert others == percent(machine.FOREIGN_CPU_SHARE)
+    waited = limit("threads of a CPU engine waited for others, all together")
+    assert waited == percent(machine.CPU_ENGINE_WAIT_SHARE)
     waited = machine.GPU_ENGINE_WAIT_SHARE
     assert limit("a thread of a GPU engine waited for others") == percent(waited)
     woken = limit("waking a thread up, which is no waiting")

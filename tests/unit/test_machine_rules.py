@@ -26,7 +26,7 @@ UNKNOWN = BackendFacts(name="openai", engine="unknown")
 def test_experts_kept_off_the_card_compute_on_the_processor() -> None:
     assert machine.computed_on(GPU, Mode(offload="n-cpu-moe=12")) == {"cpu", "gpu"}
     assert machine.computed_on(GPU, Mode()) == {"gpu"}
-    seen = Interference(foreign_wait_share=0.04, thread_wait_share=0.04)
+    seen = Interference(foreign_wait_share=0.03, thread_wait_share=0.03)
     assert machine.foreign_cpu_load(seen, GPU, Mode(offload="cpu-moe")) is False
     assert machine.foreign_cpu_load(seen, GPU, Mode()) is True
 
@@ -43,8 +43,8 @@ def test_where_it_computed(backend: BackendFacts, where: str) -> None:
     ("backend", "seen", "starved"),
     [
         # Threads of a CPU engine that waited for others, and cores that others used.
-        (CPU, {"foreign_wait_share": 0.05}, False),
-        (CPU, {"foreign_wait_share": 0.051}, True),
+        (CPU, {"foreign_wait_share": 0.03}, False),
+        (CPU, {"foreign_wait_share": 0.031}, True),
         (CPU, {"foreign_wait_share": 0.0, "engine_cpus": 16, "other_cores_mean": 0.8}, False),
         (CPU, {"foreign_wait_share": 0.0, "engine_cpus": 16, "other_cores_mean": 0.81}, True),
         (CPU, {"foreign_wait_share": 0.0, "engine_cpus": 2, "steal_share": 0.06}, True),
@@ -61,10 +61,10 @@ def test_where_it_computed(backend: BackendFacts, where: str) -> None:
         # An engine with more threads than processors waits for itself: that is its own doing.
         (CPU, {"engine_wait_share": 3.9, "foreign_wait_share": 0.01, "engine_cpus": 4}, False),
         # Part of the layers on the CPU, or a processor that plays a graphics card.
-        (SHARED, {"foreign_wait_share": 0.04}, False),
+        (SHARED, {"foreign_wait_share": 0.03}, False),
         (SHARED, {"foreign_wait_share": 0.06}, True),
-        (SOFTWARE, {"foreign_wait_share": 0.04}, False),
-        (UNKNOWN, {"foreign_wait_share": 0.04}, False),
+        (SOFTWARE, {"foreign_wait_share": 0.03}, False),
+        (UNKNOWN, {"foreign_wait_share": 0.03}, False),
         (UNKNOWN, {"foreign_wait_share": 0.06}, True),
         # An engine on a card needs its threads in time; what others do elsewhere is no matter.
         (GPU, {"thread_wait_share": 0.021, "engine_cpus": 16}, True),

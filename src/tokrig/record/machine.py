@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from tokrig.record.model import BackendFacts, Interference, Mode
 
-# An engine that computes on the CPU loses what its threads wait, and what others take of the
-# processors that it may use; one that computes on a GPU only needs its threads in time.
+# An engine that computes on the CPU loses up to what its threads wait, all together, and what
+# others take of the processors that it may use; one on a GPU only needs its threads in time.
+CPU_ENGINE_WAIT_SHARE = 0.03
 FOREIGN_CPU_SHARE = 0.05
 GPU_ENGINE_WAIT_SHARE = 0.02
 CLIENT_CPU_SHARE = 0.80
@@ -55,7 +56,7 @@ def foreign_cpu_load(
             return None
         return max(seen.thread_wait_share, stolen) > GPU_ENGINE_WAIT_SHARE
     others = (seen.other_cores_mean or 0.0) / seen.engine_cpus if seen.engine_cpus else 0.0
-    if max(waited or 0.0, others + stolen) > FOREIGN_CPU_SHARE:
+    if (waited or 0.0) > CPU_ENGINE_WAIT_SHARE or others + stolen > FOREIGN_CPU_SHARE:
         return True
     return None if waited is None else False
 
