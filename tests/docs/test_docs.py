@@ -227,8 +227,8 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("client's loop in rounds above a tenth of the usual gap") == percent(late)
     others = limit("others' share of a CPU engine's processors")
     assert others == percent(machine.FOREIGN_CPU_SHARE)
-    waited = limit("threads of a CPU engine waited for others, all together")
-    assert waited == percent(machine.CPU_ENGINE_WAIT_SHARE)
+    together = limit("threads of a CPU engine waited for others, all together")
+    assert together == percent(machine.CPU_ENGINE_WAIT_SHARE)
     waited = machine.GPU_ENGINE_WAIT_SHARE
     assert limit("a thread of a GPU engine waited for others") == percent(waited)
     woken = limit("waking a thread up, which is no waiting")

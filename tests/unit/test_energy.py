@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tokrig.probes import Card, Reading
+from tokrig.record.model import Gpu, Rig
 from tokrig.run import monitor
 from tokrig.run.assemble import energy
 from tokrig.run.journal import Observed
@@ -88,3 +89,15 @@ def test_a_short_window_has_none() -> None:
     with watch.watching():
         pass
     assert watch.observed(0.0, 0.0, "cuda").energy_j == {}
+
+
+def test_what_a_person_should_know_although_it_is_no_fault() -> None:
+    rig = Rig(id="r", gpus=[Gpu(name="Made Card", vendor="nvidia", power_limit_w=300)])
+    seen = Observed(graphics_processes=3, gpu_enforced_limit_w=250.0, power_limited_share=0.97)
+    assert monitor.remarks(seen, rig) == [
+        "3 programs draw on the graphics card, as a desktop does",
+        "the graphics card's driver enforces 250 W, less than the 300 W that are set",
+        "its power limit held the graphics card down most of the time",
+    ]
+    calm = Observed(graphics_processes=0, gpu_enforced_limit_w=300.0, power_limited_share=0.01)
+    assert monitor.remarks(calm, rig) == []

@@ -19,7 +19,7 @@ from tokrig.record.samples import Sample
 from tokrig.run import assemble, greedy, memory, refusal, wishes
 from tokrig.run.fit import Fit, fit, salt, target_of
 from tokrig.run.journal import CellRecord, Journal
-from tokrig.run.monitor import Idle, grown
+from tokrig.run.monitor import Idle, grown, remarks
 from tokrig.run.opening import opened
 from tokrig.run.prepare import Prepared, need
 from tokrig.run.privacy import scrub
@@ -92,6 +92,7 @@ class _Run:
         self.known = self.greeted = False
         self.idle: Idle | None = None
         self.commit = source_commit()
+        self.remarked: set[str] = set()
         if facts := journal.engine_facts():
             self.told = told_from_json(facts)
             self.known = True
@@ -354,6 +355,9 @@ class _Run:
             client_late_share=phase.late_share(usual_gap_s(samples)),
             counters=grown(sums, session.counters()),
         )
+        for text in set(remarks(observed, self.rig)) - self.remarked:
+            self.remarked.add(text)
+            self.listen(Note(text))
         every = [*warmup, *samples]
         return CellRecord(cell.workload, cell.concurrency, repeat, every, observed)
 

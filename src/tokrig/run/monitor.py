@@ -20,6 +20,7 @@ import psutil
 from tokrig import registry
 from tokrig.backends import Counters
 from tokrig.probes import Card, Probe, Reading
+from tokrig.record.model import Rig
 from tokrig.run import cards, scheduling
 from tokrig.run.cards import Moment
 from tokrig.run.journal import Observed
@@ -214,6 +215,24 @@ def moment(at_s: float, readings: Sequence[Reading], pids: frozenset[int]) -> Mo
     found = {card.key: card for reading in readings for card in reading.cards}
     listed = {pid for card in found.values() for pid in card.process_bytes or {}}
     return Moment(at_s, found, pids, frozenset(filter(psutil.pid_exists, listed)))
+
+
+def remarks(seen: Observed, rig: Rig) -> list[str]:
+    """What of it a person should know although it is no fault."""
+    found = []
+    if seen.graphics_processes:
+        many = seen.graphics_processes > 1
+        programs = f"{seen.graphics_processes} programs draw" if many else "a program draws"
+        found.append(f"{programs} on the graphics card, as a desktop does")
+    limit_w = rig.gpus[0].power_limit_w if len(rig.gpus) == 1 else None
+    if seen.gpu_enforced_limit_w and limit_w and seen.gpu_enforced_limit_w < limit_w - 1:
+        found.append(
+            f"the graphics card's driver enforces {seen.gpu_enforced_limit_w:g} W, less than the"
+            f" {limit_w:g} W that are set"
+        )
+    if (seen.power_limited_share or 0) >= 0.5:
+        found.append("its power limit held the graphics card down most of the time")
+    return found
 
 
 def grown(before: Counters | None, after: Counters | None) -> dict[str, float]:
