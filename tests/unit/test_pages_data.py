@@ -200,7 +200,7 @@ def test_what_was_asked_and_what_came_of_it_are_columns_of_their_own() -> None:
 def test_no_field_of_these_blocks_is_forgotten(block: type[BaseModel]) -> None:
     """What has keys of its own, or one value a device or a flag, stays in the record."""
     kept = {"argv", "env", "resolved", "managed", "devices", "device_bytes", "cpu_features"}
-    kept |= {"looked_up_bytes", "spilled"}
+    kept |= {"looked_up_bytes", "spilled", "doubt", "asked", "prompting"}
     kept |= {"chat_template", "threads_batch", "batch", "ubatch", "layers"}
     groups = (*columns.OF_RUN, *columns.OF_LOAD, *columns.OF_RESULT, *columns.OPTIONAL)
     exported = {column.source.rpartition(".")[2] for column in groups}

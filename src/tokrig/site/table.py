@@ -48,7 +48,7 @@ class Line:
     def covers(self) -> str:
         """Over which shapes the range is, where that is not all of tokrig's own:
         ``chat, rag; agent invalid``."""
-        shapes = [result.workload.name for result in self.results]
+        shapes = [result.workload.name for result in self.results if is_headline(result)]
         named = "" if set(SHAPES) <= set(shapes) else ", ".join(shapes)
         return "; ".join(filter(None, (named, self.left_out)))
 
