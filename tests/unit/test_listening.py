@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -188,3 +190,19 @@ def test_tokrig_itself_is_never_the_server() -> None:
     found = Whereabouts(True, (parent,)).processes()
     assert parent in found
     assert me not in found
+
+
+def test_a_file_of_the_servers_is_looked_for_where_the_server_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process of its own mount namespace, as in a container, means another file by a path."""
+    path = Path("/models/tiny.gguf")
+    assert Whereabouts(False).found(path) is None
+    assert Whereabouts(True).found(path) == path
+    assert Whereabouts(True, (psutil.Process(),)).found(path) == path
+    container = "/proc/77/ns/mnt"
+    links = {container: "mnt:[2]", "/proc/self/ns/mnt": "mnt:[1]"}
+    monkeypatch.setattr("tokrig.run.listening.os.readlink", links.__getitem__)
+    process = SimpleNamespace(pid=77)
+    found = Whereabouts(True, cast("Any", (process,))).found(path)
+    assert found == Path("/proc/77/root/models/tiny.gguf")

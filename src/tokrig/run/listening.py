@@ -55,6 +55,20 @@ class Whereabouts:
         own = _own(frozenset(p.pid for p in self.listening)) if found else set()
         return [process for pid, process in found.items() if pid not in own]
 
+    def found(self, path: Path) -> Path | None:
+        """A file of the server's, as this process finds it: in a container the same path is
+        another file. None where the server is elsewhere."""
+        if not self.here:
+            return None
+        for process in self.listening:
+            try:
+                theirs = os.readlink(f"/proc/{process.pid}/ns/mnt")
+                if theirs != os.readlink("/proc/self/ns/mnt"):
+                    return Path(f"/proc/{process.pid}/root") / path.relative_to("/")
+            except OSError:
+                continue  # no Linux, or not allowed to look
+        return path
+
 
 def whereabouts(endpoint: Endpoint, root: Path = Path("/")) -> Whereabouts:
     """Where the server behind an address is. ``root`` is where ``/proc`` is."""

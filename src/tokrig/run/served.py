@@ -21,17 +21,20 @@ def identified(model: Model, session: Session) -> Model:
     Reading all of a large file takes its time, once. The path itself goes nowhere.
     """
     told = session.engine.model_file
-    if model.identity_from != "endpoint" or told is None or not session.endpoint.is_loopback:
+    where = session.prepared.where
+    here = session.endpoint.is_loopback and (where is None or where.here)
+    if model.identity_from != "endpoint" or told is None or not here:
         return model
     path = Path(told)
     blob = _BLOB.fullmatch(path.name)
     # The name of a blob is its checksum, and tells nothing else.
     named: dict[str, Any] = {"sha256": blob.group(1), "file": None} if blob else {}
     # A relative path begins in a folder of the server's.
-    if not path.is_absolute() or not _is_file(path):
+    there = where.found(path) if where and path.is_absolute() else path
+    if there is None or not path.is_absolute() or not _is_file(there):
         return model.model_copy(update=named)
     try:
-        found = identity.identify(path, sha256=blob is None)
+        found = identity.identify(there, sha256=blob is None)
     except ModelError:
         return model.model_copy(update=named)
     if blob and found.identity_from == "file_name":
