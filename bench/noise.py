@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -124,6 +125,8 @@ def main() -> None:
     parser.add_argument("--only", choices=LOADS, action="append", help="these loads only")
     parser.add_argument("words", nargs="*", default=["--workload", "chat"], help="for tokrig run")
     asked = parser.parse_args()
+    # However this ends, nothing that it started goes on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     loads = ["idle", *(load for load in asked.only or LOADS if load != "idle")]
     print(f"{CORES} cores; tokrig run {' '.join(asked.words)}\n")
     print(f"| load | tok/s | {' | '.join(name for name, _ in SHARES)} | verdict |")
