@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import fmean, stdev
+from statistics import fmean
 
 from tokrig.record.model import Metric, Record, Result
 
@@ -63,7 +63,9 @@ def of_starts(metric: Metric, starts: int | None) -> Spread | None:
 def of_values(values: Sequence[float]) -> Spread:
     """The spread of at least two values."""
     logs = [math.log(value) for value in values]
-    return Spread(fmean(logs), stdev(logs), len(logs))
+    mean = fmean(logs)
+    squares = math.fsum((one - mean) ** 2 for one in logs)
+    return Spread(mean, math.sqrt(squares / (len(logs) - 1)), len(logs))
 
 
 def of_interval(metric: Metric, starts: int | None) -> Spread | None:
