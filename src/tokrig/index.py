@@ -27,7 +27,7 @@ from tokrig.record.migrate import upgrade
 from tokrig.record.names import backend_name, model_name
 from tokrig.record.versions import SCHEMA_VERSION
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
 TICK_NS = 2_000_000_000
 
@@ -36,8 +36,10 @@ TICK_NS = 2_000_000_000
 class Row:
     """A record in one line. The rates are the lowest and highest median decode rate (tok/s)
     over the valid results at ``concurrency``, the lowest one that has a valid result; all three
-    are None when no result is valid. ``planned`` and ``campaign`` are of a record that a campaign
-    asked for; ``failure`` is why a run did not finish, ``part`` tokrig's name of the backend."""
+    are None when no result is valid. ``left_out`` names the shapes that are not in that range and
+    why: ``agent INVALID, rag skipped``. ``planned`` and ``campaign`` are of a record that a
+    campaign asked for; ``failure`` is why a run did not finish, ``part`` tokrig's name of the
+    backend."""
 
     id: str
     path: str
@@ -66,6 +68,7 @@ class Row:
     campaign: str | None = None
     failure: str | None = None
     part: str | None = None
+    left_out: str = ""
 
     @property
     def model(self) -> str:
@@ -180,6 +183,7 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
         campaign=provenance.get("campaign"),
         failure=(data.get("failure") or {}).get("message"),
         part=backend.get("name"),
+        left_out=_left_out(results, data.get("skipped") or [], concurrency),
     )
 
 
@@ -201,6 +205,22 @@ def _headline(results: list[dict[str, Any]]) -> tuple[int | None, float | None, 
         return None, None, None
     lowest = min(rates)
     return lowest, min(rates[lowest]), max(rates[lowest])
+
+
+def _left_out(
+    results: list[dict[str, Any]], skipped: list[dict[str, Any]], concurrency: int | None
+) -> str:
+    """The shapes that have no figure in the range at ``concurrency``."""
+    at = [result for result in results if result["concurrency"] == concurrency]
+    invalid = [r["workload"]["name"] for r in at if r["validity"]["verdict"] == "invalid"]
+    named = [f"{name} INVALID" for name in invalid]
+    named += [
+        f"{result['workload']['name']} without a rate"
+        for result in at
+        if not result.get("output_tok_per_s") and result["workload"]["name"] not in invalid
+    ]
+    named += [f"{one['workload']} skipped" for one in skipped if one["concurrency"] == concurrency]
+    return ", ".join(named)
 
 
 def _check(row: Row) -> None:

@@ -58,6 +58,43 @@ def test_class_keys_and_figures(content: Path) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_the_noise_of_a_rig_is_told_where_it_counts(content: Path) -> None:
+    """Two records of the same that are 30 % apart: 20 % are then no difference."""
+    again = with_value(records()[0], "results", [cell("agent", 1, 130.0)])
+    folder = next(content.rglob(f"{A}.yaml")).parent
+    path = folder / "20261125-gemma-dddd.yaml"
+    path.write_text(record_text(with_value(again, "id", path.stem)), encoding="utf-8")
+    done = compare(content, A, B, "--concurrency", "1")
+    told = " ".join(done.stdout.split())
+    assert "two runs of the same on this rig differ by up to 30.0 %: so must these" in told
+    assert "faster" not in told.partition("ratio: B / A")[0]
+    data = json.loads(compare(content, A, B, "--json").stdout)
+    assert data["pairs"][0]["figures"][0]["ratio"]["verdict"] == "not_distinguishable"
+
+
+def test_an_attached_server_is_one_start_and_that_is_said(content: Path) -> None:
+    for run_id in (A, B):
+        path = next(content.rglob(f"{run_id}.yaml"))
+        attached = with_value(records()[run_id == B], "backend.managed", False)
+        path.write_text(record_text(attached), encoding="utf-8")
+    told = " ".join(compare(content, A, B).stdout.split())
+    assert "inconclusive: starts of the engine: A 1, B 1; it takes 6 on each side" in told
+    assert "let tokrig start it, --level standard" in told
+    assert "faster" not in told
+
+
+def test_class_d_has_no_ratios(content: Path) -> None:
+    path = next(content.rglob(f"{B}.yaml"))
+    old = with_value(records()[1], "provenance.methodology", 1)
+    path.write_text(record_text(old), encoding="utf-8")
+    told = " ".join(compare(content, A, B).stdout.split())
+    assert "class D: the methodology differs" in told
+    assert "ratio: B / A" not in told and "faster" not in told
+    data = json.loads(compare(content, A, B, "--json").stdout)
+    ratios = [figure["ratio"] for pair in data["pairs"] for figure in pair["figures"]]
+    assert {ratio["value"] for ratio in ratios} == {None}
+
+
 def test_one_concurrency(content: Path) -> None:
     done = compare(content, A, B, "--concurrency", "4")
     assert done.exit_code == 0

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from bench.list_records import example_record, example_samples
 from tokrig import index
 from tokrig.errors import InputError, RecordError, StoreError
-from tokrig.record.model import Failure, Record, Result, ServerTimings, Validity
+from tokrig.record.model import Failure, Record, Result, ServerTimings, Skipped, Validity
 from tokrig.record.parquet import from_parquet, to_parquet
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
 from tokrig.record.text import parse_record, record_text
@@ -581,6 +581,30 @@ def test_leaving_lines_out_does_not_change_a_summary(store: Store) -> None:
         whole = index._row(yaml.safe_load(text), f"x/{RECORD.id}.yaml")
         assert index.summarise(text, f"x/{RECORD.id}.yaml") == whole
     assert len(index._skimmed(layouts[0])) < len(layouts[0]) / 3
+
+
+def test_a_range_over_shapes_names_what_is_not_in_it() -> None:
+    chat = RECORD.results[0]
+
+    def named(name: str, **changed: Any) -> Result:
+        shape = chat.workload.model_copy(update={"name": name})
+        return chat.model_copy(update={"workload": shape, **changed})
+
+    invalid = Validity(verdict="invalid", reasons=["cached_tokens"])
+    results = [
+        chat,
+        named("rag", validity=invalid),
+        named("codegen", output_tok_per_s=None),
+        named("agent", validity=invalid, concurrency=4),
+    ]
+    skipped = [
+        Skipped(workload="agent", concurrency=1, code="context_too_small", message="too long"),
+        Skipped(workload="rag", concurrency=4, code="context_too_small", message="too long"),
+    ]
+    record = RECORD.model_copy(update={"results": results, "skipped": skipped})
+    row = index.summarise(record_text(record), f"x/{RECORD.id}.yaml")
+    assert row.left_out == "rag INVALID, codegen without a rate, agent skipped"
+    assert index.summarise(record_text(RECORD), f"x/{RECORD.id}.yaml").left_out == ""
 
 
 def test_a_value_over_several_lines_is_not_torn(store: Store) -> None:

@@ -9,13 +9,16 @@ import pytest
 
 from tests.unit.simulated import Kind, Level, record
 from tokrig.query.compare import comparison, subject
+from tokrig.query.ratios import Verdict
 
 PAIRS = 80
 # The widest spread of all kinds, and a narrow one: bench/verdicts.py has the whole table.
 SPREADS = [(0.02, kind) for kind in get_args(Kind)] + [(0.01, "normal")]
 
 
-def verdicts(seed: int, level: Level, spread: float, faster: float, kind: Kind) -> list[set[str]]:
+def verdicts(
+    seed: int, level: Level, spread: float, faster: float, kind: Kind
+) -> list[set[Verdict]]:
     """The verdicts of every pair: of all its figures, four shapes with five each."""
     chance, found = Random(seed), []
     for _ in range(PAIRS):

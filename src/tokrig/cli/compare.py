@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,7 @@ from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from rich.console import Console
     from rich.table import Table
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tokrig.query.compare import Comparison
     from tokrig.query.pairs import Figure, Pair
     from tokrig.record.model import Record
+    from tokrig.store import Store
 
 LABELS = {
     "output_tok_per_s": "gen tok/s",
@@ -32,6 +34,8 @@ NOT_COMPARED = {
     "other_shape": "another shape of the same name",
     "other_length": "prompts of another length",
 }
+# So many of a rig's records tell its noise; more would take longer than they would add.
+MOST_RECORDS = 60
 GRADE_STYLES = {"A": "bold green", "B": "bold green", "C": "bold yellow", "D": "bold red"}
 
 
@@ -62,11 +66,29 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
     records = [store.read(store.find(wanted)) for wanted in (a, b)]
     for record in records:
         _refuse_empty(record, concurrency)
-    found = comparison(*(subject(record, concurrency=concurrency) for record in records))
+    noise = _noise(store, {record.rig.id for record in records})
+    a_side, b_side = (
+        subject(record, concurrency=concurrency, noise=noise.get(record.rig.id))
+        for record in records
+    )
+    found = comparison(a_side, b_side)
     if as_json:
         words.print_json(found.as_dict())
     else:
         print_comparison(present.console(), found)
+
+
+def _noise(store: Store, rigs: Collection[str]) -> dict[str, Mapping[str, float]]:
+    """The A/A noise of these rigs, from their newest records with starts enough."""
+    from tokrig.errors import TokrigError
+    from tokrig.query.noise import noise_of
+
+    found: list[Record] = []
+    for row in store.listing().rows:
+        if row.rig in rigs and row.level in ("standard", "publish") and len(found) < MOST_RECORDS:
+            with contextlib.suppress(TokrigError):  # tokrig check names what cannot be read
+                found.append(store.read(store.runs / row.path))
+    return noise_of(found)
 
 
 def _refuse_empty(record: Record, concurrency: int | None) -> None:
@@ -124,7 +146,7 @@ def _reading(found: Comparison) -> Iterator[str]:
             f" faster or slower: it excludes 1, and more than {100 * SMALLEST_EFFECT:g} %"
         )
     noise = max((n for side in (found.a, found.b) for n in side.noise.values()), default=0.0)
-    if noise > SMALLEST_EFFECT:
+    if noise > SMALLEST_EFFECT and found.differences.changed:
         yield f"two runs of the same on this rig differ by up to {100 * noise:.1f} %: so must these"
     for settle in dict.fromkeys(ratio.settle for ratio in ratios if ratio.settle):
         yield f"inconclusive: {settle}"

@@ -59,7 +59,7 @@ def command(
     """List the records of a content folder.
 
     Files that cannot be read are named on stderr. gen tok/s is the range of medians over the
-    valid workloads at the lowest concurrency.
+    valid workloads at the lowest concurrency; what is missing in it is named.
     """
     from tokrig.store import Store
 
@@ -142,7 +142,8 @@ def _rates(row: Row) -> str:
     low, high = row.output_tok_per_s_min, row.output_tok_per_s_max
     if low is None or high is None:
         return NULL
-    return rate(low) if low == high else f"{rate(low)}–{rate(high)}"
+    rates = rate(low) if low == high else f"{rate(low)}–{rate(high)}"
+    return f"{rates}; {row.left_out}" if row.left_out else rates
 
 
 def _verdict(row: Row) -> str:

@@ -90,7 +90,9 @@ def comparison(a: Subject, b: Subject) -> Comparison:
     found = differences(a.keys, b.keys)
     together = matches(a, b, found)
     grade, reason = classify(found, together)
-    shown = pairs.pairs(a, b, together, rated=grade != "D")
+    alike = grade == "A" and not found.changed
+    least = pairs.least_effects(a, b, alike=alike)
+    shown = pairs.pairs(together, least, rated=grade != "D")
     return Comparison(
         a=a,
         b=b,

@@ -237,20 +237,29 @@ def _of_one_length(a: float | None, b: float | None) -> bool:
     return abs(a - b) <= max(LENGTH_TOKENS, LENGTH_SHARE * min(a, b))
 
 
-def pairs(a: Subject, b: Subject, together: Sequence[Match], *, rated: bool) -> tuple[Pair, ...]:
-    """The figures of all matches; with ratios where they are ``rated``. All ratios with an
-    interval of their own are read together, so each is tested as one of so many."""
+def pairs(
+    together: Sequence[Match], least: Mapping[str, float], *, rated: bool
+) -> tuple[Pair, ...]:
+    """The figures of all matches; with ratios where they are ``rated``, which count from the
+    ``least`` effect of each figure on. All ratios with an interval of their own are read
+    together, so each is tested as one of so many."""
     tests = sum(
         decided(match.b.side(name), match.a.side(name))
         for match in together
         for name in METRICS
         if _is_rated(match, name)
     )
-    least = {
-        name: max(SMALLEST_EFFECT, *(side.noise.get(name, 0.0) for side in (a, b)))
+    return tuple(_pair(match, least, max(tests, 1), rated) for match in together)
+
+
+def least_effects(a: Subject, b: Subject, *, alike: bool) -> dict[str, float]:
+    """The smallest effect that counts, by figure. Two records that are ``alike`` are what noise
+    is known from, and not held against it."""
+    known = () if alike else (a.noise, b.noise)
+    return {
+        name: max(SMALLEST_EFFECT, *(noise.get(name, 0.0) for noise in known), 0.0)
         for name in METRICS
     }
-    return tuple(_pair(match, least, max(tests, 1), rated) for match in together)
 
 
 def _pair(match: Match, least: Mapping[str, float], tests: int, rated: bool) -> Pair:

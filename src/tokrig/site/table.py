@@ -13,8 +13,11 @@ from typing import Any
 from tokrig.query import apart, labels
 from tokrig.query.facts import Family
 from tokrig.query.load import Row, Run
+from tokrig.query.ranks import tie_span
+from tokrig.query.ratios import Side
+from tokrig.query.spread import starts_of
 from tokrig.record import names
-from tokrig.record.model import Metric, Result, Rig
+from tokrig.record.model import Metric, Record, Result, Rig
 from tokrig.site import words
 from tokrig.units import significant
 
@@ -132,7 +135,7 @@ def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]
 
 
 _VERDICTS = ("invalid", "valid", "unverified")
-_ROW = "run shape concurrency valid gen low high min max spread ttft prefill whole"
+_ROW = "run shape concurrency valid gen low high spread from to ttft prefill whole"
 
 
 class _Words:
@@ -154,9 +157,10 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
 
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
     the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0 for invalid,
-    1 for valid, 2 for unverified; ``apart`` tells runs of one name apart. TTFT is in ms.
-    ``accepted`` has the accepted drafts in percent of those rows that drafted, ``skipped`` the
-    shapes and concurrencies that a run could not measure: both are few.
+    1 for valid, 2 for unverified; ``apart`` tells runs of one name apart; two figures tie where
+    what they cover, ``from`` to ``to``, overlaps. TTFT is in ms. ``accepted`` has the accepted
+    drafts in percent of those rows that drafted, ``skipped`` the shapes and concurrencies that a
+    run could not measure: both are few.
     """
     family, model, quant, rig, backend, mode = (_Words() for _ in range(6))
     kind, shape = _Words(), _Words()
@@ -195,7 +199,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
             share = labels.accepted_percent(result)
             if share is not None:
                 accepted[len(of_rows)] = share
-            of_rows.append(_row(number, result, shape))
+            of_rows.append(_row(number, record, result, shape))
     return {
         "families": family.listed,
         "models": model.listed,
@@ -229,10 +233,11 @@ def _rig_words(rig: Rig) -> list[Any]:
     return [names.hardware_name(rig), rig.id, words.badges(rig)]
 
 
-def _row(run: int, result: Result, shape: _Words) -> list[Any]:
+def _row(run: int, record: Record, result: Result, shape: _Words) -> list[Any]:
     gen = result.output_tok_per_s
     found = words.bounds(gen)
     low, high = found or (None, None)
+    span = tie_span(Side(gen, starts_of(record, result))) if gen else None
     return [
         run,
         shape.number(result.workload.name),
@@ -241,10 +246,9 @@ def _row(run: int, result: Result, shape: _Words) -> list[Any]:
         _number(gen.median if gen else None),
         _number(low),
         _number(high),
-        # Where there is an interval, the range as well: others may have nothing but a range.
-        _number(gen.min if gen and gen.ci95 else None),
-        _number(gen.max if gen and gen.ci95 else None),
         0 if found is None else 2 if gen and gen.ci95 else 1,
+        *(_number(significant(bound, 5)) for bound in span or ()),
+        *((None, None) if span is None else ()),
         _median(result.ttft_s, 1000),
         _median(result.prefill_tok_per_s),
         _median(result.end_to_end_tok_per_s),

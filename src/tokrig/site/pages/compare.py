@@ -8,6 +8,7 @@ from functools import partial
 
 from tokrig.query.compare import rules, subject
 from tokrig.query.load import Run
+from tokrig.query.noise import noise_of
 from tokrig.site import Output
 from tokrig.site.context import Site, key_of
 from tokrig.site.definitions import definitions
@@ -23,6 +24,8 @@ class Compare:
         handed = rules()
         names = [metric["name"] for metric in handed["metrics"]]
         handed["labels"] = {name: definitions()[name].label for name in names}
+        # By rig and not with each run: a new record changes it for all of them.
+        handed["noise"] = noise_of(run.record for run in site.runs)
         yield Output(
             "compare.html",
             key_of(handed),

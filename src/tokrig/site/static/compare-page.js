@@ -52,7 +52,8 @@
     const cells = run.cells.filter(
       (cell) => cell.concurrency === concurrency && (shape === null || cell.shape === shape),
     );
-    return { ...run, keys: { ...run.keys, concurrency: String(concurrency) }, cells };
+    const keys = { ...run.keys, concurrency: String(concurrency) };
+    return { ...run, keys, cells, noise: rules.noise[run.keys["rig.id"]] ?? {} };
   };
 
   /** Why a pick cannot be shown, or "". */

@@ -238,18 +238,23 @@ window.tokrig = window.tokrig || {};
     return isRated(one, metric) && sides.every((found) => found && ofStarts(found));
   };
 
-  const pairs = (a, b, together, rated) => {
+  const leastEffects = (a, b, alike) => {
+    const noise = alike ? [] : [a.noise, b.noise];
+    const least = ({ name }) =>
+      Math.max(rules.smallest_effect, ...noise.map((one) => one[name] ?? 0));
+    return new Map(rules.metrics.map((metric) => [metric.name, least(metric)]));
+  };
+
+  const pairs = (together, least, rated) => {
     const metrics = rules.metrics;
     const tests = sum(together.map((one) => metrics.filter(({ name }) => isDecidedBy(one, name)).length));
-    const least = (name) =>
-      Math.max(rules.smallest_effect, a.noise[name] ?? 0, b.noise[name] ?? 0);
     const figure = (one, { name, higher_is_better }) => ({
       metric: name,
       a: one.a.figures[name],
       b: one.b.figures[name],
       ratio:
         rated && isRated(one, name)
-          ? ratio(side(one.b, name), side(one.a, name), higher_is_better, Math.max(tests, 1), least(name))
+          ? ratio(side(one.b, name), side(one.a, name), higher_is_better, Math.max(tests, 1), least.get(name))
           : NO_RATIO,
     });
     return together.map((one) => ({
@@ -418,7 +423,8 @@ window.tokrig = window.tokrig || {};
     const found = differences(a, b);
     const together = matches(a, b, found);
     const verdict = classify(found, together);
-    const shown = pairs(a, b, together, verdict[0] !== "D");
+    const alike = verdict[0] === "A" && !found.changed.length;
+    const shown = pairs(together, leastEffects(a, b, alike), verdict[0] !== "D");
     return {
       a: a.id,
       b: b.id,

@@ -17,7 +17,6 @@
   const PAGE_GROUPS = 10;
   const GROUP_LINES = 3; // of a family, where there are several on a page
   const MOST_BARS = 12;
-  const SMALLEST_EFFECT = 0.02; // nearer to each other than this is a tie (methodology)
   const NULL = "–";
   const OWN_SHAPES = ["chat", "rag", "codegen", "agent"];
   const VERDICTS = ["invalid", "valid", "unverified"]; // as rows.valid numbers them
@@ -234,33 +233,31 @@
     return groups;
   }
 
-  // Ties: the rules of query/ratios.py
+  // Ties: the rules of query/ranks.py
 
-  function tied(one, other) {
-    const [a, b] = [rows.gen[one], rows.gen[other]];
-    if (a === null || b === null) return false;
-    if (Math.max(a / b, b / a) - 1 <= SMALLEST_EFFECT) return true;
-    const spread = Math.min(rows.spread[one], rows.spread[other]);
-    if (spread === 0) return false;
-    const bounds = (row) =>
-      spread === 2
-        ? [rows.low[row], rows.high[row]]
-        : [rows.min[row] ?? rows.low[row], rows.max[row] ?? rows.high[row]];
-    const [mine, its] = [bounds(one), bounds(other)];
-    return mine[0] <= its[1] && its[0] <= mine[1];
+  /** Which of some rows have a rank: the valid ones, else the unverified ones among themselves. */
+  function rankable(list) {
+    const having = (word) => list.filter((row) => VERDICTS[rows.valid[row]] === word && rows.from[row] !== null);
+    const valid = having("valid");
+    return valid.length ? valid : having("unverified");
   }
 
-  /** Ranks of rows sorted by speed: ``1``, ``2=``, ``2=``, ``4``. */
+  /** Ranks of rows sorted by speed, by row: ``1``, ``2=``, ``2=``, ``4``. */
   function rankWords(list) {
-    const leaders = [];
+    const groups = [];
+    let [from, to] = [0, 0]; // what all of the last group cover
     list.forEach((row, place) => {
-      const leader = leaders[place - 1];
-      leaders.push(place && tied(list[leader], row) ? leader : place);
+      const shared = [Math.max(from, rows.from[row]), Math.min(to, rows.to[row])];
+      if (place && shared[0] <= shared[1]) {
+        groups.at(-1).rows.push(row);
+        [from, to] = shared;
+      } else {
+        groups.push({ place, rows: [row] });
+        [from, to] = [rows.from[row], rows.to[row]];
+      }
     });
-    return leaders.map((leader) => {
-      const shared = leaders.indexOf(leader) !== leaders.lastIndexOf(leader);
-      return `${leader + 1}${shared ? "=" : ""}`;
-    });
+    const word = ({ place, rows: tied }) => `${place + 1}${tied.length > 1 ? "=" : ""}`;
+    return new Map(groups.flatMap((group) => group.rows.map((row) => [row, word(group)])));
   }
 
   // Drawing
@@ -375,10 +372,12 @@
     if (closed) return body;
     const shown = group.part ?? group.lines;
     const inOrder = !perResult && state.shape && state.sort === "-gen";
-    const ranked = inOrder ? rankWords(shown.map((line) => line.rows[0])) : [];
-    shown.forEach((line, place) => {
-      body.append(make("tr", {}, pickCell(line), ...columns.map((name) => cells[name](line, fastest, ranked[place]))));
-    });
+    // Of the whole list: what is on another page may be tied with what is on this one.
+    const ranked = rankWords(inOrder ? rankable(group.lines.map((line) => line.rows[0])) : []);
+    for (const line of shown) {
+      const rank = ranked.get(line.rows[0]);
+      body.append(make("tr", {}, pickCell(line), ...columns.map((name) => cells[name](line, fastest, rank))));
+    }
     if (isOneOfMany && shown.length < group.lines.length) {
       const all = make("button", { type: "button", class: "quiet" }, `All ${count(group.lines.length, "line")} of ${group.family[0]}`);
       all.addEventListener("click", () => go({ family: slug }));
@@ -479,8 +478,9 @@
 
   function drawShape(section, found) {
     const shown = fastestOf(found, MOST_BARS);
-    const ranked = rankWords(shown);
-    const items = shown.map((row, place) => bar(row, ranked[place], rows.gen[shown[0]]));
+    // One more than there are bars: the last may be tied with it.
+    const ranked = rankWords(fastestOf(rankable(found), MOST_BARS + 1));
+    const items = shown.map((row) => bar(row, ranked.get(row) ?? "", rows.gen[shown[0]]));
     if (!items.length) items.push(make("li", { class: "empty" }, "No valid result passes these filters."));
     section.querySelector("ol").replaceChildren(...items);
     const left = section.querySelector(".left-out");
