@@ -51,6 +51,7 @@ def outcome(made: Stream) -> Outcome:
             name="chat", prompt_tokens=prompt_tokens(), answer_tokens=made.recipe.tokens
         ),
         backend=BackendFacts(name="x", engine="x", api="cuda", api_confirmed=True),
+        compared_greedy=True,
     )
     return Outcome(made, sample, figures([sample]), judge([sample], seen))
 

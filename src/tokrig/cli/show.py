@@ -195,7 +195,8 @@ def _gap_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
             f"{human_seconds(high)}  ({len(gaps)} gaps{tail})"
         ]
     if result.icl_s:
-        shares = ((name, getattr(result.icl_s, name)) for name in ("p50", "p90", "p95", "p99"))
+        names = ("p50", "p90", "p95", "p99", "max")
+        shares = ((name, getattr(result.icl_s, name)) for name in names)
         known = ", ".join(f"{name} {human_seconds(v)}" for name, v in shares if v is not None)
         return [f"between chunks  {known}  ({result.icl_s.n} gaps)"]
     return []

@@ -155,11 +155,11 @@ def _prefill(result: Result) -> Cell:
 
 def _percentiles(result: Result) -> Cell:
     found = result.icl_s
-    if found is None or found.p50 is None:
+    if found is None or (found.p50 is None and found.max is None):
         return Cell()
-    rest = {"p90": found.p90, "p95": found.p95, "p99": found.p99}
+    rest = {"p90": found.p90, "p95": found.p95, "p99": found.p99, "longest": found.max}
     known = (f"{name} {_fine(value)}" for name, value in rest.items() if value is not None)
-    return Cell(_fine(found.p50), ", ".join(known))
+    return Cell("–" if found.p50 is None else _fine(found.p50), ", ".join(known))
 
 
 def _finish(result: Result) -> Cell:
@@ -224,6 +224,8 @@ _LINES: Sequence[Line] = (
     Line("output_tokens", "output tokens", lambda r: _count(r.output_tokens)),
     Line("reasoning_tokens", "reasoning tokens", lambda r: _plain(r.reasoning_tokens_median)),
     Line("content_tokens", "content tokens", lambda r: _plain(r.content_tokens_median)),
+    Line("tool_call_tokens", "tool call tokens", lambda r: _plain(r.tool_call_tokens_median)),
+    Line("hidden_tokens", "tokens not shown", lambda r: _plain(r.hidden_tokens_median)),
     Line("answered_share", "requests that answered", lambda r: _share(r.answered_share)),
     Line("cached_tokens", "cached prompt tokens", lambda r: _plain(r.cached_tokens)),
     Line("finish_reasons", "finish reasons", _finish),
