@@ -30,6 +30,8 @@ from tokrig.record.versions import SCHEMA_VERSION
 INDEX_VERSION = 3
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
 TICK_NS = 2_000_000_000
+# (t) As many times as fast as all other shapes of the same run: ``query.plausible`` looks at more.
+KIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -154,12 +156,13 @@ def _row(data: Any, path: str) -> Row:
 def _unchecked_row(data: dict[str, Any], path: str) -> Row:
     provenance, model, backend = data["provenance"], data["model"], data["backend"]
     results = data.get("results") or []
-    concurrency, lowest, highest = _headline(results)
+    mode = (data.get("mode") or {}).get("name", "baseline")
+    concurrency, rates, doubtful = _headline(results, plain=mode == "baseline")
     return Row(
         id=data["id"],
         path=path,
         status=data["status"],
-        verdict=_word(data["validity"]),
+        verdict=_word(data["validity"], doubtful),
         kind=provenance["kind"],
         level=provenance.get("level"),
         started_at=provenance.get("started_at"),
@@ -171,12 +174,12 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
         engine=backend["engine"],
         build=backend.get("build"),
         api=backend.get("api"),
-        mode=(data.get("mode") or {}).get("name", "baseline"),
+        mode=mode,
         workloads=tuple(dict.fromkeys(result["workload"]["name"] for result in results)),
         results=len(results),
         concurrency=concurrency,
-        output_tok_per_s_min=lowest,
-        output_tok_per_s_max=highest,
+        output_tok_per_s_min=min(rates, default=None),
+        output_tok_per_s_max=max(rates, default=None),
         finished_at=provenance.get("finished_at"),
         model_bytes=model.get("bytes"),
         planned=provenance.get("planned"),
@@ -187,24 +190,28 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
     )
 
 
-def _word(validity: dict[str, Any]) -> str:
+def _word(validity: dict[str, Any], doubtful: bool) -> str:
     """``Validity.word``, without the model, which takes a while to load."""
     verdict: str = validity["verdict"]
-    is_open = validity.get("unverified") or "samples" in (validity.get("unchecked") or ())
-    return "unverified" if verdict == "valid" and is_open else verdict
+    return (
+        "unverified" if verdict == "valid" and (doubtful or validity.get("unverified")) else verdict
+    )
 
 
-def _headline(results: list[dict[str, Any]]) -> tuple[int | None, float | None, float | None]:
-    """Lowest concurrency with a valid rate, and the lowest and highest median there."""
+def _headline(results: list[dict[str, Any]], plain: bool) -> tuple[int | None, list[float], bool]:
+    """Lowest concurrency with a rate that stands, the medians there, and whether one was left out
+    for being several times as fast as all others. In a ``plain`` run tokens come one by one."""
     rates: dict[int, list[float]] = {}
     for result in results:
         metric = result.get("output_tok_per_s")
         if metric and result["validity"]["verdict"] != "invalid":
             rates.setdefault(result["concurrency"], []).append(metric["median"])
     if not rates:
-        return None, None, None
+        return None, [], False
     lowest = min(rates)
-    return lowest, min(rates[lowest]), max(rates[lowest])
+    *others, fastest = sorted(rates[lowest])
+    doubtful = plain and len(others) > 1 and fastest > KIN * others[-1]
+    return lowest, others if doubtful else rates[lowest], doubtful
 
 
 def _left_out(

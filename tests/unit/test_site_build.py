@@ -293,3 +293,25 @@ def test_the_manifest_owns_every_file(content: Path, out: Path) -> None:
     build(content, out)
     listed = json.loads((out / MANIFEST).read_text())["files"]
     assert set(listed) == set(contents(out))
+
+
+def test_a_record_that_contradicts_itself_is_shown_as_invalid(content: Path, out: Path) -> None:
+    """Check calls it broken; the page is built, and says which file and line."""
+    change(content, "status: complete", "status: complete\nfailure: {code: x, message: it died}")
+    report = build(content, out)
+    [told] = report.marked
+    assert f"{RECORD.rpartition('/')[2]}:7: failure.code" in told.message
+    page = (out / "runs" / f"{RUN}.html").read_text(encoding="utf-8")
+    assert "contradictory" in page
+    shown = build(content, out).index.read_text(encoding="utf-8")
+    assert "211.9" not in shown
+
+
+def test_a_slip_is_told_and_never_first(content: Path, out: Path) -> None:
+    before = build(content, out)
+    assert before.marked == ()
+    change(content, "median: 211.9", "median: 9211.9")
+    [told] = build(content, out).marked
+    assert "42.5 times as fast as its nearest kin" in told.message
+    assert "9211" not in (out / "index.html").read_text(encoding="utf-8")
+    assert "implausible" in (out / "runs" / f"{RUN}.html").read_text(encoding="utf-8")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from tokrig.errors import InputError, TokrigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokrig.query.facts import RigFacts
     from tokrig.record.consistency import Contradiction
     from tokrig.record.model import Record
     from tokrig.store import Store
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Report:
     """What the check of one file found. Any problem makes the file broken; an INVALID result
-    that is marked as such is none."""
+    that is marked as such is none, nor is what is told: a rate beyond what is plausible."""
 
     path: Path
     record: Record | None = None
     problems: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     @property
     def word(self) -> str:
@@ -61,6 +64,7 @@ def command(ctx: click.Context, paths: tuple[str, ...], content: Path, as_json: 
 
     files = list(dict.fromkeys(_files(paths, Store(content))))
     reports = [examine(file, Store(root_of(file) or content)) for file in files]
+    reports = _doubted(reports, content)
     if as_json:
         _print_json(reports)
     elif reports:
@@ -121,15 +125,19 @@ def examine(path: Path, store: Store) -> Report:
 
 def _with_lines(path: Path, found: Sequence[Contradiction]) -> list[str]:
     """``file:line: reason``, in the order of the file."""
-    from tokrig.documents import lines_of
-
     if not found:
         return []
-    lines = lines_of(path.read_text(encoding="utf-8-sig"), [one.place for one in found])
+    lines = _line_numbers(path, [one.place for one in found])
     return [
         f"{path}:{line}: {one}"
         for line, one in sorted(zip(lines, found, strict=True), key=lambda pair: pair[0])
     ]
+
+
+def _line_numbers(path: Path, places: Sequence[tuple[str | int, ...]]) -> list[int]:
+    from tokrig.documents import lines_of
+
+    return lines_of(path.read_text(encoding="utf-8-sig"), places)
 
 
 def _other_source(record: Record, content: Path) -> Iterator[str]:
@@ -140,6 +148,45 @@ def _other_source(record: Record, content: Path) -> Iterator[str]:
         return
     if hashlib.sha256(kept.read_bytes()).hexdigest() != told.source_sha256:
         yield f"provenance.source_sha256 is not that of {told.source_url}"
+
+
+def _doubted(reports: Sequence[Report], content: Path) -> list[Report]:
+    """The reports with what is not plausible beside their kin: all records that were given, and
+    those that lie beside them."""
+    from tokrig.query import plausible
+    from tokrig.query.facts import load_rigs
+    from tokrig.store import Store
+
+    records = {report.path.absolute(): report.record for report in reports if report.record}
+    store = Store(content)
+    for folder in {path.parent for path in records}:
+        for path in sorted(folder.glob("*.yaml")):
+            if path.absolute() not in records:
+                with contextlib.suppress(TokrigError):
+                    records[path.absolute()] = store.read(path)
+    facts: dict[str, RigFacts] = {}
+    with contextlib.suppress(TokrigError):  # said where it matters: when the site is built
+        for root in {root_of(report.path) or content for report in reports}:
+            facts |= load_rigs(root)
+    found = plausible.implausible(filter(None, records.values()), facts)
+    return [
+        _told(report, found.get(report.record.id)) if report.record else report
+        for report in reports
+    ]
+
+
+def _told(report: Report, found: dict[int, str] | None) -> Report:
+    from tokrig.query import plausible
+
+    if report.record is None or not found:
+        return report
+    places = [("results", index, "output_tok_per_s", "median") for index in found]
+    lines = _line_numbers(report.path, places)
+    told = [
+        f"{report.path}:{line}: {text}"
+        for line, text in zip(lines, plausible.texts(report.record, found), strict=True)
+    ]
+    return replace(report, record=plausible.marked(report.record, found), told=told)
 
 
 def _lines(hint: str) -> list[str]:
@@ -169,6 +216,7 @@ def _print_json(reports: Sequence[Report]) -> None:
                 "status": report.record.status if report.record else None,
                 "outcome": report.word,
                 "problems": report.problems,
+                "implausible": report.told,
                 "hints": report.hints,
                 "validity": validity,
             }
@@ -189,6 +237,8 @@ def _print(out: Console, reports: Sequence[Report]) -> None:
         out.print(f"{report.word:<10} {report.path}", style=styles[report.word], soft_wrap=True)
         for problem in report.problems:
             out.print(f"           {problem}", soft_wrap=True)
+        for told in report.told:
+            out.print(f"           {told}", soft_wrap=True)
         for hint in report.hints:
             out.print(f"           hint: {hint}", style="cyan", soft_wrap=True)
         for finding in present.findings(report.record) if report.record else ():

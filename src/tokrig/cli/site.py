@@ -78,6 +78,10 @@ def build_command(
         record(content, report.unguarded)
     for problem in report.problems[:LISTED]:
         click.echo(f"left out: {problem.message}", err=True)
+    for problem in report.marked[:LISTED]:
+        click.echo(f"shown with a mark: {problem.message}", err=True)
+    if len(report.marked) > LISTED:
+        click.echo(f"… and {len(report.marked) - LISTED} more; tokrig check names them", err=True)
     if as_json:
         words.print_json(
             {
@@ -86,6 +90,8 @@ def build_command(
                 "kept": report.kept,
                 "removed": len(report.removed),
                 "left_out": [vars(problem) for problem in report.problems],
+                "marked": [vars(problem) for problem in report.marked],
+                "not_recomputed": report.not_recomputed,
                 "new_addresses": len(report.unguarded),
             }
         )
@@ -94,6 +100,12 @@ def build_command(
         f"{len(report.written)} files made, {report.kept} kept, {len(report.removed)} removed",
         err=True,
     )
+    if report.not_recomputed:
+        click.echo(
+            f"note: figures of {report.not_recomputed} runs were not computed again from their "
+            "samples; tokrig check does that",
+            err=True,
+        )
     if report.unguarded and not record_urls:
         click.echo(
             f"note: {len(report.unguarded)} addresses are new; before you publish them, "

@@ -21,9 +21,12 @@ import tokrig.record
 from tokrig import documents, parallel
 from tokrig.errors import RecordError, TokrigError
 from tokrig.index import TICK_NS, Problem, user_cache
-from tokrig.record.model import Record, Result
+from tokrig.record.model import Record, Result, Validity
+from tokrig.record.recompute import own_contradictions
 from tokrig.record.text import parse_record
 from tokrig.store import Store
+
+CONTRADICTORY = "contradictory"
 
 Progress = Callable[[int, int], None]
 Stamp = tuple[int, int]
@@ -155,9 +158,41 @@ def _without_collections() -> Iterator[None]:
 def _as_json(job: tuple[str, str]) -> bytes | str:
     """A record's text as JSON bytes, or what is wrong with it as text."""
     try:
-        return parse_record(*job).model_dump_json(by_alias=True, exclude_none=True).encode()
+        record = parse_record(*job)
+        if own_contradictions(record):
+            record = _refuted(record)
+        return record.model_dump_json(by_alias=True, exclude_none=True).encode()
     except TokrigError as problem:
         return f"{problem.message}\n{problem.hint}".strip()
+
+
+def _refuted(record: Record) -> Record:
+    """A record that contradicts itself: which of its figures is wrong cannot be told, so all of
+    them are shown as invalid. It is not left out, and builds go on: one file of a thousand is no
+    reason for no page, and ``tokrig check`` refuses it."""
+
+    def invalid(validity: Validity) -> Validity:
+        reasons = list(dict.fromkeys([*validity.reasons, CONTRADICTORY]))
+        return validity.model_copy(update={"verdict": "invalid", "reasons": reasons})
+
+    results = [r.model_copy(update={"validity": invalid(r.validity)}) for r in record.results]
+    return record.model_copy(update={"results": results, "validity": invalid(record.validity)})
+
+
+def refuted(loaded: Loaded, store: Store) -> list[Problem]:
+    """What contradicts itself in each record that is shown as invalid for it, file and line."""
+    problems = []
+    for run in loaded.runs:
+        if CONTRADICTORY not in run.record.validity.reasons:
+            continue
+        path = store.runs / run.path
+        text = path.read_text(encoding="utf-8-sig")
+        found = own_contradictions(parse_record(text, str(path)))
+        for line, one in zip(
+            documents.lines_of(text, [c.place for c in found]), found, strict=True
+        ):
+            problems.append(Problem(run.path, f"{path}:{line}: {one}"))
+    return problems
 
 
 def _misplaced(store: Store, found: dict[str, tuple[str, Record]]) -> list[Problem]:

@@ -26,7 +26,8 @@ from tokrig.errors import CheckFailed, InputError, StoreError
 from tokrig.index import Problem
 from tokrig.query.facts import load_families, load_published, load_redirects, load_rigs
 from tokrig.query.known import public_plan
-from tokrig.query.load import load
+from tokrig.query.load import load, refuted
+from tokrig.query.plausible import mark
 from tokrig.site import Output
 from tokrig.site.addresses import refuse_dangling
 from tokrig.site.charts import draw
@@ -45,7 +46,9 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Report:
     """What a build did: paths relative to ``out``, in order. ``problems`` are records left out,
-    ``unguarded`` addresses of pages that content/urls.txt does not know yet."""
+    ``marked`` what is wrong with records that are shown with a mark for it, ``unguarded``
+    addresses of pages that content/urls.txt does not know yet. ``not_recomputed`` counts records
+    whose figures were held against each other, but not against their samples."""
 
     out: Path
     written: list[str]
@@ -53,6 +56,8 @@ class Report:
     removed: list[str]
     problems: tuple[Problem, ...]
     unguarded: list[str]
+    marked: tuple[Problem, ...] = ()
+    not_recomputed: int = 0
 
     @property
     def index(self) -> Path:
@@ -109,7 +114,16 @@ def build(
             hint="see to room and permissions, then build again; the next build picks up from here",
         ) from None
     written = [o.path for o in fresh]
-    return Report(out, written, len(outputs) - len(fresh), gone, site.problems, unguarded)
+    return Report(
+        out,
+        written,
+        len(outputs) - len(fresh),
+        gone,
+        site.problems,
+        unguarded,
+        site.marked,
+        sum(run.samples_digest is not None for run in site.runs),
+    )
 
 
 def open_site(
@@ -133,16 +147,18 @@ def open_site(
         progress=lambda done, of: progress("records", done, of),
     )
     rigs = load_rigs(content)
+    runs, doubted = mark(loaded.runs, rigs)
     folder = campaigns_folder(content, campaigns)
     files = [load_campaign(path) for path in sorted(folder.glob("*.yaml"))] if folder else []
     return Site(
         store,
-        loaded.runs,
+        runs,
         families=load_families(content),
         rigs=rigs,
         redirects=load_redirects(content),
         problems=loaded.problems,
-        plan=public_plan(files, loaded.runs, rigs),
+        marked=(*refuted(loaded, store), *doubted),
+        plan=public_plan(files, runs, rigs),
     )
 
 

@@ -47,6 +47,7 @@ class Site:
         rigs: Mapping[str, RigFacts],
         redirects: Mapping[str, str],
         problems: tuple[Problem, ...] = (),
+        marked: tuple[Problem, ...] = (),
         plan: Plan = NOTHING_PLANNED,
     ) -> None:
         self.store = store
@@ -55,6 +56,7 @@ class Site:
         self.rigs = rigs
         self.redirects = redirects
         self.problems = problems
+        self.marked = marked
         self.plan = plan
 
     @cached_property

@@ -1,0 +1,212 @@
+"""Is a decode rate possible? Held against the machine's memory and against its nearest kin. Pure.
+
+Decoding reads every weight in use once a token, so memory bandwidth bounds it; and the same model
+on the same kind of machine under the same engine is not several times as fast from one record to
+the next. Where one of these is not known, nothing is said. A rate beyond them is no proof of a
+slip: it is told, and the result is unverified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tokrig.index import Problem
+from tokrig.query.facts import RigFigures
+from tokrig.query.load import Run
+from tokrig.record import checks
+from tokrig.record.model import Record, Result, Validity
+
+CODE = "implausible"
+# (t) A rate this many times that of its nearest kin is told.
+KIN = 3.0
+# (t) Tables that are only looked up, and a bandwidth from a data sheet: both together.
+CEILING_SLACK = 2.0
+# (t) What fits into a processor's caches is not read from memory.
+CACHED_BYTES = 512 * 1024**2
+# (t) Attention over longer prompts than this takes a share of its own.
+SHORT_PROMPT_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """One decode rate, and what makes others its kin."""
+
+    run_id: str
+    index: int
+    rate: float
+    machine: tuple[object, ...]
+    model: tuple[str | None, ...]
+    shape: str
+    prompt_tokens: int | None
+    read_bytes: float | None
+    invalid: bool
+
+
+def implausible(
+    records: Iterable[Record], facts: Mapping[str, RigFigures]
+) -> dict[str, dict[int, str]]:
+    """What is told of results, by run and by their place in it. ``facts`` are those of rigs."""
+    by_machine: dict[tuple[object, ...], list[_Rate]] = {}
+    ceilings: dict[str, float] = {}
+    for record in records:
+        if record.mode.speculative is not None:
+            continue  # a step may give many tokens
+        if (ceiling := _ceiling(record, facts.get(record.rig.id))) is not None:
+            ceilings[record.id] = ceiling
+        for one in _rates(record):
+            by_machine.setdefault(one.machine, []).append(one)
+    found: dict[str, dict[int, str]] = {}
+    for rates in by_machine.values():
+        kin = _Kin(rates)
+        for one in rates:
+            why = _beyond_memory(one, ceilings.get(one.run_id)) or kin.beyond(one)
+            if why:
+                found.setdefault(one.run_id, {})[one.index] = why
+    return found
+
+
+def marked(record: Record, told: Mapping[int, str]) -> Record:
+    """The record with those results unverified."""
+    results = [
+        result.model_copy(update={"validity": _doubted(result.validity)})
+        if index in told
+        else result
+        for index, result in enumerate(record.results)
+    ]
+    return record.model_copy(update={"results": results, "validity": _doubted(record.validity)})
+
+
+def mark(
+    runs: Sequence[Run], facts: Mapping[str, RigFigures]
+) -> tuple[tuple[Run, ...], list[Problem]]:
+    """The runs with implausible results marked, and what is to be told of them."""
+    found = implausible((run.record for run in runs), facts)
+    marked_runs, problems = [], []
+    for run in runs:
+        told = found.get(run.id)
+        if told:
+            lines = texts(run.record, told)
+            problems += [Problem(run.path, f"{run.path}: {line}") for line in lines]
+            digest = hashlib.sha256(f"{run.digest} {sorted(told)}".encode()).hexdigest()
+            run = replace(run, record=marked(run.record, told), digest=digest)
+        marked_runs.append(run)
+    return tuple(marked_runs), problems
+
+
+def texts(record: Record, told: Mapping[int, str]) -> Iterator[str]:
+    """One line a result."""
+    for index, why in told.items():
+        result = record.results[index]
+        yield f"{result.workload.name} × {result.concurrency}: {why}"
+
+
+def _doubted(validity: Validity) -> Validity:
+    unverified = list(dict.fromkeys([*validity.unverified, CODE]))
+    word = checks.verdict(validity.verdict == "invalid", unverified)
+    return validity.model_copy(update={"verdict": word, "unverified": unverified})
+
+
+def _rates(record: Record) -> Iterator[_Rate]:
+    model, backend = record.model, record.backend
+    cards = tuple((gpu.name, gpu.vram_bytes) for gpu in record.rig.gpus)
+    machine = (cards or record.rig.cpu.model or record.rig.id, backend.engine, backend.api)
+    names = (model.family.casefold(), (model.variant or "").casefold(), model.quant)
+    for index, result in enumerate(record.results):
+        if result.output_tok_per_s is not None:
+            yield _Rate(
+                run_id=record.id,
+                index=index,
+                rate=result.output_tok_per_s.median,
+                machine=(*machine, _placed(record), result.concurrency),
+                model=names,
+                shape=result.workload.name,
+                prompt_tokens=_prompt_tokens(result),
+                read_bytes=_read_bytes(record),
+                invalid=result.validity.verdict == "invalid",
+            )
+
+
+def _placed(record: Record) -> tuple[object, ...]:
+    """What else a machine's rate hangs on: layers left to the processor, threads."""
+    resolved = record.backend.resolved
+    return (record.mode.name, resolved.gpu_layers, resolved.threads)
+
+
+def _prompt_tokens(result: Result) -> int | None:
+    measured = result.prompt_tokens.median if result.prompt_tokens else None
+    return result.workload.prompt_tokens or (int(measured) if measured else None)
+
+
+def _read_bytes(record: Record) -> float | None:
+    """Bytes of weights that a token reads at most; None where the record does not tell."""
+    model = record.model
+    if not model.bytes or not model.parameters:
+        return None
+    return model.bytes * min(1.0, (model.active_parameters or model.parameters) / model.parameters)
+
+
+def _ceiling(record: Record, facts: RigFigures | None) -> float | None:
+    """The highest rate that the memory can carry; None where it or the weights are not known."""
+    width = facts.memory_bandwidth_bytes_per_s if facts else None
+    known = [one for one in (width.measured, width.theoretical) if one] if width else []
+    read = _read_bytes(record)
+    if not known or read is None or read < CACHED_BYTES:
+        return None
+    if record.rig.gpus and record.backend.api in (None, "cpu"):
+        return None  # the figure is of the card's memory
+    return max(known) * max(1, len(record.rig.gpus)) / read
+
+
+def _beyond_memory(one: _Rate, ceiling: float | None) -> str | None:
+    if ceiling is None or one.rate <= ceiling * CEILING_SLACK:
+        return None
+    return f"{one.rate:g} tok/s, where the machine's memory can carry {ceiling:.4g}"
+
+
+class _Kin:
+    """The rates of one kind of machine under one engine, by what they can be held against."""
+
+    def __init__(self, rates: Sequence[_Rate]) -> None:
+        self._all = [one for one in rates if not one.invalid]
+        self._of_model: dict[tuple[str | None, ...], list[_Rate]] = {}
+        for one in self._all:
+            self._of_model.setdefault(one.model, []).append(one)
+
+    def beyond(self, one: _Rate) -> str | None:
+        """Why a rate is not to be believed; None where nothing speaks against it."""
+        nearest = self._nearest(one)
+        if nearest is None or one.rate <= KIN * nearest:
+            return None
+        return (
+            f"{one.rate:g} tok/s, {one.rate / nearest:.3g} times as fast as its nearest kin"
+            f" ({nearest:.4g} tok/s)"
+        )
+
+    def _nearest(self, one: _Rate) -> float | None:
+        """The highest rate of the nearest kin: the same shape elsewhere, other shapes of the same
+        model, else larger models by the bytes they read."""
+        same = self._of_model.get(one.model, [])
+        elsewhere = [k.rate for k in same if k.shape == one.shape and k.run_id != one.run_id]
+        if elsewhere:
+            return max(elsewhere)
+        shapes = [
+            k.rate
+            for k in same
+            if (k.run_id, k.index) != (one.run_id, one.index)
+            and (k.prompt_tokens or 0) <= SHORT_PROMPT_TOKENS
+        ]
+        if shapes:
+            return max(shapes)
+        own = one.read_bytes
+        if own is None or own < CACHED_BYTES:
+            return None
+        # A small model is never as much faster as it is smaller: larger ones alone are a bound.
+        scaled = [
+            k.rate * k.read_bytes / own
+            for k in self._all
+            if k.read_bytes is not None and k.read_bytes >= own and k.shape == one.shape
+            if k.model != one.model
+        ]
+        return max(scaled, default=None)
