@@ -327,8 +327,8 @@ def test_the_fastest_runs_are_shown_in_full_and_every_other_has_a_line() -> None
     assert set(re.findall(r"runs/([\w-]+)\.html", full)) == {f"fast-{n}" for n in range(most)}
     assert len(set(re.findall(r"runs/([\w-]+)\.html", further))) == 14
     assert "Q4_K_M 1.00–3.00 chat, rag 500 ms–2.00 s 1 " in seen(further)
-    bare = r'runs/bare\.html">Q4_K_M</a> +</th>\n<td class="num">–<span class="spread">chat without'
-    assert re.search(bare, further)
+    line = r'runs/bare\.html">Q4_K_M</a> +</th>\n<td class="num">–<span class="spread">chat without'
+    assert re.search(line, further)
     assert "13 slower runs with several requests in flight are not" in seen(page)
     assert f"Drawn are the 10 best of {len(runs)} runs; all of them are listed" in seen(page)
     assert 'data-pick="slow~1"' in further
