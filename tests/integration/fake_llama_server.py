@@ -91,7 +91,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         refused = any(m["role"] == "system" for m in body.get("messages", ()))
-        if self.fault == "no-system" and refused:
+        if self.fault == "no-system-mute" and refused:
+            # As SGLang did: the template's exception stays in its log (sgl-project/sglang#892).
+            self.answer("Internal Server Error", 500)
+        elif self.fault == "no-system" and refused:
             # As llama.cpp says it for a template that raises; vLLM says the same with 400.
             words = "Error: Jinja Exception: System role not supported"
             self.answer({"error": {"code": 500, "message": words, "type": "server_error"}}, 500)

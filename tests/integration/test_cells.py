@@ -53,8 +53,11 @@ def test_a_shape_that_is_refused_is_skipped_with_the_reason_and_the_others_measu
         assert says in skipped["message"]
 
 
-def test_a_template_without_a_system_role_gets_its_salt_in_the_user_message(home: Home) -> None:
-    record = measured(home, "no-system")
+@pytest.mark.parametrize("fault", ["no-system", "no-system-mute"])
+def test_a_template_without_a_system_role_gets_its_salt_in_the_user_message(
+    home: Home, fault: str
+) -> None:
+    record = measured(home, fault)
     assert record["backend"]["prompting"]["system_role"] is False
     assert is_sound(record["validity"])
 

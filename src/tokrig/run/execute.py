@@ -261,7 +261,18 @@ class _Run:
             backend = backend.model_copy(update={"prompting": learn(session, self.listen)})
             self.told = replace(self.told, backend=backend)
             self.journal.note_engine(told_to_json(self.told))
+            self.tell_longer_shapes()
         session.system_role = backend.prompting.system_role is not False
+
+    def tell_longer_shapes(self) -> None:
+        """A shape of another length is compared with others of that length only."""
+        template = self.told.backend.prompting.template_tokens
+        for workload in self.prepared.workloads.values():
+            target = self.target(workload)
+            if target != workload.prompt_tokens:
+                because = f"the chat template alone has {template} tokens"
+                instead = f"prompts of {target} tokens instead of {workload.prompt_tokens}"
+                self.listen(Note(f"{workload.name}: {because}, so {instead}"))
 
     def target(self, workload: Workload) -> int:
         """The prompt length that a shape is measured at."""

@@ -56,7 +56,8 @@ def settle(session: Session, listen: Listener) -> Sample:
         listen(Note(f"the server asks to wait for {seconds:.0f} s"))
         time.sleep(seconds)
         sample = _first(session, listen)
-    if session.system_role and refusal.code_of(sample) == refusal.ROLE:
+    if session.system_role and sample.error in REFUSALS:
+        # Not every server says that it is the role: a template's exception may be a bare 500.
         session.system_role = False
         retried = _first(session, listen)
         if retried.error is None:
@@ -66,7 +67,7 @@ def settle(session: Session, listen: Listener) -> Sample:
                     " salt, and a shape with a system prompt is skipped"
                 )
             )
-        sample = retried
+            sample = retried
     if sample.error is not None:
         raise session.failed(sample)
     session.tells_cached = sample.cached_tokens is not None

@@ -22,7 +22,7 @@ _SENTENCE = "We open at six every morning."
 _COPIES = 9
 # The cache is tried with prompts of some 500 tokens, each sent once under each of two salts.
 _UNITS = 24
-_ANSWER_TOKENS = 2
+_ANSWER_TOKENS = 8
 # A long prompt has to take at least this much longer than a short one, or nothing can be saved.
 VISIBLE = 0.5
 # Share of the prefill that a second salt saves: up to the first nothing is shared, from the second
