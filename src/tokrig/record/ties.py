@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tokrig.record import checks1
-from tokrig.record.checks import CLOCK_MISMATCH, PROMPT_SHARE, PROMPT_TOKENS
+from tokrig.record.checks import (
+    CLOCK_MISMATCH,
+    CONCURRENCY_SHARE,
+    PROMPT_SHARE,
+    PROMPT_TOKENS,
+)
 from tokrig.record.metrics import MIN_REPEATS_FOR_INTERVAL
 from tokrig.record.model import Metric, Percentiles, Record, Result
 from tokrig.record.placement import not_resident
@@ -541,16 +546,17 @@ def _codes(cell: Cell) -> Iterator[Broken]:
     reasons = result.validity.reasons
     prompts, outputs = _range(result.prompt_tokens), _range(result.output_tokens)
     version_1 = (cell.record.provenance.methodology or 1) < 2
-    missed, target = False, shape.prompt_tokens
+    missed, target = False, shape.target_prompt_tokens or shape.prompt_tokens
     if prompts is not None and target is not None:
         allowed = max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
-        # A template longer than the shape lengthens its prompts, and is told.
-        told = getattr(result, "template_tokens", None) or getattr(shape, "template_tokens", None)
-        missed = prompts.low < target - allowed or (prompts.high > target + allowed and not told)
+        missed = prompts.low < target - allowed or prompts.high > target + allowed
+    streams = result.concurrency_mean
     difference = result.server.difference if result.server else None
     holds = {
         "request_errors": bool(result.request_errors),
         "prompt_length": missed,
+        "concurrency_not_reached": streams is not None
+        and streams < CONCURRENCY_SHARE * result.concurrency,
         "clock_mismatch": difference is not None and abs(difference) > CLOCK_MISMATCH + 1e-5,
         "client_bound": version_1 and (result.client_cpu_share or 0) > checks1.CLIENT_CPU_SHARE,
         "output_length": outputs is not None
