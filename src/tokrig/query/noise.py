@@ -26,7 +26,7 @@ def noise_of(records: Iterable[Record]) -> dict[str, Mapping[str, float]]:
     every figure that was measured twice with six starts; ``records`` in any order."""
     alike: dict[tuple[object, ...], list[Record]] = {}
     # By little first: all keys of thousands of records that are alone would take their time.
-    for group in _grouped(filter(_counts, records), _at_a_glance):
+    for group in _grouped(filter(tells_noise, records), _at_a_glance):
         if len(group) > 1:
             alike.update(
                 (_configuration(same[0]), same) for same in _grouped(group, _configuration)
@@ -42,7 +42,8 @@ def noise_of(records: Iterable[Record]) -> dict[str, Mapping[str, float]]:
     }
 
 
-def _counts(record: Record) -> bool:
+def tells_noise(record: Record) -> bool:
+    """Whether a record of the same beside it would tell the noise of its rig."""
     starts = record.provenance.server_starts or 0
     is_ours = record.provenance.kind == "measured" and record.backend.managed is True
     return is_ours and starts >= STARTS_NEEDED

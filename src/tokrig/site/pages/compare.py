@@ -8,7 +8,7 @@ from functools import partial
 
 from tokrig.query.compare import rules, subject
 from tokrig.query.load import Run
-from tokrig.query.noise import noise_of
+from tokrig.query.noise import noise_of, tells_noise
 from tokrig.site import Output
 from tokrig.site.context import Site, key_of
 from tokrig.site.definitions import definitions
@@ -24,13 +24,15 @@ class Compare:
         handed = rules()
         names = [metric["name"] for metric in handed["metrics"]]
         handed["labels"] = {name: definitions()[name].label for name in names}
-        # By rig and not with each run: a new record changes it for all of them.
-        handed["noise"] = noise_of(run.record for run in site.runs)
-        yield Output(
-            "compare.html",
-            key_of(handed),
-            lambda: site.page("compare.html", "compare.html", title="Compare", rules=handed),
-        )
+        telling = [run for run in site.runs if tells_noise(run.record)]
+
+        def page() -> bytes:
+            # By rig and not with each run: a new record changes it for all of them.
+            known = handed | {"noise": noise_of(run.record for run in telling)}
+            return site.page("compare.html", "compare.html", title="Compare", rules=known)
+
+        key = key_of(handed, [run.digest for run in telling])
+        yield Output("compare.html", key, page)
         for run in site.runs:
             yield Output(f"runs/{run.id}.js", run.digest, partial(run_script, run))
 
