@@ -110,7 +110,6 @@ class _Event:
     t_ns: int
     data: dict[str, Any] | None
     last_token: int | None = None
-    tokens_shown: int = 0
     marks: dict[str, int] = field(default_factory=dict)
 
 
@@ -197,11 +196,6 @@ def stream(made: Recipe) -> Stream:
     return Stream(made, response, _count_text if made.tokenizer else _no_tokenizer, truth)
 
 
-def asked_tokens(made: Recipe) -> int:
-    """The length that was asked for, and generated."""
-    return made.tokens
-
-
 def prompt_tokens() -> int:
     """How long the prompt is by the engine's tokenizer."""
     return _count_text(PROMPT)
@@ -283,7 +277,7 @@ def _events(
         for kind, part in _by_channel(group, reasoning, tool):
             text = "".join(texts[i] for i in part)
             at_ns = times[last] + WIRE_NS
-            events.append(_Event(at_ns, {"delta": _delta(kind, text)}, part[-1], len(part)))
+            events.append(_Event(at_ns, {"delta": _delta(kind, text)}, part[-1]))
     generated_ns = times[-1] + WIRE_NS
     finish = _Event(generated_ns, {"delta": {}, "finish_reason": "length"})
     if made.usage in ("each", "double_each"):

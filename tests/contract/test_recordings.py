@@ -271,7 +271,7 @@ def test_what_was_said(name: str, way: Any) -> None:
     if way is recorded:  # a fast replay may put several chunks into one read
         assert sample.first_chunk_tokens == expected.first_tokens
         assert sample.counted_by == expected.counted_by
-    assert sample.first_chunk_assumed is False
+        assert sample.first_chunk_assumed is False
     assert sample.timings == expected.timings
     assert (sample.drafted_tokens, sample.accepted_tokens) == (expected.drafted, expected.accepted)
     assert (sample.finish_reason, sample.error) == ("length", None)

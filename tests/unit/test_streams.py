@@ -1,6 +1,7 @@
 """No wrong rate counts as valid, and no honest stream is refused: streams of known truth.
 
-Each goes the way of a measured one: response, answer, sample, figures, verdict.
+Each goes the way of a measured one: response, answer, sample, figures, verdict. TOKRIG_STREAMS
+says how many, TOKRIG_STREAMS_FIRST with which seed they begin.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tokrig.record.model import BackendFacts, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.run.observe import Place, observe
 
-SEEDS = int(os.environ.get("TOKRIG_STREAMS", "400"))
+SEEDS = int(os.environ.get("TOKRIG_STREAMS", "300"))
 FIRST = int(os.environ.get("TOKRIG_STREAMS_FIRST", "0"))
 OFF = 0.01
 

@@ -57,12 +57,14 @@ class LlamaServer(OpenAIServer):
         return inspect(ask, log, launch)
 
     def body(self, request: Request) -> dict[str, Any]:
-        """An OpenAI chat body plus llama.cpp's switches: full length, no prompt cache."""
+        """An OpenAI chat body plus llama.cpp's switches: full length, no prompt cache, and with
+        each chunk how many tokens there were so far."""
         return {
             **chat_body(request),
             **template_switch(request),
             "ignore_eos": True,
             "cache_prompt": False,
+            "timings_per_token": True,
         }
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
