@@ -162,7 +162,7 @@ def _unchecked_row(data: dict[str, Any], path: str) -> Row:
         id=data["id"],
         path=path,
         status=data["status"],
-        verdict=_word(data["validity"], doubtful),
+        verdict=_word(data["validity"], doubtful or provenance["kind"] != "measured"),
         kind=provenance["kind"],
         level=provenance.get("level"),
         started_at=provenance.get("started_at"),

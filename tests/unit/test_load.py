@@ -14,6 +14,7 @@ from tests.unit.samples import sample
 from tokrig.errors import RecordError
 from tokrig.query import load as loading
 from tokrig.query.load import load
+from tokrig.record.model import Validity
 from tokrig.record.text import parse_record, record_text
 from tokrig.store import Store
 
@@ -174,3 +175,19 @@ def test_the_kept_records_hold_json(store: Store, cache: Path) -> None:
     finally:
         connection.close()
     assert data.startswith(b'{"schema":2')
+
+
+def test_transcribed_figures_of_version_1_are_unverified(store: Store, cache: Path) -> None:
+    """They said "valid", with samples among what nobody had looked at."""
+    path = add(store, "a")
+    record = parse_record(path.read_text(encoding="utf-8"), "a")
+    told = record.provenance.model_copy(update={"kind": "transcribed", "methodology": None})
+    listed = Validity(verdict="valid", unchecked=["samples"])
+    results = [record.results[0].model_copy(update={"validity": listed})]
+    old = record.model_copy(update={"provenance": told, "validity": listed, "results": results})
+    path.write_text(record_text(old), encoding="utf-8")
+    [run] = load(store, cache=cache).runs
+    for validity in (run.record.validity, run.record.results[0].validity):
+        assert (validity.verdict, validity.unverified) == ("unverified", ["samples"])
+    [row] = store.listing().rows
+    assert row.verdict == "unverified"

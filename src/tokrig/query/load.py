@@ -161,6 +161,8 @@ def _as_json(job: tuple[str, str]) -> bytes | str:
         record = parse_record(*job)
         if own_contradictions(record):
             record = _refuted(record)
+        elif record.provenance.kind != "measured":
+            record = _unseen(record)
         return record.model_dump_json(by_alias=True, exclude_none=True).encode()
     except TokrigError as problem:
         return f"{problem.message}\n{problem.hint}".strip()
@@ -177,6 +179,19 @@ def _refuted(record: Record) -> Record:
 
     results = [r.model_copy(update={"validity": invalid(r.validity)}) for r in record.results]
     return record.model_copy(update={"results": results, "validity": invalid(record.validity)})
+
+
+def _unseen(record: Record) -> Record:
+    """Figures without samples are unverified; version 1 only listed that nobody had looked."""
+
+    def doubted(validity: Validity) -> Validity:
+        if validity.verdict != "valid":
+            return validity
+        unverified = list(dict.fromkeys([*validity.unverified, "samples"]))
+        return validity.model_copy(update={"verdict": "unverified", "unverified": unverified})
+
+    results = [r.model_copy(update={"validity": doubted(r.validity)}) for r in record.results]
+    return record.model_copy(update={"results": results, "validity": doubted(record.validity)})
 
 
 def refuted(loaded: Loaded, store: Store) -> list[Problem]:

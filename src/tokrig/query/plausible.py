@@ -170,9 +170,17 @@ class _Kin:
 
     def __init__(self, rates: Sequence[_Rate]) -> None:
         self._all = [one for one in rates if not one.invalid]
-        self._of_model: dict[tuple[str | None, ...], list[_Rate]] = {}
-        for one in self._all:
-            self._of_model.setdefault(one.model, []).append(one)
+        # The fastest of each group, and the fastest of another run or shape than that one: one of
+        # them is the highest beside any rate.
+        self._of_shape: dict[tuple[object, ...], list[_Rate]] = {}
+        self._of_model: dict[tuple[object, ...], list[_Rate]] = {}
+        for one in sorted(self._all, key=lambda one: -one.rate):
+            shapes = self._of_shape.setdefault((one.model, one.shape), [])
+            if len(shapes) < 2 and one.run_id not in [other.run_id for other in shapes]:
+                shapes.append(one)
+            models = self._of_model.setdefault(one.model, [])
+            if len(models) < 2 and (one.prompt_tokens or 0) <= SHORT_PROMPT_TOKENS:
+                models.append(one)
 
     def beyond(self, one: _Rate) -> str | None:
         """Why a rate is not to be believed; None where nothing speaks against it."""
@@ -187,18 +195,12 @@ class _Kin:
     def _nearest(self, one: _Rate) -> float | None:
         """The highest rate of the nearest kin: the same shape elsewhere, other shapes of the same
         model, else larger models by the bytes they read."""
-        same = self._of_model.get(one.model, [])
-        elsewhere = [k.rate for k in same if k.shape == one.shape and k.run_id != one.run_id]
-        if elsewhere:
-            return max(elsewhere)
-        shapes = [
-            k.rate
-            for k in same
-            if (k.run_id, k.index) != (one.run_id, one.index)
-            and (k.prompt_tokens or 0) <= SHORT_PROMPT_TOKENS
-        ]
-        if shapes:
-            return max(shapes)
+        for other in self._of_shape.get((one.model, one.shape), []):
+            if other.run_id != one.run_id:
+                return other.rate
+        for other in self._of_model.get(one.model, []):
+            if (other.run_id, other.index) != (one.run_id, one.index):
+                return other.rate
         own = one.read_bytes
         if own is None or own < CACHED_BYTES:
             return None
