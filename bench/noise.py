@@ -73,8 +73,10 @@ def measure(load: str, words: list[str]) -> list[Run]:
         options = ["--even-if-busy", "--quiet", "--json", "--content", folder]
         env = {**os.environ, "TOKRIG_STATE": f"{folder}/state"}
         done = subprocess.run(
-            [*command, *options], env=env, check=True, capture_output=True, text=True
+            [*command, *options], env=env, check=False, capture_output=True, text=True
         )
+    if done.returncode:
+        sys.exit(done.stderr)
     return [
         Run(
             load,
