@@ -106,7 +106,11 @@ def test_list_imports_neither_rich_nor_numpy() -> None:
         (["run", "nowhere.yaml"], "nowhere.yaml", "hint:"),
         (["run", "model.gguf"], "is a model, not a spec", "--model model.gguf"),
         (["run", "--url", "ftp://x"], "http://", ""),
-        (["run", "--url", "http://x", "--model", "a"], "--model has no meaning", "--served-model"),
+        (
+            ["run", "--url", "http://x.invalid", "--model", "a"],
+            "nobody answers",
+            "is the server running",
+        ),
         (["run", "--backend", "openai"], "needs its address", "--url"),
         (["run", "--resume", "--level", "quick"], "--resume takes no --level", "leave --level"),
         (["run", "--discard", "x", "--model", "y"], "--discard takes no --model", ""),
