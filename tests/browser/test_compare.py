@@ -16,6 +16,7 @@ from tests.browser.conftest import OpenPage
 from tests.browser.kinds import write
 from tests.unit.compared import cell, measured, transcribed, with_value
 from tokrig.query.compare import Subject, comparison, subject
+from tokrig.record.checks import judge_run
 from tokrig.record.model import Record, Result, Validity
 from tokrig.site.build import build
 
@@ -30,7 +31,9 @@ def records() -> list[Record]:
     hostile = with_value(with_value(measured(), "model.family", HOSTILE), "rig.os", HOSTILE)
     found = {
         A: measured(),
-        B: with_value(quant, "results", results),
+        B: with_value(
+            with_value(quant, "results", results), "validity", judge_run(results, complete=True)
+        ),
         C: with_value(with_value(measured(), "rig.id", "another"), "rig.cpu.governor", None),
         BAD: hostile,
     }

@@ -142,7 +142,7 @@ def cell(
         prefill_tok_per_s=figure(20 * speed),
         prefill_source=prefill_source,
         end_to_end_tok_per_s=figure(0.8 * speed),
-        system_tok_per_s=figure(0.9 * speed * concurrency),
+        system_tok_per_s=figure(0.79 * speed * concurrency),
     )
 
 

@@ -53,7 +53,7 @@ def _result(
     figures = {
         "output_tok_per_s": decode,
         "end_to_end_tok_per_s": _scaled(0.8, decode),
-        "system_tok_per_s": _scaled(0.9, decode),
+        "system_tok_per_s": _scaled(0.79, decode),
         "prefill_tok_per_s": prefill,
         "ttft_s": [[64 / speed for speed in group] for group in prefill],
     }
