@@ -473,12 +473,13 @@ def _speculative(samples: Sequence[Sample], counters: Counters) -> Speculative |
 
     The first token is the prompt's; each step of decoding yields one token and those accepted,
     whether something was drafted for it or not. So the steps are what is left of the tokens.
-    Counters of drafts (vLLM) leave the steps without one out.
+    Counters of drafts (vLLM) leave the steps without one out, and one that did not move says
+    nothing: engines without speculation have it too.
     """
     told = [s for s in samples if s.drafted_tokens is not None]
     drafted, accepted = _sum(s.drafted_tokens for s in told), _sum(s.accepted_tokens for s in told)
     decoded: float | None = sum(s.output_tokens - 1 for s in told if s.output_tokens)
-    if not told and "drafted_tokens" in counters:
+    if not told and counters.get("drafted_tokens"):
         drafted, accepted = int(counters["drafted_tokens"]), int(counters.get("accepted_tokens", 0))
         decoded = counters.get("output_tokens", 0.0) - counters.get("requests", 0.0)
     if drafted is None:

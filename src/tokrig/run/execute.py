@@ -59,14 +59,15 @@ def execute(prepared: Prepared, rig: Rig, journal: Journal, listen: Listener) ->
 
     Engine failures become a failed record; KeyboardInterrupt, StoreError and InputError pass
     through with the journal intact. A running server that cannot be measured from the start is bad
-    input: nothing was learned that a record could tell.
+    input: nothing was learned that a record could tell. One that could not load its model is not.
     """
     run = _Run(prepared, rig, journal, listen)
     error: EngineError | None = None
     try:
         run.all_repeats()
     except EngineError as caught:
-        if prepared.launch is None and not run.greeted:
+        attaching = prepared.launch is None and not run.greeted
+        if attaching and not isinstance(caught, StartError):
             raise InputError(caught.message, hint=caught.hint, code=caught.code) from None
         error = caught
     record = assemble.record(run.gathered(), error)
