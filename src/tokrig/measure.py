@@ -26,6 +26,7 @@ from tokrig.record.names import UNKNOWN_RIG
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
 from tokrig.run import journal, power
+from tokrig.run.detect import require_answer
 from tokrig.run.execute import execute
 from tokrig.run.journal import Journal
 from tokrig.run.lock import this_rig
@@ -104,6 +105,8 @@ def begin(
         now = datetime.now(UTC)
         prepared = located(prepare(spec, now, switches(content), tell, budget_bytes))
         require_writable(content)
+        if prepared.endpoint is not None:
+            require_answer(prepared.endpoint)
         start(computes_on(prepared), prepared.where.processes if prepared.where else list)
         with _in_use(prepared), power.capped(spec.power_cap_w):
             rig = _rig(prepared, content)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tests.unit.compared import cell, measured, with_value
 from tokrig.documents import dump
+from tokrig.record.checks import judge_run
 from tokrig.record.model import Erratum, Failure, Metric, Raw, Record, Skipped
 from tokrig.record.text import record_text
 from tokrig.site.build import build
@@ -154,7 +155,9 @@ def few_runs() -> Iterable[Record]:
     plain = measured()
     for place, (quant, size) in enumerate(SWEEP.items()):
         record = with_value(plain, "id", f"sweep-{quant.lower()}")
+        bits = 8 * size / (plain.model.parameters or 1)
         changed = {"quant": quant, "bytes": size, "sha256": str(place) * 64}
+        changed["bits_per_weight"] = bits
         record = with_value(record, "model", plain.model.model_copy(update=changed))
         speeds = [(shape, level) for level in (1, 4) for shape in ("chat", "rag", "codegen")]
         # The first and the second cannot be told apart in rag.
@@ -168,13 +171,15 @@ def few_runs() -> Iterable[Record]:
     other = with_value(with_value(plain, "id", "sweep-vulkan"), "backend.api", "vulkan")
     invalid = [cell("chat", speed=91.0), cell("rag", valid=False)]
     erratum = Erratum(date="2026-11-23", field="rig.kernel", text="Read after an update.")
-    yield with_value(with_value(other, "results", invalid), "errata", [erratum])
+    judged = with_value(other, "validity", judge_run(invalid, complete=True))
+    yield with_value(with_value(judged, "results", invalid), "errata", [erratum])
     failure = Failure(code="engine_exited", message="it went", log_tail="out of memory\n" * 30)
     skipped = Skipped(workload="agent", concurrency=1, code="context", message="does not fit")
     failed = plain.model_copy(
         update={
             "id": FAILED,
             "status": "failed",
+            "validity": judge_run([], complete=False),
             "results": [],
             "failure": failure,
             "skipped": [skipped],

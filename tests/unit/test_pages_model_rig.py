@@ -39,6 +39,7 @@ TABLE_JS = ROOT / "src" / "tokrig" / "site" / "static" / "table.js"
 REAL = "models/gemma-3-270m.html"
 SEED = "models/gemma-4-e4b-it.html"
 REAL_RIG = "rigs/intel-xeon-processor-2c-24gb.html"
+NEWER_RIG = "rigs/amd-epyc-2c-24gb.html"
 SEED_RIG = "rigs/geforce-rtx-5070-12gb.html"
 HOSTILE = "</script><script>alert('1')</script>\"'\u202e"
 VALID = Validity(verdict="valid")
@@ -149,16 +150,16 @@ class _Outline(HTMLParser):
 def test_every_model_and_rig_has_a_page(committed: Site) -> None:
     assert len(outputs(model.PAGE, committed)) == 11
     assert {SEED, REAL} < outputs(model.PAGE, committed).keys()
-    assert set(outputs(rig.PAGE, committed)) == {SEED_RIG, REAL_RIG}
+    assert set(outputs(rig.PAGE, committed)) == {SEED_RIG, REAL_RIG, NEWER_RIG}
 
 
 def test_facts_of_the_real_model(pages: dict[str, str]) -> None:
     text = seen(pages[REAL])
     for fact in ("Gemma-3 · released 2025-03", "268 million", "gemma3", "32,768 tokens"):
         assert fact in text
-    assert "seen in 0 of 1 run that looked" in text
+    assert "seen in 0 of 2 runs that looked" in text
     assert "not known capabilities, checkpoint" in text
-    assert "gemma-3-270m-q4_k_m.gguf gguf 241.4 MiB 7.36 a5fd3b62230a… 1" in text
+    assert "gemma-3-270m-q4_k_m.gguf gguf 241.4 MiB 7.36 a5fd3b62230a… 2" in text
 
 
 def test_figures_of_the_real_run(pages: dict[str, str]) -> None:

@@ -65,6 +65,7 @@ class How:
 
     def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
         """Let a run begin, when the machine is quiet or that is not asked for."""
+        self._before.close()
         if self.even_if_busy:
             return
         waiting = live.Waiting(sys.stderr, quiet=self.quiet)

@@ -24,7 +24,7 @@ from pathlib import Path
 from tokrig import llama_log, registry
 from tokrig.backends import Ask, Backend, Engine, Json
 from tokrig.backends._answers import mapping
-from tokrig.errors import EngineDied, EngineError, RequestError
+from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.run import http
 from tokrig.run.address import Endpoint
 
@@ -168,6 +168,17 @@ def _has_chats(ask: Ask) -> bool:
         gone = error.code in _NO_SUCH_PATH
         # Many say with the same status that they have no such model.
         return not gone or (error.code == "http_404" and "model" in error.message.lower())
+
+
+def require_answer(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> None:
+    """Raises InputError where nobody answers at an address: told before anything is waited for."""
+    try:
+        http.ask(endpoint, "/v1/models", timeout_s=limit_s)
+    except EngineDied as died:
+        hint = "is the server running, and is the address right?"
+        raise InputError(died.message, hint=hint, code=died.code) from None
+    except RequestError:
+        pass  # it answered
 
 
 def running(ports: Iterable[int] | None = None, limit_s: float = PORTS_S) -> list[Found]:
