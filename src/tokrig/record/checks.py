@@ -254,8 +254,11 @@ def _judge_pace(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
     """Do the stamps tell how fast the tokens came?"""
     confirmed = counters_confirm(good, seen.counters)
     found.doubt("no_rate", not any(told_tok_per_s(s, confirmed) for s in good))
-    stalled = any(has_long_gap(s) and not clock_confirms(s) for s in good)
-    found.doubt("coarse_stream", any(map(has_few_bursts, good)) or (stalled and not confirmed))
+    coarse = [s for s in good if has_few_bursts(s) or has_long_gap(s)]
+    # Where the engine's own clock has the same rate, only the pace between tokens is not known.
+    known = confirmed or all(map(clock_confirms, coarse))
+    found.doubt("coarse_stream", bool(coarse) and not known)
+    found.uncheck("coarse_stream", bool(coarse) and known)
 
 
 def _fewer_tokens_than_chunks(sample: Sample) -> bool:
