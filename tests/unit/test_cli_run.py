@@ -82,6 +82,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path)
     monkeypatch.setattr(measure, "execute", made.execute)
+    monkeypatch.setattr(measure, "require_answer", lambda endpoint: None)
     return made
 
 

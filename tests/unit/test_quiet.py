@@ -96,6 +96,7 @@ def test_the_command_line_refuses_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     refused(monkeypatch, BUILDING)
+    monkeypatch.setattr("tokrig.measure.require_answer", lambda endpoint: None)
     env = {
         "TOKRIG_CONTENT": str(tmp_path / "content"),
         "TOKRIG_STATE": str(tmp_path / "state"),
