@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,21 @@ def test_an_answer_that_comes_compressed_is_read() -> None:
     ) as server:
         assert http.ask(server.endpoint, "/v1/models") == {"data": []}
         assert b"accept-encoding: identity" in server.talks[0].head.lower()
+
+
+def test_an_answer_that_stops_half_way_leaves_no_socket_open() -> None:
+    """An answer without a length owns its socket; errors that are kept keep its frames alive."""
+
+    def script(talk: Talk) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\n\r\n {")
+        talk.sock.recv(1)
+
+    gc.collect()
+    with serving(script) as server, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        questions = detect.Questions(server.endpoint, 0.4, may_post=False)
+        with pytest.raises(RequestError, match="no answer within"):
+            questions("/v1/models")
+        del questions
+        gc.collect()
+    assert [str(one.message) for one in told if one.category is ResourceWarning] == []

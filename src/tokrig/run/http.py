@@ -157,9 +157,11 @@ def _exchange(
     try:
         headers = {"Content-Type": "application/json", **endpoint.headers}
         connection.request(method, endpoint.at(path), body=payload, headers=headers)
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER_BYTES)
-        told = {name.lower(): value for name, value in response.getheaders()}
+        # A response that ends with its connection owns the socket, and is closed by itself only
+        # once it was read to its end.
+        with connection.getresponse() as response:
+            body = response.read(MAX_ANSWER_BYTES)
+            told = {name.lower(): value for name, value in response.getheaders()}
         pieces, _ = decoded(told, [(0, body)])
         return Reply(response.status, b"".join(data for _, data in pieces), told.get("location"))
     finally:
