@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokrig import llama_log
+from tokrig.backends import _llama_log as llama_log
 from tokrig.record.model import Resolved
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tokrig import llama_log
 from tokrig.backends import Launch
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._llama_wishes import asked_gpu_layers, offload, settings
 from tokrig.spec.run import Api
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tokrig.backends import Ask, Command, Launch
-from tokrig.backends._answers import mapping, mappings
+from tokrig.backends import Ask, Command, Launch, mapping, mappings
 from tokrig.errors import InputError, RequestError
 
 # As the llama-server builds spell them that lemonade 11 brings.

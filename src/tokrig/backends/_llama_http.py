@@ -11,9 +11,20 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tokrig import llama_log
-from tokrig.backends import Ask, Capabilities, Counters, Engine, Launch, Request, _llama_wishes
-from tokrig.backends._answers import count, mapping, mappings, text
+from tokrig.backends import (
+    Ask,
+    Capabilities,
+    Counters,
+    Engine,
+    Launch,
+    Request,
+    _llama_wishes,
+    count,
+    mapping,
+    mappings,
+    text,
+)
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,

@@ -10,8 +10,8 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 
-from tokrig import llama_log
 from tokrig.backends import Launch
+from tokrig.backends import _llama_log as llama_log
 from tokrig.record.model import Resolved
 
 Value = str | int | float | bool

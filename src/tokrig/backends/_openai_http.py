@@ -16,8 +16,10 @@ from tokrig.backends import (
     Launch,
     Loading,
     Request,
+    mapping,
+    mappings,
+    text,
 )
-from tokrig.backends._answers import mapping, mappings, text
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.samples import EngineTimings
 

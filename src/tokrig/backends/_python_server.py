@@ -9,8 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokrig.backends import Ask, Availability, Counters, Launch, Speculation, _starting
-from tokrig.backends._answers import count, mapping, mappings
+from tokrig.backends import (
+    Ask,
+    Availability,
+    Counters,
+    Launch,
+    Speculation,
+    _starting,
+    count,
+    mapping,
+    mappings,
+)
 from tokrig.backends._openai_http import metric
 from tokrig.errors import InputError, RequestError
 

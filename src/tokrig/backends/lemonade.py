@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from tokrig import llama_log
 from tokrig.backends import (
     Ask,
     Availability,
@@ -33,8 +32,11 @@ from tokrig.backends import (
     Request,
     _lemonade_engine,
     _llama_http,
+    mapping,
+    mappings,
+    whole,
 )
-from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._llama_http import LlamaServer
 from tokrig.backends._llama_wishes import asked_gpu_layers, offload
 from tokrig.backends._openai_http import count_by_usage, metric

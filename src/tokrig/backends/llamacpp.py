@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from tokrig import llama_log
 from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http, _starting
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._llama_help import Help
 from tokrig.backends._llama_wishes import GPU_LAYERS
 from tokrig.backends._openai_http import kv_flags, option_flags

@@ -12,8 +12,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from tokrig.backends import Ask, Availability, Capabilities, Engine, Launch, Loading
-from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends import (
+    Ask,
+    Availability,
+    Capabilities,
+    Engine,
+    Launch,
+    Loading,
+    mapping,
+    mappings,
+    whole,
+)
 from tokrig.backends._openai_http import OpenAIServer
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.model import Resolved

@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig import llama_log
 from tokrig.backends import (
     Ask,
     Availability,
@@ -27,8 +26,11 @@ from tokrig.backends import (
     Launch,
     Loading,
     Request,
+    mapping,
+    mappings,
+    whole,
 )
-from tokrig.backends._answers import mapping, mappings, whole
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._openai_http import OpenAIServer
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings

@@ -20,8 +20,11 @@ from tokrig.backends import (
     Request,
     Speculation,
     _python_server,
+    count,
+    mapping,
+    mappings,
+    text,
 )
-from tokrig.backends._answers import count, mapping, mappings, text
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,

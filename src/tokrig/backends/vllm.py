@@ -22,8 +22,10 @@ from tokrig.backends import (
     Request,
     Speculation,
     _python_server,
+    count,
+    mapping,
+    text,
 )
-from tokrig.backends._answers import count, mapping, text
 from tokrig.backends._openai_http import (
     OpenAIServer,
     chat_body,

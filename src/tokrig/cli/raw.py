@@ -161,21 +161,21 @@ def _wanted(asked: dict[str, Any]) -> RawRun:
     """The run that was asked for, checked as far as it can be without running it."""
     from tokrig import registry
     from tokrig.models import catalog, gguf
-    from tokrig.raw import RawLaunch, RawTool
+    from tokrig.native_bench import BenchLaunch, BenchTool
     from tokrig.record.model import Mode
     from tokrig.rig import probe_rig
     from tokrig.run.prepare import run_id
     from tokrig.run.raw import RawRun, find_binary, vetted
 
-    tool: RawTool = registry.load("raw", asked["tool"].replace("-", "_"), "RAW")
+    tool: BenchTool = registry.load("native_bench", asked["tool"].replace("-", "_"), "NATIVE_BENCH")
     binary = find_binary(tool, asked["binary"])
     path = catalog.resolve(asked["model"]).path
-    launch = RawLaunch(
+    launch = BenchLaunch(
         binary=binary,
         model=path,
-        prompt_tokens=_lengths("--prompt", asked["prompt"], RawLaunch.prompt_tokens),
-        output_tokens=_lengths("--output", asked["output"], RawLaunch.output_tokens),
-        concurrency=_lengths("--concurrency", asked["concurrency"], RawLaunch.concurrency),
+        prompt_tokens=_lengths("--prompt", asked["prompt"], BenchLaunch.prompt_tokens),
+        output_tokens=_lengths("--output", asked["output"], BenchLaunch.output_tokens),
+        concurrency=_lengths("--concurrency", asked["concurrency"], BenchLaunch.concurrency),
         repetitions=asked["repetitions"],
         threads=asked["threads"],
         api=asked["api"],

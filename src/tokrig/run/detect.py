@@ -21,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokrig import llama_log, registry
-from tokrig.backends import Ask, Backend, Engine, Json
-from tokrig.backends._answers import mapping
+from tokrig import registry
+from tokrig.backends import Ask, Backend, Engine, Json, mapping
+from tokrig.backends import _llama_log as llama_log
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.run import http
 from tokrig.run.address import Endpoint

@@ -24,7 +24,7 @@ import psutil
 
 from tokrig import __version__
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
-from tokrig.raw import RawFound, RawLaunch, RawTool
+from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
 from tokrig.record import machine
 from tokrig.record.model import BackendFacts, Failure, Model, Provenance, Record, Rig
 from tokrig.record.raw import RawSeen, judge_raw
@@ -47,8 +47,8 @@ class RawRun:
     """What is to be run and on what; ``limit_s`` is how long the program may take."""
 
     run_id: str
-    tool: RawTool
-    launch: RawLaunch
+    tool: BenchTool
+    launch: BenchLaunch
     model: Model
     rig: Rig
     started: datetime
@@ -65,7 +65,7 @@ class RawOutcome:
     error: EngineError | None = None
 
 
-def find_binary(tool: RawTool, given: str | None) -> str:
+def find_binary(tool: BenchTool, given: str | None) -> str:
     """The program: ``given`` itself, or beside it where that is a folder or another program of the
     same build (llama-server); without it on the PATH.
 
@@ -88,7 +88,7 @@ def find_binary(tool: RawTool, given: str | None) -> str:
     return str(Path(found).absolute())
 
 
-def vetted(tool: RawTool, launch: RawLaunch) -> RawLaunch:
+def vetted(tool: BenchTool, launch: BenchLaunch) -> BenchLaunch:
     """``launch`` with the answers of its binary, which can do what is asked.
 
     Raises InputError where it cannot.
@@ -123,7 +123,7 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
         stdout, log = _whole(out), _whole(err)
     if error is not None:
         error = _explained(run, error, log)
-    found: RawFound | None = None
+    found: BenchFound | None = None
     try:
         found = run.tool.read(stdout, log, run.launch)
     except RequestError as caught:
@@ -213,12 +213,12 @@ def _explained(run: RawRun, error: EngineError, log: str) -> EngineError:
 
 def _record(
     run: RawRun,
-    found: RawFound | None,
+    found: BenchFound | None,
     seen: Observed,
     error: EngineError | None,
     commit: str | None,
 ) -> Record:
-    found = found or RawFound((), run.tool.engine, None, None, None)
+    found = found or BenchFound((), run.tool.engine, None, None, None)
     backend = BackendFacts(
         name=run.tool.name,
         engine=found.engine,

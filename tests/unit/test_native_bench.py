@@ -20,7 +20,7 @@ from tokrig import registry
 from tokrig.cli import raw as cli
 from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError
-from tokrig.raw import RawFound, RawLaunch, RawTool
+from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
 from tokrig.record import recompute
 from tokrig.record.model import BackendFacts, Model, Record, Rig
 from tokrig.record.raw import RawSeen, judge_raw
@@ -36,22 +36,22 @@ def text(name: str) -> str:
     return (DATA / name).read_text(encoding="utf-8")
 
 
-def tool_of(name: str) -> RawTool:
+def tool_of(name: str) -> BenchTool:
     part = "llama_batched_bench" if name.startswith("llama-batched") else "llama_bench"
-    tool: RawTool = registry.load("raw", part, "RAW")
+    tool: BenchTool = registry.load("native_bench", part, "NATIVE_BENCH")
     return tool
 
 
-def launch_of(tool: RawTool, listing: str = NONE, **given: Any) -> RawLaunch:
+def launch_of(tool: BenchTool, listing: str = NONE, **given: Any) -> BenchLaunch:
     answers = (
         text(f"{tool.binary}-help.txt"),
         text("llama-bench-version.txt"),
         text(f"{listing}.txt"),
     )
-    return RawLaunch(tool.binary, Path("model.gguf"), answers=answers, **given)
+    return BenchLaunch(tool.binary, Path("model.gguf"), answers=answers, **given)
 
 
-def read(name: str, **given: Any) -> RawFound:
+def read(name: str, **given: Any) -> BenchFound:
     tool = tool_of(name)
     return tool.read(text(f"{name}.jsonl"), text(f"{name}.log"), launch_of(tool, **given))
 

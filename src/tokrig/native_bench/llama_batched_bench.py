@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.errors import InputError
-from tokrig.raw import RawLaunch
-from tokrig.raw._llama import LlamaTool, listed, metric, named
+from tokrig.native_bench import BenchLaunch
+from tokrig.native_bench._llama import LlamaTool, listed, metric, named
 from tokrig.record.model import Raw, Resolved
 
 
@@ -27,7 +27,7 @@ class LlamaBatchedBench(LlamaTool):
         | {"log-verbosity", "log-verbose", "log-disable", "log-file", "log-prefix"}
     )
 
-    def vet(self, launch: RawLaunch) -> None:
+    def vet(self, launch: BenchLaunch) -> None:
         super().vet(launch)
         if launch.repetitions is not None:
             raise InputError(
@@ -40,7 +40,7 @@ class LlamaBatchedBench(LlamaTool):
                 hint="for one without the other use --tool llama-bench",
             )
 
-    def command(self, launch: RawLaunch) -> tuple[str, ...]:
+    def command(self, launch: BenchLaunch) -> tuple[str, ...]:
         # A test that does not fit is left out without a word.
         longest = max(launch.prompt_tokens) + max(launch.output_tokens)
         argv = [
@@ -94,4 +94,4 @@ class LlamaBatchedBench(LlamaTool):
         return Resolved.model_validate({**logged.model_dump(), **told})
 
 
-RAW = LlamaBatchedBench()
+NATIVE_BENCH = LlamaBatchedBench()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.errors import InputError
-from tokrig.raw import RawLaunch
-from tokrig.raw._llama import LlamaTool, listed, metric, named
+from tokrig.native_bench import BenchLaunch
+from tokrig.native_bench._llama import LlamaTool, listed, metric, named
 from tokrig.record.model import Raw, Resolved
 
 _PROGRESS = re.compile(r"llama-bench: benchmark (\d+/\d+): (.+)")
@@ -33,7 +33,7 @@ class LlamaBench(LlamaTool):
     )
     separator = "/"
 
-    def vet(self, launch: RawLaunch) -> None:
+    def vet(self, launch: BenchLaunch) -> None:
         super().vet(launch)
         if "jsonl" not in launch.answers[0]:
             raise InputError(
@@ -46,7 +46,7 @@ class LlamaBench(LlamaTool):
                 hint="for several use --tool llama-batched-bench",
             )
 
-    def command(self, launch: RawLaunch) -> tuple[str, ...]:
+    def command(self, launch: BenchLaunch) -> tuple[str, ...]:
         for option, value in launch.options.items():
             if option.lstrip("-") not in _NO_SWEEPS and _SWEEPS.search(str(value)):
                 raise InputError(
@@ -94,9 +94,9 @@ class LlamaBench(LlamaTool):
         }
         return Resolved.model_validate({**logged.model_dump(), **told})
 
-    def build(self, row: Mapping[str, Any], launch: RawLaunch) -> str | None:
+    def build(self, row: Mapping[str, Any], launch: BenchLaunch) -> str | None:
         number = row.get("build_number")
         return f"b{number}" if isinstance(number, int) and number > 0 else None
 
 
-RAW = LlamaBench()
+NATIVE_BENCH = LlamaBench()

@@ -17,7 +17,7 @@ from tokrig.spec.run import Api
 
 
 @dataclass(frozen=True)
-class RawLaunch:
+class BenchLaunch:
     """What to run. Lengths in tokens; ``concurrency`` is parallel sequences; ``repetitions`` of
     each test, None for the program's own number. ``answers`` are what the binary said to
     ``questions``, in their order."""
@@ -36,7 +36,7 @@ class RawLaunch:
 
 
 @dataclass(frozen=True)
-class RawFound:
+class BenchFound:
     """What the program measured and what its log shows: ``api`` is what computed, confirmed where
     nothing else took part. ``spilled``: fewer layers on the GPU than asked; None where the log
     does not tell."""
@@ -50,7 +50,7 @@ class RawFound:
     resolved: Resolved = field(default_factory=Resolved)
 
 
-class RawTool(Protocol):
+class BenchTool(Protocol):
     """An engine's own benchmark. ``binary`` is its usual name on the PATH, ``engine`` what it
     benchmarks."""
 
@@ -59,16 +59,16 @@ class RawTool(Protocol):
     binary: str
     engine: str
 
-    def questions(self, launch: RawLaunch) -> tuple[tuple[str, ...], ...]:
+    def questions(self, launch: BenchLaunch) -> tuple[tuple[str, ...], ...]:
         """Command lines that make the binary tell what it is; each ends by itself in seconds."""
         ...
 
-    def vet(self, launch: RawLaunch) -> None:
+    def vet(self, launch: BenchLaunch) -> None:
         """Refuse what ``launch.answers`` show to be impossible: another program, one too old for
         a flag (which), built without the API, without the device. Raises InputError."""
         ...
 
-    def command(self, launch: RawLaunch) -> tuple[str, ...]:
+    def command(self, launch: BenchLaunch) -> tuple[str, ...]:
         """The command line. Raises InputError for an option the program does not know."""
         ...
 
@@ -76,7 +76,7 @@ class RawTool(Protocol):
         """How far it is, where a line of its output tells."""
         ...
 
-    def read(self, stdout: str, log: str, launch: RawLaunch) -> RawFound:
+    def read(self, stdout: str, log: str, launch: BenchLaunch) -> BenchFound:
         """Its figures. Raises RequestError when the output is not the program's."""
         ...
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tokrig import llama_log
+from tokrig.backends import _llama_log as llama_log
 from tokrig.errors import InputError, RequestError, did_you_mean
-from tokrig.raw import RawFound, RawLaunch
+from tokrig.native_bench import BenchFound, BenchLaunch
 from tokrig.record.model import Metric, Raw, Resolved
 from tokrig.units import significant
 
@@ -52,16 +52,16 @@ class LlamaTool(ABC):
     separator = ","
     listing: tuple[str, ...] = ("--list-devices",)
 
-    def questions(self, launch: RawLaunch) -> tuple[tuple[str, ...], ...]:
+    def questions(self, launch: BenchLaunch) -> tuple[tuple[str, ...], ...]:
         asked = (("--help",), ("--version",), self.listing)
         return tuple((launch.binary, *words) for words in asked)
 
-    def vet(self, launch: RawLaunch) -> None:
+    def vet(self, launch: BenchLaunch) -> None:
         self.require(launch, *self.needed)
         listing = "\n".join(launch.answers)
         llama_log.require_api(listing, launch.api, launch.devices, self.binary, "--bin")
 
-    def read(self, stdout: str, log: str, launch: RawLaunch) -> RawFound:
+    def read(self, stdout: str, log: str, launch: BenchLaunch) -> BenchFound:
         rows = list(_rows(stdout))
         if not rows:
             raise RequestError(
@@ -78,7 +78,7 @@ class LlamaTool(ABC):
         api, confirmed = llama_log.api_of(log)
         if api == "cpu":
             resolved = resolved.model_copy(update={"devices": []})
-        return RawFound(
+        return BenchFound(
             raw=raw,
             engine=self.engine,
             build=self.build(rows[0], launch),
@@ -96,14 +96,14 @@ class LlamaTool(ABC):
     def resolved(self, row: Mapping[str, Any], logged: Resolved) -> Resolved:
         """The settings of a line, beside those in the log."""
 
-    def build(self, row: Mapping[str, Any], launch: RawLaunch) -> str | None:
+    def build(self, row: Mapping[str, Any], launch: BenchLaunch) -> str | None:
         """Which llama.cpp it is."""
         return llama_log.build_of("\n".join(launch.answers[1:]))
 
     def failure(self, log: str) -> str | None:
         return llama_log.failure(log)
 
-    def require(self, launch: RawLaunch, *flags: str) -> None:
+    def require(self, launch: BenchLaunch, *flags: str) -> None:
         """Raises InputError naming a flag that this program does not have."""
         known = _flags(launch)
         for flag in flags:
@@ -114,7 +114,7 @@ class LlamaTool(ABC):
                     hint=f"give the path of a newer {self.binary} with --bin",
                 )
 
-    def device_flags(self, launch: RawLaunch) -> list[str]:
+    def device_flags(self, launch: BenchLaunch) -> list[str]:
         """Which devices it may use; see ``llama_log.devices_for``."""
         listing = "\n".join(launch.answers)
         names = llama_log.devices_for(listing, launch.api, launch.devices)
@@ -122,7 +122,7 @@ class LlamaTool(ABC):
             self.require(launch, "-dev")
         return ["-dev", self.separator.join(names)] if names else []
 
-    def option_flags(self, launch: RawLaunch) -> list[str]:
+    def option_flags(self, launch: BenchLaunch) -> list[str]:
         """``{"ngl": 0}`` → ``-ngl 0``; ``true`` is the bare flag, ``false`` leaves it out.
 
         Raises InputError for a flag that tokrig sets itself or the program does not have.
@@ -181,12 +181,12 @@ def _rows(stdout: str) -> Iterator[Mapping[str, Any]]:
                 raise RequestError(f"a line of the output is no JSON: {line[:80]!r}") from None
 
 
-def _flags(launch: RawLaunch) -> frozenset[str]:
+def _flags(launch: BenchLaunch) -> frozenset[str]:
     """All flags in the output of ``--help``."""
     return frozenset(_FLAG.findall(launch.answers[0] if launch.answers else ""))
 
 
-def _spilled(api: str | None, log: str, launch: RawLaunch) -> bool | None:
+def _spilled(api: str | None, log: str, launch: BenchLaunch) -> bool | None:
     """Whether fewer layers are on the GPU than asked for; without a word about it, all are."""
     if api in (None, "cpu"):
         return None if api is None else False
