@@ -12,8 +12,8 @@ from tests.unit.samples import sample
 from tokrig.query.apart import apart
 from tokrig.query.load import Run
 from tokrig.record.model import Resolved, Skipped, Validity
-from tokrig.site import table, words
-from tokrig.site.charts.labels import of_runs
+from tokrig.site import formats, table
+from tokrig.site.charts.points import label_runs
 
 NUMBERS = itertools.count()
 
@@ -60,7 +60,7 @@ def test_runs_alike_in_everything_known_are_told_apart_by_when_and_which() -> No
 
 def test_no_two_configurations_share_a_label_in_a_chart() -> None:
     runs = [run({"threads": n}) for n in (2, 4, 8)] + [run(), run()]
-    labels = of_runs(runs)
+    labels = label_runs(runs)
     assert len({label.short for label in labels}) == len({label.full for label in labels}) == 5
 
 
@@ -74,7 +74,7 @@ def test_what_is_unverified_says_so_in_charts_however_long_its_name() -> None:
     doubtful = judged(run(), verdict="unverified", unverified=["no_rate"])
     long = doubtful.record.model.model_copy(update={"quant": "Q" * 90})
     doubtful = Run(doubtful.record.model_copy(update={"model": long}), "p", "d")
-    label, other = of_runs([doubtful, run()])
+    label, other = label_runs([doubtful, run()])
     assert label.short.endswith("· unverified")
     assert "unverified" not in other.full
 
@@ -83,7 +83,7 @@ def test_transcribed_figures_are_never_unmarked() -> None:
     """They came without samples: methodology 1 called them valid."""
     seed = judged(run(), verdict="valid", unchecked=["samples"])
     (line,) = table.lines([seed], 1)
-    assert [mark.label for mark in words.line_marks(line) if mark.kind == "unchecked"] == [
+    assert [mark.label for mark in formats.line_marks(line) if mark.kind == "unchecked"] == [
         "unverified"
     ]
 

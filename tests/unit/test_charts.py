@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,27 +19,28 @@ from tokrig.query.load import Run
 from tokrig.record.model import Metric, Record, Result, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.site.charts import Figure
-from tokrig.site.charts.dots import MAX_ROWS, decades
 from tokrig.site.charts.draw import DARK, LIGHT, Palette, png, svg, svg_file
-from tokrig.site.charts.labels import of_runs, plain, short
-from tokrig.site.charts.latency import prefill_by_workload, ttft_by_workload
-from tokrig.site.charts.record import of_record
+from tokrig.site.charts.points import label_runs, plain, short
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.charts.speed import (
+    MAX_ROWS,
+    by_workload,
     concurrency_drop,
-    decode_by_workload,
-    end_to_end_by_workload,
+    decades,
     models_on_rig,
+    of_record,
     quant_sweep,
     same_silicon,
 )
 
 Draw = Callable[[Sequence[Run]], Figure | None]
+decode_by_workload: Draw = partial(by_workload, slug="decode")
+ttft_by_workload: Draw = partial(by_workload, slug="ttft")
 BY_WORKLOAD: list[Draw] = [
     decode_by_workload,
-    end_to_end_by_workload,
+    partial(by_workload, slug="end-to-end"),
     ttft_by_workload,
-    prefill_by_workload,
+    partial(by_workload, slug="prefill"),
 ]
 HOSTILE = {
     "tags": "</text></svg><script>alert(1)</script>",
@@ -305,7 +307,7 @@ def test_chunks_read_at_once_have_no_gap_to_draw() -> None:
 
 
 def labels(*models: dict[str, Any]) -> list[str]:
-    return [label.short for label in of_runs([run(i, model=m) for i, m in enumerate(models)])]
+    return [label.short for label in label_runs([run(i, model=m) for i, m in enumerate(models)])]
 
 
 def test_labels_say_what_differs() -> None:
@@ -321,7 +323,7 @@ def test_labels_are_unique_even_where_cut_or_equal() -> None:
 
 def test_full_labels_are_not_cut() -> None:
     long = "x" * 10_000
-    (label, _) = of_runs([run(0, model={"quant": long}), run(1)])
+    (label, _) = label_runs([run(0, model={"quant": long}), run(1)])
     assert len(label.short) < 60
     assert long in label.full
 

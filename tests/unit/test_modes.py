@@ -17,10 +17,10 @@ from tokrig.query import labels
 from tokrig.query.load import Run
 from tokrig.record.model import Record, Speculative, Validity
 from tokrig.record.text import record_text
-from tokrig.site import Page, table, words
+from tokrig.site import Page, formats, table
 from tokrig.site.context import Site
 from tokrig.site.pages import index, latency, rig
-from tokrig.site.pages._compared import quants, silicon
+from tokrig.site.pages.model import quants, silicon
 from tokrig.store import Store
 
 RIG = "rigs/geforce-rtx-5070-12gb.html"
@@ -41,7 +41,7 @@ def site_of(*runs: Run) -> Site:
 
 
 def html(page: Page, path: str, *runs: Run) -> str:
-    (output,) = (one for one in page.outputs(site_of(*runs)) if one.path == path)
+    (output,) = (one for one in page(site_of(*runs)) if one.path == path)
     return output.render().decode()
 
 
@@ -77,20 +77,20 @@ def test_modes_as_people_call_them(name: str, called: str) -> None:
 
 def test_the_baseline_is_the_absence_of_a_mode() -> None:
     assert labels.mode("baseline") == "baseline"
-    assert labels.mode_besides("baseline") == words.mode(measured()) == ""
-    assert words.mode(measured(), speculating().results) == ""
+    assert labels.mode_besides("baseline") == formats.mode(measured()) == ""
+    assert formats.mode(measured(), speculating().results) == ""
 
 
 def test_what_was_accepted_is_a_share_or_the_range_of_the_shapes() -> None:
-    assert words.mode(speculating()) == "n-gram speculation"
+    assert formats.mode(speculating()) == "n-gram speculation"
     alike, apart = speculating(52, 52, 52), speculating(31, 64, 40)
-    assert words.mode(alike, alike.results) == "n-gram speculation, 52 % accepted"
-    assert words.mode(apart, apart.results) == "n-gram speculation, 31–64 % accepted"
+    assert formats.mode(alike, alike.results) == "n-gram speculation, 52 % accepted"
+    assert formats.mode(apart, apart.results) == "n-gram speculation, 31–64 % accepted"
     nothing = Speculative(drafted_tokens=0, accepted_tokens=0)
     idle = [one.model_copy(update={"speculative": nothing}) for one in apart.results]
-    assert words.mode(apart, idle) == "n-gram speculation"
+    assert formats.mode(apart, idle) == "n-gram speculation"
     off = speculating(name="reasoning-off", reasoning_asked="off")
-    assert words.mode(with_value(off, "results", measured().results)) == "reasoning off"
+    assert formats.mode(with_value(off, "results", measured().results)) == "reasoning off"
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_backends_say_what_was_asked_and_what_is_in_front(
     record = measured()
     for name, value in (("api", api), ("api_asked", asked), ("wrapper", wrapper)):
         record = with_value(record, f"backend.{name}", value)
-    assert words.backend(record.backend) == called
-    assert called in words.configuration(record, "model")
+    assert formats.backend(record.backend) == called
+    assert called in formats.configuration(record, "model")
     assert called in cli_words.subject(record)
     (line,) = lines_of(html(latency.PAGE, "latency.html", a_run(record, PLAIN)), PLAIN)[:1]
     assert called in line
@@ -118,7 +118,7 @@ def test_backends_say_what_was_asked_and_what_is_in_front(
 
 def test_a_run_in_one_line_names_its_mode() -> None:
     _, drafted = two_runs()
-    assert words.configuration(drafted.record, "model").endswith("(cuda) · n-gram speculation")
+    assert formats.configuration(drafted.record, "model").endswith("(cuda) · n-gram speculation")
     assert "(cuda) · n-gram speculation · rig geforce" in cli_words.subject(drafted.record)
     assert cli_words.subject(measured()).endswith("(cuda) · rig geforce-rtx-5070-12gb")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.compared import measured, speculating, with_value
 from tokrig.record.model import Greedy, LoadMemory, Record, ServerTimings, Speculative
-from tokrig.site.pages._fields import Field, blocks
+from tokrig.site.pages.run import Field, blocks
 
 GIB = 1024**3
 

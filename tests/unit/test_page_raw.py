@@ -51,7 +51,7 @@ def site_of(*records: Record) -> Site:
 
 
 def pages(kind: Page, *records: Record) -> dict[str, str]:
-    found = kind.outputs(site_of(*records))
+    found = kind(site_of(*records))
     return {one.path: one.render().decode() for one in found if not one.path.endswith(".json")}
 
 

@@ -32,8 +32,7 @@ from tokrig.record.model import (
 )
 from tokrig.record.samples import Sample
 from tokrig.site.context import Site
-from tokrig.site.pages._fields import blocks
-from tokrig.site.pages.run import PAGE, findings
+from tokrig.site.pages.run import PAGE, blocks, findings
 from tokrig.store import Store
 
 HOSTILE = {
@@ -85,7 +84,7 @@ def page_of(folder: Path, record: Record, samples: list[Sample] | None = None) -
         store.save(record, samples)
     run = Run(record, f"{record.rig.id}/{record.id}.yaml", "d", None if samples is None else "s")
     site = Site(store, (run,), families={}, rigs={}, redirects={})
-    (output,) = PAGE.outputs(site)
+    (output,) = PAGE(site)
     assert output.path == f"runs/{record.id}.html"
     page = Html(output.render())
     assert page.open == []
@@ -272,7 +271,7 @@ def test_the_key_follows_record_and_samples(tmp_path: Path) -> None:
     def key(digest: str, samples_digest: str | None) -> str:
         run = Run(a_record(), "x/y.yaml", digest, samples_digest)
         site = Site(Store(tmp_path), (run,), families={}, rigs={}, redirects={})
-        (output,) = PAGE.outputs(site)
+        (output,) = PAGE(site)
         return output.key
 
     assert len({key("a", None), key("b", None), key("a", "s"), key("a", "t")}) == 4

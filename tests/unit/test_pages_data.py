@@ -35,9 +35,8 @@ from tokrig.record.model import (
     Validity,
 )
 from tokrig.site import Output
-from tokrig.site.context import Site
-from tokrig.site.definitions import definitions, methodology
-from tokrig.site.pages import data, feed, raw
+from tokrig.site.context import Site, definitions, methodology
+from tokrig.site.pages import downloads, feed
 from tokrig.site.pages import methodology as methodology_page
 from tokrig.store import Store
 
@@ -56,7 +55,7 @@ def site_of(runs: Sequence[Run], folder: Path = Path("nowhere")) -> Site:
 
 
 def outputs(page: Any, site: Site) -> dict[str, Output]:
-    return {output.path: output for output in page.PAGE.outputs(site)}
+    return {output.path: output for output in page.PAGE(site)}
 
 
 def of_model(record: Record, **changes: Any) -> dict[str, Any]:
@@ -265,7 +264,7 @@ def test_the_same_rows_are_the_same_bytes() -> None:
 
 def test_the_data_page_explains_every_column_and_leads_to_every_file() -> None:
     site = site_of([a_run()])
-    made = outputs(data, site)
+    made = outputs(downloads, site)
     page = made["data.html"].render().decode()
     groups = (
         columns.ADDRESSES,
@@ -279,7 +278,8 @@ def test_the_data_page_explains_every_column_and_leads_to_every_file() -> None:
     for metric in columns.METRICS:
         assert f"<code>{metric}</code>" in page
     for path in made:
-        assert path == "data.html" or f'href="{path}"' in page
+        own = path == "data.html" or path.startswith(("data/runs/", "data/samples/"))
+        assert own or f'href="{path}"' in page
     schema = (ROOT / "docs" / "record.schema.json").read_bytes()
     assert made["data/record.schema.json"].render() == schema
 
@@ -289,7 +289,7 @@ def test_data_is_made_again_when_a_record_or_its_samples_come_and_go() -> None:
     with_samples = Run(run.record, run.path, run.digest, "1-1")
     changed = Run(run.record, run.path, "another digest")
     keys = {
-        outputs(data, site_of(runs))["data/results.csv"].key
+        outputs(downloads, site_of(runs))["data/results.csv"].key
         for runs in ([], [run], [with_samples], [changed], [run, a_run("other")])
     }
     assert len(keys) == 5
@@ -298,7 +298,11 @@ def test_data_is_made_again_when_a_record_or_its_samples_come_and_go() -> None:
 def test_raw_files_are_the_very_bytes(tmp_path: Path) -> None:
     content = ROOT / "content"
     loaded = load(Store(content), cache=tmp_path)
-    made = outputs(raw, site_of(loaded.runs, content))
+    made = {
+        path: output
+        for path, output in outputs(downloads, site_of(loaded.runs, content)).items()
+        if path.startswith(("data/runs/", "data/samples/"))
+    }
     rows = as_objects(loaded.runs)
     assert {row["yaml"] for row in rows} | {row["samples"] for row in rows} - {None} == set(made)
     for path, output in made.items():
@@ -310,7 +314,7 @@ def test_raw_files_are_the_very_bytes(tmp_path: Path) -> None:
 
 
 def entries(*runs: Run) -> list[ET.Element]:
-    (output,) = feed.PAGE.outputs(site_of(runs))
+    (output,) = feed.PAGE(site_of(runs))
     root = ET.fromstring(output.render())
     for needed in ("id", "title", "updated", f"author/{ATOM}name"):
         assert root.find(f"{ATOM}{needed}") is not None
@@ -374,7 +378,7 @@ def test_a_run_without_a_valid_result_says_so() -> None:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    (output,) = methodology_page.PAGE.outputs(site_of([]))
+    (output,) = methodology_page.PAGE(site_of([]))
     return output.render().decode()
 
 

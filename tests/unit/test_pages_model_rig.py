@@ -59,7 +59,7 @@ def pages(committed: Site) -> dict[str, str]:
     return {
         output.path: output.render().decode()
         for kind in kinds
-        for output in kind.outputs(committed)
+        for output in kind(committed)
         if output.path in looked_at
     }
 
@@ -106,7 +106,7 @@ def run(run_id: str, *results: Result, text: str = "Tiny", **changes: Any) -> Ru
 
 
 def outputs(page: Page, site: Site) -> dict[str, Output]:
-    return {output.path: output for output in page.outputs(site)}
+    return {output.path: output for output in page(site)}
 
 
 def html(page: Page, site: Site, path: str) -> str:
@@ -431,7 +431,7 @@ def test_hostile_names_stay_text() -> None:
     facts = RigFacts(name=HOSTILE, prose=HOSTILE, memory_bandwidth_bytes_per_s=rate)
     site = site_of(one, failed, families={HOSTILE: family}, rigs={"desk": facts})
     for page in (model.PAGE, rig.PAGE, latency.PAGE):
-        for output in page.outputs(site):
+        for output in page(site):
             source = output.render().decode()
             assert "<script>alert" not in source
             assert "&lt;script&gt;alert" in source

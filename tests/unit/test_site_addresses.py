@@ -10,9 +10,9 @@ import pytest
 from tokrig.errors import InputError, StoreError
 from tokrig.query.facts import load_published, load_redirects
 from tokrig.site import Output
-from tokrig.site.addresses import follow, record, refuse_dangling
+from tokrig.site.build import record_addresses
 from tokrig.site.context import Site
-from tokrig.site.pages.redirects import PAGE
+from tokrig.site.pages.redirects import PAGE, follow, refuse_dangling
 from tokrig.store import Store
 
 OLD, NEW = "models/gemma-4-e2b.html", "models/gemma-4-e2b-it.html"
@@ -27,8 +27,8 @@ def redirect(content: Path, text: str) -> dict[str, str]:
 
 
 def test_new_addresses_are_added_in_order(tmp_path: Path) -> None:
-    record(tmp_path, ["runs/b.html", "index.html"])
-    record(tmp_path, ["data.html"])
+    record_addresses(tmp_path, ["runs/b.html", "index.html"])
+    record_addresses(tmp_path, ["data.html"])
     assert load_published(tmp_path) == ["data.html", "index.html", "runs/b.html"]
     lines = (tmp_path / "urls.txt").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
@@ -39,22 +39,22 @@ def test_new_addresses_are_added_in_order(tmp_path: Path) -> None:
 def test_nothing_new_leaves_the_file_alone(tmp_path: Path) -> None:
     file = tmp_path / "urls.txt"
     file.write_text("a.html\nb.html  # of 2026\n", encoding="utf-8")
-    record(tmp_path, ["a.html"])
-    record(tmp_path, [])
+    record_addresses(tmp_path, ["a.html"])
+    record_addresses(tmp_path, [])
     assert file.read_text(encoding="utf-8") == "a.html\nb.html  # of 2026\n"
 
 
 def test_a_list_that_cannot_be_written_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record(tmp_path, ["a.html"])
+    record_addresses(tmp_path, ["a.html"])
 
     def full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StoreError, match=r"urls\.txt: cannot be written: No space"):
-        record(tmp_path, ["b.html"])
+        record_addresses(tmp_path, ["b.html"])
     assert load_published(tmp_path) == ["a.html"]
     assert [file.name for file in tmp_path.iterdir()] == ["urls.txt"]
 
@@ -64,7 +64,7 @@ def test_a_list_that_cannot_be_written_stays_as_it_was(
 
 def pages_of(redirects: dict[str, str]) -> dict[str, Output]:
     site = Site(Store(Path("nowhere")), (), families={}, rigs={}, redirects=redirects)
-    return {output.path: output for output in PAGE.outputs(site)}
+    return {output.path: output for output in PAGE(site)}
 
 
 def test_a_redirect_leads_on_with_and_without_a_script() -> None:

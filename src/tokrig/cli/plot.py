@@ -41,7 +41,7 @@ def plot(record: Record, samples: Sequence[Sample], file: Path, name: str | None
 
 def _figure(record: Record, samples: Sequence[Sample], name: str | None) -> Figure:
     from tokrig.query.load import Run
-    from tokrig.site.charts.record import of_record
+    from tokrig.site.charts.speed import of_record
 
     figures = of_record(Run(record, path="", digest=""), samples)
     if not figures:
@@ -58,7 +58,7 @@ def _figure(record: Record, samples: Sequence[Sample], name: str | None) -> Figu
 
 def _drawn(figure: Figure, record: Record, file: Path) -> bytes:
     from tokrig.site.charts.draw import png, svg_file
-    from tokrig.site.charts.labels import subject
+    from tokrig.site.charts.points import subject
 
     if file.suffix.lower() == ".svg":
         return svg_file(figure, subject=subject(record)).encode()

@@ -73,9 +73,9 @@ def build_command(
 
     report = _build(content, out, keep_going, campaigns)
     if record_urls:
-        from tokrig.site.addresses import record
+        from tokrig.site.build import record_addresses
 
-        record(content, report.unguarded)
+        record_addresses(content, report.unguarded)
     for problem in report.problems[:LISTED]:
         click.echo(f"left out: {problem.message}", err=True)
     for problem in report.marked[:LISTED]:

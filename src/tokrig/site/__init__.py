@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokrig.site.context import Site
@@ -29,11 +29,5 @@ class Output:
     render: Callable[[], bytes]
 
 
-class Page(Protocol):
-    """One kind of page."""
-
-    name: str
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The files of this kind that the records call for."""
-        ...
+Page = Callable[["Site"], Iterable[Output]]
+"""One kind of page: the files of this kind that the records call for."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -29,15 +29,18 @@ from tokrig.query.known import public_plan
 from tokrig.query.load import load, refuted
 from tokrig.query.plausible import mark
 from tokrig.site import Output
-from tokrig.site.addresses import refuse_dangling
 from tokrig.site.charts import draw
-from tokrig.site.context import Site
-from tokrig.site.definitions import methodology
+from tokrig.site.context import Site, methodology
+from tokrig.site.pages.redirects import refuse_dangling
 from tokrig.spec.campaign import load_campaign
 from tokrig.store import Store
 
 MANIFEST = ".tokrig-site.json"
 STAGE = ".tokrig-stage"
+URLS_HEADER = """\
+# Addresses of pages that were published; tokrig site build --record-urls adds new ones. Each
+# stays: a build without one of them is refused, until redirects.yaml says where it leads now.
+"""
 _DRAWN_BY = ("altair", "jinja2", "markdown-it-py", "vl-convert-python", "pyarrow")
 
 Progress = Callable[[str, int, int], None]
@@ -177,7 +180,7 @@ def _outputs(site: Site) -> list[Output]:
     """All files of the site. Two that would be one file on some disk are an error."""
     outputs: dict[str, Output] = {}
     for name in registry.names("site.pages"):
-        for output in registry.load("site.pages", name, "PAGE").outputs(site):
+        for output in registry.load("site.pages", name, "PAGE")(site):
             if ".." in output.path or output.path.startswith("/"):
                 raise InputError(f"a page cannot be written outside the site: {output.path!r}")
             other = outputs.setdefault(output.path.lower(), output)
@@ -199,6 +202,28 @@ def _guard(outputs: list[Output], published: list[str]) -> list[str]:
             hint=f"say where they lead now in content/redirects.yaml: {lost[0]}: models/….html",
         )
     return sorted(path for path in there - set(published) if path.endswith(".html"))
+
+
+def record_addresses(content: Path, new: Iterable[str]) -> None:
+    """Add addresses to ``urls.txt``: sorted, one a line, written whole or not at all.
+
+    Raises InputError for a list that cannot be read, StoreError when the disk refuses.
+    """
+    known = load_published(content)
+    wanted = sorted({*known, *new})
+    if wanted == known:
+        return
+    path = content / "urls.txt"
+    temporary = content / f".urls.txt.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(URLS_HEADER + "".join(f"{url}\n" for url in wanted), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: cannot be written: {problem.strerror or problem}",
+            hint="see to room and permissions, then build again with --record-urls",
+        ) from None
 
 
 def _render(outputs: list[Output], stage: Path, progress: Progress) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 from collections.abc import Mapping
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,54 @@ from tokrig.query.queue import QueueEntry, queue
 from tokrig.record import names
 from tokrig.record.checks import HINTS
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.site import words
+from tokrig.site import formats
 from tokrig.site.charts.draw import svg
-from tokrig.site.definitions import definitions
 from tokrig.store import Store
 
 NOTHING_PLANNED = Plan((), ())
 TEMPLATES = Path(__file__).with_name("templates")
 # No raw HTML in prose: what a contributor writes is text. No pictures: they would be fetched.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+_TERMS = re.compile(r"^\| term \|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", re.MULTILINE)
+_CODE = re.compile(r"`([^`]+)`")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One term. ``text`` is plain; ``unit`` is empty for what has none."""
+
+    key: str
+    label: str
+    text: str
+    unit: str
+
+
+@cache
+def methodology() -> str:
+    """The document, in Markdown: beside this file in a package, under docs/ in the repository."""
+    packaged = Path(__file__).with_name("methodology.md")
+    in_repository = Path(__file__).parents[3] / "docs" / "methodology.md"
+    return (packaged if packaged.exists() else in_repository).read_text(encoding="utf-8")
+
+
+@cache
+def definitions() -> dict[str, Definition]:
+    """All terms by key."""
+    found = {}
+    for table in _TERMS.finditer(methodology()):
+        for line in table[1].splitlines():
+            label, field, text, *unit = (cell.strip() for cell in line.strip("|").split(" | "))
+            key = _CODE.findall(field)[0]
+            found[key] = Definition(key, label, _plain(text), unit[0] if unit else "")
+    return found
+
+
+def _plain(markdown: str) -> str:
+    """Prose without the marks for emphasis and code."""
+    text = re.sub(r"[*`]", "", markdown)
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 class Site:
@@ -97,14 +138,14 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= words.FILTERS | {"markdown": markdown, "svg": _inline_svg}
+        environment.filters |= formats.FILTERS | {"markdown": markdown, "svg": _inline_svg}
         environment.globals |= {
             "definitions": definitions(),
             "hints": HINTS,
             "methodology_version": METHODOLOGY_VERSION,
             "names": names,
             "units": units,
-            "words": words,
+            "formats": formats,
         }
         return environment
 

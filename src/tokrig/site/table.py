@@ -18,7 +18,7 @@ from tokrig.query.ratios import Side
 from tokrig.query.spread import starts_of
 from tokrig.record import names
 from tokrig.record.model import Metric, Record, Result, Rig
-from tokrig.site import words
+from tokrig.site import formats
 from tokrig.units import significant
 
 SHAPES = ("chat", "rag", "codegen", "agent")
@@ -186,7 +186,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
                 ),
                 quant.number(record.model.quant, _word(record.model.quant)),
                 rig.number(record.rig.id, _rig_words(record.rig)),
-                _number_of(backend, words.backend(record.backend)),
+                _number_of(backend, formats.backend(record.backend)),
                 mode.number(record.mode.name, _mode_word(record.mode.name)),
                 kind.number((record.provenance.kind, record.provenance.level, record.status)),
                 len(record.errata),
@@ -221,7 +221,7 @@ def _number_of(listed: _Words, label: str) -> int:
 
 
 def _word(label: str | None) -> list[str]:
-    return [label or words.NULL, names.filter_word(label or "unknown")]
+    return [label or formats.NULL, names.filter_word(label or "unknown")]
 
 
 def _mode_word(name: str) -> list[str]:
@@ -230,12 +230,12 @@ def _mode_word(name: str) -> list[str]:
 
 
 def _rig_words(rig: Rig) -> list[Any]:
-    return [names.hardware_name(rig), rig.id, words.badges(rig)]
+    return [names.hardware_name(rig), rig.id, formats.badges(rig)]
 
 
 def _row(run: int, record: Record, result: Result, shape: _Words) -> list[Any]:
     gen = result.output_tok_per_s
-    found = words.bounds(gen)
+    found = formats.bounds(gen)
     low, high = found or (None, None)
     span = tie_span(Side(gen, starts_of(record, result))) if gen else None
     return [

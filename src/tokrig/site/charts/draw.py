@@ -1,4 +1,5 @@
-"""Figures as SVG and PNG: tokrig's colours and type, drawn by Vega in this process, offline.
+"""Figures as Vega-Lite, and as SVG and PNG: tokrig's colours and type, drawn by Vega in this
+process, offline.
 
 The SVG for pages takes its colours from the page: Vega draws in the light colours, and each of
 them is then replaced by a variable of the style sheet. The drawing is otherwise kept to shapes
@@ -8,16 +9,17 @@ and texts; what it says to those who cannot see it stands in its title and descr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
+import altair as alt
 import vl_convert
 
 from tokrig.site.charts import Figure
-from tokrig.site.charts.labels import plain, short
+from tokrig.site.charts.points import plain, short
 
 FONT = "system-ui, sans-serif"
 FONT_SIZE = 12
@@ -264,3 +266,38 @@ def _text(root: ElementTree.Element, figure: Figure) -> str:
     root.set("role", "img")
     root.set("aria-labelledby", " ".join(ids.values()))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+# Specifications from Altair's drawings. Altair copies and checks everything below a layer or a
+# facet, and the values with it, again at each level: nine tenths of the time it would take to
+# write a chart. So it writes each drawing by itself, and they are put together as Vega-Lite says.
+
+Values = Sequence[dict[str, Any]]
+
+
+def layered(drawings: Sequence[alt.Chart], **size: int | alt.Step) -> dict[str, Any]:
+    """Drawings over each other, the hindmost first, ``width`` and ``height`` in points."""
+    plain = {k: _dict(v) if isinstance(v, alt.Step) else v for k, v in size.items()}
+    # Each without what stands at the top of a specification: its data, and settings.
+    top = {"top_level": False}
+    layers = [one.to_dict(validate=False, ignore=["data"], context=top) for one in drawings]
+    return {**plain, "layer": layers}
+
+
+def single(view: dict[str, Any], values: Values) -> dict[str, Any]:
+    """One view of ``values``."""
+    return {"$schema": alt.SCHEMA_URL, "data": {"values": list(values)}, **view}
+
+
+def repeated(
+    view: dict[str, Any], facet: alt.Facet | alt.FacetMapping, values: Values, **settings: Any
+) -> dict[str, Any]:
+    """One view for each value of the facet's field.
+
+    ``settings`` are Vega-Lite's for such views (``spacing``, ``columns``, ``resolve``).
+    """
+    return single({"facet": _dict(facet), "spec": view, **settings}, values)
+
+
+def _dict(part: alt.SchemaBase) -> dict[str, Any]:
+    return part.to_dict(validate=False)

@@ -1,20 +1,80 @@
-"""Figures of runs as points: what is drawn, what the table beside it holds, what is said of it."""
+"""Runs as labelled points: what is drawn, what the table beside it holds, what is said of it."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from tokrig.query.apart import apart, name
 from tokrig.query.load import Run
 from tokrig.record.checks import headline
-from tokrig.record.model import Metric, Result
-from tokrig.site.charts.labels import Label, of_runs
-from tokrig.site.words import bounds, rate
+from tokrig.record.model import Metric, Record, Result
+from tokrig.site.formats import NULL, bounds, rate
 from tokrig.units import human_seconds, significant
 
-NULL = "–"
+MAX_PART = 28
+MAX_LABEL = 48
+UNVERIFIED = "unverified"
+
+Spread = Literal["95 % interval", "range", ""]
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, without control, direction and other characters that draw nothing
+    or that XML cannot hold."""
+    if text.isprintable():
+        return " ".join(text.split())
+    visible = (c if unicodedata.category(c)[0] != "C" else " " * c.isspace() for c in text)
+    return " ".join("".join(visible).split())
+
+
+def short(text: str, length: int = MAX_PART) -> str:
+    """``plain`` text of at most ``length`` characters, cut with an ellipsis."""
+    one_line = plain(text)
+    return one_line if len(one_line) <= length else one_line[: length - 1].rstrip() + "…"
+
+
+def subject(record: Record) -> str:
+    """``Gemma-4 E2B-it · Q4_K_M · GeForce RTX 5070 · 11.94 GiB · llama.cpp b9174 (cuda)``."""
+    return " · ".join(filter(None, name(record)))
+
+
+@dataclass(frozen=True)
+class Label:
+    """``short`` is drawn and unique in its chart, ``full`` stands in the table."""
+
+    short: str
+    full: str
+
+
+def label_runs(runs: Sequence[Run]) -> list[Label]:
+    """A label a run: those parts of its name that differ among ``runs``, else model and quant;
+    what tells it apart from others of its name; and its mark, where a figure is unverified."""
+    parts = [name(run.record) for run in runs]
+    differing = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
+    if not any(differing):
+        differing[:2] = True, True
+    told_apart = apart(runs)
+    found: list[Label] = []
+    seen: Counter[str] = Counter()
+    taken: set[str] = set()
+    for run, row in zip(runs, parts, strict=True):
+        chosen = [part for part, differs in zip(row, differing, strict=True) if differs and part]
+        chosen += filter(None, (told_apart.get(run.id),))
+        unverified = any(r.validity.word == "unverified" for r in headline(run.record))
+        end = f" · {UNVERIFIED}" if unverified else ""
+        text = short(" · ".join(map(short, chosen)), MAX_LABEL - len(end)) + end
+        unique = text
+        while unique in taken:  # equal texts are numbered from the second on
+            seen[text] += 1
+            unique = f"{text} ({seen[text] + 1})"
+        taken.add(unique)
+        found.append(Label(unique, " · ".join(chosen) + end))
+    return found
 
 
 @dataclass(frozen=True)
@@ -26,28 +86,23 @@ class Quantity:
     unit: Literal["tok/s", "s"]
 
     @property
-    def less_is_better(self) -> bool:
-        """Times are to be short, rates to be high."""
-        return self.unit == "s"
-
-    @property
-    def logarithmic(self) -> bool:
-        """Times to the first token span decades between workloads."""
+    def is_time(self) -> bool:
+        """Times are to be short, and span decades between workloads; rates are to be high."""
         return self.unit == "s"
 
     def label(self, value: float) -> str:
         """A value beside its mark: ``148.3`` (tok/s), ``412 ms``."""
-        return rate(value) if self.unit == "tok/s" else human_seconds(value)
+        return human_seconds(value) if self.is_time else rate(value)
 
     def said(self, value: float) -> str:
         """A value in a sentence, with its unit."""
-        return f"{rate(value)} tok/s" if self.unit == "tok/s" else human_seconds(value)
+        return human_seconds(value) if self.is_time else f"{rate(value)} tok/s"
 
     def cell(self, value: float | None) -> str:
         """A value in a column that names the unit."""
         if value is None:
             return NULL
-        return rate(value) if self.unit == "tok/s" else f"{significant(value, 4):.10g}"
+        return f"{significant(value, 4):.10g}" if self.is_time else rate(value)
 
 
 DECODE = Quantity("output_tok_per_s", "decode speed", "tok/s")
@@ -69,7 +124,7 @@ class Point:
     median: float
     low: float
     high: float
-    spread: Literal["95 % interval", "range", ""]
+    spread: Spread
     n: int | None
 
 
@@ -77,7 +132,7 @@ def points(runs: Sequence[Run], quantity: Quantity) -> list[Point]:
     """The points of all valid results that have the quantity, in the order of ``runs``."""
     return [
         _point(run, label, result, metric)
-        for run, label in zip(runs, of_runs(runs), strict=True)
+        for run, label in zip(runs, label_runs(runs), strict=True)
         for result in headline(run.record)
         if (metric := getattr(result, quantity.field)) is not None
     ]
@@ -86,20 +141,9 @@ def points(runs: Sequence[Run], quantity: Quantity) -> list[Point]:
 def _point(run: Run, label: Label, result: Result, metric: Metric) -> Point:
     known = bounds(metric)
     low, high = known or (metric.median, metric.median)
-    spread: Literal["95 % interval", "range", ""] = ""
-    if known:
-        spread = "95 % interval" if metric.ci95 else "range"
-    return Point(
-        run=run,
-        label=label,
-        workload=result.workload.name,
-        concurrency=result.concurrency,
-        median=metric.median,
-        low=low,
-        high=high,
-        spread=spread,
-        n=metric.n,
-    )
+    spread: Spread = "" if known is None else "95 % interval" if metric.ci95 else "range"
+    workload, concurrency = result.workload.name, result.concurrency
+    return Point(run, label, workload, concurrency, metric.median, low, high, spread, metric.n)
 
 
 def at_lowest_concurrency(found: Sequence[Point]) -> list[Point]:
@@ -113,24 +157,15 @@ def best_first(found: Sequence[Point], quantity: Quantity) -> list[Point]:
     of_run: dict[str, list[float]] = {}
     for point in found:
         of_run.setdefault(point.run.id, []).append(point.median)
-    sign = 1 if quantity.less_is_better else -1
+    sign = 1 if quantity.is_time else -1
     rank = {run: sign * median(values) for run, values in of_run.items()}
     return sorted(found, key=lambda point: (rank[point.run.id], point.run.id))
 
 
 def columns(quantity: Quantity) -> tuple[str, ...]:
     """The headings over ``rows``."""
-    unit = quantity.unit
-    return (
-        "run",
-        "workload",
-        "concurrency",
-        f"median, {unit}",
-        f"lowest, {unit}",
-        f"highest, {unit}",
-        "lowest to highest is",
-        "values",
-    )
+    figures = (f"{what}, {quantity.unit}" for what in ("median", "lowest", "highest"))
+    return ("run", "workload", "concurrency", *figures, "lowest to highest is", "values")
 
 
 def rows(found: Iterable[Point], quantity: Quantity) -> tuple[tuple[str, ...], ...]:

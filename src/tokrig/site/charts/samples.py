@@ -18,9 +18,9 @@ from tokrig.record.metrics import inter_chunk_s, ttft_s
 from tokrig.record.model import Percentiles
 from tokrig.record.samples import Phase, Sample
 from tokrig.site.charts import Figure
-from tokrig.site.charts.labels import short
-from tokrig.site.charts.points import NULL
-from tokrig.site.charts.views import layered, repeated
+from tokrig.site.charts.draw import layered, repeated
+from tokrig.site.charts.points import short
+from tokrig.site.formats import NULL
 from tokrig.units import human_seconds, significant
 
 MAX_RESULTS = 12

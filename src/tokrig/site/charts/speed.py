@@ -1,21 +1,32 @@
-"""Charts of speed: by workload, by concurrency, by quant, by backend, by model."""
+"""Charts of runs: speed and waiting by workload, by concurrency, by quant, by backend, by model.
+
+Two drawings serve them all. *Dots* stand side by side: a row a run, a panel a workload, a dot or
+a bar each; a thick line through the mark is a 95 % interval, a thin one with ends the range.
+*Lines* run over an ordered axis; a series has a colour and a shape of its own, so that either
+tells it apart.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Literal
+
+import altair as alt
 
 from tokrig.query.load import Run
 from tokrig.record import names
 from tokrig.record.checks import headline
 from tokrig.record.model import Model
-from tokrig.site.charts import Figure, dots, lines
-from tokrig.site.charts.labels import short, subject
+from tokrig.record.samples import Sample
+from tokrig.site.charts import Figure
+from tokrig.site.charts.draw import layered, repeated, single
 from tokrig.site.charts.points import (
     DECODE,
     END_TO_END,
-    NULL,
+    PREFILL,
     SYSTEM,
+    TTFT,
     Point,
     Quantity,
     at_lowest_concurrency,
@@ -24,24 +35,49 @@ from tokrig.site.charts.points import (
     points,
     rows,
     said,
+    short,
+    spreads_key,
+    subject,
 )
+from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
+from tokrig.site.formats import NULL
 
+MAX_ROWS = 10
+MAX_PANELS = 6
 MAX_SERIES = 6
+MAX_QUANTS = 12
+# Sizes are in points (1/72 inch). Beside the highest mark there is room for its value.
+ROW_STEP, QUANT_STEP = 26, 80
+VALUE_WIDTH = 58
+WIDTH, MIN_WIDTH, GAP = 520, 125, 18
+PANEL_WIDTH, PANEL_HEIGHT = 210, 200
+# A label's width is reserved by its length: the reader's typeface is not known here.
+CHARACTER = 6.8
+
+Mark = Literal["dot", "bar"]
 
 
-def decode_by_workload(runs: Sequence[Run]) -> Figure | None:
-    """gen tok/s of each run in each workload, at the lowest concurrency."""
-    return _by_workload("decode", "Decode speed by workload", runs, DECODE)
-
-
-def end_to_end_by_workload(runs: Sequence[Run]) -> Figure | None:
-    """Tokens over the whole time of a request, in each workload, at the lowest concurrency."""
-    return _by_workload("end-to-end", "End-to-end speed by workload", runs, END_TO_END)
-
-
-def _by_workload(slug: str, title: str, runs: Sequence[Run], quantity: Quantity) -> Figure | None:
+def by_workload(runs: Sequence[Run], slug: str) -> Figure | None:
+    """One quantity of each run in each workload, at the lowest concurrency: ``slug`` names a
+    chart of ``BY_WORKLOAD``."""
+    title, quantity = BY_WORKLOAD[slug]
     found = best_first(at_lowest_concurrency(points(runs, quantity)), quantity)
-    return dots.figure(slug, _titled(title, found), found, quantity)
+    return _dots(slug, _titled(title, found), found, quantity)
+
+
+BY_WORKLOAD = {
+    "decode": ("Decode speed by workload", DECODE),
+    "ttft": ("Time to first token by workload", TTFT),
+    "prefill": ("Prefill speed by workload", PREFILL),
+    "end-to-end": ("End-to-end speed by workload", END_TO_END),
+}
+
+
+def of_record(run: Run, samples: Sequence[Sample]) -> dict[str, Figure]:
+    """The charts that one record and its samples have, by slug, the most telling first."""
+    drawn = [by_workload([run], slug) for slug in BY_WORKLOAD]
+    drawn += [concurrency_drop([run]), inter_chunk_times(samples), ttft_of_requests(samples)]
+    return {figure.slug: figure for figure in drawn if figure is not None}
 
 
 def models_on_rig(runs: Sequence[Run], workload: str = "chat") -> Figure | None:
@@ -49,14 +85,12 @@ def models_on_rig(runs: Sequence[Run], workload: str = "chat") -> Figure | None:
     of_shape = [point for point in points(runs, DECODE) if point.workload == workload]
     found = best_first(at_lowest_concurrency(of_shape), DECODE)
     title = _titled(f"Decode speed, {short(workload)}", found)
-    return dots.figure(f"models-{names.address(workload)}", title, found, DECODE, mark="bar")
+    return _dots(f"models-{names.address(workload)}", title, found, DECODE, mark="bar")
 
 
 def same_silicon(runs: Sequence[Run]) -> Figure | None:
-    """gen tok/s of one model and quant on one rig under two or more backends.
-
-    Where several rigs or quants have that, the one with the most backends.
-    """
+    """gen tok/s of one model and quant on one rig under two or more backends: of several such
+    groups the one with the most backends."""
     groups = by_backend(runs)
     if not groups:
         return None
@@ -64,7 +98,7 @@ def same_silicon(runs: Sequence[Run]) -> Figure | None:
     what = short(" · ".join(filter(None, (names.model_name(record.model), record.model.quant))))
     title = f"Backends on the same machine, {what}, {short(names.hardware_name(record.rig))}"
     found = best_first(at_lowest_concurrency(points(groups[0], DECODE)), DECODE)
-    return dots.figure("backends", _titled(title, found), found, DECODE)
+    return _dots("backends", _titled(title, found), found, DECODE)
 
 
 def by_backend(runs: Iterable[Run]) -> list[list[Run]]:
@@ -102,13 +136,12 @@ def concurrency_drop(runs: Sequence[Run]) -> Figure | None:
     if len(series) > MAX_SERIES:
         notes.append(f"Drawn are {MAX_SERIES} of {len(series)} lines.")
     panels = {name: [p for p in of if _series(p) in shown] for name, of in panels.items()}
-    drawn = [(panel, _series(p), p) for panel, of in panels.items() for p in of]
     heading, *others = columns(DECODE)
     return Figure(
         slug="concurrency",
         title="Speed by requests in flight",
         text=" ".join(notes),
-        spec=lines.by_concurrency(drawn),
+        spec=_lines_by_concurrency(panels),
         columns=(heading, "speed of", *others),
         rows=tuple(
             (first, panel, *rest)
@@ -140,19 +173,17 @@ def _drop(series: str, found: Sequence[Point]) -> str:
 
 
 def quant_sweep(runs: Sequence[Run]) -> Figure | None:
-    """gen tok/s of one model's quants, fewest bits per weight first.
-
-    Of the rigs and backends that ran two quants or more, the one with the most.
-    """
+    """gen tok/s of one model's quants, fewest bits per weight first: of the rigs and backends
+    that ran two quants or more, the one with the most."""
     groups = by_quant(runs)
     if not groups:
         return None
-    ordered = sorted(groups[0], key=lambda run: _bits(run.record.model))
+    ordered = sorted(groups[0], key=lambda run: run.record.model.bits_per_weight or math.inf)
     found = at_lowest_concurrency(points(ordered, DECODE))
     title = _titled("Decode speed by quant", found)
     facts = "; ".join(
         f"{short(p.run.record.model.quant or '')} {said(p, DECODE)}"
-        for p in found[: lines.MAX_QUANTS * 4]
+        for p in found[: MAX_QUANTS * 4]
         if p.workload == found[0].workload
     )
     heading, *others = columns(DECODE)
@@ -161,10 +192,10 @@ def quant_sweep(runs: Sequence[Run]) -> Figure | None:
         title=title,
         text=f"{title}, {short(subject(ordered[0].record), 120)} and others. "
         f"{short(found[0].workload)}, from fewest to most bits per weight: {facts}.",
-        spec=lines.by_quant(found),
+        spec=_lines_by_quant(found),
         columns=(heading, "bits per weight", *others),
         rows=tuple(
-            (first, _bits_text(p.run.record.model), *rest)
+            (first, _bits(p.run.record.model) or NULL, *rest)
             for p, (first, *rest) in zip(found, rows(found, DECODE), strict=True)
         ),
     )
@@ -184,10 +215,214 @@ def by_quant(runs: Iterable[Run]) -> list[list[Run]]:
     return sorted(several, key=len, reverse=True)
 
 
-def _bits(model: Model) -> float:
-    """Bits per weight; those not known come last."""
-    return math.inf if model.bits_per_weight is None else model.bits_per_weight
+def _bits(model: Model) -> str:
+    return "" if model.bits_per_weight is None else f"{model.bits_per_weight:.2f}"
 
 
-def _bits_text(model: Model) -> str:
-    return NULL if model.bits_per_weight is None else f"{model.bits_per_weight:.2f}"
+# Dots
+
+
+def _dots(
+    slug: str, title: str, found: Sequence[Point], quantity: Quantity, mark: Mark = "dot"
+) -> Figure | None:
+    """The chart of ``found``, whose order is that of the rows; None without points. Many runs are
+    a row each and a panel a workload; one run is a row a workload."""
+    if not found:
+        return None
+    runs = list(dict.fromkeys(point.run.id for point in found))
+    workloads = list(dict.fromkeys(point.workload for point in found))
+    shown_runs, shown_workloads = set(runs[:MAX_ROWS]), set(workloads[:MAX_PANELS])
+    drawn = [p for p in found if p.run.id in shown_runs and p.workload in shown_workloads]
+    notes = []
+    if len(runs) > MAX_ROWS:
+        notes.append(f"Drawn are the first {MAX_ROWS} of {len(runs)} runs.")
+    if len(workloads) > MAX_PANELS:
+        notes.append(f"Drawn are {MAX_PANELS} of {len(workloads)} workloads.")
+    return Figure(
+        slug=slug,
+        title=title,
+        text=" ".join([_summary(title, found, quantity), *notes]),
+        spec=_dots_spec(drawn, quantity, mark, one_run=len(runs) == 1),
+        columns=columns(quantity),
+        rows=rows(drawn, quantity),
+    )
+
+
+def _summary(title: str, found: Sequence[Point], quantity: Quantity) -> str:
+    first = found[0].run.id
+    if all(point.run.id == first for point in found):
+        facts = ", ".join(f"{p.workload} {said(p, quantity)}" for p in found[:MAX_ROWS])
+        return f"{title}. {short(subject(found[0].run.record), 120)}: {facts}."
+    groups: dict[str, list[Point]] = {}
+    for point in found:
+        groups.setdefault(point.workload, []).append(point)
+    facts = "; ".join(
+        f"{short(name)}: {_extremes(group, quantity)}"
+        for name, group in list(groups.items())[:MAX_PANELS]
+    )
+    return f"{title}. {facts}."
+
+
+def _extremes(group: Sequence[Point], quantity: Quantity) -> str:
+    lowest, highest = (pick(group, key=lambda p: p.median) for pick in (min, max))
+    best, worst = (lowest, highest) if quantity.is_time else (highest, lowest)
+    told = f"{best.label.short} {said(best, quantity)}"
+    if worst.run.id == best.run.id:
+        return told
+    return f"from {told} to {worst.label.short} {said(worst, quantity)}"
+
+
+def _dots_spec(
+    found: Sequence[Point], quantity: Quantity, mark: Mark, *, one_run: bool
+) -> dict[str, Any]:
+    workloads = list(dict.fromkeys(p.workload for p in found))
+    values = [
+        {
+            "row": short(p.workload) if one_run else p.label.short,
+            "panel": short(p.workload),
+            "place": workloads.index(p.workload),
+            **_speed(p),
+            "text": quantity.label(p.median),
+        }
+        for p in found
+    ]
+    panels = 1 if one_run else len(workloads)
+    width = max(MIN_WIDTH, (WIDTH - GAP * (panels - 1)) // panels)
+    # The axis with its unit, and below it what the marks stand for.
+    scale = ", logarithmic" if quantity.is_time else ""
+    key = " · ".join([f"{mark}: median", *spreads_key(found)])
+    title = [f"{quantity.name}, {quantity.unit}{scale}", key]
+    labels = list(dict.fromkeys(str(value["row"]) for value in values))
+    y_axis = alt.Axis(title=None, minExtent=CHARACTER * max(map(len, labels)))
+    y = alt.Y("row:N", axis=y_axis, scale=alt.Scale(domain=labels))
+    x = _x(found, quantity, width, title if panels == 1 else None)
+    layers = _layers(x, y, mark, {p.spread for p in found})
+    view = layered(layers, width=width, height=alt.Step(ROW_STEP))
+    if panels == 1:
+        return single(view, values)
+    return repeated(view, _panels(title), values, spacing=GAP)
+
+
+def _panels(title: list[str]) -> alt.FacetMapping:
+    """Panels side by side in their order, with a title below them all."""
+    header = alt.Header(title=title, titleOrient="bottom", labelAnchor="start")
+    sort = alt.EncodingSortField("place", op="min")
+    return alt.FacetMapping(column=alt.Column("panel:N", sort=sort, header=header))
+
+
+def _speed(point: Point) -> dict[str, Any]:
+    return {name: getattr(point, name) for name in ("median", "low", "high", "spread")}
+
+
+def _layers(x: alt.X, y: alt.Y, mark: Mark, spreads: Collection[str]) -> list[alt.Chart]:
+    """From back to front: the bar, how sure the figure is, its value, the dot."""
+    base = alt.Chart().encode(y=y)
+    over = "-over-bar" if mark == "bar" else ""
+    low, high, until = _on(x, "low"), _on(x, "high"), alt.X2("high:Q")
+    drawn = []
+    if "95 % interval" in spreads:
+        interval = base.transform_filter("datum.spread == '95 % interval'")
+        drawn.append(interval.mark_rule(style=f"interval{over}").encode(x=low, x2=until))
+    if "range" in spreads:
+        ranges = base.transform_filter("datum.spread == 'range'")
+        drawn += [
+            ranges.mark_rule(style=f"range{over}").encode(x=low, x2=until),
+            ranges.mark_tick(style=f"range-end{over}").encode(x=low),
+            ranges.mark_tick(style=f"range-end{over}").encode(x=high),
+        ]
+    drawn.append(base.mark_text(style="value").encode(x=high, text=alt.Text("text:N")))
+    if mark == "bar":
+        return [base.mark_bar(height={"band": 0.6}).encode(x=x), *drawn]
+    return [*drawn, base.mark_point(style="dot").encode(x=x)]
+
+
+def _on(x: alt.X, field: str) -> alt.X:
+    """The same axis for another field."""
+    other: alt.X = x.copy(deep=False)
+    other.shorthand = f"{field}:Q"
+    return other
+
+
+def _x(found: Sequence[Point], quantity: Quantity, width: int, title: list[str] | None) -> alt.X:
+    """The axis, with room for the values: from zero, or logarithmic where times span decades."""
+    highest = max(p.high for p in found)
+    share = VALUE_WIDTH / width
+    if not quantity.is_time:
+        domain = [0.0, (highest or 1.0) / (1 - share)]
+        axis = alt.Axis(title=title, tickCount=max(3, width // 70))
+        return alt.X("median:Q", axis=axis, scale=alt.Scale(domain=domain, nice=False))
+    low, high = min(p.low for p in found) / 1.25, highest * 1.1
+    top = high * (high / low) ** (share / (1 - share))
+    ticks = decades(low, high, most=width // 30)
+    scale = alt.Scale(type="log", domain=[low, top], nice=False)
+    return alt.X("median:Q", axis=alt.Axis(title=title, values=ticks, format="~g"), scale=scale)
+
+
+def decades(low: float, high: float, most: int) -> list[float]:
+    """Round values between ``low`` and ``high`` for a logarithmic axis: 1, 2, 5 of each power of
+    ten, 1 alone where those would be more than ``most``."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        values = [float(f"{step}e{power}") for power in powers for step in steps]
+        within = [value for value in values if low <= value <= high]
+        if len(within) <= most:
+            return within
+    return within[:: math.ceil(len(within) / most)]
+
+
+# Lines
+
+
+def _lines_by_concurrency(panels: dict[str, list[Point]]) -> dict[str, Any]:
+    values = [
+        {"panel": panel, "place": place, "series": _series(p), "x": p.concurrency, **_speed(p)}
+        for place, (panel, found) in enumerate(panels.items())
+        for p in found
+    ]
+    drawn = [p for found in panels.values() for p in found]
+    x = alt.X("x:O", axis=alt.Axis(title=None, labelAngle=0))
+    layers = _series_lines(x, list(dict.fromkeys(map(_series, drawn))))
+    title = ["requests in flight", " · ".join(spreads_key(drawn))]
+    view = layered(layers, width=PANEL_WIDTH, height=PANEL_HEIGHT)
+    return repeated(view, _panels(title), values, spacing=24)
+
+
+def _lines_by_quant(found: Sequence[Point]) -> dict[str, Any]:
+    """Points in the order of their quants: a line a workload."""
+    quants = list(dict.fromkeys(_quant_lines(p.run.record.model) for p in found))[:MAX_QUANTS]
+    workloads = list(dict.fromkeys(p.workload for p in found))[:MAX_SERIES]
+    values = [
+        {"series": short(p.workload), "x": _quant_lines(p.run.record.model), **_speed(p)}
+        for p in found
+        if _quant_lines(p.run.record.model) in quants and p.workload in workloads
+    ]
+    title = ["quant, bits per weight", " · ".join(spreads_key(found))]
+    axis = alt.Axis(title=title, labelAngle=0, labelExpr="split(datum.label, '\\n')")
+    x = alt.X("x:N", axis=axis, scale=alt.Scale(domain=quants))
+    layers = _series_lines(x, [short(name) for name in workloads])
+    return single(layered(layers, width=alt.Step(QUANT_STEP), height=PANEL_HEIGHT), values)
+
+
+def _quant_lines(model: Model) -> str:
+    """The quant, its bits, its maker: a line each below its place on the axis."""
+    parts = (short(model.quant or "", 12), _bits(model), short(model.quant_creator or "", 12))
+    return "\n".join(filter(None, parts))
+
+
+def _series_lines(x: alt.X, series: Sequence[str]) -> list[alt.Chart]:
+    """Medians joined by a line, with their interval or range as a bar through each."""
+    legend = alt.Legend(title=None, orient="bottom", columns=2) if len(series) > 1 else None
+    scale = alt.Scale(domain=series)
+    base = alt.Chart().encode(x=x, color=alt.Color("series:N", scale=scale, legend=legend))
+    y = alt.Y("median:Q", axis=alt.Axis(title="median, tok/s", tickCount=5))
+    shape = alt.Shape("series:N", scale=scale, legend=legend)
+    return [
+        base.mark_line(strokeWidth=1.5).encode(y=y),
+        *(
+            base.transform_filter(f"datum.spread == '{spread}'")
+            .mark_rule(style=style)
+            .encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
+            for spread, style in (("95 % interval", "interval"), ("range", "range"))
+        ),
+        base.mark_point(style="dot").encode(y=y, shape=shape),
+    ]

@@ -10,31 +10,25 @@ from tokrig.query.compare import rules, subject
 from tokrig.query.load import Run
 from tokrig.query.noise import noise_of, tells_noise
 from tokrig.site import Output
-from tokrig.site.context import Site, key_of
-from tokrig.site.definitions import definitions
+from tokrig.site.context import Site, definitions, key_of
 
 
-class Compare:
+def outputs(site: Site) -> Iterable[Output]:
     """``compare.html`` and ``runs/<id>.js``."""
+    handed = rules()
+    names = [metric["name"] for metric in handed["metrics"]]
+    handed["labels"] = {name: definitions()[name].label for name in names}
+    telling = [run for run in site.runs if tells_noise(run.record)]
 
-    name = "compare"
+    def page() -> bytes:
+        # By rig and not with each run: a new record changes it for all of them.
+        known = handed | {"noise": noise_of(run.record for run in telling)}
+        return site.page("compare.html", "compare.html", title="Compare", rules=known)
 
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The page, and one script a run."""
-        handed = rules()
-        names = [metric["name"] for metric in handed["metrics"]]
-        handed["labels"] = {name: definitions()[name].label for name in names}
-        telling = [run for run in site.runs if tells_noise(run.record)]
-
-        def page() -> bytes:
-            # By rig and not with each run: a new record changes it for all of them.
-            known = handed | {"noise": noise_of(run.record for run in telling)}
-            return site.page("compare.html", "compare.html", title="Compare", rules=known)
-
-        key = key_of(handed, [run.digest for run in telling])
-        yield Output("compare.html", key, page)
-        for run in site.runs:
-            yield Output(f"runs/{run.id}.js", run.digest, partial(run_script, run))
+    key = key_of(handed, [run.digest for run in telling])
+    yield Output("compare.html", key, page)
+    for run in site.runs:
+        yield Output(f"runs/{run.id}.js", run.digest, partial(run_script, run))
 
 
 def run_script(run: Run) -> bytes:
@@ -47,4 +41,4 @@ def run_script(run: Run) -> bytes:
     return f"tokrig.run({safe});\n".encode("ascii")
 
 
-PAGE = Compare()
+PAGE = outputs

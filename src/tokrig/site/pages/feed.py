@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from tokrig.query.load import Run
 from tokrig.record import names
-from tokrig.site import Output, table, words
+from tokrig.site import Output, formats, table
 from tokrig.site.context import Site, key_of
 
 MOST_ENTRIES = 50
@@ -31,27 +31,22 @@ class Entry:
     updated: str
 
 
-class Feed:
+def outputs(site: Site) -> Iterable[Output]:
     """``feed.xml``."""
-
-    name = "feed"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The feed. Runs of which no date is known are not news."""
-        dated = [(moment, run.id, run) for run in site.runs if (moment := _updated(run))]
-        dated.sort(key=lambda one: one[:2], reverse=True)
-        entries = [_entry(run, moment) for moment, _, run in dated[:MOST_ENTRIES]]
-        yield Output(
+    dated = [(moment, run.id, run) for run in site.runs if (moment := _updated(run))]
+    dated.sort(key=lambda one: one[:2], reverse=True)
+    entries = [_entry(run, moment) for moment, _, run in dated[:MOST_ENTRIES]]
+    yield Output(
+        "feed.xml",
+        key_of([astuple(entry) for entry in entries]),
+        lambda: site.page(
             "feed.xml",
-            key_of([astuple(entry) for entry in entries]),
-            lambda: site.page(
-                "feed.xml",
-                "feed.xml",
-                title="tokrig: new runs",
-                entries=entries,
-                updated=entries[0].updated if entries else NEVER,
-            ),
-        )
+            "feed.xml",
+            title="tokrig: new runs",
+            entries=entries,
+            updated=entries[0].updated if entries else NEVER,
+        ),
+    )
 
 
 def _updated(run: Run) -> str | None:
@@ -79,13 +74,13 @@ def _summary(run: Run) -> str:
     for concurrency in sorted({result.concurrency for result in record.results}):
         for line in table.lines([run], concurrency):
             shapes = ", ".join(result.workload.name for result in line.results)
-            span = words.span(line.low, line.high)
+            span = formats.span(line.low, line.high)
             speeds.append(f"{span} tok/s at concurrency {concurrency} ({shapes})")
     told = [
         *(speeds or ["no valid result"]),
-        *(mark.label for mark in words.marks(record, record.validity)),
+        *(mark.label for mark in formats.marks(record, record.validity)),
     ]
-    return f"{words.backend(record.backend)}: {'; '.join(told)}."
+    return f"{formats.backend(record.backend)}: {'; '.join(told)}."
 
 
 def _moment(text: str | None) -> str | None:
@@ -104,4 +99,4 @@ def _xml(text: str) -> str:
     return _NO_XML.sub("\ufffd", text)
 
 
-PAGE = Feed()
+PAGE = outputs

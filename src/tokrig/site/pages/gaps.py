@@ -24,15 +24,10 @@ MEANINGS: Mapping[State, tuple[str, str]] = {
 }
 
 
-class GapsMap:
+def outputs(site: Site) -> Iterable[Output]:
     """``gaps.html``."""
-
-    name = "gaps"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The page."""
-        key = key_of([run.digest for run in site.runs], site.declared, str(site.rigs))
-        yield Output("gaps.html", key, lambda: _page(site))
+    key = key_of([run.digest for run in site.runs], site.declared, str(site.rigs))
+    yield Output("gaps.html", key, lambda: _page(site))
 
 
 def _page(site: Site) -> bytes:
@@ -51,4 +46,4 @@ def _page(site: Site) -> bytes:
     )
 
 
-PAGE = GapsMap()
+PAGE = outputs

@@ -53,23 +53,18 @@ class ErratumOnRuns:
     runs: Sequence[Run]
 
 
-class Index:
+def outputs(site: Site) -> Iterable[Output]:
     """``index.html`` and the data of its table."""
-
-    name = "index"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The page, and all rows as a script."""
-        key = key_of(
-            [run.digest for run in site.runs],
-            [str(facts) for facts in (site.families, site.rigs, site.problems)],
-        )
-        yield Output(
-            "assets/rows.js",
-            key,
-            lambda: script("data", table.columns(site.runs, site.families)),
-        )
-        yield Output("index.html", key_of(key, site.declared), lambda: _page(site))
+    key = key_of(
+        [run.digest for run in site.runs],
+        [str(facts) for facts in (site.families, site.rigs, site.problems)],
+    )
+    yield Output(
+        "assets/rows.js",
+        key,
+        lambda: script("data", table.columns(site.runs, site.families)),
+    )
+    yield Output("index.html", key_of(key, site.declared), lambda: _page(site))
 
 
 def _page(site: Site) -> bytes:
@@ -134,4 +129,4 @@ def _reasoning(site: Site) -> tuple[int, int]:
     return sum(looked), len(looked)
 
 
-PAGE = Index()
+PAGE = outputs

@@ -8,7 +8,7 @@ from statistics import median
 
 from tokrig.query.load import Row, Run
 from tokrig.site import Output, table
-from tokrig.site.charts.latency import ttft_by_workload
+from tokrig.site.charts.speed import by_workload
 from tokrig.site.context import Site, key_of
 
 MOST_DRAWN = 12
@@ -23,15 +23,10 @@ class Shape:
     left_out: int
 
 
-class Latency:
+def outputs(site: Site) -> Iterable[Output]:
     """``latency.html``; the data of its table is that of the first page, ``assets/rows.js``."""
-
-    name = "latency"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The page."""
-        key = key_of([run.digest for run in site.runs])
-        yield Output("latency.html", key, lambda: _page(site))
+    key = key_of([run.digest for run in site.runs])
+    yield Output("latency.html", key, lambda: _page(site))
 
 
 def _page(site: Site) -> bytes:
@@ -46,7 +41,7 @@ def _page(site: Site) -> bytes:
         title="Latency",
         shapes=[_shape(name, rows, most) for name in names],
         drawn=len(quickest),
-        chart=ttft_by_workload(quickest),
+        chart=by_workload(quickest, "ttft"),
         results=valid,
         without=valid - len(rows),
     )
@@ -84,4 +79,4 @@ def _ttft_s(row: Row) -> float:
     return row.result.ttft_s.median if row.result.ttft_s else 0.0
 
 
-PAGE = Latency()
+PAGE = outputs

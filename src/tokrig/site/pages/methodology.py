@@ -13,8 +13,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from tokrig.site import Output
-from tokrig.site.context import Site, key_of
-from tokrig.site.definitions import definitions, methodology
+from tokrig.site.context import Site, definitions, key_of, methodology
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE)
@@ -29,15 +28,10 @@ class Heading:
     text: str
 
 
-class Methodology:
+def outputs(site: Site) -> Iterable[Output]:
     """``methodology.html``."""
-
-    name = "methodology"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """The page."""
-        text = methodology()
-        yield Output("methodology.html", key_of(text), lambda: _page(site, text))
+    text = methodology()
+    yield Output("methodology.html", key_of(text), lambda: _page(site, text))
 
 
 def _page(site: Site, text: str) -> bytes:
@@ -116,4 +110,4 @@ def _scrolling(tokens: list[Token]) -> Iterator[Token]:
             yield Token("html_block", "", 0, content="</div>\n")
 
 
-PAGE = Methodology()
+PAGE = outputs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,22 +12,24 @@ from tokrig.query.load import Run
 from tokrig.query.ratios import NO_RATIO, Ratio, Side, ratio
 from tokrig.query.spread import starts_of
 from tokrig.record import names
-from tokrig.record.model import Model, Record, Result
-from tokrig.site import Output, table, words
-from tokrig.site.charts import dots
-from tokrig.site.charts.latency import prefill_by_workload, ttft_by_workload
+from tokrig.record.model import Model, Record, Result, Rig
+from tokrig.site import Output, formats, table
+from tokrig.site.charts import Figure
 from tokrig.site.charts.speed import (
+    BY_WORKLOAD,
+    MAX_ROWS,
+    by_backend,
+    by_quant,
+    by_workload,
     concurrency_drop,
-    decode_by_workload,
-    end_to_end_by_workload,
+    quant_sweep,
+    same_silicon,
 )
 from tokrig.site.context import Site, key_of
-from tokrig.site.pages._compared import line, quants, silicon
 from tokrig.units import significant
 
 # So many runs are shown with all their figures, the fastest; the others have a line each.
 MOST_IN_FULL = 6
-CHARTS = (decode_by_workload, ttft_by_workload, prefill_by_workload, end_to_end_by_workload)
 
 
 @dataclass(frozen=True)
@@ -83,21 +86,16 @@ class Drop:
     steps: Sequence[Step]
 
 
-class ModelPages:
+def outputs(site: Site) -> Iterable[Output]:
     """``models/<address>.html``."""
-
-    name = "model"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """A page for every model that was run."""
-        for address, runs in site.by_model.items():
-            path = f"models/{address}.html"
-            family = site.families.get(runs[0].record.model.family)
-            yield Output(
-                path,
-                key_of([run.digest for run in runs], str(family)),
-                partial(_page, site, path, runs, family),
-            )
+    for address, runs in site.by_model.items():
+        path = f"models/{address}.html"
+        family = site.families.get(runs[0].record.model.family)
+        yield Output(
+            path,
+            key_of([run.digest for run in runs], str(family)),
+            partial(_page, site, path, runs, family),
+        )
 
 
 def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> bytes:
@@ -115,15 +113,15 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         unknown=[fact.label for fact in facts if not fact.text],
         weights=_weights(runs),
         runs=runs,
-        backends=words.backends(runs),
+        backends=formats.backends(runs),
         valid=valid[:MOST_IN_FULL],
         further=[line(one.run) for one in valid[MOST_IN_FULL:]],
         invalid=invalid[:MOST_IN_FULL],
         further_invalid=invalid[MOST_IN_FULL:],
         raw=_raw(runs),
         total_s=total_s,
-        drawn=dots.MAX_ROWS,
-        charts=[figure for draw in CHARTS if (figure := draw(runs))],
+        drawn=MAX_ROWS,
+        charts=[chart for slug in BY_WORKLOAD if (chart := by_workload(runs, slug))],
         drops=drops[:MOST_IN_FULL],
         further_drops=len(drops[MOST_IN_FULL:]),
         drop_chart=concurrency_drop(runs),
@@ -190,7 +188,7 @@ def _reasoning(models: Sequence[Model]) -> str:
     looked = [model.reasoning for model in models if model.reasoning is not None]
     if not looked:
         return ""
-    return f"seen in {sum(looked):,} of {words.count(len(looked), 'run')} that looked"
+    return f"seen in {sum(looked):,} of {formats.count(len(looked), 'run')} that looked"
 
 
 def _weights(runs: Sequence[Run]) -> list[Weights]:
@@ -250,4 +248,95 @@ def _ratio(record: Record, more: Result, few: Result, rate: str) -> Ratio:
     return ratio(*sides, higher_is_better=True) if len(sides) == 2 else NO_RATIO
 
 
-PAGE = ModelPages()
+# Runs of a model that differ in one thing on one machine: a chart of the machine that has most of
+# them, a line for every other machine.
+
+Name = Callable[[Run], str]
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another machine: ``alike`` is what its runs share, ``lines`` are the fastest run of each of
+    the things in which they differ, with that thing's name."""
+
+    rig: Rig
+    alike: str
+    lines: Sequence[tuple[str, table.Line]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The chart of the machine that has most to compare, and the other machines."""
+
+    rig: Rig
+    figure: Figure
+    elsewhere: Sequence[Elsewhere]
+
+
+def quants(runs: Sequence[Run]) -> Compared | None:
+    """Quants under one backend; None where no machine ran two."""
+    return _compared(quant_sweep, by_quant(runs), _quant, _backend_and_mode)
+
+
+def silicon(runs: Sequence[Run]) -> Compared | None:
+    """Backends with one quant; None where no machine ran two."""
+    return _compared(same_silicon, by_backend(runs), _backend, _quant_and_mode)
+
+
+def line(run: Run) -> table.Line:
+    """The valid results of a run that has any, at the lowest concurrency they have."""
+    valid = [result for result in run.record.results if result.validity.verdict != "invalid"]
+    lowest = min(result.concurrency for result in valid)
+    results = tuple(result for result in valid if result.concurrency == lowest)
+    speeds = [table.speed(result) for result in results]
+    return table.Line(run, lowest, results, min(speeds), max(speeds))
+
+
+def _compared(
+    draw: Callable[[Sequence[Run]], Figure | None],
+    groups: Sequence[Sequence[Run]],
+    name: Name,
+    alike: Name,
+) -> Compared | None:
+    """``groups`` in the order of how much they compare."""
+    by_rig: dict[str, Sequence[Run]] = {}
+    for group in groups:
+        by_rig.setdefault(group[0].record.rig.id, group)
+    most, *others = by_rig.values() or [()]
+    figure = draw(most)
+    if figure is None:
+        return None
+    rig = most[0].record.rig
+    return Compared(
+        rig,
+        dataclasses.replace(figure, slug=f"{figure.slug}-{rig.id}"),
+        [Elsewhere(of[0].record.rig, alike(of[0]), _fastest(of, name)) for of in others],
+    )
+
+
+def _fastest(runs: Iterable[Run], name: Name) -> list[tuple[str, table.Line]]:
+    """The fastest line of each name, fastest first."""
+    found: dict[str, table.Line] = {}
+    for one in sorted(map(line, runs), key=lambda one: -one.high):
+        found.setdefault(name(one.run), one)
+    return list(found.items())
+
+
+def _quant(run: Run) -> str:
+    model = run.record.model
+    return " ".join(filter(None, (model.quant, model.quant_creator))) or formats.NULL
+
+
+def _backend(run: Run) -> str:
+    return formats.backend(run.record.backend)
+
+
+def _quant_and_mode(run: Run) -> str:
+    return ", ".join(filter(None, (_quant(run), formats.mode(run.record))))
+
+
+def _backend_and_mode(run: Run) -> str:
+    return ", ".join(filter(None, (_backend(run), formats.mode(run.record))))
+
+
+PAGE = outputs

@@ -10,9 +10,9 @@ from tokrig.query.facts import Family, Rate, RigFacts
 from tokrig.query.load import Run
 from tokrig.record import names
 from tokrig.record.model import Rig
-from tokrig.site import Output, table, words
-from tokrig.site.charts import Figure, dots
-from tokrig.site.charts.speed import decode_by_workload, models_on_rig
+from tokrig.site import Output, formats, table
+from tokrig.site.charts import Figure
+from tokrig.site.charts.speed import MAX_ROWS, by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
 
 
@@ -59,23 +59,18 @@ class Level:
     fastest: float
 
 
-class RigPages:
+def outputs(site: Site) -> Iterable[Output]:
     """``rigs/<rig id>.html``."""
-
-    name = "rig"
-
-    def outputs(self, site: Site) -> Iterable[Output]:
-        """A page for every machine that ran something."""
-        for rig_id, runs in site.by_rig.items():
-            path = f"rigs/{rig_id}.html"
-            facts = site.rigs.get(rig_id)
-            families = _families_of(runs, site.families)
-            released = {name: family.released for name, family in families.items()}
-            yield Output(
-                path,
-                key_of([run.digest for run in runs], str(facts), released),
-                partial(_page, site, path, runs, facts, families),
-            )
+    for rig_id, runs in site.by_rig.items():
+        path = f"rigs/{rig_id}.html"
+        facts = site.rigs.get(rig_id)
+        families = _families_of(runs, site.families)
+        released = {name: family.released for name, family in families.items()}
+        yield Output(
+            path,
+            key_of([run.digest for run in runs], str(facts), released),
+            partial(_page, site, path, runs, facts, families),
+        )
 
 
 def _page(
@@ -94,12 +89,12 @@ def _page(
         rig=rig,
         facts=facts,
         capacities=_capacities(facts) if facts else [],
-        backends=words.backends(runs),
+        backends=formats.backends(runs),
         setups=setups if len(setups) > 1 else [],
         runs=runs,
         models=len({names.model_name(run.record.model) for run in runs}),
         charts=_charts(runs),
-        drawn=dots.MAX_ROWS,
+        drawn=MAX_ROWS,
         levels=_levels(runs, families),
         invalid=[run for run in runs if _has_invalid(run)],
         unfinished=[run for run in runs if run.record.status != "complete" or run.record.skipped],
@@ -110,7 +105,7 @@ def _page(
 def _charts(runs: Sequence[Run]) -> list[Figure]:
     """The models of each shape side by side; the shapes side by side where there is one run."""
     if len(runs) == 1:
-        drawn = [decode_by_workload(runs)]
+        drawn = [by_workload(runs, "decode")]
     else:
         drawn = [models_on_rig(runs, shape) for shape in table.shapes(runs)]
     return [figure for figure in drawn if figure]
@@ -164,4 +159,4 @@ def _has_invalid(run: Run) -> bool:
     return any(result.validity.verdict == "invalid" for result in run.record.results)
 
 
-PAGE = RigPages()
+PAGE = outputs
