@@ -27,10 +27,10 @@ import httpx
 import numpy as np
 
 from tokrig import __version__
-from tokrig.run.address import Endpoint
+from tokrig.run.answer import parse
+from tokrig.run.client import Order, closed_loop
+from tokrig.run.http import Endpoint
 from tokrig.run.instrument import known_server
-from tokrig.run.load import Order, closed_loop
-from tokrig.run.sse import parse
 
 PATH = "/v1/chat/completions"
 BODY = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'

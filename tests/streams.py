@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
-from tokrig.run.load import Order, Response
+from tokrig.run.client import Order, Response
 
 Hidden = Literal["none", "told", "untold", "first", "dropped", "markers"]
 Grouping = Literal["token", "several", "at_once"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import trustme
 
-from tokrig.run.address import Endpoint
+from tokrig.run.http import Endpoint
 
 # Made anew in each process: no private key belongs into a repository.
 AUTHORITY = trustme.CA()

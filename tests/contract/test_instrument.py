@@ -13,8 +13,8 @@ import pytest
 
 from tokrig.errors import EngineDied, InputError
 from tokrig.run import instrument
+from tokrig.run.client import Phase, closed_loop
 from tokrig.run.instrument import SERVER, known_server, measure
-from tokrig.run.load import Phase, closed_loop
 
 
 def test_many_streams() -> None:

@@ -20,7 +20,7 @@ from tokrig.backends.vllm import BACKEND as VLLM
 from tokrig.errors import RequestError, StartError
 from tokrig.record.samples import EngineTimings, Kind
 from tokrig.run.answer import Answer, read_answer
-from tokrig.run.load import Order, Response
+from tokrig.run.client import Order, Response
 from tokrig.spec.reasoning import Switch
 
 ALL: list[Backend] = [VLLM, SGLANG, MLX, TRANSFORMERS]

@@ -23,8 +23,8 @@ from tokrig.errors import RequestError
 from tokrig.record import metrics
 from tokrig.record.samples import EngineTimings, Kind, Sample
 from tokrig.run.answer import read_answer
-from tokrig.run.load import Order, Response, closed_loop
-from tokrig.run.observe import Place, observe
+from tokrig.run.client import Order, Response, closed_loop
+from tokrig.run.counting import Place, observe
 
 PLACE = Place("chat", 1, 0, 0, "measured", 0, "salt")
 FASTER = 50  # a replay takes this much less time than the recording

@@ -22,9 +22,9 @@ from tokrig.backends.ollama import BACKEND as OLLAMA
 from tokrig.errors import EngineDied, InputError, RequestError, StartError
 from tokrig.record.samples import EngineTimings, Kind
 from tokrig.run import http
-from tokrig.run.address import Endpoint
 from tokrig.run.answer import Answer, read_answer
-from tokrig.run.load import Order, Response, closed_loop
+from tokrig.run.client import Order, Response, closed_loop
+from tokrig.run.http import Endpoint
 from tokrig.run.server import free_port
 from tokrig.spec.reasoning import Switch
 

@@ -19,7 +19,7 @@ from tokrig.cli.main import main
 from tokrig.record import checks, concurrency, machine, metrics, pace
 from tokrig.record.model import Metric, Percentiles, Result
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import cards, counting, fit, prompting, scheduling
+from tokrig.run import cards, counting, prompting, scheduling
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -267,7 +267,7 @@ def test_thresholds_of_a_cell_are_the_documented_ones() -> None:
     beside = "share of chunks that the most streams at once stand beside"
     assert limit(beside) == percent(concurrency.PEAK_SHARE)
     own = "tokens of a prompt that are the shape's own, beside the chat template's"
-    assert limit(own) == str(fit.LEAST_OWN_TOKENS)
+    assert limit(own) == str(prompting.LEAST_OWN_TOKENS)
     saved = f"{percent(prompting.APART)}; from {percent(prompting.SHARED)} on the prompt was cached"
     assert limit("share of a prefill that a second salt may save") == saved
 

@@ -14,8 +14,7 @@ import pytest
 
 from tests.integration.cli import FAKE, Home
 from tokrig.rig import default_rig_id, probe_rig
-from tokrig.run.address import Endpoint
-from tokrig.run.http import get_status
+from tokrig.run.http import Endpoint, get_status
 from tokrig.run.server import free_port
 
 # Passes on what it hears at one port to another one, until it is stopped.

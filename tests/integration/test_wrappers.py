@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cli import Home
-from tokrig.run.address import Endpoint
-from tokrig.run.http import get_status
+from tokrig.run.http import Endpoint, get_status
 from tokrig.run.server import free_port
 
 FOLDER = Path(__file__).parent

@@ -18,8 +18,8 @@ from tokrig.record.model import WorkloadFacts
 from tokrig.record.parquet import from_parquet, to_parquet
 from tokrig.record.samples import EngineTimings, Kind, Sample
 from tokrig.run.answer import MOST_TOKENS, Answer, read_answer
-from tokrig.run.load import Order, Response
-from tokrig.run.observe import Place, observe
+from tokrig.run.client import Order, Response
+from tokrig.run.counting import Place, observe
 from tokrig.spec.reasoning import Marker, markers
 
 PLACE = Place("chat", 1, 0, 0, "measured", 0, "salt")

@@ -16,8 +16,8 @@ from tests.unit.test_answer import DONE, FINISH, content, delta, usage
 from tokrig.backends.llamacpp import BACKEND
 from tokrig.record import metrics
 from tokrig.record.samples import Sample
-from tokrig.run.load import Order, Response
-from tokrig.run.observe import Place, observe
+from tokrig.run.client import Order, Response
+from tokrig.run.counting import Place, observe
 
 MS = 1_000_000
 # One of these a token, about as long as a token is.

@@ -16,7 +16,7 @@ from tests.contract.loopback import Script, Talk, closed_port, plain, serving
 from tests.contract.recordings import FOLDER
 from tokrig.errors import EngineDied, RequestError
 from tokrig.run import detect
-from tokrig.run.address import Endpoint
+from tokrig.run.http import Endpoint
 
 JSON = b"Content-Type: application/json\r\n"
 

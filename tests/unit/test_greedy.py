@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokrig.run.greedy import compare
+from tokrig.run.prompting import compare
 
 
 def words(text: str) -> int:

@@ -14,7 +14,7 @@ from tests.contract import loopback
 from tests.contract.loopback import AUTHORITY, Talk, closed_port, plain, serving
 from tokrig.errors import EngineDied, EngineError, RequestError
 from tokrig.run import detect, http
-from tokrig.run.address import Endpoint
+from tokrig.run.http import Endpoint
 
 
 @pytest.fixture(autouse=True)

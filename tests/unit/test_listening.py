@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tokrig.run import listening
-from tokrig.run.address import Endpoint
+from tokrig.run.http import Endpoint
 from tokrig.run.listening import Whereabouts, whereabouts
 
 # Listens at the port it prints until its input ends; "child" starts another process first.

@@ -17,15 +17,13 @@ from tokrig.backends import Ask, Engine, Launch, Loading
 from tokrig.backends._openai_http import OpenAIServer
 from tokrig.errors import EngineDied, RequestError
 from tokrig.record.model import Model
-from tokrig.run.address import Endpoint
+from tokrig.run.http import Endpoint
 from tokrig.run.monitor import Monitor
-from tokrig.run.opening import load_model
 from tokrig.run.prepare import prepare
-from tokrig.run.probing import PROBE
 from tokrig.run.progress import Note
-from tokrig.run.served import identified
+from tokrig.run.prompting import PROBE
 from tokrig.run.server import Server
-from tokrig.run.session import Session
+from tokrig.run.session import Session, identified, load_model
 from tokrig.spec.run import RunSpec
 
 
@@ -77,7 +75,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokrig.run.opening.LOAD_POLL_S", 0.0)
+    monkeypatch.setattr("tokrig.run.session.LOAD_POLL_S", 0.0)
 
 
 def test_a_model_of_the_users_is_not_put_out_of_memory_without_a_word(tmp_path: Path) -> None:

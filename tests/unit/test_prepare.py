@@ -17,7 +17,7 @@ from tokrig.models.shelf import Tell
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
 from tokrig.run.listening import Whereabouts
 from tokrig.run.prepare import Prepared, located, mode_of, outline, prepare
-from tokrig.run.told import Told, told_from_json, told_to_json
+from tokrig.run.state import EngineState, told_from_json, told_to_json
 from tokrig.spec.reasoning import Switch
 from tokrig.spec.run import RunSpec
 
@@ -161,7 +161,7 @@ def test_patience_is_the_engines_own_unless_it_is_given() -> None:
     assert prepared(backend="vllm", url=URL, patience_s=7).patience_s == 7
 
 
-TOLD = Told(
+TOLD = EngineState(
     model=Model(family="m"),
     backend=BackendFacts(name="llamacpp", engine="llama.cpp"),
     mode=Mode(name="ngram", speculative="ngram"),
@@ -173,8 +173,8 @@ TOLD = Told(
 )
 
 
-@pytest.mark.parametrize("told", [TOLD, Told(TOLD.model, TOLD.backend, TOLD.mode)])
-def test_what_a_run_learned_survives_the_journal(told: Told) -> None:
+@pytest.mark.parametrize("told", [TOLD, EngineState(TOLD.model, TOLD.backend, TOLD.mode)])
+def test_what_a_run_learned_survives_the_journal(told: EngineState) -> None:
     assert told_from_json(told_to_json(told)) == told
 
 

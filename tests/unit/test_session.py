@@ -7,8 +7,8 @@ import pytest
 from tests.unit.samples import sample
 from tokrig.record.metrics import counted_difference, counted_tok_per_s, figures
 from tokrig.run.answer import Answer
+from tokrig.run.counting import SameModel
 from tokrig.run.monitor import grown
-from tokrig.run.observe import SameModel
 from tokrig.run.session import with_switch
 from tokrig.spec.reasoning import Switch
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contract.recordings import names, recording
-from tokrig.run.sse import Event, Piece, parse
+from tokrig.run.answer import Event, parse
+from tokrig.run.http import Piece
 
 EVERYTHING = (
     b"\xef\xbb\xbf: a comment\r\n"

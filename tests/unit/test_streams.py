@@ -15,7 +15,7 @@ from tokrig.record.checks import Seen, judge
 from tokrig.record.metrics import Figures, figures
 from tokrig.record.model import BackendFacts, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
-from tokrig.run.observe import Place, observe
+from tokrig.run.counting import Place, observe
 
 SEEDS = int(os.environ.get("TOKRIG_STREAMS", "300"))
 FIRST = int(os.environ.get("TOKRIG_STREAMS_FIRST", "0"))

@@ -37,12 +37,20 @@ from tests.contract.loopback import (
     serving,
 )
 from tokrig.errors import InputError
-from tokrig.run import load, wire
-from tokrig.run.address import Endpoint
+from tokrig.run import client
 from tokrig.run.answer import read_answer
-from tokrig.run.load import Order, Phase, Response, Ticker, closed_loop
-from tokrig.run.silence import bears_token
-from tokrig.run.wire import now_ns, read_stamped, resolve
+from tokrig.run.client import (
+    Order,
+    Phase,
+    Response,
+    Ticker,
+    bears_token,
+    closed_loop,
+    now_ns,
+    read_stamped,
+    resolve,
+)
+from tokrig.run.http import Endpoint
 
 WHOLE = answer("a", "b")
 BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])
@@ -84,7 +92,7 @@ def nothing_leaks() -> Iterator[None]:
 
 @pytest.fixture
 def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "TICK_S", 0.02)
+    monkeypatch.setattr(client, "TICK_S", 0.02)
 
 
 # What a server may send, and in which pieces.
@@ -706,7 +714,7 @@ def test_certificates_are_read_once_a_load(trusted: None, monkeypatch: pytest.Mo
 
 
 def test_the_clock_is_monotonic_time() -> None:
-    assert abs(wire.now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
+    assert abs(client.now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
 
 
 # An answer that came compressed all the same.

@@ -11,13 +11,77 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 from tokrig.record.samples import Chunk, EngineTimings, Kind
-from tokrig.run.load import Response
-from tokrig.run.sse import Event, parse, parse_ndjson
+from tokrig.run.client import Response
+from tokrig.run.http import Piece
 from tokrig.spec.reasoning import Marker, markers
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: when its last data line was complete (ns), its type and its data.
+
+    ``whole`` is false where the body ended inside the event's last line.
+    """
+
+    t_ns: int
+    data: str
+    type: str = ""
+    whole: bool = True
+
+
+def parse(pieces: Sequence[Piece]) -> list[Event]:
+    """All events of a body, in order. Undecodable bytes become U+FFFD, never an exception."""
+    events: list[Event] = []
+    data: list[str] = []
+    kind, stamp, whole = "", 0, True
+    for t_ns, line, ended in _lines(pieces):
+        if not line:
+            if data:
+                events.append(Event(stamp, "\n".join(data), kind))
+            data, kind = [], ""
+            continue
+        name, _, value = line.decode("utf-8", "replace").partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            data.append(value)
+            stamp, whole = t_ns, ended
+        elif name == "event":
+            kind = value
+    if data:
+        events.append(Event(stamp, "\n".join(data), kind, whole))
+    return events
+
+
+def parse_ndjson(pieces: Sequence[Piece]) -> list[Event]:
+    """The same for a body of one JSON text a line."""
+    return [
+        Event(t_ns, line.decode("utf-8", "replace"), "", ended)
+        for t_ns, line, ended in _lines(pieces)
+        if line.strip()
+    ]
+
+
+def _lines(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes, bool]]:
+    """Each line without its end, the stamp of the piece in which it was complete, and whether it
+    had an end at all."""
+    body = b"".join(data for _, data in pieces)
+    ends = list(accumulate(len(data) for _, data in pieces))
+    text = body.removeprefix(b"\xef\xbb\xbf")
+    end, piece = len(body) - len(text), 0
+    # For bytes, unlike for text, splitlines knows no other line ends than LF, CR and CRLF.
+    for raw in text.splitlines(keepends=True):
+        line = raw.rstrip(b"\r\n")
+        # A line is complete with the first byte of its line end.
+        complete_at = min(end + len(line) + 1, len(body))
+        end += len(raw)
+        while ends[piece] < complete_at:
+            piece += 1
+        yield pieces[piece][0], line, len(raw) > len(line)
+
 
 # Beyond these a figure is no measurement: a month, and more tokens than any context holds.
 MOST_MS = 31 * 86_400_000

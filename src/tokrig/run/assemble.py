@@ -30,13 +30,12 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import wishes
-from tokrig.run.fit import target_of
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared
 from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
 from tokrig.run.progress import Cell
-from tokrig.run.told import Told
+from tokrig.run.prompting import target_of
+from tokrig.run.state import EngineState, asked
 from tokrig.units import significant
 
 _SCOPES: Mapping[frozenset[str], Literal["gpu", "package"]] = {
@@ -51,7 +50,7 @@ class Gathered:
 
     prepared: Prepared
     rig: Rig
-    told: Told
+    told: EngineState
     cells: Sequence[CellRecord]
     skipped: Sequence[Skipped]
     tokrig_commit: str | None = None
@@ -181,7 +180,7 @@ def backend_facts(
         managed=prepared.launch is not None,
         argv=argv,
         env=env,
-        asked=wishes.asked(prepared, engine),
+        asked=asked(prepared, engine),
         resolved=engine.resolved.model_copy(update={"device_bytes": dict(engine.device_bytes)})
         if engine.device_bytes
         else engine.resolved,

@@ -26,7 +26,7 @@ from tokrig.backends import Ask, Backend, Engine, Json, mapping
 from tokrig.backends import _llama_log as llama_log
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.run import http
-from tokrig.run.address import Endpoint
+from tokrig.run.http import Endpoint
 
 RECOGNITION_S = 10.0
 PORTS_S = 1.0

@@ -16,14 +16,11 @@ from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.metrics import usual_gap_s
 from tokrig.record.model import Record, Rig, Skipped
 from tokrig.record.samples import Sample
-from tokrig.run import assemble, greedy, memory, refusal, wishes
-from tokrig.run.fit import Fit, fit, salt, target_of
+from tokrig.run import assemble, memory, refusal, state
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import Idle, grown, remarks
-from tokrig.run.opening import opened
 from tokrig.run.prepare import Prepared, need
 from tokrig.run.privacy import scrub
-from tokrig.run.probing import answers, probe, settle
 from tokrig.run.progress import (
     Cell,
     CellBegan,
@@ -36,11 +33,22 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
-from tokrig.run.prompting import learn
+from tokrig.run.prompting import (
+    SALT,
+    PromptSize,
+    answers,
+    compare,
+    fit,
+    learn,
+    probe,
+    settle,
+    target_of,
+    text_of,
+    without_speculation,
+)
 from tokrig.run.provenance import source_commit
-from tokrig.run.served import identified
-from tokrig.run.session import HINTS, Session
-from tokrig.run.told import Told, told_from_json, told_to_json
+from tokrig.run.session import HINTS, Session, identified, opened, salt
+from tokrig.run.state import EngineState, told_from_json, told_to_json
 from tokrig.workloads import Workload
 
 
@@ -84,8 +92,8 @@ class _Run:
         for facts in journal.skipped():
             skipped = Skipped.model_validate(facts)
             self.skipped[Cell(skipped.workload, skipped.concurrency)] = skipped
-        self.fits: dict[tuple[str, int], Fit] = {}
-        self.told = Told(
+        self.fits: dict[tuple[str, int], PromptSize] = {}
+        self.told = EngineState(
             model=prepared.model,
             backend=assemble.backend_facts(prepared, None),
             mode=prepared.mode,
@@ -161,7 +169,7 @@ class _Run:
     def answer_without_speculation(self) -> None:
         """One answer of each shape from the same engine without speculation."""
         self.listen(Step("starting without speculation, to compare greedy answers", phase="greedy"))
-        plain = greedy.without_speculation(self.prepared)
+        plain = without_speculation(self.prepared)
         with opened(plain, self.journal.log_path, self.idle, self.listen) as session:
             self.idle = session.monitor.idle
             settle(session, self.listen)
@@ -174,7 +182,7 @@ class _Run:
         for name, workload in self.prepared.workloads.items():
             if self.too_small(session, name) or Cell(name, 1) in self.skipped:
                 continue
-            cell, unique = Cell(name, 1), salt(greedy.SALT)
+            cell, unique = Cell(name, 1), salt(SALT)
             self.listen(Step("comparing greedy answers", cell, "greedy"))
             try:
                 chosen = self.fit(session, name, 0)
@@ -183,7 +191,7 @@ class _Run:
             request = self.request(session, workload, 0, chosen, unique)
             sample = session.send([request], cell, "warmup", 0)[0][0]
             if sample.error is None:
-                yield name, greedy.text_of(sample)
+                yield name, text_of(sample)
 
     def compare_greedy(self, session: Session) -> None:
         """Where the answers with speculation leave those without, once a run."""
@@ -191,7 +199,7 @@ class _Run:
         if not before or self.told.greedy:
             return
         found = {
-            name: greedy.compare(before[name], text, session.count_text)
+            name: compare(before[name], text, session.count_text)
             for name, text in self.greedy_answers(session)
             if name in before
         }
@@ -213,9 +221,9 @@ class _Run:
                     f"{self.prepared.run_id}",
                 )
         log_tail = session.server.log_tail() if session.server else ""
-        wishes.require(self.prepared, session.engine, facts, log_tail)
+        state.require(self.prepared, session.engine, facts, log_tail)
         model = assemble.name_endpoint(identified(self.told.model, session), session.served_model)
-        mode = wishes.found_mode(self.prepared.mode, session.engine)
+        mode = state.found_mode(self.prepared.mode, session.engine)
         self.told = replace(self.told, backend=facts, model=model, mode=mode)
         self.listen(EngineReady(facts, session.load_s))
         if self.told.mode.speculative and session.engine.speculation is False:
@@ -326,7 +334,7 @@ class _Run:
             )
 
     def measured(self, session: Session, cell: Cell, repeat: int, *, last: bool) -> CellRecord:
-        """Fit, warm up, measure.
+        """PromptSize, warm up, measure.
 
         Raises RequestError when the server refuses the cell. Where it has been measured in an
         earlier repeat, the ``last`` try counts whatever comes of it: a result that left its
@@ -373,7 +381,7 @@ class _Run:
         every = [*warmup, *samples]
         return CellRecord(cell.workload, cell.concurrency, repeat, every, observed)
 
-    def fit(self, session: Session, name: str, index: int) -> Fit:
+    def fit(self, session: Session, name: str, index: int) -> PromptSize:
         """The prompt of a variant, fitted once per run."""
         key = (name, index)
         if key not in self.fits:
@@ -387,7 +395,9 @@ class _Run:
             )
         return self.fits[key]
 
-    def requests(self, session: Session, cell: Cell, fits: list[Fit], sets: int) -> list[Request]:
+    def requests(
+        self, session: Session, cell: Cell, fits: list[PromptSize], sets: int
+    ) -> list[Request]:
         """``sets`` × concurrency requests that walk through the variants, each with its salt."""
         workload = self.prepared.workloads[cell.workload]
         return [
@@ -396,7 +406,7 @@ class _Run:
         ]
 
     def request(
-        self, session: Session, workload: Workload, number: int, chosen: Fit, unique: str
+        self, session: Session, workload: Workload, number: int, chosen: PromptSize, unique: str
     ) -> Request:
         """The ``number``-th request of a shape."""
         messages = workload.variant(number).render(

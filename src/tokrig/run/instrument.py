@@ -26,9 +26,9 @@ import numpy as np
 
 from tokrig.errors import EngineDied, InputError
 from tokrig.record.metrics import PERCENTILES_NEED
-from tokrig.run.address import Endpoint
 from tokrig.run.answer import Answer, read_answer
-from tokrig.run.load import Order, Phase, closed_loop
+from tokrig.run.client import Order, Phase, closed_loop
+from tokrig.run.http import Endpoint
 
 SERVER = Path(__file__).with_name("_known_server.py")
 PATIENCE_S = 10.0

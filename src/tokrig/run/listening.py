@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from tokrig.run.address import Endpoint
-from tokrig.run.wire import resolve
+from tokrig.run.client import resolve
+from tokrig.run.http import Endpoint
 
 # Programs that listen for a server that runs somewhere else, on whatever machine.
 FORWARDERS = frozenset(

@@ -17,8 +17,8 @@ from tokrig.backends import Backend, Launch
 from tokrig.errors import InputError, SpecError
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
-from tokrig.run.address import Endpoint
 from tokrig.run.binary import asked
+from tokrig.run.http import Endpoint
 from tokrig.run.listening import Whereabouts, whereabouts
 from tokrig.run.progress import Cell
 from tokrig.run.weights import weights

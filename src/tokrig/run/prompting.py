@@ -6,16 +6,162 @@ apart for a server that does not tell what it had in its cache.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tokrig import registry
+from tokrig.backends import Request
 from tokrig.errors import RequestError
-from tokrig.record.model import Prompting
-from tokrig.record.samples import Sample
-from tokrig.run.probing import PROBE, QUESTION
-from tokrig.run.progress import Listener, Note, Step
-from tokrig.run.session import Session
-from tokrig.workloads import Messages, Variant, Workload
+from tokrig.record.model import ColdStart, Greedy, Prompting
+from tokrig.record.samples import Kind, Sample
+from tokrig.run import refusal
+from tokrig.run.prepare import Prepared
+from tokrig.run.progress import Cell, Listener, Note, Step
+from tokrig.run.refusal import CONTEXT, REFUSALS, code_of
+from tokrig.run.session import Session, salt
+from tokrig.workloads import Messages, Variant, Workload, tolerance
+
+Count = Callable[[Messages], int | None]
+
+MAX_COUNTS = 40
+_GUESS_CHARS_PER_TOKEN = 4.4
+# Tokens of a prompt that have to be the shape's, whatever the chat template adds.
+LEAST_OWN_TOKENS = 32
+# A server that cuts long prompts counts the same text at this many times fewer tokens.
+CUT = 2.0
+
+
+@dataclass(frozen=True)
+class PromptSize:
+    """The chosen prompt. ``tokens`` is the counted length, None where nobody could count."""
+
+    units: int
+    ending: int
+    tokens: int | None
+
+
+def target_of(workload: Workload, template_tokens: int | None) -> int:
+    """The prompt length to measure a shape at: its own, or a longer one where the chat template
+    leaves too little of it."""
+    least = (template_tokens or 0) + LEAST_OWN_TOKENS
+    return max(workload.prompt_tokens, least)
+
+
+_SALT = salt(0)
+
+
+def fit(
+    workload: Workload,
+    variant: Variant,
+    count: Count,
+    tokens: int | None = None,
+    *,
+    system_role: bool = True,
+) -> PromptSize:
+    """The prompt nearest to ``tokens`` (the shape's own length by default); within tolerance if
+    there is any.
+
+    Where the server cannot count, the length is guessed from characters and stays unverified.
+    Raises RequestError when counting fails from the start, and with ``context_too_small`` when
+    the server refuses prompts of this length or cuts them.
+    """
+    target = tokens or workload.prompt_tokens
+    search = _Search(target, variant, count, system_role)
+    first = search.by_characters(target * _GUESS_CHARS_PER_TOKEN)
+    units = search.choose_units(first)
+    if not search.counts:
+        return PromptSize(units, 0, None)
+    search.choose_ending(units)
+    (units, ending), found = min(search.counts.items(), key=lambda item: abs(item[1] - target))
+    if found < target - search.tolerance:
+        search.require_room()
+    return PromptSize(units, ending, found)
+
+
+class _Search:
+    """One fitting: remembers every count, and how long each number of units is."""
+
+    def __init__(self, target: int, variant: Variant, count: Count, system_role: bool) -> None:
+        self.target, self.tolerance = target, tolerance(target)
+        self.variant, self.count, self.system_role = variant, count, system_role
+        self.counts: dict[tuple[int, int], int] = {}
+        self.refusal: RequestError | None = None
+        self.characters = [
+            sum(len(m["content"]) for m in self.render(units, 0))
+            for units in range(len(variant.material) + 1)
+        ]
+
+    def render(self, units: int, ending: int) -> Messages:
+        return self.variant.render(units, ending, _SALT, system_role=self.system_role)
+
+    def by_characters(self, characters: float) -> int:
+        """The number of units whose prompt has about so many characters."""
+        return min(bisect_left(self.characters, characters), len(self.characters) - 1)
+
+    def length(self, units: int, ending: int) -> int | None:
+        """Counted tokens of a candidate; None where nobody can tell or enough was asked."""
+        key = (units, ending)
+        if key not in self.counts:
+            if len(self.counts) >= MAX_COUNTS:
+                return None
+            found = self.count(self.render(units, ending))
+            if found is None:
+                return None
+            self.counts[key] = found
+        return self.counts[key]
+
+    def near(self, tokens: int) -> bool:
+        """Good enough to stop asking: well inside the tolerance, so that a salt that happens to
+        tokenize differently cannot push a prompt out of it."""
+        return abs(tokens - self.target) <= self.tolerance // 4
+
+    def choose_units(self, units: int) -> int:
+        """Secant steps inside a shrinking bracket; the most units that do not pass the target."""
+        low, high = -1, len(self.characters)
+        while low < units < high:
+            try:
+                tokens = self.length(units, 0)
+            except RequestError as error:
+                if units == 0 or code_of(error) != CONTEXT:
+                    raise
+                # Refused as too long for the context: it lies above the target.
+                self.refusal = error
+                high, units = units, (max(low, 0) + units) // 2
+                continue
+            if tokens is None or self.near(tokens):
+                return units
+            low, high = (units, high) if tokens < self.target else (low, units)
+            guess = self.by_characters(self.characters[units] * self.target / max(tokens, 1))
+            units = min(max(guess, low + 1), high - 1)
+        return max(low, 0)
+
+    def choose_ending(self, units: int) -> None:
+        """Fine steps: the endings of a few neighbouring unit counts."""
+        if any(map(self.near, self.counts.values())):
+            return
+        for candidate in range(units, max(units - 3, -1), -1):
+            for ending in range(1, len(self.variant.endings)):
+                tokens = self.length(candidate, ending)
+                if tokens is None or self.near(tokens):
+                    return
+                if tokens > self.target + self.tolerance:
+                    break
+
+    def require_room(self) -> None:
+        """Nothing reached the target. Raises RequestError where that is the context's fault: longer
+        prompts were refused, or silently cut (more text, and no more tokens)."""
+        if self.refusal is not None:
+            raise RequestError(self.refusal.message, code=CONTEXT)
+        units, ending = max(self.counts)
+        tokens, characters = self.counts[units, ending], self.characters[units]
+        if characters / max(tokens, 1) > CUT * _GUESS_CHARS_PER_TOKEN:
+            raise RequestError(
+                f"the server cuts long prompts: {characters} characters are {tokens} tokens to it",
+                code=CONTEXT,
+            )
+
 
 # A sentence that tokenizes alike however often it is repeated.
 _SENTENCE = "We open at six every morning."
@@ -102,3 +248,152 @@ def _send(session: Session, variant: Variant, units: int) -> Sample:
     messages = variant.render(units, 0, unique, system_role=session.system_role)
     request = session.request(messages, _ANSWER_TOKENS, unique)
     return session.send([request], PROBE, "warmup", 0)[0][0]
+
+
+SALT = 0  # both answers need the same prompt
+
+
+def without_speculation(prepared: Prepared) -> Prepared:
+    """The same run without its speculation, and without the options that belong to it."""
+    launch, belong = prepared.launch, prepared.backend.speculation_options
+    assert launch is not None
+    kept = {k: v for k, v in launch.options.items() if not k.lstrip("-").startswith(belong)}
+    return replace(prepared, launch=replace(launch, speculation=None, options=kept))
+
+
+def text_of(sample: Sample) -> str:
+    """All that the model said, in the order in which it said it."""
+    return "".join(chunk.text for chunk in sample.chunks)
+
+
+def compare(before: str, after: str, count_text: Callable[[str], int | None]) -> Greedy:
+    """``before`` was answered without speculation, ``after`` with it."""
+    common = _common(before, after)
+    same = before == after
+    return Greedy(
+        compared_characters=min(len(before), len(after)),
+        same=same,
+        first_divergence_characters=None if same else common,
+        first_divergence_tokens=None if same else count_text(before[:common]),
+    )
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many items two sequences begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+PROBE = Cell("probe", 1)
+PROBE_TOKENS = 16
+QUESTION = Variant((("user", "{material}{ending}"),), ("How are you today?",))
+
+
+@dataclass(frozen=True)
+class Probed:
+    """``model``: whether the model reasons when nobody switches that, None where it cannot be
+    asked without; ``switched``: whether it did as the run asks for it."""
+
+    model: bool | None
+    switched: bool
+    cold: ColdStart
+
+
+def probe(session: Session, listen: Listener, cold: ColdStart | None) -> Probed:
+    """Ask once, and once more without the reasoning switch where there is one. ``cold`` is what
+    an earlier start of the run saw; it stays.
+
+    Raises RequestError when the server fails the request.
+    """
+    sample = settle(session, listen)
+    switched = _reasons(sample)
+    if cold is None:
+        first_s = round(sample.chunks[0].t_ns / 1e9, 4) if sample.chunks else None
+        load_s = None if session.load_s is None else round(session.load_s, 4)
+        cold = ColdStart(load_s=load_s, first_ttft_s=first_s)
+    return Probed(_of_the_model(session, switched), switched, cold)
+
+
+def settle(session: Session, listen: Listener) -> Sample:
+    """A first short answer, in the dialect and with the roles that this server takes. Sets the
+    session to them; a server that is too busy is waited for, as long as it asks.
+
+    Raises RequestError when the server fails the request whatever is tried.
+    """
+    sample = _first(session, listen)
+    if (seconds := refusal.wait_s(sample)) is not None:
+        listen(Note(f"the server asks to wait for {seconds:.0f} s"))
+        time.sleep(seconds)
+        sample = _first(session, listen)
+    if session.system_role and sample.error in REFUSALS:
+        # Not every server says that it is the role: a template's exception may be a bare 500.
+        session.system_role = False
+        retried = _first(session, listen)
+        if retried.error is None:
+            listen(
+                Note(
+                    "the chat template refuses system messages: the user message carries the"
+                    " salt, and a shape with a system prompt is skipped"
+                )
+            )
+            sample = retried
+    if sample.error is not None:
+        raise session.failed(sample)
+    session.tells_cached = sample.cached_tokens is not None
+    return sample
+
+
+def answers(session: Session) -> bool:
+    """Whether the server still answers a short request: not where it hangs."""
+    return _ask(session).error != "timeout"
+
+
+def _first(session: Session, listen: Listener) -> Sample:
+    """Endpoints that refuse a field get requests without it. Where a guess at what they mind does
+    not help, it is taken back, and the refusal stands."""
+    sample, dialect = _ask(session), session.dialect
+    while sample.error in REFUSALS:
+        note = dialect.learn(session.body(_question(session)), sample.error_detail or "")
+        if note is None:
+            break
+        listen(Note(note))
+        sample = _ask(session)
+    stands = sample
+    while sample.error in ("http_400", "http_422"):
+        note = dialect.guess(session.body(_question(session)))
+        if note is None:
+            dialect.kept = None
+            return stands
+        sample = _ask(session)
+        if sample.error is None:
+            listen(Note(note))
+    return sample
+
+
+def _of_the_model(session: Session, switched: bool) -> bool | None:
+    """Whether the model reasons by itself."""
+    switch = session.prepared.reasoning
+    if switch is None:
+        return switched
+    if switched and switch.asked == "off":
+        return True
+    by_start = session.backend.capabilities.reasoning_switch == "start"
+    if by_start and switch.engine_flag and session.server is not None:
+        # What the engine was started with cannot be taken out of one request.
+        return None
+    sample = _ask(session, switched=False)
+    return None if sample.error is not None else _reasons(sample)
+
+
+def _ask(session: Session, *, switched: bool = True) -> Sample:
+    return session.send([_question(session, switched)], PROBE, "warmup", 0)[0][0]
+
+
+def _question(session: Session, switched: bool = True) -> Request:
+    unique = session.salt()
+    messages = QUESTION.render(1, 0, unique, system_role=session.system_role)
+    return session.request(messages, PROBE_TOKENS, unique, switched=switched)
+
+
+def _reasons(sample: Sample) -> bool:
+    return any(chunk.kind is Kind.REASONING for chunk in sample.chunks)

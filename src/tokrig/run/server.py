@@ -18,8 +18,7 @@ import psutil
 from tokrig.backends import Backend, Command
 from tokrig.errors import EngineDied, StartError, StoreError
 from tokrig.run import guard
-from tokrig.run.address import Endpoint
-from tokrig.run.http import get_status
+from tokrig.run.http import Endpoint, get_status
 
 POLL_S = 0.05
 STOP_S = guard.GRACE_S + 3 * guard.LEFT_S + 5

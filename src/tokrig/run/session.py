@@ -8,26 +8,39 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from tokrig.backends import Backend, Counters, Engine, Request
-from tokrig.errors import EngineDied, EngineError, InputError, RequestError, did_you_mean
+from tokrig.backends import Backend, Command, Counters, Engine, Request
+from tokrig.errors import (
+    EngineDied,
+    EngineError,
+    InputError,
+    ModelError,
+    RequestError,
+    StartError,
+    did_you_mean,
+)
+from tokrig.models import identity
+from tokrig.record.model import Model
 from tokrig.record.samples import Phase, Sample
-from tokrig.run import http, refusal
-from tokrig.run.address import Endpoint
-from tokrig.run.dialect import Dialect
-from tokrig.run.fit import salt
-from tokrig.run.load import Order, Ticker, closed_loop
-from tokrig.run.load import Phase as LoadPhase
-from tokrig.run.memory import Memory
-from tokrig.run.monitor import Monitor
-from tokrig.run.observe import Place, SameModel, observe
+from tokrig.run import http, refusal, server
+from tokrig.run.client import Order, Ticker, closed_loop
+from tokrig.run.client import Phase as LoadPhase
+from tokrig.run.counting import Place, SameModel, observe
+from tokrig.run.detect import settled
+from tokrig.run.http import Endpoint
+from tokrig.run.listening import whereabouts
+from tokrig.run.memory import Memory, look
+from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
-from tokrig.run.progress import Cell
+from tokrig.run.progress import Cell, Listener, Note, Step
+from tokrig.run.refusal import Dialect
 from tokrig.run.server import Server
 from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
@@ -297,6 +310,18 @@ class Session:
         )
 
 
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def salt(number: int) -> str:
+    """The unique beginning of a prompt: one letter and six digits, so always as many tokens.
+
+    Read from the left, numbers that follow each other differ in the letter and in the first digit:
+    nothing of two prompts is the same, not even the first token.
+    """
+    return _LETTERS[number % len(_LETTERS)] + f"{number % 1_000_000:06d}"[::-1]
+
+
 def _started_anew(how: str) -> EngineDied:
     return EngineDied(
         f"the engine was started anew during the run: {how}",
@@ -320,3 +345,197 @@ def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messa
         last = next(m for m in reversed(found) if m["role"] == "user")
         last["content"] += f" {switch.user_suffix}"
     return found
+
+
+LOAD_POLL_S = 0.5
+
+
+@contextlib.contextmanager
+def opened(
+    prepared: Prepared,
+    log_path: Path,
+    idle: Idle | None = None,
+    listen: Listener = lambda _: None,
+) -> Iterator[Session]:
+    """A session with the prepared engine, started here or attached to, its model loaded, and
+    inspected.
+
+    ``idle`` is the machine without the engine where an earlier session of the run looked at it.
+    Raises StartError when a managed engine does not start or cannot load the model, EngineDied
+    when nobody answers.
+    """
+    backend, launch = prepared.backend, prepared.launch
+    if launch is None:
+        assert prepared.endpoint is not None
+        where = prepared.where or whereabouts(prepared.endpoint)
+        # Nothing of this machine where the server is on another one.
+        monitor = Monitor(probes() if where.here else [], where.processes, idle or Idle())
+        endpoint = settled(prepared.endpoint, backend)
+        monitor.look_before()
+        session = Session(backend, prepared, endpoint, None, monitor)
+        load_model(session, log_path, listen)
+        try:
+            session.inspect()
+            yield session
+        finally:
+            if session.loaded:
+                backend.unload(session.ask, session.model_name())
+            if session.evicted:
+                gone = ", ".join(session.evicted)
+                listen(Note(f"{backend.title} put {gone} out of memory and does not load it again"))
+        return
+    watch = probes()
+    alone = Monitor(watch, list, idle or Idle())
+    alone.look_before()
+    before = look(watch)
+    with server.running(
+        backend,
+        lambda port: backend.command(replace(launch, port=port)),
+        log_path,
+        prepared.patience_s,
+    ) as started:
+        monitor = Monitor(watch, started.processes, alone.idle, alone.before, started=True)
+        session = Session(backend, prepared, started.endpoint, started, monitor, before=before)
+        try:
+            load_model(session, log_path, listen)
+            session.inspect()
+            yield session
+        except EngineDied:
+            # Its own exit code and log say more than a refused connection.
+            session.await_death()
+            raise
+
+
+def load_model(session: Session, log_path: Path, listen: Listener) -> None:
+    """Let the server fetch and load its model. A wrapper that gives up on a slow first load is
+    helped once: its bundled engine is started directly, which fills its kernel cache, and then
+    the wrapper may try again.
+
+    Raises StartError when patience ends or the wrapper gives up for good, with the log's own
+    reason where there is a log.
+    """
+    if session.backend.own_models and session.wanted_model() is None:
+        session.inspect()  # settles which of its models is meant
+    before = session.residents()
+    others = [model for model in before if model != session.model_name()]
+    if others and session.model_name() not in before:
+        title = session.backend.title
+        listen(Note(f"{title} may put {', '.join(others)} out of memory to load another model"))
+    try:
+        try:
+            load_s = _drive(session, listen)
+        except StartError as error:
+            if error.code != "load_gave_up" or not _bypassed(session, log_path, listen):
+                raise
+            load_s = _drive(session, listen)
+    except StartError as error:
+        raise _with_log(session, error) from None
+    if session.server is not None:
+        # Ready is who can answer, not who has opened a port.
+        session.server.load_s += load_s
+    if session.loaded:
+        after = session.residents()
+        session.evicted = tuple(model for model in others if model not in after)
+
+
+def _with_log(session: Session, error: StartError) -> StartError:
+    """The same error with what only the engine's log knows."""
+    if session.server is None or error.log_tail:
+        return error
+    reason = session.backend.failure(session.log())
+    return StartError(
+        f"{error.message}: {reason}" if reason else error.message,
+        hint=error.hint or f"its log: {session.server.log_path}",
+        code=error.code,
+        log_tail=session.server.log_tail(),
+    )
+
+
+def _drive(session: Session, listen: Listener) -> float:
+    """Seconds that loading took, without the fetching before it."""
+    backend, prepared = session.backend, session.prepared
+    deadline = time.monotonic() + prepared.patience_s
+    told, began = "", time.monotonic()
+    for state in backend.load(session.ask_patiently, prepared.launch, session.model_name()):
+        session.loaded = True
+        session.require_alive()
+        share = "" if state.share is None else f" {state.share:.0%}"
+        if told != state.doing + share:
+            told = state.doing + share
+            listen(Step(told, phase="start"))
+        if time.monotonic() > deadline:
+            raise StartError(
+                f"the model was not there within {prepared.patience_s:g} s ({state.doing})",
+                hint="give it more time with --patience",
+                code="model_not_loaded",
+            )
+        if state.fetching:
+            time.sleep(LOAD_POLL_S)
+            began = time.monotonic()
+    return time.monotonic() - began
+
+
+def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:
+    """Start the wrapper's bundled engine until it is ready, and stop it. False where the wrapper
+    does not tell how."""
+    backend, launch = session.backend, session.prepared.launch
+
+    def command(port: int) -> Command:
+        found = backend.bypass(session.ask, launch, port)
+        assert found is not None
+        return found
+
+    if backend.bypass(session.ask, launch, 0) is None:
+        return False
+    told = "the wrapper gave up on the first load: starting its engine directly"
+    listen(Step(told, phase="start"))
+    with server.running(
+        backend,
+        command,
+        log_path.with_name("bypass.log"),
+        session.prepared.patience_s,
+        ready_path=backend.bypass_ready_path,
+    ) as direct:
+        session.bypass = (
+            f"{backend.title} gave up on the first load; its bundled engine was started directly"
+            f" for {direct.load_s:.0f} s to fill its kernel cache, then stopped"
+        )
+    return True
+
+
+# Ollama's store names a file by its checksum.
+_BLOB = re.compile(r"sha256-([0-9a-f]{64})")
+
+
+def identified(model: Model, session: Session) -> Model:
+    """The model as its own file tells it, where an engine on this machine says where that lies.
+
+    Reading all of a large file takes its time, once. The path itself goes nowhere.
+    """
+    told = session.engine.model_file
+    where = session.prepared.where
+    here = session.endpoint.is_loopback and (where is None or where.here)
+    if model.identity_from != "endpoint" or told is None or not here:
+        return model
+    path = Path(told)
+    blob = _BLOB.fullmatch(path.name)
+    # The name of a blob is its checksum, and tells nothing else.
+    named: dict[str, Any] = {"sha256": blob.group(1), "file": None} if blob else {}
+    # A relative path begins in a folder of the server's.
+    there = where.found(path) if where and path.is_absolute() else path
+    if there is None or not path.is_absolute() or not _is_file(there):
+        return model.model_copy(update=named)
+    try:
+        found = identity.identify(there, sha256=blob is None)
+    except ModelError:
+        return model.model_copy(update=named)
+    if blob and found.identity_from == "file_name":
+        named |= {"family": model.family, "variant": None, "identity_from": "endpoint"}
+    return found.model_copy(update=named)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
