@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -23,6 +21,7 @@ from typing import Any
 from tokrig import parallel
 from tokrig.documents import parse
 from tokrig.errors import RecordError
+from tokrig.files import atomic_write, cache_dir
 from tokrig.record.migrate import upgrade
 from tokrig.record.names import backend_name, model_name
 from tokrig.record.versions import SCHEMA_VERSION
@@ -255,7 +254,7 @@ def _fits(value: Any, kind: str) -> bool:
 def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
     """Summaries of ``files``, paths relative to ``root``; ``cache`` is the folder of indexes
     (None: the user's cache folder)."""
-    index_path = (cache or user_cache()) / f"index-{_digest(root)}.json"
+    index_path = (cache or cache_dir()) / f"index-{_digest(root)}.json"
     known = _load(index_path)
     entries: dict[str, Entry] = {}
     stamps: dict[str, list[int]] = {}
@@ -295,17 +294,6 @@ def _summary_or_problem(job: tuple[str, str]) -> Entry:
         return Problem(path, problem.message)
 
 
-def user_cache() -> Path:
-    """The user's cache folder for tokrig, made when something is written."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tokrig"
-
-
 def _digest(root: Path) -> str:
     return hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -339,12 +327,6 @@ def _save(path: Path, entries: dict[str, tuple[list[int], Entry]]) -> None:
         name: (stamp, entry.message if isinstance(entry, Problem) else list(vars(entry).values()))
         for name, (stamp, entry) in entries.items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"layout": _LAYOUT, "entries": packed}, separators=(",", ":"))
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    text = json.dumps({"layout": _LAYOUT, "entries": packed}, separators=(",", ":"))
+    with contextlib.suppress(OSError):
+        atomic_write(path, text, sync=False)

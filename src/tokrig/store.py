@@ -4,16 +4,13 @@
     benchmarks/samples/<run>.parquet         what it was computed from
 
 Files are written beside their final place, flushed to the disk and renamed, the samples first:
-a reader sees the old file or the new one, and every record has its samples. What a killed
-process leaves behind is a file named ``.*.<pid>.tmp``, which the next save removes.
+a reader sees the old file or the new one, and every record has its samples.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
-import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokrig.errors import InputError, RecordError, StoreError, did_you_mean
+from tokrig.files import write_together
 from tokrig.index import Listing, Problem, Row, listing
 from tokrig.record.parquet import from_parquet, to_parquet
 from tokrig.record.samples import Sample
@@ -33,8 +31,6 @@ __all__ = ["Listing", "Problem", "Row", "Store", "unwritable"]
 
 MAX_ID = 120
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_STRAY = re.compile(r"\..+\.(\d+)\.\d+\.tmp")
-_COUNTER = itertools.count()
 _HINTS = {
     errno.ENOSPC: "free some space on that disk and save again",
     errno.EDQUOT: "your quota on that disk is used up: free some space",
@@ -80,9 +76,8 @@ class Store:
         from tokrig.record.text import record_text
 
         text = record_text(record).encode()
-        files = {samples_path: to_parquet(samples), path: text}
         try:
-            _write_together(files)
+            write_together({samples_path: to_parquet(samples), path: text})
         except OSError as problem:
             raise _refused(problem, path) from None
         return path
@@ -184,73 +179,3 @@ def _refused(problem: OSError, path: Path) -> StoreError:
     reason = problem.strerror or str(problem)
     hint = _HINTS.get(problem.errno or 0, "see whether that folder can be written")
     return StoreError(f"{path}: cannot be saved: {reason}", hint=hint)
-
-
-def _write_together(files: dict[Path, bytes]) -> None:
-    """Write all files beside their places, then rename them in order.
-
-    A full disk shows while nothing is in place yet. Raises OSError; no temporary file stays.
-    """
-    staged: dict[Path, Path] = {}
-    try:
-        for path, data in files.items():
-            _make_folder(path.parent)
-            _sweep(path.parent)
-            name = f".{path.name}.{os.getpid()}.{next(_COUNTER)}.tmp"
-            staged[path] = path.with_name(name)
-            _write(staged[path], data)
-        for path, temporary in staged.items():
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    finally:
-        for temporary in staged.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder that survives a power cut: each new name is flushed in its parent."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the names in a folder, where the system can (Windows cannot)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind."""
-    for path in folder.glob(".*.tmp"):
-        match = _STRAY.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # there, signal 0 would end the process instead of asking for it
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -176,14 +176,14 @@ def models() -> Iterator[Finding]:
 
 def permissions(content: Path) -> Iterator[Finding]:
     """Folders tokrig writes to, and what the kernel lets a user read."""
-    from tokrig.index import user_cache
+    from tokrig.files import cache_dir
     from tokrig.run.journal import state_folder
     from tokrig.store import unwritable
 
     folders = {
         "content folder": (content, "choose another one with --content", True),
         "state folder": (state_folder(), "choose another one with TOKRIG_STATE", True),
-        "cache folder": (user_cache(), "choose another one with XDG_CACHE_HOME", False),
+        "cache folder": (cache_dir(), "choose another one with XDG_CACHE_HOME", False),
         "temporary folder": (Path(tempfile.gettempdir()), "choose one with TMPDIR", False),
     }
     for name, (folder, hint, needed) in folders.items():

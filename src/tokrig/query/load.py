@@ -20,7 +20,8 @@ from pathlib import Path
 import tokrig.record
 from tokrig import documents, parallel
 from tokrig.errors import RecordError, TokrigError
-from tokrig.index import TICK_NS, Problem, user_cache
+from tokrig.files import cache_dir
+from tokrig.index import TICK_NS, Problem
 from tokrig.record.model import Record, Result, Validity
 from tokrig.record.recompute import own_contradictions
 from tokrig.record.text import parse_record
@@ -82,7 +83,7 @@ def load(
     Raises RecordError naming file and line of what cannot be read, unless ``keep_going``: then
     those files are listed in ``problems``.
     """
-    kept = _Kept((cache or user_cache()) / f"records-{_digest(str(store.runs.resolve()))}.sqlite")
+    kept = _Kept((cache or cache_dir()) / f"records-{_digest(str(store.runs.resolve()))}.sqlite")
     with contextlib.closing(kept), _without_collections():
         found, problems = _read(store, kept, progress)
     problems += _misplaced(store, found)
