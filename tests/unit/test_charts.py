@@ -379,7 +379,7 @@ def test_hostile_names_can_neither_break_nor_inject(text: str) -> None:
 
 
 def test_every_specification_is_sound_vega_lite() -> None:
-    """Charts are written without Altair's own check of the whole."""
+    """Altair knows the schema of Vega-Lite, by which it checks a whole chart."""
     for figure in every_figure("a"):
         alt.Chart.from_dict(figure.spec)
     broken = drawn(decode_by_workload([run()])).spec

@@ -41,7 +41,7 @@ URLS_HEADER = """\
 # Addresses of pages that were published; tokrig site build --record-urls adds new ones. Each
 # stays: a build without one of them is refused, until redirects.yaml says where it leads now.
 """
-_DRAWN_BY = ("altair", "jinja2", "markdown-it-py", "vl-convert-python", "pyarrow")
+_DRAWN_BY = ("jinja2", "markdown-it-py", "vl-convert-python", "pyarrow")
 
 Progress = Callable[[str, int, int], None]
 
@@ -93,9 +93,7 @@ def build(
     published address would disappear, StoreError when the disk refuses or a foreign file is in
     the way; the site is then what it was.
     """
-    site = open_site(
-        content, keep_going=keep_going, campaigns=campaigns, cache=cache, progress=progress
-    )
+    site = open_site(content, keep_going, campaigns, cache, progress)
     outputs = _outputs(site)
     refuse_dangling(content, site.redirects, {output.path for output in outputs})
     unguarded = _guard(outputs, load_published(content))
@@ -116,22 +114,20 @@ def build(
             f"{problem.filename or out}: cannot be written: {reason}",
             hint="see to room and permissions, then build again; the next build picks up from here",
         ) from None
-    written = [o.path for o in fresh]
     return Report(
-        out,
-        written,
-        len(outputs) - len(fresh),
-        gone,
-        site.problems,
-        unguarded,
-        site.marked,
-        sum(run.samples_digest is not None for run in site.runs),
+        out=out,
+        written=[o.path for o in fresh],
+        kept=len(outputs) - len(fresh),
+        removed=gone,
+        problems=site.problems,
+        unguarded=unguarded,
+        marked=site.marked,
+        not_recomputed=sum(run.samples_digest is not None for run in site.runs),
     )
 
 
 def open_site(
     content: Path,
-    *,
     keep_going: bool = False,
     campaigns: Path | None = None,
     cache: Path | None = None,

@@ -1,4 +1,4 @@
-"""Charts: figures of records as Vega-Lite, made by Altair, with words and a table beside them.
+"""Charts: figures of records as Vega-Lite, with words and a table beside them.
 
 One file a subject. A function takes records or samples and returns a ``Figure``, or None where
 there is nothing to draw. Pure: ``draw`` alone turns figures into SVG and PNG.

@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
-import altair as alt
 import vl_convert
 
 from tokrig.site.charts import Figure
@@ -268,36 +267,45 @@ def _text(root: ElementTree.Element, figure: Figure) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-# Specifications from Altair's drawings. Altair copies and checks everything below a layer or a
-# facet, and the values with it, again at each level: nine tenths of the time it would take to
-# write a chart. So it writes each drawing by itself, and they are put together as Vega-Lite says.
+# Parts of Vega-Lite specifications. That the whole is sound is tested against its schema.
 
-Values = Sequence[dict[str, Any]]
+Spec = dict[str, Any]
 
 
-def layered(drawings: Sequence[alt.Chart], **size: int | alt.Step) -> dict[str, Any]:
-    """Drawings over each other, the hindmost first, ``width`` and ``height`` in points."""
-    plain = {k: _dict(v) if isinstance(v, alt.Step) else v for k, v in size.items()}
-    # Each without what stands at the top of a specification: its data, and settings.
-    top = {"top_level": False}
-    layers = [one.to_dict(validate=False, ignore=["data"], context=top) for one in drawings]
-    return {**plain, "layer": layers}
+def quantity(field: str, **settings: Any) -> Spec:
+    """An encoding by numbers; ``settings`` are the channel's (``axis``, ``scale``)."""
+    return {"field": field, "type": "quantitative", **settings}
 
 
-def single(view: dict[str, Any], values: Values) -> dict[str, Any]:
-    """One view of ``values``."""
-    return {"$schema": alt.SCHEMA_URL, "data": {"values": list(values)}, **view}
+def category(field: str, **settings: Any) -> Spec:
+    """An encoding by names."""
+    return {"field": field, "type": "nominal", **settings}
+
+
+def layer(mark: str, where: str = "", /, style: Spec | None = None, **encoding: Spec) -> Spec:
+    """One drawing: ``mark`` with its channels, of those values for which ``where`` holds."""
+    drawn: Spec = {"mark": {"type": mark, **(style or {})}, "encoding": encoding}
+    return drawn | ({"transform": [{"filter": where}]} if where else {})
+
+
+def single(layers: Sequence[Spec], values: Sequence[Spec], **size: Any) -> Spec:
+    """One view of ``values``: layers over each other, the hindmost first; ``width`` and
+    ``height`` in points."""
+    return {"data": {"values": list(values)}, **size, "layer": list(layers)}
 
 
 def repeated(
-    view: dict[str, Any], facet: alt.Facet | alt.FacetMapping, values: Values, **settings: Any
-) -> dict[str, Any]:
-    """One view for each value of the facet's field.
+    layers: Sequence[Spec],
+    values: Sequence[Spec],
+    facet: Spec,
+    size: tuple[int, int | Spec],
+    **settings: Any,
+) -> Spec:
+    """One view for each value of the facet's field, in the order of ``place``; ``settings`` are
+    Vega-Lite's for such views (``spacing``, ``columns``, ``resolve``)."""
+    view = {"width": size[0], "height": size[1], "layer": list(layers)}
+    return {"data": {"values": list(values)}, "facet": facet, "spec": view, **settings}
 
-    ``settings`` are Vega-Lite's for such views (``spacing``, ``columns``, ``resolve``).
-    """
-    return single({"facet": _dict(facet), "spec": view, **settings}, values)
 
-
-def _dict(part: alt.SchemaBase) -> dict[str, Any]:
-    return part.to_dict(validate=False)
+IN_ORDER = {"field": "place", "op": "min"}
+"""How facets are sorted: by the place that each of their values names."""

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-import altair as alt
-
 from tokrig.record.metrics import inter_chunk_s, ttft_s
 from tokrig.record.model import Percentiles
 from tokrig.record.samples import Phase, Sample
 from tokrig.site.charts import Figure
-from tokrig.site.charts.draw import layered, repeated
+from tokrig.site.charts.draw import IN_ORDER, Spec, category, layer, quantity, repeated
 from tokrig.site.charts.points import short
 from tokrig.site.formats import NULL
 from tokrig.units import human_seconds, significant
@@ -104,7 +102,7 @@ def _p99(ordered: Sequence[float]) -> float:
     return ordered[math.ceil(0.99 * len(ordered)) - 1]
 
 
-def _histograms(shown: dict[Cell, tuple[list[float], Percentiles]]) -> dict[str, Any]:
+def _histograms(shown: dict[Cell, tuple[list[float], Percentiles]]) -> Spec:
     """A row a result over one axis of times; each row's highest bar fills it."""
     end = max(_p99(gaps) for gaps, _ in shown.values()) or 1.0
     values: list[dict[str, Any]] = []
@@ -126,26 +124,28 @@ def _histograms(shown: dict[Cell, tuple[list[float], Percentiles]]) -> dict[str,
         told = f"p50 {_ms(shares.p50, 3)} ms{stalls}"
         middle = None if shares.p50 is None else shares.p50 * 1e3
         values.append({**row_of, "p50": middle, "told": told})
-    base = alt.Chart()
-    bars, marks = (
-        base.transform_filter("isValid(datum.height)"),
-        base.transform_filter("datum.told"),
-    )
     title = ["time between chunks, ms", "height: how many, each row on its own scale · line: p50"]
-    x = alt.X("from:Q", scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(title=title))
-    y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
-    centre = alt.value(GAPS_HEIGHT / 2)
-    name, note = alt.Text("result:N"), alt.Text("told:N")
+    x = quantity("from", scale={"domain": [0, end], "nice": False}, axis={"title": title})
+    y = quantity("height", axis=None, scale={"domain": [0, 1]})
+    centre = {"value": GAPS_HEIGHT / 2}
+    right = {"value": GAPS_WIDTH}
     layers = [
-        bars.mark_rect().encode(x=x, x2=alt.X2("to:Q"), y=y),
-        marks.mark_rule(style="mark-line").encode(x=alt.X("p50:Q")),
-        marks.mark_text(style="row-label").encode(x=alt.value(0), y=centre, text=name),
-        marks.mark_text(style="row-note").encode(x=alt.value(GAPS_WIDTH), y=centre, text=note),
+        layer("rect", "isValid(datum.height)", x=x, x2={"field": "to"}, y=y),
+        layer("rule", "datum.told", {"style": "mark-line"}, x=quantity("p50")),
+        layer(
+            "text",
+            "datum.told",
+            {"style": "row-label"},
+            x={"value": 0},
+            y=centre,
+            text=category("result"),
+        ),
+        layer(
+            "text", "datum.told", {"style": "row-note"}, x=right, y=centre, text=category("told")
+        ),
     ]
-    header = alt.Header(title=None, labels=False)
-    row = alt.Row("result:N", sort=alt.EncodingSortField("place", op="min"), header=header)
-    view = layered(layers, width=GAPS_WIDTH, height=GAPS_HEIGHT)
-    return repeated(view, alt.FacetMapping(row=row), values, spacing=8)
+    row = category("result", sort=IN_ORDER, header={"title": None, "labels": False})
+    return repeated(layers, values, {"row": row}, (GAPS_WIDTH, GAPS_HEIGHT), spacing=8)
 
 
 def ttft_of_requests(samples: Sequence[Sample]) -> Figure | None:
@@ -189,7 +189,7 @@ def _told(answered: Sequence[Answered]) -> str:
     return f"median {human_seconds(median(values))}, {low} to {high} over {len(values)} requests"
 
 
-def _requests(shown: dict[Cell, list[Answered]]) -> dict[str, Any]:
+def _requests(shown: dict[Cell, list[Answered]]) -> Spec:
     """A panel a result, each with its own axis from zero."""
     values: list[dict[str, Any]] = []
     for place, (cell, answered) in enumerate(shown.items()):
@@ -201,31 +201,27 @@ def _requests(shown: dict[Cell, list[Answered]]) -> dict[str, Any]:
         values.append({**panel, "head": _name(cell)})
         if measured := _measured(answered):
             values.append({**panel, "median": median(measured)})
-    base = alt.Chart()
-    x_axis = alt.Axis(title=None, tickMinStep=1, tickCount=4, grid=False, format="d")
-    x = alt.X("request:Q", axis=x_axis, scale=alt.Scale(zero=False, padding=8))
-    y = alt.Y("ttft:Q", axis=alt.Axis(title=None, tickCount=3), scale=alt.Scale(zero=True))
+    x_axis = {"title": None, "tickMinStep": 1, "tickCount": 4, "grid": False, "format": "d"}
+    x = quantity("request", axis=x_axis, scale={"zero": False, "padding": 8})
+    y = quantity("ttft", axis={"title": None, "tickCount": 3}, scale={"zero": True})
+    warm_up = {"style": "quiet", "filled": False, "shape": "diamond"}
+    head = {"x": {"value": 0}, "y": {"value": -14}, "text": category("head")}
     layers = [
-        base.transform_filter("isValid(datum.median)")
-        .mark_rule(style="mark-line")
-        .encode(y=alt.Y("median:Q")),
-        base.transform_filter("datum.phase == 'warmup'")
-        .mark_point(style="quiet", filled=False, shape="diamond")
-        .encode(x=x, y=y),
-        base.transform_filter("datum.phase == 'measured'").mark_point(style="dot").encode(x=x, y=y),
-        base.transform_filter("datum.head")
-        .mark_text(style="panel-head")
-        .encode(x=alt.value(0), y=alt.value(-14), text=alt.Text("head:N")),
+        layer("rule", "isValid(datum.median)", {"style": "mark-line"}, y=quantity("median")),
+        layer("point", "datum.phase == 'warmup'", warm_up, x=x, y=y),
+        layer("point", "datum.phase == 'measured'", {"style": "dot"}, x=x, y=y),
+        layer("text", "datum.head", {"style": "panel-head"}, **head),
     ]
     title = [
         "TTFT, s, by request in the order sent",
         "dot: measured · diamond: warm-up · line: median",
     ]
-    header = alt.Header(title=title, titleOrient="bottom", labelExpr="''")
+    header = {"title": title, "titleOrient": "bottom", "labelExpr": "''"}
     return repeated(
-        layered(layers, width=REQUESTS_WIDTH, height=REQUESTS_HEIGHT),
-        alt.Facet("result:N", sort=alt.EncodingSortField("place", op="min"), header=header),
+        layers,
         values,
+        category("result", sort=IN_ORDER, header=header),
+        (REQUESTS_WIDTH, REQUESTS_HEIGHT),
         columns=REQUESTS_COLUMNS,
         resolve={"scale": {"x": "independent", "y": "independent"}},
         spacing={"row": 8, "column": 24},

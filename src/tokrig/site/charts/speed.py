@@ -12,15 +12,13 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
-import altair as alt
-
 from tokrig.query.load import Run
 from tokrig.record import names
 from tokrig.record.checks import headline
 from tokrig.record.model import Model
 from tokrig.record.samples import Sample
 from tokrig.site.charts import Figure
-from tokrig.site.charts.draw import layered, repeated, single
+from tokrig.site.charts.draw import IN_ORDER, Spec, category, layer, quantity, repeated, single
 from tokrig.site.charts.points import (
     DECODE,
     END_TO_END,
@@ -272,9 +270,7 @@ def _extremes(group: Sequence[Point], quantity: Quantity) -> str:
     return f"from {told} to {worst.label.short} {said(worst, quantity)}"
 
 
-def _dots_spec(
-    found: Sequence[Point], quantity: Quantity, mark: Mark, *, one_run: bool
-) -> dict[str, Any]:
+def _dots_spec(found: Sequence[Point], of: Quantity, mark: Mark, *, one_run: bool) -> Spec:
     workloads = list(dict.fromkeys(p.workload for p in found))
     values = [
         {
@@ -282,80 +278,70 @@ def _dots_spec(
             "panel": short(p.workload),
             "place": workloads.index(p.workload),
             **_speed(p),
-            "text": quantity.label(p.median),
+            "text": of.label(p.median),
         }
         for p in found
     ]
     panels = 1 if one_run else len(workloads)
     width = max(MIN_WIDTH, (WIDTH - GAP * (panels - 1)) // panels)
     # The axis with its unit, and below it what the marks stand for.
-    scale = ", logarithmic" if quantity.is_time else ""
+    scale = ", logarithmic" if of.is_time else ""
     key = " · ".join([f"{mark}: median", *spreads_key(found)])
-    title = [f"{quantity.name}, {quantity.unit}{scale}", key]
+    title = [f"{of.name}, {of.unit}{scale}", key]
     labels = list(dict.fromkeys(str(value["row"]) for value in values))
-    y_axis = alt.Axis(title=None, minExtent=CHARACTER * max(map(len, labels)))
-    y = alt.Y("row:N", axis=y_axis, scale=alt.Scale(domain=labels))
-    x = _x(found, quantity, width, title if panels == 1 else None)
+    y_axis = {"title": None, "minExtent": CHARACTER * max(map(len, labels))}
+    y = category("row", axis=y_axis, scale={"domain": labels})
+    x = _x(found, of, width, title if panels == 1 else None)
     layers = _layers(x, y, mark, {p.spread for p in found})
-    view = layered(layers, width=width, height=alt.Step(ROW_STEP))
     if panels == 1:
-        return single(view, values)
-    return repeated(view, _panels(title), values, spacing=GAP)
+        return single(layers, values, width=width, height={"step": ROW_STEP})
+    return repeated(layers, values, _panels(title), (width, {"step": ROW_STEP}), spacing=GAP)
 
 
-def _panels(title: list[str]) -> alt.FacetMapping:
+def _panels(title: list[str]) -> Spec:
     """Panels side by side in their order, with a title below them all."""
-    header = alt.Header(title=title, titleOrient="bottom", labelAnchor="start")
-    sort = alt.EncodingSortField("place", op="min")
-    return alt.FacetMapping(column=alt.Column("panel:N", sort=sort, header=header))
+    header = {"title": title, "titleOrient": "bottom", "labelAnchor": "start"}
+    return {"column": category("panel", sort=IN_ORDER, header=header)}
 
 
 def _speed(point: Point) -> dict[str, Any]:
     return {name: getattr(point, name) for name in ("median", "low", "high", "spread")}
 
 
-def _layers(x: alt.X, y: alt.Y, mark: Mark, spreads: Collection[str]) -> list[alt.Chart]:
+def _layers(x: Spec, y: Spec, mark: Mark, spreads: Collection[str]) -> list[Spec]:
     """From back to front: the bar, how sure the figure is, its value, the dot."""
-    base = alt.Chart().encode(y=y)
     over = "-over-bar" if mark == "bar" else ""
-    low, high, until = _on(x, "low"), _on(x, "high"), alt.X2("high:Q")
+    low, high, until = {**x, "field": "low"}, {**x, "field": "high"}, {"field": "high"}
     drawn = []
     if "95 % interval" in spreads:
-        interval = base.transform_filter("datum.spread == '95 % interval'")
-        drawn.append(interval.mark_rule(style=f"interval{over}").encode(x=low, x2=until))
+        style = {"style": f"interval{over}"}
+        drawn.append(layer("rule", "datum.spread == '95 % interval'", style, y=y, x=low, x2=until))
     if "range" in spreads:
-        ranges = base.transform_filter("datum.spread == 'range'")
+        here, ends = "datum.spread == 'range'", {"style": f"range-end{over}"}
         drawn += [
-            ranges.mark_rule(style=f"range{over}").encode(x=low, x2=until),
-            ranges.mark_tick(style=f"range-end{over}").encode(x=low),
-            ranges.mark_tick(style=f"range-end{over}").encode(x=high),
+            layer("rule", here, {"style": f"range{over}"}, y=y, x=low, x2=until),
+            layer("tick", here, ends, y=y, x=low),
+            layer("tick", here, ends, y=y, x=high),
         ]
-    drawn.append(base.mark_text(style="value").encode(x=high, text=alt.Text("text:N")))
+    drawn.append(layer("text", style={"style": "value"}, y=y, x=high, text=category("text")))
     if mark == "bar":
-        return [base.mark_bar(height={"band": 0.6}).encode(x=x), *drawn]
-    return [*drawn, base.mark_point(style="dot").encode(x=x)]
+        return [layer("bar", style={"height": {"band": 0.6}}, y=y, x=x), *drawn]
+    return [*drawn, layer("point", style={"style": "dot"}, y=y, x=x)]
 
 
-def _on(x: alt.X, field: str) -> alt.X:
-    """The same axis for another field."""
-    other: alt.X = x.copy(deep=False)
-    other.shorthand = f"{field}:Q"
-    return other
-
-
-def _x(found: Sequence[Point], quantity: Quantity, width: int, title: list[str] | None) -> alt.X:
+def _x(found: Sequence[Point], of: Quantity, width: int, title: list[str] | None) -> Spec:
     """The axis, with room for the values: from zero, or logarithmic where times span decades."""
     highest = max(p.high for p in found)
     share = VALUE_WIDTH / width
-    if not quantity.is_time:
-        domain = [0.0, (highest or 1.0) / (1 - share)]
-        axis = alt.Axis(title=title, tickCount=max(3, width // 70))
-        return alt.X("median:Q", axis=axis, scale=alt.Scale(domain=domain, nice=False))
+    axis: Spec = {"title": title}
+    if not of.is_time:
+        scale: Spec = {"domain": [0.0, (highest or 1.0) / (1 - share)], "nice": False}
+        return quantity("median", axis=axis | {"tickCount": max(3, width // 70)}, scale=scale)
     low, high = min(p.low for p in found) / 1.25, highest * 1.1
     top = high * (high / low) ** (share / (1 - share))
-    ticks = decades(low, high, most=width // 30)
-    scale = alt.Scale(type="log", domain=[low, top], nice=False)
-    return alt.X("median:Q", axis=alt.Axis(title=title, values=ticks, format="~g"), scale=scale)
+    scale = {"type": "log", "domain": [low, top], "nice": False}
+    axis |= {"values": decades(low, high, most=width // 30), "format": "~g"}
+    return quantity("median", axis=axis, scale=scale)
 
 
 def decades(low: float, high: float, most: int) -> list[float]:
@@ -373,21 +359,20 @@ def decades(low: float, high: float, most: int) -> list[float]:
 # Lines
 
 
-def _lines_by_concurrency(panels: dict[str, list[Point]]) -> dict[str, Any]:
+def _lines_by_concurrency(panels: dict[str, list[Point]]) -> Spec:
     values = [
         {"panel": panel, "place": place, "series": _series(p), "x": p.concurrency, **_speed(p)}
         for place, (panel, found) in enumerate(panels.items())
         for p in found
     ]
     drawn = [p for found in panels.values() for p in found]
-    x = alt.X("x:O", axis=alt.Axis(title=None, labelAngle=0))
+    x = {"field": "x", "type": "ordinal", "axis": {"title": None, "labelAngle": 0}}
     layers = _series_lines(x, list(dict.fromkeys(map(_series, drawn))))
     title = ["requests in flight", " · ".join(spreads_key(drawn))]
-    view = layered(layers, width=PANEL_WIDTH, height=PANEL_HEIGHT)
-    return repeated(view, _panels(title), values, spacing=24)
+    return repeated(layers, values, _panels(title), (PANEL_WIDTH, PANEL_HEIGHT), spacing=24)
 
 
-def _lines_by_quant(found: Sequence[Point]) -> dict[str, Any]:
+def _lines_by_quant(found: Sequence[Point]) -> Spec:
     """Points in the order of their quants: a line a workload."""
     quants = list(dict.fromkeys(_quant_lines(p.run.record.model) for p in found))[:MAX_QUANTS]
     workloads = list(dict.fromkeys(p.workload for p in found))[:MAX_SERIES]
@@ -397,10 +382,11 @@ def _lines_by_quant(found: Sequence[Point]) -> dict[str, Any]:
         if _quant_lines(p.run.record.model) in quants and p.workload in workloads
     ]
     title = ["quant, bits per weight", " · ".join(spreads_key(found))]
-    axis = alt.Axis(title=title, labelAngle=0, labelExpr="split(datum.label, '\\n')")
-    x = alt.X("x:N", axis=axis, scale=alt.Scale(domain=quants))
-    layers = _series_lines(x, [short(name) for name in workloads])
-    return single(layered(layers, width=alt.Step(QUANT_STEP), height=PANEL_HEIGHT), values)
+    axis = {"title": title, "labelAngle": 0, "labelExpr": "split(datum.label, '\\n')"}
+    layers = _series_lines(
+        category("x", axis=axis, scale={"domain": quants}), [short(name) for name in workloads]
+    )
+    return single(layers, values, width={"step": QUANT_STEP}, height=PANEL_HEIGHT)
 
 
 def _quant_lines(model: Model) -> str:
@@ -409,20 +395,18 @@ def _quant_lines(model: Model) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _series_lines(x: alt.X, series: Sequence[str]) -> list[alt.Chart]:
+def _series_lines(x: Spec, series: Sequence[str]) -> list[Spec]:
     """Medians joined by a line, with their interval or range as a bar through each."""
-    legend = alt.Legend(title=None, orient="bottom", columns=2) if len(series) > 1 else None
-    scale = alt.Scale(domain=series)
-    base = alt.Chart().encode(x=x, color=alt.Color("series:N", scale=scale, legend=legend))
-    y = alt.Y("median:Q", axis=alt.Axis(title="median, tok/s", tickCount=5))
-    shape = alt.Shape("series:N", scale=scale, legend=legend)
+    legend = {"title": None, "orient": "bottom", "columns": 2} if len(series) > 1 else None
+    shape = category("series", scale={"domain": series}, legend=legend)
+    base = {"x": x, "color": shape}
+    y = quantity("median", axis={"title": "median, tok/s", "tickCount": 5})
+    low, high = quantity("low"), {"field": "high"}
     return [
-        base.mark_line(strokeWidth=1.5).encode(y=y),
+        layer("line", style={"strokeWidth": 1.5}, **base, y=y),
         *(
-            base.transform_filter(f"datum.spread == '{spread}'")
-            .mark_rule(style=style)
-            .encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
+            layer("rule", f"datum.spread == '{spread}'", {"style": style}, **base, y=low, y2=high)
             for spread, style in (("95 % interval", "interval"), ("range", "range"))
         ),
-        base.mark_point(style="dot").encode(y=y, shape=shape),
+        layer("point", style={"style": "dot"}, **base, y=y, shape=shape),
     ]
