@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: the board, its drawing, the plain lines, the charts."""
+"""What a person sees while a run goes on: the board, its drawing, the plain lines, the show."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.cli import charts, live, words
+from tokrig.cli import live, present, show
 from tokrig.cli.board import Board, clip, clock
 from tokrig.cli.present import print_findings, print_results
 from tokrig.record.model import BackendFacts, Metric, Model, Result, Rig
@@ -321,43 +321,43 @@ def test_quiet_writes_nothing() -> None:
 
 
 def test_a_sparkline_has_a_block_a_value() -> None:
-    assert charts.sparkline([1, 2, 3, 8]) == "▁▂▃█"
-    assert charts.sparkline([]) == ""
-    assert charts.sparkline([5, 5, 5]) == "▄▄▄"
-    assert charts.sparkline([100, 100.5]) == "▄▄", "noise is no shape"
-    assert len(charts.sparkline(list(range(1000)))) == charts.MAX_BARS
+    assert show.sparkline([1, 2, 3, 8]) == "▁▂▃█"
+    assert show.sparkline([]) == ""
+    assert show.sparkline([5, 5, 5]) == "▄▄▄"
+    assert show.sparkline([100, 100.5]) == "▄▄", "noise is no shape"
+    assert len(show.sparkline(list(range(1000)))) == show.MAX_BARS
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=200), st.integers(1, 50))
 def test_bins_lose_nothing(values: list[float], number: int) -> None:
-    counts, low, high, beyond = charts.bins(values, number)
+    counts, low, high, beyond = show.bins(values, number)
     assert sum(counts) + beyond == len(values)
     assert low <= high
     assert beyond <= len(values) * 0.01 + 1
-    assert len(charts.histogram(counts)) == len(counts)
+    assert len(show.histogram(counts)) == len(counts)
 
 
 def test_a_histogram_shows_a_lone_value() -> None:
-    assert charts.histogram([100, 0, 1]) == "█ ▂"
+    assert show.histogram([100, 0, 1]) == "█ ▂"
 
 
 @pytest.mark.parametrize(
     ("per_s", "text"), [(None, "–"), (3.417, "3.42"), (148.31, "148.3"), (12345.6, "12,346")]
 )
 def test_rates(per_s: float | None, text: str) -> None:
-    assert words.rate(per_s) == text
+    assert present.rate(per_s) == text
 
 
 def test_the_interval_goes_before_the_range() -> None:
     plain = Metric(median=150, min=140, max=160, n=3)
-    assert words.spread(plain) == "140–160"
-    assert words.spread(plain.model_copy(update={"ci95": (148.2, 152.1)})) == "148–152"
-    assert words.spread(Metric(median=15, min=14.04, max=15.96, n=3)) == "14.0–16.0"
+    assert present.spread(plain) == "140–160"
+    assert present.spread(plain.model_copy(update={"ci95": (148.2, 152.1)})) == "148–152"
+    assert present.spread(Metric(median=15, min=14.04, max=15.96, n=3)) == "14.0–16.0"
 
 
 @pytest.mark.parametrize("metric", [None, Metric(median=15), Metric(median=15, min=14)])
 def test_a_bare_median_has_no_range(metric: Metric | None) -> None:
-    assert words.spread(metric) == "–"
+    assert present.spread(metric) == "–"
 
 
 def typical(number: int) -> Result:

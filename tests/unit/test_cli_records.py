@@ -131,13 +131,55 @@ def test_list_filters(content: Path, words: list[str], found: list[str]) -> None
         assert "none of 3 records matches" in done.stderr
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 100, 140])
-def test_list_never_cuts_an_id_and_never_wraps(content: Path, columns: int) -> None:
+@pytest.mark.parametrize("columns", [50, 60, 80, 100, 140])
+def test_list_fits_the_terminal_and_its_ids_find_their_records(content: Path, columns: int) -> None:
     done = tokrig(content, "list", columns=columns)
-    assert ids(done) == [GOOD, SLOW, FOREIGN]
-    widest = max(map(len, done.stdout.splitlines()))
-    needed = len(GOOD) + len("  gen tok/s  validity")
-    assert widest <= max(columns, needed)
+    assert max(map(len, done.stdout.splitlines())) <= columns
+    assert [Store(content).find(shown).stem for shown in ids(done)] == [GOOD, SLOW, FOREIGN]
+    assert {"model", "rig", "date"} <= set(done.stdout.splitlines()[0].split())
+
+
+def test_list_keeps_model_rig_and_date_at_80_columns(content: Path) -> None:
+    long = Model(family="Qwen2.5-Coder", variant="7B-Instruct", quant="Q4_K_M")
+    one = record_of(three(), "20261123-120000-qwen-aaaa")
+    machine = one.rig.model_copy(update={"id": "intel-xeon-processor-2c-24gb"})
+    provenance = started("2026-11-23T12:00:00Z")
+    save(content, three(), one.id, model=long, rig=machine, provenance=provenance)
+    rows = [line.split() for line in tokrig(content, "list", columns=80).stdout.splitlines()]
+    assert rows[0] == ["id", "model", "rig", "date"]
+    assert rows[1][0] == "20261123-120000"
+    assert rows[1][1:3] == ["Qwen2.5-Coder", "7B-Instruct"]
+    assert rows[1][3].startswith("intel-xeon-processor")
+    assert rows[1][4] == "2026-11-23"
+
+
+@pytest.mark.parametrize(
+    ("sort", "found"),
+    [
+        ("date", [FOREIGN, SLOW, GOOD]),
+        ("-date", [GOOD, SLOW, FOREIGN]),
+        ("id", [FOREIGN, SLOW, GOOD]),
+        ("gen", [GOOD, SLOW, FOREIGN]),
+        ("-gen", [GOOD, SLOW, FOREIGN]),
+        ("model", [SLOW, GOOD, FOREIGN]),
+    ],
+)
+def test_list_sorts_and_what_has_no_value_stands_last(
+    content: Path, sort: str, found: list[str]
+) -> None:
+    assert ids(tokrig(content, "list", "--sort", sort)) == found
+    some = tokrig(content, "list", "--sort", sort, "--limit", "2")
+    assert ids(some) == found[:2]
+    assert "2 of 3 records" in some.stderr
+    rows = json.loads(tokrig(content, "list", "--sort", sort, "--limit", "1", "--json").stdout)
+    assert [row["id"] for row in rows] == found[:1]
+
+
+def test_list_sorts_by_known_columns_only(content: Path) -> None:
+    done = tokrig(content, "list", "--sort", "-rg")
+    assert done.exit_code == 2
+    assert "--sort: 'rg' is unknown" in done.stderr
+    assert "did you mean 'rig'?" in done.stderr
 
 
 def test_list_names_what_it_cannot_read_and_shows_the_rest(content: Path) -> None:
@@ -368,7 +410,7 @@ def test_bare_medians_are_shown_without_a_range(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if line.startswith("chat × 1 "))
     assert row.split()[3:6] == ["761.9", "–", "500"]
-    assert "transcribed: medians; of how many requests is not known" in done.stdout
+    assert "transcribed: medians; the number of requests is not known" in done.stdout
     assert "TTFT            500 ms\n" in done.stdout
     assert "761.9" in tokrig(tmp_path, "list").stdout
 

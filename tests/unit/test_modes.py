@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.unit.compared import measured, speculating, with_value
-from tokrig.cli import words as cli_words
+from tokrig.cli import present
 from tokrig.cli.main import main
 from tokrig.query import labels
 from tokrig.query.load import Run
@@ -72,7 +72,7 @@ def lines_of(source: str, run_id: str) -> list[str]:
     ],
 )
 def test_modes_as_people_call_them(name: str, called: str) -> None:
-    assert labels.mode(name) == labels.mode_besides(name) == cli_words.mode(name) == called
+    assert labels.mode(name) == labels.mode_besides(name) == called
 
 
 def test_the_baseline_is_the_absence_of_a_mode() -> None:
@@ -111,7 +111,7 @@ def test_backends_say_what_was_asked_and_what_is_in_front(
         record = with_value(record, f"backend.{name}", value)
     assert formats.backend(record.backend) == called
     assert called in formats.configuration(record, "model")
-    assert called in cli_words.subject(record)
+    assert called in present.subject(record)
     (line,) = lines_of(html(latency.PAGE, "latency.html", a_run(record, PLAIN)), PLAIN)[:1]
     assert called in line
 
@@ -119,8 +119,8 @@ def test_backends_say_what_was_asked_and_what_is_in_front(
 def test_a_run_in_one_line_names_its_mode() -> None:
     _, drafted = two_runs()
     assert formats.configuration(drafted.record, "model").endswith("(cuda) · n-gram speculation")
-    assert "(cuda) · n-gram speculation · rig geforce" in cli_words.subject(drafted.record)
-    assert cli_words.subject(measured()).endswith("(cuda) · rig geforce-rtx-5070-12gb")
+    assert "(cuda) · n-gram speculation · rig geforce" in present.subject(drafted.record)
+    assert present.subject(measured()).endswith("(cuda) · rig geforce-rtx-5070-12gb")
 
 
 # Tables and bars

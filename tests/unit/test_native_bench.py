@@ -450,7 +450,7 @@ def test_the_command_stores_shows_checks_and_lists(tmp_path: Path) -> None:
     assert "171.6" in shown.stdout
     assert "no server, no client" in shown.stdout
     assert tokrig(tmp_path, "check").exit_code == 0
-    assert path.stem in tokrig(tmp_path, "list").stdout
+    assert path.stem in tokrig(tmp_path, "list", "--json").stdout
 
 
 def test_json_is_the_record(tmp_path: Path) -> None:

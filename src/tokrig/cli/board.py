@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tokrig.cli.words import model_name, rate, verdict
+from tokrig.cli.present import model_name, rate, verdict
 from tokrig.record.model import Result
 from tokrig.record.names import backend_name
 from tokrig.run.progress import (

@@ -87,11 +87,11 @@ def plan_command(
     time and downloads. Starts nothing, asks no network.
     """
     from tokrig.campaign.work import only_entries
-    from tokrig.cli import campaign_text, present, words
+    from tokrig.cli import campaign_text, present
 
     plan = only_entries(_plan(files, content, rig), tuple(only or ()))
     if as_json:
-        words.print_json(plan.as_json())
+        present.print_json(plan.as_json())
     else:
         campaign_text.print_plan(present.console(), plan, everything=everything)
 
@@ -111,13 +111,13 @@ def status_command(
     """Show how far each entry is, and what the comparisons that are complete say."""
     from tokrig.campaign.compared import comparisons
     from tokrig.campaign.work import only_entries
-    from tokrig.cli import campaign_text, present, words
+    from tokrig.cli import campaign_text, present
     from tokrig.store import Store
 
     plan = only_entries(_plan(files, content, rig), tuple(only or ()))
     compared = comparisons(plan, Store(content))
     if as_json:
-        words.print_json(campaign_text.status_json(plan, compared))
+        present.print_json(campaign_text.status_json(plan, compared))
     else:
         campaign_text.print_status(present.console(), plan, compared)
 
@@ -193,11 +193,11 @@ def docs_command(
     """Write the public queue: every entry's state, what blocks it, the command that fills it."""
     from tokrig.campaign.known import campaign_files
     from tokrig.campaign.publish import publish
-    from tokrig.cli import words
+    from tokrig.cli import present
 
     changed = publish(campaign_files(list(files)), content, out, check=check)
     if as_json:
-        words.print_json({"path": str(out), "changed": changed})
+        present.print_json({"path": str(out), "changed": changed})
     elif not check:
         click.echo(f"{out}: {'written' if changed else 'up to date'}")
 

@@ -18,7 +18,7 @@ from tokrig.campaign import Executor
 from tokrig.campaign.local import Local
 from tokrig.campaign.stopwatch import Stopwatch
 from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Wanted, Work, selected
-from tokrig.cli import campaign_text, live, present, words
+from tokrig.cli import campaign_text, live, present
 from tokrig.cli.measuring import signals_interrupt
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError
 from tokrig.measure import forget_stored, require_writable
@@ -203,14 +203,14 @@ def _interrupted(tally: Tally, problem: Interrupted | None = None) -> Interrupte
 
 def _show(plan: Plan, runs: Sequence[Planned], asked: Asked) -> None:
     if asked.as_json:
-        words.print_json(replace(plan, runs=runs).as_json())
+        present.print_json(replace(plan, runs=runs).as_json())
     else:
         campaign_text.print_runs(present.console(), runs)
 
 
 def _nothing_to_do(plan: Plan, asked: Asked) -> None:
     if asked.as_json:
-        words.print_json(_summary(Tally(), None))
+        present.print_json(_summary(Tally(), None))
     else:
         click.echo(campaign_text.nothing_to_do(plan), err=True)
 
@@ -219,7 +219,7 @@ def _sum_up(tally: Tally, eyes: Eyes, asked: Asked) -> int:
     watch = eyes.watch if asked.executor == "local" else None
     whole = not (tally.failed or tally.delayed)
     if asked.as_json:
-        words.print_json(_summary(tally, watch))
+        present.print_json(_summary(tally, watch))
         return 0 if whole else EngineError.exit_code
     campaign_text.print_summary(present.console(), tally, watch.spent_s if watch else {})
     if whole:

@@ -10,23 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from tokrig.cli import present
-from tokrig.cli.ab_text import print_outcomes
 from tokrig.cli.campaign_told import delayed_line, done_line, head, print_summary
 from tokrig.cli.campaign_words import (
     STYLES,
     WORDS,
     backend,
-    count,
-    fits,
     labelled,
-    line,
     mode,
     model,
     quiet,
     run_name,
     shapes,
 )
-from tokrig.cli.words import NULL
+from tokrig.cli.compare import print_outcomes
+from tokrig.cli.present import NULL, count, fits, line
 from tokrig.plan import STATES, TO_DO, Plan, Planned, State
 from tokrig.query.queue import QueueEntry, queue, roughly
 from tokrig.units import human_bytes

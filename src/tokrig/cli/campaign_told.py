@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from tokrig.cli.campaign_words import STYLES, WORDS, count, labelled, line, run_name
-from tokrig.cli.words import NULL, rate, verdict
+from tokrig.cli.campaign_words import STYLES, WORDS, labelled, run_name
+from tokrig.cli.present import NULL, count, line, rate, verdict
 from tokrig.plan import Planned
 from tokrig.query.queue import roughly
 from tokrig.units import human_seconds

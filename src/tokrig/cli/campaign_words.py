@@ -7,11 +7,11 @@ as ``Text``, where no markup is read.
 from __future__ import annotations
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from tokrig.cli import present
+from tokrig.cli.present import line
 from tokrig.plan import Run, State
 from tokrig.query import labels
 
@@ -31,11 +31,6 @@ STYLES: dict[State, str] = {
     "does_not_fit": "yellow",
     "blocked": "yellow",
 }
-
-
-def line(text: str) -> str:
-    """One line of printable text: what others wrote moves no cursor and turns no colour on."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def run_name(run: Run) -> str:
@@ -82,12 +77,6 @@ def shapes(run: Run) -> str:
     return line(f"{names} × {levels}" if levels else names)
 
 
-def fits(out: Console, table: Table) -> bool:
-    """Whether the terminal is wide enough for ``table`` without breaking anything in it."""
-    wide = out.options.update(width=present.UNBOUNDED, max_width=present.UNBOUNDED)
-    return Measurement.get(out, wide, table).maximum <= out.width
-
-
 def labelled(out: Console, label: Text, text: str) -> None:
     """A word and a sentence, which is wrapped beside it."""
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -100,8 +89,3 @@ def labelled(out: Console, label: Text, text: str) -> None:
 def quiet(out: Console, text: str) -> None:
     """A remark."""
     out.print(Text(line(text)), style="dim")
-
-
-def count(number: int, word: str) -> str:
-    """``1 run``, ``1,200 runs``."""
-    return f"{number:,} {word}{'s' * (number != 1)}"

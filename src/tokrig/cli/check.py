@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokrig.cli import words
+from tokrig.cli import present
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.cli.show import root_of
 from tokrig.errors import InputError, TokrigError
@@ -41,7 +41,7 @@ class Report:
         """``broken``, ``INVALID``, ``unverified`` or ``valid``."""
         if self.problems or self.record is None:
             return "broken"
-        return words.verdict(self.record.validity)
+        return present.verdict(self.record.validity)
 
 
 @click.command(
@@ -202,7 +202,7 @@ def _misplaced(record: Record, path: Path) -> Iterator[str]:
 
 
 def _print_json(reports: Sequence[Report]) -> None:
-    from tokrig.cli.words import print_json
+    from tokrig.cli.present import print_json
     from tokrig.record.checks import HINTS
 
     records = []

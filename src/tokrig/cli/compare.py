@@ -1,22 +1,27 @@
-"""``tokrig compare``: whether two records can be compared, what differs, how much faster."""
+"""``tokrig compare``: whether two records can be compared, what differs, how much faster. And the
+comparisons of campaigns, arm against arm."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from statistics import median
+from typing import TYPE_CHECKING
 
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
+from tokrig.cli.present import NULL, fits, line, plain_table, put, rate
 from tokrig.errors import InputError
+from tokrig.units import human_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from tokrig.query.ab import Effect, LeftOut, Outcome
     from tokrig.query.compare import Comparison
     from tokrig.query.pairs import Figure, Pair
     from tokrig.record.model import Record
@@ -37,6 +42,14 @@ NOT_COMPARED = {
 # So many of a rig's records tell its noise; more would take longer than they would add.
 MOST_RECORDS = 60
 GRADE_STYLES = {"A": "bold green", "B": "bold green", "C": "bold yellow", "D": "bold red"}
+AB_VERDICTS = {
+    "faster": ("B faster", "green"),
+    "slower": ("B slower", "red"),
+    "not_distinguishable": ("not distinguishable", "default"),
+    "inconclusive": ("inconclusive", "yellow"),
+    "not_comparable": ("not comparable", "yellow"),
+}
+LISTED = 8
 
 
 @click.command(
@@ -48,7 +61,9 @@ GRADE_STYLES = {"A": "bold green", "B": "bold green", "C": "bold yellow", "D": "
 )
 @click.argument("a", metavar="A", shell_complete=complete_run_id)
 @click.argument("b", metavar="B", shell_complete=complete_run_id)
-@click.option("--concurrency", type=click.IntRange(min=1), help="Only results at this one.")
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Only results at this one."
+)
 @content_and_json
 def command(a: str, b: str, concurrency: int | None, content: Path, as_json: bool) -> None:
     """Compare two records: class, differing keys, ratios.
@@ -58,7 +73,7 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
     model hash and shape; C: same model and quant, other hardware or not all known; D: not
     comparable, no ratios. Faster or slower takes 6 starts of the engine on both sides.
     """
-    from tokrig.cli import present, words
+    from tokrig.cli import present
     from tokrig.query.compare import comparison, subject
     from tokrig.store import Store
 
@@ -67,13 +82,11 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
     for record in records:
         _refuse_empty(record, concurrency)
     noise = _noise(store, {record.rig.id for record in records})
-    a_side, b_side = (
-        subject(record, concurrency=concurrency, noise=noise.get(record.rig.id))
-        for record in records
+    found = comparison(
+        *(subject(r, concurrency=concurrency, noise=noise.get(r.rig.id)) for r in records)
     )
-    found = comparison(a_side, b_side)
     if as_json:
-        words.print_json(found.as_dict())
+        present.print_json(found.as_dict())
     else:
         print_comparison(present.console(), found)
 
@@ -95,12 +108,13 @@ def _refuse_empty(record: Record, concurrency: int | None) -> None:
     levels = sorted({result.concurrency for result in record.results})
     if not levels:
         raise InputError(
-            f"{record.id} has no results to compare", hint="tokrig show tells why a run failed"
+            f"{record.id} has no results to compare",
+            hint=f"tokrig show {record.id} tells why the run failed",
         )
     if concurrency is not None and concurrency not in levels:
-        known = ", ".join(map(str, levels))
         raise InputError(
-            f"{record.id} has no result at concurrency {concurrency}", hint=f"it has: {known}"
+            f"{record.id} has no result at concurrency {concurrency}",
+            hint=f"it has: {', '.join(map(str, levels))}",
         )
 
 
@@ -108,23 +122,27 @@ def print_comparison(out: Console, found: Comparison) -> None:
     """The class and its reason, what differs, the figures, what is not known."""
     from rich.text import Text
 
-    from tokrig.cli import present
+    from tokrig.cli.present import print_pairs
 
     sides = (("A", found.a), ("B", found.b))
-    present.print_pairs(out, [(side, f"{one.id}  {one.name} · {one.place}") for side, one in sides])
+    print_pairs(out, [(side, f"{one.id}  {one.name} · {one.place}") for side, one in sides])
     out.print()
     grade = Text(f"class {found.grade}", style=GRADE_STYLES[found.grade])
-    present.put(out, grade.append(f": {found.reason}", style="default"))
+    put(out, grade.append(f": {found.reason}", style="default"))
     for note in found.notes:
         out.print(f"  {note}", style="dim")
     if found.differences.differing:
         out.print()
-        present.put(out, _differing(found))
+        table = plain_table("differs", "variable", "A", "B", fold=True)
+        for entry in found.differences.differing:
+            style = "" if entry.variable in found.differences.changed else "dim"
+            table.add_row(entry.key, entry.variable, str(entry.a), str(entry.b), style=style)
+        put(out, table)
     if found.pairs:
         out.print()
-        present.put(out, _figures(found))
-        for line in _reading(found):
-            present.put(out, Text(line, style="dim"))
+        put(out, _figures(found))
+        for text in _reading(found):
+            put(out, Text(text, style="dim"))
     if found.differences.unknown:
         keys = ", ".join(entry.key for entry in found.differences.unknown)
         out.print()
@@ -150,86 +168,146 @@ def _reading(found: Comparison) -> Iterator[str]:
         yield f"two runs of the same on this rig differ by up to {100 * noise:.1f} %: so must these"
     for settle in dict.fromkeys(ratio.settle for ratio in ratios if ratio.settle):
         yield f"inconclusive: {settle}"
-    if any(
-        "backend.managed" in side.keys and side.keys["backend.managed"] == "no"
-        for side in (found.a, found.b)
-    ):
+    if any(side.keys.get("backend.managed") == "no" for side in (found.a, found.b)):
         yield "a server that was attached to is one start: let tokrig start it, --level standard"
-
-
-def _differing(found: Comparison) -> Table:
-    from tokrig.cli import present
-
-    table = present.plain_table()
-    for heading in ("differs", "variable", "A", "B"):
-        table.add_column(heading, overflow="fold")
-    for entry in found.differences.differing:
-        table.add_row(
-            entry.key,
-            entry.variable,
-            str(entry.a),
-            str(entry.b),
-            style="" if entry.variable in found.differences.changed else "dim",
-        )
-    return table
 
 
 def _figures(found: Comparison) -> Table:
     """Shape by shape; the geometric means where there are any."""
-    from tokrig.cli import present
-
-    table = present.plain_table()
-    for place, heading in enumerate(("workload × conc.", "figure", "A", "B", "ratio", "verdict")):
-        justify: Literal["left", "right"] = "right" if place in (2, 3) else "left"
-        table.add_column(heading, justify=justify, overflow="fold")
+    headings = ("workload × conc.", "figure", "A", "B", "ratio", "verdict")
+    table = plain_table(*headings, right=("A", "B"), fold=True)
     for pair in found.pairs:
         shown = [figure for figure in pair.figures if figure.a or figure.b]
         for place, figure in enumerate(shown):
-            table.add_row(
-                _label(pair.shape, pair.concurrency) if place == 0 else "",
-                *_cells(pair, figure),
-                end_section=place == len(shown) - 1,
-            )
+            where = _where(pair.shape, pair.concurrency) if place == 0 else ""
+            values = [_value(figure.metric, m.median if m else None) for m in (figure.a, figure.b)]
+            ratio = figure.ratio
+            cells = (LABELS[figure.metric], *values, _ratio(ratio.value, ratio.low, ratio.high))
+            last = place == len(shown) - 1
+            table.add_row(where, *cells, _verdict(pair, figure), end_section=last)
     for mean in found.means:
-        where = _label(f"all {mean.shapes}", mean.concurrency)
-        table.add_row(
-            *(where, LABELS[mean.metric], "", "", f"×{mean.value:.2f}"),
-            "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified"),
-        )
+        where = _where(f"all {mean.shapes}", mean.concurrency)
+        verdict = "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified")
+        table.add_row(where, LABELS[mean.metric], "", "", _ratio(mean.value), verdict)
     return table
 
 
-def _label(shape: str, levels: tuple[int, int]) -> str:
+def _where(shape: str, levels: tuple[int, int]) -> str:
     return f"{shape} × {' / '.join(dict.fromkeys(map(str, levels)))}"
 
 
-def _cells(pair: Pair, figure: Figure) -> tuple[str, ...]:
-    """Name, both values with their spreads, the ratio, the verdict."""
-    from tokrig.cli.words import NULL, rate
-    from tokrig.units import human_seconds
+def _value(metric: str, value: float | None) -> str:
+    return human_seconds(value) if metric == "ttft_s" else rate(value)
 
-    text = human_seconds if figure.metric == "ttft_s" else rate
-    values = (text(metric.median) if metric else NULL for metric in (figure.a, figure.b))
-    ratio = figure.ratio
-    shown = NULL if ratio.value is None else f"×{ratio.value:.2f}"
-    if ratio.low is not None and ratio.high is not None:
-        shown += f" ({ratio.low:.2f}–{ratio.high:.2f})"
-    return LABELS[figure.metric], *values, shown, _verdict(pair, figure)
+
+def _ratio(
+    value: float | None, low: float | None = None, high: float | None = None, decimals: int = 2
+) -> str:
+    if value is None:
+        return NULL
+    shown = f"×{value:.{decimals}f}"
+    return shown if low is None or high is None else f"{shown} ({low:.2f}–{high:.2f})"
 
 
 def _verdict(pair: Pair, figure: Figure) -> str:
     """The verdict, and the marks of the figures it is about."""
     if pair.comparable != "yes":
-        said = NOT_COMPARED[pair.comparable]
+        said = [NOT_COMPARED[pair.comparable]]
     elif figure.ratio.verdict == "none":
-        said = "no ratio"
+        said = ["no ratio"]
     else:
-        said = figure.ratio.verdict.replace("_", " ")
-    return "; ".join([said, *_marks(pair)])
-
-
-def _marks(pair: Pair) -> Iterator[str]:
+        said = [figure.ratio.verdict.replace("_", " ")]
     for side, verdict, codes in zip("AB", pair.verdicts, pair.codes, strict=True):
         if verdict != "valid":
             word = verdict.upper() if verdict == "invalid" else verdict
-            yield f"{side} {word} ({', '.join(codes)})" if codes else f"{side} {word}"
+            said.append(f"{side} {word}" + (f" ({', '.join(codes)})" if codes else ""))
+    return "; ".join(said)
+
+
+def print_outcomes(out: Console, outcomes: Sequence[Outcome]) -> None:
+    """The comparisons of one campaign entry, and what their verdicts rest on."""
+    from rich.text import Text
+
+    from tokrig.query.permutation import LEVEL
+
+    tests = [e for outcome in outcomes for e in outcome.effects if e.p is not None]
+    for outcome in outcomes:
+        _print_outcome(out, outcome)
+    if not tests:
+        return
+    said = (
+        f"p: exact permutation test, Holm-corrected over {len(tests)} figures; a difference needs"
+        f" p ≤ {float(LEVEL):g}, an interval that excludes 1, and more than 2 % and the A/A noise"
+    )
+    out.print(Text(said, style="dim"))
+    for settle in dict.fromkeys(e.settle for e in tests if e.settle):
+        out.print(Text(f"inconclusive: {settle}", style="dim"))
+
+
+def _print_outcome(out: Console, outcome: Outcome) -> None:
+    from rich.text import Text
+
+    order = f"measured as {outcome.order}" if outcome.order else ""
+    told = [f"A/B {outcome.axis}", outcome.name, order]
+    if outcome.reason:
+        told.append(f"not comparable: {outcome.reason}")
+    elif not outcome.complete:
+        a, b = outcome.measured
+        told.append(f"{a} and {b} of {outcome.repeats} repeats each are measured")
+    elif any(e.ratio is not None and e.p is None for e in outcome.effects):
+        told.append("waits for the entry's other comparisons")
+    out.print(Text(line(" · ".join(filter(None, told)))))
+    for entry in outcome.differing:
+        out.print(Text(line(f"  {entry.key}: {entry.a} → {entry.b}"), style="dim"))
+    if outcome.complete and outcome.effects:
+        table = _effects_table(outcome.effects)
+        put(out, table if fits(out, table) else _effects_listing(outcome.effects))
+    for left_out in outcome.left_out[:LISTED]:
+        out.print(Text(_left_out(left_out), style="dim"))
+    if len(outcome.left_out) > LISTED:
+        out.print(Text(f"… and {len(outcome.left_out) - LISTED} more left out", style="dim"))
+
+
+def _left_out(one: LeftOut) -> str:
+    where = f" {one.where}" if one.where else ""
+    return line(f"left out: arm {one.arm}, {one.record}{where}: {one.why}")
+
+
+def _effects_table(effects: Sequence[Effect]) -> Table:
+    from rich.text import Text
+
+    numbers = ("A", "B", "B / A", "p")
+    table = plain_table("workload × conc.", "figure", *numbers, "verdict", right=numbers)
+    for effect in effects:
+        *cells, last = _effect_cells(effect)
+        table.add_row(*map(Text, cells), Text(last, style=AB_VERDICTS[effect.verdict][1]))
+    return table
+
+
+def _effects_listing(effects: Sequence[Effect]) -> Text:
+    """A line or two each, where the table is too wide."""
+    from rich.text import Text
+
+    text = Text()
+    for effect in effects:
+        shape, figure, a, b, ratio, p, verdict = _effect_cells(effect)
+        text.append(f"{shape} {figure}: {a} → {b}, {ratio}, p {p}, ")
+        text.append(f"{verdict}\n", style=AB_VERDICTS[effect.verdict][1])
+    text.rstrip()
+    return text
+
+
+def _effect_cells(effect: Effect) -> tuple[str, ...]:
+    values = (
+        _value(effect.metric, median(side) if side else None) for side in (effect.a, effect.b)
+    )
+    ratio = None if effect.ratio is None else float(effect.ratio)
+    p = None if effect.adjusted_p is None else float(effect.adjusted_p)
+    return (
+        line(f"{effect.shape} × {effect.concurrency}"),
+        LABELS[effect.metric],
+        *values,
+        _ratio(ratio, effect.low, effect.high, decimals=3),
+        NULL if p is None else "<0.0001" if p < 0.0001 else f"{p:.2g}",
+        AB_VERDICTS[effect.verdict][0] + (", unverified" if effect.unverified else ""),
+    )

@@ -60,7 +60,7 @@ def command(ctx: click.Context, content: Path, as_json: bool) -> None:
     looked for on the engines' usual ports of this machine. Exit code 1 only when nothing can be
     measured at all.
     """
-    from tokrig.cli import present, words
+    from tokrig.cli import present
 
     found = [
         *(*backends(), *servers(), *programs()),
@@ -68,7 +68,9 @@ def command(ctx: click.Context, content: Path, as_json: bool) -> None:
     ]
     if as_json:
         versions = {"tokrig": __version__, "python": platform.python_version()}
-        words.print_json({"versions": versions, "findings": [dataclasses.asdict(f) for f in found]})
+        present.print_json(
+            {"versions": versions, "findings": [dataclasses.asdict(f) for f in found]}
+        )
     else:
         _print(present.console(), found)
     engine = any(f.ok for f in found if f.group == "backends")

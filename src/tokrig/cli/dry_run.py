@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tokrig.cli import present, words
+from tokrig.cli import present
 from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
 from tokrig.record.model import Model
@@ -96,7 +96,7 @@ def plan(found: Foreseen) -> dict[str, Any]:
     }
     return {
         "run_id": prepared.run_id or None,
-        "model": words.model_name(prepared.model),
+        "model": present.model_name(prepared.model),
         "model_file": prepared.model.file,
         "fetch": [{"model": name, "bytes": size} for name, size in found.fetch.items()],
         "quantize": quantized,
@@ -117,7 +117,7 @@ def print_plan(found: Foreseen, as_json: bool) -> None:
     """The plan on stdout."""
     told = plan(found)
     if as_json:
-        words.print_json(told)
+        present.print_json(told)
         return
     out = present.console()
     present.print_pairs(out, [*_before(found), *_pairs(found.prepared, told)])

@@ -33,14 +33,14 @@ def command(streams: int, tokens: int, interval_s: float, content: Path, as_json
     A second process sends tokens that carry the time of their sending; the error of a stamp is
     the client's stamp minus that time, the kernel's share included.
     """
-    from tokrig.cli import present, words
+    from tokrig.cli import present
     from tokrig.run.instrument import measure
 
     click.echo(f"receiving {tokens} tokens on each of {streams} streams …", err=True)
     report = measure(streams, tokens, interval_s)
     if as_json:
         cost = {"client_us_per_token": report.client_us_per_token}
-        words.print_json({**dataclasses.asdict(report), **cost})
+        present.print_json({**dataclasses.asdict(report), **cost})
     else:
         present.print_pairs(present.console(), rows(report))
 

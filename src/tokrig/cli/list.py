@@ -3,139 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import itertools
 import shutil
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from tokrig.cli import words
 from tokrig.cli.options import (
+    UnknownWord,
     Word,
     complete_backend,
     complete_model,
     complete_rig,
+    completing,
     content_and_json,
     example,
 )
-from tokrig.cli.words import NULL, print_json, rate
+from tokrig.cli.present import NULL, bounded, print_json, rate
 from tokrig.query import labels
 
 if TYPE_CHECKING:
     from tokrig.store import Listing, Row
 
 STATUSES = ("complete", "failed", "interrupted", "valid", "unverified", "invalid")
-# Shown where the terminal has room, in this order of importance; the id tells most of it anyway.
-DISPENSABLE = ("mode", "rig", "model", "quant", "backend", "date")
-
-
-@click.command(
-    "list",
-    epilog=example(
-        "tokrig list --model gemma --status valid",
-        "tokrig list --mode n-gram",
-        "tokrig list --json",
-    ),
-)
-@click.option("--model", metavar="TEXT", shell_complete=complete_model, help="Name contains TEXT.")
-@click.option("--rig", metavar="TEXT", shell_complete=complete_rig, help="Rig contains TEXT.")
-@click.option(
-    "--backend", metavar="TEXT", shell_complete=complete_backend, help="Engine contains TEXT."
-)
-@click.option("--mode", metavar="TEXT", help="Mode contains TEXT: baseline, n-gram, reasoning off.")
-@click.option("--status", type=Word(STATUSES), help="Only records of this status or verdict.")
-@content_and_json
-def command(
-    model: str | None,
-    rig: str | None,
-    backend: str | None,
-    mode: str | None,
-    status: str | None,
-    content: Path,
-    as_json: bool,
-) -> None:
-    """List the records of a content folder.
-
-    Files that cannot be read are named on stderr. gen tok/s is the range of medians over the
-    valid workloads at the lowest concurrency; what is missing in it is named.
-    """
-    from tokrig.store import Store
-
-    listing = Store(content).listing()
-    rows = [
-        row
-        for row in listing.rows
-        if _holds(model, f"{row.model} {row.quant or ''}")
-        and _holds(rig, row.rig)
-        and _holds(backend, row.backend)
-        and _holds(mode, f"{row.mode} {labels.mode(row.mode)}")
-        and (status is None or status in (row.status, row.verdict))
-    ]
-    _complain(listing)
-    if as_json:
-        print_json([_as_json(row) for row in rows])
-    elif rows:
-        _print(rows)
-    elif listing.rows:
-        click.echo(f"none of {len(listing.rows)} records matches", err=True)
-    else:
-        click.echo(f"no records in {content}; make one with: tokrig run", err=True)
-
-
-def _holds(wanted: str | None, text: str) -> bool:
-    """Whether all words of ``wanted`` occur in ``text``; "gemma-3-270m" finds "Gemma-3 270m"."""
-    if wanted is None:
-        return True
-    plain = text.lower().replace("-", " ")
-    return all(word in plain for word in wanted.lower().replace("-", " ").split())
-
-
-def _complain(listing: Listing) -> None:
-    for problem in listing.problems:
-        click.echo(f"unreadable: {problem.message}", err=True)
-    if listing.problems:
-        click.echo("hint: tokrig check names what is wrong in each", err=True)
-
-
-def _as_json(row: Row) -> dict[str, object]:
-    return {**dataclasses.asdict(row), "model": row.model, "backend": row.backend}
-
-
-def _print(rows: list[Row]) -> None:
-    """The table with as many columns as the terminal has room for; the id is never cut.
-
-    By hand, not by rich: a thousand rows must not take a second.
-    """
-    cells = {
-        "id": [row.id for row in rows],
-        "model": [row.model for row in rows],
-        "quant": [row.quant or NULL for row in rows],
-        "backend": [row.backend for row in rows],
-        "mode": [words.mode(row.mode) or NULL for row in rows],
-        "rig": [row.rig for row in rows],
-        "gen tok/s": [_rates(row) for row in rows],
-        "validity": [_verdict(row) for row in rows],
-        "date": [(row.started_at or NULL)[:10] for row in rows],
-    }
-    if not any(words.mode(row.mode) for row in rows):
-        del cells["mode"]
-    widths = {name: max(len(name), *map(len, column)) for name, column in cells.items()}
-    bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
-    room = shutil.get_terminal_size().columns + 2 if bounded else sys.maxsize
-    room -= sum(widths[name] + 2 for name in cells if name not in DISPENSABLE)
-    for name in filter(cells.__contains__, DISPENSABLE):
-        if widths[name] + 2 <= room:
-            room -= widths[name] + 2
-        else:
-            del widths[name]
-    for line in zip(*([name, *cells[name]] for name in widths), strict=True):
-        padded = (
-            text.rjust(width) if name == "gen tok/s" else text.ljust(width)
-            for text, (name, width) in zip(line, widths.items(), strict=True)
-        )
-        click.echo("  ".join(padded).rstrip())
+SHORTEST_ID = 15  # the time a run began: 20261122-171500
+SHORTEST_NAME = 8
 
 
 def _rates(row: Row) -> str:
@@ -150,3 +45,178 @@ def _verdict(row: Row) -> str:
     if row.status != "complete":
         return row.status
     return "INVALID" if row.verdict == "invalid" else row.verdict
+
+
+class Column(NamedTuple):
+    """A column: its text, and what it is sorted by where that is not its text."""
+
+    text: Callable[[Row], str | None]
+    order: Callable[[Row], Any] | None = None
+
+
+COLUMNS = {
+    "id": Column(lambda row: row.id),
+    "model": Column(lambda row: row.model),
+    "quant": Column(lambda row: row.quant),
+    "backend": Column(lambda row: row.backend),
+    "mode": Column(lambda row: labels.mode_besides(row.mode)),
+    "rig": Column(lambda row: row.rig),
+    "gen tok/s": Column(_rates, lambda row: row.output_tok_per_s_max),
+    "validity": Column(_verdict),
+    "date": Column(lambda row: row.started_at and row.started_at[:10], lambda row: row.started_at),
+}
+# What gives way on a narrow terminal, the first first; names are cut only after all of these.
+DISPENSABLE = ("backend", "quant", "validity", "gen tok/s")
+# A column is sorted by the first word of its heading.
+SORTABLE = {heading.split()[0]: column for heading, column in COLUMNS.items()}
+
+
+def _sort_column(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+    if given is not None and given.removeprefix("-") not in SORTABLE:
+        raise UnknownWord(given.removeprefix("-"), list(SORTABLE), ctx, param)
+    return given
+
+
+@click.command(
+    "list",
+    epilog=example(
+        "tokrig list --model gemma --status valid",
+        "tokrig list --sort -gen --limit 10",
+        "tokrig list --mode n-gram --json",
+    ),
+)
+@click.option(
+    "--model", "-m", metavar="TEXT", shell_complete=complete_model, help="Name contains TEXT."
+)
+@click.option("--rig", metavar="TEXT", shell_complete=complete_rig, help="Rig contains TEXT.")
+@click.option(
+    "--backend", metavar="TEXT", shell_complete=complete_backend, help="Engine contains TEXT."
+)
+@click.option("--mode", metavar="TEXT", help="Mode contains TEXT: baseline, n-gram, reasoning off.")
+@click.option("--status", type=Word(STATUSES), help="Only records of this status or verdict.")
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    callback=_sort_column,
+    shell_complete=completing(lambda ctx: [*SORTABLE, *(f"-{name}" for name in SORTABLE)]),
+    help=f"Sort by {', '.join(SORTABLE)}; -COLUMN sorts descending.  [default: -date]",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N records.")
+@content_and_json
+def command(
+    sort: str | None,
+    limit: int | None,
+    status: str | None,
+    content: Path,
+    as_json: bool,
+    **wanted: str | None,
+) -> None:
+    """List the records of a content folder, newest first.
+
+    Files that cannot be read are named on stderr. gen tok/s is the range of medians over the
+    valid workloads at the lowest concurrency; what is missing in it is named. On a narrow
+    terminal an ID is its shortest beginning that no other record has.
+    """
+    from tokrig.store import Store
+
+    listing = Store(content).listing()
+    rows = [
+        row
+        for row in listing.rows
+        if _holds(wanted["model"], f"{row.model} {row.quant or ''}")
+        and _holds(wanted["rig"], row.rig)
+        and _holds(wanted["backend"], row.backend)
+        and _holds(wanted["mode"], f"{row.mode} {labels.mode(row.mode)}")
+        and (status is None or status in (row.status, row.verdict))
+    ]
+    shown = _sorted(rows, sort)[:limit]
+    _complain(listing)
+    if as_json:
+        print_json([_as_json(row) for row in shown])
+    elif shown:
+        _print(
+            shown,
+            [*(row.id for row in listing.rows), *(Path(p.path).stem for p in listing.problems)],
+        )
+        if len(shown) < len(rows):
+            click.echo(f"{len(shown):,} of {len(rows):,} records", err=True)
+    elif listing.rows:
+        click.echo(f"none of {len(listing.rows)} records matches", err=True)
+    else:
+        click.echo(f"no records in {content}; make one with: tokrig run", err=True)
+
+
+def _holds(wanted: str | None, text: str) -> bool:
+    """Whether all words of ``wanted`` occur in ``text``; "gemma-3-270m" finds "Gemma-3 270m"."""
+    if wanted is None:
+        return True
+    plain = text.lower().replace("-", " ")
+    return all(word in plain for word in wanted.lower().replace("-", " ").split())
+
+
+def _sorted(rows: list[Row], by: str | None) -> list[Row]:
+    """In the order of a column; rows without a value stand at the end either way."""
+    if by is None:
+        return rows
+    column = SORTABLE[by.removeprefix("-")]
+    order: Callable[[Row], Any] = column.order or column.text
+    known = [row for row in rows if order(row) not in (None, "")]
+    known.sort(key=order, reverse=by.startswith("-"))
+    return known + [row for row in rows if order(row) in (None, "")]
+
+
+def _complain(listing: Listing) -> None:
+    for problem in listing.problems:
+        click.echo(f"unreadable: {problem.message}", err=True)
+    if listing.problems:
+        click.echo("hint: tokrig check names what is wrong in each", err=True)
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    return {**dataclasses.asdict(row), "model": row.model, "backend": row.backend}
+
+
+def _print(rows: Sequence[Row], ids: Iterable[str]) -> None:
+    """The table, with the columns that the terminal has room for.
+
+    Not by Rich: it takes half a second for a thousand rows, and leaves no column out.
+    """
+    cells = {name: [column.text(row) or NULL for row in rows] for name, column in COLUMNS.items()}
+    if set(cells["mode"]) == {NULL}:
+        del cells["mode"]
+    room = shutil.get_terminal_size().columns + 2 if bounded(sys.stdout) else sys.maxsize
+
+    def lacking() -> int:
+        widths = (max(map(len, (name, *column))) for name, column in cells.items())
+        return sum(width + 2 for width in widths) - room
+
+    if lacking() > 0:
+        short = shortest_beginnings(ids)
+        cells["id"] = [short[row.id] for row in rows]
+    for name in DISPENSABLE:
+        if lacking() > 0:
+            cells.pop(name, None)
+    for name in filter(cells.__contains__, ("rig", "model", "mode")):
+        width = max(SHORTEST_NAME, max(map(len, cells[name])) - max(0, lacking()))
+        cells[name] = [t if len(t) <= width else f"{t[: width - 1]}…" for t in cells[name]]
+    widths = {name: max(map(len, (name, *column))) for name, column in cells.items()}
+    for line in zip(*([name, *column] for name, column in cells.items()), strict=True):
+        padded = (
+            text.rjust(width) if name == "gen tok/s" else text.ljust(width)
+            for text, (name, width) in zip(line, widths.items(), strict=True)
+        )
+        click.echo("  ".join(padded).rstrip())
+
+
+def shortest_beginnings(ids: Iterable[str]) -> dict[str, str]:
+    """Each id's shortest beginning that no other has, of 15 characters at least."""
+    ordered = sorted(set(ids))
+    alike = [_alike(*pair) for pair in itertools.pairwise(ordered)]
+    needs = zip(ordered, [0, *alike], [*alike, 0], strict=True)
+    return {one: one[: max(SHORTEST_ID, before + 1, after + 1)] for one, before, after in needs}
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

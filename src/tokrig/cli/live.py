@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from tokrig.cli.board import Board, Line, clip, clock, figures
-from tokrig.cli.words import model_name
+from tokrig.cli.present import model_name
 from tokrig.record.names import backend_name
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (

@@ -30,7 +30,7 @@ COMMANDS = {
     "run": "Measure a model on an engine, write a record, print the table.",
     "raw": "Run an engine's own benchmark, write a record of its figures.",
     "campaign": "Work through a declared matrix of runs; show what is left.",
-    "list": "List the records of a content folder.",
+    "list": "List the records of a content folder, newest first.",
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Compare two records: class, differing keys, ratios.",
     "check": "Validate records: schema, recomputation from samples, validity.",

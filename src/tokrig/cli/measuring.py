@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tokrig.cli import live, present, words
+from tokrig.cli import live, present
 from tokrig.errors import InputError
 from tokrig.measure import Ended, begin, go_on
 from tokrig.models.shelf import Tell
@@ -103,7 +103,7 @@ def discard(run_id: str, as_json: bool) -> None:
     with journal.reopen(run_id) as kept:
         kept.discard()
     if as_json:
-        words.print_json({"discarded": run_id})
+        present.print_json({"discarded": run_id})
     else:
         click.echo(f"discarded {run_id}", err=True)
 
@@ -111,7 +111,7 @@ def discard(run_id: str, as_json: bool) -> None:
 def _tell(ended: Ended, how: How) -> None:
     if how.as_json and ended.error is None:
         record = present.record_json(ended.record)
-        words.print_json({"path": str(ended.path), "record": record})
+        present.print_json({"path": str(ended.path), "record": record})
     elif not how.as_json:
         _print(ended.record)
     if not how.quiet:
@@ -124,11 +124,11 @@ def _print(record: Record) -> None:
     """The result table on stdout. A run without any result has only its error to tell."""
     out = present.console()
     if record.results:
-        out.print(words.subject(record), style="bold", soft_wrap=True)
+        out.print(present.subject(record), style="bold", soft_wrap=True)
         out.print()
         present.print_results(out, record.results)
         out.print()
-        out.print(words.caption(record), style="dim")
+        out.print(present.caption(record), style="dim")
     present.print_skipped(out, record)
     if record.results:
         present.print_findings(out, record)

@@ -39,12 +39,12 @@ def list_command(content: Path, as_json: bool) -> None:
 
     That is the order in which they go when room is needed; none goes while it is in use.
     """
-    from tokrig.cli import words
+    from tokrig.cli import present
     from tokrig.models import shelf
 
     entries = shelf.entries()
     if as_json:
-        words.print_json([_as_json(entry) for entry in entries])
+        present.print_json([_as_json(entry) for entry in entries])
     elif entries:
         _print(entries)
         total = human_bytes(sum(entry.bytes for entry in entries))
@@ -69,7 +69,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     REFERENCE is hf:owner/name/FILE.gguf, or hf:owner/name for a folder of safetensors; @revision
     may follow the name. What breaks off goes on with the same command.
     """
-    from tokrig.cli import live, measuring, words
+    from tokrig.cli import live, measuring, present
     from tokrig.models import hub, shelf
 
     if not reference.startswith(hub.SCHEME):
@@ -89,7 +89,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     finally:
         steps.end()
     if as_json:
-        words.print_json({"path": str(found.path), "note": found.note})
+        present.print_json({"path": str(found.path), "note": found.note})
     else:
         click.echo(found.path)
 
@@ -99,12 +99,12 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
 @content_and_json
 def remove_command(names: tuple[str, ...], content: Path, as_json: bool) -> None:
     """Remove models from the shelf, by the names that list shows."""
-    from tokrig.cli import words
+    from tokrig.cli import present
     from tokrig.models import shelf
 
     removed = [entry for name in names for entry in shelf.remove(name)]
     if as_json:
-        words.print_json([_as_json(entry) for entry in removed])
+        present.print_json([_as_json(entry) for entry in removed])
         return
     for entry in removed:
         click.echo(f"removed {entry.name}, {human_bytes(entry.bytes)}", err=True)

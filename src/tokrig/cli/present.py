@@ -1,48 +1,47 @@
-"""Tables and lines for people. Everything here is about looks; nothing is computed."""
+"""What commands print: figures and names as short text, tables for people, JSON for machines.
+
+Everything here is about looks; nothing is computed. Rich is imported by the functions that use it:
+a list of a thousand records does without.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
-from tokrig.cli.words import NULL, label, rate, spread, verdict
-from tokrig.record.checks import HINTS
-from tokrig.record.model import Metric, Record, Result, Validity
+from tokrig import units
+from tokrig.query import labels
+from tokrig.record import names
 from tokrig.units import human_seconds
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from tokrig.record.model import Metric, Model, Record, Result, Validity
+
+NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.
 UNBOUNDED = 200
-VERDICT_STYLES = {"valid": "green", "unverified": "yellow", "INVALID": "bold red"}
+STYLES = {
+    "valid": "green",
+    "unverified": "yellow",
+    "INVALID": "bold red",
+    "broken": "bold red",
+    "unchecked": "dim",
+}
+rate = units.human_rate
 
 
-def console(stream: TextIO | None = None) -> Console:
-    """A console on ``stream`` (default: stdout) that prints text as it is."""
-    stream = stream or sys.stdout
-    bounded = stream.isatty() or "COLUMNS" in os.environ
-    return Console(
-        file=stream,
-        width=None if bounded else UNBOUNDED,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-
-
-def put(out: Console, renderable: RenderableType) -> None:
-    """Print without the spaces that fill up the last column."""
-    with out.capture() as captured:
-        out.print(renderable, crop=False)
-    for line in captured.get().splitlines():
-        out.file.write(line.rstrip() + "\n")
+def print_json(data: Any) -> None:
+    """``data`` on stdout, for machines."""
+    print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def record_json(record: Record) -> dict[str, Any]:
@@ -50,10 +49,128 @@ def record_json(record: Record) -> dict[str, Any]:
     return record.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def verdict_text(validity: Validity) -> Text:
-    """The verdict in its colour."""
-    word = verdict(validity)
-    return Text(word, style=VERDICT_STYLES[word])
+def spread(metric: Metric | None) -> str:
+    """The interval where there is one, else the range: ``148–152``; ``–`` without either."""
+    if metric is None:
+        return NULL
+    low, high = metric.ci95 or (metric.min, metric.max)
+    if low is None or high is None:
+        return NULL
+    decimals = 0 if high >= 100 else 1 if high >= 10 else 2
+    return f"{low:,.{decimals}f}–{high:,.{decimals}f}"
+
+
+def count(number: int, word: str) -> str:
+    """``1 run``, ``1,200 runs``."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def line(text: str) -> str:
+    """One line of printable text: what others wrote moves no cursor and turns no colour on."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def model_name(model: Model) -> str:
+    """``Gemma-3 270m · Q4_K_M``."""
+    return " · ".join(filter(None, (names.model_name(model), model.quant)))
+
+
+def subject(record: Record) -> str:
+    """What was measured: ``Gemma-3 270m · Q4_K_M · llama.cpp b9174 (cuda) · rig my-rig``; the mode
+    before the rig, unless it is the baseline."""
+    backend, mode = labels.backend(record.backend), labels.mode_besides(record.mode.name)
+    what = (model_name(record.model), backend, mode, f"rig {record.rig.id}")
+    return " · ".join(filter(None, what))
+
+
+def label(result: Result) -> str:
+    """``agent × 4``."""
+    return f"{result.workload.name} × {result.concurrency}"
+
+
+def verdict(validity: Validity) -> str:
+    """``valid``, ``unverified`` or ``INVALID``."""
+    return "INVALID" if validity.verdict == "invalid" else validity.word
+
+
+def caption(record: Record) -> str:
+    """How often was measured, and so what the range beside a median is."""
+    if not record.results:
+        return ""
+    level = record.provenance.level or record.provenance.kind
+    requests = sorted({r.requests for r in record.results if r.requests is not None})
+    if not requests:
+        return f"{level}: medians; the number of requests is not known"
+    number = "–".join(map(str, dict.fromkeys((requests[0], requests[-1]))))
+    interval = any(r.output_tok_per_s and r.output_tok_per_s.ci95 for r in record.results)
+    spread_is = "95 % interval" if interval else "range, no interval"
+    text = f"{level}: medians of {number} requests, {spread_is}"
+    if any(r.prefill_source == "ttft_derived" for r in record.results):
+        text += "; ~ prefill derived from TTFT"
+    return text
+
+
+def bounded(stream: TextIO) -> bool:
+    """Whether lines have to end where a terminal does."""
+    return stream.isatty() or "COLUMNS" in os.environ
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on ``stream`` (default: stdout) that prints text as it is."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    width = None if bounded(stream) else UNBOUNDED
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def put(out: Console, renderable: RenderableType) -> None:
+    """Print without the spaces that fill up the last column."""
+    with out.capture() as captured:
+        out.print(renderable, crop=False)
+    for text in captured.get().splitlines():
+        out.file.write(text.rstrip() + "\n")
+
+
+def plain_table(*headings: str, right: Sequence[str] = (), fold: bool = False) -> Table:
+    """A table with one line under its headings and two spaces between columns; cells of a column
+    in ``right`` stand on the right, none is broken unless ``fold``."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+    )
+    for heading in headings:
+        justify: Any = "right" if heading in right else "left"
+        table.add_column(heading, justify=justify, no_wrap=not fold, overflow="fold")
+    return table
+
+
+def fits(out: Console, table: Table) -> bool:
+    """Whether the terminal is wide enough for ``table`` without breaking anything in it."""
+    from rich.measure import Measurement
+
+    wide = out.options.update(width=UNBOUNDED, max_width=UNBOUNDED)
+    return Measurement.get(out, wide, table).maximum <= out.width
+
+
+def pairs_table() -> Table:
+    """A grid of labels and values, values wrapped beside their label."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def print_pairs(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    """Labels and values, values wrapped beside their label."""
+    grid = pairs_table()
+    for name, value in pairs:
+        grid.add_row(name, value)
+    put(out, grid)
 
 
 def _median(metric: Metric | None) -> float | None:
@@ -65,10 +182,6 @@ def _prefill(result: Result) -> str:
     return mark + rate(_median(result.prefill_tok_per_s))
 
 
-def _engine_rate(result: Result) -> str:
-    return rate(_median(result.server.output_tok_per_s) if result.server else None)
-
-
 def _difference(result: Result) -> str:
     """Client against engine in percent; without a sign where it rounds to nothing."""
     if result.server is None or result.server.difference is None:
@@ -77,17 +190,22 @@ def _difference(result: Result) -> str:
     return f"{percent:+.1f}" if percent else "0.0"
 
 
-def _cpu(result: Result) -> str:
-    share = result.client_cpu_share
-    return NULL if share is None else f"{share * 100:.1f}"
+def _number(value: float | None, text: str = "{:,.0f}") -> str:
+    return NULL if value is None else text.format(value)
 
 
-def _count(metric: Metric | None) -> str:
-    return NULL if metric is None else f"{metric.median:,.0f}"
+def _engine_rate(result: Result) -> float | None:
+    return _median(result.server.output_tok_per_s) if result.server else None
 
 
-@dataclass(frozen=True)
-class Column:
+def _verdict_text(result: Result) -> Text:
+    from rich.text import Text
+
+    word = verdict(result.validity)
+    return Text(word, style=STYLES[word])
+
+
+class Column(NamedTuple):
     """A heading (two lines at most) and how a result fills it."""
 
     heading: str
@@ -105,25 +223,25 @@ SPEED = (
     Column("system\ntok/s", lambda r: rate(_median(r.system_tok_per_s))),
 )
 PROOF = (
-    Column("engine\ntok/s", _engine_rate),
+    Column("engine\ntok/s", lambda r: rate(_engine_rate(r))),
     Column("diff.\n%", _difference),
-    Column("\ncached", lambda r: NULL if r.cached_tokens is None else f"{r.cached_tokens:,}"),
-    Column("client\nCPU %", _cpu),
-)
+    Column("\ncached", lambda r: _number(r.cached_tokens)),
+    Column("client\nCPU %", lambda r: _number(r.client_cpu_share and r.client_cpu_share * 100,
+                                             "{:.1f}")),
+)  # fmt: skip
 TOKENS = (
-    Column("prompt\ntokens", lambda r: _count(r.prompt_tokens)),
-    Column("output\ntokens", lambda r: _count(r.output_tokens)),
-    Column("\nrequests", lambda r: NULL if r.requests is None else str(r.requests)),
+    Column("prompt\ntokens", lambda r: _number(_median(r.prompt_tokens))),
+    Column("output\ntokens", lambda r: _number(_median(r.output_tokens))),
+    Column("\nrequests", lambda r: _number(r.requests, "{}")),
 )
-VALIDITY = Column("\nvalidity", lambda r: verdict_text(r.validity), right=False)
+VALIDITY = Column("\nvalidity", _verdict_text, right=False)
 
 
 def print_results(out: Console, results: Sequence[Result], *, tokens: bool = False) -> None:
     """The result table; two tables where one would be wider than the terminal."""
     proof = PROOF + (TOKENS if tokens else ())
     whole = _table((WORKLOAD, *SPEED, *proof, VALIDITY), results)
-    wide = out.options.update(width=UNBOUNDED, max_width=UNBOUNDED)
-    if Measurement.get(out, wide, whole).maximum <= out.width:
+    if fits(out, whole):
         put(out, whole)
         return
     put(out, _table((WORKLOAD, *SPEED, VALIDITY), results))
@@ -131,42 +249,18 @@ def print_results(out: Console, results: Sequence[Result], *, tokens: bool = Fal
     put(out, _table((WORKLOAD, *proof), results))
 
 
-def _table(columns: Iterable[Column], results: Sequence[Result]) -> Table:
-    intervals = bool(results) and all(
-        r.output_tok_per_s and r.output_tok_per_s.ci95 for r in results
-    )
-    table = plain_table()
-    columns = list(columns)
-    for column in columns:
-        heading = (
-            "gen 95 %\ninterval" if intervals and "min–max" in column.heading else (column.heading)
-        )
-        justify = "right" if column.right else "left"
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+def _table(columns: Sequence[Column], results: Sequence[Result]) -> Table:
+    speeds = [r.output_tok_per_s for r in results]
+    range_is = "gen 95 %\ninterval" if all(s and s.ci95 for s in speeds) else "\nmin–max"
+    headings = [range_is if c.heading == "\nmin–max" else c.heading for c in columns]
+    right = [heading for heading, c in zip(headings, columns, strict=True) if c.right]
+    table = plain_table(*headings, right=right)
     for result in results:
         table.add_row(*(column.cell(result) for column in columns))
     return table
 
 
-def plain_table() -> Table:
-    """A table with one line under its headings and two spaces between columns."""
-    return Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
-    )
-
-
-def print_pairs(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
-    """Labels and values, values wrapped beside their label."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in pairs:
-        grid.add_row(name, value)
-    put(out, grid)
-
-
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """A validity code, where it was found, and what it means. ``where`` is empty for a code
     that all results share."""
 
@@ -178,35 +272,36 @@ class Finding:
 
 def findings(record: Record) -> Iterator[Finding]:
     """Everything that keeps a record from being simply valid, the gravest first."""
-    for kind, lists in (
-        ("INVALID", [(r, r.validity.reasons) for r in record.results]),
-        ("unverified", [(r, r.validity.unverified) for r in record.results]),
-        ("unchecked", [(r, r.validity.unchecked) for r in record.results]),
+    from tokrig.record.checks import HINTS
+
+    for kind, field in (
+        ("INVALID", "reasons"),
+        ("unverified", "unverified"),
+        ("unchecked", "unchecked"),
     ):
-        attribute = {"INVALID": "reasons"}.get(kind, kind)
-        codes = dict.fromkeys(code for _, codes in lists for code in codes)
-        codes |= dict.fromkeys(getattr(record.validity, attribute))
-        for code in codes:
-            holders = [label(r) for r, held in lists if code in held]
-            everywhere = len(holders) == len(lists) or not holders
-            where = "" if everywhere else ", ".join(holders)
+        held: list[tuple[Result, list[str]]]
+        held = [(result, getattr(result.validity, field)) for result in record.results]
+        codes = dict.fromkeys(code for _, found in held for code in found)
+        for code in codes | dict.fromkeys(getattr(record.validity, field)):
+            holders = [label(result) for result, found in held if code in found]
+            where = "" if len(holders) == len(held) else ", ".join(holders)
             yield Finding(kind, code, where, HINTS.get(code, "a code this tokrig does not know"))
 
 
 def print_findings(out: Console, record: Record, *, full: bool = False) -> None:
     """Findings with their hints; what is merely unchecked in one line unless ``full``."""
-    found = list(findings(record))
-    styles = {"INVALID": "bold red", "unverified": "yellow", "unchecked": "dim"}
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for finding in found:
-        if finding.kind != "unchecked" or full:
-            where = f" ({finding.where})" if finding.where else ""
-            grid.add_row(
-                Text(finding.kind, style=styles[finding.kind]),
-                Text(f"{finding.code}{where}: {finding.hint}"),
-            )
-    unchecked = [finding.code for finding in found if finding.kind == "unchecked"]
-    if unchecked and not full:
+    unchecked = []
+    for kind, code, where, hint in findings(record):
+        if kind == "unchecked" and not full:
+            unchecked.append(code)
+            continue
+        where = f" ({where})" if where else ""
+        grid.add_row(Text(kind, style=STYLES[kind]), Text(f"{code}{where}: {hint}"))
+    if unchecked:
         grid.add_row(Text("unchecked", style="dim"), Text(", ".join(unchecked), style="dim"))
     if grid.row_count:
         put(out, grid)
@@ -214,9 +309,8 @@ def print_findings(out: Console, record: Record, *, full: bool = False) -> None:
 
 def print_raw(out: Console, record: Record) -> None:
     """The figures of an engine's own benchmark, with a line that says what they are not."""
-    table = plain_table()
-    for heading in ("test", "at once", "tok/s", "min–max", "repetitions"):
-        table.add_column(heading, justify="left" if heading == "test" else "right", no_wrap=True)
+    headings = ("test", "at once", "tok/s", "min–max", "repetitions")
+    table = plain_table(*headings, right=headings[1:])
     for figure in record.raw:
         found = figure.tok_per_s
         table.add_row(
@@ -224,7 +318,7 @@ def print_raw(out: Console, record: Record) -> None:
             str(figure.concurrency),
             rate(found.median),
             NULL if found.n == 1 else spread(found),
-            NULL if found.n is None else str(found.n),
+            _number(found.n, "{}"),
         )
     put(out, table)
     out.print()

@@ -209,11 +209,11 @@ def _lengths(option: str, given: list[int] | None, default: Sequence[int]) -> tu
 
 
 def _print_command(run: RawRun, as_json: bool) -> None:
-    from tokrig.cli import words
+    from tokrig.cli import present
 
     line = list(run.tool.command(run.launch))
     if as_json:
-        words.print_json({"run_id": run.run_id, "tool": run.tool.name, "command": line})
+        present.print_json({"run_id": run.run_id, "tool": run.tool.name, "command": line})
     else:
         print(shlex.join(line))
 
@@ -227,7 +227,7 @@ def _hear(event: Progress) -> None:
 
 
 def _store_and_tell(outcome: RawOutcome, how: How) -> None:
-    from tokrig.cli import present, words
+    from tokrig.cli import present
     from tokrig.store import Store
 
     record = outcome.record
@@ -235,10 +235,10 @@ def _store_and_tell(outcome: RawOutcome, how: How) -> None:
     if outcome.error is not None:
         _keep_log(outcome)
     if how.as_json and outcome.error is None:
-        words.print_json({"path": str(path), "record": present.record_json(record)})
+        present.print_json({"path": str(path), "record": present.record_json(record)})
     elif record.raw and not how.as_json:
         out = present.console()
-        out.print(words.subject(record), style="bold", soft_wrap=True)
+        out.print(present.subject(record), style="bold", soft_wrap=True)
         out.print()
         present.print_raw(out, record)
         present.print_findings(out, record)

@@ -25,7 +25,7 @@ def command(action: str, bandwidth: bool, content: Path, as_json: bool) -> None:
 
     A dash stands for what cannot be read here; nothing is guessed. Nothing personal is read.
     """
-    from tokrig.cli import present, words
+    from tokrig.cli import present
     from tokrig.rig import probe_rig, summary_rows
 
     rig = probe_rig()
@@ -33,7 +33,7 @@ def command(action: str, bandwidth: bool, content: Path, as_json: bool) -> None:
     if as_json:
         data = rig.model_dump(mode="json")
         found = dataclasses.asdict(measured) if measured else None
-        words.print_json({"rig": data, "memory_bandwidth": found})
+        present.print_json({"rig": data, "memory_bandwidth": found})
         return
     rows = summary_rows(rig)
     if measured:

@@ -1,7 +1,10 @@
-"""``tokrig show``: one record as a person wants to see it."""
+"""``tokrig show``: one record as a person wants to see it, and its chart as a file."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +12,20 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
-from tokrig.errors import InputError, TokrigError
+from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tokrig.record.model import Record, Resolved, Result
     from tokrig.record.samples import Sample
+    from tokrig.site.charts import Figure
     from tokrig.store import Store
 
+SUFFIXES = (".png", ".svg")
 BINS = 40
+BLOCKS = "▁▂▃▄▅▆▇█"
+MAX_BARS = 60
 
 
 @click.command(
@@ -42,7 +49,7 @@ def command(
     ID is a record's id, the beginning of one, or the path of its file. With --json the record
     itself is printed.
     """
-    from tokrig.cli import present, words
+    from tokrig.cli import present
     from tokrig.store import Store
 
     if chart is not None and plot is None:
@@ -52,12 +59,10 @@ def command(
     record = store.read(path)
     samples = [] if as_json and not plot else _samples(Store(root_of(path) or content), record)
     if plot:
-        from tokrig.cli.plot import plot as draw
-
         name = draw(record, samples, plot, chart)
         click.echo(f"chart {name}: {plot}", err=True)
     if as_json:
-        words.print_json(present.record_json(record))
+        present.print_json(present.record_json(record))
         return
     out = present.console()
     print_record(out, record)
@@ -83,7 +88,7 @@ def _samples(store: Store, record: Record) -> list[Sample]:
 
 def print_record(out: Console, record: Record) -> None:
     """Everything but the charts."""
-    from tokrig.cli import present, words
+    from tokrig.cli import present
     from tokrig.rig import summary_rows
 
     present.print_pairs(out, _header(record))
@@ -91,7 +96,7 @@ def print_record(out: Console, record: Record) -> None:
         out.print()
         present.print_results(out, record.results, tokens=True)
         out.print()
-        out.print(words.caption(record), style="dim")
+        out.print(present.caption(record), style="dim")
     if record.raw:
         out.print()
         present.print_raw(out, record)
@@ -109,7 +114,7 @@ def print_record(out: Console, record: Record) -> None:
 
 
 def _header(record: Record) -> list[tuple[str, str]]:
-    from tokrig.cli import words
+    from tokrig.cli import present
     from tokrig.query import labels
     from tokrig.units import human_bytes, human_seconds
 
@@ -123,10 +128,10 @@ def _header(record: Record) -> list[tuple[str, str]]:
     measured = ", ".join(filter(None, (provenance.level, provenance.started_at, seed)))
     version = f"tokrig {provenance.tokrig_version}" if provenance.tokrig_version else ""
     source = ", ".join(filter(None, (provenance.kind, provenance.source, version)))
-    verdict = words.verdict(record.validity)
+    verdict = present.verdict(record.validity)
     pairs = [
         ("Run", record.id),
-        ("Model", words.model_name(model)),
+        ("Model", present.model_name(model)),
         ("File", file),
         ("Backend", labels.backend(record.backend)),
         ("Mode", labels.how(record.mode.name, record.results)),
@@ -161,7 +166,7 @@ def _first_line(text: str) -> str:
 
 def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> None:
     """Time between chunks and TTFT of each request, one block of lines a result."""
-    from tokrig.cli.words import label
+    from tokrig.cli.present import label
 
     out.print()
     for result in record.results:
@@ -179,7 +184,6 @@ def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> Non
 
 
 def _gap_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
-    from tokrig.cli.charts import bins, histogram
     from tokrig.units import human_seconds
 
     gaps = [
@@ -203,7 +207,6 @@ def _gap_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
 
 
 def _ttft_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
-    from tokrig.cli.charts import sparkline
     from tokrig.units import human_seconds
 
     values = [s.chunks[0].t_ns / 1e9 for s in samples if s.chunks]
@@ -217,3 +220,106 @@ def _ttft_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
         known = [s for s in (ttft.min, ttft.median, ttft.max) if s is not None]
         return [f"TTFT            {' … '.join(map(human_seconds, known))}"]
     return []
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One block a value, from the lowest to the highest; at most 60, evenly picked.
+
+    Values within 1 % of each other are all drawn as the same block: noise is no shape.
+    """
+    if not values:
+        return ""
+    if len(values) > MAX_BARS:
+        step = len(values) / MAX_BARS
+        values = [values[int(i * step)] for i in range(MAX_BARS)]
+    low, high = min(values), max(values)
+    if high - low <= 0.01 * abs(high):
+        return BLOCKS[3] * len(values)
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[round((value - low) / (high - low) * top)] for value in values)
+
+
+def histogram(counts: Sequence[int]) -> str:
+    """One block a bin; an empty bin is a space, so that a lone value far out is seen."""
+    highest = max(counts, default=0)
+    top = len(BLOCKS) - 1
+    return "".join(
+        " " if count == 0 else BLOCKS[math.ceil(count / highest * top)] for count in counts
+    )
+
+
+def bins(values: Sequence[float], number: int) -> tuple[list[int], float, float, int]:
+    """Counts in ``number`` equal bins from the lowest value to the 99th percentile (nearest
+    rank), both edges, and how many values lie beyond. A few stalls would flatten the rest."""
+    if not values:
+        return [], 0.0, 0.0, 0
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[math.ceil(0.99 * len(ordered)) - 1]
+    within = [value for value in ordered if value <= high]
+    counts = [0] * number
+    for value in within:
+        share = (value - low) / (high - low) if high > low else 0.0
+        counts[min(number - 1, int(share * number))] += 1
+    return counts, low, high, len(ordered) - len(within)
+
+
+def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None) -> str:
+    """Draw the chart called ``name`` (default: the most telling one) into ``file``; its name.
+
+    Raises InputError for an unknown chart or file type, a record with nothing to draw, and
+    missing packages; StoreError when the file cannot be written, which then is what it was.
+    """
+    if file.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f"--plot: {file} is neither PNG nor SVG", hint="end the file's name in .png or .svg"
+        )
+    try:
+        figure = _figure(record, samples, name)
+        drawn = _drawn(figure, record, file)
+    except ModuleNotFoundError as missing:
+        raise InputError(
+            f"charts need the package {missing.name!r}", hint="pip install 'tokrig[site]'"
+        ) from None
+    _write(file, drawn)
+    return figure.slug
+
+
+def _figure(record: Record, samples: Sequence[Sample], name: str | None) -> Figure:
+    from tokrig.query.load import Run
+    from tokrig.site.charts.speed import of_record
+
+    figures = of_record(Run(record, path="", digest=""), samples)
+    if not figures:
+        raise InputError(
+            f"{record.id} has nothing to draw",
+            hint="a chart needs valid results or samples; tokrig show says what is wrong with them",
+        )
+    if name is None:
+        return next(iter(figures.values()))
+    if name not in figures:
+        raise InputError(f"{record.id} has no chart {name!r}", hint=did_you_mean(name, figures))
+    return figures[name]
+
+
+def _drawn(figure: Figure, record: Record, file: Path) -> bytes:
+    from tokrig.site.charts.draw import png, svg_file
+    from tokrig.site.charts.points import subject
+
+    if file.suffix.lower() == ".svg":
+        return svg_file(figure, subject=subject(record)).encode()
+    return png(figure, subject=subject(record))
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Beside its place first: a reader sees the old file or the whole new one."""
+    staged = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        staged.write_bytes(data)
+        staged.replace(file)
+    except OSError as problem:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise StoreError(
+            f"{file}: cannot be written: {problem.strerror or problem}",
+            hint="--plot takes a file in a folder that exists and that you may write to",
+        ) from None

@@ -69,7 +69,7 @@ def build_command(
     Only what has changed is made again. A record that cannot be read stops the build and leaves
     the site as it was.
     """
-    from tokrig.cli import words
+    from tokrig.cli import present
 
     report = _build(content, out, keep_going, campaigns)
     if record_urls:
@@ -83,7 +83,7 @@ def build_command(
     if len(report.marked) > LISTED:
         click.echo(f"… and {len(report.marked) - LISTED} more; tokrig check names them", err=True)
     if as_json:
-        words.print_json(
+        present.print_json(
             {
                 "index": str(report.index),
                 "written": len(report.written),
