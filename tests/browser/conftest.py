@@ -10,11 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.serve import serving
@@ -58,18 +59,39 @@ def sites() -> list[str]:
 @pytest.fixture(scope="package")
 def site_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
     """The site of this repository's own records."""
-    out = tmp_path_factory.mktemp("site")
-    _run("-m", "tokrig", "site", "build", "--content", str(ROOT / "content"), "--out", str(out))
-    sites.append(f"{out.as_uri()}/")
-    return out
+    content = str(ROOT / "content")
+    return _site(
+        tmp_path_factory,
+        sites,
+        "own",
+        lambda out: _run("-m", "tokrig", "site", "build", "--content", content, "--out", str(out)),
+    )
 
 
 @pytest.fixture(scope="package")
 def many_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
     """The site of many made records."""
-    made, out = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("many")
-    _run(str(ROOT / "bench/make_content.py"), "--runs", str(MANY_RUNS), "--out", str(made))
-    _run("-m", "tokrig", "site", "build", "--content", str(made / "content"), "--out", str(out))
+
+    def make(out: Path) -> None:
+        made = tmp_path_factory.mktemp("made")
+        _run(str(ROOT / "bench/make_content.py"), "--runs", str(MANY_RUNS), "--out", str(made))
+        _run("-m", "tokrig", "site", "build", "--content", str(made / "content"), "--out", str(out))
+
+    return _site(tmp_path_factory, sites, "many", make)
+
+
+def _site(
+    factory: pytest.TempPathFactory, sites: list[str], name: str, make: Callable[[Path], None]
+) -> Path:
+    """A site that all processes of a test run share: whoever needs it first builds it."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    base = factory.getbasetemp() if alone else factory.getbasetemp().parent
+    out = base / f"site-{name}"
+    with FileLock(base / f"site-{name}.lock"):
+        if not out.exists():
+            half = base / f"site-{name}.half"
+            make(half)
+            half.rename(out)
     sites.append(f"{out.as_uri()}/")
     return out
 
