@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.unit.simulated import Kind, Level, record  # noqa: E402
-from tokrig.query.compare import Subject, comparison, rules, subject  # noqa: E402
+from tokrig.compare import Subject, comparison, rules, subject  # noqa: E402
 
 SCRIPT = ROOT / "src" / "tokrig" / "site" / "static" / "compare.js"
 ASK = """

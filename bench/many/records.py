@@ -14,9 +14,9 @@ from bench.many.results import result
 from bench.many.setup import CONTEXT, SLOTS, Setup, draw
 from tokrig import __version__, registry
 from tokrig.documents import dump
+from tokrig.naming import address, hardware_name
 from tokrig.record import model as m
 from tokrig.record.checks import judge_run
-from tokrig.record.names import address, hardware_name
 from tokrig.record.text import record_text
 from tokrig.record.ties import wall_s
 from tokrig.record.versions import METHODOLOGY_VERSION

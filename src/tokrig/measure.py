@@ -19,10 +19,9 @@ from tokrig import __version__
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
 from tokrig.models import shelf
 from tokrig.models.shelf import Tell, quiet
-from tokrig.query.facts import load_rigs
+from tokrig.naming import UNKNOWN_RIG
 from tokrig.record import checks
 from tokrig.record.model import BackendFacts, Failure, Mode, Model, Provenance, Record, Rig
-from tokrig.record.names import UNKNOWN_RIG
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
 from tokrig.run import journal, power
@@ -36,6 +35,7 @@ from tokrig.run.progress import Listener, Note
 from tokrig.run.quiet import Start, computes_on, patiently
 from tokrig.spec.run import RunSpec, merge
 from tokrig.store import Store, unwritable
+from tokrig.store.facts import load_rigs
 from tokrig.units import slug
 
 View = Callable[[Prepared], AbstractContextManager[Listener]]

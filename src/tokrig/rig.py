@@ -6,10 +6,10 @@ import re
 from collections import Counter
 
 from tokrig import registry
+from tokrig.naming import UNKNOWN_RIG, limited_bytes, limited_cpus
 from tokrig.probes import Facts, Probe
 from tokrig.probes.linux import PROBE as LINUX
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
-from tokrig.record.names import UNKNOWN_RIG, limited_bytes, limited_cpus
 from tokrig.units import GIB, human_bytes, slug
 
 NULL = "–"

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.conftest import OpenPage
 from tests.browser.kinds import write
 from tests.unit.compared import cell, measured, transcribed, with_value
-from tokrig.query.compare import Subject, comparison, subject
+from tokrig.compare import Subject, comparison, subject
 from tokrig.record.checks import judge_run
 from tokrig.record.model import Record, Result, Validity
 from tokrig.site.build import build

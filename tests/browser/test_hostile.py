@@ -22,11 +22,11 @@ from tests.browser.kinds import write
 from tests.unit.compared import measured
 from tokrig.documents import dump
 from tokrig.errors import InputError, RecordError
-from tokrig.query.facts import Family, RigFigures
+from tokrig.naming import address
 from tokrig.record.model import Record
-from tokrig.record.names import address
 from tokrig.record.text import record_text
 from tokrig.site.build import build
+from tokrig.store.facts import Family, RigFigures
 
 TEXTS = {
     "script": '"><script>pwned = 1</script><img src=x onerror="pwned = 1">',

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tokrig.errors import CheckFailed
-from tokrig.query.facts import load_published
 from tokrig.site.build import Report, build
+from tokrig.store.facts import load_published
 
 CONTENT = Path(__file__).parents[2] / "content"
 RECORD = "benchmarks/runs/geforce-rtx-5070-12gb/seed-lfm2-1.2b-tool-q4_k_m.yaml"

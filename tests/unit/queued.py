@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.unit.compared import measured, with_value
 from tokrig.plan import Mode, Plan, Planned, Run, State, Weights
-from tokrig.query import load
 from tokrig.record.model import Record
 from tokrig.spec.campaign import Campaign, CampaignFile
+from tokrig.store import load
 
 RIG = "geforce-rtx-5070-12gb"
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.compared import cell, measured, with_value
-from tokrig.query.ab import FIGURES, VARIABLES_OF, Arms, Outcome, compare
-from tokrig.query.permutation import (
+from tokrig.compare.ab import FIGURES, VARIABLES_OF, Arms, Outcome, compare
+from tokrig.compare.statistics import (
     LEVEL,
     aa_noise,
     holm,
@@ -23,7 +23,7 @@ from tokrig.query.permutation import (
     repeats_needed,
     smallest_p,
 )
-from tokrig.query.variables import VARIABLES
+from tokrig.compare.variables import VARIABLES
 from tokrig.record.model import Failure, Record, Validity
 from tokrig.spec.campaign import AXES
 

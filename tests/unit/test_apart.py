@@ -9,11 +9,11 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.query.apart import apart
-from tokrig.query.load import Run
+from tokrig.naming import apart
 from tokrig.record.model import Resolved, Skipped, Validity
 from tokrig.site import formats, table
 from tokrig.site.charts.points import label_runs
+from tokrig.store.load import Run
 
 NUMBERS = itertools.count()
 
@@ -38,13 +38,13 @@ def run(resolved: dict[str, Any] | None = None, **changes: Any) -> Run:
 )
 def test_what_differs_is_said(setting: str, one: Any, other: Any, said: tuple[str, str]) -> None:
     runs = [run({setting: one}), run({setting: other})]
-    assert tuple(apart(runs).values()) == said
+    assert tuple(apart([run.record for run in runs]).values()) == said
 
 
 def test_a_run_that_shares_its_name_with_nobody_needs_nothing() -> None:
     tiny = run()
     other = run(model=tiny.record.model.model_copy(update={"quant": "Q8_0"}))
-    assert apart([tiny, other]) == {}
+    assert apart([run.record for run in (tiny, other)]) == {}
 
 
 def test_runs_alike_in_everything_known_are_told_apart_by_when_and_which() -> None:
@@ -52,7 +52,7 @@ def test_runs_alike_in_everything_known_are_told_apart_by_when_and_which() -> No
     later = run(
         provenance=first.record.provenance.model_copy(update={"started_at": "2026-11-23T09:30:00Z"})
     )
-    found = list(apart([first, second, later]).values())
+    found = list(apart([run.record for run in (first, second, later)]).values())
     assert len(set(found)) == 3
     assert found[2] == "2026-11-23"
     assert all(text.startswith("2026-11-22, 12:00, ") for text in found[:2])

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_limits import tree
+from tokrig.naming import gpu_name
 from tokrig.probes import Facts, _board
 from tokrig.probes.linux import LinuxProbe
 from tokrig.probes.nvidia import NvidiaProbe
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
-from tokrig.record.names import gpu_name
 from tokrig.rig import default_rig_id, merge
 from tokrig.units import GIB
 

@@ -16,11 +16,11 @@ from rich.console import Console
 from tests.unit.compared import cell, measured, with_value
 from tokrig.campaign.work import Delayed, Done, Tally
 from tokrig.cli import campaign_text
+from tokrig.compare.ab import Effect, LeftOut, Outcome
+from tokrig.compare.variables import Entry as Difference
 from tokrig.errors import EngineError, PutOff
 from tokrig.measure import Ended
 from tokrig.plan import Mode, Plan, Planned, Run, State, Weights
-from tokrig.query.ab import Effect, LeftOut, Outcome
-from tokrig.query.variables import Entry as Difference
 from tokrig.record.model import Record, Validity
 from tokrig.spec.campaign import Blocked, Campaign, CampaignFile, Entry, Matrix
 

@@ -15,7 +15,6 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.query.load import Run
 from tokrig.record.model import Metric, Record, Result, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.site.charts import Figure
@@ -32,6 +31,7 @@ from tokrig.site.charts.speed import (
     quant_sweep,
     same_silicon,
 )
+from tokrig.store.load import Run
 
 Draw = Callable[[Sequence[Run]], Figure | None]
 decode_by_workload: Draw = partial(by_workload, slug="decode")

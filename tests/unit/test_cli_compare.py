@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from tests.unit.compared import cell, measured, with_value
 from tokrig.cli.main import main
-from tokrig.query.compare import comparison, subject
+from tokrig.compare import comparison, subject
 from tokrig.record.model import Record
 from tokrig.record.text import record_text
 

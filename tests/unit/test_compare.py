@@ -9,12 +9,12 @@ import pytest
 from pydantic import BaseModel
 
 from tests.unit.compared import cell, measured, speculating, transcribed, with_value
-from tokrig.query.compare import Comparison, comparison, rules, subject
-from tokrig.query.load import Run
-from tokrig.query.ratios import geometric_mean
-from tokrig.query.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
+from tokrig.compare import Comparison, comparison, rules, subject
+from tokrig.compare.statistics import geometric_mean
+from tokrig.compare.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
 from tokrig.record.model import LoadMemory, Metric, Record, Validity
 from tokrig.site.pages.compare import run_script
+from tokrig.store.load import Run
 
 BLOCKS = ("provenance", "model", "rig", "backend", "mode")
 

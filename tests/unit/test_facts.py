@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tokrig.errors import InputError, StoreError, TokrigError
-from tokrig.query import facts
-from tokrig.query.facts import load_families, load_published, load_redirects, load_rigs
-from tokrig.record.names import address
+from tokrig.naming import address
+from tokrig.store import facts
+from tokrig.store.facts import load_families, load_published, load_redirects, load_rigs
 
 LOADERS = (load_families, load_rigs, load_redirects, load_published)
 

@@ -12,11 +12,11 @@ import pytest
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.errors import RecordError
-from tokrig.query import load as loading
-from tokrig.query.load import load
 from tokrig.record.model import Validity
 from tokrig.record.text import parse_record, record_text
 from tokrig.store import Store
+from tokrig.store import load as loading
+from tokrig.store.load import load
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def count_parses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         parsed.append(Path(name).stem)
         return parse_record(text, name)
 
-    monkeypatch.setattr("tokrig.query.load.parse_record", counting)
+    monkeypatch.setattr("tokrig.store.load.parse_record", counting)
     return parsed
 
 

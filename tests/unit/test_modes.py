@@ -11,10 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.unit.compared import measured, speculating, with_value
+from tokrig import naming
 from tokrig.cli import present
 from tokrig.cli.main import main
-from tokrig.query import labels
-from tokrig.query.load import Run
 from tokrig.record.model import Record, Speculative, Validity
 from tokrig.record.text import record_text
 from tokrig.site import Page, formats, table
@@ -22,6 +21,7 @@ from tokrig.site.context import Site
 from tokrig.site.pages import index, latency, rig
 from tokrig.site.pages.model import quants, silicon
 from tokrig.store import Store
+from tokrig.store.load import Run
 
 RIG = "rigs/geforce-rtx-5070-12gb.html"
 PLAIN, DRAFTED = "20261122-120000-gemma-plain", "20261122-130000-gemma-ngram"
@@ -72,12 +72,12 @@ def lines_of(source: str, run_id: str) -> list[str]:
     ],
 )
 def test_modes_as_people_call_them(name: str, called: str) -> None:
-    assert labels.mode(name) == labels.mode_besides(name) == called
+    assert naming.mode_name(name) == naming.mode_label(name) == called
 
 
 def test_the_baseline_is_the_absence_of_a_mode() -> None:
-    assert labels.mode("baseline") == "baseline"
-    assert labels.mode_besides("baseline") == formats.mode(measured()) == ""
+    assert naming.mode_name("baseline") == "baseline"
+    assert naming.mode_label("baseline") == formats.mode(measured()) == ""
     assert formats.mode(measured(), speculating().results) == ""
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.unit.compared import cell, measured, with_value
-from tokrig.query.compare import comparison, subject
-from tokrig.query.noise import noise_of
+from tokrig.compare import comparison, subject
+from tokrig.compare.kin import noise_of
 from tokrig.record.model import Record
 
 

@@ -9,13 +9,12 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.query import load
-from tokrig.query.load import Run
 from tokrig.record.model import BackendFacts, Metric, Model, Raw, Record, Validity
 from tokrig.site import Page
 from tokrig.site.context import Site
 from tokrig.site.pages import feed, index, latency, model, rig, run
-from tokrig.store import Store
+from tokrig.store import Store, load
+from tokrig.store.load import Run
 
 HOSTILE = "<script>alert(1)</script>"
 SERVED = record_of([sample()])

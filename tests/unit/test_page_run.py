@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.query.load import Run
 from tokrig.record.checks import HINTS
 from tokrig.record.model import (
     ColdStart,
@@ -34,6 +33,7 @@ from tokrig.record.samples import Sample
 from tokrig.site.context import Site
 from tokrig.site.pages.run import PAGE, blocks, findings
 from tokrig.store import Store
+from tokrig.store.load import Run
 
 HOSTILE = {
     "tags": "</pre></dd><script>alert(1)</script>",

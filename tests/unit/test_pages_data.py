@@ -18,8 +18,6 @@ from pydantic import BaseModel
 from tests.unit.compared import speculating, with_value
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.query import columns, export
-from tokrig.query.load import Run, load
 from tokrig.record.model import (
     BackendFacts,
     Erratum,
@@ -38,7 +36,8 @@ from tokrig.site import Output
 from tokrig.site.context import Site, definitions, methodology
 from tokrig.site.pages import downloads, feed
 from tokrig.site.pages import methodology as methodology_page
-from tokrig.store import Store
+from tokrig.store import Store, table
+from tokrig.store.load import Run, load
 
 ROOT = Path(__file__).parents[2]
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -66,29 +65,29 @@ def of_model(record: Record, **changes: Any) -> dict[str, Any]:
 
 
 def as_objects(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    found = json.loads(export.to_json(export.flat_rows(runs)))
+    found = json.loads(table.to_json(table.flat_rows(runs)))
     return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
 
 
-def as_parquet(rows: Sequence[Sequence[export.Value]]) -> list[dict[str, Any]]:
+def as_parquet(rows: Sequence[Sequence[table.Value]]) -> list[dict[str, Any]]:
     import importlib
 
-    table = importlib.import_module("pyarrow.parquet").read_table(
-        io.BytesIO(export.to_parquet(rows)), use_threads=False
+    read = importlib.import_module("pyarrow.parquet").read_table(
+        io.BytesIO(table.to_parquet(rows)), use_threads=False
     )
-    found: list[dict[str, Any]] = table.to_pylist()
+    found: list[dict[str, Any]] = read.to_pylist()
     return found
 
 
 def as_csv(runs: Sequence[Run]) -> list[dict[str, str]]:
-    text = export.to_csv(export.flat_rows(runs)).decode()
+    text = table.to_csv(table.flat_rows(runs)).decode()
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def test_the_real_records_come_out_as_they_went_in(tmp_path: Path) -> None:
     runs = load(Store(ROOT / "content"), cache=tmp_path).runs
     results = [(run, result) for run in runs for result in run.record.results]
-    rows = list(export.flat_rows(runs))
+    rows = list(table.flat_rows(runs))
     objects = as_objects(runs)
     assert len(objects) == len(results) > 40
     assert as_parquet(rows) == objects
@@ -109,7 +108,7 @@ def test_the_real_records_come_out_as_they_went_in(tmp_path: Path) -> None:
 def test_every_file_has_the_same_figures(tmp_path: Path) -> None:
     runs = load(Store(ROOT / "content"), cache=tmp_path).runs
     for cells, row in zip(as_csv(runs), as_objects(runs), strict=True):
-        for column in columns.COLUMNS:
+        for column in table.COLUMNS:
             value, cell = row[column.name], cells[column.name]
             if value is None or value == "":
                 assert cell == ""
@@ -124,14 +123,14 @@ def test_every_file_has_the_same_figures(tmp_path: Path) -> None:
 def test_no_metric_of_a_result_is_left_out() -> None:
     fields = Result.model_fields.items()
     metrics = {name for name, field in fields if Metric in get_args(field.annotation)}
-    assert set(columns.METRICS) == metrics
+    assert set(table.METRICS) == metrics
 
 
 def test_names_of_columns_are_words_and_each_is_there_once() -> None:
-    names = [column.name for column in columns.COLUMNS]
+    names = [column.name for column in table.COLUMNS]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in names)
-    assert all(column.text for column in columns.COLUMNS)
+    assert all(column.text for column in table.COLUMNS)
 
 
 def test_an_interval_and_a_card() -> None:
@@ -201,7 +200,7 @@ def test_no_field_of_these_blocks_is_forgotten(block: type[BaseModel]) -> None:
     kept = {"argv", "env", "resolved", "managed", "devices", "device_bytes", "cpu_features"}
     kept |= {"looked_up_bytes", "spilled", "doubt", "asked", "prompting"}
     kept |= {"chat_template", "threads_batch", "batch", "ubatch", "layers"}
-    groups = (*columns.OF_RUN, *columns.OF_LOAD, *columns.OF_RESULT, *columns.OPTIONAL)
+    groups = (*table.OF_RUN, *table.OF_LOAD, *table.OF_RESULT, *table.OPTIONAL)
     exported = {column.source.rpartition(".")[2] for column in groups}
     assert set(block.model_fields) - exported == set(block.model_fields) & kept
 
@@ -223,7 +222,7 @@ def test_a_spreadsheet_finds_no_formula_in_a_text(begin: str) -> None:
     assert cells["quant"] == f"'{text}"
     (row,) = as_objects([run])
     assert row["quant"] == text
-    assert as_parquet(list(export.flat_rows([run])))[0]["quant"] == text
+    assert as_parquet(list(table.flat_rows([run])))[0]["quant"] == text
 
 
 def test_negative_numbers_stay_numbers() -> None:
@@ -238,7 +237,7 @@ def test_negative_numbers_stay_numbers() -> None:
 
 def test_what_a_format_cannot_hold_does_not_stop_it() -> None:
     run = a_run(**of_model(a_run().record, quant="\ud800", parameters=10**30))
-    (row,) = as_parquet(list(export.flat_rows([run])))
+    (row,) = as_parquet(list(table.flat_rows([run])))
     assert (row["quant"], row["parameters"]) == ("?", None)
     assert as_objects([run])[0]["parameters"] == 10**30
     assert as_csv([run])[0]["quant"] == "?"
@@ -248,14 +247,14 @@ def test_no_runs_are_an_empty_table() -> None:
     assert as_objects([]) == []
     assert as_csv([]) == []
     assert as_parquet([]) == []
-    header = export.to_csv([]).decode()
+    header = table.to_csv([]).decode()
     assert header.startswith("run_id,page,yaml,samples,")
     assert header.endswith("\r\n")
 
 
 def test_the_same_rows_are_the_same_bytes() -> None:
-    rows = list(export.flat_rows([a_run(), a_run("20261122-130000-tiny-bbbb")]))
-    for made in (export.to_csv, export.to_json, export.to_parquet):
+    rows = list(table.flat_rows([a_run(), a_run("20261122-130000-tiny-bbbb")]))
+    for made in (table.to_csv, table.to_json, table.to_parquet):
         assert made(rows) == made(rows)
 
 
@@ -267,15 +266,15 @@ def test_the_data_page_explains_every_column_and_leads_to_every_file() -> None:
     made = outputs(downloads, site)
     page = made["data.html"].render().decode()
     groups = (
-        columns.ADDRESSES,
-        columns.OF_RUN,
-        columns.OF_LOAD,
-        columns.OF_RESULT,
-        columns.OPTIONAL,
+        table.ADDRESSES,
+        table.OF_RUN,
+        table.OF_LOAD,
+        table.OF_RESULT,
+        table.OPTIONAL,
     )
     for column in (column for group in groups for column in group):
         assert f"<code>{column.name}</code>" in page
-    for metric in columns.METRICS:
+    for metric in table.METRICS:
         assert f"<code>{metric}</code>" in page
     for path in made:
         own = path == "data.html" or path.startswith(("data/runs/", "data/samples/"))

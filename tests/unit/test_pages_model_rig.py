@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from tokrig.query.facts import Family, Rate, RigFacts, Variant
-from tokrig.query.load import Run
 from tokrig.record.model import (
     BackendFacts,
     Erratum,
@@ -33,6 +31,8 @@ from tokrig.site.build import open_site
 from tokrig.site.context import Site
 from tokrig.site.pages import latency, model, rig
 from tokrig.store import Store
+from tokrig.store.facts import Family, Rate, RigFacts, Variant
+from tokrig.store.load import Run
 
 ROOT = Path(__file__).parents[2]
 TABLE_JS = ROOT / "src" / "tokrig" / "site" / "static" / "table.js"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.unit.compared import cell, measured, transcribed, with_value
-from tokrig.query.facts import Rate, RigFacts
-from tokrig.query.plausible import implausible, marked
+from tokrig.compare.kin import implausible, marked
 from tokrig.record.model import Record
+from tokrig.store.facts import Rate, RigFacts
 
 
 def run(run_id: str, *speeds: float, **changes: Any) -> Record:

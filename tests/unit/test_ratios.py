@@ -14,14 +14,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compared import cell, measured, with_value
-from tokrig.query.compare import rules
-from tokrig.query.load import Row, Run
-from tokrig.query.pairs import LENGTH_SHARE, LENGTH_TOKENS
-from tokrig.query.ranks import UNKNOWN_SPREAD, rank_words, tie_span, ties
-from tokrig.query.ratios import NO_INTERVAL, SMALLEST_EFFECT, WIDEST, Ratio, Side, ratio
-from tokrig.query.spread import STARTS_NEEDED, beyond, critical, of_values, ratio_interval
+from tokrig.compare import LENGTH_SHARE, LENGTH_TOKENS, rules
+from tokrig.compare.statistics import (
+    NO_INTERVAL,
+    SMALLEST_EFFECT,
+    STARTS_NEEDED,
+    UNKNOWN_SPREAD,
+    WIDEST,
+    Ratio,
+    Side,
+    beyond,
+    critical,
+    of_values,
+    rank_words,
+    ratio,
+    ratio_interval,
+    tie_span,
+    ties,
+)
 from tokrig.record.metrics import MIN_REPEATS_FOR_INTERVAL
 from tokrig.record.model import Metric, Record, Result, Validity
+from tokrig.store.load import Row, Run
 
 METHODOLOGY = Path(__file__).parents[2] / "docs" / "methodology.md"
 

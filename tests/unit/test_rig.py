@@ -8,9 +8,9 @@ import platform
 import pytest
 
 from tokrig import rig as rig_module
+from tokrig.naming import gpus_known, hardware_name
 from tokrig.probes import Facts
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
-from tokrig.record.names import gpus_known, hardware_name
 from tokrig.rig import (
     default_rig_id,
     merge,

@@ -11,9 +11,7 @@ from click.testing import CliRunner
 
 from tests.unit.seed_page import FIXTURE, Family, Row, SeedPage, seed_page
 from tokrig.cli.main import main
-from tokrig.query.facts import load_families, load_rigs
-from tokrig.record.model import Record
-from tokrig.record.names import (
+from tokrig.naming import (
     backend_name,
     gpu_name,
     hardware_name,
@@ -21,9 +19,11 @@ from tokrig.record.names import (
     model_name,
     power_share,
 )
+from tokrig.record.model import Record
 from tokrig.record.text import record_text
 from tokrig.rig import default_rig_id
 from tokrig.store import Store
+from tokrig.store.facts import load_families, load_rigs
 from tokrig.units import human_bytes, slug
 
 CONTENT = Path(__file__).parents[2] / "content"

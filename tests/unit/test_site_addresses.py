@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tokrig.errors import InputError, StoreError
-from tokrig.query.facts import load_published, load_redirects
 from tokrig.site import Output
 from tokrig.site.build import record_addresses
 from tokrig.site.context import Site
 from tokrig.site.pages.redirects import PAGE, follow, refuse_dangling
 from tokrig.store import Store
+from tokrig.store.facts import load_published, load_redirects
 
 OLD, NEW = "models/gemma-4-e2b.html", "models/gemma-4-e2b-it.html"
 

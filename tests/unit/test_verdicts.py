@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from tests.unit.simulated import Kind, Level, record
-from tokrig.query.compare import comparison, subject
-from tokrig.query.ratios import Verdict
+from tokrig.compare import comparison, subject
+from tokrig.compare.statistics import Verdict
 
 PAIRS = 80
 # The widest spread of all kinds, and a narrow one: bench/verdicts.py has the whole table.

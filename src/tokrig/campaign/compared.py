@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from tokrig.compare.ab import Arms, Outcome, compare
 from tokrig.plan import Plan, Planned
-from tokrig.query.ab import Arms, Outcome, compare
 from tokrig.record.model import Record
 from tokrig.store import Store
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from tokrig import registry
 from tokrig.backends import Backend
 from tokrig.errors import InputError, TokrigError
-from tokrig.index import Row
 from tokrig.measure import unfinished_keys
 from tokrig.models import catalog, identity, shelf
 from tokrig.plan import Known, Past, Plan, RigMemory, Shape, Size, Weights, plan
 from tokrig.plan.expand import expand
 from tokrig.plan.naming import Names
-from tokrig.query.facts import load_rigs
 from tokrig.query.known import memory_of, seconds_between
 from tokrig.record.model import Rig
 from tokrig.run.prepare import need
 from tokrig.spec.campaign import CampaignFile, load_campaign
 from tokrig.store import Store
+from tokrig.store.facts import load_rigs
+from tokrig.store.index import Row
 from tokrig.workloads import Workload
 
 

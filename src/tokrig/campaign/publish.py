@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tokrig.campaign.docs import text
 from tokrig.errors import CheckFailed, StoreError
-from tokrig.query.facts import load_rigs
 from tokrig.query.known import public_plan
-from tokrig.query.load import load
 from tokrig.query.queue import queue
 from tokrig.spec.campaign import CampaignFile
 from tokrig.store import Store
+from tokrig.store.facts import load_rigs
+from tokrig.store.load import load
 
 
 def publish(files: Sequence[CampaignFile], content: Path, out: Path, *, check: bool) -> bool:

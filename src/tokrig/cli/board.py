@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tokrig.cli.present import model_name, rate, verdict
+from tokrig.naming import backend_name
 from tokrig.record.model import Result
-from tokrig.record.names import backend_name
 from tokrig.run.progress import (
     Cell,
     CellBegan,

@@ -29,7 +29,7 @@ from tokrig.query.queue import QueueEntry, queue, roughly
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
-    from tokrig.query.ab import Outcome
+    from tokrig.compare.ab import Outcome
 
 __all__ = [
     "delayed_line",

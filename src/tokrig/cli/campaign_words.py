@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tokrig import naming
 from tokrig.cli import present
 from tokrig.cli.present import line
 from tokrig.plan import Run, State
-from tokrig.query import labels
 
 WORDS: dict[State, str] = {
     "todo": "to do",
@@ -36,7 +36,7 @@ STYLES: dict[State, str] = {
 def run_name(run: Run) -> str:
     """``gemma-3-270m · Q4_K_M · llamacpp b9174 (cuda) · MTP``; the baseline is not named."""
     called = mode(run)
-    called = "" if called == labels.BASELINE else called
+    called = "" if called == naming.BASELINE else called
     return " · ".join(filter(None, (model(run), backend(run), called)))
 
 
@@ -56,7 +56,7 @@ def mode(run: Run) -> str:
     told = []
     if run.mode.speculative:
         drafts = f" by {run.mode.draft_model}" if run.mode.draft_model else ""
-        told.append(labels.mode(run.mode.speculative) + drafts)
+        told.append(naming.mode_name(run.mode.speculative) + drafts)
     if run.mode.draft_tokens:
         told.append(f"{run.mode.draft_tokens} tokens a draft")
     told += [f"reasoning {run.reasoning}"] if run.reasoning else []
@@ -64,7 +64,7 @@ def mode(run: Run) -> str:
     told += [f"context {run.context:,}"] if run.context else []
     told += [f"cap {run.power_cap_w:g} W"] if run.power_cap_w else []
     told += [f"driver {run.driver}"] if run.driver else []
-    told = told or [labels.BASELINE]
+    told = told or [naming.BASELINE]
     told += [f"arm {run.arm}"] if run.arm else []
     told += [f"repeat {run.repeat}"] if run.arm or run.repeat > 1 else []
     return line(", ".join(told))

@@ -19,10 +19,10 @@ from tokrig.errors import InputError, TokrigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokrig.query.facts import RigFacts
     from tokrig.record.consistency import Contradiction
     from tokrig.record.model import Record
     from tokrig.store import Store
+    from tokrig.store.facts import RigFacts
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def _other_source(record: Record, content: Path) -> Iterator[str]:
 def _doubted(reports: Sequence[Report], content: Path) -> list[Report]:
     """The reports with what is not plausible beside their kin: all records that were given, and
     those that lie beside them."""
-    from tokrig.query import plausible
-    from tokrig.query.facts import load_rigs
+    from tokrig.compare import kin
     from tokrig.store import Store
+    from tokrig.store.facts import load_rigs
 
     records = {report.path.absolute(): report.record for report in reports if report.record}
     store = Store(content)
@@ -168,7 +168,7 @@ def _doubted(reports: Sequence[Report], content: Path) -> list[Report]:
     with contextlib.suppress(TokrigError):  # said where it matters: when the site is built
         for root in {root_of(report.path) or content for report in reports}:
             facts |= load_rigs(root)
-    found = plausible.implausible(filter(None, records.values()), facts)
+    found = kin.implausible(filter(None, records.values()), facts)
     return [
         _told(report, found.get(report.record.id)) if report.record else report
         for report in reports
@@ -176,7 +176,7 @@ def _doubted(reports: Sequence[Report], content: Path) -> list[Report]:
 
 
 def _told(report: Report, found: dict[int, str] | None) -> Report:
-    from tokrig.query import plausible
+    from tokrig.compare import kin
 
     if report.record is None or not found:
         return report
@@ -184,9 +184,9 @@ def _told(report: Report, found: dict[int, str] | None) -> Report:
     lines = _line_numbers(report.path, places)
     told = [
         f"{report.path}:{line}: {text}"
-        for line, text in zip(lines, plausible.texts(report.record, found), strict=True)
+        for line, text in zip(lines, kin.texts(report.record, found), strict=True)
     ]
-    return replace(report, record=plausible.marked(report.record, found), told=told)
+    return replace(report, record=kin.marked(report.record, found), told=told)
 
 
 def _lines(hint: str) -> list[str]:

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from tokrig.query.ab import Effect, LeftOut, Outcome
-    from tokrig.query.compare import Comparison
-    from tokrig.query.pairs import Figure, Pair
+    from tokrig.compare import Comparison, Figure, Pair
+    from tokrig.compare.ab import Effect, LeftOut, Outcome
     from tokrig.record.model import Record
     from tokrig.store import Store
 
@@ -74,7 +73,7 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
     comparable, no ratios. Faster or slower takes 6 starts of the engine on both sides.
     """
     from tokrig.cli import present
-    from tokrig.query.compare import comparison, subject
+    from tokrig.compare import comparison, subject
     from tokrig.store import Store
 
     store = Store(content)
@@ -93,8 +92,8 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
 
 def _noise(store: Store, rigs: Collection[str]) -> dict[str, Mapping[str, float]]:
     """The A/A noise of these rigs, from their newest records with starts enough."""
+    from tokrig.compare.kin import noise_of
     from tokrig.errors import TokrigError
-    from tokrig.query.noise import noise_of
 
     found: list[Record] = []
     for row in store.listing().rows:
@@ -151,7 +150,7 @@ def print_comparison(out: Console, found: Comparison) -> None:
 
 def _reading(found: Comparison) -> Iterator[str]:
     """What the verdicts rest on, and what would settle those that are inconclusive."""
-    from tokrig.query.ratios import SMALLEST_EFFECT
+    from tokrig.compare.statistics import SMALLEST_EFFECT
 
     ratios = [figure.ratio for pair in found.pairs for figure in pair.figures]
     if all(ratio.value is None for ratio in ratios):
@@ -228,7 +227,7 @@ def print_outcomes(out: Console, outcomes: Sequence[Outcome]) -> None:
     """The comparisons of one campaign entry, and what their verdicts rest on."""
     from rich.text import Text
 
-    from tokrig.query.permutation import LEVEL
+    from tokrig.compare.statistics import LEVEL
 
     tests = [e for outcome in outcomes for e in outcome.effects if e.p is not None]
     for outcome in outcomes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from tokrig import naming
 from tokrig.cli.options import (
     UnknownWord,
     Word,
@@ -23,7 +24,6 @@ from tokrig.cli.options import (
     example,
 )
 from tokrig.cli.present import NULL, bounded, print_json, rate
-from tokrig.query import labels
 
 if TYPE_CHECKING:
     from tokrig.store import Listing, Row
@@ -59,7 +59,7 @@ COLUMNS = {
     "model": Column(lambda row: row.model),
     "quant": Column(lambda row: row.quant),
     "backend": Column(lambda row: row.backend),
-    "mode": Column(lambda row: labels.mode_besides(row.mode)),
+    "mode": Column(lambda row: naming.mode_label(row.mode)),
     "rig": Column(lambda row: row.rig),
     "gen tok/s": Column(_rates, lambda row: row.output_tok_per_s_max),
     "validity": Column(_verdict),
@@ -126,7 +126,7 @@ def command(
         if _holds(wanted["model"], f"{row.model} {row.quant or ''}")
         and _holds(wanted["rig"], row.rig)
         and _holds(wanted["backend"], row.backend)
-        and _holds(wanted["mode"], f"{row.mode} {labels.mode(row.mode)}")
+        and _holds(wanted["mode"], f"{row.mode} {naming.mode_name(row.mode)}")
         and (status is None or status in (row.status, row.verdict))
     ]
     shown = _sorted(rows, sort)[:limit]

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from tokrig.cli.board import Board, Line, clip, clock, figures
 from tokrig.cli.present import model_name
-from tokrig.record.names import backend_name
+from tokrig.naming import backend_name
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
     CellBegan,

@@ -12,9 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from tokrig import units
-from tokrig.query import labels
-from tokrig.record import names
+from tokrig import naming, units
 from tokrig.units import human_seconds
 
 if TYPE_CHECKING:
@@ -72,13 +70,13 @@ def line(text: str) -> str:
 
 def model_name(model: Model) -> str:
     """``Gemma-3 270m · Q4_K_M``."""
-    return " · ".join(filter(None, (names.model_name(model), model.quant)))
+    return " · ".join(filter(None, (naming.model_name(model), model.quant)))
 
 
 def subject(record: Record) -> str:
     """What was measured: ``Gemma-3 270m · Q4_K_M · llama.cpp b9174 (cuda) · rig my-rig``; the mode
     before the rig, unless it is the baseline."""
-    backend, mode = labels.backend(record.backend), labels.mode_besides(record.mode.name)
+    backend, mode = naming.backend_label(record.backend), naming.mode_label(record.mode.name)
     what = (model_name(record.model), backend, mode, f"rig {record.rig.id}")
     return " · ".join(filter(None, what))
 

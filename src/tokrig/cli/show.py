@@ -114,8 +114,8 @@ def print_record(out: Console, record: Record) -> None:
 
 
 def _header(record: Record) -> list[tuple[str, str]]:
+    from tokrig import naming
     from tokrig.cli import present
-    from tokrig.query import labels
     from tokrig.units import human_bytes, human_seconds
 
     model, provenance, cold = record.model, record.provenance, record.cold_start
@@ -133,8 +133,8 @@ def _header(record: Record) -> list[tuple[str, str]]:
         ("Run", record.id),
         ("Model", present.model_name(model)),
         ("File", file),
-        ("Backend", labels.backend(record.backend)),
-        ("Mode", labels.how(record.mode.name, record.results)),
+        ("Backend", naming.backend_label(record.backend)),
+        ("Mode", naming.mode_accepted(record.mode.name, record.results)),
         ("Status", f"{record.status}, {verdict}"),
         ("Measured", measured if provenance.started_at else ""),
         ("Source", source),
@@ -285,8 +285,8 @@ def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None
 
 
 def _figure(record: Record, samples: Sequence[Sample], name: str | None) -> Figure:
-    from tokrig.query.load import Run
     from tokrig.site.charts.speed import of_record
+    from tokrig.store.load import Run
 
     figures = of_record(Run(record, path="", digest=""), samples)
     if not figures:

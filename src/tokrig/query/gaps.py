@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
+from tokrig import naming
 from tokrig.plan import Plan, Planned, command
 from tokrig.plan import State as PlanState
-from tokrig.query.load import Run
 from tokrig.query.queue import Machine, because, machines
-from tokrig.record import names
 from tokrig.record.checks import headline
 from tokrig.record.model import Record
+from tokrig.store.load import Run
 from tokrig.units import slug
 
 State = Literal["measured", "stale", "queued", "blocked", "failed", "does_not_fit", "never"]
@@ -161,11 +161,11 @@ def _models(plan: Plan, runs: Iterable[Run]) -> dict[str, _Model]:
     of_record: dict[str, str] = {}
     for run in runs:
         model = run.record.model
-        key = of_record[run.id] = names.model_address(model)
+        key = of_record[run.id] = naming.model_address(model)
         if key not in found:
-            found[key] = _Model(model.family, names.model_name(model), key, {}, {})
+            found[key] = _Model(model.family, naming.model_name(model), key, {}, {})
         found[key].tried.setdefault(run.record.rig.id, []).append(run)
-    families = {names.address(model.family): model.family for model in found.values()}
+    families = {naming.address(model.family): model.family for model in found.values()}
     keys = _keys(plan, of_record)
     for planned in plan.runs:
         word = planned.run.weights.name
@@ -185,7 +185,7 @@ def _keys(plan: Plan, of_record: Mapping[str, str]) -> dict[str, str]:
         if answered:
             keys[word] = answered
         else:
-            keys.setdefault(word, names.address(word))
+            keys.setdefault(word, naming.address(word))
     return keys
 
 

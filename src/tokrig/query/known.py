@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from tokrig.naming import gpus_known
 from tokrig.plan import Known, Past, Plan, RigMemory, Shape, plan
-from tokrig.query.facts import RigFacts, RigFigures
-from tokrig.query.load import Run
 from tokrig.record.model import Rig
-from tokrig.record.names import gpus_known
 from tokrig.spec.campaign import CampaignFile
+from tokrig.store.facts import RigFacts, RigFigures
+from tokrig.store.load import Run
 
 # What a campaign's runs stand under where neither it nor its entries name a machine.
 ANY_RIG = "any-rig"

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tokrig import naming
 from tokrig.plan import TO_DO, Plan, Planned, State, command
-from tokrig.query.load import Run
-from tokrig.record import names
 from tokrig.spec.campaign import Entry
+from tokrig.store.load import Run
 from tokrig.units import human_bytes
 
 # States in the order in which they are told, and the words for them after a number of runs.
@@ -158,7 +158,7 @@ def machines(plan: Plan, runs: Iterable[Run]) -> dict[str, Machine]:
     as a campaign does. Two that are called the same have their ids beside it."""
     titles: dict[str, str] = {}
     for run in runs:
-        titles.setdefault(run.record.rig.id, names.hardware_name(run.record.rig))
+        titles.setdefault(run.record.rig.id, naming.hardware_name(run.record.rig))
     measured = set(titles)
     for file in plan.campaigns:
         for rig, facts in file.campaign.rigs.items():

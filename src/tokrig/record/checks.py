@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tokrig.naming import gpus_known
 from tokrig.record import machine, metrics
 from tokrig.record.asked import ignored, untold
 from tokrig.record.concurrency import concurrency_mean
@@ -35,7 +36,6 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
-from tokrig.record.names import gpus_known
 from tokrig.record.pace import has_few_bursts, has_long_gap
 from tokrig.record.placement import not_resident
 from tokrig.record.samples import Kind, Sample

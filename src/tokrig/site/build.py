@@ -22,18 +22,18 @@ from typing import Any
 
 import tokrig
 from tokrig import parallel, registry
+from tokrig.compare.kin import mark
 from tokrig.errors import CheckFailed, InputError, StoreError
-from tokrig.index import Problem
-from tokrig.query.facts import load_families, load_published, load_redirects, load_rigs
 from tokrig.query.known import public_plan
-from tokrig.query.load import load, refuted
-from tokrig.query.plausible import mark
 from tokrig.site import Output
 from tokrig.site.charts import draw
 from tokrig.site.context import Site, methodology
 from tokrig.site.pages.redirects import refuse_dangling
 from tokrig.spec.campaign import load_campaign
 from tokrig.store import Store
+from tokrig.store.facts import load_families, load_published, load_redirects, load_rigs
+from tokrig.store.index import Problem
+from tokrig.store.load import load, refuted
 
 MANIFEST = ".tokrig-site.json"
 STAGE = ".tokrig-stage"

@@ -16,18 +16,17 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from tokrig import units
-from tokrig.index import Problem
+from tokrig import naming, units
 from tokrig.plan import Plan
-from tokrig.query.facts import Family, RigFacts
-from tokrig.query.load import Run
 from tokrig.query.queue import QueueEntry, queue
-from tokrig.record import names
 from tokrig.record.checks import HINTS
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.site import formats
 from tokrig.site.charts.draw import svg
 from tokrig.store import Store
+from tokrig.store.facts import Family, RigFacts
+from tokrig.store.index import Problem
+from tokrig.store.load import Run
 
 NOTHING_PLANNED = Plan((), ())
 TEMPLATES = Path(__file__).with_name("templates")
@@ -113,7 +112,7 @@ class Site:
     @cached_property
     def by_model(self) -> dict[str, list[Run]]:
         """Runs by the address of their model's page, addresses in order."""
-        return _grouped(self.runs, lambda run: names.model_address(run.record.model))
+        return _grouped(self.runs, lambda run: naming.model_address(run.record.model))
 
     @cached_property
     def by_rig(self) -> dict[str, list[Run]]:
@@ -143,7 +142,7 @@ class Site:
             "definitions": definitions(),
             "hints": HINTS,
             "methodology_version": METHODOLOGY_VERSION,
-            "names": names,
+            "names": naming,
             "units": units,
             "formats": formats,
         }

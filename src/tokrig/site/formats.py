@@ -6,18 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tokrig import units
-from tokrig.query import labels
-from tokrig.record import checks, names
+from tokrig import naming, units
+from tokrig.record import checks
 from tokrig.record.model import Metric, Record, Result, Rig, Validity
 
 if TYPE_CHECKING:
-    from tokrig.query.load import Run
     from tokrig.site.table import Line
+    from tokrig.store.load import Run
 
 NULL = "–"
 rate = units.human_rate
-backend = labels.backend
+backend = naming.backend_label
 
 
 def span(low: float, high: float) -> str:
@@ -91,13 +90,13 @@ def line_marks(line: Line) -> list[Mark]:
 def mode(record: Record, results: Iterable[Result] = ()) -> str:
     """``n-gram speculation``, with ``results`` also what share of the drafts they accepted;
     nothing for the baseline."""
-    return labels.how(record.mode.name, results)
+    return naming.mode_accepted(record.mode.name, results)
 
 
 def configuration(record: Record, subject: str) -> str:
     """What a run is, in one line; it begins with its ``model`` or its ``rig``, whichever the page
     around it does not tell."""
-    model, rig = names.model_name(record.model), names.hardware_name(record.rig)
+    model, rig = naming.model_name(record.model), naming.hardware_name(record.rig)
     first = [model, record.model.quant] if subject == "model" else [record.model.quant, rig]
     return " · ".join(filter(None, (*first, backend(record.backend), mode(record))))
 
@@ -111,7 +110,7 @@ def models_of(lines: Iterable[Line]) -> list[tuple[str, str]]:
     """Addresses and names of the models of some lines, each once, by name."""
     models = (line.run.record.model for line in lines)
     return sorted(
-        {(names.model_address(m), names.model_name(m)) for m in models}, key=lambda one: one[1]
+        {(naming.model_address(m), naming.model_name(m)) for m in models}, key=lambda one: one[1]
     )
 
 
@@ -124,7 +123,7 @@ def badges(rig: Rig) -> list[str]:
     """What can be switched on that machine's first card, where it is not at its highest."""
     found = []
     for gpu in rig.gpus[:1]:
-        share = names.power_share(gpu)
+        share = naming.power_share(gpu)
         if share is not None and share < 0.995:
             found.append(f"{gpu.power_limit_w:.0f} of {gpu.power_max_w:.0f} W")
         if gpu.driver:

@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokrig.query import apart, labels
-from tokrig.query.facts import Family
-from tokrig.query.load import Row, Run
-from tokrig.query.ranks import tie_span
-from tokrig.query.ratios import Side
-from tokrig.query.spread import starts_of
-from tokrig.record import names
+from tokrig import naming
+from tokrig.compare.statistics import Side, starts_of, tie_span
 from tokrig.record.model import Metric, Record, Result, Rig
 from tokrig.site import formats
+from tokrig.store.facts import Family
+from tokrig.store.load import Row, Run
 from tokrig.units import significant
 
 SHAPES = ("chat", "rag", "codegen", "agent")
@@ -68,7 +65,7 @@ class Group:
     @property
     def address(self) -> str:
         """The family in an address."""
-        return names.filter_word(self.family)
+        return naming.filter_word(self.family)
 
 
 def is_headline(result: Result) -> bool:
@@ -170,19 +167,19 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     of_rows: list[list[Any]] = []
     accepted: dict[int, int] = {}
     skipped: dict[int, list[list[Any]]] = {}
-    told_apart = apart.apart(runs)
+    told_apart = naming.apart([run.record for run in runs])
     for number, run in enumerate(runs):
         record = run.record
         named = record.model.family
         released = families[named].released if named in families else None
-        family_number = family.number(named, [named, names.filter_word(named), released])
-        full = names.model_name(record.model)
+        family_number = family.number(named, [named, naming.filter_word(named), released])
+        full = naming.model_name(record.model)
         of_runs.append(
             [
                 run.id,
                 model.number(
                     (family_number, full),
-                    [family_number, record.model.variant or full, names.address(full), full],
+                    [family_number, record.model.variant or full, naming.address(full), full],
                 ),
                 quant.number(record.model.quant, _word(record.model.quant)),
                 rig.number(record.rig.id, _rig_words(record.rig)),
@@ -196,7 +193,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         if record.skipped:
             skipped[number] = [[one.workload, one.concurrency] for one in record.skipped]
         for result in record.results:
-            share = labels.accepted_percent(result)
+            share = naming.accepted_percent(result)
             if share is not None:
                 accepted[len(of_rows)] = share
             of_rows.append(_row(number, record, result, shape))
@@ -221,16 +218,16 @@ def _number_of(listed: _Words, label: str) -> int:
 
 
 def _word(label: str | None) -> list[str]:
-    return [label or formats.NULL, names.filter_word(label or "unknown")]
+    return [label or formats.NULL, naming.filter_word(label or "unknown")]
 
 
 def _mode_word(name: str) -> list[str]:
     """The record's own name stands in the address: it stays when people call it otherwise."""
-    return [labels.mode(name), names.filter_word(name)]
+    return [naming.mode_name(name), naming.filter_word(name)]
 
 
 def _rig_words(rig: Rig) -> list[Any]:
-    return [names.hardware_name(rig), rig.id, formats.badges(rig)]
+    return [naming.hardware_name(rig), rig.id, formats.badges(rig)]
 
 
 def _row(run: int, record: Record, result: Result, shape: _Words) -> list[Any]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from tokrig.query.apart import apart, name
-from tokrig.query.load import Run
+from tokrig.naming import apart, full_name
 from tokrig.record.checks import headline
 from tokrig.record.model import Metric, Record, Result
 from tokrig.site.formats import NULL, bounds, rate
+from tokrig.store.load import Run
 from tokrig.units import human_seconds, significant
 
 MAX_PART = 28
@@ -40,7 +40,7 @@ def short(text: str, length: int = MAX_PART) -> str:
 
 def subject(record: Record) -> str:
     """``Gemma-4 E2B-it · Q4_K_M · GeForce RTX 5070 · 11.94 GiB · llama.cpp b9174 (cuda)``."""
-    return " · ".join(filter(None, name(record)))
+    return " · ".join(filter(None, full_name(record)))
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Label:
 def label_runs(runs: Sequence[Run]) -> list[Label]:
     """A label a run: those parts of its name that differ among ``runs``, else model and quant;
     what tells it apart from others of its name; and its mark, where a figure is unverified."""
-    parts = [name(run.record) for run in runs]
+    parts = [full_name(run.record) for run in runs]
     differing = [len(set(column)) > 1 for column in zip(*parts, strict=True)]
     if not any(differing):
         differing[:2] = True, True
-    told_apart = apart(runs)
+    told_apart = apart([run.record for run in runs])
     found: list[Label] = []
     seen: Counter[str] = Counter()
     taken: set[str] = set()

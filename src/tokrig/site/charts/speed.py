@@ -12,8 +12,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
-from tokrig.query.load import Run
-from tokrig.record import names
+from tokrig import naming
 from tokrig.record.checks import headline
 from tokrig.record.model import Model
 from tokrig.record.samples import Sample
@@ -39,6 +38,7 @@ from tokrig.site.charts.points import (
 )
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.formats import NULL
+from tokrig.store.load import Run
 
 MAX_ROWS = 10
 MAX_PANELS = 6
@@ -83,7 +83,7 @@ def models_on_rig(runs: Sequence[Run], workload: str = "chat") -> Figure | None:
     of_shape = [point for point in points(runs, DECODE) if point.workload == workload]
     found = best_first(at_lowest_concurrency(of_shape), DECODE)
     title = _titled(f"Decode speed, {short(workload)}", found)
-    return _dots(f"models-{names.address(workload)}", title, found, DECODE, mark="bar")
+    return _dots(f"models-{naming.address(workload)}", title, found, DECODE, mark="bar")
 
 
 def same_silicon(runs: Sequence[Run]) -> Figure | None:
@@ -93,8 +93,8 @@ def same_silicon(runs: Sequence[Run]) -> Figure | None:
     if not groups:
         return None
     record = groups[0][0].record
-    what = short(" · ".join(filter(None, (names.model_name(record.model), record.model.quant))))
-    title = f"Backends on the same machine, {what}, {short(names.hardware_name(record.rig))}"
+    what = short(" · ".join(filter(None, (naming.model_name(record.model), record.model.quant))))
+    title = f"Backends on the same machine, {what}, {short(naming.hardware_name(record.rig))}"
     found = best_first(at_lowest_concurrency(points(groups[0], DECODE)), DECODE)
     return _dots("backends", _titled(title, found), found, DECODE)
 
@@ -104,14 +104,14 @@ def by_backend(runs: Iterable[Run]) -> list[list[Run]]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in filter(_has_speed, runs):
         record = run.record
-        key = (record.rig.id, names.model_name(record.model), record.model.quant or "")
+        key = (record.rig.id, naming.model_name(record.model), record.model.quant or "")
         groups.setdefault((*key, record.mode.name), []).append(run)
     several = [group for group in groups.values() if _backends(group) > 1]
     return sorted(several, key=_backends, reverse=True)
 
 
 def _backends(group: Sequence[Run]) -> int:
-    return len({names.backend_name(run.record.backend) for run in group})
+    return len({naming.backend_name(run.record.backend) for run in group})
 
 
 def _has_speed(run: Run) -> bool:
@@ -206,8 +206,8 @@ def by_quant(runs: Iterable[Run]) -> list[list[Run]]:
     for run in filter(_has_speed, runs):
         model, mode = run.record.model, run.record.mode
         if model.quant:
-            place = (run.record.rig.id, names.backend_name(run.record.backend), mode.name)
-            of_model = groups.setdefault((*place, names.model_name(model)), {})
+            place = (run.record.rig.id, naming.backend_name(run.record.backend), mode.name)
+            of_model = groups.setdefault((*place, naming.model_name(model)), {})
             of_model.setdefault((model.quant, model.quant_creator or ""), run)
     several = [list(group.values()) for group in groups.values() if len(group) > 1]
     return sorted(several, key=len, reverse=True)

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable
 from functools import partial
 
-from tokrig.query.compare import rules, subject
-from tokrig.query.load import Run
-from tokrig.query.noise import noise_of, tells_noise
+from tokrig.compare import rules, subject
+from tokrig.compare.kin import noise_of, tells_noise
 from tokrig.site import Output
 from tokrig.site.context import Site, definitions, key_of
+from tokrig.store.load import Run
 
 
 def outputs(site: Site) -> Iterable[Output]:

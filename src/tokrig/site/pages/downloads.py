@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from tokrig.query import columns, export
 from tokrig.record.schema import schema_text
 from tokrig.site import Output
 from tokrig.site.context import Site, key_of
+from tokrig.store import table
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class File:
 def outputs(site: Site) -> Iterable[Output]:
     """``data.html``, ``data/results.*``, ``data/record.schema.json``; ``data/runs`` and
     ``data/samples``, byte by byte as they lie in the content folder."""
-    rows = cache(lambda: list(export.flat_rows(site.runs)))
+    rows = cache(lambda: list(table.flat_rows(site.runs)))
     key = key_of([(run.path, run.digest, bool(run.samples_digest)) for run in site.runs])
-    yield Output("data/results.csv", key, lambda: export.to_csv(rows()))
-    yield Output("data/results.json", key, lambda: export.to_json(rows()))
-    yield Output("data/results.parquet", key, lambda: export.to_parquet(rows()))
+    yield Output("data/results.csv", key, lambda: table.to_csv(rows()))
+    yield Output("data/results.json", key, lambda: table.to_json(rows()))
+    yield Output("data/results.parquet", key, lambda: table.to_parquet(rows()))
     schema = schema_text()
     yield Output("data/record.schema.json", key_of(schema), schema.encode)
     yield Output("data.html", key, lambda: _page(site))
@@ -49,7 +49,7 @@ def _page(site: Site) -> bytes:
     ]
     results = sum(len(run.record.results) for run in site.runs)
     return site.page(
-        "data.html", "data.html", title="Data", files=files, results=results, all=columns
+        "data.html", "data.html", title="Data", files=files, results=results, all=table
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 
-from tokrig.query.load import Run
-from tokrig.record import names
+from tokrig import naming
 from tokrig.site import Output, formats, table
 from tokrig.site.context import Site, key_of
+from tokrig.store.load import Run
 
 MOST_ENTRIES = 50
 # An Atom feed must have a date; one without entries has never been updated.
@@ -57,10 +57,10 @@ def _updated(run: Run) -> str | None:
 
 def _entry(run: Run, updated: str) -> Entry:
     record = run.record
-    what = " ".join(filter(None, (names.model_name(record.model), record.model.quant)))
+    what = " ".join(filter(None, (naming.model_name(record.model), record.model.quant)))
     return Entry(
         run.id,
-        _xml(f"{what} on {names.hardware_name(record.rig)}"),
+        _xml(f"{what} on {naming.hardware_name(record.rig)}"),
         _xml(_summary(run)),
         _moment(record.provenance.started_at),
         updated,

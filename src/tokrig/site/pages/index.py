@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tokrig.query import apart
-from tokrig.query.load import Row, Run
-from tokrig.query.ranks import ties
+from tokrig import naming
+from tokrig.compare.statistics import ties
 from tokrig.site import Output, table
 from tokrig.site.context import Site, key_of, script
+from tokrig.store.load import Row, Run
 
 MOST_BARS = 12
 # Of the queue: more is in the map of gaps, and on the pages of the runs.
@@ -85,7 +85,7 @@ def _page(site: Site) -> bytes:
         errata=_errata(site),
         reasoning=_reasoning(site),
         runs=site.runs,
-        apart=apart.apart(site.runs),
+        apart=naming.apart([run.record for run in site.runs]),
         problems=site.problems,
         waiting=waiting,
         done=done[:MOST_DONE],

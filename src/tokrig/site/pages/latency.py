@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tokrig.query.load import Row, Run
 from tokrig.site import Output, table
 from tokrig.site.charts.speed import by_workload
 from tokrig.site.context import Site, key_of
+from tokrig.store.load import Row, Run
 
 MOST_DRAWN = 12
 

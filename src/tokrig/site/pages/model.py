@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tokrig.query.facts import Family, Variant
-from tokrig.query.load import Run
-from tokrig.query.ratios import NO_RATIO, Ratio, Side, ratio
-from tokrig.query.spread import starts_of
-from tokrig.record import names
+from tokrig import naming
+from tokrig.compare.statistics import NO_RATIO, Ratio, Side, ratio, starts_of
 from tokrig.record.model import Model, Record, Result, Rig
 from tokrig.site import Output, formats, table
 from tokrig.site.charts import Figure
@@ -26,6 +23,8 @@ from tokrig.site.charts.speed import (
     same_silicon,
 )
 from tokrig.site.context import Site, key_of
+from tokrig.store.facts import Family, Variant
+from tokrig.store.load import Run
 from tokrig.units import significant
 
 # So many runs are shown with all their figures, the fastest; the others have a line each.
@@ -106,7 +105,7 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
     return site.page(
         path,
         "model.html",
-        title=names.model_name(model),
+        title=naming.model_name(model),
         family=family,
         variant=_variant(model, family),
         facts=[fact for fact in facts if fact.text],

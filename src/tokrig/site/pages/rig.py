@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tokrig.query.facts import Family, Rate, RigFacts
-from tokrig.query.load import Run
-from tokrig.record import names
+from tokrig import naming
 from tokrig.record.model import Rig
 from tokrig.site import Output, formats, table
 from tokrig.site.charts import Figure
 from tokrig.site.charts.speed import MAX_ROWS, by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
+from tokrig.store.facts import Family, Rate, RigFacts
+from tokrig.store.load import Run
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def _page(
     return site.page(
         path,
         "rig.html",
-        title=(facts and facts.name) or names.hardware_name(rig),
+        title=(facts and facts.name) or naming.hardware_name(rig),
         rig=rig,
         facts=facts,
         capacities=_capacities(facts) if facts else [],
         backends=formats.backends(runs),
         setups=setups if len(setups) > 1 else [],
         runs=runs,
-        models=len({names.model_name(run.record.model) for run in runs}),
+        models=len({naming.model_name(run.record.model) for run in runs}),
         charts=_charts(runs),
         drawn=MAX_ROWS,
         levels=_levels(runs, families),

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tokrig.query.load import Run
-from tokrig.record import names
+from tokrig import naming
 from tokrig.record.checks import HINTS
 from tokrig.record.model import Metric, Percentiles, Record, Result
 from tokrig.site import Output, formats
@@ -18,6 +17,7 @@ from tokrig.site.charts import Figure
 from tokrig.site.charts.points import short
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.context import Site, key_of
+from tokrig.store.load import Run
 from tokrig.units import human_bytes, human_seconds, significant
 
 MAX_TITLE = 100
@@ -49,7 +49,7 @@ def _page(site: Site, run: Run, path: str) -> bytes:
 
 
 def _model(record: Record) -> str:
-    return " ".join(filter(None, (names.model_name(record.model), record.model.quant)))
+    return " ".join(filter(None, (naming.model_name(record.model), record.model.quant)))
 
 
 def _charts(site: Site, run: Run) -> list[Figure]:

@@ -1,4 +1,4 @@
-// Whether two runs can be compared, and their ratios: the rules of tokrig.query in the browser.
+// Whether two runs can be compared, and their ratios: the rules of tokrig.compare in the browser.
 // tokrig.compare(a, b) answers as Python's comparison(a, b).as_dict(); tables of variables and
 // words of classes come with the page, so that they exist once.
 "use strict";

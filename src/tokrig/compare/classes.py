@@ -6,10 +6,12 @@ The rules are the methodology's; docs/decisions/0007 says where they are read mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from tokrig.query.pairs import Match, Subject
-from tokrig.query.variables import Differences, State
+from tokrig.compare.variables import Differences, State
+
+if TYPE_CHECKING:
+    from tokrig.compare import Pair, Subject
 
 CLASSES = {
     "A": "same machine, at most one changed variable",
@@ -32,9 +34,9 @@ HASH = "model.sha256"
 Grade = Literal["A", "B", "C", "D"]
 
 
-def classify(found: Differences, together: Sequence[Match]) -> tuple[Grade, str]:
+def classify(found: Differences, together: Sequence[Pair]) -> tuple[Grade, str]:
     """The comparability class and its reason in words. It rests on what is known of both."""
-    compared = [match for match in together if match.comparable == "yes"]
+    compared = [pair for pair in together if pair.comparable == "yes"]
     if not compared:
         return "D", _nothing(together)
     methodology = _methodology(found)
@@ -70,10 +72,10 @@ def _class_b(found: Differences) -> str:
     return "same machine, build, model hash and shape" if found.on_cpu else CLASSES["B"]
 
 
-def _nothing(together: Sequence[Match]) -> str:
+def _nothing(together: Sequence[Pair]) -> str:
     if not together:
         return "no shape in common"
-    reasons = {match.comparable for match in together}
+    reasons = {pair.comparable for pair in together}
     if "other_shape" in reasons:
         return "other workload texts under the same shape name"
     if "other_length" in reasons:
@@ -95,7 +97,7 @@ def _essential(found: Differences) -> str | None:
     return _lacks("unknown", name) if name else None
 
 
-def _not_a(found: Differences, compared: Sequence[Match]) -> str | None:
+def _not_a(found: Differences, compared: Sequence[Pair]) -> str | None:
     """Why there may be more than one changed variable; None where there is not."""
     if len(found.changed) > 1:
         return f"{len(found.changed)} changed variables: {', '.join(found.changed)}"
@@ -107,7 +109,7 @@ def _not_a(found: Differences, compared: Sequence[Match]) -> str | None:
     return _unsure_shape(compared)
 
 
-def _not_b(found: Differences, compared: Sequence[Match]) -> str | None:
+def _not_b(found: Differences, compared: Sequence[Pair]) -> str | None:
     """Two graphics cards of one model are alike; two machines of one processor are not."""
     hardware = ("machine", "machine") if found.on_cpu else ("GPU", "GPU")
     for name, words in (
@@ -157,8 +159,8 @@ def _other_work(found: Differences) -> str | None:
     )
 
 
-def _unsure_shape(compared: Sequence[Match]) -> str | None:
-    unsure = any(match.same_shape == "unknown" for match in compared)
+def _unsure_shape(compared: Sequence[Pair]) -> str | None:
+    unsure = any(pair.same_shape == "unknown" for pair in compared)
     return "the prompts are not known to be the same" if unsure else None
 
 
@@ -167,14 +169,14 @@ def notes(
     b: Subject,
     verdict: tuple[Grade, str],
     found: Differences,
-    together: Sequence[Match],
+    together: Sequence[Pair],
 ) -> tuple[str, ...]:
     """What a reader of the class has to know, too."""
     grade, reason = verdict
     said = []
     if grade in ("B", "C") and found.changed:
         said.append(f"changed: {', '.join(found.changed)}")
-    unsure = _unsure_shape([match for match in together if match.comparable == "yes"])
+    unsure = _unsure_shape([pair for pair in together if pair.comparable == "yes"])
     if unsure and unsure not in reason:
         said.append(unsure)
     if grade in ("A", "B") and found.unread:
@@ -182,7 +184,7 @@ def notes(
     if "no" in (side.keys.get("backend.api_confirmed") for side in (a, b)):
         said.append("an API label is not confirmed by its engine")
     for comparable, words in LEFT_OUT.items():
-        left_out = [_label(match) for match in together if match.comparable == comparable]
+        left_out = [_label(pair) for pair in together if pair.comparable == comparable]
         if left_out:
             said.append(f"{words}: {', '.join(left_out)}")
     return tuple(said)
@@ -195,6 +197,5 @@ LEFT_OUT = {
 }
 
 
-def _label(match: Match) -> str:
-    levels = dict.fromkeys(map(str, (match.a.concurrency, match.b.concurrency)))
-    return f"{match.a.shape} × {' / '.join(levels)}"
+def _label(pair: Pair) -> str:
+    return f"{pair.shape} × {' / '.join(dict.fromkeys(map(str, pair.concurrency)))}"

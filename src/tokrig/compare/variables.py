@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
+from tokrig.naming import UNKNOWN_RIG, gpus_known
 from tokrig.record.model import Record
-from tokrig.record.names import UNKNOWN_RIG, gpus_known
 
 MAX_TEXT = 400
 

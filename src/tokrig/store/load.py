@@ -21,11 +21,11 @@ import tokrig.record
 from tokrig import documents, parallel
 from tokrig.errors import RecordError, TokrigError
 from tokrig.files import cache_dir
-from tokrig.index import TICK_NS, Problem
 from tokrig.record.model import Record, Result, Validity
 from tokrig.record.recompute import own_contradictions
 from tokrig.record.text import parse_record
 from tokrig.store import Store
+from tokrig.store.index import TICK_NS, Problem
 
 CONTRADICTORY = "contradictory"
 

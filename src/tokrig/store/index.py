@@ -22,8 +22,8 @@ from tokrig import parallel
 from tokrig.documents import parse
 from tokrig.errors import RecordError
 from tokrig.files import atomic_write, cache_dir
+from tokrig.naming import backend_name, model_name
 from tokrig.record.migrate import upgrade
-from tokrig.record.names import backend_name, model_name
 from tokrig.record.versions import SCHEMA_VERSION
 
 INDEX_VERSION = 3

@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field, RootModel
 
 from tokrig.documents import parse, validate
 from tokrig.errors import InputError, StoreError
+from tokrig.naming import address
 from tokrig.record.model import Block, Count, Cpu, Gpu, Memory
-from tokrig.record.names import address
 from tokrig.units import slug
 
 MAX_CHARACTERS = 200_000

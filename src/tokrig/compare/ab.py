@@ -21,19 +21,22 @@ from fractions import Fraction
 from statistics import median
 from typing import Any, Literal
 
-from tokrig.query.compare import comparison, subject
-from tokrig.query.pairs import METRICS, Cell, Subject
-from tokrig.query.permutation import (
+from tokrig.compare import METRICS, Cell, Subject, comparison, subject
+from tokrig.compare.statistics import (
     LEVEL,
+    SMALLEST_EFFECT,
+    STARTS_NEEDED,
     aa_noise,
     holm,
+    judged,
+    more,
+    of_values,
     permutation_p,
+    ratio_interval,
     repeats_needed,
     smallest_p,
 )
-from tokrig.query.ratios import SMALLEST_EFFECT, judged, more
-from tokrig.query.spread import STARTS_NEEDED, of_values, ratio_interval
-from tokrig.query.variables import Entry, differences
+from tokrig.compare.variables import Entry, differences
 from tokrig.record.model import Record
 from tokrig.spec.campaign import Axis
 

@@ -1,0 +1,307 @@
+"""What things are called on pages and in addresses: short names of models, machines, engines.
+
+Pure, and without the record's model, which takes a while to load. The same words everywhere:
+the command line, the pages, the charts, the feed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from tokrig.units import human_bytes, slug
+
+if TYPE_CHECKING:
+    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Result, Rig
+
+_VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
+_NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
+MAX_SLUG = 80
+# The id of every machine that nobody named: two such are never known to be the same one.
+UNKNOWN_RIG = "unknown-rig"
+# A limit that leaves all but this much of the memory takes nothing that counts.
+NEGLIGIBLE_SHARE = 0.07
+
+
+class Named(Protocol):
+    """A model: of a record, or of a line in a list of records."""
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def variant(self) -> str | None: ...
+
+
+class Quantized(Named, Protocol):
+    """A model with its quantization."""
+
+    @property
+    def quant(self) -> str | None: ...
+
+
+class Built(Protocol):
+    """An engine, likewise."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def build(self) -> str | None: ...
+
+    @property
+    def api(self) -> str | None: ...
+
+
+def model_name(model: Named) -> str:
+    """``Gemma-4 E2B-it``; a family that ends in its variant is not said twice."""
+    if model.variant is None or model.family.endswith(model.variant):
+        return model.family
+    return f"{model.family} {model.variant}"
+
+
+def model_label(model: Quantized) -> str:
+    """``Gemma-3 270m · Q4_K_M``."""
+    return " · ".join(filter(None, (model_name(model), model.quant)))
+
+
+def backend_name(backend: Built) -> str:
+    """``llama.cpp b9174 (cuda)``."""
+    name = " ".join(filter(None, (backend.engine, backend.build)))
+    return f"{name} ({backend.api})" if backend.api else name
+
+
+def gpu_name(gpu: Gpu) -> str:
+    """``GeForce RTX 5070``: without the vendor, which the name implies; ``… MIG 1g.10gb`` where
+    only a slice of the card was there."""
+    mig = f" MIG {gpu.mig_profile}" if gpu.mig_profile else ""
+    return _VENDORS.sub("", gpu.name) + mig
+
+
+def cpu_name(rig: Rig) -> str:
+    """``Ryzen 9 7900``; the id where the processor is not known."""
+    model = rig.cpu.model
+    if not model:
+        return rig.id
+    short = " ".join(_NOISE.sub(" ", model).split())
+    return _VENDORS.sub("", short) or model
+
+
+def limited_cpus(cpu: Cpu) -> float | None:
+    """How many logical CPUs may be used where those are not all; else None."""
+    usable = cpu.usable_cpus
+    return usable if usable and cpu.threads and usable < cpu.threads else None
+
+
+def limited_bytes(memory: Memory) -> int | None:
+    """How much memory may be used where that is noticeably not all; else None."""
+    usable, total = memory.usable_bytes, memory.total_bytes
+    if not usable or (total is not None and usable > total * (1 - NEGLIGIBLE_SHARE)):
+        return None
+    return usable
+
+
+def gpus_known(rig: Rig) -> bool:
+    """Whether an empty list of cards means that there is none."""
+    return bool(rig.gpus) or rig.facts_from in (None, "probes")
+
+
+def hardware_name(rig: Rig) -> str:
+    """``GeForce RTX 5070 · 11.94 GiB``, ``2 × … each``, or the processor and its memory; then how
+    many CPUs could be used where a limit left less than there are."""
+    if rig.id == UNKNOWN_RIG:
+        return "machine not known"
+    cpus = limited_cpus(rig.cpu)
+    limit = f"{cpus:g} CPU{'' if cpus == 1 else 's'}" if cpus else ""
+    if not rig.gpus:
+        memory = limited_bytes(rig.memory) or rig.memory.total_bytes
+        parts = [cpu_name(rig), limit, human_bytes(memory) if memory is not None else ""]
+    else:
+        parts = [_cards(rig.gpus), limit]
+    return " · ".join(filter(None, parts))
+
+
+def _cards(gpus: Sequence[Gpu]) -> str:
+    first = gpus[0]
+    alike = all((gpu.name, gpu.vram_bytes) == (first.name, first.vram_bytes) for gpu in gpus)
+    if not alike:
+        return " + ".join(_with_memory(gpu) for gpu in gpus)
+    if len(gpus) == 1:
+        return _with_memory(first)
+    return f"{len(gpus)} × {_with_memory(first)} each"
+
+
+def _with_memory(gpu: Gpu) -> str:
+    memory = f" · {human_bytes(gpu.vram_bytes)}" if gpu.vram_bytes is not None else ""
+    return gpu_name(gpu) + memory
+
+
+def power_share(gpu: Gpu) -> float | None:
+    """Power limit now / highest limit, 0 … 1; None where either is unknown."""
+    if gpu.power_limit_w is None or not gpu.power_max_w:
+        return None
+    return gpu.power_limit_w / gpu.power_max_w
+
+
+def address(text: str) -> str:
+    """A name as part of an address: lower case, hyphens, at most 80 characters.
+
+    Names that differ only in what an address cannot hold get a piece of their digest, so that
+    two models never share a page: ``slug("Ä") == slug("Ö")``, ``address("Ä") != address("Ö")``.
+    """
+    plain = slug(text)
+    if len(plain) <= MAX_SLUG and re.fullmatch(r"[A-Za-z0-9._ -]+", text):
+        return plain
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain[:MAX_SLUG]}-{digest}"
+
+
+def filter_word(text: str) -> str:
+    """A name as the value of a filter: ``llama.cpp-b9174-cuda``. Two names that differ only in
+    marks share it, and then a filter lets both through."""
+    return slug(text)[:MAX_SLUG]
+
+
+def model_address(model: Named) -> str:
+    """The page of a model: ``gemma-4-e2b-it``."""
+    return address(model_name(model))
+
+
+# Modes and backends
+
+BASELINE = "baseline"
+# Parts of a mode's name; other parts, such as a power profile, are called what they are.
+_MODE_PARTS = {
+    "ngram": "n-gram speculation",
+    "draft": "draft-model speculation",
+    "mtp": "MTP",
+    "eagle": "EAGLE",
+    "reasoning-off": "reasoning off",
+    "reasoning-on": "reasoning on",
+}
+
+
+def mode_name(name: str) -> str:
+    """``n-gram speculation, reasoning off`` for ``ngram+reasoning-off``."""
+    return ", ".join(_MODE_PARTS.get(part, part) for part in re.split(r"\s*\+\s*", name))
+
+
+def mode_label(name: str) -> str:
+    """The same, and nothing for the baseline, which is the absence of a mode."""
+    return "" if name == BASELINE else mode_name(name)
+
+
+def accepted_percent(result: Result) -> int | None:
+    """Accepted / drafted tokens in whole percent; None where nothing was drafted."""
+    found = result.speculative
+    if found is None or not found.drafted_tokens:
+        return None
+    return round(100 * found.accepted_tokens / found.drafted_tokens)
+
+
+def accepted(results: Iterable[Result]) -> str:
+    """``52 % accepted``, ``31–64 % accepted`` over several shapes, or nothing."""
+    known = [share for result in results if (share := accepted_percent(result)) is not None]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    return f"{low} % accepted" if low == high else f"{low}–{high} % accepted"
+
+
+def mode_accepted(name: str, results: Iterable[Result]) -> str:
+    """``n-gram speculation, 52 % accepted``; nothing for the baseline."""
+    called = mode_label(name)
+    return ", ".join(filter(None, (called, accepted(results)))) if called else ""
+
+
+def backend_label(backend: BackendFacts) -> str:
+    """``llama.cpp b9174 (vulkan) via lemonade 11.7.0``, ``llama.cpp b9174 (cpu, vulkan asked)``.
+
+    What was asked for is said only where something else computed.
+    """
+    asked = backend.api_asked
+    if asked not in (None, backend.api):
+        api = ", ".join(filter(None, (backend.api, f"{asked} asked")))
+        backend = backend.model_copy(update={"api": api})
+    name = backend_name(backend)
+    return f"{name} via {backend.wrapper}" if backend.wrapper else name
+
+
+# What tells runs apart that would otherwise be called the same
+
+
+def full_name(record: Record) -> tuple[str, ...]:
+    """What a run is called everywhere: model, quant, machine, engine, mode."""
+    return (
+        model_name(record.model),
+        record.model.quant or "",
+        hardware_name(record.rig),
+        backend_label(record.backend),
+        mode_label(record.mode.name),
+    )
+
+
+def details(record: Record) -> tuple[str, ...]:
+    """The settings behind a name, each in its place; "" where one is not known."""
+    found, gpu = record.backend.resolved, next(iter(record.rig.gpus), None)
+    kv_types = [t for t in (found.cache_type_k, found.cache_type_v) if t]
+    limit = gpu.power_limit_w if gpu else None
+    return (
+        _said("by {}", record.model.quant_creator),
+        _said("KV {}", "/".join(dict.fromkeys(kv_types)) or None),
+        _said("context {:,}", found.context_per_slot),
+        _said("{} threads", found.threads),
+        _said("batch {}", found.batch),
+        _said("micro-batch {}", found.ubatch),
+        _said("flash attention {}", found.flash_attention),
+        _said("{} layers on the GPU", found.gpu_layers),
+        _said("{}", found.dtype),
+        _said("{:.0f} W", limit),
+        _said("driver {}", gpu.driver if gpu else None),
+        _said("kernel {}", record.rig.kernel),
+        _said("rig {}", record.rig.id),
+    )
+
+
+def apart(runs: Iterable[Record]) -> dict[str, str]:
+    """By run id, what tells it apart from the other runs of its name: ``KV q8_0, 4 threads``,
+    ``2026-11-22 18:31``. Runs whose name nobody else has are left out."""
+    by_name: dict[tuple[str, ...], list[Record]] = {}
+    for run in runs:
+        by_name.setdefault(full_name(run), []).append(run)
+    found: dict[str, str] = {}
+    for alike in by_name.values():
+        if len(alike) > 1:
+            found.update(zip((run.id for run in alike), _apart(alike), strict=True))
+    return found
+
+
+def _apart(runs: Sequence[Record]) -> list[str]:
+    columns = zip(*(details(run) for run in runs), strict=True)
+    differing = [column for column in columns if len(set(column)) > 1]
+    words = [", ".join(filter(None, row)) for row in zip(*differing, strict=True)] or [""] * len(
+        runs
+    )
+    for more in (_day, _minute, lambda run: run.id.rpartition("-")[2]):
+        if len(set(words)) == len(words):
+            break
+        twice = {word for word in words if words.count(word) > 1}
+        words = [
+            ", ".join(filter(None, (word, more(run)))) if word in twice else word
+            for word, run in zip(words, runs, strict=True)
+        ]
+    return words
+
+
+def _day(run: Record) -> str:
+    return (run.provenance.started_at or "")[:10]
+
+
+def _minute(run: Record) -> str:
+    return (run.provenance.started_at or "")[11:16]
+
+
+def _said(text: str, value: object) -> str:
+    return "" if value is None or value == "" else text.format(value)
