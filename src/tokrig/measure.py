@@ -17,6 +17,7 @@ from typing import Any
 
 from tokrig import __version__
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
+from tokrig.files import state_dir
 from tokrig.models import shelf
 from tokrig.models.shelf import Tell, quiet
 from tokrig.naming import UNKNOWN_RIG
@@ -25,14 +26,13 @@ from tokrig.record.model import BackendFacts, Failure, Mode, Model, Provenance, 
 from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
 from tokrig.run import journal, power
+from tokrig.run.assemble import scrub
 from tokrig.run.detect import require_answer
 from tokrig.run.execute import execute
-from tokrig.run.journal import Journal
-from tokrig.run.lock import this_rig
+from tokrig.run.journal import Journal, this_rig
+from tokrig.run.monitor import Start, computes_on, patiently
 from tokrig.run.prepare import Prepared, located, prepare, run_id
-from tokrig.run.privacy import scrub
 from tokrig.run.progress import Listener, Note
-from tokrig.run.quiet import Start, computes_on, patiently
 from tokrig.spec.run import RunSpec, merge
 from tokrig.store import Store, unwritable
 from tokrig.store.facts import load_rigs
@@ -299,7 +299,7 @@ def _go_on_with(prepared: Prepared) -> str:
 
 def _keep_log(kept: Journal, error: EngineError) -> None:
     """The journal goes, the log of the failure stays where the hint can point to."""
-    last = journal.state_folder() / "failed-engine.log"
+    last = state_dir() / "failed-engine.log"
     with contextlib.suppress(OSError):
         shutil.copyfile(kept.log_path, last)
         error.hint = error.hint.replace(str(kept.log_path), str(last))

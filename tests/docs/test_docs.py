@@ -19,7 +19,7 @@ from tokrig.cli.main import main
 from tokrig.record import checks, concurrency, machine, metrics, pace
 from tokrig.record.model import Metric, Percentiles, Result
 from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.run import cards, counting, prompting, scheduling
+from tokrig.run import counting, interference, prompting
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -232,11 +232,11 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     waited = machine.GPU_ENGINE_WAIT_SHARE
     assert limit("a thread of a GPU engine waited for others") == percent(waited)
     woken = limit("waking a thread up, which is no waiting")
-    assert woken == f"{scheduling.WAKE_NS / 1000:g} µs"
+    assert woken == f"{interference.WAKE_NS / 1000:g} µs"
     assert limit("a fault held a card down") == percent(machine.THROTTLED_SHARE)
     busy = limit("card busy before the start, or drawn on")
     assert busy == percent(machine.GPU_BUSY_SHARE)
-    assert limit("another process computed on the card") == percent(cards.USED_SHARE)
+    assert limit("another process computed on the card") == percent(interference.USED_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt
     assert limit("two readings of one stream that are the same") == percent(counting.SAME_RATE)

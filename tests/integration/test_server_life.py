@@ -18,7 +18,7 @@ import pytest
 from tokrig.backends import Command
 from tokrig.backends.llamacpp import BACKEND
 from tokrig.errors import EngineDied, StartError
-from tokrig.run import server
+from tokrig.run import guard, server
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
 
@@ -104,7 +104,7 @@ def test_an_engine_that_dies_in_use_is_noticed(tmp_path: Path) -> None:
     ],
 )
 def test_how_an_engine_ended_is_said_in_words(code: int, says: str) -> None:
-    assert says in server.describe_exit(code)
+    assert says in guard.describe_exit(code)
 
 
 @contextlib.contextmanager

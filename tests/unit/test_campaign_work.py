@@ -20,7 +20,7 @@ from tokrig.campaign.work import Began, Done, News, Work
 from tokrig.errors import EngineError, InputError, Interrupted, ModelError, PutOff, StoreError
 from tokrig.plan import Planned, Run
 from tokrig.record.model import BackendFacts, Model, Provenance, Record, Rig, Validity
-from tokrig.run.lock import this_rig
+from tokrig.run.journal import this_rig
 from tokrig.run.progress import CellBegan, CellDone, Step
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
@@ -216,7 +216,7 @@ def test_overhead_is_what_is_not_engine_start_warm_up_and_measurement() -> None:
 
 HOLD = """
 import sys, time
-from tokrig.run.lock import this_rig
+from tokrig.run.journal import this_rig
 with this_rig("a long run"):
     print("held", flush=True)
     time.sleep(60)

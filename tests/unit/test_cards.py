@@ -22,8 +22,7 @@ from tokrig.probes import Card
 from tokrig.probes.amd import AmdProbe
 from tokrig.record import machine
 from tokrig.record.model import Interference
-from tokrig.run import cards
-from tokrig.run.cards import Moment
+from tokrig.run.interference import Look, holding_down, holding_model, sharing
 from tokrig.units import GIB
 
 APU, CARD = "0000:c1:00.0", "0000:03:00.0"
@@ -46,9 +45,9 @@ def held(root: Path, address: str, power: int, heat: int = 0) -> None:
     (root / f"sys/devices/{address}/gpu_metrics").write_bytes(raw)
 
 
-def seen(probe: AmdProbe, at_s: float) -> Moment:
+def seen(probe: AmdProbe, at_s: float) -> Look:
     found = {card.key: card for card in probe.read().cards}
-    return Moment(at_s, found, frozenset({ENGINE}), frozenset({ENGINE, OTHER}))
+    return Look(at_s, found, frozenset({ENGINE}), frozenset({ENGINE, OTHER}))
 
 
 def test_an_apu_holds_the_model_in_borrowed_memory(machine_of_two: Path) -> None:
@@ -59,14 +58,14 @@ def test_an_apu_holds_the_model_in_borrowed_memory(machine_of_two: Path) -> None
     moments = [seen(probe, 1)]
     held(machine_of_two, APU, power=40)
     moments.append(seen(probe, 2))
-    used = cards.holding_model(before, moments, "vulkan")
+    used = holding_model(before, moments, "vulkan")
     assert used == {APU}
-    found = cards.holding_down(moments, used)
-    assert found.reasons == ["power_limit"]
-    assert (found.throttled_share, found.power_limited_share) == (0.0, 0.5)
+    found = holding_down(moments, used)
+    assert found["throttle_reasons"] == ["power_limit"]
+    assert (found["throttled_share"], found["power_limited_share"]) == (0.0, 0.5)
     held(machine_of_two, APU, power=40, heat=9)
-    found = cards.holding_down([*moments, seen(probe, 3)], used)
-    share = found.throttled_share
+    found = holding_down([*moments, seen(probe, 3)], used)
+    share = found["throttled_share"]
     assert machine.throttled(Interference(throttled_share=share)) is True
 
 
@@ -87,25 +86,25 @@ def test_who_computes_with_rocm_beside_it(
     moments = [seen(probe, 1)]
     write(theirs, f"{bytes_held}\n")
     moments.append(seen(probe, 2))
-    used = cards.holding_model(before, moments, "rocm")
+    used = holding_model(before, moments, "rocm")
     assert used == {CARD}
-    assert cards.sharing(before, moments, used, started=True).foreign == foreign
+    assert sharing(before, moments, used, started=True)["foreign_gpu_processes"] == foreign
 
 
 def test_cards_by_what_grew_by_name_or_all() -> None:
     before = {key: Card(key, f"Made {key}", memory_used_bytes=GIB) for key in ("GPU-1", "GPU-2")}
     grown = {**before, "GPU-2": Card("GPU-2", "Made GPU-2", memory_used_bytes=5 * GIB)}
-    assert cards.holding_model(before, [Moment(1, grown)], "cuda") == {"GPU-2"}
-    same = [Moment(1, before)]
-    assert cards.holding_model(before, same, "cuda", ["CUDA0: Made GPU-1"]) == {"GPU-1"}
-    assert cards.holding_model(before, same, "cuda", ["CUDA0"]) == set(before)
-    assert cards.holding_model(before, same, "cpu") == frozenset()
-    assert cards.holding_model({}, [], "cuda") == frozenset()
+    assert holding_model(before, [Look(1, grown)], "cuda") == {"GPU-2"}
+    same = [Look(1, before)]
+    assert holding_model(before, same, "cuda", ["CUDA0: Made GPU-1"]) == {"GPU-1"}
+    assert holding_model(before, same, "cuda", ["CUDA0"]) == set(before)
+    assert holding_model(before, same, "cpu") == frozenset()
+    assert holding_model({}, [], "cuda") == frozenset()
 
 
 def test_an_attached_server_may_stand_in_the_list_of_before() -> None:
     """Its processes are not known here: whoever computes may be it."""
     card = Card("a", compute_bytes={7: GIB}, process_busy={7: 0.9})
-    moments = [Moment(1, {"a": card}), Moment(2, {"a": card})]
-    assert cards.sharing({"a": card}, moments, "a", started=False).foreign is None
-    assert cards.sharing({"a": card}, moments, "a", started=True).foreign == 1
+    moments = [Look(1, {"a": card}), Look(2, {"a": card})]
+    assert sharing({"a": card}, moments, "a", started=False)["foreign_gpu_processes"] is None
+    assert sharing({"a": card}, moments, "a", started=True)["foreign_gpu_processes"] == 1

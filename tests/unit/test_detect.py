@@ -355,13 +355,13 @@ def test_a_program_that_hangs_is_ended(
     monkeypatch.setattr(detect, "PROGRAM_S", 0.5)
     path = program(tmp_path, "ollama", script)
     began = time.monotonic()
-    assert detect._said([str(path)]) == ("", False)
+    assert detect._said(str(path)) == ("", False)
     assert time.monotonic() - began < 3
 
 
 def test_a_program_that_talks_on_is_ended(tmp_path: Path) -> None:
     path = program(tmp_path, "ollama", "print('version 1.2')\nwhile True: print('x' * 65536)")
-    said, ended = detect._said([str(path)])
+    said, ended = detect._said(str(path))
     assert not ended
     assert len(said) <= 3 * detect.MAX_OUTPUT_BYTES
     assert detect.version_of("ollama", said) == "1.2"
@@ -371,7 +371,7 @@ def test_a_program_that_cannot_be_run(tmp_path: Path) -> None:
     path = tmp_path / "lms"
     path.write_bytes(b"\x7fELF nonsense")
     path.chmod(0o755)
-    assert detect._said([str(path)]) == ("", True)
+    assert detect._said(str(path)) == ("", True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tokrig.probes import Card, Reading
-from tokrig.record.model import Gpu, Rig
+from tokrig.record.model import Gpu, Interference, Rig
 from tokrig.run import monitor
 from tokrig.run.assemble import energy
 from tokrig.run.journal import Observed
@@ -81,7 +81,7 @@ def test_only_the_cards_that_hold_the_model_count(monkeypatch: pytest.MonkeyPatc
     assert seen.energy_j["gpu"] == pytest.approx(300 * seen.window_s, rel=0.1)
     assert seen.energy_j["package"] == pytest.approx(65 * seen.window_s, rel=0.1)
     assert seen.idle_w == pytest.approx({"gpu": 300, "package": 65}, rel=0.1)
-    assert seen.gpu_busy_before == 0.0  # the other card's is no matter
+    assert seen.interference.gpu_busy_before == 0.0  # the other card's is no matter
 
 
 def test_a_short_window_has_none() -> None:
@@ -93,11 +93,11 @@ def test_a_short_window_has_none() -> None:
 
 def test_what_a_person_should_know_although_it_is_no_fault() -> None:
     rig = Rig(id="r", gpus=[Gpu(name="Made Card", vendor="nvidia", power_limit_w=300)])
-    seen = Observed(graphics_processes=3, gpu_enforced_limit_w=250.0, power_limited_share=0.97)
-    assert monitor.remarks(seen, rig) == [
+    seen = Interference(graphics_processes=3, gpu_enforced_limit_w=250.0, power_limited_share=0.97)
+    assert monitor.remarks(Observed(interference=seen), rig) == [
         "3 programs draw on the graphics card, as a desktop does",
         "the graphics card's driver enforces 250 W, less than the 300 W that are set",
         "its power limit held the graphics card down most of the time",
     ]
-    calm = Observed(graphics_processes=0, gpu_enforced_limit_w=300.0, power_limited_share=0.01)
-    assert monitor.remarks(calm, rig) == []
+    calm = Interference(graphics_processes=0, gpu_enforced_limit_w=300.0, power_limited_share=0.01)
+    assert monitor.remarks(Observed(interference=calm), rig) == []

@@ -24,8 +24,8 @@ from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
 from tokrig.record import recompute
 from tokrig.record.model import BackendFacts, Model, Record, Rig
 from tokrig.record.raw import RawSeen, judge_raw
+from tokrig.run.native_bench import RawRun, execute_raw, find_binary
 from tokrig.run.progress import Progress, Step
-from tokrig.run.raw import RawRun, execute_raw, find_binary
 from tokrig.store import Store
 
 DATA = Path(__file__).parents[1] / "data" / "raw"

@@ -228,7 +228,7 @@ def test_another_process_caps_the_cards(made: MadeCards, monkeypatch: pytest.Mon
 
 def test_the_guard_loads_little(made: MadeCards) -> None:
     """It waits beside the engine: no array library, no data frames, nothing of the network."""
-    program = "import sys, tokrig.run.cap_guard; print(*{m.partition('.')[0] for m in sys.modules})"
+    program = "import sys, tokrig.run.power; print(*{m.partition('.')[0] for m in sys.modules})"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

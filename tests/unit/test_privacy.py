@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokrig.run import privacy
-from tokrig.run.privacy import scrub, scrub_argv
+from tokrig.run.assemble import scrub, scrub_argv
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ def test_scrub(text: str, clean: str) -> None:
 
 
 def test_user_and_machine_names_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(privacy, "_names", lambda: ("annabel", "workstation7"))
+    monkeypatch.setattr("tokrig.run.assemble._names", lambda: ("annabel", "workstation7"))
     assert scrub("annabel@workstation7: failed") == "[private]@[private]: failed"
 
 

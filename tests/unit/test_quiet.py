@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -18,8 +19,8 @@ from tokrig.cli.live import Waiting
 from tokrig.cli.main import main
 from tokrig.errors import PutOff
 from tokrig.probes import Card, Reading, reading_of
-from tokrig.run import quiet
-from tokrig.run.quiet import Load
+from tokrig.run import monitor
+from tokrig.run.monitor import Load
 
 CPU, GPU, ELSEWHERE = frozenset({"cpu"}), frozenset({"gpu"}), frozenset[str]()
 BUILDING = Load(cores=1.9, cpus=2, programs=("cc1 99 %", "python 88 %"))
@@ -52,39 +53,39 @@ def test_what_matters(load: Load, where: frozenset[str], matters: bool) -> None:
 
 
 def test_a_quiet_machine_is_begun_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quiet, "look", lambda engine: Load(cores=0.1, cpus=2))
+    monkeypatch.setattr(monitor, "load", lambda engine: Load(cores=0.1, cpus=2))
     said: list[str] = []
-    quiet.patiently(CPU, list, lambda text, left_s: said.append(text))
+    monitor.patiently(CPU, list, lambda text, left_s: said.append(text))
     assert said == []
 
 
 def test_what_does_not_matter_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        quiet, "look", lambda engine: Load(cores=4, cpus=16, programs=("make 400 %",))
+        monitor, "load", lambda engine: Load(cores=4, cpus=16, programs=("make 400 %",))
     )
     said: list[tuple[str, float]] = []
-    quiet.patiently(GPU, list, lambda text, left_s: said.append((text, left_s)))
+    monitor.patiently(GPU, list, lambda text, left_s: said.append((text, left_s)))
     assert said == [("4.0 of 16 cores are busy (make 400 %)", 0)]
 
 
 def test_it_waits_until_the_machine_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: Iterator[Load] = iter([BUILDING, BUILDING, Load(cpus=2)])
-    monkeypatch.setattr(quiet, "look", lambda engine: next(looks))
+    monkeypatch.setattr(monitor, "load", lambda engine: next(looks))
     left: list[float] = []
-    quiet.patiently(CPU, list, lambda text, left_s: left.append(left_s))
+    monitor.patiently(CPU, list, lambda text, left_s: left.append(left_s))
     assert len(left) == 2
     assert 59 < left[0] <= 60
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, seen: Load) -> None:
-    monkeypatch.setattr(quiet, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(quiet, "look", lambda engine: seen)
+    monkeypatch.setattr(monitor, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(monitor, "load", lambda engine: seen)
 
 
 def test_then_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(monkeypatch, BUILDING)
     with pytest.raises(PutOff) as caught:
-        quiet.patiently(CPU)
+        monitor.patiently(CPU)
     assert caught.value.code == "rig_busy"
     assert caught.value.exit_code == 3
     assert "1.9 of 2 cores are busy (cc1 99 %, python 88 %)" in caught.value.message
@@ -113,7 +114,7 @@ def test_a_busy_loop_is_seen_and_named() -> None:
     with subprocess.Popen(loop) as burner:
         try:
             time.sleep(0.2)
-            seen = quiet.look()
+            seen = monitor.load()
         finally:
             burner.kill()
     assert seen.cores > 0.2
@@ -127,18 +128,24 @@ class Spinning:
 
     pid: int = 2**22 + 1
     user: float = 0.0
+    system: float = 0.0
+    rss: int = 0
 
     def cpu_times(self) -> Spinning:
         self.user += 1.0
         return replace(self)
 
-    system: float = 0.0
+    def memory_info(self) -> Spinning:
+        return self
+
+    def oneshot(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 def test_an_engine_that_never_rests_is_no_load_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = iter([[10.0, 10.0], [11.0, 10.0]])
-    monkeypatch.setattr(quiet, "_busy_s", lambda reader: next(busy))
-    assert quiet.look([Spinning()], 0.01).cores == 0  # type: ignore[list-item]
+    monkeypatch.setattr(monitor, "_busy_s", lambda reader: next(busy))
+    assert monitor.load([Spinning()], 0.01).cores == 0  # type: ignore[list-item]
 
 
 class Window:
@@ -168,8 +175,8 @@ def test_a_card_is_busy_when_it_is_so_twice(
         Card("k", "Made Card", busy=share, compute_bytes={2**22 + 1: 5}, graphics_bytes={1: 9})
         for share in shares
     ]
-    monkeypatch.setattr(quiet, "probes", lambda: [Window(*cards)])
-    seen = quiet.look((), 0.01)
+    monkeypatch.setattr(monitor, "probes", lambda: [Window(*cards)])
+    seen = monitor.load((), 0.01)
     assert (list(seen.cards), seen.of_cards) == (words, 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tokrig.backends._python_server import available
 from tokrig.backends._starting import program, require_able, unable
 from tokrig.errors import InputError
-from tokrig.run.binary import asked
+from tokrig.run.server import asked
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from tokrig.measure import Ended, View, measure_spec
 from tokrig.models.shelf import Tell
 from tokrig.plan import Run
 from tokrig.record.model import Rig
+from tokrig.run.monitor import Start, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Progress
-from tokrig.run.quiet import Start, patiently
 from tokrig.spec.run import RunSpec
 
 

@@ -17,9 +17,9 @@ import psutil
 
 from tokrig import errors, measure
 from tokrig.errors import EngineError, RecordError, TokrigError
+from tokrig.files import state_dir
 from tokrig.record.model import Record
-from tokrig.run.journal import state_folder
-from tokrig.run.quiet import Start, at_once, patiently
+from tokrig.run.monitor import Start, at_once, patiently
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
@@ -75,7 +75,7 @@ def forget(planned: str) -> None:
 
 def outbox() -> Path:
     """The content folder of records that no head has stored yet."""
-    return state_folder() / "outbox"
+    return state_dir() / "outbox"
 
 
 def told(error: TokrigError) -> Told:

@@ -25,7 +25,7 @@ from tokrig.errors import (
 from tokrig.measure import store_failure
 from tokrig.plan import TO_DO, Plan, Planned, Run, run_spec
 from tokrig.record.model import Model
-from tokrig.run.privacy import scrub
+from tokrig.run.assemble import scrub
 
 # Refusals that say something of the rig and nothing of the run.
 _OF_THE_RIG = ("rig_in_use", "version_mismatch", "rig_is_nice")

@@ -24,10 +24,10 @@ from tokrig.errors import EngineError, InputError, Interrupted, StoreError
 from tokrig.measure import forget_stored, require_writable
 from tokrig.plan import TO_DO, Plan, Planned
 from tokrig.rig import probe_rig
-from tokrig.run.lock import this_rig
+from tokrig.run.journal import this_rig
+from tokrig.run.monitor import Engine, Start, at_once, here, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener
-from tokrig.run.quiet import Engine, Start, at_once, here, patiently
 
 GB = 10**9
 

@@ -178,13 +178,12 @@ def models() -> Iterator[Finding]:
 
 def permissions(content: Path) -> Iterator[Finding]:
     """Folders tokrig writes to, and what the kernel lets a user read."""
-    from tokrig.files import cache_dir
-    from tokrig.run.journal import state_folder
+    from tokrig.files import cache_dir, state_dir
     from tokrig.store import unwritable
 
     folders = {
         "content folder": (content, "choose another one with --content", True),
-        "state folder": (state_folder(), "choose another one with TOKRIG_STATE", True),
+        "state folder": (state_dir(), "choose another one with TOKRIG_STATE", True),
         "cache folder": (cache_dir(), "choose another one with XDG_CACHE_HOME", False),
         "temporary folder": (Path(tempfile.gettempdir()), "choose one with TMPDIR", False),
     }

@@ -20,9 +20,9 @@ from tokrig.measure import Ended, begin, go_on
 from tokrig.models.shelf import Tell
 from tokrig.record.model import Record
 from tokrig.run import journal
+from tokrig.run.monitor import Engine, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener
-from tokrig.run.quiet import Engine, patiently
 from tokrig.spec.run import RunSpec
 
 

@@ -27,8 +27,8 @@ from tokrig.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from tokrig.cli.measuring import How
+    from tokrig.run.native_bench import RawOutcome, RawRun
     from tokrig.run.progress import Progress
-    from tokrig.run.raw import RawOutcome, RawRun
 
 TOOLS = ("llama-bench", "llama-batched-bench")
 TIME_LIMIT_S = 3600.0
@@ -136,9 +136,9 @@ def command(
     """
     from tokrig.cli import measuring
     from tokrig.measure import require_writable
-    from tokrig.run.lock import this_rig
-    from tokrig.run.quiet import here
-    from tokrig.run.raw import execute_raw
+    from tokrig.run.journal import this_rig
+    from tokrig.run.monitor import here
+    from tokrig.run.native_bench import execute_raw
 
     how = measuring.How(content=content, quiet=quiet, as_json=as_json, even_if_busy=even_if_busy)
     with measuring.signals_interrupt():
@@ -164,8 +164,8 @@ def _wanted(asked: dict[str, Any]) -> RawRun:
     from tokrig.native_bench import BenchLaunch, BenchTool
     from tokrig.record.model import Mode
     from tokrig.rig import probe_rig
+    from tokrig.run.native_bench import RawRun, find_binary, vetted
     from tokrig.run.prepare import run_id
-    from tokrig.run.raw import RawRun, find_binary, vetted
 
     tool: BenchTool = registry.load("native_bench", asked["tool"].replace("-", "_"), "NATIVE_BENCH")
     binary = find_binary(tool, asked["binary"])
@@ -250,9 +250,9 @@ def _store_and_tell(outcome: RawOutcome, how: How) -> None:
 
 def _keep_log(outcome: RawOutcome) -> None:
     """All that the program said, where the log of every failed engine is."""
-    from tokrig.run import journal
+    from tokrig.files import state_dir
 
-    last = journal.state_folder() / "failed-engine.log"
+    last = state_dir() / "failed-engine.log"
     with contextlib.suppress(OSError):
         last.parent.mkdir(parents=True, exist_ok=True)
         last.write_text(outcome.log, encoding="utf-8")

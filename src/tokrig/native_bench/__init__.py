@@ -1,8 +1,8 @@
 """Raw engine figures: an engine's own benchmark program, run as it is.
 
-One file a program exposing ``RAW``. It describes a command line and reads the output; ``run.raw``
-starts it. Raw figures know no server, no chat template and no client: they stand in a class of
-their own (``record.raw``), beside the served ones and never among them.
+One file a program exposing ``RAW``. It describes a command line and reads the output;
+``run.native_bench`` starts it. Raw figures know no server, no chat template and no client: they
+stand in a class of their own (``record.raw``), beside the served ones and never among them.
 """
 
 from __future__ import annotations

@@ -1,16 +1,22 @@
-"""Everything a run gathered becomes a record. Pure: no I/O but the clock it is handed."""
+"""Everything a run gathered becomes a record, without what is nobody's business: users, hosts,
+paths, keys, addresses."""
 
 from __future__ import annotations
 
+import getpass
 import os
-from collections.abc import Mapping, Sequence
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from tokrig import __version__
+import tokrig
 from tokrig.backends import Engine
-from tokrig.errors import EngineError
+from tokrig.errors import EngineError, TokrigError
 from tokrig.record import checks
 from tokrig.record.machine import computed_on
 from tokrig.record.metrics import figures
@@ -30,18 +36,45 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.versions import METHODOLOGY_VERSION
+from tokrig.run import guard, state
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared
-from tokrig.run.privacy import ENVIRONMENT, scrub, scrub_argv
 from tokrig.run.progress import Cell
 from tokrig.run.prompting import target_of
-from tokrig.run.state import EngineState, asked
+from tokrig.run.state import EngineState
+from tokrig.spec.run import RunSpec
 from tokrig.units import significant
 
+GIT_S = 5.0
+_Seen = TypeVar("_Seen", Interference, PeakMemory)
 _SCOPES: Mapping[frozenset[str], Literal["gpu", "package"]] = {
     frozenset({"gpu"}): "gpu",
     frozenset({"cpu"}): "package",
 }
+# Environment variables that change how an engine computes; nothing else is recorded.
+ENVIRONMENT = tuple(
+    "CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HSA_OVERRIDE_GFX_VERSION"
+    " GGML_VK_VISIBLE_DEVICES OMP_NUM_THREADS OMP_WAIT_POLICY GOMP_SPINCOUNT GGML_CUDA_FORCE_MMQ"
+    " GGML_CUDA_ENABLE_UNIFIED_MEMORY LLAMA_ARG_CPU_MOE LLAMA_ARG_KV_OFFLOAD"
+    " LLAMA_ARG_NO_KV_OFFLOAD LLAMA_ARG_N_CPU_FFN LLAMA_ARG_N_CPU_MOE LLAMA_ARG_N_GPU_LAYERS"
+    " LLAMA_ARG_N_GPU_LAYERS_DRAFT LLAMA_ARG_OVERRIDE_TENSOR LLAMA_ARG_SPEC_DRAFT_CPU_MOE"
+    " LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE VLLM_CPU_OMP_THREADS_BIND VLLM_CPU_KVCACHE_SPACE".split()
+)
+_SECRETS = frozenset({"api-key", "hf-token", "api_key"})
+_NOT_PRIVATE = frozenset({"root", "user", "localhost", "host"})
+# What must not leave the machine, and what stands in its place. Quoted paths may hold blanks,
+# others end at the first one; of either the file's name stays.
+_PRIVATE = (
+    (re.compile(r"\b(?:sk|hf|gsk|xai|key|ghp)[-_][A-Za-z0-9_-]{12,}|(?<=Bearer )\S+"), "[key]"),
+    (re.compile(r"(['\"])(?:~|[A-Za-z]:)?[\\/][^'\"\n]*?([^'\"\n\\/]*)\1"), r"\1\2\1"),
+    (
+        re.compile(
+            r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/](?=\S)(?:[^\s\"'\\/,:;<>|]+[\\/])*([^\s\"'\\/,:;<>|]*)"
+        ),
+        r"\1",
+    ),
+    (re.compile(r"\b(?!127\.)\d{1,3}(?:\.\d{1,3}){3}\b"), "[address]"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,32 +88,27 @@ class Gathered:
     skipped: Sequence[Skipped]
     tokrig_commit: str | None = None
 
+    def of(self, cell: Cell) -> list[CellRecord]:
+        """The repeats of a cell that were measured so far."""
+        key = (cell.workload, cell.concurrency)
+        return [c for c in self.cells if (c.workload, c.concurrency) == key]
+
 
 def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
     """The record of a finished or failed run."""
     prepared, told = gathered.prepared, gathered.told
-    measured = {(c.workload, c.concurrency) for c in gathered.cells}
-    results = [
-        result(gathered, cell)
-        for cell in prepared.cells
-        if (cell.workload, cell.concurrency) in measured
-    ]
+    results = [result(gathered, cell) for cell in prepared.cells if gathered.of(cell)]
     return Record(
         id=prepared.run_id,
         status="failed" if error else "complete",
         validity=checks.judge_run(results, complete=error is None),
-        provenance=Provenance(
-            kind="measured",
-            tokrig_version=__version__,
+        provenance=provenance(
+            prepared.started,
+            now,
             tokrig_commit=gathered.tokrig_commit,
-            methodology=METHODOLOGY_VERSION,
-            level=prepared.spec.level,
-            started_at=_iso(prepared.started),
-            finished_at=_iso(now or datetime.now(UTC)),
             server_starts=told.server_starts or None,
             seed=prepared.spec.seed,
-            campaign=prepared.spec.campaign,
-            planned=prepared.spec.planned,
+            **campaign(prepared.spec),
         ),
         model=told.model,
         rig=gathered.rig,
@@ -90,30 +118,48 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
         load_memory=told.load_memory,
         results=results,
         skipped=list(gathered.skipped),
-        failure=_failure(error),
+        failure=failure(error) if error else None,
         notes=prepared.spec.notes,
     )
 
 
+def provenance(started: datetime, now: datetime | None = None, **known: Any) -> Provenance:
+    """Where what was measured from ``started`` until ``now`` comes from."""
+    return Provenance(
+        kind="measured",
+        tokrig_version=tokrig.__version__,
+        methodology=METHODOLOGY_VERSION,
+        started_at=_iso(started),
+        finished_at=_iso(now or datetime.now(UTC)),
+        **known,
+    )
+
+
+def campaign(spec: RunSpec) -> dict[str, Any]:
+    """What of a spec stands in the provenance of each of its records."""
+    return {"level": spec.level, "campaign": spec.campaign, "planned": spec.planned}
+
+
+def failure(error: TokrigError) -> Failure:
+    """Why a run did not finish, in words that may leave the machine."""
+    log_tail = error.log_tail if isinstance(error, EngineError) else ""
+    return Failure(code=error.code, message=scrub(error.message), log_tail=scrub(log_tail))
+
+
 def result(gathered: Gathered, cell: Cell) -> Result:
     """The row of one cell over all repeats measured so far."""
-    mine = [
-        c
-        for c in gathered.cells
-        if (c.workload, c.concurrency) == (cell.workload, cell.concurrency)
-    ]
+    mine = gathered.of(cell)
     samples = [s for c in mine for s in c.samples]
     observed = [c.observed for c in mine]
     told, workload = gathered.told, gathered.prepared.workloads[cell.workload]
     counters = _counters(observed)
     # The repeats on a server that was running already are of one start.
     found = figures(samples, counters, starts=None if told.backend.managed else 1)
-    client_cpu_share = _highest([o.client_cpu_share for o in observed])
+    client_cpu_share = _highest(o.client_cpu_share for o in observed)
+    if client_cpu_share is not None:
+        client_cpu_share = round(client_cpu_share, 4)
     beside = interference(observed)
-    memory = PeakMemory(
-        engine_rss_bytes=_whole(_highest([o.engine_rss_bytes for o in observed])),
-        engine_vram_bytes=_whole(_highest([o.engine_vram_bytes for o in observed])),
-    )
+    memory = _worst(PeakMemory, [o.memory for o in observed])
     target = target_of(workload, told.backend.prompting.template_tokens)
     shape = WorkloadFacts(
         name=workload.name,
@@ -122,8 +168,6 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         target_prompt_tokens=target if target != workload.prompt_tokens else None,
         answer_tokens=workload.answer_tokens,
     )
-    if client_cpu_share is not None:
-        client_cpu_share = round(client_cpu_share, 4)
     validity = checks.judge(
         samples,
         checks.Seen(
@@ -162,12 +206,14 @@ def backend_facts(
     """How the server was run, and what it says it is."""
     argv, env = None, {}
     if prepared.launch is not None:
-        # tokrig's environment is that of an engine that it starts, of no other.
-        env = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         command = prepared.backend.command(replace(prepared.launch, port=0))
         argv = scrub_argv(command.argv)
-        env |= {name: scrub(value) for name, value in command.env.items()}
+        # tokrig's environment is that of an engine that it starts, of no other.
+        env = environment() | {name: scrub(value) for name, value in command.env.items()}
     engine = engine or Engine("unknown")
+    resolved = engine.resolved
+    if engine.device_bytes:
+        resolved = resolved.model_copy(update={"device_bytes": dict(engine.device_bytes)})
     return BackendFacts(
         name=prepared.backend.name,
         engine=engine.engine,
@@ -180,11 +226,14 @@ def backend_facts(
         managed=prepared.launch is not None,
         argv=argv,
         env=env,
-        asked=asked(prepared, engine),
-        resolved=engine.resolved.model_copy(update={"device_bytes": dict(engine.device_bytes)})
-        if engine.device_bytes
-        else engine.resolved,
+        asked=state.asked(prepared, engine),
+        resolved=resolved,
     )
+
+
+def environment() -> dict[str, str]:
+    """What of this process's environment changes how an engine that it starts computes."""
+    return {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
 
 
 def name_endpoint(model: Model, served_model: str | None) -> Model:
@@ -194,63 +243,97 @@ def name_endpoint(model: Model, served_model: str | None) -> Model:
     return model.model_copy(update={"family": scrub(served_model)})
 
 
-def _failure(error: EngineError | None) -> Failure | None:
-    if error is None:
-        return None
-    return Failure(code=error.code, message=scrub(error.message), log_tail=scrub(error.log_tail))
-
-
 def energy(observed: Sequence[Observed], tokens: int, computed: frozenset[str]) -> Energy | None:
     """Of the one device that computed, where every repeat could read its counter."""
     scope = _SCOPES.get(computed)
     if scope is None or not observed or not all(scope in o.energy_j for o in observed):
         return None
     total_j = sum(o.energy_j[scope] for o in observed)
-    idle_j = None
+    more_j = None
     if all(scope in o.idle_w for o in observed):
-        idle_j = sum(o.idle_w[scope] * o.window_s for o in observed)
+        more_j = total_j - sum(o.idle_w[scope] * o.window_s for o in observed)
     return Energy(
         scope=scope,
         total_j=round(total_j, 3),
         j_per_output_token=significant(total_j / tokens) if tokens else None,
-        idle_subtracted_j_per_output_token=significant((total_j - idle_j) / tokens)
-        if tokens and idle_j is not None
+        idle_subtracted_j_per_output_token=significant(more_j / tokens)
+        if tokens and more_j is not None
         else None,
     )
 
 
 def interference(observed: Sequence[Observed]) -> Interference:
-    """The worst of all repeats."""
-    worst = {
-        name: _highest([getattr(o, name) for o in observed])
-        for name in Interference.model_fields
-        if name != "throttle_reasons"
-    }
-    return Interference.model_validate({**worst, "throttle_reasons": _throttle(observed)})
+    """The worst of all repeats; the reasons of all of them, where all of them know."""
+    seen = [o.interference for o in observed]
+    reasons: list[str] | None = None
+    if all(one.throttle_reasons is not None for one in seen):
+        reasons = sorted({reason for one in seen for reason in one.throttle_reasons or ()})
+    return _worst(Interference, seen, throttle_reasons=reasons)
+
+
+def _worst(kind: type[_Seen], seen: Sequence[_Seen], **known: Any) -> _Seen:
+    """Each field at its highest."""
+    names = kind.model_fields.keys() - known.keys()
+    worst = {name: _highest(getattr(one, name) for one in seen) for name in names}
+    return kind.model_validate({**worst, **known})
 
 
 def _counters(observed: Sequence[Observed]) -> dict[str, float]:
     """Sums over all repeats, of what every repeat counted."""
-    if not observed or not all(o.counters for o in observed):
-        return {}
-    shared = set.intersection(*(set(o.counters) for o in observed))
+    shared = set.intersection(*(set(o.counters) for o in observed)) if observed else ()
     return {k: round(sum(o.counters[k] for o in observed), 6) for k in sorted(shared)}
 
 
-def _throttle(observed: Sequence[Observed]) -> list[str] | None:
-    if any(o.throttle_reasons is None for o in observed):
-        return None
-    return sorted({reason for o in observed for reason in o.throttle_reasons or []})
-
-
-def _highest(values: Sequence[float | int | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return max(known) if known else None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+def _highest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def source_commit() -> str | None:
+    """The short commit of the checkout tokrig runs from, ``-dirty`` when files differ from it.
+
+    None for an installed package, or without git.
+    """
+    root = Path(tokrig.__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "--short=12", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "src")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        told, code = guard.said(["git", "-C", str(root), *words], GIT_S, errors=False)
+    except OSError:
+        return None
+    return told.strip() or None if code == 0 else None
+
+
+def scrub(text: str) -> str:
+    """Paths become file names; addresses, keys, the user's and the machine's name vanish."""
+    for private, instead in _PRIVATE:
+        text = private.sub(instead, text)
+    for name in _names():
+        text = re.sub(rf"\b{re.escape(name)}\b", "[private]", text)
+    return text
+
+
+def scrub_argv(argv: Sequence[str]) -> list[str]:
+    """A command line without places or keys."""
+    after = zip(["", *argv], argv, strict=False)
+    return ["[key]" if last.lstrip("-") in _SECRETS else scrub(word) for last, word in after]
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    found = []
+    for ask in (getpass.getuser, socket.gethostname):
+        try:
+            found.append(ask())
+        except (OSError, KeyError, ImportError):
+            continue
+    return tuple(name for name in found if name.lower() not in _NOT_PRIVATE and len(name) > 2)

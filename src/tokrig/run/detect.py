@@ -6,14 +6,9 @@ network, ever. Whoever does not answer in time is passed over.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import select
 import shutil
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -25,7 +20,7 @@ from tokrig import registry
 from tokrig.backends import Ask, Backend, Engine, Json, mapping
 from tokrig.backends import _llama_log as llama_log
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError
-from tokrig.run import http
+from tokrig.run import guard, http
 from tokrig.run.http import Endpoint
 
 RECOGNITION_S = 10.0
@@ -54,30 +49,6 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 _VERSION = re.compile(r"(?:\bversion\b\D{0,10}|\bv|^)(\d+\.[\w.+-]+)", re.IGNORECASE | re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Found:
-    """A running server. ``engine`` is what it says about itself, None where it did not in time;
-    ``backend`` is None for one that shows nothing without a key."""
-
-    backend: Backend | None
-    url: str
-    engine: Engine | None = None
-    locked: bool = False
-
-
-@dataclass(frozen=True)
-class Program:
-    """An installed program. ``version`` is None where it did not tell; ``in_time`` whether it
-    ended; ``devices`` and their ``apis`` are those of a llama.cpp build, None where not told."""
-
-    name: str
-    path: str
-    version: str | None = None
-    in_time: bool = True
-    devices: tuple[str, ...] = ()
-    apis: tuple[str, ...] | None = None
-
-
 def recognise(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> Backend | None:
     """The engine behind an address; None for one that tokrig knows only by the OpenAI API, and
     where recognising took longer than ``limit_s``.
@@ -99,15 +70,10 @@ def recognise(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> Backend | N
 
 def locked(endpoint: Endpoint) -> RequestError:
     """What is to be said of a server that wants a key, or another one."""
-    has_key = "Authorization" in endpoint.headers
-    return RequestError(
-        f"the server at {endpoint.host_header} "
-        + ("refuses this key" if has_key else "wants a key"),
-        hint="is the right variable named with --api-key-env?"
-        if has_key
-        else "name the environment variable that holds it: --api-key-env NAME",
-        code="locked",
-    )
+    does, hint = "wants a key", "name the environment variable that holds it: --api-key-env NAME"
+    if "Authorization" in endpoint.headers:
+        does, hint = "refuses this key", "is the right variable named with --api-key-env?"
+    return RequestError(f"the server at {endpoint.host_header} {does}", hint=hint, code="locked")
 
 
 def settled(
@@ -125,16 +91,26 @@ def settled(
         return endpoint
     places = list({c.at(MODELS): c for c in reversed(candidates)}.values())[::-1]
     asks = [Questions(place, limit_s / len(places), may_post=True) for place in places]
-    lists = (place for place, ask in zip(places, asks, strict=True) if _has_models(ask))
-    chats = (place for place, ask in zip(places, asks, strict=True) if _has_chats(ask))
-    found = next(lists, None) or next(chats, None)
+    found = next(
+        (
+            place
+            for has in (_has_models, _has_chats)
+            for place, ask in zip(places, asks, strict=True)
+            if has(ask)
+        ),
+        None,
+    )
     if found is None:
         found = candidates[0]
-        _require_here(asks[0])
-    for root in _roots(found) if backend is not None else ():
-        if backend is not None and backend.recognises(Questions(root, limit_s, may_post=True)):
-            return root
-    return found
+        try:
+            asks[0](MODELS)
+        except RequestError as error:
+            if error.code == "redirected":
+                raise
+    if backend is None:
+        return found
+    roots = ((root, Questions(root, limit_s, may_post=True)) for root in _roots(found))
+    return next((root for root, ask in roots if backend.recognises(ask)), found)
 
 
 def _roots(endpoint: Endpoint) -> list[Endpoint]:
@@ -152,14 +128,6 @@ def _has_models(ask: Ask) -> bool:
     return isinstance(models, list) and all("id" in mapping(model) for model in models)
 
 
-def _require_here(ask: Ask) -> None:
-    try:
-        ask(MODELS)
-    except RequestError as error:
-        if error.code == "redirected":
-            raise
-
-
 def _has_chats(ask: Ask) -> bool:
     """Whether a shortest chat is answered, or refused for another reason than its address."""
     try:
@@ -173,12 +141,23 @@ def _has_chats(ask: Ask) -> bool:
 def require_answer(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> None:
     """Raises InputError where nobody answers at an address: told before anything is waited for."""
     try:
-        http.ask(endpoint, "/v1/models", timeout_s=limit_s)
+        http.ask(endpoint, MODELS, timeout_s=limit_s)
     except EngineDied as died:
         hint = "is the server running, and is the address right?"
         raise InputError(died.message, hint=hint, code=died.code) from None
     except RequestError:
         pass  # it answered
+
+
+@dataclass(frozen=True)
+class Found:
+    """A running server. ``engine`` is what it says about itself, None where it did not in time;
+    ``backend`` is None for one that shows nothing without a key."""
+
+    backend: Backend | None
+    url: str
+    engine: Engine | None = None
+    locked: bool = False
 
 
 def running(ports: Iterable[int] | None = None, limit_s: float = PORTS_S) -> list[Found]:
@@ -284,6 +263,19 @@ def _look_all(looks: Sequence[_Look], backends: Sequence[Backend], *, inspect: b
         thread.join(max(0.0, until - time.monotonic()))
 
 
+@dataclass(frozen=True)
+class Program:
+    """An installed program. ``version`` is None where it did not tell; ``in_time`` whether it
+    ended; ``devices`` and their ``apis`` are those of a llama.cpp build, None where not told."""
+
+    name: str
+    path: str
+    version: str | None = None
+    in_time: bool = True
+    devices: tuple[str, ...] = ()
+    apis: tuple[str, ...] | None = None
+
+
 def installed(names: Iterable[str] = tuple(PROGRAMS)) -> list[Program]:
     """The engines' programs on the PATH, asked at the same time."""
     found = [(name, path) for name in names if (path := shutil.which(name))]
@@ -294,10 +286,18 @@ def installed(names: Iterable[str] = tuple(PROGRAMS)) -> list[Program]:
 def _program(name: str, path: str) -> Program:
     version, in_time = _packaged_version(name, path), True
     if version is None and PROGRAMS[name]:
-        said, in_time = _said([path, *PROGRAMS[name]])
-        version = version_of(name, said)
+        told, in_time = _said(path, *PROGRAMS[name])
+        version = version_of(name, told)
     program = Program(name, path, version, in_time)
-    return _with_devices(program) if name == "llama-server" else program
+    if name != "llama-server":
+        return program
+    # What this build finds to compute with. Older ones do not know the question.
+    listing, _ = _said(path, "--list-devices")
+    if "Available devices" not in listing:
+        return program
+    devices = llama_log.devices_of(listing)
+    apis = dict.fromkeys(filter(None, map(llama_log.api_of_device, devices)))
+    return replace(program, devices=devices, apis=("cpu", *apis))
 
 
 def version_of(name: str, said: str) -> str | None:
@@ -305,16 +305,6 @@ def version_of(name: str, said: str) -> str | None:
     build = llama_log.build_of(said) if name.startswith("llama-") else None
     match = _VERSION.search(said)
     return build or (match.group(1) if match else None)
-
-
-def _with_devices(program: Program) -> Program:
-    """What this build of llama.cpp finds to compute with. Older ones do not know the question."""
-    listing, _ = _said([program.path, "--list-devices"])
-    if "Available devices" not in listing:
-        return program
-    devices = llama_log.devices_of(listing)
-    apis = dict.fromkeys(filter(None, map(llama_log.api_of_device, devices)))
-    return replace(program, devices=devices, apis=("cpu", *apis))
 
 
 def _packaged_version(name: str, path: str) -> str | None:
@@ -327,41 +317,10 @@ def _packaged_version(name: str, path: str) -> str | None:
     return None
 
 
-def _said(argv: Sequence[str]) -> tuple[str, bool]:
-    """The first output of a program, errors included, and whether it ended in time. A program
-    that hangs or goes on talking is ended."""
+def _said(*argv: str) -> tuple[str, bool]:
+    """What a program says, and whether it ended in time."""
     try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        told, code = guard.said(argv, PROGRAM_S, max_bytes=MAX_OUTPUT_BYTES)
     except OSError:
         return "", True
-    assert process.stdout is not None
-    until = time.monotonic() + PROGRAM_S
-    with process.stdout as pipe:
-        said, ended = _first_bytes(pipe.fileno(), until)
-    try:
-        process.wait(max(0.0, until - time.monotonic()) if ended else 0)
-    except subprocess.TimeoutExpired:
-        ended = False
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return said.decode("utf-8", "replace"), ended
-
-
-def _first_bytes(pipe: int, until: float) -> tuple[bytes, bool]:
-    """What comes out of a pipe until the clock shows ``until``, and whether that was all."""
-    said = b""
-    while len(said) < MAX_OUTPUT_BYTES:
-        if not select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
-            break
-        part = os.read(pipe, MAX_OUTPUT_BYTES)
-        if not part:
-            return said, True
-        said += part
-    return said, False
+    return told, code is not None

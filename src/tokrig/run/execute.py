@@ -17,10 +17,10 @@ from tokrig.record.metrics import usual_gap_s
 from tokrig.record.model import Record, Rig, Skipped
 from tokrig.record.samples import Sample
 from tokrig.run import assemble, memory, refusal, state
+from tokrig.run.assemble import scrub, source_commit
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import Idle, grown, remarks
 from tokrig.run.prepare import Prepared, need
-from tokrig.run.privacy import scrub
 from tokrig.run.progress import (
     Cell,
     CellBegan,
@@ -46,7 +46,6 @@ from tokrig.run.prompting import (
     text_of,
     without_speculation,
 )
-from tokrig.run.provenance import source_commit
 from tokrig.run.session import HINTS, Session, identified, opened, salt
 from tokrig.run.state import EngineState, told_from_json, told_to_json
 from tokrig.workloads import Workload
@@ -368,10 +367,11 @@ class _Run:
         if not must and (why := refusal.refused(samples, asked_tokens)):
             raise why
         engine = session.engine
-        observed = replace(
-            session.monitor.observed(
-                phase.wall_s, phase.client_cpu_share, engine.api, engine.resolved.devices
-            ),
+        observed = session.monitor.observed(
+            phase.wall_s,
+            phase.client_cpu_share,
+            engine.api,
+            engine.resolved.devices,
             client_late_share=phase.late_share(usual_gap_s(samples)),
             counters=grown(sums, session.counters()),
         )

@@ -1,9 +1,10 @@
-"""Stands between tokrig and an engine so that no engine outlives the run.
+"""Stands between tokrig and every program that it starts: none outlives the run.
 
-Run as a script by ``server``: ``python -I guard.py -- ENGINE ARGS…`` with a pipe as its standard
-input. The pipe closes when the parent ends, however it ends, kill -9 included; the engine and
-everything it started is then stopped, and the temporary folder it was given is removed. Standard
-library only: it must start at once.
+The first half starts a program behind a guard; the second half is the guard, this file run as a
+script: ``python -I guard.py -- PROGRAM ARGS…`` with a pipe as its standard input. The pipe closes
+when tokrig ends, however it ends, kill -9 included; the program and everything it started is then
+stopped, and the temporary folder it was given is removed. Standard library only: it must start at
+once.
 """
 
 from __future__ import annotations
@@ -12,17 +13,113 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import re
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
 
 # Engines with workers of their own take some seconds to end in order.
 GRACE_S = 10.0
 LEFT_S = 3.0
+STOP_S = GRACE_S + 3 * LEFT_S + 5
+# The guard's exit code where the program could not be started; its output then says why.
+NOT_STARTED = 126
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@contextlib.contextmanager
+def guarded(
+    argv: Sequence[str],
+    *,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.STDOUT,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The guard of a program, which is stopped on every way out with all that it started. ``env``
+    comes on top of this process's own."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", __file__, "--", *argv],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, **(env or {})},
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            end_group(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a guard and its program, which are in one group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def said(
+    argv: Sequence[str], limit_s: float, *, max_bytes: int = 1 << 20, errors: bool = True
+) -> tuple[str, int | None]:
+    """What a program prints, ``errors`` included or not, and its exit code, a signal as
+    128 + n. None for one that did not end in time or talks on, which is killed.
+
+    Raises OSError where it cannot be started.
+    """
+    until = time.monotonic() + limit_s
+    text, ended = b"", False
+    with guarded(argv, stderr=subprocess.STDOUT if errors else subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        while len(text) < max_bytes and not ended:
+            if not select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
+                break
+            part = os.read(pipe, 1 << 16)
+            text, ended = text + part, not part
+        try:
+            process.wait(max(0.0, until - time.monotonic()) if ended else 0)
+        except subprocess.TimeoutExpired:
+            end_group(process)
+            return text.decode("utf-8", "replace"), None
+    found = text.decode("utf-8", "replace")
+    why = re.match(r"\[Errno (\d+)\] ([^:\n]+)", found)
+    if process.returncode == NOT_STARTED and why:
+        raise OSError(int(why[1]), why[2])
+    return found, process.returncode
+
+
+def describe_exit(code: int) -> str:
+    """``exit 1`` or ``killed by SIGKILL``; the guard tells signals as 128 + n."""
+    name = signal_of(code)
+    if name is None:
+        return f"exit {code}"
+    other = ": built for another processor than this one" if name == "SIGILL" else ""
+    return f"killed by {name}{other}"
+
+
+def signal_of(code: int) -> str | None:
+    """The signal that ended a program, by its exit code."""
+    try:
+        return signal.Signals(code - 128 if code > 128 else -code).name
+    except ValueError:
+        return None
+
+
+# The guard.
 
 
 def prctl(option: int, value: int) -> None:
@@ -32,12 +129,12 @@ def prctl(option: int, value: int) -> None:
 
 
 def die_with_guard() -> None:
-    """In the engine, before exec: should even the guard be killed, the kernel ends the engine."""
+    """In the program, before exec: should even the guard be killed, the kernel ends it."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def descendants() -> list[int]:
-    """Everything below this process, engines' workers that were orphaned included (Linux)."""
+    """Everything below this process, orphaned workers included (Linux)."""
     parents: dict[int, int] = {}
     for entry in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else []):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -54,29 +151,24 @@ def tracks_resources(pid: int) -> bool:
     """Whether this is Python's own process that removes shared memory and semaphores which the
     processes of an engine leave behind. It ends by itself when they have ended."""
     with contextlib.suppress(OSError):
-        return (
-            b"multiprocessing.resource_tracker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"multiprocessing.resource_tracker" in words
     return False
 
 
 def wait_for_none(seconds: float) -> None:
     """Until nothing is left below this process, at most so long."""
     deadline = time.monotonic() + seconds
-    while descendants() and time.monotonic() < deadline:
-        reap()
+    while (left := descendants()) and time.monotonic() < deadline:
+        for pid in left:
+            # Adopted children that have ended count as alive until somebody takes note of it.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         time.sleep(0.02)
 
 
-def reap() -> None:
-    """Take note of adopted children that have ended; until then they count as alive."""
-    for pid in descendants():
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-
-
 def sweep() -> None:
-    """End what an engine that has ended left behind: workers may end in order, the trackers of
+    """End what a program that has ended left behind: workers may end in order, the trackers of
     their resources come last."""
     wait_for_none(LEFT_S)
     for last in (False, True):
@@ -87,47 +179,46 @@ def sweep() -> None:
         wait_for_none(LEFT_S)
 
 
-def stop(engine: subprocess.Popen[bytes]) -> None:
+def stop(program: subprocess.Popen[bytes]) -> None:
     """Ask politely, wait, then end it. What it leaves behind is swept up when it has ended."""
     with contextlib.suppress(ProcessLookupError):
-        engine.terminate()
+        program.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        engine.wait(GRACE_S)
+        program.wait(GRACE_S)
         return
-    engine.kill()
+    program.kill()
 
 
 def main(argv: list[str]) -> int:
-    """Run ``argv`` until it ends or the parent does; the engine's exit code."""
-    with tempfile.TemporaryDirectory(prefix="tokrig-", ignore_cleanup_errors=True) as folder:
-        return watch(argv, {**os.environ, "TMPDIR": folder})
-
-
-def watch(argv: list[str], env: dict[str, str]) -> int:
-    """The same, with ``env``."""
+    """Run ``argv`` until it ends or the parent does; its exit code."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    # No thread runs yet in this small process, so running code before exec is safe.
-    engine = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        env=env,
-        preexec_fn=die_with_guard,  # noqa: PLW1509
-    )
+    with tempfile.TemporaryDirectory(prefix="tokrig-", ignore_cleanup_errors=True) as folder:
+        try:
+            # No thread runs yet in this small process, so running code before exec is safe.
+            program = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "TMPDIR": folder},
+                preexec_fn=die_with_guard,  # noqa: PLW1509
+            )
+        except OSError as problem:
+            sys.stderr.write(f"{problem}\n")
+            return NOT_STARTED
 
-    def watch_parent() -> None:
-        while os.read(0, 1):
-            pass
-        stop(engine)
+        def watch_parent() -> None:
+            while os.read(0, 1):
+                pass
+            stop(program)
 
-    def on_signal(*_: object) -> None:
-        threading.Thread(target=stop, args=(engine,), daemon=True).start()
+        def on_signal(*_: object) -> None:
+            threading.Thread(target=stop, args=(program,), daemon=True).start()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=watch_parent, daemon=True).start()
-    code = engine.wait()
-    sweep()
-    return code if code >= 0 else 128 - code
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=watch_parent, daemon=True).start()
+        code = program.wait()
+        sweep()
+        return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

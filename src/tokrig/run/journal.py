@@ -2,9 +2,11 @@
 
 One folder a run under the state folder (``TOKRIG_STATE``, else ``$XDG_STATE_HOME/tokrig``):
 ``run.json`` (what is being measured), ``cells.jsonl`` (one line a finished cell, flushed to the
-disk before the next begins), ``skipped.json`` (cells that could not be measured), ``engine.log``.
-A lock that the kernel drops when the process ends, however it ends, tells a running run from an
-abandoned one. The folder is removed once the record is in the store.
+disk before the next begins), ``engine.json``, ``skipped.json`` (cells that could not be measured),
+``engine.log``. The folder is removed once the record is in the store.
+
+Locks are the kernel's, so they are gone when their process ends, however it ends: a run's tells a
+running one from an abandoned one, the rig's keeps two runs from measuring each other.
 """
 
 from __future__ import annotations
@@ -12,67 +14,42 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from pydantic import Field
 
 from tokrig.errors import InputError, StoreError, did_you_mean
+from tokrig.files import Locked, atomic_write, locked, state_dir
+from tokrig.record.model import Block, Interference, PeakMemory
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
 
 SWEEP_AFTER_S = 60
+_HINTS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "the folder may not be written",
+}
 
 
-def state_folder() -> Path:
-    """Where unfinished runs live."""
-    if chosen := os.environ.get("TOKRIG_STATE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "tokrig"
-
-
-@dataclass(frozen=True)
-class Observed:
+class Observed(Block):
     """What was seen beside the samples during one cell's measured phase. None = not looked at.
-
-    Most fields are those of the record's ``Interference``. ``window_s`` is the time over which
-    energy was counted.
-    """
+    ``window_s`` is the time over which energy was counted."""
 
     wall_s: float = 0.0
     window_s: float = 0.0
     client_cpu_share: float | None = None
-    engine_rss_bytes: int | None = None
-    engine_vram_bytes: int | None = None
-    load_average_max: float | None = None
-    engine_wait_share: float | None = None
-    foreign_wait_share: float | None = None
-    thread_wait_share: float | None = None
-    engine_cpus: int | None = None
-    other_cores_mean: float | None = None
-    other_cpu_share_max: float | None = None
-    steal_share: float | None = None
-    client_wait_share: float | None = None
-    client_late_share: float | None = None
-    throttle_reasons: list[str] | None = None
-    throttled_share: float | None = None
-    power_limited_share: float | None = None
-    gpu_temperature_max_c: float | None = None
-    gpu_power_mean_w: float | None = None
-    gpu_enforced_limit_w: float | None = None
-    gpu_power_over_limit: float | None = None
-    gpu_busy_before: float | None = None
-    foreign_gpu_processes: int | None = None
-    graphics_processes: int | None = None
-    graphics_busy_share: float | None = None
-    energy_j: dict[str, float] = field(default_factory=dict)
-    idle_w: dict[str, float] = field(default_factory=dict)
-    counters: dict[str, float] = field(default_factory=dict)
+    memory: PeakMemory = PeakMemory()
+    interference: Interference = Interference()
+    energy_j: dict[str, float] = Field(default_factory=dict)
+    idle_w: dict[str, float] = Field(default_factory=dict)
+    counters: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,31 +62,42 @@ class CellRecord:
     samples: list[Sample]
     observed: Observed
 
+    def to_json(self) -> str:
+        """One line. Chunks are rows, for there are many."""
+        rows = [dataclasses.asdict(sample) for sample in self.samples]
+        for sample, row in zip(self.samples, rows, strict=True):
+            row["chunks"] = [[c.t_ns, int(c.kind), c.text] for c in sample.chunks]
+        data = {**vars(self), "samples": rows, "observed": self.observed.model_dump(mode="json")}
+        return json.dumps(data, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> CellRecord:
+        """Raises ValueError, KeyError or TypeError for what ``to_json`` did not write."""
+        data = json.loads(line)
+        for row in data["samples"]:
+            row["chunks"] = tuple(Chunk(t, Kind(kind), text) for t, kind, text in row["chunks"])
+            row["timings"] = EngineTimings(**row["timings"]) if row["timings"] else None
+        samples = [Sample(**row) for row in data["samples"]]
+        observed = Observed.model_validate(data["observed"])
+        return cls(**{**data, "samples": samples, "observed": observed})
+
 
 class Journal:
     """The folder of one run, locked while this process works on it."""
 
-    def __init__(self, folder: Path, lock: BinaryIO) -> None:
-        self.folder = folder
-        self._lock = lock
-
-    @property
-    def log_path(self) -> Path:
-        """The engine's log."""
-        return self.folder / "engine.log"
-
-    @property
-    def run_id(self) -> str:
-        return self.folder.name
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.run_id = folder, folder.name
+        self.log_path = folder / "engine.log"
+        self._cells = folder / "cells.jsonl"
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Write ``run.json``, whole or not at all."""
-        _write_whole(self.folder / "run.json", json.dumps(facts, indent=1))
+        _write_whole(self.folder / "run.json", facts)
 
     def facts(self) -> dict[str, Any]:
         """What ``describe`` wrote."""
         found = _read_json(self.folder / "run.json")
-        if found is None:
+        if not found:
             raise InputError(
                 f"the unfinished run {self.run_id} is damaged: no readable run.json",
                 hint=f"discard it with: tokrig run --discard {self.run_id}",
@@ -119,79 +107,63 @@ class Journal:
 
     def note_engine(self, facts: dict[str, Any]) -> None:
         """Keep what the engine said about itself, for a process that may have to go on."""
-        _write_whole(self.folder / "engine.json", json.dumps(facts, indent=1))
+        _write_whole(self.folder / "engine.json", facts)
 
     def engine_facts(self) -> dict[str, Any]:
         """What ``note_engine`` wrote last; empty before the engine was ever ready."""
-        return _read_json(self.folder / "engine.json") or {}
+        return _read_json(self.folder / "engine.json")
 
     def add(self, cell: CellRecord) -> None:
         """Append a finished cell and wait until it is on the disk. Raises StoreError."""
-        line = json.dumps(_to_json(cell), separators=(",", ":")) + "\n"
-        path = self.folder / "cells.jsonl"
         try:
-            with open(path, "ab") as file:
-                file.write(line.encode())
+            with open(self._cells, "ab") as file:
+                file.write(f"{cell.to_json()}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _disk_error(path, error) from None
+            raise _disk_error(self._cells, error) from None
 
     def cells(self) -> list[CellRecord]:
         """All finished cells. A line cut short by a crash ends the list: its cell was not done."""
         cells: list[CellRecord] = []
         with (
-            contextlib.suppress(FileNotFoundError),
-            open(self.folder / "cells.jsonl", encoding="utf-8") as file,
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            open(self._cells, encoding="utf-8") as file,
         ):
             for line in file:
-                try:
-                    cells.append(_from_json(json.loads(line)))
-                except (ValueError, KeyError, TypeError):
-                    break
+                cells.append(CellRecord.from_json(line))
         return cells
 
     def note_skipped(self, facts: Mapping[str, Any]) -> None:
         """Keep that a cell could not be measured, and why: who goes on need not try it again."""
-        known = [*self.skipped(), dict(facts)]
-        _write_whole(self.folder / "skipped.json", json.dumps({"skipped": known}, indent=1))
+        _write_whole(self.folder / "skipped.json", {"skipped": [*self.skipped(), dict(facts)]})
 
     def skipped(self) -> list[dict[str, Any]]:
         """What ``note_skipped`` kept."""
-        return list((_read_json(self.folder / "skipped.json") or {}).get("skipped", []))
+        return list(_read_json(self.folder / "skipped.json").get("skipped", []))
 
     def mend(self) -> None:
         """Cut a half-written last line off, so that what is added next stands on its own."""
-        path = self.folder / "cells.jsonl"
         with contextlib.suppress(FileNotFoundError):
-            text = path.read_bytes()
-            whole = text[: text.rfind(b"\n") + 1]
-            if whole != text:
-                os.truncate(path, len(whole))
+            text = self._cells.read_bytes()
+            os.truncate(self._cells, text.rfind(b"\n") + 1)
 
     def discard(self) -> None:
         """Remove the folder: its record is in the store, or nobody wants it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def close(self) -> None:
-        """Release the lock."""
-        self._lock.close()
-
 
 @contextlib.contextmanager
 def begin(run_id: str) -> Iterator[Journal]:
     """A new journal. Raises StoreError when the state folder cannot be written."""
-    folder = state_folder() / "runs" / run_id
+    folder = _runs() / run_id
     _sweep(folder.parent)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise _disk_error(folder, error) from None
-    journal = _open(folder)
-    try:
-        yield journal
-    finally:
-        journal.close()
+    with _only_here(folder):
+        yield Journal(folder)
 
 
 @contextlib.contextmanager
@@ -201,50 +173,108 @@ def reopen(run_id: str) -> Iterator[Journal]:
     if run_id not in known:
         hint = did_you_mean(run_id, known) if known else "there is no unfinished run"
         raise InputError(f"no unfinished run {run_id!r}", hint=hint)
-    journal = _open(state_folder() / "runs" / run_id)
-    try:
+    with _only_here(_runs() / run_id):
+        journal = Journal(_runs() / run_id)
         journal.mend()
         yield journal
-    finally:
-        journal.close()
+
+
+@contextlib.contextmanager
+def _only_here(folder: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / "lock"))
+        except Locked:
+            raise InputError(
+                f"the run {folder.name} is still going on in another process",
+                hint="wait for it, or stop that process",
+            ) from None
+        except OSError as error:
+            raise _disk_error(folder, error) from None
+        yield
 
 
 def unfinished() -> list[str]:
     """Ids of runs that were begun, not finished, and that no living process works on."""
-    folder = state_folder() / "runs"
-    if not folder.is_dir():
-        return []
-    return sorted(p.name for p in folder.iterdir() if (p / "run.json").exists() and _is_free(p))
+    return sorted(p.parent.name for p in _runs().glob("*/run.json") if _is_free(p.parent))
 
 
 def described(run_id: str) -> dict[str, Any]:
     """What an unfinished run was begun as; empty where that cannot be read."""
-    return _read_json(state_folder() / "runs" / run_id / "run.json") or {}
+    return _read_json(_runs() / run_id / "run.json")
 
 
 def finished_cells(run_id: str) -> int:
     """How many cells an unfinished run holds."""
-    path = state_folder() / "runs" / run_id / "cells.jsonl"
     try:
-        return path.read_bytes().count(b"\n")
+        return (_runs() / run_id / "cells.jsonl").read_bytes().count(b"\n")
     except OSError:
         return 0
 
 
-def _open(folder: Path) -> Journal:
+_held = 0
+
+
+@contextlib.contextmanager
+def this_rig(doing: str) -> Iterator[None]:
+    """Hold this machine for ``doing``, a few words that a second process shows its user. A process
+    that holds it already may take it again.
+
+    Raises InputError (``rig_in_use``) when another process measures, StoreError when the state
+    folder cannot be written.
+    """
+    global _held  # noqa: PLW0603 (a lock belongs to the process)
+    with contextlib.ExitStack() as lock:
+        if not _held:
+            path = state_dir() / "rig.lock"
+            try:
+                file = lock.enter_context(locked(path))
+            except Locked:
+                other = path.read_text(encoding="utf-8")[:200].strip() or "another process"
+                raise InputError(
+                    f"this machine is measuring already: {other}",
+                    hint="two runs at once would measure each other: wait for it, or stop it",
+                    code="rig_in_use",
+                ) from None
+            except OSError as error:
+                raise _disk_error(path, error) from None
+            file.truncate(0)
+            file.write(f"{doing} (process {os.getpid()})".encode())
+            file.flush()
+        _held += 1
+        try:
+            yield
+        finally:
+            _held -= 1
+
+
+def _write_whole(path: Path, data: Mapping[str, Any]) -> None:
     try:
-        lock = open(folder / "lock", "ab")  # noqa: SIM115 (held as long as the journal)
+        atomic_write(path, json.dumps(data, indent=1))
     except OSError as error:
-        raise _disk_error(folder, error) from None
+        raise _disk_error(path, error) from None
+
+
+def _disk_error(path: Path, error: OSError) -> StoreError:
+    hint = _HINTS.get(error.errno or 0, "check the folder")
+    return StoreError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint=f"{hint}, or choose another folder with TOKRIG_STATE",
+    )
+
+
+def _runs() -> Path:
+    return state_dir() / "runs"
+
+
+def _is_free(folder: Path) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise InputError(
-            f"the run {folder.name} is still going on in another process",
-            hint="wait for it, or stop that process",
-        ) from None
-    return Journal(folder, lock)
+        with locked(folder / "lock", create=False):
+            return True
+    except FileNotFoundError:
+        return True
+    except (Locked, OSError):
+        return False
 
 
 def _sweep(runs: Path) -> None:
@@ -258,66 +288,10 @@ def _sweep(runs: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_free(folder: Path) -> bool:
-    try:
-        with open(folder / "lock", "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except OSError:
-        return False
-
-
-def _to_json(cell: CellRecord) -> dict[str, Any]:
-    data = dataclasses.asdict(cell)
-    for sample, row in zip(cell.samples, data["samples"], strict=True):
-        row["chunks"] = [[c.t_ns, int(c.kind), c.text] for c in sample.chunks]
-    return data
-
-
-def _from_json(data: dict[str, Any]) -> CellRecord:
-    samples = []
-    for row in data["samples"]:
-        chunks = tuple(Chunk(t, Kind(kind), text) for t, kind, text in row["chunks"])
-        timings = EngineTimings(**row["timings"]) if row["timings"] else None
-        samples.append(Sample(**{**row, "chunks": chunks, "timings": timings}))
-    return CellRecord(
-        data["workload"],
-        data["concurrency"],
-        data["repeat"],
-        samples,
-        Observed(**data["observed"]),
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Empty where there is none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _disk_error(path, error) from None
-
-
-def _disk_error(path: Path, error: OSError) -> StoreError:
-    hints = {
-        errno.ENOSPC: "the disk is full: free some space",
-        errno.EROFS: "the file system is read-only",
-        errno.EACCES: "the folder may not be written",
-    }
-    hint = hints.get(error.errno or 0, "check the folder")
-    return StoreError(
-        f"cannot write {path}: {error.strerror or error}",
-        hint=f"{hint}, or choose another folder with TOKRIG_STATE",
-    )
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -7,22 +7,24 @@ sockets (``/proc/net/tcp``) and the open files of processes, which a user sees o
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from tokrig.run.client import resolve
 from tokrig.run.http import Endpoint
 
+CONNECT_S = 2.0
 # Programs that listen for a server that runs somewhere else, on whatever machine.
 FORWARDERS = frozenset(
     "ssh sshd sshd-session autossh dropbear kubectl socat nc ncat rinetd redir stunnel stunnel4"
@@ -30,8 +32,8 @@ FORWARDERS = frozenset(
     " httpd litellm code docker-proxy rootlessport slirp4netns passt pasta pasta.avx2 gvproxy"
     " limactl colima vpnkit-bridge com.docker.backend wslrelay.exe systemd-socket-proxyd".split()
 )
-ANSWER_S = 2.0
 _LISTEN = "0A"
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,8 @@ class Whereabouts:
         """The server's processes at this moment, with all that it started; never tokrig's own."""
         found: dict[int, psutil.Process] = {}
         for process in self.listening:
-            try:
+            with contextlib.suppress(psutil.Error):
                 found |= {p.pid: p for p in (process, *process.children(recursive=True))}
-            except psutil.Error:
-                continue
         own = _own(frozenset(p.pid for p in self.listening)) if found else set()
         return [process for pid, process in found.items() if pid not in own]
 
@@ -61,12 +61,10 @@ class Whereabouts:
         if not self.here:
             return None
         for process in self.listening:
-            try:
+            with contextlib.suppress(OSError):  # no Linux, or not allowed to look
                 theirs = os.readlink(f"/proc/{process.pid}/ns/mnt")
                 if theirs != os.readlink("/proc/self/ns/mnt"):
                     return Path(f"/proc/{process.pid}/root") / path.relative_to("/")
-            except OSError:
-                continue  # no Linux, or not allowed to look
         return path
 
 
@@ -80,16 +78,24 @@ def whereabouts(endpoint: Endpoint, root: Path = Path("/")) -> Whereabouts:
     host = str(target[0])
     if not is_loopback(host):
         return Whereabouts(False, why=f"{name} is no loopback address, so of another machine")
-    if not sys.platform.startswith("linux"):
-        return _judged(root, _portable(endpoint.port), name)
-    sockets = list(_sockets(root / "proc/net", host, endpoint.port))
-    if not sockets and _readable(root / "proc/net/tcp") and _answers(family, target):
-        # Address translation of containers, or a virtual machine that shares its host's loopback.
-        return Whereabouts(False, why=f"nothing on this system itself listens at {name}")
-    owners = _owners(root, {inode for _, inode in sockets})
-    if not owners and sockets:
-        owners = _forwarders(endpoint.port, {uid for uid, _ in sockets})
-    return _judged(root, owners, name)
+    if sys.platform.startswith("linux"):
+        sockets = list(_sockets(root / "proc/net", host, endpoint.port))
+        if not sockets and _readable(root / "proc/net/tcp") and _answers(family, target):
+            # Address translation of containers, or a virtual machine that shares its host's
+            # loopback.
+            return Whereabouts(False, why=f"nothing on this system itself listens at {name}")
+        owners = _owners(root, sockets) or _forwarders(endpoint.port, {uid for uid, _ in sockets})
+    else:
+        owners = [p for p in psutil.process_iter() if _listens(p, endpoint.port)]
+    forwarder = next((p for p in owners if _name(p) in FORWARDERS), None)
+    if forwarder is not None:
+        owners = _in_container(root, forwarder)
+        if not owners:
+            why = f"{_name(forwarder)} listens at {name} and passes on to a server somewhere else"
+            return Whereabouts(False, why=why)
+    if not owners:
+        return Whereabouts(True, why=f"the process that listens at {name} cannot be seen")
+    return Whereabouts(True, tuple(owners))
 
 
 def is_loopback(host: str) -> bool:
@@ -100,24 +106,9 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _judged(root: Path, owners: list[psutil.Process], name: str) -> Whereabouts:
-    forwarder = next((p for p in owners if _name(p) in FORWARDERS), None)
-    if forwarder is not None:
-        owners = _in_container(root, forwarder)
-        if not owners:
-            called = _name(forwarder)
-            return Whereabouts(
-                False, why=f"{called} listens at {name} and passes on to a server somewhere else"
-            )
-    if not owners:
-        return Whereabouts(True, why=f"the process that listens at {name} cannot be seen")
-    return Whereabouts(True, tuple(owners))
-
-
 def _in_container(root: Path, forwarder: psutil.Process) -> list[psutil.Process]:
     """The processes behind Docker's proxy, where this user may look into their network."""
-    words = _words(forwarder)
-    options = dict(pairwise(words))
+    options = dict(pairwise(_told(forwarder.cmdline, list[str]())))
     host, port = options.get("-container-ip", ""), options.get("-container-port", "")
     if _name(forwarder) != "docker-proxy" or not host or not port.isdecimal():
         return []
@@ -132,7 +123,7 @@ def _in_container(root: Path, forwarder: psutil.Process) -> list[psutil.Process]
         except OSError:
             continue
         if there and (sockets := list(_sockets(folder / "net", host, int(port)))):
-            return _owners(root, {inode for _, inode in sockets})
+            return _owners(root, sockets)
     return []
 
 
@@ -146,22 +137,17 @@ def _sockets(net: Path, host: str, port: int) -> Iterator[tuple[int, str]]:
             lines = (net / table).read_text(encoding="ascii").splitlines()[1:]
         except (OSError, ValueError):
             continue
-        for line in lines:
-            fields = line.split()
+        for fields in map(str.split, lines):
             if len(fields) < 10 or fields[3] != _LISTEN:
                 continue
             local, _, its_port = fields[1].partition(":")
-            address = _address(local)
+            # The kernel's way to write an address: words of 32 bits as they lie in memory.
+            words = [int(local[at : at + 8], 16) for at in range(0, len(local), 8)]
+            packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+            address = ipaddress.ip_address(packed)
             mapped = getattr(address, "ipv4_mapped", None)
             if int(its_port, 16) == port and (target.is_unspecified or {address, mapped} & wanted):
                 yield int(fields[7]), fields[9]
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The kernel's way to write one: words of 32 bits as they lie in memory."""
-    words = [text[at : at + 8] for at in range(0, len(text), 8)]
-    packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
-    return ipaddress.ip_address(packed)
 
 
 def _readable(path: Path) -> bool:
@@ -174,35 +160,28 @@ def _readable(path: Path) -> bool:
 
 def _answers(family: int, target: Any) -> bool:
     with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.settimeout(ANSWER_S)
+        trial.settimeout(CONNECT_S)
         return trial.connect_ex(target) == 0
 
 
-def _owners(root: Path, inodes: set[str]) -> list[psutil.Process]:
+def _owners(root: Path, sockets: Iterable[tuple[int, str]]) -> list[psutil.Process]:
     """The processes that have one of these sockets open, as far as this user may look. The
     init process may hold it for a service; its children are everybody."""
-    links = {f"socket:[{inode}]" for inode in inodes}
+    links = {f"socket:[{inode}]" for _, inode in sockets}
     found = []
-    for folder in (root / "proc").iterdir():
+    for folder in (root / "proc").iterdir() if links else ():
         if folder.name.isdecimal() and folder.name != "1" and _opens(folder / "fd", links):
-            try:
+            with contextlib.suppress(psutil.Error):
                 found.append(psutil.Process(int(folder.name)))
-            except psutil.Error:
-                continue
     return found
 
 
 def _opens(folder: Path, links: set[str]) -> bool:
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return False
-    for name in names:
-        try:
-            if os.readlink(folder / name) in links:
-                return True
-        except OSError:
-            continue
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                if os.readlink(folder / name) in links:
+                    return True
     return False
 
 
@@ -211,10 +190,11 @@ def _forwarders(port: int, uids: set[int]) -> list[psutil.Process]:
     their command lines can."""
     return [
         process
-        for process in psutil.process_iter()
+        for process in (psutil.process_iter() if uids else ())
         if _name(process) in FORWARDERS
-        and any(_mentions(word, port) for word in _words(process))
-        and _uid(process) in uids
+        and any(_mentions(word, port) for word in _told(process.cmdline, list[str]()))
+        and (held := _told(process.uids, None))
+        and held.real in uids
     ]
 
 
@@ -224,49 +204,30 @@ def _mentions(word: str, port: int) -> bool:
     return str(port) in re.split(r"[:,=]", word.removeprefix("-L"))[:2]
 
 
-def _portable(port: int) -> list[psutil.Process]:
-    """The processes that listen at a port, of this user's."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            connections = process.net_connections(kind="tcp")
-        except psutil.Error:
-            continue
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
-            found.append(process)
-    return found
+def _listens(process: psutil.Process, port: int) -> bool:
+    found = _told(lambda: process.net_connections(kind="tcp"), list[Any]())
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in found)
 
 
 def _name(process: psutil.Process) -> str:
+    return _told(process.name, "")
+
+
+def _told(ask: Callable[[], _Told], otherwise: _Told) -> _Told:
+    """What a process tells of itself, if it is there still and this user may know."""
     try:
-        return str(process.name())
+        return ask()
     except psutil.Error:
-        return ""
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def _uid(process: psutil.Process) -> int | None:
-    try:
-        return int(process.uids().real)
-    except psutil.Error:
-        return None
+        return otherwise
 
 
 def _own(listening: frozenset[int]) -> set[int]:
     """Where the server's process started tokrig: tokrig, what is between, and what it started."""
-    try:
+    with contextlib.suppress(psutil.Error):
         me = psutil.Process()
         own = {me.pid, *(child.pid for child in me.children(recursive=True))}
         for parent in me.parents():
             if parent.pid in listening:
                 return own
             own.add(parent.pid)
-    except psutil.Error:
-        pass
     return set()

@@ -1,32 +1,33 @@
 """Power caps: set for a run that asks for one, and put back whatever ends it.
 
 Before anything is changed, the caps as they are go to ``power.json`` in the state folder, and a
-guard process (``cap_guard``) waits at a pipe whose other end dies with this process. When the
-pipe closes the guard puts the caps back and removes the file. Should the guard be killed, this
-process does it; should both be, the next run does. As long as one of the two lives, ``power.lock``
-is locked: it is one open file of both.
+guard waits at a pipe whose other end dies with this process: this module run as a program, in a
+session of its own and deaf to what ends tokrig in order. When the pipe closes the guard puts the
+caps back and removes the file. Should the guard be killed, this process does it; should both be,
+the next run does. As long as one of the two lives, ``power.lock`` is locked: it is one open file
+of both. That the guard has the drivers open before a cap is set also keeps NVIDIA's from being
+unloaded under it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from tokrig import registry
-from tokrig.errors import InputError, PutOff, StoreError
+from tokrig.errors import InputError, PutOff, StoreError, TokrigError
+from tokrig.files import Locked, atomic_write, locked, state_dir
 from tokrig.probes import Cap, PowerProbe
-from tokrig.run.journal import state_folder
 
 # Drivers round to whole watts.
 TOLERANCE_W = 1.0
@@ -46,10 +47,35 @@ class Card:
     gpu: str
     limit_w: float
 
+    def now(self) -> Cap:
+        """Its cap at this moment."""
+        for cap in _caps_of(self.probe):
+            if (cap.index, cap.gpu) == (self.index, self.gpu):
+                return cap
+        raise PutOff(f"{self.gpu} is not there any more", hint="see `tokrig rig`")
+
+    def set(self, watts: float) -> Cap:
+        """Cap it and read that back. Raises PutOff when its driver holds it elsewhere."""
+        probe: PowerProbe = registry.load("probes", self.probe, "PROBE")
+        probe.set_cap(self.now().index, watts)
+        now = self.now()
+        if now.limit_w is not None and abs(now.limit_w - watts) <= TOLERANCE_W:
+            return now
+        held = "does not tell its cap" if now.limit_w is None else f"holds it at {now.limit_w:g} W"
+        raise PutOff(
+            f"{self.gpu}: asked for a power cap of {watts:g} W, its driver {held}",
+            hint="choose a cap that the card takes; something else may set it as well",
+        )
+
 
 def caps() -> list[tuple[str, Cap]]:
     """The probe's name and the cap of every graphics card that has one."""
     return [(name, cap) for name in registry.names("probes") for cap in _caps_of(name)]
+
+
+def _caps_of(name: str) -> tuple[Cap, ...]:
+    probe = registry.load("probes", name, "PROBE")
+    return probe.caps() if isinstance(probe, PowerProbe) else ()
 
 
 @contextlib.contextmanager
@@ -67,10 +93,15 @@ def capped(watts: float | None) -> Iterator[tuple[Cap, ...]]:
         return
     cards = cards_for(watts)
     with _lock() as lock:
-        _save(cards)
+        kept = [dataclasses.asdict(card) for card in cards]
+        try:
+            # Whole and on the disk before anything is changed.
+            atomic_write(_path(), json.dumps({"boot": _boot(), "cards": kept}, indent=1))
+        except OSError as problem:
+            raise _unwritable(problem) from None
         try:
             with _guard(lock):
-                yield tuple([_set(card, watts) for card in cards])
+                yield tuple([card.set(watts) for card in cards])
         finally:
             put_back()
 
@@ -95,7 +126,7 @@ def cards_for(watts: float) -> list[Card]:
         cards.append(Card(probe, cap.index, cap.gpu, cap.limit_w))
     for card in cards:
         # Only the driver itself knows for sure: it is asked with the cap that is set already.
-        _set(card, card.limit_w)
+        card.set(card.limit_w)
     return cards
 
 
@@ -130,7 +161,7 @@ def put_back() -> None:
     failed = []
     for card in _kept():
         try:
-            _set(card, card.limit_w)
+            card.set(card.limit_w)
         except (InputError, PutOff) as problem:
             failed.append(f"{card.gpu} had {card.limit_w:g} W ({problem.message})")
     if failed:
@@ -142,35 +173,8 @@ def put_back() -> None:
     _path().unlink(missing_ok=True)
 
 
-def _caps_of(name: str) -> tuple[Cap, ...]:
-    probe = registry.load("probes", name, "PROBE")
-    return probe.caps() if isinstance(probe, PowerProbe) else ()
-
-
-def _now(card: Card) -> Cap:
-    for cap in _caps_of(card.probe):
-        if (cap.index, cap.gpu) == (card.index, card.gpu):
-            return cap
-    raise PutOff(f"{card.gpu} is not there any more", hint="see `tokrig rig`")
-
-
-def _set(card: Card, watts: float) -> Cap:
-    """Cap a card and read that back. Raises PutOff when its driver holds it elsewhere."""
-    index = _now(card).index
-    probe: PowerProbe = registry.load("probes", card.probe, "PROBE")
-    probe.set_cap(index, watts)
-    now = _now(card)
-    if now.limit_w is None or abs(now.limit_w - watts) > TOLERANCE_W:
-        held = "does not tell its cap" if now.limit_w is None else f"holds it at {now.limit_w:g} W"
-        raise PutOff(
-            f"{card.gpu}: asked for a power cap of {watts:g} W, its driver {held}",
-            hint="choose a cap that the card takes; something else may set it as well",
-        )
-    return now
-
-
 def _path() -> Path:
-    return state_folder() / "power.json"
+    return state_dir() / "power.json"
 
 
 def _boot() -> str:
@@ -196,49 +200,25 @@ def _kept() -> list[Card]:
     return cards if boot == _boot() else []
 
 
-def _save(cards: Sequence[Card]) -> None:
-    """Whole and on the disk before anything is changed. Raises StoreError."""
-    text = json.dumps({"boot": _boot(), "cards": [dataclasses.asdict(c) for c in cards]}, indent=1)
-    temporary = _path().with_suffix(".tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, _path())
-    except OSError as problem:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(problem) from None
-
-
 @contextlib.contextmanager
 def _lock() -> Iterator[BinaryIO]:
     """The right to set caps. A guard that is putting back has it for a moment still."""
-    path = state_folder() / "power.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab")  # noqa: SIM115 (closed below)
-    except OSError as problem:
-        raise _unwritable(problem) from None
-    deadline = time.monotonic() + LOCK_S
-    with file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise PutOff(
-                        "another process of tokrig has capped the power of this machine",
-                        hint="wait for its run to end",
-                    ) from None
-                time.sleep(0.05)
+    with contextlib.ExitStack() as held:
+        try:
+            file = held.enter_context(locked(state_dir() / "power.lock", timeout_s=LOCK_S))
+        except Locked:
+            raise PutOff(
+                "another process of tokrig has capped the power of this machine",
+                hint="wait for its run to end",
+            ) from None
+        except OSError as problem:
+            raise _unwritable(problem) from None
         yield file
 
 
 def _unwritable(problem: OSError) -> StoreError:
     return StoreError(
-        f"the power caps to be put back cannot be kept in {state_folder()}:"
+        f"the power caps to be put back cannot be kept in {state_dir()}:"
         f" {problem.strerror or problem}",
         hint="nothing was changed; choose another folder with TOKRIG_STATE",
     )
@@ -248,7 +228,7 @@ def _unwritable(problem: OSError) -> StoreError:
 def _guard(lock: BinaryIO) -> Iterator[None]:
     """A guard that is ready before this begins and has put the caps back when it is over."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tokrig.run.cap_guard"],
+        [sys.executable, "-P", "-m", "tokrig.run.power"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=[lock.fileno()],
@@ -272,3 +252,24 @@ def _guard(lock: BinaryIO) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def main() -> int:
+    """The guard: wait for the end of standard input, then put the caps back; 1 when that failed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    caps()  # opens the drivers, and loads what is still to be loaded
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while os.read(0, 1):
+        pass
+    try:
+        put_back()
+    except TokrigError as problem:
+        sys.stderr.write(f"tokrig: {problem.message}\n{problem.hint}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""From a spec to something that can be run: names become parts, the model becomes a file.
+"""From a spec to something that can be run: names become parts, models become files.
 
 Everything that can be wrong with the request is found here, before anything is started.
 """
@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from tokrig import registry
-from tokrig.backends import Backend, Launch
-from tokrig.errors import InputError, SpecError
+from tokrig.backends import Backend, Launch, Speculation
+from tokrig.errors import InputError, ModelError, SpecError
+from tokrig.models import draft, identity, shelf
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
-from tokrig.run.binary import asked
+from tokrig.run import quantize
 from tokrig.run.http import Endpoint
 from tokrig.run.listening import Whereabouts, whereabouts
 from tokrig.run.progress import Cell
-from tokrig.run.weights import weights
+from tokrig.run.server import asked
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec
 from tokrig.units import slug
@@ -74,8 +75,8 @@ def prepare(
     ``budget_bytes`` is how much of the disk the shelf of models may take.
 
     Raises InputError for an unknown backend, workload or option combination, or for a binary that
-    cannot do what is asked, ModelError for a model file that cannot be used; what
-    ``weights`` raises where something is fetched or made.
+    cannot do what is asked, ModelError for a model file that cannot be used, or a draft model that
+    cannot draft for it; what ``shelf.resolve`` and ``quantize.made`` raise.
     """
     prepared = outline(spec, now)
     if spec.url is None:
@@ -92,12 +93,13 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     Raises InputError for an unknown backend or workload, or for what the engine can never do.
     """
     backend: Backend = registry.load("backends", spec.backend, "BACKEND")
-    workloads = _workloads(spec)
-    cells = tuple(
-        Cell(w.name, c)
-        for w in workloads.values()
-        for c in (spec.concurrency or list(w.concurrencies))
+    # The order in which people know the shapes; shapes of other packages follow.
+    names = spec.workloads or dict.fromkeys(
+        ("chat", "rag", "codegen", "agent", *registry.names("workloads"))
     )
+    workloads: dict[str, Workload] = {
+        name: registry.load("workloads", name, "WORKLOAD") for name in names
+    }
     _require_able(spec, backend)
     return Prepared(
         run_id="",
@@ -105,7 +107,11 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         level=LEVELS[spec.level],
         backend=backend,
         workloads=workloads,
-        cells=cells,
+        cells=tuple(
+            Cell(name, concurrency)
+            for name, workload in workloads.items()
+            for concurrency in spec.concurrency or workload.concurrencies
+        ),
         model=Model(family="unknown"),
         started=now,
         mode=mode_of(spec, None, None),
@@ -114,8 +120,8 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
 
 def _require_able(spec: RunSpec, backend: Backend) -> None:
     """What the engine can never do is refused before anything is read."""
-    able = backend.capabilities
-    if spec.speculative and spec.url is None and spec.speculative not in able.speculation:
+    able, starts = backend.capabilities, spec.url is None
+    if spec.speculative and starts and spec.speculative not in able.speculation:
         raise InputError(
             f"the backend {backend.name!r} knows no {spec.speculative!r} speculation",
             hint=f"it knows: {', '.join(able.speculation) or 'none'}",
@@ -125,7 +131,7 @@ def _require_able(spec: RunSpec, backend: Backend) -> None:
             f"the backend {backend.name!r} never computes with {spec.api!r}",
             hint=f"it knows: {', '.join(able.apis)}",
         )
-    if spec.kv_type and spec.url is None and not able.kv_types:
+    if spec.kv_type and starts and not able.kv_types:
         raise InputError(
             f"the backend {backend.name!r} has no switch for the type of its KV cache",
             hint="leave --kv-type out, or take a backend that has: llamacpp, embedded, vllm",
@@ -153,13 +159,6 @@ def mode_of(spec: RunSpec, switch: Switch | None, draft_model: Model | None) -> 
     )
 
 
-def _workloads(spec: RunSpec) -> dict[str, Workload]:
-    # The order in which people know the shapes; shapes of other packages follow.
-    known = ["chat", "rag", "codegen", "agent"]
-    names = spec.workloads or [*known, *(n for n in registry.names("workloads") if n not in known)]
-    return {name: registry.load("workloads", name, "WORKLOAD") for name in names}
-
-
 def run_id(model: Model, backend: str, mode: Mode, now: datetime) -> str:
     """``20261122-171500-gemma-3-270m-q4_k_m-embedded-3f2a``: sorts by time, says what it is."""
     parts = [model.family, model.variant or "", model.quant or "", backend]
@@ -183,27 +182,72 @@ def _managed(
             f"the backend {backend.name!r} is not usable here: {availability.detail}",
             hint=availability.hint,
         )
-    served = weights(spec, own_models=backend.own_models, tell=tell, budget_bytes=budget_bytes)
-    switch = _switch(spec, served.model, switches)
+    path, model, speculation, draft_model = _weights(
+        spec,
+        backend,
+        lambda reference: shelf.resolve(reference, tell, budget_bytes=budget_bytes).path,
+        lambda source, quant: quantize.made(
+            source, quant, server_bin=spec.server_bin, tell=tell, budget_bytes=budget_bytes
+        ),
+    )
+    switch = _switch(spec, model, switches)
     launch = Launch(
-        model=served.path,
+        model=path,
         port=0,
-        context_per_slot=context_per_slot(prepared, served.model),
+        context_per_slot=context_per_slot(prepared, model),
         slots=max(cell.concurrency for cell in prepared.cells),
         threads=spec.threads,
         options=spec.options,
         binary=spec.server_bin,
         api=spec.api,
         devices=tuple(spec.devices or ()),
-        speculation=served.speculation,
+        speculation=speculation,
         reasoning=switch,
         kv_type=spec.kv_type,
     )
     launch = replace(launch, answers=asked(backend.questions(launch)))
     backend.vet(launch)
     backend.command(launch)  # wrong options and a missing binary show here
-    mode = mode_of(spec, switch, served.draft_model)
-    return replace(prepared, model=served.model, launch=launch, reasoning=switch, mode=mode)
+    mode = mode_of(spec, switch, draft_model)
+    return replace(prepared, model=model, launch=launch, reasoning=switch, mode=mode)
+
+
+def _weights(
+    spec: RunSpec,
+    backend: Backend,
+    here: Callable[[str], Path],
+    quantized: Callable[[Path, str], Path],
+) -> tuple[Path, Model, Speculation | None, Model | None]:
+    """The file or folder that is served and what it is, the name of it for an engine with a store
+    of its own; how it speculates, and by which draft model.
+
+    Raises ModelError for a draft model that cannot draft for this one: engines would go on without
+    it and say nothing.
+    """
+    if backend.own_models:
+        path = Path(spec.model)
+        model = Model(family=spec.model, identity_from="endpoint")
+    else:
+        path = here(spec.model)
+        if spec.quantize is not None:
+            path = quantized(path, spec.quantize)
+        model = identity.identify(path)
+    if spec.speculative is None:
+        return path, model, None, None
+    drafts = None
+    if spec.draft_model is not None:
+        # Room for a draft model is not made by removing the model it drafts for.
+        with shelf.using(path):
+            drafts = here(spec.draft_model)
+        if spec.speculative == "draft" and (reason := draft.mismatch(path, drafts)):
+            raise ModelError(
+                f"{drafts.name} cannot draft for {path.name}: {reason}",
+                hint="a draft model needs the vocabulary of the model it drafts for: take a smaller"
+                " one of the same family",
+                code="draft_mismatch",
+            )
+    speculation = Speculation(spec.speculative, drafts, spec.draft_tokens)
+    return path, model, speculation, identity.identify(drafts) if drafts else None
 
 
 def _switch(spec: RunSpec, model: Model, switches: Path | None) -> Switch | None:
@@ -231,7 +275,6 @@ def need(workload: Workload, prompt_tokens: int | None = None) -> int:
 
 def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
     spec, backend = prepared.spec, prepared.backend
-    assert spec.url is not None
     if not backend.attaches:
         raise SpecError(
             f"the backend {backend.name!r} starts its own server and takes no --url",
@@ -250,13 +293,8 @@ def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
         raise _cap_elsewhere(f"the server at {spec.url} may be on another")
     model = Model(family=spec.served_model or "endpoint", identity_from="endpoint")
     switch = _switch(spec, model, switches)
-    return replace(
-        prepared,
-        model=model,
-        endpoint=server,
-        reasoning=switch,
-        mode=mode_of(spec, switch, None),
-    )
+    mode = mode_of(spec, switch, None)
+    return replace(prepared, model=model, endpoint=server, reasoning=switch, mode=mode)
 
 
 def located(prepared: Prepared) -> Prepared:
@@ -283,7 +321,7 @@ def _cap_elsewhere(why: str) -> SpecError:
 def endpoint(spec: RunSpec) -> Endpoint:
     """The address of a running server, with the key its user named.
 
-    Raises InputError when the named variable is not set.
+    Raises SpecError when the named variable is not set.
     """
     assert spec.url is not None
     headers = {}

@@ -11,8 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +24,7 @@ from tokrig.models import gguf, shelf
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Model, QuantizedFrom
 from tokrig.run import guard
-from tokrig.run.binary import asked
-from tokrig.run.server import LOG_TAIL_LINES, STOP_S
+from tokrig.run.server import LOG_TAIL_LINES, asked
 from tokrig.units import human_bytes
 
 PROGRAM = "llama-quantize"
@@ -56,6 +53,18 @@ class Tool:
     build: str | None
     types: Mapping[str, str]
 
+    def quant(self, word: str) -> str:
+        """The quant as files state it: ``q4_k`` is Q4_K_M."""
+        found = self.types.get(word.upper())
+        if found is None:
+            near = get_close_matches(word.upper(), self.types, n=1)
+            words = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(
+                f"this {PROGRAM} makes no {word!r}",
+                hint=f"{words}It makes: {', '.join(self.types)}",
+            )
+        return found
+
 
 @dataclass(frozen=True)
 class Making:
@@ -75,11 +84,13 @@ class Making:
     def done(self) -> bool:
         """Whether the same build has made it of the same source before."""
         origin = shelf.origin(self.final) if self.final.exists() else None
-        before = origin.quantized_from if origin else None
-        return before is not None and (before.sha256, before.tool) == (
-            self.quantized_from.sha256,
-            self.quantized_from.tool,
-        )
+        before, now = origin.quantized_from if origin else None, self.quantized_from
+        return before is not None and (before.sha256, before.tool) == (now.sha256, now.tool)
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        return f"{self.quant} of {self.source.name}"
 
 
 def made(
@@ -116,7 +127,7 @@ def how(source: Path, quant: str, server_bin: str | None) -> Making:
     a source that is no GGUF model or holds too little.
     """
     tool = _tool(server_bin)
-    label = _label(tool, quant)
+    label = tool.quant(quant)
     if source.is_dir():
         raise ModelError(
             f"{source.name}: a folder, and quants are made of GGUF files",
@@ -128,16 +139,13 @@ def how(source: Path, quant: str, server_bin: str | None) -> Making:
     assert model.sha256 is not None
     # Builds differ in what they make, and two that are compared must not replace each other's.
     name = "-".join(filter(None, (model.family, model.variant, label, tool.build)))
-    words = (PROGRAM, tool.build, "--allow-requantize" if requantize else None)
+    words = filter(None, (PROGRAM, tool.build, "--allow-requantize" if requantize else None))
     return Making(
         tool=tool,
         source=gguf.parts(source)[0],
         quant=label,
         quantized_from=QuantizedFrom(
-            file=model.file,
-            sha256=model.sha256,
-            quant=model.quant,
-            tool=" ".join(word for word in words if word),
+            file=model.file, sha256=model.sha256, quant=model.quant, tool=" ".join(words)
         ),
         requantize=requantize,
         final=shelf.place_made(model.sha256, label, f"{name}.gguf"),
@@ -149,8 +157,7 @@ def how(source: Path, quant: str, server_bin: str | None) -> Making:
 
 def _tool(server_bin: str | None) -> Tool:
     """The user's own choice, else the one of the server's build, else that on the PATH."""
-    chosen = os.environ.get(VARIABLE)
-    if chosen:
+    if chosen := os.environ.get(VARIABLE):
         binary = shutil.which(chosen)
         where = f"at {chosen!r}, which {VARIABLE} names"
     else:
@@ -170,24 +177,11 @@ def _tool(server_bin: str | None) -> Tool:
     return Tool(binary, f"b{build[1]}" if build else None, types)
 
 
-def _label(tool: Tool, quant: str) -> str:
-    """The quant as files state it: ``q4_k`` is Q4_K_M."""
-    found = tool.types.get(quant.upper())
-    if found is None:
-        near = get_close_matches(quant.upper(), tool.types, n=1)
-        words = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(
-            f"this {PROGRAM} makes no {quant!r}",
-            hint=f"{words}It makes: {', '.join(tool.types)}",
-        )
-    return found
-
-
 def _require_more(model: Model, quant: str) -> bool:
     """Refuse a source that holds no more than the quant asked for; whether the tool must be told
     that some of it has been quantized before."""
     lossy = sorted(set(model.tensor_types or {}) - _FULL)
-    if [name for name in lossy if name != _NEARLY]:
+    if set(lossy) - {_NEARLY}:
         raise ModelError(
             f"{model.file}: holds {', '.join(lossy)}, too little to make a real {quant} of",
             hint="take the model's F32, F16, BF16 or Q8_0 file as the source",
@@ -230,70 +224,36 @@ def _temporary(final: Path) -> Iterator[Path]:
 
 def _quantize(making: Making, half: Path, tell: Tell) -> None:
     """Run the tool behind the guard to its end. Its last lines go into the error."""
-    doing = f"making {making.quant} of {making.source.name}"
     flags = ("--allow-requantize",) if making.requantize else ()
     command = (making.tool.binary, *flags, str(making.source), str(half), making.quant)
     last: deque[str] = deque(maxlen=LOG_TAIL_LINES)
-    tell(doing, None)
-    with _guarded(command) as process:
+    tell(f"making {making.what}", None)
+    with guard.guarded(command) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            last.append(line.rstrip())
+        for raw in process.stdout:
+            line = raw.decode("utf-8", "replace").rstrip()
+            last.append(line)
             if step := _STEP.match(line):
-                tell(doing, min(1.0, int(step[1]) / max(1, int(step[2]))))
+                tell(f"making {making.what}", min(1.0, int(step[1]) / max(1, int(step[2]))))
         code = process.wait()
     if code == 0:
         return
-    _require_room(making, half)
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(half.parent).free < LEAST_FREE_BYTES:
+            raise StoreError(
+                f"no space left to make {making.what}",
+                hint=f"it needs about {human_bytes(making.bytes_needed)} in the cache folder: free"
+                " some, or set XDG_CACHE_HOME to a folder on a larger disk",
+                code="disk_full",
+            )
     log = "\n".join(last)
-    reasons = _REASON.findall(log)
+    reasons = _REASON.findall(log) or [guard.describe_exit(code)]
     raise EngineError(
-        f"{PROGRAM} could not make {making.quant} of {making.source.name}: "
-        + (reasons[-1] if reasons else f"exit {code}"),
+        f"{PROGRAM} could not make {making.what}: {reasons[-1]}",
         hint="its last lines tell more; quants of very few bits need an importance matrix, so"
         " take a file that somebody made with one",
         code="quantize_failed",
         log_tail=log,
-    )
-
-
-@contextlib.contextmanager
-def _guarded(command: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
-    """A program behind its guard, stopped on every way out; both streams come as one."""
-    process = subprocess.Popen(
-        [sys.executable, "-I", guard.__file__, "--", *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield process
-    finally:
-        # The guard's pipe closes, which ends the program; the kernel ends it with the guard.
-        process.stdin.close()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.stdout.close()
-        process.wait()
-
-
-def _require_room(making: Making, half: Path) -> None:
-    """Raises StoreError where the tool failed because the disk is full."""
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(half.parent).free >= LEAST_FREE_BYTES:
-            return
-    raise StoreError(
-        f"no space left to make {making.quant} of {making.source.name}",
-        hint=f"it needs about {human_bytes(making.bytes_needed)} in the cache folder: free some,"
-        " or set XDG_CACHE_HOME to a folder on a larger disk",
-        code="disk_full",
     )
 
 
@@ -305,7 +265,7 @@ def _require_quant(making: Making, half: Path) -> None:
         found = error.message
     if found != making.quant:
         raise EngineError(
-            f"{PROGRAM} made something else than {making.quant} of {making.source.name}: {found}",
+            f"{PROGRAM} made something else than {making.what}: {found}",
             hint="take a newer llama.cpp, or a file that somebody else made",
             code="quantize_failed",
         )

@@ -1,28 +1,71 @@
-"""The life of a managed engine: start, readiness with patience, log, stop. Always stopped."""
+"""The life of a managed engine: asked what it is, started, ready, read, always stopped."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
 
-from tokrig.backends import Backend, Command
-from tokrig.errors import EngineDied, StartError, StoreError
+from tokrig.backends import Backend, Command, asked_of
+from tokrig.errors import EngineDied, InputError, StartError, StoreError
 from tokrig.run import guard
 from tokrig.run.http import Endpoint, get_status
 
 POLL_S = 0.05
-STOP_S = guard.GRACE_S + 3 * guard.LEFT_S + 5
+# Python programs import their whole engine to print their flags: half a minute on a busy machine.
+ANSWER_S = 180.0
 LOG_TAIL_LINES = 20
+
+
+def asked(questions: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What a program says to each command line: its version, devices, flags. Errors are included;
+    an exit code says nothing here, for programs differ in what they think of ``--help``. A signal
+    that ended it does, and stands in a last line. A campaign asks the same program before each of
+    its runs: it is started again only when its file has changed.
+
+    Raises InputError for a program that cannot be run or does not end.
+    """
+    return tuple(_answer(tuple(argv), _stamp(argv[0])) for argv in questions)
+
+
+def _stamp(program: str) -> tuple[int, int] | None:
+    """Tells one build of a program from the next at the same place."""
+    try:
+        found = os.stat(shutil.which(program) or program)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@cache
+def _answer(argv: tuple[str, ...], stamp: tuple[int, int] | None) -> str:
+    try:
+        said, code = guard.said(argv, ANSWER_S)
+    except OSError as error:
+        hint = "give the path of the engine's program: run has --server-bin for it, raw --bin"
+        if error.errno == errno.ENOEXEC:
+            hint = "is it for another processor, or a script without a first line such as #!/bin/sh"
+        raise InputError(
+            f"{asked_of(argv)} cannot be run: {error.strerror or error}", hint=hint
+        ) from None
+    if code is None:
+        raise InputError(
+            f"{asked_of(argv)} did not end within {ANSWER_S:g} s",
+            hint="is this the engine's server program? Run it by hand to see what it does",
+        )
+    name = guard.signal_of(code) if code > 128 else None
+    return f"{said}\nended by {name}" if name else said
 
 
 @dataclass
@@ -44,25 +87,52 @@ class Server:
 
     def log_tail(self) -> str:
         """The last lines of the log."""
-        return "\n".join(self.log().splitlines()[-LOG_TAIL_LINES:])
+        return tail(self.log())
 
     def require_alive(self) -> None:
         """Raises EngineDied with the log's own reason when the engine has ended."""
         code = self.process.poll()
         if code is not None:
             raise EngineDied(
-                f"the engine ended while it was in use ({describe_exit(code)})"
-                + _because(self.backend, self.log()),
+                f"the engine ended while it was in use ({guard.describe_exit(code)})"
+                + self.because(),
                 hint=f"its log: {self.log_path}",
                 log_tail=self.log_tail(),
             )
 
+    def because(self) -> str:
+        """The log's own reason for a failure, to stand behind a message."""
+        reason = self.backend.failure(self.log())
+        return f": {reason}" if reason else ""
+
     def processes(self) -> list[psutil.Process]:
         """The engine's own processes, the guard left out."""
-        try:
-            return psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.Error:
-            return []
+        return below(self.process)
+
+    def listens(self) -> bool:
+        """Whether it is our engine that answers at the port, not a stranger."""
+        if not sys.platform.startswith("linux"):
+            return self.process.poll() is None
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                for found in process.net_connections(kind="tcp"):
+                    listens = found.status == psutil.CONN_LISTEN
+                    if listens and found.laddr.port == self.endpoint.port:
+                        return True
+        return False
+
+
+def tail(log: str) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.splitlines()[-LOG_TAIL_LINES:])
+
+
+def below(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """A guarded program's processes, the guard left out."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def free_port() -> int:
@@ -88,55 +158,48 @@ def running(
     A port that someone else took in the meantime is tried again twice. Raises StartError with
     the log's own reason when the engine does not become ready within ``patience_s``.
     """
-    for attempt in (1, 2, 3):
-        server = _start(backend, command_for, port(), log_path)
-        try:
-            started = time.monotonic()
+    for last in (False, False, True):
+        with _started(backend, command_for, port(), log_path) as server:
+            began = time.monotonic()
             try:
                 _await_ready(server, ready_path or backend.ready_path, patience_s)
             except StartError as error:
-                if error.code == "port_in_use" and attempt < 3:
+                if error.code == "port_in_use" and not last:
                     continue
                 raise
-            server.load_s = time.monotonic() - started
+            server.load_s = time.monotonic() - began
             yield server
             return
-        finally:
-            stop(server)
 
 
-def _start(
+@contextlib.contextmanager
+def _started(
     backend: Backend, command_for: Callable[[int], Command], port: int, log_path: Path
-) -> Server:
+) -> Iterator[Server]:
     command = command_for(port)
-    argv = [sys.executable, "-I", guard.__file__, "--", *command.argv]
-    try:
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(log_path, "wb") as log:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **command.env},
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise StoreError(
-            f"cannot start the engine or write its log {log_path}: {error.strerror}",
-            hint="is there room on the disk? TOKRIG_STATE chooses another folder",
-        ) from None
-    return Server(process, Endpoint("127.0.0.1", port), log_path, backend)
+    with contextlib.ExitStack() as held:
+        try:
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            with open(log_path, "wb") as log:
+                process = held.enter_context(
+                    guard.guarded(command.argv, stdout=log, env=command.env)
+                )
+        except OSError as error:
+            raise StoreError(
+                f"cannot start the engine or write its log {log_path}: {error.strerror}",
+                hint="check free space and permissions; TOKRIG_STATE chooses another folder",
+            ) from None
+        yield Server(process, Endpoint("127.0.0.1", port), log_path, backend)
 
 
 def _await_ready(server: Server, path: str, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
-            raise _start_failure(server, describe_exit(server.process.returncode))
+            raise _start_failure(server)
         answer = get_status(server.endpoint, path, timeout_s=2)
         if answer is not None and answer[0] == 200:
-            if _listens(server):
+            if server.listens():
                 return
             raise StartError(
                 f"port {server.endpoint.port} is in use by another server", code="port_in_use"
@@ -150,57 +213,13 @@ def _await_ready(server: Server, path: str, patience_s: float) -> None:
     )
 
 
-def _listens(server: Server) -> bool:
-    """Whether it is our engine that answered at the port, not a stranger."""
-    if not sys.platform.startswith("linux"):
-        return server.process.poll() is None
-    for process in server.processes():
-        with contextlib.suppress(psutil.Error):
-            for connection in process.net_connections(kind="tcp"):
-                if (
-                    connection.status == psutil.CONN_LISTEN
-                    and connection.laddr.port == server.endpoint.port
-                ):
-                    return True
-    return False
-
-
-def _start_failure(server: Server, how: str) -> StartError:
-    log = server.log()
-    in_use = "address already in use" in log.lower() or "couldn't bind" in log.lower()
+def _start_failure(server: Server) -> StartError:
+    log = server.log().lower()
+    in_use = "address already in use" in log or "couldn't bind" in log
+    how = guard.describe_exit(server.process.returncode)
     return StartError(
-        f"the engine did not start ({how})" + _because(server.backend, log),
+        f"the engine did not start ({how})" + server.because(),
         hint=f"its log: {server.log_path}",
         code="port_in_use" if in_use else "",
         log_tail=server.log_tail(),
     )
-
-
-def _because(backend: Backend, log: str) -> str:
-    reason = backend.failure(log)
-    return f": {reason}" if reason else ""
-
-
-def describe_exit(code: int) -> str:
-    """``exit 1`` or ``killed by SIGKILL``; the guard reports signals as 128 + n."""
-    number = code - 128 if code > 128 else -code
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return f"exit {code}"
-    if number == signal.SIGILL:
-        return f"killed by {name}: built for another processor than this one"
-    return f"killed by {name}"
-
-
-def stop(server: Server) -> None:
-    """Close the guard's pipe, which ends the engine; kill the whole group if that fails."""
-    if server.process.stdin is not None:
-        with contextlib.suppress(OSError):
-            server.process.stdin.close()
-    try:
-        server.process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()

@@ -1,0 +1,205 @@
+"""An engine's own benchmark program, run as it is: started behind the guard, watched, read.
+
+Its warm-up is its own. The engine is not asked anything and no request is sent: all that tokrig
+adds is what the machine did meanwhile, and which API really computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
+from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
+from tokrig.record import machine
+from tokrig.record.model import BackendFacts, Model, Record, Rig
+from tokrig.record.raw import RawSeen, judge_raw
+from tokrig.run import assemble, guard
+from tokrig.run.monitor import Monitor, probes
+from tokrig.run.progress import Listener, Step
+from tokrig.run.server import asked, below, tail
+
+POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """What is to be run and on what; ``limit_s`` is how long the program may take."""
+
+    run_id: str
+    tool: BenchTool
+    launch: BenchLaunch
+    model: Model
+    rig: Rig
+    started: datetime
+    limit_s: float
+    notes: str | None = None
+
+
+@dataclass(frozen=True)
+class RawOutcome:
+    """What came of it. ``error`` is set when it failed; ``log`` is all the program said."""
+
+    record: Record
+    log: str
+    error: EngineError | None = None
+
+
+def find_binary(tool: BenchTool, given: str | None) -> str:
+    """The program: ``given`` itself, or beside it where that is a folder or another program of the
+    same build (llama-server); without it on the PATH.
+
+    Raises InputError when there is none that can be run.
+    """
+    if given is None:
+        found = shutil.which(tool.binary)
+        where = "on the PATH"
+    else:
+        path = Path(given)
+        itself = shutil.which(given) if tool.binary in path.name else None
+        folder = path if path.is_dir() else Path(shutil.which(given) or given).parent
+        found = itself or shutil.which(folder / tool.binary)
+        where = f"at or beside {given!r}"
+    if found is None:
+        raise InputError(
+            f"no runnable {tool.binary} {where}",
+            hint=f"give the path of {tool.binary}, or of a llama-server beside it, with --bin",
+        )
+    return str(Path(found).absolute())
+
+
+def vetted(tool: BenchTool, launch: BenchLaunch) -> BenchLaunch:
+    """``launch`` with the answers of its binary, which can do what is asked.
+
+    Raises InputError where it cannot.
+    """
+    launch = replace(launch, answers=asked(tool.questions(launch)))
+    tool.vet(launch)
+    tool.command(launch)
+    return launch
+
+
+def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
+    """Run the program to its end and make the record of what it printed.
+
+    Failures of the program become a failed record, with the tests it had finished by then;
+    KeyboardInterrupt passes through when the program is stopped.
+    """
+    commit = assemble.source_commit()
+    error: EngineError | None = None
+    watch = probes()
+    alone = Monitor(watch, list)
+    alone.look_before()
+    # Files without a name vanish with the process, however it ends.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with contextlib.ExitStack() as held:
+            try:
+                command = run.tool.command(run.launch)
+                process = held.enter_context(guard.guarded(command, stdout=out, stderr=err))
+            except OSError as problem:
+                raise StoreError(f"cannot start {run.tool.binary}: {problem.strerror}") from None
+            monitor = Monitor(watch, lambda: below(process), alone.idle, alone.before, True)
+            listen(Step(f"starting {run.tool.title}"))
+            try:
+                with monitor.watching():
+                    _await_end(run, process, [_Lines(out), _Lines(err)], listen)
+            except EngineError as caught:
+                error = caught
+        stdout, log = _whole(out), _whole(err)
+    if error is not None:
+        reason = run.tool.failure(log) if isinstance(error, EngineDied) else None
+        message = f"{error.message}: {reason}" if reason else error.message
+        error = type(error)(message, hint=error.hint, code=error.code, log_tail=tail(log))
+    found = BenchFound((), run.tool.engine, None, None, None)
+    try:
+        found = run.tool.read(stdout, log, run.launch)
+    except RequestError as caught:
+        caught.log_tail = tail(log)
+        error = error or caught
+    seen = monitor.observed(0.0, 0.0, found.api, found.resolved.devices)
+    backend = BackendFacts(
+        name=run.tool.name,
+        engine=found.engine,
+        build=found.build,
+        api=found.api,
+        api_confirmed=found.api_confirmed,
+        api_asked=run.launch.api,
+        managed=True,
+        argv=assemble.scrub_argv(command),
+        env=assemble.environment(),
+        resolved=found.resolved,
+    )
+    interference = assemble.interference([seen])
+    foreign = interference.foreign_gpu_processes
+    beside = RawSeen(
+        throttled=machine.throttled(interference),
+        foreign_gpu_load=None if foreign is None else foreign > 0,
+        foreign_cpu_load=machine.foreign_cpu_load(interference, backend),
+        has_gpu=bool(run.rig.gpus) and machine.computed_on(backend) != {"cpu"},
+        spilled=found.spilled,
+    )
+    record = Record(
+        id=run.run_id,
+        status="failed" if error else "complete",
+        validity=judge_raw(len(found.raw), backend, beside, complete=error is None),
+        provenance=assemble.provenance(run.started, tokrig_commit=commit),
+        model=run.model,
+        rig=run.rig,
+        backend=backend,
+        raw=list(found.raw),
+        failure=assemble.failure(error) if error else None,
+        notes=run.notes,
+    )
+    return RawOutcome(record, log, error)
+
+
+class _Lines:
+    """Whole lines of a file that another process is writing. Reads leave its position alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._fd, self._at, self._rest = file.fileno(), 0, b""
+
+    def new(self) -> list[str]:
+        """Those that came since they were asked for last."""
+        while block := os.pread(self._fd, 1 << 16, self._at):
+            self._at += len(block)
+            self._rest += block
+        *lines, self._rest = self._rest.split(b"\n")
+        return [line.decode("utf-8", "replace") for line in lines]
+
+
+def _await_end(
+    run: RawRun, process: subprocess.Popen[bytes], outputs: list[_Lines], listen: Listener
+) -> None:
+    """Tell how far it is until it ends. Raises EngineDied, or EngineError after ``limit_s``."""
+    deadline = time.monotonic() + run.limit_s
+    ended = False
+    while not ended:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_S)
+        ended = process.returncode is not None
+        for lines in outputs:
+            for text in filter(None, map(run.tool.progress, lines.new())):
+                listen(Step(text))
+        if not ended and time.monotonic() > deadline:
+            raise EngineError(
+                f"{run.tool.binary} was not done within {run.limit_s:g} s",
+                hint="ask for shorter or fewer tests, or give it more time with --time-limit",
+                code="timeout",
+            )
+    if process.returncode:
+        how = guard.describe_exit(process.returncode)
+        raise EngineDied(f"{run.tool.binary} failed ({how})")
+
+
+def _whole(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
