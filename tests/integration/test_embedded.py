@@ -16,7 +16,6 @@ import pytest
 
 from tests.integration.cli import LOAD, Home, is_sound
 from tokrig.models import catalog
-from tokrig.record.samples import Kind
 from tokrig.run.prepare import prepare
 from tokrig.run.progress import Cell
 from tokrig.run.prompting import fit
@@ -73,6 +72,12 @@ def test_a_quick_chat_run(home: Home, model: str) -> None:
     text = home.record_paths()[0].read_text()
     assert str(Path.home()) not in text
     assert str(home.root) not in text
+    # No prompt is sent twice, every one begins with its salt, and nothing is left of the run.
+    samples = Store(home.content).read_samples(record["id"])
+    salts = [s.salt for s in samples]
+    assert len(set(salts)) == len(salts) == 4
+    assert {s.variant for s in samples if s.phase == "measured"} == {0, 1, 2}
+    assert home.unfinished() == []
 
 
 def test_busy_loops_beside_it_do_not_pass(home: Home) -> None:
@@ -131,15 +136,6 @@ def test_every_prompt_meets_its_length_after_the_real_template(tmp_path: Path, m
         assert sample.prompt_tokens == session.count_prompt(messages, 1)
 
 
-def test_no_prompt_is_sent_twice_and_every_one_begins_with_its_salt(home: Home) -> None:
-    done = home.tokrig("run", "--model", "smollm2-135m", "--workload", "chat", env=PATIENT)
-    assert done.code == 0, done.err
-    samples = Store(home.content).read_samples(home.records()[0]["id"])
-    salts = [s.salt for s in samples]
-    assert len(set(salts)) == len(salts) == 4
-    assert {s.variant for s in samples if s.phase == "measured"} == {0, 1, 2}
-
-
 def test_killing_the_real_engine_in_mid_stream(home: Home) -> None:
     process = home.start(
         "run", "--model", "smollm2-135m", "--workload", "chat,codegen", env=PATIENT
@@ -186,16 +182,6 @@ def test_a_model_too_small_for_a_shape_is_told_so(home: Home) -> None:
     assert list(rows(home)) == [("chat", 1)]
 
 
-def test_starting_and_stopping_leaves_nothing(home: Home) -> None:
-    """Process, temporary file, unfinished run: after several runs there are none."""
-    for _ in range(3):
-        done = home.tokrig("run", "--model", "smollm2-135m", "--workload", "chat", env=PATIENT)
-        assert done.code == 0, done.err
-    assert home.no_engines_left()
-    assert home.unfinished() == []
-    assert len(home.record_paths()) == 3
-
-
 # ChatML that opens the thinking itself, as families do that reason by template. From how it shows
 # earlier thoughts llama.cpp learns how to take them apart.
 THINKING = (
@@ -207,12 +193,11 @@ THINKING = (
 )
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
 @pytest.mark.parametrize(
-    "how",
+    ("model", "how"),
     [
-        ("--speculative", "ngram", "--option", "ngram_size_n=3"),
-        ("--speculative", "draft", "--draft-tokens", "4"),
+        ("smollm2-135m", ("--speculative", "ngram", "--option", "ngram_size_n=3")),
+        ("gemma-3-270m", ("--speculative", "draft", "--draft-tokens", "4")),
     ],
     ids=["ngram", "draft"],
 )
@@ -231,11 +216,10 @@ def test_speculation_is_counted_and_compared(home: Home, model: str, how: tuple[
     assert home.tokrig("check").code == 0
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
 @pytest.mark.parametrize("asked", ["on", "off"])
-def test_reasoning_is_observed_not_believed(home: Home, model: str, asked: str) -> None:
+def test_reasoning_is_observed_not_believed(home: Home, asked: str) -> None:
     done = home.tokrig(
-        *("run", "--model", model, "--workload", "chat", "--reasoning", asked),
+        *("run", "--model", "smollm2-135m", "--workload", "chat", "--reasoning", asked),
         *("--option", f"chat_template={THINKING}"),
         env=PATIENT,
     )
@@ -246,14 +230,7 @@ def test_reasoning_is_observed_not_believed(home: Home, model: str, asked: str) 
     assert mode["name"] == f"reasoning-{asked}"
     assert mode["reasoning_observed"] is (asked == "on")
     assert (result["reasoning_tokens_median"] > 0) is (asked == "on")
-    # Gemma is a base model: now and then it begins to think although nobody asked it to.
-    samples = Store(home.content).read_samples(record["id"])
-    thought = any(chunk.kind is Kind.REASONING for s in samples if s.phase == "measured"
-                  for chunk in s.chunks)  # fmt: skip
-    broken = asked == "off" and thought
-    reasons = set(result["validity"].get("reasons", [])) - LOAD
-    assert reasons == ({"reasoning_off_not_honoured"} if broken else set())
-    assert not (broken and model == "smollm2-135m")
+    assert set(result["validity"].get("reasons", [])) <= LOAD
 
 
 def test_reasoning_that_goes_on_although_it_is_off_is_told(home: Home) -> None:
