@@ -478,7 +478,7 @@ def test_lemonade_command(tmp_path: Path) -> None:
     assert LEMONADE.command(wanted).argv == (
         *(str(program), "--host", "127.0.0.1", "--port", "4711", "--no-broadcast"),
     )
-    with pytest.raises(InputError, match="takes no option 'llamacpp_arg'") as caught:
+    with pytest.raises(InputError, match="knows no option 'llamacpp_arg'") as caught:
         LEMONADE.command(replace(wanted, options={"llamacpp_arg": "x"}))
     assert "did you mean 'llamacpp_args'" in caught.value.hint
     with pytest.raises(InputError, match="no runnable lemond"):

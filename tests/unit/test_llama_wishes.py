@@ -9,7 +9,7 @@ import pytest
 
 from tokrig.backends import Launch
 from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._llama_wishes import asked_gpu_layers, offload, settings
+from tokrig.backends._llama import asked_gpu_layers, asked_settings, offload
 from tokrig.spec.run import Api
 
 # As koboldcpp#2030 and llama.cpp#15077 show such logs.
@@ -133,8 +133,9 @@ def test_where_all_computes_on_the_cpu_nothing_is_kept_back() -> None:
 
 def test_settings_that_the_engine_logs() -> None:
     wanted = launch(batch_size=4096, flash_attn=True, cache_type_k="q8_0", no_mmap=True)
-    assert settings(wanted) == {"batch": 4096, "flash_attention": "enabled", "cache_type_k": "q8_0"}
-    assert settings(launch(flash_attn="auto")) == {}
+    expected = {"batch": 4096, "flash_attention": "enabled", "cache_type_k": "q8_0"}
+    assert asked_settings(wanted) == expected
+    assert asked_settings(launch(flash_attn="auto")) == {}
     pinned = Launch(Path("m"), 0, 1, 1, devices=("CUDA1", "CUDA0"))
-    assert settings(pinned) == {"devices": "CUDA1,CUDA0"}
-    assert settings(None) == {}
+    assert asked_settings(pinned) == {"devices": "CUDA1,CUDA0"}
+    assert asked_settings(None) == {}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tokrig.backends import Launch, Request, Speculation, _llama_help, _llama_http
+from tokrig.backends import Launch, Request, Speculation
 from tokrig.backends._embedded_server import parameters
 from tokrig.backends.embedded import BACKEND as EMBEDDED
-from tokrig.backends.llamacpp import BACKEND
+from tokrig.backends.llamacpp import BACKEND, Help
 from tokrig.errors import InputError, RequestError
 from tokrig.spec.reasoning import Switch
 
@@ -283,15 +283,13 @@ def test_reasoning(switch: Switch | None, about: str, expected: dict[str, str]) 
 
 
 def test_help_is_read_under_all_names() -> None:
-    known = _llama_help.read("llama-server", HELP)
+    known = Help.of(launch())
     assert known.same("gpu-layers", "n-gpu-layers")
     assert not known.same("ui", "metrics")
     assert not known.same("no-such", "metrics")
-    flag = known.find("spec-type")
-    assert flag is not None
-    assert "ngram-map-k" in flag.choices
+    assert "ngram-map-k" in known.flags["spec-type"].choices
     assert "draft-max" in known.removed
-    assert known.find("env", "none", "more") is None
+    assert known.spelling("env", "none", "more") is None
 
 
 class Server:
@@ -365,7 +363,7 @@ def test_an_attached_server_without_a_log_confirms_no_api() -> None:
     ],
 )
 def test_whether_it_speculates(answers: dict[str, Any], text: str, expected: bool | None) -> None:
-    assert _llama_http.speculates(Server(**answers), text) is expected
+    assert BACKEND.inspect(Server(**answers), text).speculation is expected
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import pytest
 
 from tests.contract.loopback import answer, serving
 from tests.unit.test_gguf import gguf, put
-from tokrig.backends import Ask, Engine, Launch, Loading
-from tokrig.backends._openai_http import OpenAIServer
+from tokrig.backends import Ask, Backend, Engine, Launch, Loading
 from tokrig.errors import EngineDied, RequestError
 from tokrig.record.model import Model
 from tokrig.run.http import Endpoint
@@ -27,7 +26,7 @@ from tokrig.run.session import Session, identified, load_model
 from tokrig.spec.run import RunSpec
 
 
-class Store(OpenAIServer):
+class Store(Backend):
     """A wrapper that has room for one model."""
 
     title = "Store"

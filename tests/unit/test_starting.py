@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokrig.backends._python_server import available
-from tokrig.backends._starting import program, require_able, unable
+from tokrig.backends._program import find, require_able, unable
+from tokrig.backends.vllm import BACKEND as VLLM
 from tokrig.errors import InputError
 from tokrig.run.server import asked
 
@@ -102,11 +102,11 @@ def test_what_stands_where_the_program_should_be(tmp_path: Path) -> None:
         (tmp_path / "none", "no runnable vllm", "put it"),
     ):
         with pytest.raises(InputError) as caught:
-            program(str(wanted), "vllm", "put it on the PATH")
+            find(str(wanted), "vllm", "put it on the PATH")
         assert says in caught.value.message
         assert hint in caught.value.hint
     plain.chmod(0o755)
-    assert program(str(plain), "vllm", "") == str(plain)
+    assert find(str(plain), "vllm", "") == str(plain)
 
 
 def test_the_signal_that_ended_a_program_stands_in_its_answer(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_an_installed_engine_tells_its_build(
     for name in packages:
         (tmp_path / f"lib/python3.11/site-packages/{name}.dist-info").mkdir(parents=True)
     monkeypatch.setenv("PATH", str(bin_))
-    found = available("vllm", "install it", package="vllm")
+    found = VLLM.availability()
     assert found.ok
     assert says in found.detail
 
@@ -160,6 +160,6 @@ def test_a_wrapper_script_is_the_program_it_calls(
     script.write_text('#!/bin/sh\nexec docker run vllm "$@"\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert available("vllm", "", package="vllm").detail == "vllm is on the PATH"
+    assert VLLM.availability().detail == "vllm is on the PATH"
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    assert not available("vllm", "install it", package="vllm").ok
+    assert not VLLM.availability().ok

@@ -1,18 +1,23 @@
 """Backends: how each engine is started, asked and read. They describe; ``run`` acts.
 
-One file an engine exposing ``BACKEND``. A backend builds a command line, a request body and the
-questions that read its settings back; it starts nothing, opens no socket, reads no clock and
-measures nothing. Where it needs an answer of the running server it is handed ``ask``. Most derive
-from ``_openai_http.OpenAIServer``, which answers everything for a server that tells nothing.
+One file an engine exposing ``BACKEND``, an object of a class derived from ``Backend``, which
+answers every question for a server of OpenAI's dialect of which nothing more is known. A backend
+builds a command line, a request body and the questions that read its settings back; it starts
+nothing, opens no socket, reads no clock and measures nothing. Where it needs an answer of the
+running server it is handed ``ask``.
 """
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tokrig.backends import _program
+from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 from tokrig.spec.reasoning import Switch
@@ -20,6 +25,7 @@ from tokrig.spec.run import Api, SpeculativeType
 
 Json = Any
 Messages = list[dict[str, str]]
+Value = str | int | float | bool
 
 
 class Ask(Protocol):
@@ -58,7 +64,7 @@ class Launch:
     context_per_slot: int
     slots: int
     threads: int | None = None
-    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    options: Mapping[str, Value] = field(default_factory=dict)
     binary: str | None = None
     api: Api | None = None
     devices: tuple[str, ...] = ()
@@ -66,6 +72,25 @@ class Launch:
     reasoning: Switch | None = None
     kv_type: str | None = None
     answers: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> int:
+        """Tokens of all slots together."""
+        return self.context_per_slot * self.slots
+
+    @property
+    def engine_switch(self) -> str | None:
+        """``on`` or ``off`` where reasoning is switched by the engine's own flag too."""
+        return self.reasoning.asked if self.reasoning and self.reasoning.engine_flag else None
+
+    @property
+    def flags(self) -> dict[str, Value]:
+        """Options under the names of flags, however they are written."""
+        return {_program.flag_name(name): value for name, value in self.options.items()}
+
+    def answer(self, number: int) -> str:
+        """What the binary said to a question; empty where it was not asked."""
+        return self.answers[number] if number < len(self.answers) else ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +140,7 @@ class Engine:
     asked_gpu_layers: int | None = None
     spilled: str | None = None
     offload: str | None = None
-    asked: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    asked: Mapping[str, Value] = field(default_factory=dict)
     device_bytes: Mapping[str, int] = field(default_factory=dict)
     weight_bytes: Mapping[str, int] = field(default_factory=dict)
     unused_bytes: int = 0
@@ -128,7 +153,8 @@ class Engine:
 
 @dataclass(frozen=True)
 class Request:
-    """One measured request, before it becomes an engine's own body."""
+    """One measured request, before it becomes an engine's own body. ``reasoning``: how this
+    family's reasoning is switched; what of it stands in messages is in them."""
 
     messages: Messages
     answer_tokens: int
@@ -136,7 +162,17 @@ class Request:
     served_model: str | None = None
     salt: str = ""
     reasoning: Switch | None = None
-    """How this family's reasoning is switched; what of it stands in messages is in them."""
+
+    def template(self, *, effort: bool = False) -> dict[str, Any]:
+        """The field with which most engines hand arguments to the chat template, ``effort`` too
+        where it is no part of the body anyway; empty where this family has none."""
+        switch = self.reasoning
+        found: dict[str, Any] = {}
+        if switch is not None and switch.template:
+            found["chat_template_kwargs"] = dict(switch.template)
+        if switch is not None and switch.effort and effort:
+            found["reasoning_effort"] = switch.effort
+        return found
 
 
 @dataclass(frozen=True)
@@ -176,52 +212,97 @@ Counters = Mapping[str, float]
 ``accepted_tokens``. A key an engine does not count is left out.
 """
 
+# Engines by what their lists of models say in ``owned_by``, from their sources…
+OWNERS = {
+    "llamacpp": "llama.cpp",
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "koboldcpp": "KoboldCpp",
+    "tabbyAPI": "TabbyAPI",
+    "tensorrt_llm": "TensorRT-LLM",
+    "OVMS": "OpenVINO Model Server",
+    "MLC-LLM": "MLC LLM",
+    "lmdeploy": "LMDeploy",
+    "pygmalionai": "Aphrodite",
+}
+# … and programs in front of an engine that they do not name.
+WRAPPERS = {"llama-swap": "llama-swap"}
 
-class Backend(Protocol):
-    """One engine. ``starts``: tokrig can start it; ``attaches``: it can be measured by URL.
 
-    ``precedence`` orders recognition: an engine that imitates another's API comes before it.
-    ``patience_s`` is how long it may take to become ready. ``own_models``: models are named as
-    the engine's own store knows them, not by files. ``speculation_options`` are the beginnings of
-    option names that mean something with speculation only.
+class Backend:
+    """One engine. An engine's class says what is otherwise.
+
+    ``starts``: tokrig can start it; ``attaches``: it can be measured by URL. ``program`` is its
+    usual name on the PATH, ``get_it`` how to get one. ``precedence`` orders recognition: an engine
+    that imitates another's API comes before it. ``owned_by`` and ``tells`` are what its list of
+    models and its own addresses say of themselves: path → keys of the answer. ``patience_s`` is
+    how long it may take to become ready. ``own_models``: models are named as the engine's own
+    store knows them, not by files. ``options`` are those it takes, with what they mean;
+    ``speculation_options`` the beginnings of names that mean something with speculation only.
+    ``prometheus`` are the Prometheus counters of ``/metrics`` under the names of ``Counters``.
     """
 
-    name: str
-    title: str
-    starts: bool
-    attaches: bool
-    own_models: bool
-    precedence: int
-    ports: tuple[int, ...]
-    patience_s: float
-    options: Mapping[str, str]
-    speculation_options: tuple[str, ...]
-    capabilities: Capabilities
-    chat_path: str
-    ready_path: str
-    bypass_ready_path: str
+    name: str = ""
+    title: str = ""
+    starts: bool = False
+    attaches: bool = True
+    own_models: bool = False
+    program: str = ""
+    get_it: str = ""
+    precedence: int = 50
+    owned_by: str = ""
+    tells: Mapping[str, frozenset[str]] = {}
+    ports: tuple[int, ...] = ()
+    patience_s: float = 180.0
+    options: Mapping[str, str] = {}
+    speculation_options: tuple[str, ...] = ("spec", "draft", "ngram")
+    capabilities: Capabilities = Capabilities()
+    prometheus: Mapping[str, str] = {}
+    chat_path: str = "/v1/chat/completions"
+    ready_path: str = "/v1/models"
+    bypass_ready_path: str = "/health"
 
     def availability(self) -> Availability:
         """Whether this backend can be used on this machine."""
-        ...
+        if not self.program:
+            how = f"attaches to a running server: --backend {self.name} --url URL"
+            return Availability(True, how)
+        if shutil.which(self.program) is None:
+            return Availability(False, f"no {self.program} on the PATH", self.get_it)
+        return Availability(True, f"{self.program} is on the PATH")
+
+    def binary(self, launch: Launch) -> str:
+        """The engine's program, found. Raises InputError where there is none."""
+        return _program.find(launch.binary or self.program, self.program, self.get_it)
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         """Command lines that make the binary tell what it is; each ends by itself in seconds."""
-        ...
+        return ()
 
     def vet(self, launch: Launch) -> None:
         """Refuse a launch that ``launch.answers`` show to be impossible.
 
         Raises InputError: another program, too old for a flag (which), built without the API.
         """
-        ...
 
     def command(self, launch: Launch) -> Command:
         """The command line that serves ``launch.model``.
 
         Raises InputError for an option the engine does not know.
         """
-        ...
+        raise InputError(
+            f"the backend {self.name!r} starts no server",
+            hint="give the address of one with --url",
+        )
+
+    def require_options(self, launch: Launch) -> None:
+        """Raises InputError for an option that is none of ``options``."""
+        for option in launch.options:
+            if option not in self.options:
+                raise InputError(
+                    f"the backend {self.name!r} knows no option {option!r}",
+                    hint=did_you_mean(option, self.options),
+                )
 
     def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
         """Make the ready server serve the model: fetch it, load it. Yields while it waits; who
@@ -231,72 +312,147 @@ class Backend(Protocol):
         Raises StartError when the server gives up: with the code ``load_gave_up`` where a
         ``bypass`` may help.
         """
-        ...
+        return iter(())
 
     def bypass(self, ask: Ask, launch: Launch | None, port: int) -> Command | None:
         """The bundled engine's own command line, for a wrapper that gave up on a slow first
         load: started once until it is ready it fills its kernel cache. None where there is no
-        such thing. It gets ready at ``bypass_ready_path``.
-        """
-        ...
+        such thing. It gets ready at ``bypass_ready_path``."""
+        return None
 
     def unload(self, ask: Ask, served_model: str | None) -> None:
         """Undo ``load`` on a server that goes on running. Raises nothing."""
-        ...
 
     def resident(self, ask: Ask) -> tuple[str, ...]:
         """The models that a server with a store of its own has in memory: loading another one may
         put them out."""
-        ...
+        return ()
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """What is the same as long as the engine runs and another one after it was started anew;
         None where nothing tells."""
-        ...
+        return None
 
     def recognises(self, ask: Ask) -> bool:
         """Whether the server behind ``ask`` is this engine. Raises nothing but EngineDied."""
-        ...
+        told = all(keys <= answer(ask, path).keys() for path, keys in self.tells.items())
+        return bool(self.tells) and told and (not self.owned_by or owner(ask) == self.owned_by)
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
-        """What the running server says about itself; ``log`` is its output so far."""
-        ...
+        """What the running server says about itself; ``log`` is its output so far. Here the owner
+        of its models: an engine's name for some, any word for others ("me", "library")."""
+        named = owner(ask) or ""
+        return Engine(
+            engine=OWNERS.get(named, "unknown"),
+            served_models=served_models(ask),
+            wrapper=WRAPPERS.get(named),
+        )
 
     def body(self, request: Request) -> dict[str, Json]:
-        """The request body: streaming, greedy, of fixed length, with the prompt cache off."""
-        ...
+        """The request body: streaming, greedy, of fixed length, with the prompt cache off, as far
+        as there are fields for it. It reports its usage."""
+        body: dict[str, Any] = {
+            "messages": request.messages,
+            "max_tokens": request.answer_tokens,
+            "temperature": 0,
+            "seed": request.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.served_model is not None:
+            body["model"] = request.served_model
+        if request.reasoning is not None and request.reasoning.effort:
+            body["reasoning_effort"] = request.reasoning.effort
+        return body
 
     def event(self, data: dict[str, Json]) -> dict[str, Json]:
         """A stream event of the engine's own in the form of an OpenAI chunk."""
-        ...
+        return data
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
-        """Tokens of the prompt after the chat template; None where the server cannot tell."""
-        ...
+        """Tokens of the prompt after the chat template; None where the server cannot tell. Here
+        by the usage of a one-token request, which costs a whole prefill."""
+        more = ("stream", "stream_options", "min_tokens", "generation_config")
+        once = {key: value for key, value in self.body(request).items() if key not in more}
+        found = at(ask(self.chat_path, {**once, "max_tokens": 1}), "usage", "prompt_tokens")
+        return found if isinstance(found, int) and found > 0 else None
 
     def count_text(self, ask: Ask, text: str) -> int | None:
         """Tokens of plain text; None where the server has no tokenizer to ask."""
-        ...
+        return None
 
     def timings(self, event: Mapping[str, Json]) -> EngineTimings | None:
         """The engine's own clock, where this stream event carries it."""
-        ...
+        return None
 
     def counters(self, ask: Ask) -> Counters | None:
         """The engine's sums at this moment; None where it keeps none."""
-        ...
+        metrics = page(ask, "/metrics") if self.prometheus else ""
+        found = {ours: metric(metrics, theirs) for ours, theirs in self.prometheus.items()}
+        return {name: value for name, value in found.items() if value is not None} or None
 
     def failure(self, log: str) -> str | None:
         """The log's own reason for a failure, in one line."""
-        ...
+        return None
 
 
-def asked_of(argv: Sequence[str]) -> str:
-    """A command line as a short phrase for messages: ``llama-server --help``."""
-    return " ".join([Path(argv[0]).name, *argv[1:]])
+# Reading what a server answers, whatever it sent in the place of a fact.
 
 
-# Parts of a server's JSON answer, whatever the server sent in their place.
+def answer(ask: Ask, path: str, body: Json = None) -> dict[str, Any]:
+    """The object a server answers; empty where it refuses, or answers something else."""
+    try:
+        return mapping(ask(path, body))
+    except RequestError:
+        return {}
+
+
+def page(ask: Ask, path: str) -> str:
+    """A text a server answers; empty where it refuses."""
+    try:
+        return str(ask(path, text=True))
+    except RequestError:
+        return ""
+
+
+def one_token(model: Any = None) -> dict[str, Any]:
+    """A chat request as short as can be, for servers that tell more of themselves in answers."""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    return {"model": model, **body} if model is not None else body
+
+
+def models(ask: Ask) -> list[dict[str, Any]]:
+    """``/v1/models``; empty where the server has no such list."""
+    return mappings(answer(ask, "/v1/models").get("data"))
+
+
+def served_models(ask: Ask) -> tuple[str, ...]:
+    """The models' ids."""
+    return tuple(name for model in models(ask) if (name := text(model.get("id"))))
+
+
+def owner(ask: Ask) -> str | None:
+    """``owned_by`` of the first model: "vllm", "llamacpp", … where the server says so."""
+    return next((text(model.get("owned_by")) for model in models(ask)), None)
+
+
+def metric(page: str, name: str) -> float | None:
+    """The sum of all samples of the Prometheus counter ``name``; None without any, and where one
+    is no number."""
+    lines = (line for line in page.splitlines() if line.startswith((name + " ", name + "{")))
+    words = [line.rsplit(" ", 1)[-1] for line in lines]
+    try:
+        total = sum(map(float, words)) if words else None
+    except ValueError:
+        return None
+    return total if total is not None and math.isfinite(total) else None
+
+
+def at(value: Any, *keys: str) -> Any:
+    """What stands below these keys; None where it is not there."""
+    for key in keys:
+        value = mapping(value).get(key)
+    return value
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -330,3 +486,8 @@ def count(value: Any) -> int | None:
 def text(value: Any) -> str | None:
     """Text with something in it."""
     return value.strip() or None if isinstance(value, str) else None
+
+
+def asked_of(argv: Sequence[str]) -> str:
+    """A command line as a short phrase for messages: ``llama-server --help``."""
+    return " ".join([Path(argv[0]).name, *argv[1:]])

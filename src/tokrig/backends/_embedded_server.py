@@ -10,17 +10,49 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-SPECULATION = {
+_SPECULATION = {
     "ngram": "ngram-simple",
     "draft": "draft-simple",
     "mtp": "draft-mtp",
     "eagle": "draft-eagle3",
 }
 # Options by llama.cpp's own names: the length that must match, and that of the draft.
-NGRAM_MAP = {"ngram_size_n": "size_n", "ngram_size_m": "size_m", "ngram_min_hits": "min_hits"}
-NGRAM_MOD = {"ngram_size_n": "n_match", "ngram_size_m": "n_max"}
+_NGRAM_MAP = {"ngram_size_n": "size_n", "ngram_size_m": "size_m", "ngram_min_hits": "min_hits"}
+_NGRAM_MOD = {"ngram_size_n": "n_match", "ngram_size_m": "n_max"}
+_FLASH = {"on": "ENABLED", "true": "ENABLED", "off": "DISABLED", "false": "DISABLED"}
+
+# Everything that could reuse a prompt is off, and nothing is fitted to free memory behind our
+# back: what was asked is what is resolved, or it fails. Verbosity 4 makes the engine log buffers,
+# batch sizes and KV types, which are read back.
+_ALWAYS = {
+    "hostnames": ["127.0.0.1"],
+    "model_alias": {"served"},
+    "fit_params": False,
+    "cache_prompt": False,
+    "cache_ram_mib": 0,
+    "n_ctx_checkpoints": 0,
+    "ui": False,
+    "endpoint_metrics": True,
+    "verbosity": 4,
+}
+# Where a setting goes, and as what.
+_GOES_TO: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
+    "model": (("model.path",), str),
+    "port": (("port",), int),
+    "context": (("n_ctx",), int),
+    "slots": (("n_parallel",), int),
+    "threads": (("cpuparams.n_threads", "cpuparams_batch.n_threads"), int),
+    "threads_batch": (("cpuparams_batch.n_threads",), int),
+    "batch": (("n_batch",), int),
+    "ubatch": (("n_ubatch",), int),
+    "n_gpu_layers": (("n_gpu_layers",), int),
+    "reasoning": (("enable_reasoning",), lambda asked: int(asked == "on")),
+    "chat_template": (("chat_template",), str),
+    "draft_model": (("speculative.draft.mparams.path",), str),
+}
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -40,115 +72,69 @@ def main(settings: dict[str, Any]) -> int:
 
 
 def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
-    """llama.cpp's parameter block. Everything that could reuse a prompt is off, and nothing is
-    fitted to free memory behind our back: what was asked is what is resolved, or it fails."""
+    """llama.cpp's parameter block. For the CPU alone nothing may go to a GPU, large prompts
+    neither. Raises ValueError naming the words it knows for one it does not."""
     p = xllamacpp.CommonParams()
-    p.model.path = settings["model"]
-    p.model_alias = {"served"}
-    p.hostnames = ["127.0.0.1"]
-    p.port = settings["port"]
-    p.n_ctx = settings["context"]
-    p.n_parallel = settings["slots"]
-    p.fit_params = False
-    p.cache_prompt = False
-    p.cache_ram_mib = 0
-    p.n_ctx_checkpoints = 0
-    p.ui = False
-    p.endpoint_metrics = True
-    # 4 makes the engine log buffers, batch sizes and KV types, which are read back.
-    p.verbosity = 4
-    place(p, settings)
-    speculate(xllamacpp, p, settings)
-    if "reasoning" in settings:
-        p.enable_reasoning = int(settings["reasoning"] == "on")
-    if settings.get("threads"):
-        p.cpuparams.n_threads = settings["threads"]
-        p.cpuparams_batch.n_threads = settings["threads"]
-    if "threads_batch" in settings:
-        p.cpuparams_batch.n_threads = int(settings["threads_batch"])
-    if "batch" in settings:
-        p.n_batch = int(settings["batch"])
-    if "ubatch" in settings:
-        p.n_ubatch = int(settings["ubatch"])
-    for key in ("cache_type_k", "cache_type_v"):
-        if key in settings:
-            setattr(p, key, cache_type(xllamacpp, key, settings[key]))
-    if "flash_attention" in settings:
-        p.flash_attn_type = flash_attention(xllamacpp, settings["flash_attention"])
-    if "chat_template" in settings:
-        p.chat_template = settings["chat_template"]
-        p.use_jinja = True
-    return p
-
-
-def place(p: Any, settings: dict[str, Any]) -> None:
-    """Where it computes. For the CPU alone nothing may go to a GPU, large prompts neither."""
+    for name, value in _ALWAYS.items():
+        setattr(p, name, value)
+    for name, (places, as_) in _GOES_TO.items():
+        for place in places if name in settings else ():
+            _set(p, place, as_(settings[name]))
     if settings.get("api") == "cpu":
         p.n_gpu_layers = 0
         p.no_kv_offload = True
         p.no_op_offload = True
-    elif "n_gpu_layers" in settings:
-        p.n_gpu_layers = int(settings["n_gpu_layers"])
+    for key in ("cache_type_k", "cache_type_v"):
+        if key in settings:
+            word = str(settings[key]).lower()
+            setattr(p, key, _named(xllamacpp.ggml_type, "GGML_TYPE_", key, word))
+    if "flash_attention" in settings:
+        word = str(settings["flash_attention"]).lower()
+        if word not in (*_FLASH, "auto"):
+            raise ValueError(f"invalid argument: flash_attention {word!r}; use on, off or auto")
+        kinds = xllamacpp.llama_flash_attn_type
+        p.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH.get(word, 'AUTO')}")
+    if "chat_template" in settings:
+        p.use_jinja = True
+    if "speculative" in settings:
+        _speculate(xllamacpp, p, settings)
+    return p
 
 
-def speculate(xllamacpp: Any, p: Any, settings: dict[str, Any]) -> None:
+def _speculate(xllamacpp: Any, p: Any, settings: dict[str, Any]) -> None:
     """Speculative decoding. ``draft_tokens`` is the longest draft, however drafts are made."""
-    asked = settings.get("speculative")
-    if asked is None:
-        return
-    kind = str(settings.get("spec_type", SPECULATION[asked]))
-    p.speculative.types = [speculative_type(xllamacpp, kind)]
-    if settings.get("draft_model"):
-        p.speculative.draft.mparams.path = settings["draft_model"]
+    kind = str(settings.get("spec_type", _SPECULATION[settings["speculative"]]))
+    kinds = xllamacpp.common_speculative_type
+    p.speculative.types = [_named(kinds, "COMMON_SPECULATIVE_TYPE_", "spec_type", kind, "-")]
     longest = settings.get("draft_tokens")
-    if asked != "ngram":
+    if settings["speculative"] != "ngram":
         if longest is not None:
             p.speculative.draft.n_max = longest
         return
     ngram = getattr(p.speculative, kind.replace("-", "_"))
-    names = NGRAM_MOD if kind == "ngram-mod" else NGRAM_MAP
+    names = _NGRAM_MOD if kind == "ngram-mod" else _NGRAM_MAP
     for option, value in {"ngram_size_m": longest, **settings}.items():
         if option in names and value is not None:
             setattr(ngram, names[option], int(value))
 
 
-def speculative_type(xllamacpp: Any, name: str) -> Any:
-    """llama.cpp's type called ``name``. Raises ValueError naming the known ones."""
-    prefix = "COMMON_SPECULATIVE_TYPE_"
-    kinds = xllamacpp.common_speculative_type
-    known = {t.removeprefix(prefix).lower().replace("_", "-"): t for t in dir(kinds)}
-    if name not in known:
-        words = ", ".join(sorted(k for k in known if k.startswith(("ngram", "draft"))))
-        raise ValueError(f"invalid argument: spec_type {name!r}; known: {words}")
-    return getattr(kinds, known[name])
+def _set(p: Any, place: str, value: Any) -> None:
+    *way, last = place.split(".")
+    for name in way:
+        p = getattr(p, name)
+    setattr(p, last, value)
 
 
-def cache_type(xllamacpp: Any, key: str, name: str) -> Any:
-    """The ggml type called ``name``. Raises ValueError naming the known ones."""
+def _named(kinds: Any, prefix: str, setting: str, word: str, joint: str = "_") -> Any:
+    """The value of an enumeration that goes by this word."""
     known = {
-        t.removeprefix("GGML_TYPE_").lower(): t
-        for t in dir(xllamacpp.ggml_type)
-        if t.startswith("GGML_TYPE_")
+        name.removeprefix(prefix).lower().replace("_", joint): name
+        for name in dir(kinds)
+        if name.startswith(prefix)
     }
-    if str(name).lower() not in known:
-        raise ValueError(f"invalid argument: {key} {name!r}; known: {', '.join(sorted(known))}")
-    return getattr(xllamacpp.ggml_type, known[str(name).lower()])
-
-
-def flash_attention(xllamacpp: Any, value: str | bool) -> Any:
-    """``on``, ``off`` or ``auto`` (YAML turns the first two into booleans)."""
-    kinds = xllamacpp.llama_flash_attn_type
-    known = {
-        "on": kinds.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-        "true": kinds.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-        "off": kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        "false": kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-        "auto": kinds.LLAMA_FLASH_ATTN_TYPE_AUTO,
-    }
-    word = str(value).lower()
     if word not in known:
-        raise ValueError(f"invalid argument: flash_attention {value!r}; use on, off or auto")
-    return known[word]
+        raise ValueError(f"invalid argument: {setting} {word!r}; known: {', '.join(sorted(known))}")
+    return getattr(kinds, known[word])
 
 
 if __name__ == "__main__":

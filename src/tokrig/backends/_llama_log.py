@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from tokrig.backends._program import logged, number, word
 from tokrig.errors import InputError, did_you_mean
 from tokrig.record.model import Resolved
 
@@ -48,13 +49,23 @@ _BUFFER = re.compile(rf":\s+{_NAME}\s+(?:([\w ]+) )?buffer size\s*=\s*([\d.]+) M
 _UNUSED = re.compile(r"model has unused tensor \S+ \(size = (\d+) bytes\)")
 # Its own words for having no device, though built for one.
 _NO_DEVICE = (
-    r"(ggml_vulkan: No devices found)",
-    r"(failed to initialize (?:CUDA|ROCm): [^\n]+)",
-    r"(no usable GPU found, [^\n]+)",
-    r"(not compiled with GPU offload support, [^\n]+)",
+    r"(ggml_vulkan: No devices found|failed to initialize (?:CUDA|ROCm): [^\n]+"
+    r"|no usable GPU found, [^\n]+|not compiled with GPU offload support, [^\n]+)"
 )
 _DRAFT = re.compile(r"loading draft model|creating MTP draft context")
 _MIB = 1 << 20
+
+# Settings of the model by their names in a record.
+_SETTINGS = {
+    "context_total": r"\bn_ctx\s*=\s*(\d+)",
+    "threads": r"\bn_threads\s*=\s*(\d+)",
+    "threads_batch": r"n_threads_batch\s*=\s*(\d+)",
+    "batch": r"\bn_batch\s*=\s*(\d+)",
+    "ubatch": r"\bn_ubatch\s*=\s*(\d+)",
+    "cache_type_k": r"K \((\w+)\)",
+    "cache_type_v": r"V \((\w+)\)",
+    "layers": r"\bn_layer\s*=\s*(\d+)",
+}
 
 # The most specific first. Of what else is marked as an error the first line is the cause, the
 # rest its consequences.
@@ -201,7 +212,7 @@ def unused_bytes(log: str) -> int:
 
 def no_device(log: str) -> str | None:
     """The engine's own words that it found no GPU, or was built for none."""
-    return next(filter(None, (_word(log, pattern) for pattern in _NO_DEVICE)), None)
+    return word(log, _NO_DEVICE)
 
 
 def settings(log: str) -> Resolved:
@@ -210,38 +221,34 @@ def settings(log: str) -> Resolved:
     Slots that share one cache (``kv_unified``) have what is left when all of them are full.
     """
     # Slots are set up when all is loaded, drafts too.
-    context = _positive(log, r"\bn_ctx_slot\s*=\s*(\d+)")
-    slots = _positive(log, r"\bn_slots\s*=\s*(\d+)")
-    unified = _word(log, r"\bkv_unified\s*=\s*'?(true|false)")
+    context = number(log, r"\bn_ctx_slot\s*=\s*(\d+)")
+    slots = number(log, r"\bn_slots\s*=\s*(\d+)")
+    unified = word(log, r"\bkv_unified\s*=\s*'?(true|false)")
     log = _of_the_model(log)
-    total = _positive(log, r"\bn_ctx\s*=\s*(\d+)")
+    found = logged(log, _SETTINGS)
     if unified == "true" and context and slots:
-        context = min(context, (total or context) // slots)
-    devices = re.findall(r"using device (\w+)\S* \(", log)
+        context = min(context, (found["context_total"] or context) // slots)
+    # A line about offloaded layers says nothing where no device holds weights.
+    offloaded = re.search(r"offloaded (\d+)/\d+ layers to GPU", log)
+    gpu_layers = int(offloaded.group(1)) if offloaded and api_of(log)[0] != "cpu" else None
+    features = re.search(r"CPU\s*:((?:\s*\w+ = 1 \|)+)", log)
     return Resolved(
+        **found,
         context_per_slot=context,
-        context_total=total,
         kv_unified=None if unified is None else unified == "true",
         slots=slots,
-        threads=_positive(log, r"\bn_threads\s*=\s*(\d+)"),
-        threads_batch=_positive(log, r"n_threads_batch\s*=\s*(\d+)"),
-        batch=_positive(log, r"\bn_batch\s*=\s*(\d+)"),
-        ubatch=_positive(log, r"\bn_ubatch\s*=\s*(\d+)"),
-        cache_type_k=_word(log, r"K \((\w+)\)"),
-        cache_type_v=_word(log, r"V \((\w+)\)"),
         flash_attention=_flash_attention(log),
-        gpu_layers=_gpu_layers(log),
-        layers=_positive(log, r"\bn_layer\s*=\s*(\d+)"),
-        devices=list(dict.fromkeys(devices)),
+        gpu_layers=0 if offloaded and gpu_layers is None else gpu_layers,
+        devices=list(dict.fromkeys(re.findall(r"using device (\w+)\S* \(", log))),
         split_mode=_split_mode(log),
-        cpu_features=_features(log),
+        cpu_features=re.findall(r"(\w+) = 1", features.group(1).lower()) if features else [],
     )
 
 
 def all_layers(log: str) -> int | None:
     """Layers that can be offloaded: the model's own and the output layer."""
-    layers = _positive(log, r"\bn_layer\s*=\s*(\d+)")
-    return _positive(log, r"offloaded \d+/(\d+) layers") or (layers + 1 if layers else None)
+    layers = number(log, _SETTINGS["layers"])
+    return number(log, r"offloaded \d+/(\d+) layers") or (layers + 1 if layers else None)
 
 
 def speculates(log: str) -> bool | None:
@@ -279,12 +286,6 @@ def _owner(buffer: str) -> str:
     return "CPU" if api_of_device(buffer) is None else buffer.partition("_")[0]
 
 
-def _gpu_layers(log: str) -> int | None:
-    """Layers on a GPU: none where no device holds weights, whatever the log counts."""
-    offloaded = _number(log, r"offloaded (\d+)/\d+ layers to GPU")
-    return 0 if offloaded and api_of(log)[0] == "cpu" else offloaded
-
-
 def _split_mode(log: str) -> str | None:
     """How several devices share the model, told by the buffers: rows have one of their own."""
     holders = {name for name in _filled(log) if api_of_device(name) is not None}
@@ -298,26 +299,6 @@ def _split_mode(log: str) -> str | None:
 def _flash_attention(log: str) -> str | None:
     """``auto`` is a request; the engine says in a later line what became of it."""
     said = r"Flash Attention (?:was auto, set to )?(enabled|disabled)"
-    logged = _word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
+    first = word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
     switch = {"on": "enabled", "1": "enabled", "off": "disabled", "0": "disabled"}
-    return _word(log, said) or switch.get(logged or "", logged)
-
-
-def _features(log: str) -> list[str]:
-    match = re.search(r"CPU\s*:((?:\s*\w+ = 1 \|)+)", log)
-    return [f.lower() for f in re.findall(r"(\w+) = 1", match.group(1))] if match else []
-
-
-def _number(log: str, pattern: str) -> int | None:
-    match = re.search(pattern, log)
-    return int(match.group(1)) if match else None
-
-
-def _positive(log: str, pattern: str) -> int | None:
-    """The same where 0 is impossible: then it is no fact."""
-    return _number(log, pattern) or None
-
-
-def _word(log: str, pattern: str) -> str | None:
-    match = re.search(pattern, log)
-    return match.group(1) if match else None
+    return word(log, said) or switch.get(first or "", first)

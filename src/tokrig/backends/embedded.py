@@ -8,25 +8,25 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from tokrig.backends import Ask, Availability, Command, Engine, Launch, _llama_http
-from tokrig.backends._openai_http import kv_flags
-from tokrig.errors import InputError, did_you_mean
+from tokrig.backends import Ask, Availability, Command, Engine, Launch
+from tokrig.backends._llama import LlamaServer
+from tokrig.backends._program import kv_flags
+from tokrig.errors import InputError
 
 _NGRAM = frozenset({"spec_type", "ngram_size_n", "ngram_size_m", "ngram_min_hits"})
 # What llama.cpp has KV cache kernels for, whatever other tensor types there are.
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-_HINT = "install it with: pip install 'tokrig[embedded]'"
 
 
-class Embedded(_llama_http.LlamaServer):
+class Embedded(LlamaServer):
     """Managed. Needs no download by hand and no GPU."""
 
     name = "embedded"
     title = "llama.cpp embedded (xllamacpp)"
     starts = True
     attaches = False
+    get_it = "install it with: pip install 'tokrig[embedded]'"
     options: Mapping[str, str] = {
         "batch": "logical batch size in tokens",
         "ubatch": "physical batch size in tokens",
@@ -44,7 +44,7 @@ class Embedded(_llama_http.LlamaServer):
 
     def availability(self) -> Availability:
         if importlib.util.find_spec("xllamacpp") is None:
-            return Availability(False, "the wheel xllamacpp is not installed", _HINT)
+            return Availability(False, "the wheel xllamacpp is not installed", self.get_it)
         return Availability(True, f"xllamacpp {importlib.metadata.version('xllamacpp')}")
 
     def vet(self, launch: Launch) -> None:
@@ -54,59 +54,40 @@ class Embedded(_llama_http.LlamaServer):
                 "the backend 'embedded' cannot choose among devices",
                 hint="use --backend llamacpp, or the environment variable of the GPU's driver",
             )
-        for name in launch.options:
-            if name not in self.options:
-                raise InputError(
-                    f"the backend 'embedded' knows no option {name!r}",
-                    hint=did_you_mean(name, self.options),
-                )
+        self.require_options(launch)
         ngram = launch.speculation is not None and launch.speculation.type == "ngram"
-        for name in launch.options.keys() & _NGRAM:
-            if not ngram:
-                raise InputError(
-                    f"option {name!r} belongs to n-gram speculation, which is off",
-                    hint="add --speculative ngram, or leave the option out",
-                )
+        for name in launch.options.keys() & _NGRAM if not ngram else ():
+            raise InputError(
+                f"option {name!r} belongs to n-gram speculation, which is off",
+                hint="add --speculative ngram, or leave the option out",
+            )
 
     def command(self, launch: Launch) -> Command:
         if not self.availability().ok:
-            raise InputError("the embedded engine is not installed", hint=_HINT)
+            raise InputError("the embedded engine is not installed", hint=self.get_it)
         self.vet(launch)
+        asked, types = launch.speculation, ("cache_type_k", "cache_type_v")
         settings = {
             "model": str(launch.model),
             "port": launch.port,
-            "context": launch.context_per_slot * launch.slots,
+            "context": launch.context,
             "slots": launch.slots,
             "threads": launch.threads,
             "api": launch.api,
-            **_speculation(launch),
-            **_reasoning(launch),
-            **kv_flags(launch, "cache_type_k", "cache_type_v", known=_KV_TYPES),
+            "speculative": asked.type if asked else None,
+            "draft_model": str(asked.draft_model) if asked and asked.draft_model else None,
+            "draft_tokens": asked.draft_tokens if asked else None,
+            "reasoning": launch.engine_switch,
+            **kv_flags(launch.kv_type, launch.options, *types, known=_KV_TYPES),
             **launch.options,
         }
-        module = "tokrig.backends._embedded_server"
-        return Command((sys.executable, "-m", module, json.dumps(settings)))
+        told = json.dumps({name: value for name, value in settings.items() if value is not None})
+        return Command((sys.executable, "-m", "tokrig.backends._embedded_server", told))
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The wheel carries no llama.cpp build number: its own version stands for the build."""
         version = importlib.metadata.version("xllamacpp")
         return replace(super().inspect(ask, log, launch), build=f"xllamacpp {version}")
-
-
-def _speculation(launch: Launch) -> dict[str, Any]:
-    asked = launch.speculation
-    if asked is None:
-        return {}
-    return {
-        "speculative": asked.type,
-        "draft_model": str(asked.draft_model) if asked.draft_model else None,
-        "draft_tokens": asked.draft_tokens,
-    }
-
-
-def _reasoning(launch: Launch) -> dict[str, Any]:
-    switch = launch.reasoning
-    return {"reasoning": switch.asked} if switch is not None and switch.engine_flag else {}
 
 
 BACKEND = Embedded()

@@ -14,63 +14,61 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tokrig.backends import (
     Ask,
-    Availability,
+    Backend,
     Capabilities,
     Command,
-    Counters,
     Engine,
     Launch,
     Loading,
     Request,
-    _lemonade_engine,
-    _llama_http,
+    answer,
+    at,
     mapping,
     mappings,
+    one_token,
     whole,
 )
+from tokrig.backends import _llama as llama
 from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._llama_http import LlamaServer
-from tokrig.backends._llama_wishes import asked_gpu_layers, offload
-from tokrig.backends._openai_http import count_by_usage, metric
-from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
+from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Resolved
 
-_HINT = "install lemonade 10.1 or newer (lemonade-server.ai), or give its path with --server-bin"
 _GAVE_UP = re.compile(r"server failed to start")
 _DEVICE_SEARCH = re.compile(
     r"^.*\bNo (?:NVIDIA|AMD|Intel|NPU|GPU)\b.*\bfound\b.*$", re.MULTILINE | re.IGNORECASE
 )
 _ENGINES = {"llamacpp": "llama.cpp", "vllm": "vllm", "flm": "FastFlowLM", "ryzenai-llm": "RyzenAI"}
-_COUNTERS = {
-    "requests": "lemonade_requests_total",
-    "prompt_tokens": "lemonade_llamacpp_prompt_tokens_total",
-    "cached_tokens": "lemonade_llamacpp_prompt_tokens_cached_total",
-    "output_tokens": "lemonade_llamacpp_tokens_predicted_total",
-    "prefill_s": "lemonade_llamacpp_prompt_seconds_total",
-    "decode_s": "lemonade_llamacpp_tokens_predicted_seconds_total",
-    "drafts": "lemonade_llamacpp_spec_decode_num_drafts_total",
-    "drafted_tokens": "lemonade_llamacpp_spec_decode_num_draft_tokens_total",
-    "accepted_tokens": "lemonade_llamacpp_spec_decode_num_accepted_tokens_total",
+# As the llama-server builds spell them that lemonade 11 brings: the type, the draft's length.
+_SPECULATION = {
+    "ngram": ("ngram-simple", "--spec-ngram-simple-size-m"),
+    "mtp": ("draft-mtp", "--spec-draft-n-max"),
 }
 
 
-class Lemonade(LlamaServer):
+class Lemonade(llama.LlamaServer):
     """Started (``lemond``) or attached to. Models are named as ``lemonade list`` shows them."""
 
     name = "lemonade"
     title = "lemonade"
     starts = True
     own_models = True
+    program = "lemond"
+    get_it = (
+        "install lemonade 10.1 or newer (lemonade-server.ai), or give its path with --server-bin"
+    )
     precedence = 10
-    ports: tuple[int, ...] = (13305,)
+    ports = (13305,)
     # It gives an engine 600 s, once more after that, and should be heard giving up.
     patience_s = 1300.0
     ready_path = "/live"
@@ -88,24 +86,19 @@ class Lemonade(LlamaServer):
         timings="request",
         counts_prompts=True,
     )
-
-    def availability(self) -> Availability:
-        if shutil.which("lemond"):
-            return Availability(True, "lemond is on the PATH")
-        return Availability(False, "no lemond on the PATH", _HINT)
+    # What lemonade hands on of llama.cpp's; prompt tokens are uncached ones.
+    prometheus: Mapping[str, str] = {
+        "requests": "lemonade_requests_total",
+        **{
+            ours: f"lemonade_{theirs.replace(':', '_')}"
+            for ours, theirs in llama.LlamaServer.prometheus.items()
+        },
+    }
 
     def command(self, launch: Launch) -> Command:
-        for option in launch.options:
-            if option not in self.options:
-                raise InputError(
-                    f"lemonade takes no option {option!r}", hint=did_you_mean(option, self.options)
-                )
-        binary = launch.binary or "lemond"
-        found = shutil.which(binary)
-        if found is None:
-            raise InputError(f"no runnable lemond at {binary!r}", hint=_HINT)
-        port = str(launch.port)
-        return Command((found, "--host", "127.0.0.1", "--port", port, "--no-broadcast"))
+        self.require_options(launch)
+        where = ("--host", "127.0.0.1", "--port", str(launch.port))
+        return Command((self.binary(launch), *where, "--no-broadcast"))
 
     def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
         """Nothing where the model is loaded with the settings asked for; an attached server's
@@ -114,10 +107,11 @@ class Lemonade(LlamaServer):
         if name is None:
             return
         model = _known(ask, name)
-        wanted = _lemonade_engine.settings(str(model.get("recipe")), launch)
-        entry = _loaded(ask, name)
+        wanted = _settings(str(model.get("recipe")), launch)
+        entry = _entry(mapping(ask("/v1/health")), name)
         options = mapping(entry.get("recipe_options"))
-        if entry and all(options.get(key) == value for key, value in wanted.items()):
+        alive = entry.get("model_name") == name and entry.get("backend_alive") is not False
+        if alive and all(options.get(key) == value for key, value in wanted.items()):
             return
         if model.get("downloaded") is not True:
             yield from _pull(ask, name)
@@ -128,16 +122,24 @@ class Lemonade(LlamaServer):
             raise _load_failure(name, error) from None
 
     def bypass(self, ask: Ask, launch: Launch | None, port: int) -> Command | None:
-        """The command line lemonade itself used, as far as it tells, else the engine it has
-        installed with the model's own files."""
-        return _lemonade_engine.command(ask, launch, port)
+        """The command line lemonade itself used, as far as it tells. It forgets an engine it gave
+        up on: then the one it has installed, with the model's own files."""
+        try:
+            argv = _listed(ask, launch) or _installed(ask, launch)
+        except RequestError:
+            return None
+        if argv is None or "--port" not in argv[:-1]:
+            return None
+        argv[argv.index("--port") + 1] = str(port)
+        return Command(tuple(argv), _environment(Path(argv[0])))
 
     def resident(self, ask: Ask) -> tuple[str, ...]:
-        return tuple(str(entry.get("model_name")) for entry in _language_models(_health(ask)))
+        models = _language_models(answer(ask, "/v1/health"))
+        return tuple(str(entry.get("model_name")) for entry in models)
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """The engine's process: lemonade starts one that died anew and says nothing."""
-        models = _language_models(_health(ask))
+        models = _language_models(answer(ask, "/v1/health"))
         named = [entry for entry in models if entry.get("model_name") == served_model] or models
         pid = whole(named[0].get("pid")) if len(named) == 1 else None
         return f"process {pid}" if pid else None
@@ -150,13 +152,11 @@ class Lemonade(LlamaServer):
     def recognises(self, ask: Ask) -> bool:
         """Its API lies below /v1 and /api/v1; where it imitates Ollama is its root."""
         try:
-            health = ask("/v1/health")
+            health = mapping(ask("/v1/health"))
             ask("/api/version")
         except RequestError:
             return False
-        return isinstance(health, dict) and bool(
-            {"all_models_loaded", "model_loaded"} & health.keys()
-        )
+        return bool({"all_models_loaded", "model_loaded"} & health.keys())
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The wrapped engine. Its API is confirmed by its own log alone, which only a server
@@ -164,55 +164,33 @@ class Lemonade(LlamaServer):
         health = mapping(ask("/v1/health"))
         entry = _entry(health, str(launch.model) if launch else health.get("model_loaded"))
         name, recipe = entry.get("model_name"), str(entry.get("recipe") or "unknown")
-        chosen = str(mapping(entry.get("recipe_options")).get(f"{recipe}_backend") or "")
         last_load = log.rpartition("Loading model: ")[2]
-        api, confirmed = llama_log.api_of(last_load)
-        if api is None and chosen in self.capabilities.apis and _is_bundled(entry):
-            api = chosen
         slots, direct = _slots(ask), _direct(ask, entry)
         found = llama_log.settings(last_load)
-        asked = asked_gpu_layers(launch, last_load)
-        spilled = asked is not None and found.gpu_layers is not None and found.gpu_layers < asked
-        drafting = [bool(slot["speculative"]) for slot in slots if "speculative" in slot]
+        placed = llama.placement(launch, last_load, found, {})
+        chosen = str(at(entry, "recipe_options", f"{recipe}_backend") or "")
+        if placed["api"] is None and chosen in self.capabilities.apis and _is_bundled(entry):
+            placed["api"] = chosen
         return Engine(
             engine=_ENGINES.get(recipe, recipe),
             build=_build(ask, direct, name) if entry else None,
-            api=api,
-            api_confirmed=confirmed,
             served_models=(str(name),) if name else tuple(_ids(ask("/v1/models"))),
             resolved=found.model_copy(update=_context(slots, entry, found)),
-            asked_gpu_layers=asked,
-            spilled=f"{found.gpu_layers} of {asked} layers on the GPU" if spilled else None,
-            offload=offload(launch, last_load, found),
-            device_bytes=llama_log.device_bytes(last_load),
-            speculation=any(drafting) if drafting else llama_log.speculates(last_load),
+            speculation=llama.speculates(slots, last_load),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),
-            model_file=_lemonade_engine.model_file(ask, name) if recipe == "llamacpp" else None,
+            model_file=_model_file(ask, name) if recipe == "llamacpp" else None,
+            **placed,
         )
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
         """By the engine itself where it can be asked, else by a one-token request, which costs a
         prefill: of llama.cpp's own counters lemonade hands on only the one of plain text."""
-        direct = _direct(ask, _entry(_health(ask), request.served_model))
-        counted = _llama_http.count_prompt(direct, request) if direct else None
-        if counted is not None:
-            return counted
-        return count_by_usage(ask, self.chat_path, self.body(request))
+        direct = _direct(ask, _entry(answer(ask, "/v1/health"), request.served_model))
+        counted = llama.count_prompt(direct, request) if direct else None
+        return Backend.count_prompt(self, ask, request) if counted is None else counted
 
     def count_text(self, ask: Ask, text: str) -> int | None:
-        try:
-            return len(ask("/v1/tokenize", {"content": text, "add_special": False})["tokens"])
-        except (RequestError, KeyError, TypeError):
-            return None
-
-    def counters(self, ask: Ask) -> Counters | None:
-        """What lemonade hands on of llama.cpp's ``/metrics``; prompt tokens are uncached ones."""
-        try:
-            text = str(ask("/metrics", text=True))
-        except RequestError:
-            return None
-        found = {ours: metric(text, theirs) for ours, theirs in _COUNTERS.items()}
-        return {name: value for name, value in found.items() if value is not None} or None
+        return llama.count_tokens(ask, "/v1/tokenize", text)
 
     def failure(self, log: str) -> str | None:
         """The time-out first: what the engine wrote before it explains nothing. Devices that were
@@ -225,11 +203,7 @@ class Lemonade(LlamaServer):
         return llama_log.failure(log) or (last[-1].strip()[:300] if last else None)
 
 
-def _loaded(ask: Ask, name: str) -> dict[str, Any]:
-    """Health's entry of the model ``name`` where its engine lives; empty otherwise."""
-    entry = _entry(mapping(ask("/v1/health")), name)
-    ready = entry.get("model_name") == name and entry.get("backend_alive") is not False
-    return entry if ready else {}
+# A model: fetched and loaded.
 
 
 def _known(ask: Ask, name: str) -> dict[str, Any]:
@@ -242,8 +216,7 @@ def _known(ask: Ask, name: str) -> dict[str, Any]:
     except RequestError as error:
         if error.code != "http_404":
             raise
-    known = _ids(ask("/v1/models?show_all=true"))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, _ids(ask("/v1/models?show_all=true")), 3, 0.5)
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise InputError(
         f"lemonade knows no model {name!r}", hint=f"{meant}lemonade list shows them all"
@@ -253,24 +226,24 @@ def _known(ask: Ask, name: str) -> dict[str, Any]:
 def _pull(ask: Ask, name: str) -> Iterator[Loading]:
     """Let lemonade fetch the model in the background, and wait until it is really there."""
     yield Loading(f"downloading {name}", 0.0, fetching=True)
+    reason = None
     try:
         ask("/v1/pull", {"model_name": name, "stream": True, "subscribe": False})
         while mapping(ask(f"/v1/models/{quote(name)}")).get("downloaded") is not True:
             jobs = [job for job in mappings(ask("/v1/downloads")) if job.get("model_name") == name]
-            job = jobs[-1] if jobs else {}
+            job: dict[str, Any] = jobs[-1] if jobs else {}
             if job.get("status") in ("error", "cancelled", "paused"):
-                raise StartError(
-                    f"lemonade did not get {name}: {job.get('error') or job['status']}",
-                    hint="try it by hand: lemonade pull",
-                    code="model_not_fetched",
-                )
+                reason = job.get("error") or job["status"]
+                break
             yield Loading(f"downloading {name}", _share(job), fetching=True)
     except RequestError as error:
+        reason = error.message
+    if reason is not None:
         raise StartError(
-            f"lemonade did not get {name}: {error.message}",
+            f"lemonade did not get {name}: {reason}",
             hint="try it by hand: lemonade pull",
             code="model_not_fetched",
-        ) from None
+        )
 
 
 def _share(job: Mapping[str, Any]) -> float | None:
@@ -294,11 +267,53 @@ def _load_failure(name: str, error: RequestError) -> StartError:
     )
 
 
-def _health(ask: Ask) -> dict[str, Any]:
-    try:
-        return mapping(ask("/v1/health"))
-    except RequestError:
+def _settings(recipe: str, launch: Launch | None) -> dict[str, Any]:
+    """Fields of a load request for a model of this recipe; none for an attached server.
+
+    Raises InputError for what that recipe cannot be told.
+    """
+    if launch is None:
         return {}
+    if launch.speculation is not None and recipe != "llamacpp":
+        raise InputError(
+            f"lemonade's {recipe} takes no speculation from tokrig",
+            hint="leave --speculative out, or take a model that llama.cpp serves",
+        )
+    if recipe not in ("llamacpp", "vllm"):
+        return {"ctx_size": launch.context_per_slot}
+    if recipe == "llamacpp":
+        found: dict[str, Any] = {"ctx_size": launch.context}
+        flags = list(_llama_flags(launch))
+        if launch.devices:
+            found["llamacpp_device"] = ",".join(launch.devices)
+    else:
+        # lemonade switches vLLM's prefix cache on; the later flag wins.
+        found = {"ctx_size": launch.context_per_slot}
+        flags = ["--max-num-seqs", str(launch.slots), "--no-enable-prefix-caching"]
+    more = launch.options.get(f"{recipe}_args")
+    found[f"{recipe}_args"] = " ".join([*flags, *([str(more)] if more is not None else [])])
+    if launch.api is not None:
+        found[f"{recipe}_backend"] = launch.api
+    if "merge_args" in launch.options:
+        found["merge_args"] = launch.options["merge_args"]
+    return found
+
+
+def _llama_flags(launch: Launch) -> Iterator[str]:
+    """Verbosity 4 makes llama-server log the buffers that show what computes."""
+    yield from ("--parallel", str(launch.slots), "--verbosity", "4")
+    if launch.threads is not None:
+        yield from ("--threads", str(launch.threads))
+    if launch.speculation is not None:
+        kind, length = _SPECULATION[launch.speculation.type]
+        yield from ("--spec-type", kind)
+        if launch.speculation.draft_tokens is not None:
+            yield from (length, str(launch.speculation.draft_tokens))
+    if launch.engine_switch:
+        yield from ("--reasoning", launch.engine_switch)
+
+
+# The engine inside: what it says, where its program and its files are.
 
 
 def _direct(ask: Ask, entry: Mapping[str, Any]) -> Ask | None:
@@ -312,7 +327,7 @@ def _direct(ask: Ask, entry: Mapping[str, Any]) -> Ask | None:
         return ask(base + path, body, text=text)
 
     try:
-        there = mapping(direct("/props")).get("model_path")
+        there = at(direct("/props"), "model_path")
     except EngineError:
         return None
     return direct if there and there in entry.get("launch_command", ()) else None
@@ -328,16 +343,12 @@ def _is_bundled(entry: Mapping[str, Any]) -> bool:
 def _build(ask: Ask, direct: Ask | None, model: Any) -> str | None:
     """What the engine says, itself or by the fingerprint of an answer; never what lemonade has
     installed or would install: a program of the user's may be served instead."""
-    if direct is not None:
-        found = llama_log.build_of(str(mapping(direct("/props")).get("build_info") or ""))
-        if found:
-            return found
-    once = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    try:
-        answer = mapping(ask(Lemonade.chat_path, once))
-    except RequestError:
-        return None
-    return llama_log.build_of(str(answer.get("system_fingerprint") or ""))
+    said = at(direct("/props"), "build_info") if direct else None
+    found = llama_log.build_of(str(said or ""))
+    if found is None:
+        told = answer(ask, Lemonade.chat_path, one_token(model))
+        found = llama_log.build_of(str(told.get("system_fingerprint") or ""))
+    return found
 
 
 def _slots(ask: Ask) -> list[dict[str, Any]]:
@@ -357,7 +368,7 @@ def _context(
     if not contexts:
         return {}
     each, count = min(contexts), len(slots)
-    asked = whole(mapping(entry.get("recipe_options")).get("ctx_size"))
+    asked = whole(at(entry, "recipe_options", "ctx_size"))
     shared = found.kv_unified or (count > 1 and asked is not None and each >= asked > 0)
     if not shared:
         return {"context_per_slot": each, "slots": count}
@@ -371,13 +382,94 @@ def _entry(health: Mapping[str, Any], name: Any) -> dict[str, Any]:
     return next(iter(named or models), {})
 
 
-def _language_models(health: Any) -> list[dict[str, Any]]:
-    models = mappings(mapping(health).get("all_models_loaded"))
+def _language_models(health: Mapping[str, Any]) -> list[dict[str, Any]]:
+    models = mappings(health.get("all_models_loaded"))
     return [model for model in models if model.get("type", "llm") == "llm"]
 
 
-def _ids(answer: Any) -> list[str]:
-    return [str(model["id"]) for model in mappings(mapping(answer).get("data")) if "id" in model]
+def _ids(told: Any) -> list[str]:
+    return [str(model["id"]) for model in mappings(at(told, "data")) if "id" in model]
+
+
+def _listed(ask: Ask, launch: Launch | None) -> list[str] | None:
+    """The command line of an engine that lemonade still lists."""
+    for model in mappings(at(ask("/v1/health"), "all_models_loaded")):
+        line = model.get("launch_command")
+        named = launch is None or model.get("model_name") == str(launch.model)
+        if isinstance(line, list) and named:
+            return [str(word) for word in line]
+    return None
+
+
+def _installed(ask: Ask, launch: Launch | None) -> list[str] | None:
+    """llama-server as lemonade starts it, with the model's files and the settings asked for."""
+    if launch is None:
+        return None
+    main = _model_file(ask, str(launch.model))
+    options = mapping(ask(f"/v1/models/{quote(str(launch.model))}/options"))
+    api = launch.api or str(at(options, "effective", "llamacpp_backend") or "")
+    system = shutil.which("llama-server") if api == "system" else None
+    binary = system if api == "system" else _external(ask, api) or _binary(api)
+    if binary is None or main is None:
+        return None
+    wanted = _settings("llamacpp", launch)
+    context = ("--ctx-size", str(wanted["ctx_size"]))
+    flags = shlex.split(str(wanted["llamacpp_args"]))
+    return [binary, "-m", main, *context, "--port", "0", "--jinja", *flags]
+
+
+def _model_file(ask: Ask, name: Any) -> str | None:
+    """Where lemonade has the file of a model, if it is there. Of one from a folder of the user's
+    the list itself gives the path."""
+    if not name:
+        return None
+    told = answer(ask, f"/v1/models/{quote(str(name))}/files?include_paths=true")
+    for file in mappings(told.get("files")):
+        if file.get("role") == "main" and file.get("exists") is True and file.get("path"):
+            return str(file["path"])
+    listed = mappings(answer(ask, "/v1/models").get("data"))
+    paths = [str(model.get("checkpoint") or "") for model in listed if model.get("id") == name]
+    return next((path for path in paths if path.endswith(".gguf")), None)
+
+
+def _external(ask: Ask, api: str) -> str | None:
+    """A llama-server of the user's that lemonade was told to take for an API, by the environment
+    that both have or by its configuration: both may name a version or "builtin" instead."""
+    if not api:
+        return None
+    told = os.environ.get(f"LEMONADE_LLAMACPP_{api.upper()}_BIN")
+    path = str(told or at(answer(ask, "/internal/config"), "llamacpp", f"{api}_bin") or "")
+    return path if "/" in path and os.access(path, os.X_OK) else None
+
+
+def _binary(api: str) -> str | None:
+    """``…/bin/llamacpp/<api>[-channel]/…/llama-server``; ROCm's has a channel in its name."""
+    folders = [_cache() / "bin/llamacpp" / api, *sorted(_cache().glob(f"bin/llamacpp/{api}-*"))]
+    found = [path for folder in folders for path in sorted(folder.rglob("llama-server"))]
+    return next((str(path) for path in found if os.access(path, os.X_OK)), None) if api else None
+
+
+def _environment(binary: Path) -> dict[str, str]:
+    """Libraries beside the engine and lemonade's own ROCm runtime, as lemonade sets them."""
+    if not binary.is_absolute():
+        return {}
+    wheels = [
+        Path(line)
+        for listing in sorted(_cache().glob("bin/therock-wheels/*/runtime_paths.txt"))
+        for line in listing.read_text("utf-8").splitlines()
+        if line
+    ]
+    tarballs = sorted(_cache().glob("bin/therock/*/lib"))
+    runtimes = [folder for base in wheels + tarballs for folder in (base, base / "llvm/lib")]
+    inherited = filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    return {"LD_LIBRARY_PATH": ":".join([*map(str, runtimes), str(binary.parent), *inherited])}
+
+
+def _cache() -> Path:
+    """Where lemonade keeps what it downloaded, on Linux, for the user who runs tokrig."""
+    own = os.environ.get("LEMONADE_CACHE_DIR")
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "lemonade"
 
 
 BACKEND = Lemonade()

@@ -1,28 +1,48 @@
-"""llama.cpp's own ``llama-server``, a binary the user has."""
+"""llama.cpp's own ``llama-server``, a binary the user has.
+
+llama.cpp renames its flags, takes some away and goes on listing those it removed. So each flag is
+looked up in the binary's own ``--help`` under all the names it ever had, and the one this build
+has is used.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokrig.backends import Ask, Availability, Command, Launch, _llama_help, _llama_http, _starting
+from tokrig.backends import Command, Launch, Value
 from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._llama_help import Help
-from tokrig.backends._llama_wishes import GPU_LAYERS
-from tokrig.backends._openai_http import kv_flags, option_flags
+from tokrig.backends import _program as program
+from tokrig.backends._llama import GPU_LAYERS, LlamaServer
 from tokrig.errors import InputError
 from tokrig.spec.run import SpeculativeType
 
+# What tokrig alone sets: always, …
+_FLAGS = {
+    "model": "{0.model}",
+    "host": "127.0.0.1",
+    "port": "{0.port}",
+    "ctx-size": "{0.context}",
+    "parallel": "{0.slots}",
+}
+_BASIC = (*_FLAGS, "threads")
 _OWN = frozenset(
-    {"model", "m", "host", "port", "ctx-size", "c", "parallel", "np", "threads", "t"}
-    | {"device", "dev", "model-draft", "spec-draft-model", "spec-default", "reasoning"}
-    | {"log-disable", "log-file", "log-jsonl"}
+    {*_BASIC, "m", "c", "np", "t", "device", "dev", "model-draft", "spec-draft-model"}
+    | {"spec-default", "reasoning", "log-disable", "log-file", "log-jsonl"}
 )
-_HINT = "give its path with --server-bin, or put llama-server on the PATH"
-_BASIC = ("model", "host", "port", "ctx-size", "parallel", "threads")
-
+# … and what keeps the engine to what was asked, as far as this build has it and no option says
+# otherwise: nothing fitted to free memory behind our back, nothing kept of earlier prompts.
+_UNAIDED: Mapping[tuple[str, ...], Value] = {
+    ("metrics",): True,
+    ("no-ui", "no-webui"): True,
+    ("fit",): "off",
+    ("no-cache-prompt",): True,
+    ("cache-ram",): "0",
+    ("ctx-checkpoints", "swa-checkpoints"): "0",
+}
 # Words of --spec-type, newest first.
 _TYPES: Mapping[SpeculativeType, tuple[str, ...]] = {
     "ngram": ("ngram-simple",),
@@ -31,183 +51,209 @@ _TYPES: Mapping[SpeculativeType, tuple[str, ...]] = {
     "eagle": ("draft-eagle3", "eagle3"),
 }
 
+_REMOVED = "the argument has been removed"
+# A flag begins at the left; what follows further right belongs to its description.
+_HEAD = re.compile(r"^ {0,8}(-{1,2}[A-Za-z].*)$")
 
-class LlamaCpp(_llama_http.LlamaServer):
+
+@dataclass(frozen=True)
+class Flag:
+    """``--gpu-layers`` under all its names, with the words it takes, of ``[on|off|auto]`` or
+    ``none,draft-simple``, and the description."""
+
+    names: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Help:
+    """What a build can be told, and what it no longer can, by long names without dashes.
+    ``binary`` is its name, for messages."""
+
+    binary: str
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    removed: Mapping[str, Flag] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, launch: Launch) -> Help:
+        """The flags in what the binary of ``launch`` said last."""
+        heads: list[tuple[str, list[str]]] = []
+        for line in (launch.answers[-1] if launch.answers else "").splitlines():
+            if match := _HEAD.match(line):
+                # Two spaces part names from the text, but also short names from long ones.
+                head, *about = re.split(r"(?<![,\s])\s{2,}", match.group(1), maxsplit=1)
+                heads.append((head, about))
+            elif heads:
+                heads[-1][1].append(line.strip())
+        found = cls(Path(launch.binary or "llama-server").name, {}, {})
+        for head, about in heads:
+            names = tuple(re.findall(r"(?<!\S)--?[A-Za-z][\w-]*", head))
+            value = head.split()[-1]
+            words = [] if value in names else re.split(r"[|,]", value.strip("[]{}"))
+            flag = Flag(names, tuple(words) if len(words) > 1 else (), " ".join(about))
+            of_which = found.removed if flag.about.startswith(_REMOVED) else found.flags
+            assert isinstance(of_which, dict)
+            of_which |= {name[2:]: flag for name in names if name.startswith("--")}
+        return found
+
+    def spelling(self, *names: str) -> str | None:
+        """The first of these names that this build knows."""
+        return next((name for name in names if name in self.flags), None)
+
+    def require(self, *names: str) -> str:
+        """``spelling``. Raises InputError naming the flag that is missing."""
+        found = self.spelling(*names)
+        if found is None:
+            raise InputError(
+                f"this {self.binary} is too old for --{names[0]}: its --help does not list it",
+                hint="take a newer llama-server, or leave out what needs the flag",
+            )
+        return found
+
+    def long(self, option: str) -> str:
+        """The long name of an option, however it is written (``ngl``)."""
+        name = program.flag_name(option)
+        if name in self.flags:
+            return name
+        of_it = (long for long, flag in self.flags.items() if f"-{name}" in flag.names)
+        return next(of_it, name)
+
+    def same(self, name: str, other: str) -> bool:
+        """Whether two names are one flag."""
+        return name == other or (name in self.flags and self.flags[name] is self.flags.get(other))
+
+    def check(self, name: str) -> None:
+        """Raises InputError for an option this build does not know."""
+        if name in self.flags:
+            return
+        if name in self.removed:
+            raise InputError(
+                f"this {self.binary} takes --{name} no longer", hint=self.removed[name].about
+            )
+        near = difflib.get_close_matches(name, self.flags, n=1)
+        raise InputError(
+            f"this {self.binary} knows no --{name}: its --help does not list it",
+            hint=f"did you mean --{near[0]}?" if near else "it may be too old, or too new, for it",
+        )
+
+
+class LlamaCpp(LlamaServer):
     """Managed. Options are ``llama-server``'s long flags without dashes (``n-gpu-layers: 99``,
     ``flash-attn: on``), checked against the binary's own ``--help``."""
 
     name = "llamacpp"
     title = "llama.cpp llama-server"
     starts = True
+    program = "llama-server"
+    get_it = "give its path with --server-bin, or put llama-server on the PATH"
     precedence = 30
-    ports: tuple[int, ...] = (8080,)
+    ports = (8080,)
+    # Others imitate its ``/props``, but name themselves as the owner of their models.
+    owned_by = "llamacpp"
+    tells: Mapping[str, frozenset[str]] = {
+        "/props": frozenset({"total_slots", "default_generation_settings"})
+    }
     options: Mapping[str, str] = {"<any long flag>": "as llama-server --help lists it"}
-
-    def availability(self) -> Availability:
-        found = shutil.which("llama-server")
-        if found:
-            return Availability(True, "llama-server is on the PATH")
-        return Availability(False, "no llama-server on the PATH", _HINT)
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         """At verbosity 4 the list of devices also tells which APIs were looked for."""
-        binary = _binary(launch)
-        return (
-            (binary, "--version"),
-            (binary, "--verbosity", "4", "--list-devices"),
-            (binary, "--help"),
-        )
+        asked = (("--version",), ("--verbosity", "4", "--list-devices"), ("--help",))
+        return tuple((self.binary(launch), *words) for words in asked)
 
     def vet(self, launch: Launch) -> None:
-        known = _help(launch)
+        known = Help.of(launch)
         if not all(name in known.flags for name in _BASIC):
             said = launch.answers[-1] if launch.answers else ""
-            _starting.require_able(known.binary, said)
-            reason = llama_log.failure(said) or next(iter(said.strip().splitlines()), "")
-            raise InputError(
-                f"{known.binary} is no llama-server: its --help says {reason[:200]!r}", hint=_HINT
-            )
+            reason = llama_log.failure(said)
+            program.refuse(known.binary, self.program, said, reason, self.get_it)
         for name in launch.options:
-            known.check(known.long(_flag_name(name)))
-        listing = _listing(launch)
+            known.check(known.long(name))
+        listing = "\n".join(launch.answers[:-1])
         llama_log.require_api(listing, launch.api, launch.devices, known.binary, "--server-bin")
 
     def command(self, launch: Launch) -> Command:
-        known = _help(launch)
-        own = {
-            "model": str(launch.model),
-            "host": "127.0.0.1",
-            "port": str(launch.port),
-            "ctx-size": str(launch.context_per_slot * launch.slots),
-            "parallel": str(launch.slots),
-            **({"threads": str(launch.threads)} if launch.threads is not None else {}),
-            **_devices(launch, known),
-            **_speculation(launch, known),
-            **_reasoning(launch, known),
+        known = Help.of(launch)
+        chosen = {known.long(name): value for name, value in launch.options.items()}
+        program.require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
+        own: dict[str, Value | None] = {
+            **{flag: form.format(launch) for flag, form in _FLAGS.items()},
+            "threads": launch.threads,
+            **dict(_devices(launch, known)),
+            **dict(_speculation(launch, known, chosen.get("spec-type"))),
+            **dict(_reasoning(launch, known)),
             **_kv_types(launch, known),
-            **_unaided(known),
+            **{f: value for names, value in _UNAIDED.items() if (f := known.spelling(*names))},
         }
-        chosen = {known.long(_flag_name(name)): value for name, value in launch.options.items()}
-        argv = [_binary(launch)]
-        for name, value in own.items():
-            if name in _OWN or not any(known.same(name, option) for option in chosen):
-                argv += [f"--{name}", value] if value else [f"--{name}"]
-        refused = _OWN if launch.speculation else _OWN | {"spec-type"}
-        argv += option_flags({n: _word(known, n, v) for n, v in chosen.items()}, refused)
-        return Command(tuple(argv))
-
-    def recognises(self, ask: Ask) -> bool:
-        return _llama_http.is_llama_server(ask)
-
-
-def _binary(launch: Launch) -> str:
-    return _starting.program(launch.binary or "llama-server", "llama-server", _HINT)
+        # Its log can be read at level 4, but where that is no level of its own it means "debug":
+        # a line for every token.
+        verbosity = known.flags.get("verbosity")
+        own["verbosity"] = "4" if verbosity and "4: trace" in verbosity.about else None
+        own = {
+            name: value
+            for name, value in own.items()
+            if name in _OWN or not any(known.same(name, option) for option in chosen)
+        }
+        chosen = {name: _word(known.flags.get(name), value) for name, value in chosen.items()}
+        return Command((self.binary(launch), *program.long_flags(own), *program.long_flags(chosen)))
 
 
-def _help(launch: Launch) -> Help:
-    binary = Path(launch.binary or "llama-server").name
-    return _llama_help.read(binary, launch.answers[-1] if launch.answers else "")
-
-
-def _flag_name(option: str) -> str:
-    return option.lstrip("-").replace("_", "-")
-
-
-def _word(known: Help, name: str, value: str | int | float | bool) -> str | int | float | bool:
+def _word(flag: Flag | None, value: Value) -> Value:
     """YAML turns ``on`` and ``off`` into booleans; flags that take the words get them back."""
-    flag = known.find(name)
     if isinstance(value, bool) and flag is not None and {"on", "off"} <= {*flag.choices}:
         return "on" if value else "off"
     return value
 
 
-def _unaided(known: Help) -> dict[str, str]:
-    """What keeps the engine to what was asked, as far as this build has it: nothing fitted to
-    free memory behind our back, nothing kept of earlier prompts; and a log that can be read."""
-    wanted = (
-        (("metrics",), ""),
-        (("no-ui", "no-webui"), ""),
-        (("fit",), "off"),
-        (("no-cache-prompt",), ""),
-        (("cache-ram",), "0"),
-        (("ctx-checkpoints", "swa-checkpoints"), "0"),
-    )
-    found = {flag: value for names, value in wanted if (flag := known.spelling(*names))}
-    verbosity = known.find("verbosity")
-    # Where 4 is no level of its own it means "debug": a line for every token.
-    if verbosity is not None and "4: trace" in verbosity.about:
-        found["verbosity"] = "4"
-    return found
-
-
-def _devices(launch: Launch, known: Help) -> dict[str, str]:
+def _devices(launch: Launch, known: Help) -> Iterator[tuple[str, str]]:
     """Which devices the model and its draft may use, and all layers on them."""
-    names = llama_log.devices_for(_listing(launch), launch.api, launch.devices)
-    found: dict[str, str] = {}
+    listing = "\n".join(launch.answers[:-1])
+    names = llama_log.devices_for(listing, launch.api, launch.devices)
     if names:
-        found[known.require("device")] = ",".join(names)
+        yield known.require("device"), ",".join(names)
         draft = known.spelling("spec-draft-device", "device-draft")
         if draft and launch.speculation and launch.speculation.draft_model:
-            found[draft] = ",".join(names)
+            yield draft, ",".join(names)
     if launch.devices or launch.api not in (None, "cpu"):
         layers = known.require(*GPU_LAYERS)
-        flag = known.find(layers)
-        found[layers] = "all" if flag and "'all'" in flag.about else "999"
-    return found
+        yield layers, "all" if "'all'" in known.flags[layers].about else "999"
 
 
-def _listing(launch: Launch) -> str:
-    """What the binary said of its version and devices."""
-    return "\n".join(launch.answers[:-1])
-
-
-def _speculation(launch: Launch, known: Help) -> dict[str, str]:
+def _speculation(
+    launch: Launch, known: Help, given: Value | None
+) -> Iterator[tuple[str, str | None]]:
+    """``given`` is the option --spec-type. Builds that have no such flag draft as soon as they
+    have a draft model."""
     asked = launch.speculation
     if asked is None:
-        return {}
-    found: dict[str, str] = {}
-    kind = _speculation_kind(launch, known, asked.type)
-    if kind is not None:
-        found["spec-type"] = kind
-    if asked.draft_model is not None:
-        found[known.require("spec-draft-model", "model-draft")] = str(asked.draft_model)
-    if asked.draft_tokens is not None:
-        names = (f"spec-{kind}-size-m", f"spec-{kind}-n-max")
-        if asked.type == "ngram":
-            flag = known.require(*names, "spec-ngram-size-m", "draft-max")
-        else:
-            flag = known.require("spec-draft-n-max", "draft-max")
-        found[flag] = str(asked.draft_tokens)
-    return found
-
-
-def _speculation_kind(launch: Launch, known: Help, asked: SpeculativeType) -> str | None:
-    """The word for --spec-type; None for builds that draft as soon as they have a draft model."""
-    for name, value in launch.options.items():
-        if _flag_name(name) == "spec-type":
-            return str(value)
-    flag = known.find("spec-type")
-    words = flag.choices if flag else ()
-    kind = next((word for word in _TYPES[asked] if word in words), None)
-    if kind is None and asked != "draft":
+        return
+    words = known.flags["spec-type"].choices if "spec-type" in known.flags else ()
+    kind = next((word for word in _TYPES[asked.type] if word in words), None)
+    if given is not None:
+        kind = str(given)
+    elif kind is None and asked.type != "draft":
         raise InputError(
-            f"this {known.binary} is too old for --spec-type {_TYPES[asked][0]}",
+            f"this {known.binary} is too old for --spec-type {_TYPES[asked.type][0]}",
             hint=f"it knows: {', '.join(words) or 'no --spec-type'}",
         )
-    return kind
+    yield "spec-type", kind
+    if asked.draft_model is not None:
+        yield known.require("spec-draft-model", "model-draft"), str(asked.draft_model)
+    if asked.draft_tokens is not None:
+        names = ["spec-draft-n-max", "draft-max"]
+        if asked.type == "ngram":
+            names = [f"spec-{kind}-size-m", f"spec-{kind}-n-max", "spec-ngram-size-m", "draft-max"]
+        yield known.require(*names), str(asked.draft_tokens)
 
 
-def _reasoning(launch: Launch, known: Help) -> dict[str, str]:
+def _reasoning(launch: Launch, known: Help) -> Iterator[tuple[str, str]]:
     """Older builds know only a budget, of which 0 switches the template's thinking off. Newer
     ones mean by it an end forced on a template that goes on thinking."""
-    switch = launch.reasoning
-    if switch is None or not switch.engine_flag:
-        return {}
-    if known.spelling("reasoning"):
-        return {"reasoning": switch.asked}
-    if switch.asked == "off":
-        return {known.require("reasoning-budget"): "0"}
-    return {}
+    asked = launch.engine_switch
+    if asked and known.spelling("reasoning"):
+        yield "reasoning", asked
+    elif asked == "off":
+        yield known.require("reasoning-budget"), "0"
 
 
 def _kv_types(launch: Launch, known: Help) -> dict[str, str]:
@@ -216,7 +262,8 @@ def _kv_types(launch: Launch, known: Help) -> dict[str, str]:
         return {}
     names = [known.require(name) for name in ("cache-type-k", "cache-type-v")]
     listed = re.search(r"allowed values: ([\w, ]+)", known.flags[names[0]].about)
-    return kv_flags(launch, *names, known=re.findall(r"\w+", listed.group(1)) if listed else ())
+    types = re.findall(r"\w+", listed.group(1)) if listed else ()
+    return program.kv_flags(launch.kv_type, launch.options, *names, known=types)
 
 
 BACKEND = LlamaCpp()

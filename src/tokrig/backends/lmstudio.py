@@ -15,29 +15,31 @@ from typing import Any
 from tokrig.backends import (
     Ask,
     Availability,
+    Backend,
     Capabilities,
     Engine,
     Launch,
     Loading,
+    answer,
     mapping,
     mappings,
+    one_token,
     whole,
 )
-from tokrig.backends._openai_http import OpenAIServer
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.model import Resolved
 
 _APIS = ("cuda", "vulkan", "rocm", "metal")
 
 
-class LMStudio(OpenAIServer):
+class LMStudio(Backend):
     """Attached to: it is started in its window or with ``lms server start``."""
 
     name = "lmstudio"
     title = "LM Studio"
     own_models = True
     precedence = 25
-    ports: tuple[int, ...] = (1234,)
+    ports = (1234,)
     capabilities = Capabilities(
         apis=("cpu", "cuda", "vulkan", "rocm", "metal"), counts_prompts=True
     )
@@ -46,10 +48,8 @@ class LMStudio(OpenAIServer):
         return Availability(True, "attaches to LM Studio: lms server start, then --url URL")
 
     def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
-        if served_model is None:
-            return
-        models = _models(ask)
-        if served_model in _loaded(models):
+        models = _models(ask) if served_model is not None else []
+        if served_model is None or served_model in _loaded(models):
             return
         if served_model not in _keys(models):
             raise InputError(
@@ -58,13 +58,12 @@ class LMStudio(OpenAIServer):
             )
         yield Loading(f"loading {served_model}")
         try:
-            answer = mapping(ask("/api/v1/models/load", {"model": served_model}))
+            told = mapping(ask("/api/v1/models/load", {"model": served_model}))
         except RequestError as error:
-            answer = {"error": error.message}
-        if answer.get("status") != "loaded":
-            reason = answer.get("error") or "no reason given"
+            told = {"error": error.message}
+        if told.get("status") != "loaded":
             raise StartError(
-                f"LM Studio did not load {served_model}: {reason}",
+                f"LM Studio did not load {served_model}: {told.get('error') or 'no reason given'}",
                 hint=f"try it by hand: lms load {served_model}",
                 code="model_not_loaded",
             )
@@ -88,9 +87,11 @@ class LMStudio(OpenAIServer):
         # Of several it does not tell which one is meant.
         model = next((m for m in models if _instances(m)), {}) if len(loaded) == 1 else {}
         config = _instances(model)[0][1] if model else {}
-        runtime = _runtime(ask, loaded[0]) if loaded else {}
+        told = answer(ask, "/api/v0/chat/completions", one_token(loaded[0])) if loaded else {}
+        runtime = mapping(told.get("runtime"))
         parts = str(runtime.get("name") or "").split("-")
-        flash = config.get("flash_attention")
+        flash, quant = config.get("flash_attention"), model.get("quantization")
+        quant = quant.get("name") if isinstance(quant, dict) else quant
         return Engine(
             engine=parts[0] or "unknown",
             build=str(runtime["version"]) if runtime.get("version") else None,
@@ -101,7 +102,7 @@ class LMStudio(OpenAIServer):
                 slots=whole(config.get("parallel")) or None,
                 batch=whole(config.get("eval_batch_size")) or None,
                 flash_attention=None if flash is None else "enabled" if flash else "disabled",
-                quantization=_quantization(model),
+                quantization=str(quant) if quant else None,
             ),
             wrapper="LM Studio",
         )
@@ -109,15 +110,11 @@ class LMStudio(OpenAIServer):
 
 def _models(ask: Ask) -> list[dict[str, Any]]:
     """Language models of API v1, or of v0 where there is no v1; empty for another server."""
-    for path, key, identity in (
-        ("/api/v1/models", "models", "key"),
-        ("/api/v0/models", "data", "id"),
-    ):
-        with contextlib.suppress(RequestError):
-            found = mappings(mapping(ask(path)).get(key))
-            own = [m for m in found if m.get(identity) and "max_context_length" in m]
-            if own:
-                return [m for m in own if m.get("type") in ("llm", "vlm")]
+    for path, key, name in (("/api/v1/models", "models", "key"), ("/api/v0/models", "data", "id")):
+        found = mappings(answer(ask, path).get(key))
+        own = [m for m in found if m.get(name) and "max_context_length" in m]
+        if own:
+            return [m for m in own if m.get("type") in ("llm", "vlm")]
     return []
 
 
@@ -135,20 +132,6 @@ def _instances(model: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         return [(str(model["id"]), {})]
     instances = mappings(model.get("loaded_instances"))
     return [(str(i["id"]), mapping(i.get("config"))) for i in instances if i.get("id")]
-
-
-def _quantization(model: dict[str, Any]) -> str | None:
-    found = model.get("quantization")
-    name = found.get("name") if isinstance(found, dict) else found
-    return str(name) if name else None
-
-
-def _runtime(ask: Ask, model: str) -> dict[str, Any]:
-    """What answered a one-token request."""
-    once = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    with contextlib.suppress(RequestError):
-        return mapping(mapping(ask("/api/v0/chat/completions", once)).get("runtime"))
-    return {}
 
 
 BACKEND = LMStudio()

@@ -13,29 +13,28 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.backends import (
     Ask,
-    Availability,
+    Backend,
     Capabilities,
     Command,
     Engine,
     Launch,
     Loading,
     Request,
+    answer,
+    at,
     mapping,
     mappings,
     whole,
 )
 from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._openai_http import OpenAIServer
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
-_HINT = "install it from ollama.com, or give its path with --server-bin"
 _NS_PER_MS = 1e6
 _BLOB = re.compile(r"^FROM (/.+/sha256-[0-9a-f]{64})$", re.MULTILINE)
 _VISIBLE = {
@@ -43,15 +42,9 @@ _VISIBLE = {
     "rocm": "ROCR_VISIBLE_DEVICES",
     "vulkan": "GGML_VK_VISIBLE_DEVICES",
 }
-_VARIABLES = {
-    "flash_attention": "OLLAMA_FLASH_ATTENTION",
-    "kv_cache_type": "OLLAMA_KV_CACHE_TYPE",
-    "gpu_overhead": "OLLAMA_GPU_OVERHEAD",
-    "sched_spread": "OLLAMA_SCHED_SPREAD",
-}
 
 
-class Ollama(OpenAIServer):
+class Ollama(Backend):
     """Started (``ollama serve``) or attached to. Models are named as ``ollama list`` shows them;
     the user's models folder is used as it is.
 
@@ -63,8 +56,10 @@ class Ollama(OpenAIServer):
     title = "Ollama"
     starts = True
     own_models = True
+    program = "ollama"
+    get_it = "install it from ollama.com, or give its path with --server-bin"
     precedence = 20
-    ports: tuple[int, ...] = (11434,)
+    ports = (11434,)
     patience_s = 600.0
     chat_path = "/api/chat"
     ready_path = "/api/version"
@@ -82,16 +77,9 @@ class Ollama(OpenAIServer):
         counts_prompts=True,
     )
 
-    def availability(self) -> Availability:
-        if shutil.which("ollama"):
-            return Availability(True, "ollama is on the PATH")
-        return Availability(False, "no ollama on the PATH", _HINT)
-
     def command(self, launch: Launch) -> Command:
-        binary = launch.binary or "ollama"
-        found = shutil.which(binary)
-        if found is None:
-            raise InputError(f"no runnable ollama at {binary!r}", hint=_HINT)
+        binary = self.binary(launch)
+        self.require_options(launch)
         if launch.threads is not None:
             raise InputError(
                 "Ollama chooses its number of threads itself", hint="leave --threads out"
@@ -105,14 +93,10 @@ class Ollama(OpenAIServer):
             **_devices(launch),
         }
         for option, value in launch.options.items():
-            if option not in self.options:
-                raise InputError(
-                    f"Ollama takes no option {option!r}", hint=did_you_mean(option, self.options)
-                )
-            if option in _VARIABLES:
+            if option != "pull":
                 text = str(int(value)) if isinstance(value, bool) else str(value)
-                env[_VARIABLES[option]] = text
-        return Command((found, "serve"), env)
+                env[f"OLLAMA_{option.upper()}"] = text
+        return Command((binary, "serve"), env)
 
     def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
         name = served_model or (str(launch.model) if launch else None)
@@ -124,7 +108,7 @@ class Ollama(OpenAIServer):
                 hint = f"{did_you_mean(name, known)}; fetch it with: ollama pull {name}"
                 raise InputError(f"Ollama has no model {name!r}", hint=hint)
             yield from _pull(ask, name)
-        if name in _names(ask("/api/ps")):
+        if name in self.resident(ask):
             return
         yield Loading(f"loading {name}")
         try:
@@ -141,9 +125,8 @@ class Ollama(OpenAIServer):
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """A model that is put out of memory meanwhile comes back in another runner."""
-        if served_model is None or served_model in _names(ask("/api/ps")):
-            return "loaded"
-        return "not loaded"
+        there = served_model is None or served_model in self.resident(ask)
+        return "loaded" if there else "not loaded"
 
     def unload(self, ask: Ask, served_model: str | None) -> None:
         if served_model is not None:
@@ -159,14 +142,18 @@ class Ollama(OpenAIServer):
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """``/api/ps`` and, of a server started here, the wrapped engine's log."""
-        version = mapping(ask("/api/version")).get("version")
+        version = at(ask("/api/version"), "version")
         running = ask("/api/ps")
-        entry = _entry(running, launch)
+        # The model launched, else the one used last, which Ollama lists first.
+        models = mappings(at(running, "models"))
+        named = [model for model in models if launch and model.get("name") == str(launch.model)]
+        entry: dict[str, Any] = next(iter(named or models), {})
         last_load = log.rpartition("starting llama-server")[2]
         api, confirmed = llama_log.api_of(last_load)
-        quantization = mapping(entry.get("details")).get("quantization_level")
+        quantization = at(entry, "details", "quantization_level")
         size, vram = whole(entry.get("size")) or 0, whole(entry.get("size_vram")) or 0
-        file = _file(ask, entry.get("name"))
+        memory = {"GPU": vram, "CPU": size - vram} if vram <= size > 0 else {}
+        spilled, offload = _placement(size, vram, launch)
         return Engine(
             engine="ollama",
             build=str(version) if version else None,
@@ -179,11 +166,11 @@ class Ollama(OpenAIServer):
                     "quantization": str(quantization) if quantization else None,
                 }
             ),
-            spilled=_spilled(size, vram, launch),
-            offload=_kept_back(size, vram, launch),
-            device_bytes=llama_log.device_bytes(last_load) or _memory(size, vram),
+            spilled=spilled,
+            offload=offload,
+            device_bytes=llama_log.device_bytes(last_load) or memory,
             speculation=llama_log.speculates(last_load),
-            model_file=file,
+            model_file=_file(ask, entry.get("name")),
         )
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -232,20 +219,17 @@ class Ollama(OpenAIServer):
         """By a one-token request; costs a whole prefill."""
         body = self.body(request)
         once = {**body, "stream": False, "options": {**body["options"], "num_predict": 1}}
-        return whole(mapping(ask(self.chat_path, once)).get("prompt_eval_count")) or None
+        return whole(at(ask(self.chat_path, once), "prompt_eval_count")) or None
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """Durations of the last event, in ns. Without a decode time there is no clock; a prompt of
         which the tokens or the time are not told counts as none."""
         counted = whole(event.get("eval_count"))
-        if event.get("done") is not True or counted is None:
+        prompt_ns = event.get("prompt_eval_duration") or 0
+        decode_ns = event.get("eval_duration") or 0
+        if event.get("done") is not True or counted is None or decode_ns == 0:
             return None
-        prompt_ns, decode_ns = (
-            event.get(key) or 0 for key in ("prompt_eval_duration", "eval_duration")
-        )
         if not isinstance(prompt_ns, int | float) or not isinstance(decode_ns, int | float):
-            return None
-        if decode_ns == 0:
             return None
         prompt = whole(event.get("prompt_eval_count")) or 0
         prompt -= min(whole(event.get("prompt_eval_cached_count")) or 0, prompt)
@@ -296,44 +280,20 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
                 ) from None
 
 
-def _kept_back(size: int, vram: int, launch: Launch | None) -> str | None:
-    """How much of a running server's model is on the GPU: its own choice, that nobody asked for
-    here."""
-    if launch is not None or not 0 < vram < size:
-        return None
-    return f"{100 * vram / size:.0f} % on the GPU"
-
-
-def _spilled(size: int, vram: int, launch: Launch | None) -> str | None:
-    """Words for a model of which a part, or where a GPU was asked for all, is in main memory."""
+def _placement(size: int, vram: int, launch: Launch | None) -> tuple[str | None, str | None]:
+    """Words for a model of which a part, or where a GPU was asked for all, is in main memory; and
+    how much of a running server's is on the GPU: its own choice, that nobody asked for here."""
+    if vram >= size or (vram == 0 and (launch is None or launch.api in (None, "cpu"))):
+        return None, None
     if launch is None:
-        return None
-    on_gpu = vram > 0 or launch.api not in (None, "cpu")
-    if not on_gpu or vram >= size:
-        return None
-    return f"Ollama keeps {vram} of the model's {size} bytes on the GPU"
-
-
-def _memory(size: int, vram: int) -> dict[str, int]:
-    return {"GPU": vram, "CPU": size - vram} if vram <= size > 0 else {}
-
-
-def _entry(running: Any, launch: Launch | None) -> dict[str, Any]:
-    """The model launched, else the one used last, which Ollama lists first."""
-    models = mappings(mapping(running).get("models"))
-    named = [model for model in models if launch and model.get("name") == str(launch.model)]
-    return next(iter(named or models), {})
+        return None, f"{100 * vram / size:.0f} % on the GPU"
+    return f"Ollama keeps {vram} of the model's {size} bytes on the GPU", None
 
 
 def _file(ask: Ask, name: Any) -> str | None:
     """The blob that its model file names in ``FROM``."""
-    if not name:
-        return None
-    try:
-        said = str(mapping(ask("/api/show", {"model": name})).get("modelfile") or "")
-    except RequestError:
-        return None
-    found = _BLOB.search(said)
+    told = answer(ask, "/api/show", {"model": name}) if name else {}
+    found = _BLOB.search(str(told.get("modelfile") or ""))
     return found.group(1) if found else None
 
 
@@ -344,9 +304,8 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     return {"function": {"name": function.get("name"), "arguments": text}}
 
 
-def _names(answer: Any) -> tuple[str, ...]:
-    models = mappings(mapping(answer).get("models"))
-    return tuple(str(model["name"]) for model in models if model.get("name"))
+def _names(told: Any) -> tuple[str, ...]:
+    return tuple(str(m["name"]) for m in mappings(at(told, "models")) if m.get("name"))
 
 
 BACKEND = Ollama()

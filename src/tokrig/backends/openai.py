@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Capabilities, Request, _llama_http
-from tokrig.backends._openai_http import OpenAIServer, chat_body, template_switch
+from tokrig.backends import Ask, Backend, Capabilities, Request, _llama
 from tokrig.record.samples import EngineTimings
 
 
-class OpenAI(OpenAIServer):
+class OpenAI(Backend):
     """The generic dialect. What the server does not tell stays unknown and unverified."""
 
     name = "openai"
@@ -22,8 +21,8 @@ class OpenAI(OpenAIServer):
         """Plus what most servers know or ignore: a strict one says so, and gets less. Usage on
         every chunk tells how many tokens each carries."""
         return {
-            **chat_body(request),
-            **template_switch(request),
+            **super().body(request),
+            **request.template(),
             "ignore_eos": True,
             "cache_prompt": False,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
@@ -31,15 +30,15 @@ class OpenAI(OpenAIServer):
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
         """Asked of llama.cpp-like servers; else by a one-token request's own usage."""
-        counted = _llama_http.count_prompt(ask, request)
+        counted = _llama.count_prompt(ask, request)
         return super().count_prompt(ask, request) if counted is None else counted
 
     def count_text(self, ask: Ask, text: str) -> int | None:
-        return _llama_http.count_text(ask, text)
+        return _llama.count_tokens(ask, "/tokenize", text)
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """llama.cpp's, which engines built on it pass on."""
-        return _llama_http.timings(event)
+        return _llama.timings(event)
 
 
 BACKEND = OpenAI()
