@@ -28,7 +28,7 @@ import numpy as np
 
 from tokrig import __version__
 from tokrig.run.answer import parse
-from tokrig.run.client import Order, closed_loop
+from tokrig.run.client import closed_loop
 from tokrig.run.http import Endpoint
 from tokrig.run.instrument import known_server
 
@@ -52,9 +52,7 @@ class Figures:
 
 def tokrig_lines(endpoint: Endpoint, streams: int) -> tuple[Lines, float]:
     """The measuring client itself."""
-    phase = closed_loop(
-        endpoint, [Order(i, PATH, BODY) for i in range(streams)], streams, silence_s=10
-    )
+    phase = closed_loop(endpoint, PATH, [BODY] * streams, streams, silence_s=10)
     lines = [
         (phase.start_ns + response.sent_ns + event.t_ns, event.data.encode())
         for response in phase.responses

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
-from tokrig.run.client import Order, Response
+from tokrig.run.client import Response
 
 Hidden = Literal["none", "told", "untold", "first", "dropped", "markers"]
 Grouping = Literal["token", "several", "at_once"]
@@ -189,10 +189,8 @@ def stream(made: Recipe) -> Stream:
     deliveries = _delivered(made, events, r)
     truth = _truth(made, times, deliveries)
     pieces = [(t_ns, b"".join(_encoded(event) for event in group)) for t_ns, group in deliveries]
-    body = json.dumps({"messages": [{"role": "user", "content": PROMPT}]}).encode()
-    order = Order(0, "/v1/chat/completions", body)
     headers = {"content-type": "text/event-stream"}
-    response = Response(order, 0, 0, pieces[-1][0], 200, headers, pieces)
+    response = Response(0, 0, 0, pieces[-1][0], 200, headers, pieces)
     return Stream(made, response, _count_text if made.tokenizer else _no_tokenizer, truth)
 
 

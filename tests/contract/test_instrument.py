@@ -13,7 +13,7 @@ import pytest
 
 from tokrig.errors import EngineDied, InputError
 from tokrig.run import instrument
-from tokrig.run.client import Phase, closed_loop
+from tokrig.run.client import Loop, closed_loop
 from tokrig.run.instrument import SERVER, known_server, measure
 
 
@@ -44,8 +44,8 @@ def test_the_stamps_are_compared_with_the_text(monkeypatch: pytest.MonkeyPatch) 
     """A client that stamps 40 ms late is found out."""
     real = closed_loop
 
-    def late(*args: object, **options: object) -> Phase:
-        phase: Phase = real(*args, **options)  # type: ignore[arg-type]
+    def late(*args: object, **options: object) -> Loop:
+        phase: Loop = real(*args, **options)  # type: ignore[arg-type]
         for response in phase.responses:
             response.pieces[:] = [(t + 40_000_000, data) for t, data in response.pieces]
         return phase
@@ -74,8 +74,8 @@ def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     real = closed_loop
 
-    def cut(*args: object, **options: object) -> Phase:
-        phase: Phase = real(*args, **options)  # type: ignore[arg-type]
+    def cut(*args: object, **options: object) -> Loop:
+        phase: Loop = real(*args, **options)  # type: ignore[arg-type]
         del phase.responses[0].pieces[10:]
         return phase
 

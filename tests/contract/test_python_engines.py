@@ -20,7 +20,7 @@ from tokrig.backends.vllm import BACKEND as VLLM
 from tokrig.errors import RequestError, StartError
 from tokrig.record.samples import EngineTimings, Kind
 from tokrig.run.answer import Answer, read_answer
-from tokrig.run.client import Order, Response
+from tokrig.run.client import Response
 from tokrig.spec.reasoning import Switch
 
 ALL: list[Backend] = [VLLM, SGLANG, MLX, TRANSFORMERS]
@@ -54,8 +54,7 @@ def about(name: str) -> Server:
 def answer_of(what: Recording, backend: Backend) -> Answer:
     pieces = [(round(t_s * 1e9), line) for t_s, line in what.lines]
     headers = {name.lower(): value for name, value in what.headers.items()}
-    order = Order(0, backend.chat_path, b"{}")
-    response = Response(order, 0, 0, pieces[-1][0], what.status, headers, pieces)
+    response = Response(0, 0, 0, pieces[-1][0], what.status, headers, pieces)
     return read_answer(response, backend.timings, backend.event)
 
 

@@ -23,10 +23,10 @@ from tokrig.errors import RequestError
 from tokrig.record import metrics
 from tokrig.record.samples import EngineTimings, Kind, Sample
 from tokrig.run.answer import read_answer
-from tokrig.run.client import Order, Response, closed_loop
-from tokrig.run.counting import Place, observe
+from tokrig.run.client import Response, closed_loop
+from tokrig.run.counting import observe
 
-PLACE = Place("chat", 1, 0, 0, "measured", 0, "salt")
+PLACE = Sample("chat", 1, 0, 0, 0, "measured", 0, "salt", 0)
 FASTER = 50  # a replay takes this much less time than the recording
 
 
@@ -224,8 +224,8 @@ def replayed(what: Recording) -> Response:
         talk.send(b"" if old else END)
 
     with serving(script) as server:
-        order = Order(0, "/v1/chat/completions", json.dumps(what.request).encode())
-        phase = closed_loop(server.endpoint, [order], 1, silence_s=5)
+        body = json.dumps(what.request).encode()
+        phase = closed_loop(server.endpoint, "/v1/chat/completions", [body], 1, silence_s=5)
         assert json.loads(server.talks[0].body) == what.request
     return phase.responses[0]
 
@@ -233,9 +233,8 @@ def replayed(what: Recording) -> Response:
 def recorded(what: Recording) -> Response:
     """The response with the recording's own times: each line a piece of its own."""
     pieces = [(round(t_s * 1e9), line) for t_s, line in what.lines]
-    order = Order(0, "/v1/chat/completions", b"{}")
     headers = {name.lower(): value for name, value in what.headers.items()}
-    return Response(order, 0, 0, pieces[-1][0], what.status, headers, pieces)
+    return Response(0, 0, 0, pieces[-1][0], what.status, headers, pieces)
 
 
 def sample_of(response: Response, expected: Expected) -> Sample:
@@ -431,7 +430,7 @@ LEMONADE = (FOLDER / "lemonade-11.7.0.txt").read_text("utf-8").splitlines()
 
 def lemonade_stream(lines: list[str]) -> Response:
     pieces = [(i, f"{line}\n\n".encode()) for i, line in enumerate(lines)]
-    return Response(Order(0, "/x", b""), 0, 0, 9, 200, {}, pieces)
+    return Response(0, 0, 0, 9, 200, {}, pieces)
 
 
 def test_lemonade_streams() -> None:
@@ -449,7 +448,7 @@ def test_lemonade_streams() -> None:
 
 def test_lemonade_errors() -> None:
     body = next(line for line in LEMONADE if line.startswith('{"error"'))
-    refused = Response(Order(0, "/x", b""), 0, 0, 9, 404, {}, [(1, body.encode())])
+    refused = Response(0, 0, 0, 9, 404, {}, [(1, body.encode())])
     answer = read_answer(refused, LLAMACPP.timings)
     assert answer.error == "http_404"
     assert (answer.error_detail or "").startswith("Model 'nope' was not found.")

@@ -23,7 +23,7 @@ from tokrig.errors import EngineDied, InputError, RequestError, StartError
 from tokrig.record.samples import EngineTimings, Kind
 from tokrig.run import http
 from tokrig.run.answer import Answer, read_answer
-from tokrig.run.client import Order, Response, closed_loop
+from tokrig.run.client import Response, closed_loop
 from tokrig.run.http import Endpoint
 from tokrig.run.server import free_port
 from tokrig.spec.reasoning import Switch
@@ -521,7 +521,7 @@ def test_lemonade_devices_that_are_not_there_are_no_reason() -> None:
 def ollama_answer(lines: list[tuple[float, bytes]] | None = None) -> Answer:
     found = recording("documented/ollama-chat")
     pieces = [(int(t * 1e9), line) for t, line in lines or found.lines]
-    response = Response(Order(0, "/api/chat", b""), 0, 0, pieces[-1][0], 200, found.headers, pieces)
+    response = Response(0, 0, 0, pieces[-1][0], 200, found.headers, pieces)
     return read_answer(response, OLLAMA.timings, OLLAMA.event)
 
 
@@ -810,7 +810,7 @@ def test_lmstudio_load() -> None:
 def test_lmstudio_stream() -> None:
     found = recording("documented/lmstudio-chat")
     pieces = [(int(t * 1e9), line) for t, line in found.events]
-    response = Response(Order(0, "/x", b""), 0, 0, pieces[-1][0], 200, found.headers, pieces)
+    response = Response(0, 0, 0, pieces[-1][0], 200, found.headers, pieces)
     answer = read_answer(response, LMSTUDIO.timings, LMSTUDIO.event)
     assert (answer.prompt_tokens, answer.output_tokens, answer.timings) == (31, 4, None)
     assert "".join(chunk.text for chunk in answer.chunks) == "The sea is blue"
@@ -871,7 +871,7 @@ def asking(endpoint: Endpoint) -> Ask:
 
 def answered(backend: Backend, endpoint: Endpoint, served: str) -> Answer:
     body = json.dumps(backend.body(request(served_model=served))).encode()
-    loop = closed_loop(endpoint, [Order(0, backend.chat_path, body)], 1, silence_s=10)
+    loop = closed_loop(endpoint, backend.chat_path, [body], 1, silence_s=10)
     return read_answer(loop.responses[0], backend.timings, backend.event)
 
 

@@ -18,11 +18,11 @@ from tokrig.record.model import WorkloadFacts
 from tokrig.record.parquet import from_parquet, to_parquet
 from tokrig.record.samples import EngineTimings, Kind, Sample
 from tokrig.run.answer import MOST_TOKENS, Answer, read_answer
-from tokrig.run.client import Order, Response
-from tokrig.run.counting import Place, observe
+from tokrig.run.client import Response
+from tokrig.run.counting import observe
 from tokrig.spec.reasoning import Marker, markers
 
-PLACE = Place("chat", 1, 0, 0, "measured", 0, "salt")
+PLACE = Sample("chat", 1, 0, 0, 0, "measured", 0, "salt", 0)
 REASONING, CONTENT, TOOL_CALL = Kind.REASONING, Kind.CONTENT, Kind.TOOL_CALL
 DONE = "[DONE]"
 FINISH = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
@@ -46,8 +46,7 @@ def response(
             text = event if isinstance(event, str) else json.dumps(event)
             data = f"data: {text}\n\n".encode("utf-8", "surrogatepass")
         pieces.append((number * 1_000_000, data))
-    order = Order(0, "/x", b"{}")
-    return Response(order, 0, 0, 9, status, headers or {}, pieces, failure, timed_out)
+    return Response(0, 0, 0, 9, status, headers or {}, pieces, failure, timed_out)
 
 
 def read(events: list[Any], **how: Any) -> Answer:
@@ -729,8 +728,8 @@ def test_nobody_is_asked_about_a_failed_request() -> None:
 
 
 def test_the_place_and_the_times_are_kept() -> None:
-    got = Response(Order(5, "/x", b""), 3, 77, 99, 200, {}, [(9, b"data: [DONE]\n\n")])
-    place = Place("rag", 4, 2, 1, "warmup", 1, "s")
+    got = Response(5, 3, 77, 99, 200, {}, [(9, b"data: [DONE]\n\n")])
+    place = Sample("rag", 4, 2, 1, 0, "warmup", 1, "s", 0)
     sample = observe(got, place, LLAMACPP, words)
     kept = (sample.workload, sample.concurrency, sample.repeat, sample.iteration, sample.variant)
     assert kept == ("rag", 4, 2, 1, 1)

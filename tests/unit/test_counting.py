@@ -16,8 +16,8 @@ from tests.unit.test_answer import DONE, FINISH, content, delta, usage
 from tokrig.backends.llamacpp import BACKEND
 from tokrig.record import metrics
 from tokrig.record.samples import Sample
-from tokrig.run.client import Order, Response
-from tokrig.run.counting import Place, observe
+from tokrig.run.client import Response
+from tokrig.run.counting import observe
 
 MS = 1_000_000
 # One of these a token, about as long as a token is.
@@ -45,9 +45,9 @@ def seen(
             text = event if isinstance(event, str) else json.dumps(event)
             body += f"data: {text}\n\n".encode()
         pieces.append((round(at_ms * MS), body))
-    place = Place("chat", 1, 0, 0, "measured", 0, "salt", asked)
-    response = Response(Order(0, "/x", b"{}"), 0, 0, pieces[-1][0], 200, {}, pieces)
-    return observe(response, place, BACKEND, by)
+    place = Sample("chat", 1, 0, 0, 0, "measured", 0, "salt", 0)
+    response = Response(0, 0, 0, pieces[-1][0], 200, {}, pieces)
+    return observe(response, place, BACKEND, by, asked=asked)
 
 
 def tokens(count: int, begin_ms: float = 500, each_ms: float = 10) -> list[tuple[float, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokrig.run.prompting import compare
+from tokrig.run.prompting import compare_greedy
 
 
 def words(text: str) -> int:
@@ -12,7 +12,7 @@ def words(text: str) -> int:
 
 
 def test_the_same_answer() -> None:
-    found = compare("one two three", "one two three", words)
+    found = compare_greedy("one two three", "one two three", words)
     assert found.same
     assert found.compared_characters == 13
     assert found.first_divergence_characters is None
@@ -30,7 +30,7 @@ def test_the_same_answer() -> None:
     ],
 )
 def test_where_answers_part(before: str, after: str, characters: int, tokens: int) -> None:
-    found = compare(before, after, words)
+    found = compare_greedy(before, after, words)
     assert not found.same
     assert found.first_divergence_characters == characters
     assert found.first_divergence_tokens == tokens
@@ -38,5 +38,5 @@ def test_where_answers_part(before: str, after: str, characters: int, tokens: in
 
 
 def test_without_a_tokenizer_only_characters_are_known() -> None:
-    found = compare("one two", "one six", lambda _: None)
+    found = compare_greedy("one two", "one six", lambda _: None)
     assert (found.first_divergence_characters, found.first_divergence_tokens) == (4, None)

@@ -17,7 +17,7 @@ from tokrig.models.shelf import Tell
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
 from tokrig.run.listening import Whereabouts
 from tokrig.run.prepare import Prepared, located, mode_of, outline, prepare
-from tokrig.run.state import EngineState, told_from_json, told_to_json
+from tokrig.run.state import EngineState
 from tokrig.spec.reasoning import Switch
 from tokrig.spec.run import RunSpec
 
@@ -173,16 +173,18 @@ TOLD = EngineState(
 )
 
 
-@pytest.mark.parametrize("told", [TOLD, EngineState(TOLD.model, TOLD.backend, TOLD.mode)])
+@pytest.mark.parametrize(
+    "told", [TOLD, EngineState(model=TOLD.model, backend=TOLD.backend, mode=TOLD.mode)]
+)
 def test_what_a_run_learned_survives_the_journal(told: EngineState) -> None:
-    assert told_from_json(told_to_json(told)) == told
+    assert EngineState.from_json(told.model_dump(mode="json")) == told
 
 
 def test_a_journal_of_another_version_is_told_so() -> None:
-    data = told_to_json(TOLD)
+    data = TOLD.model_dump(mode="json")
     del data["mode"]
     with pytest.raises(InputError, match="another version"):
-        told_from_json(data)
+        EngineState.from_json(data)
 
 
 def test_a_server_elsewhere_is_located_and_takes_no_cap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tokrig.record.checks import Seen, judge
 from tokrig.record.metrics import Figures, figures
 from tokrig.record.model import BackendFacts, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
-from tokrig.run.counting import Place, observe
+from tokrig.run.counting import observe
 
 SEEDS = int(os.environ.get("TOKRIG_STREAMS", "300"))
 FIRST = int(os.environ.get("TOKRIG_STREAMS_FIRST", "0"))
@@ -45,8 +45,8 @@ class Outcome:
 
 
 def outcome(made: Stream) -> Outcome:
-    place = Place("chat", 1, 0, 0, "measured", 0, "salt", made.recipe.tokens)
-    sample = observe(made.response, place, BACKEND, made.count_text)
+    place = Sample("chat", 1, 0, 0, 0, "measured", 0, "salt", 0)
+    sample = observe(made.response, place, BACKEND, made.count_text, asked=made.recipe.tokens)
     seen = Seen(
         workload=WorkloadFacts(
             name="chat", prompt_tokens=prompt_tokens(), answer_tokens=made.recipe.tokens

@@ -40,8 +40,7 @@ from tokrig.errors import InputError
 from tokrig.run import client
 from tokrig.run.answer import read_answer
 from tokrig.run.client import (
-    Order,
-    Phase,
+    Loop,
     Response,
     Ticker,
     bears_token,
@@ -56,12 +55,11 @@ WHOLE = answer("a", "b")
 BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])
 
 
-def orders(count: int, body: bytes = b"{}") -> list[Order]:
-    return [Order(i, "/v1/chat/completions", body) for i in range(count)]
+PATH = "/v1/chat/completions"
 
 
-def load_of(endpoint: Endpoint, count: int = 1, concurrency: int = 1, body: bytes = b"{}") -> Phase:
-    return closed_loop(endpoint, orders(count, body), concurrency, silence_s=5)
+def load_of(endpoint: Endpoint, count: int = 1, concurrency: int = 1, body: bytes = b"{}") -> Loop:
+    return closed_loop(endpoint, PATH, [body] * count, concurrency, silence_s=5)
 
 
 def one(script: Script, **options: bool) -> Response:
@@ -244,7 +242,7 @@ def test_silence_ends_a_stream(quick_ticks: None) -> None:
         hold.wait(5)
 
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, orders(2), 1, silence_s=0.1)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 2, 1, silence_s=0.1)
         hold.set()
     assert [r.timed_out for r in phase.responses] == [True, True]
     assert phase.responses[0].failure == "the server was silent for 0.1 s"
@@ -257,7 +255,7 @@ def test_silence_ends_a_stream(quick_ticks: None) -> None:
 def test_a_slow_stream_is_not_silent(quick_ticks: None) -> None:
     script = sends(SSE_HEAD, *(chunk(delta("a")) for _ in range(8)), END, gap_s=0.04)
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=0.2)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=0.2)
     assert phase.responses[0].failure is None
     assert phase.wall_s > 0.3
 
@@ -273,7 +271,7 @@ def test_a_slow_upload_is_not_silent(quick_ticks: None) -> None:
         talk.send(WHOLE)
 
     with serving(script, reads_requests=False) as server:
-        phase = closed_loop(server.endpoint, orders(1, body), 1, silence_s=0.25)
+        phase = closed_loop(server.endpoint, PATH, [body], 1, silence_s=0.25)
     assert phase.responses[0].failure is None
     assert phase.wall_s > 0.35
 
@@ -304,10 +302,9 @@ def test_a_refusal_before_the_request_was_read_keeps_its_reason() -> None:
 def test_all_orders_are_answered_once_and_come_back_in_order() -> None:
     with serving(sends(WHOLE)) as server:
         bodies = [b'{"n":%d}' % i for i in range(20)]
-        asked = [Order(i, "/x", body) for i, body in enumerate(bodies)]
-        phase = closed_loop(server.endpoint, asked, 4, silence_s=5)
+        phase = closed_loop(server.endpoint, PATH, bodies, 4, silence_s=5)
         assert sorted(talk.body for talk in server.talks) == sorted(bodies)
-    assert [r.order.index for r in phase.responses] == list(range(20))
+    assert [r.index for r in phase.responses] == list(range(20))
     assert all(text(r) == BODY and r.failure is None for r in phase.responses)
 
 
@@ -358,9 +355,9 @@ def test_a_freed_worker_takes_the_next_order() -> None:
             slow.set()
         talk.send(WHOLE)
 
-    asked = [Order(i, "/x", b"%d" % i) for i in range(6)]
+    asked = [b"%d" % i for i in range(6)]
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, asked, 2, silence_s=5)
+        phase = closed_loop(server.endpoint, PATH, asked, 2, silence_s=5)
     # Worker 0 is held by order 0; worker 1 works through the others in their order.
     assert answered[:4] == [b"1", b"2", b"3", b"4"]
     assert [r.worker for r in phase.responses[:5]] == [0, 1, 1, 1, 1]
@@ -391,7 +388,7 @@ def test_ticks_count_and_may_stop_everything(quick_ticks: None) -> None:
     open_before = len(os.listdir("/proc/self/fd"))
     with serving(script) as server:
         with pytest.raises(RuntimeError, match="enough"):
-            closed_loop(server.endpoint, orders(8), 4, silence_s=5, tick=tick)
+            closed_loop(server.endpoint, PATH, [b"{}"] * 8, 4, silence_s=5, tick=tick)
         assert gc.isenabled()
         hold.set()
         for talk in server.talks:
@@ -415,7 +412,7 @@ def test_the_collector_is_off_while_measuring_and_restored(was_on: bool) -> None
         gc.disable()
     try:
         with serving(sends(WHOLE)) as server:
-            closed_loop(server.endpoint, orders(1), 1, silence_s=5, reader=look)
+            closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=5, reader=look)
         assert gc.isenabled() is was_on
     finally:
         gc.enable()
@@ -433,7 +430,7 @@ def test_files_do_not_add_up_over_many_requests() -> None:
 
     with serving(sends(WHOLE)) as server:
         before = len(os.listdir("/proc/self/fd"))
-        closed_loop(server.endpoint, orders(150), 3, silence_s=5, reader=tick_reader)
+        closed_loop(server.endpoint, PATH, [b"{}"] * 150, 3, silence_s=5, reader=tick_reader)
     # Three of ours, the selector, and the server's ends of ours and of those just closed.
     assert most - before < 30
 
@@ -498,7 +495,7 @@ def test_a_stamp_does_not_wait_for_other_streams() -> None:
         return ready_ns, sock.recv(1 << 16)
 
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, orders(4), 4, silence_s=5, reader=slow)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 4, 4, silence_s=5, reader=slow)
     moments = sorted({r.sent_ns + r.pieces[0][0] for r in phase.responses})
     # At most two rounds: the first stream, then all others at one moment.
     assert len(moments) <= 2
@@ -665,7 +662,7 @@ def test_https_leaves_no_decrypted_bytes_behind(trusted: None) -> None:
         hold.wait(5)
 
     with serving(script, tls=True) as server:
-        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=1)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=1)
         hold.set()
     assert phase.responses[0].failure is None
     assert len(text(phase.responses[0])) == 16_000
@@ -766,7 +763,7 @@ def test_heartbeats_are_no_life(heartbeat: bytes, quick_ticks: None) -> None:
     assert not bears_token(heartbeat)
     script = sends(SSE_HEAD, chunk(delta("a")), *[chunk(heartbeat)] * 60, END, gap_s=0.02)
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=0.2)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=0.2)
     assert phase.responses[0].timed_out
     assert phase.responses[0].failure == (
         "no token came for 0.2 s, only heartbeats or empty chunks"
@@ -798,5 +795,5 @@ def test_tokens_and_what_cannot_be_read_are_life(token: bytes) -> None:
 def test_a_slow_prefill_behind_heartbeats_is_waited_for(quick_ticks: None) -> None:
     script = sends(SSE_HEAD, *[chunk(PING)] * 12, chunk(delta("a")), chunk(FINISH), END, gap_s=0.03)
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, orders(1), 1, silence_s=1)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=1)
     assert phase.responses[0].failure is None

@@ -1,4 +1,10 @@
-"""What a finished stream said: token-bearing chunks by channel, counts, timings, errors.
+"""What a finished stream said: token-bearing chunks by channel, counts, timings, errors. Runs
+after the stream, never during it.
+
+Framing as the WHATWG specifies it: lines end in LF, CR or CRLF, ``:`` begins a comment, several
+``data`` lines of one event are joined by LF, a blank line ends the event. One deviation: an event
+at the very end that lacks its blank line is still delivered, because cut streams are judged by
+their content later and silently losing a token would falsify it.
 
 Understands the dialects of OpenAI-compatible servers: ``reasoning_content`` (llama.cpp and
 others), ``reasoning`` (newer vLLM), ``thinking`` (Ollama), ``reasoning_details`` (gateways),
@@ -11,21 +17,51 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeGuard
 
 from tokrig.record.samples import Chunk, EngineTimings, Kind
 from tokrig.run.client import Response
-from tokrig.run.http import Piece
+from tokrig.run.http import Piece, error_text, reason_in
 from tokrig.spec.reasoning import Marker, markers
 
+# Beyond these a figure is no measurement: a month, and more tokens than any context holds.
+MOST_MS = 31 * 86_400_000
+MOST_TOKENS = 2**31 - 1
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event: when its last data line was complete (ns), its type and its data.
+# The first that carries text: some servers repeat the same text under two names.
+_REASONING_KEYS = (
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "reasoning_details",
+    "thinking_content",
+    "thought",
+)
+# Where the text of a part may stand; a part within a part is read as deep as this.
+_TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "content", "refusal")
+_DEEPEST = 6
+# Counts of an answer: in which object of an event they stand, under which name. Later figures
+# replace earlier ones: with continuous usage the last chunk is the total.
+_COUNTS = (
+    ("prompt_tokens", "usage", "prompt_tokens"),
+    ("output_tokens", "usage", "completion_tokens"),
+    ("cached_tokens", "usage", "prompt_cache_hit_tokens"),
+    ("reasoning_tokens", "usage", "reasoning_tokens"),
+    ("cached_tokens", "prompt_tokens_details", "cached_tokens"),
+    ("reasoning_tokens", "completion_tokens_details", "reasoning_tokens"),
+    ("cached_tokens", "timings", "cache_n"),
+    ("drafted_tokens", "timings", "draft_n"),
+    ("accepted_tokens", "timings", "draft_n_accepted"),
+)
 
-    ``whole`` is false where the body ended inside the event's last line.
-    """
+ReadTimings = Callable[[Mapping[str, Any]], EngineTimings | None]
+Translate = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Event(NamedTuple):
+    """One event: when its last data line was complete (ns), its data and type; ``whole`` is false
+    where the body ended inside its last line."""
 
     t_ns: int
     data: str
@@ -34,7 +70,8 @@ class Event:
 
 
 def parse(pieces: Sequence[Piece]) -> list[Event]:
-    """All events of a body, in order. Undecodable bytes become U+FFFD, never an exception."""
+    """All server-sent events of a body, in order. Undecodable bytes become U+FFFD, never an
+    exception."""
     events: list[Event] = []
     data: list[str] = []
     kind, stamp, whole = "", 0, True
@@ -67,7 +104,7 @@ def parse_ndjson(pieces: Sequence[Piece]) -> list[Event]:
 
 def _lines(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes, bool]]:
     """Each line without its end, the stamp of the piece in which it was complete, and whether it
-    had an end at all."""
+    had an end at all. Lines, events and characters may be cut by the borders of pieces anywhere."""
     body = b"".join(data for _, data in pieces)
     ends = list(accumulate(len(data) for _, data in pieces))
     text = body.removeprefix(b"\xef\xbb\xbf")
@@ -81,27 +118,6 @@ def _lines(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes, bool]]:
         while ends[piece] < complete_at:
             piece += 1
         yield pieces[piece][0], line, len(raw) > len(line)
-
-
-# Beyond these a figure is no measurement: a month, and more tokens than any context holds.
-MOST_MS = 31 * 86_400_000
-MOST_TOKENS = 2**31 - 1
-
-# The first that carries text: some servers repeat the same text under two names.
-_REASONING_KEYS = (
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "reasoning_details",
-    "thinking_content",
-    "thought",
-)
-# Where the text of a part may stand; a part within a part is read as deep as this.
-_TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "content", "refusal")
-_DEEPEST = 6
-
-ReadTimings = Callable[[Mapping[str, Any]], EngineTimings | None]
-Translate = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
@@ -134,11 +150,6 @@ class Answer:
         if self.error is None:
             self.error, self.error_detail = code, detail
 
-    def note(self, source: str, t_ns: int, tokens: int | None) -> None:
-        """Keep a running count."""
-        if tokens is not None:
-            self.running.setdefault(source, []).append((t_ns, tokens))
-
 
 def read_answer(response: Response, timings: ReadTimings, event: Translate | None = None) -> Answer:
     """Decode a response. Never raises for anything a server can send.
@@ -147,9 +158,8 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
     engine's clock out of it.
     """
     answer = Answer()
-    body = b"".join(data for _, data in response.pieces)
     if response.status is not None and response.status != 200:
-        answer.fail(f"http_{response.status}", _body_reason(body, response))
+        answer.fail(f"http_{response.status}", _reason(response))
         return answer
     kind = response.headers.get("content-type", "")
     events = (parse_ndjson if "ndjson" in kind else parse)(response.pieces)
@@ -159,7 +169,8 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
         _read_event(answer, one, timings, event)
     answer.chunks = _split_thought(answer.chunks)
     streamed = bool(events) or "event-stream" in kind
-    if not streamed and body.strip() and response.failure is None:
+    body = b"" if streamed else b"".join(data for _, data in response.pieces)
+    if body.strip() and response.failure is None:
         _read_plain(answer, body, response)
     elif response.timed_out:
         answer.fail("timeout", response.failure or "")
@@ -174,17 +185,24 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
 
 def _read_plain(answer: Answer, body: bytes, response: Response) -> None:
     """Status 200, but no event stream: some servers put an error there, some cannot stream."""
-    data = _decoded(body.decode("utf-8", "replace"))
+    data = _decoded(body.decode("utf-8", "replace").strip())
     if isinstance(data, dict) and data.get("error") is not None:
-        answer.fail("error_event", _error_text(data["error"]))
+        answer.fail("error_event", _clean(error_text(data["error"])[:400]))
     else:
-        answer.fail("invalid_json", f"no event stream but: {_body_reason(body, response)}")
+        answer.fail("invalid_json", f"no event stream but: {_reason(response)}")
+
+
+def _reason(response: Response) -> str:
+    """The server's own words for a refusal, shortened; Retry-After where it gave one."""
+    words = reason_in(b"".join(data for _, data in response.pieces))[:400]
+    retry = response.headers.get("retry-after")
+    return _clean(words) + (f" (retry after {retry} s)" if retry else "")
 
 
 def _read_event(
     answer: Answer, event: Event, timings: ReadTimings, translate: Translate | None
 ) -> None:
-    text = event.data.strip()
+    text, t_ns = event.data.strip(), event.t_ns
     if text == "[DONE]":
         answer.done = True
     if text in ("", "[DONE]"):
@@ -195,52 +213,54 @@ def _read_event(
         answer.fail("invalid_json", f"a chunk is no {what}: {_clean(text[:120])!r}")
         return
     if data.get("error") is not None or event.type == "error":
-        answer.fail("error_event", _error_text(data.get("error", data)))
+        answer.fail("error_event", _clean(error_text(data.get("error", data))[:400]))
         return
     if translate is not None:
         data = translate(data)
-    if isinstance(data.get("model"), str):
-        answer.model = _clean(data["model"])
+    model, usage = data.get("model"), data.get("usage")
+    if isinstance(model, str):
+        answer.model = _clean(model)
     for choice in _maps(data.get("choices")):
-        _read_choice(answer, event.t_ns, choice)
-    usage = data.get("usage")
-    if isinstance(usage, dict):
-        _read_usage(answer, usage)
-        answer.note("usage", event.t_ns, _count(usage.get("completion_tokens"), None))
-    counts = data.get("timings")
-    if isinstance(counts, dict):
-        answer.cached_tokens = _count(counts.get("cache_n"), answer.cached_tokens)
-        answer.drafted_tokens = _count(counts.get("draft_n"), answer.drafted_tokens)
-        answer.accepted_tokens = _count(counts.get("draft_n_accepted"), answer.accepted_tokens)
+        _read_choice(answer, t_ns, choice)
+    if usage is not None or "timings" in data:
+        _read_counts(answer, data)
+    if isinstance(usage, dict) and _is_count(generated := usage.get("completion_tokens")):
+        answer.running.setdefault("usage", []).append((t_ns, generated))
     found = _timings(data, timings)
     if found is not None:
         answer.timings = found
-        answer.note("timings", event.t_ns, found.decode_tokens)
+        answer.running.setdefault("timings", []).append((t_ns, found.decode_tokens))
 
 
 def _read_choice(answer: Answer, t_ns: int, choice: Mapping[str, Any]) -> None:
-    delta = choice.get("delta") or choice.get("message")
-    if isinstance(delta, dict):
-        said = _said(delta)
-    else:
-        said = _parts(choice.get("text"))
-    for kind, parts in groupby(((k, text) for k, text in said if text), lambda part: part[0]):
-        answer.chunks.append(Chunk(t_ns, kind, _clean("".join(text for _, text in parts))))
+    delta, chunks = choice.get("delta") or choice.get("message"), answer.chunks
+    before = len(chunks)
+    for kind, text in _said(delta) if isinstance(delta, dict) else _parts(choice.get("text")):
+        if text:
+            # Parts of one channel that follow each other are one chunk.
+            if len(chunks) > before and chunks[-1].kind is kind:
+                text = chunks.pop().text + text
+            chunks.append(Chunk(t_ns, kind, _clean(text)))
     if returned := _returned_tokens(choice):
-        before = answer.running.get("token_ids", [(0, 0)])[-1][1]
-        answer.note("token_ids", t_ns, before + returned)
-    if isinstance(choice.get("finish_reason"), str):
-        answer.finish_reason = _clean(choice["finish_reason"])
+        running = answer.running.setdefault("token_ids", [])
+        running.append((t_ns, returned + (running[-1][1] if running else 0)))
+    reason = choice.get("finish_reason")
+    if isinstance(reason, str):
+        answer.finish_reason = _clean(reason)
         answer.finished_ns = answer.finished_ns or t_ns
 
 
 def _said(delta: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
     """The texts of a delta with their channels."""
-    yield Kind.REASONING, next(filter(None, (_text(delta.get(k)) for k in _REASONING_KEYS)), "")
+    for key in _REASONING_KEYS:
+        if key in delta and (text := _text(delta[key])):
+            yield Kind.REASONING, text
+            break
     yield from _parts(delta.get("content"))
-    yield Kind.CONTENT, _text(delta.get("refusal"))
-    calls = [*_maps(delta.get("tool_calls")), *_maps([{"function": delta.get("function_call")}])]
-    yield Kind.TOOL_CALL, "".join(map(_called_text, calls))
+    if "refusal" in delta:
+        yield Kind.CONTENT, _text(delta["refusal"])
+    for call in [*_maps(delta.get("tool_calls")), {"function": delta.get("function_call")}]:
+        yield Kind.TOOL_CALL, _called_text(call)
 
 
 def _parts(content: Any) -> Iterator[tuple[Kind, str]]:
@@ -268,31 +288,29 @@ def _called_text(call: Mapping[str, Any]) -> str:
         return ""
     name, given = function.get("name"), function.get("arguments") or function.get("input")
     if isinstance(given, dict | list):
-        given = _encoded(given)
+        try:
+            given = json.dumps(given, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            given = ""
     return "".join(text for text in (name, given) if isinstance(text, str))
 
 
 def _returned_tokens(choice: Mapping[str, Any]) -> int:
     """How many token ids, or log probabilities of tokens, came along."""
-    logprobs = choice.get("logprobs")
+    ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
     listed = logprobs.get("content") if isinstance(logprobs, dict) else None
-    ids = choice.get("token_ids")
     return max((len(found) for found in (ids, listed) if isinstance(found, list)), default=0)
 
 
-def _read_usage(answer: Answer, usage: Mapping[str, Any]) -> None:
-    """Later figures replace earlier ones: with continuous usage the last chunk is the total."""
-    # No prompt is empty: a 0 stands for a server that did not count.
-    answer.prompt_tokens = _count(usage.get("prompt_tokens"), None) or answer.prompt_tokens
-    answer.output_tokens = _count(usage.get("completion_tokens"), answer.output_tokens)
-    answer.cached_tokens = _count(usage.get("prompt_cache_hit_tokens"), answer.cached_tokens)
-    answer.reasoning_tokens = _count(usage.get("reasoning_tokens"), answer.reasoning_tokens)
-    details = usage.get("prompt_tokens_details")
-    if isinstance(details, dict):
-        answer.cached_tokens = _count(details.get("cached_tokens"), answer.cached_tokens)
-    details = usage.get("completion_tokens_details")
-    if isinstance(details, dict):
-        answer.reasoning_tokens = _count(details.get("reasoning_tokens"), answer.reasoning_tokens)
+def _read_counts(answer: Answer, data: Mapping[str, Any]) -> None:
+    usage = data.get("usage")
+    objects = {**(usage if isinstance(usage, dict) else {}), **data}
+    for name, place, key in _COUNTS:
+        found = objects.get(place)
+        value = found.get(key) if isinstance(found, dict) else None
+        # No prompt is empty: a 0 stands for a server that did not count.
+        if _is_count(value) and (value or name != "prompt_tokens"):
+            setattr(answer, name, value)
 
 
 def _timings(data: Mapping[str, Any], read: ReadTimings) -> EngineTimings | None:
@@ -365,13 +383,6 @@ def _decoded(text: str) -> Any:
         return None
 
 
-def _encoded(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return ""
-
-
 def _clean(text: str) -> str:
     """Text that can be stored: JSON may escape halves of a surrogate pair, which are none."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
@@ -381,25 +392,6 @@ def _maps(value: Any) -> list[Mapping[str, Any]]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
-def _count(value: Any, otherwise: int | None) -> int | None:
-    """A number of tokens; what cannot be one leaves the figure as it was."""
-    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
-    return value if usable else otherwise
-
-
-def _error_text(error: Any) -> str:
-    text = error.get("message") or error if isinstance(error, dict) else error
-    try:
-        return _clean(str(text)[:400])
-    except (ValueError, RecursionError):
-        return "an error that cannot be printed"
-
-
-def _body_reason(body: bytes, response: Response) -> str:
-    """The server's own words for a refusal, shortened; Retry-After where it gave one."""
-    text = body.decode("utf-8", "replace").strip()
-    data = _decoded(text)
-    if data is not None:
-        text = _error_text(data.get("error", data) if isinstance(data, dict) else data)
-    retry = response.headers.get("retry-after")
-    return f"{text[:400] or 'no reason given'}" + (f" (retry after {retry} s)" if retry else "")
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether this can be a number of tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

@@ -1,7 +1,10 @@
-"""One streamed HTTP response on a non-blocking socket: bytes in, stamped body pieces out.
+"""The measuring client: a closed loop that keeps some requests in flight, sockets in, stamps out.
 
-The hot path is ``Wire._receive``: one ``recv``, one pass of the C parser (httptools, llhttp
-inside) that only strips the transfer encoding. Nothing is decoded before the stream ends.
+One thread, one selector, no framework: between the kernel reporting bytes and their stamp lies
+nothing but the return from ``select``. The hot path is ``Wire._receive``: one ``recv``, one pass
+of the C parser (httptools, llhttp inside) that only strips the transfer encoding. While streams
+run the garbage collector is off, and nothing is decoded, printed or written; a ``tick`` about
+twice a second is all that others get.
 
 A piece's stamp is the moment the selector reported its socket readable: the earliest this process
 can know of it, one moment for all sockets reported together. So a stream's stamp never waits for
@@ -23,7 +26,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -34,9 +37,17 @@ from tokrig.run.http import Endpoint, Piece, decoded
 # More than a TLS record (16 KiB): nothing decrypted stays behind where no selector sees it.
 READ_BYTES = 1 << 16
 TRIAL_S = 3.0
+TICK_S = 0.5
+# Of the usual gap between two chunks: a loop that is busy for longer may stamp one late.
+LATE_ROUND = 0.1
+# The fields of an event below which text can stand, in the dialects of all engines.
+_TEXT = ("delta", "message", "text", "response", "content")
 
 Reader = Callable[[socket.socket, int], tuple[int, bytes]]
 Address = tuple[socket.AddressFamily, Any]
+
+now_ns = time.monotonic_ns
+"""The one clock of the measuring process (CLOCK_MONOTONIC), in nanoseconds."""
 
 
 class Interest(IntEnum):
@@ -56,8 +67,201 @@ def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
     return ready_ns, sock.recv(READ_BYTES)
 
 
+@dataclass(frozen=True)
+class Response:
+    """What came back for the ``index``-th request. ``sent_ns`` and ``ended_ns`` count from the
+    loop's start, the stamps of ``pieces`` from ``sent_ns``. ``failure`` is about transport."""
+
+    index: int
+    worker: int
+    sent_ns: int
+    ended_ns: int
+    status: int | None
+    headers: dict[str, str]
+    pieces: list[Piece]
+    failure: str | None = None
+    timed_out: bool = False
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A finished closed loop: its responses, its wall time and the CPU time the client took.
+
+    ``start_ns`` is when it began on the process's own clock. ``rounds_ns`` is how long the loop
+    was busy each time before it could look again: what arrived meanwhile got its stamp that much
+    later."""
+
+    responses: list[Response]
+    wall_s: float
+    client_cpu_s: float
+    start_ns: int = 0
+    rounds_ns: Sequence[int] = ()
+
+    def late_share(self, gap_s: float | None) -> float | None:
+        """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the
+        usual time between two chunks; None where that is not known."""
+        if gap_s is None or self.wall_s <= 0:
+            return None
+        limit_ns = LATE_ROUND * gap_s * 1e9
+        return round(sum(t for t in self.rounds_ns if t > limit_ns) / 1e9 / self.wall_s, 5)
+
+    @property
+    def client_cpu_share(self) -> float:
+        """CPU seconds of this process per second of wall time (1 = one core)."""
+        return self.client_cpu_s / self.wall_s if self.wall_s > 0 else 0.0
+
+
+@dataclass
+class Ticker:
+    """What a ``tick`` sees: how many requests have ended and how many reads there were so far.
+    Reads are no tokens; they only show that something moves."""
+
+    ended: int = 0
+    reads: int = 0
+
+
+def closed_loop(
+    endpoint: Endpoint,
+    path: str,
+    bodies: Sequence[bytes],
+    concurrency: int,
+    *,
+    silence_s: float,
+    tick: Callable[[Ticker], None] = lambda _: None,
+    reader: Reader = read_stamped,
+) -> Loop:
+    """POST ``bodies`` to ``path`` with ``concurrency`` in flight until all have ended.
+
+    A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` runs about
+    every half second in this thread and may raise to stop the load: all sockets are then closed.
+    Raises OSError when the endpoint's name cannot be resolved.
+    """
+    with selectors.DefaultSelector() as selector, _quiet_gc():
+        load = _Load(selector, endpoint, path, bodies, reader)
+        rounds_ns = array("q")
+        start_ns, start_cpu = now_ns(), time.process_time()
+        try:
+            for worker in range(concurrency):
+                load.open(worker)
+            next_tick = time.monotonic() + TICK_S
+            while load.wires:
+                ready_ns = load.round(max(0.0, next_tick - time.monotonic()))
+                if time.monotonic() >= next_tick:
+                    load.end_silent(silence_s)
+                    tick(load.ticker)
+                    next_tick = time.monotonic() + TICK_S
+                rounds_ns.append(now_ns() - ready_ns)
+        finally:
+            for wire in load.wires.values():
+                wire.sock.close()
+        end_ns, end_cpu = now_ns(), time.process_time()
+    ended = sorted(load.ended, key=lambda wire: wire.index)
+    responses = [wire.response(start_ns) for wire in ended]
+    wall_s = (end_ns - start_ns) / 1e9
+    return Loop(responses, wall_s, end_cpu - start_cpu, start_ns, rounds_ns)
+
+
+@contextmanager
+def _quiet_gc() -> Iterator[None]:
+    """No collector pauses between two stamps."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def resolve(endpoint: Endpoint) -> Address:
+    """The endpoint's address; names are looked up once, before anything is timed.
+
+    A name may have several (``localhost`` is both ::1 and 127.0.0.1) while the server listens on
+    one: the first that accepts a connection is taken. Raises OSError for an unknown name.
+    """
+    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    addresses = [(entry[0], entry[4]) for entry in found]
+    for family, target in addresses if len(addresses) > 1 else []:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.settimeout(TRIAL_S)
+            if trial.connect_ex(target) == 0:
+                return family, target
+    return addresses[0]
+
+
+@dataclass
+class _Load:
+    """The state of one closed loop; lives as long as ``closed_loop`` runs."""
+
+    selector: selectors.BaseSelector
+    endpoint: Endpoint
+    path: str
+    bodies: Sequence[bytes]
+    reader: Reader
+    wires: dict[int, Wire] = field(default_factory=dict)
+    ended: list[Wire] = field(default_factory=list)
+    ticker: Ticker = field(default_factory=Ticker)
+
+    def __post_init__(self) -> None:
+        self.address = resolve(self.endpoint)
+        # Reading the machine's certificates takes milliseconds: once, before anything is timed.
+        self.tls = ssl.create_default_context() if self.endpoint.tls else None
+        self.queue = iter(enumerate(self.bodies))
+
+    def open(self, worker: int) -> None:
+        """Begin the next request, if one is left."""
+        for index, body in self.queue:
+            payload = self.endpoint.payload(self.path, body)
+            wire = Wire(self.endpoint, self.address, payload, self.tls, index, worker)
+            self.wires[worker] = wire
+            self.selector.register(wire.sock.fileno(), WRITE, wire)
+            return
+
+    def round(self, timeout_s: float) -> int:
+        """Wait for sockets to become ready and let their wires do the next step; when they
+        became ready."""
+        ready = self.selector.select(timeout_s)
+        ready_ns = now_ns()
+        self.ticker.reads += len(ready)
+        for key, _ in ready:
+            wire: Wire = key.data
+            interest = wire.advance(self.reader, ready_ns)
+            if interest is DONE:
+                self.close(wire, ready_ns)
+            elif interest != key.events:
+                self.selector.modify(wire.sock.fileno(), interest, wire)
+        return ready_ns
+
+    def close(self, wire: Wire, ended_ns: int) -> None:
+        """Keep what arrived, free the worker and give it the next request. What can be done later
+        is: the other streams are waiting."""
+        self.selector.unregister(wire.sock.fileno())
+        wire.sock.close()
+        wire.ended_ns = ended_ns
+        self.ended.append(wire)
+        self.ticker.ended += 1
+        del self.wires[wire.worker]
+        self.open(wire.worker)
+
+    def end_silent(self, silence_s: float) -> None:
+        """Close the streams in which no token came for too long. Comments and empty chunks are no
+        life: wrappers send them on behalf of an engine that has died."""
+        now = now_ns()
+        for wire in list(self.wires.values()):
+            if wire.silent_ns(now) > silence_s * 1e9:
+                said = wire.pieces and wire.pieces[-1][0] > wire.heard_ns
+                wire.failure = (
+                    f"no token came for {silence_s:g} s, only heartbeats or empty chunks"
+                    if said
+                    else f"the server was silent for {silence_s:g} s"
+                )
+                wire.timed_out = True
+                self.close(wire, now)
+
+
 class Wire:
-    """One request and its response, driven by a selector through ``advance``.
+    """One request and its response on a non-blocking socket, driven through ``advance``.
 
     ``sent_ns`` is taken when the request's first byte is handed to the kernel: connecting and
     the TLS handshake come before the clock of TTFT starts. ``pieces`` are the stamped parts of
@@ -71,22 +275,24 @@ class Wire:
         address: Address,
         payload: bytes,
         tls: ssl.SSLContext | None = None,
+        index: int = 0,
+        worker: int = 0,
     ) -> None:
         family, target = address
         self.sock: socket.socket = socket.socket(family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.unsent = memoryview(payload)
+        self.endpoint, self.tls, self.index, self.worker = endpoint, tls, index, worker
         self.pieces: list[Piece] = []
         self.headers: dict[str, str] = {}
-        self.headers_complete = self.complete = False
+        self.headers_complete = self.complete = self.timed_out = False
         self.failure: str | None = None
-        self.stamp = self.sent_ns = 0
+        self.stamp = self.sent_ns = self.ended_ns = 0
         # The last sign of life that is no piece: being made, or a part of the request sent.
         self.heard_ns = now_ns()
+        self.looked_at = 0  # pieces that were looked at for tokens
         self.parser = httptools.HttpResponseParser(self)
-        self.endpoint = endpoint
-        self.tls = tls
         self.stage = self._connect
         # EINPROGRESS is the normal answer. Some refusals show here, the others once the socket
         # becomes writable.
@@ -142,10 +348,9 @@ class Wire:
             self.stage = self._send
             return self._send(reader, ready_ns)
         # Wrapping needs a connected socket; the file descriptor stays the same.
-        wrapped = self.tls.wrap_socket(
+        self.sock = wrapped = self.tls.wrap_socket(
             self.sock, server_hostname=self.endpoint.host, do_handshake_on_connect=False
         )
-        self.sock = wrapped
         self.handshake = wrapped.do_handshake
         self.stage = self._handshake
         return self._handshake(reader, ready_ns)
@@ -191,33 +396,36 @@ class Wire:
             # Without a length the body ends with the connection (HTTP/1.0 servers do this).
             self.complete = True
 
+    def silent_ns(self, now: int) -> int:
+        """How long no token has come. Only the latest of the new pieces that bears one is read, so
+        this costs a stream no more than a token or two of decoding."""
+        new = self.pieces[self.looked_at :]
+        self.looked_at += len(new)
+        latest = next((t for t, data in reversed(new) if bears_token(data)), 0)
+        self.heard_ns = max(self.heard_ns, latest)
+        return now - self.heard_ns
 
-def resolve(endpoint: Endpoint) -> Address:
-    """The endpoint's address; names are looked up once, before anything is timed.
-
-    A name may have several (``localhost`` is both ::1 and 127.0.0.1) while the server listens on
-    one: the first that accepts a connection is taken. Raises OSError for an unknown name.
-    """
-    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    addresses = [(entry[0], entry[4]) for entry in found]
-    for family, target in addresses if len(addresses) > 1 else []:
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.settimeout(TRIAL_S)
-            if trial.connect_ex(target) == 0:
-                return family, target
-    return addresses[0]
-
-
-now_ns = time.monotonic_ns
-"""The one clock of the measuring process (CLOCK_MONOTONIC), in nanoseconds."""
-
-
-# The fields of an event below which text can stand, in the dialects of all engines.
-_TEXT = ("delta", "message", "text", "response", "content")
+    def response(self, start_ns: int) -> Response:
+        """What came back, once it has ended; ``start_ns`` is when the loop began."""
+        sent_ns = self.sent_ns or self.ended_ns
+        pieces, compressed = decoded(self.headers, self.pieces)
+        return Response(
+            self.index,
+            self.worker,
+            sent_ns - start_ns,
+            self.ended_ns - start_ns,
+            self.status,
+            self.headers,
+            [(t - sent_ns, data) for t, data in pieces],
+            self.failure or compressed,
+            self.timed_out,
+        )
 
 
 def bears_token(data: bytes) -> bool:
-    """Whether any line of this piece of a body bears a token, or may."""
+    """Whether any line of this piece of a body bears a token, or may: comments, pings and empty
+    chunks do not. What cannot be read (the second half of an event, say) counts as a token: it is
+    no heartbeat, and a stream must not be cut on a guess."""
     return any(map(_line_bears_token, reversed(data.splitlines())))
 
 
@@ -232,10 +440,8 @@ def _line_bears_token(line: bytes) -> bool:
         event = json.loads(text)
     except (ValueError, RecursionError):
         return True
-    if not isinstance(event, dict):
-        return True
-    if event.get("error") is not None:
-        return True  # the stream has something to say, and ends
+    if not isinstance(event, dict) or event.get("error") is not None:
+        return True  # unknown, or the stream has something to say and ends
     choices = event.get("choices")
     found_in = choices if isinstance(choices, list) else [event]
     return any(
@@ -250,240 +456,3 @@ def _holds_text(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_holds_text, value))
     return isinstance(value, str) and value != ""
-
-
-TICK_S = 0.5
-# Of the usual gap between two chunks: a loop that is busy for longer may stamp one late.
-LATE_ROUND = 0.1
-
-
-@dataclass(frozen=True)
-class Order:
-    """One request to send: its index in the phase, the path and the encoded body."""
-
-    index: int
-    path: str
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Response:
-    """What came back. ``sent_ns`` and ``ended_ns`` count from the phase's start, the stamps of
-    ``pieces`` from ``sent_ns``. ``failure`` is about transport."""
-
-    order: Order
-    worker: int
-    sent_ns: int
-    ended_ns: int
-    status: int | None
-    headers: dict[str, str]
-    pieces: list[Piece]
-    failure: str | None = None
-    timed_out: bool = False
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A finished closed loop: its responses, its wall time and the CPU time the client took.
-
-    ``start_ns`` is when it began on the process's own clock (CLOCK_MONOTONIC). ``rounds_ns`` is
-    how long the loop was busy each time before it could look again: what arrived meanwhile got
-    its stamp that much later."""
-
-    responses: list[Response]
-    wall_s: float
-    client_cpu_s: float
-    start_ns: int = 0
-    rounds_ns: Sequence[int] = ()
-
-    def late_share(self, gap_s: float | None) -> float | None:
-        """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the
-        usual time between two chunks; None where that is not known."""
-        if gap_s is None or self.wall_s <= 0:
-            return None
-        limit_ns = LATE_ROUND * gap_s * 1e9
-        return round(sum(t for t in self.rounds_ns if t > limit_ns) / 1e9 / self.wall_s, 5)
-
-    @property
-    def client_cpu_share(self) -> float:
-        """CPU seconds of this process per second of wall time (1 = one core)."""
-        return self.client_cpu_s / self.wall_s if self.wall_s > 0 else 0.0
-
-
-@dataclass
-class Ticker:
-    """What a ``tick`` sees: how many requests have ended and how many reads there were so far.
-
-    Reads are no tokens; they only show that something moves.
-    """
-
-    ended: int = 0
-    reads: int = 0
-
-
-@dataclass(slots=True)
-class _Slot:
-    worker: int
-    order: Order
-    wire: Wire
-    ended_ns: int = 0
-    timed_out: bool = False
-    looked_at: int = 0  # pieces that were looked at for tokens
-
-    def response(self, start_ns: int) -> Response:
-        wire = self.wire
-        sent_ns = wire.sent_ns or self.ended_ns
-        pieces, compressed = decoded(wire.headers, wire.pieces)
-        return Response(
-            self.order,
-            self.worker,
-            sent_ns - start_ns,
-            self.ended_ns - start_ns,
-            wire.status,
-            wire.headers,
-            [(t - sent_ns, data) for t, data in pieces],
-            wire.failure or compressed,
-            self.timed_out,
-        )
-
-    def silent_ns(self, now: int) -> int:
-        """How long no token has come. Only the latest of the new pieces that bears one is read, so
-        this costs a stream no more than a token or two of decoding."""
-        wire = self.wire
-        new = wire.pieces[self.looked_at :]
-        self.looked_at += len(new)
-        latest = next((t for t, data in reversed(new) if bears_token(data)), 0)
-        wire.heard_ns = max(wire.heard_ns, latest)
-        return now - wire.heard_ns
-
-
-class _Loop:
-    """The state of one closed loop; lives as long as ``closed_loop`` runs."""
-
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        endpoint: Endpoint,
-        orders: Sequence[Order],
-        reader: Reader,
-    ) -> None:
-        self.selector = selector
-        self.endpoint = endpoint
-        self.reader = reader
-        self.address = resolve(endpoint)
-        # Reading the machine's certificates takes milliseconds: once, before anything is timed.
-        self.tls = ssl.create_default_context() if endpoint.tls else None
-        self.queue = iter(orders)
-        self.slots: dict[int, _Slot] = {}
-        self.ended: list[_Slot] = []
-        self.ticker = Ticker()
-
-    def open(self, worker: int) -> None:
-        """Begin the next request, if one is left."""
-        order = next(self.queue, None)
-        if order is None:
-            return
-        payload = self.endpoint.payload(order.path, order.body)
-        slot = _Slot(worker, order, Wire(self.endpoint, self.address, payload, self.tls))
-        self.slots[worker] = slot
-        self.selector.register(slot.wire.sock.fileno(), WRITE, slot)
-
-    def round(self, timeout_s: float) -> int:
-        """Wait for sockets to become ready and let their wires do the next step; when they
-        became ready."""
-        ready = self.selector.select(timeout_s)
-        ready_ns = now_ns()
-        self.ticker.reads += len(ready)
-        for key, _ in ready:
-            slot: _Slot = key.data
-            interest = slot.wire.advance(self.reader, ready_ns)
-            if interest is DONE:
-                self.close(slot, ready_ns)
-            elif interest != key.events:
-                self.selector.modify(slot.wire.sock.fileno(), interest, slot)
-        return ready_ns
-
-    def close(self, slot: _Slot, ended_ns: int) -> None:
-        """Keep what arrived, free the worker and give it the next request.
-
-        What can be done later is: the other streams are waiting.
-        """
-        self.selector.unregister(slot.wire.sock.fileno())
-        slot.wire.sock.close()
-        slot.ended_ns = ended_ns
-        self.ended.append(slot)
-        self.ticker.ended += 1
-        del self.slots[slot.worker]
-        self.open(slot.worker)
-
-    def end_silent(self, silence_s: float) -> None:
-        """Close the streams in which no token came for too long. Comments and empty chunks are no
-        life: wrappers send them on behalf of an engine that has died."""
-        now = now_ns()
-        for slot in list(self.slots.values()):
-            if slot.silent_ns(now) > silence_s * 1e9:
-                said = slot.wire.pieces and slot.wire.pieces[-1][0] > slot.wire.heard_ns
-                slot.wire.failure = (
-                    f"no token came for {silence_s:g} s, only heartbeats or empty chunks"
-                    if said
-                    else f"the server was silent for {silence_s:g} s"
-                )
-                slot.timed_out = True
-                self.close(slot, now)
-
-
-def closed_loop(
-    endpoint: Endpoint,
-    orders: Sequence[Order],
-    concurrency: int,
-    *,
-    silence_s: float,
-    tick: Callable[[Ticker], None] = lambda _: None,
-    reader: Reader = read_stamped,
-) -> Phase:
-    """Send ``orders`` with ``concurrency`` in flight until all have ended.
-
-    A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` runs about
-    every half second in this thread and may raise to stop the load: all sockets are then closed.
-    Raises OSError when the endpoint's name cannot be resolved.
-    """
-    with selectors.DefaultSelector() as selector, _quiet_gc():
-        loop = _Loop(selector, endpoint, orders, reader)
-        rounds_ns = array("q")
-        start_ns, start_cpu = now_ns(), time.process_time()
-        try:
-            for worker in range(concurrency):
-                loop.open(worker)
-            next_tick = time.monotonic() + TICK_S
-            while loop.slots:
-                ready_ns = loop.round(max(0.0, next_tick - time.monotonic()))
-                if time.monotonic() >= next_tick:
-                    loop.end_silent(silence_s)
-                    tick(loop.ticker)
-                    next_tick = time.monotonic() + TICK_S
-                rounds_ns.append(now_ns() - ready_ns)
-        finally:
-            for slot in loop.slots.values():
-                slot.wire.sock.close()
-        end_ns, end_cpu = now_ns(), time.process_time()
-    ended = sorted(loop.ended, key=lambda slot: slot.order.index)
-    return Phase(
-        [slot.response(start_ns) for slot in ended],
-        (end_ns - start_ns) / 1e9,
-        end_cpu - start_cpu,
-        start_ns,
-        rounds_ns,
-    )
-
-
-@contextmanager
-def _quiet_gc() -> Iterator[None]:
-    """No collector pauses between two stamps."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

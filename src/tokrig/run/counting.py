@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from tokrig.backends import Backend
 from tokrig.record.pace import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, bursts
-from tokrig.record.samples import Chunk, Kind, Phase, Sample
+from tokrig.record.samples import Chunk, Kind, Sample
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Response
 
@@ -43,16 +43,16 @@ AS_ASKED = 0.02
 
 @dataclass(frozen=True)
 class Counted:
-    """The counts of a sample; ``disagreement`` is that of text and count."""
+    """The counts of a sample, by its names; the disagreement is that of text and count."""
 
     output_tokens: int | None = None
-    source: str | None = None
+    count_source: str | None = None
     first_chunk_tokens: int | None = None
     first_chunk_assumed: bool = False
     last_chunk_tokens: int | None = None
     hidden_tokens: int | None = None
     counted_by: str | None = None
-    disagreement: float | None = None
+    count_disagreement: float | None = None
 
 
 def count(answer: Answer, asked: int | None, count_text: CountText) -> Counted:
@@ -68,7 +68,7 @@ def count(answer: Answer, asked: int | None, count_text: CountText) -> Counted:
         or stream.by_clock()
         or stream.by_share()
     )
-    return replace(found, output_tokens=tokens, source=source)
+    return replace(found, output_tokens=tokens, count_source=source)
 
 
 def _output_tokens(
@@ -111,6 +111,7 @@ class _Stream:
         self.ends = bursts(self.chunks, tokens)
         self.first = self.chunks[: self.ends[0]]
         self.rest = self.chunks[self.ends[0] :]
+        self.last = self.chunks[self.ends[-2] :] if len(self.ends) > 1 else self.chunks
         self.window_ns = self.chunks[-1].t_ns - self.chunks[0].t_ns
         self.hidden_reasoning = 0
         told = answer.reasoning_tokens or 0
@@ -128,9 +129,9 @@ class _Stream:
     def by_running_counts(self) -> Counted | None:
         """Counts that came with the chunks of the first and of the last burst."""
         for marks in self.answer.running.values():
-            at_ends = [_at(marks, self.chunks[end - 1].t_ns) for end in self.ends]
-            values = [value for value in at_ends if value is not None]
-            if len(values) < len(at_ends) or not self._run(values):
+            at = dict(marks)
+            values = [at[t_ns] for end in self.ends if (t_ns := self.chunks[end - 1].t_ns) in at]
+            if len(values) < len(self.ends) or not self._run(values):
                 continue
             found = Counted(
                 first_chunk_tokens=values[0],
@@ -161,7 +162,7 @@ class _Stream:
         told = self.count_text(text_of(self.rest))
         if told:
             off = max(decoded / told, told / decoded)
-            return replace(found, disagreement=1 - 1 / off) if off > IMPLAUSIBLE else found
+            return replace(found, count_disagreement=1 - 1 / off) if off > IMPLAUSIBLE else found
         return found if self._plausible(decoded) else replace(found, counted_by=None)
 
     def by_chunks(self) -> Counted | None:
@@ -171,7 +172,7 @@ class _Stream:
             return None
         return Counted(
             first_chunk_tokens=self.first_tokens,
-            last_chunk_tokens=self._last_chunks(),
+            last_chunk_tokens=len(self.last),
             hidden_tokens=self.hidden_reasoning,
             counted_by="one_a_chunk",
         )
@@ -198,13 +199,13 @@ class _Stream:
         slack = RETOKENIZED * self.tokens + RETOKENIZED_TOKENS
         if unshown < 0:
             off = None if -unshown <= slack else -unshown / (first + after)
-            return replace(self.by_clock() or self._unknown(found), disagreement=off)
+            return replace(self.by_clock() or self._unknown(found), count_disagreement=off)
         hidden = self.hidden_reasoning + unshown
         all_shown = (after + unshown, self.hidden_reasoning)
         if agreed := self._agreed(all_shown, (after, hidden)):
             return replace(found, hidden_tokens=agreed[1], counted_by="engine_clock")
         if not self._had_time(hidden, after):
-            return replace(found, hidden_tokens=hidden, disagreement=unshown / self.tokens)
+            return replace(found, hidden_tokens=hidden, count_disagreement=unshown / self.tokens)
         double = abs(unshown - first - after) <= slack
         if double or total - first > len(self.rest) or not self._steady(after):
             return self._unknown(found)
@@ -227,7 +228,7 @@ class _Stream:
             return None
         return Counted(
             first_chunk_tokens=self.tokens - sum(agreed),
-            last_chunk_tokens=self._share(self.chunks[self.ends[-2] :]),
+            last_chunk_tokens=self._share(self.last),
             hidden_tokens=agreed[1],
             counted_by="engine_clock",
         )
@@ -242,7 +243,7 @@ class _Stream:
         return Counted(
             first_chunk_tokens=first if known else None,
             first_chunk_assumed=known,
-            last_chunk_tokens=self._share(self.chunks[self.ends[-2] :]) if known else None,
+            last_chunk_tokens=self._share(self.last) if known else None,
             hidden_tokens=self.hidden_reasoning or None,
         )
 
@@ -254,7 +255,7 @@ class _Stream:
         timings = self.answer.timings
         if timings is None or timings.decode_ms <= 0 or not self.window_ns:
             return None
-        counted = timings.decode_tokens - (1 if timings.counts_first else 0)
+        counted = timings.decode_tokens - timings.counts_first
         expected = counted / timings.decode_ms / 1e6 * self.window_ns
         offs = sorted(
             (abs(decoded / expected - 1), (decoded, hidden))
@@ -264,12 +265,8 @@ class _Stream:
         if not offs or offs[0][0] > CLOCK_CONFIRMS:
             return None
         best = offs[0][1]
-        clear = all(off > 2 * SAME_RATE for off, other in offs if not self._same(other, best))
-        return best if clear else None
-
-    @staticmethod
-    def _same(one: tuple[int, int], other: tuple[int, int]) -> bool:
-        return abs(one[0] - other[0]) <= SAME_RATE / 2 * other[0]
+        other = [off for off, (n, _) in offs if abs(n - best[0]) > SAME_RATE / 2 * best[0]]
+        return best if all(off > 2 * SAME_RATE for off in other) else None
 
     def _had_time(self, hidden: int, shown: int) -> bool:
         """Whether there was time for hidden tokens before the first stamp and after the last."""
@@ -302,33 +299,11 @@ class _Stream:
         part, whole = len(text_of(chunks).encode()), len(text_of(self.chunks).encode())
         return max(round((self.tokens - self.hidden_reasoning) * part / whole), 1)
 
-    def _last_chunks(self) -> int:
-        return self.ends[-1] - self.ends[-2]
-
     def _last_by_tokenizer(self) -> int | None:
         """Only where several tokens came at once: else it is one."""
         if self.tokens <= BURSTY * len(self.ends):
             return 1
-        return self.count_text(text_of(self.chunks[self.ends[-2] :]))
-
-
-def _at(marks: Sequence[tuple[int, int]], t_ns: int) -> int | None:
-    """The running count that came with the stamp ``t_ns``; None where none did."""
-    return next((tokens for stamp, tokens in reversed(marks) if stamp == t_ns), None)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a request stood in the run, and how long an answer it asked for."""
-
-    workload: str
-    concurrency: int
-    repeat: int
-    iteration: int
-    phase: Phase
-    variant: int
-    salt: str
-    answer_tokens: int | None = None
+        return self.count_text(text_of(self.last))
 
 
 @dataclass
@@ -340,62 +315,58 @@ class SameModel:
 
     def check(self, answer: Answer) -> None:
         """Fail an answer of another model than the first one's."""
-        if answer.model is None:
-            return
         self.first = self.first or answer.model
-        if answer.model != self.first:
+        if answer.model not in (None, self.first):
             answer.fail("model_changed", f"{answer.model!r} answered, before it was {self.first!r}")
 
 
 def observe(
     response: Response,
-    place: Place,
+    place: Sample,
     backend: Backend,
     count_text: CountText,
+    *,
+    asked: int | None = None,
     same_model: SameModel | None = None,
 ) -> Sample:
-    """The sample of one request. Asks the server's tokenizer only where the stream does not tell,
-    and never about a request that failed: the server may be gone, and its counts serve no figure.
+    """The sample of one request for ``asked`` tokens; ``place`` is a sample that tells only where
+    it stood in the run.
+
+    Asks the server's tokenizer only where the stream does not tell, and never about a request that
+    failed: the server may be gone, and its counts serve no figure.
     """
     answer = read_answer(response, backend.timings, backend.event)
     if same_model is not None:
         same_model.check(answer)
     if answer.error is not None:
         count_text = _ask_nobody
-    counted = count(answer, place.answer_tokens, count_text)
-    tokens = counted.output_tokens
+    counted = count(answer, asked, count_text)
     channels = _channels(answer, counted, count_text)
-    return Sample(
-        workload=place.workload,
-        concurrency=place.concurrency,
-        repeat=place.repeat,
-        iteration=place.iteration,
+    counts = {**vars(counted), "count_disagreement": _disagreement(answer, counted)}
+    return replace(
+        place,
         worker=response.worker,
-        phase=place.phase,
-        variant=place.variant,
-        salt=place.salt,
         sent_ns=response.sent_ns,
         chunks=tuple(answer.chunks),
         prompt_tokens=_prompt_tokens(answer),
-        output_tokens=tokens,
-        cached_tokens=answer.cached_tokens,
         reasoning_tokens=channels[Kind.REASONING],
         content_tokens=channels[Kind.CONTENT],
         tool_call_tokens=channels[Kind.TOOL_CALL],
-        first_chunk_tokens=counted.first_chunk_tokens,
-        first_chunk_assumed=counted.first_chunk_assumed,
-        last_chunk_tokens=counted.last_chunk_tokens,
-        hidden_tokens=counted.hidden_tokens,
-        counted_by=counted.counted_by,
-        count_source=counted.source,
-        count_disagreement=_disagreement(answer, counted),
-        finish_reason=answer.finish_reason,
-        timings=answer.timings,
-        drafted_tokens=answer.drafted_tokens,
-        accepted_tokens=answer.accepted_tokens,
-        error=answer.error,
-        error_detail=answer.error_detail,
+        **counts,
+        **{name: getattr(answer, name) for name in _AS_ANSWERED},
     )
+
+
+# What a sample takes from its answer as it is.
+_AS_ANSWERED = (
+    "cached_tokens",
+    "drafted_tokens",
+    "accepted_tokens",
+    "finish_reason",
+    "timings",
+    "error",
+    "error_detail",
+)
 
 
 def _ask_nobody(text: str) -> int | None:
@@ -439,7 +410,7 @@ def _channels(answer: Answer, counted: Counted, count_text: CountText) -> dict[K
 def _disagreement(answer: Answer, counted: Counted) -> float | None:
     """The larger of two: how far the two counts differ that a server may give, and how far its
     count is from what the text can hold."""
-    found = [] if counted.disagreement is None else [counted.disagreement]
+    found = [] if counted.count_disagreement is None else [counted.count_disagreement]
     if answer.output_tokens is not None and answer.timings is not None:
         larger = max(answer.output_tokens, answer.timings.decode_tokens, 1)
         found.append(abs(answer.output_tokens - answer.timings.decode_tokens) / larger)

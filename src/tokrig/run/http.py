@@ -1,4 +1,10 @@
-"""Questions to a server outside the measurement: readiness, settings, token counts."""
+"""Where a server is, and questions to it outside the measurement: readiness, settings, counts.
+
+An OpenAI-compatible API does not always lie at ``/v1``: OpenVINO has it at ``/v3``, others at
+``/api/paas/v4``, ``/openai/v1`` or ``/v1/openai``. So an address is taken as it is given, a whole
+``…/chat/completions`` too, and ``/v1`` is only what it is tried with where it leads nowhere. The
+rest of an engine's API (``/health``, ``/props``) lies at the server's root.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +21,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tokrig.errors import EngineDied, InputError, RequestError
+from tokrig.run.refusal import HINTS
 
 Piece = tuple[int, bytes]
 """A part of a body and the stamp of its read."""
 
+MAX_ANSWER_BYTES = 64 << 20
+STILL_THERE_S = 1.0
 # Ends of an address that belong to the API, not to a proxy in front of the server.
 _VERSION = re.compile(r"/v\d+[a-z0-9]*(?:/openai)?$")
 _API = re.compile(r"(?:/(?:v\d+[a-z0-9]*|openai|api|paas|coding))+$")
 _RESOURCES = ("/chat/completions", "/models")
 _SENDABLE = re.compile(r"[ -~]*")
-_HINT = "give it as http://127.0.0.1:8080/v1"
+_URL_HINT = "give it as http://127.0.0.1:8080/v1"
+_TLS_WANTED = re.compile(
+    r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -54,32 +66,33 @@ class Endpoint:
         """
         try:
             parts = urlsplit(url if "://" in url else f"http://{url}")
-            port = parts.port
-            host = (parts.hostname or "").encode("idna").decode() if parts.hostname else ""
+            port, host = parts.port, (parts.hostname or "").encode("idna").decode()
         except ValueError as error:
-            raise InputError(f"{url!r} is no URL: {error}", hint=_HINT) from None
+            raise InputError(f"{url!r} is no URL: {error}", hint=_URL_HINT) from None
         if parts.scheme not in ("http", "https") or not host:
-            raise InputError(f"{url!r} is no http(s) URL", hint=_HINT)
+            raise InputError(f"{url!r} is no http(s) URL", hint=_URL_HINT)
         if parts.username or parts.password:
             raise InputError(
                 "the URL holds a user or a password, which are not sent",
                 hint="name the variable that holds the key with --api-key-env",
             )
-        for text in (parts.path, parts.query):
-            if not _SENDABLE.fullmatch(text) or " " in text:
-                raise InputError(f"{url!r} has characters that no URL has", hint=_HINT)
-        _require_sendable(headers or {})
+        if " " in (asked := parts.path + parts.query) or not _SENDABLE.fullmatch(asked):
+            raise InputError(f"{url!r} has characters that no URL has", hint=_URL_HINT)
+        for name, value in (headers or {}).items():
+            if not _SENDABLE.fullmatch(f"{name}: {value}"):
+                # The value may be a secret: it is not shown.
+                raise InputError(
+                    f"the header {name!r} cannot be sent: it holds a line end or a character "
+                    "outside ASCII",
+                    hint="look at the variable that it comes from",
+                )
         tls, path = parts.scheme == "https", parts.path.rstrip("/")
         for resource in _RESOURCES:
             path = path.removesuffix(resource).rstrip("/")
-        return cls(
-            host=host,
-            port=port or (443 if tls else 80),
-            tls=tls,
-            headers=headers or {},
-            query=f"?{parts.query}" if parts.query else "",
-            given=path,
-        ).candidates()[0]
+        query = f"?{parts.query}" if parts.query else ""
+        port = port or (443 if tls else 80)
+        found = cls(host, port, tls, headers=headers or {}, query=query, given=path)
+        return found.candidates()[0]
 
     def candidates(self) -> list[Endpoint]:
         """All that the address may mean, the likeliest first: what was given as it is, below the
@@ -130,29 +143,15 @@ class Endpoint:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-def _require_sendable(headers: Mapping[str, str]) -> None:
-    for name, value in headers.items():
-        if not _SENDABLE.fullmatch(f"{name}: {value}"):
-            # The value may be a secret: it is not shown.
-            raise InputError(
-                f"the header {name!r} cannot be sent: it holds a line end or a character "
-                "outside ASCII",
-                hint="look at the variable that it comes from",
-            )
-
-
-_ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
-
-
 def decoded(headers: Mapping[str, str], pieces: Sequence[Piece]) -> tuple[list[Piece], str | None]:
-    """The pieces as they were before somebody compressed them, each with its own stamp; and in
-    words why that cannot be had."""
+    """The pieces of an answer that came compressed although it was asked for as it is, each with
+    its own stamp; and in words why that cannot be had."""
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding in ("", "identity") or not pieces:
         return list(pieces), None
     if coding not in ("gzip", "x-gzip", "deflate"):
         return [], f"the answer is compressed ({coding}) although it was asked for as it is"
-    inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
+    inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)  # zlib's frame or gzip's
     found: list[Piece] = []
     try:
         for stamp, data in pieces:
@@ -163,26 +162,12 @@ def decoded(headers: Mapping[str, str], pieces: Sequence[Piece]) -> tuple[list[P
     return found, None
 
 
-MAX_ANSWER_BYTES = 64 << 20
-STILL_THERE_S = 1.0
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back: the status, the body as it was before any compression, where to go to."""
-
-    status: int
-    body: bytes
-    location: str | None = None
-
-
 def get_status(endpoint: Endpoint, path: str, timeout_s: float) -> tuple[int, bytes] | None:
     """Status and body of a GET, or None when nobody answers."""
     try:
-        reply = _exchange(endpoint, "GET", path, None, timeout_s)
+        return _exchange(endpoint, path, None, timeout_s)[:2]
     except (OSError, http.client.HTTPException):
         return None
-    return reply.status, reply.body
 
 
 def ask(
@@ -198,36 +183,24 @@ def ask(
     if "://" in path:
         endpoint, path = _behind(endpoint, path)
     payload = None if body is None else json.dumps(body).encode()
-    method = "GET" if body is None else "POST"
     try:
-        reply = _exchange(endpoint, method, path, payload, timeout_s)
+        status, answer, location = _exchange(endpoint, path, payload, timeout_s)
     except TimeoutError:
         raise RequestError(f"{path}: no answer within {timeout_s:g} s", code="timeout") from None
+    except ssl.SSLError as error:
+        raise _no_tls(endpoint, error) from None
     except (OSError, http.client.HTTPException) as error:
         raise _unanswered(endpoint, path, error) from None
-    if reply.status != 200:
-        raise _refusal(endpoint, path, reply)
+    if status != 200:
+        raise _refusal(endpoint, path, status, answer, location)
     if text:
-        return reply.body.decode("utf-8", "replace")
+        return answer.decode("utf-8", "replace")
     try:
-        return json.loads(reply.body)
+        return json.loads(answer)
     except (ValueError, RecursionError):
         raise RequestError(
-            f"{path} answered something that is no JSON: {reply.body[:80]!r}", code="invalid_json"
+            f"{path} answered something that is no JSON: {answer[:80]!r}", code="invalid_json"
         ) from None
-
-
-HINTS = {
-    401: "the endpoint wants a key: name its environment variable with --api-key-env",
-    403: "the endpoint refuses this key",
-    404: "is this an OpenAI-compatible address? It usually ends in /v1",
-    429: "the endpoint limits its rate: lower --concurrency or try later",
-}
-"""What to do about a status."""
-
-_TLS_WANTED = re.compile(
-    r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS", re.I
-)
 
 
 def _behind(endpoint: Endpoint, url: str) -> tuple[Endpoint, str]:
@@ -235,75 +208,25 @@ def _behind(endpoint: Endpoint, url: str) -> tuple[Endpoint, str]:
     first one is of this machine too: an address elsewhere means another machine's loopback."""
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    there = replace(Endpoint.from_url(f"{scheme}://{host}"), headers={})
+    there = Endpoint.from_url(f"{scheme}://{host}")
     if not (endpoint.is_loopback and there.is_loopback):
         raise RequestError(f"{url}: not asked, it is of another machine", code="elsewhere")
     return there, slash + path
 
 
-def _unanswered(
-    endpoint: Endpoint, path: str, error: OSError | http.client.HTTPException
-) -> EngineDied | RequestError:
-    """Nobody there; or somebody who hangs up on paths that it does not know."""
-    if isinstance(error, ssl.SSLError):
-        return _no_tls(endpoint, error)
-    hung_up = isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError)
-    if hung_up and _listens(endpoint):
-        said = f": {error}" if isinstance(error, http.client.BadStatusLine) else ""
-        return RequestError(f"{path}: the server hung up without an answer{said}", code="hung_up")
-    return EngineDied(
-        f"nobody answers at {endpoint.host_header}: {error}",
-        hint="is the server running, and is the address right?",
-        code="no_answer",
-    )
-
-
-def _no_tls(endpoint: Endpoint, error: ssl.SSLError) -> EngineDied:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        hint = "SSL_CERT_FILE names a file with the certificate of an authority of your own"
-        why = f"its certificate is not trusted: {error.verify_message}"
-    else:
-        hint = "does it speak plain HTTP? Then the address begins with http://"
-        why = error.reason or str(error)
-    return EngineDied(f"no TLS with {endpoint.host_header}: {why}", hint=hint, code="no_tls")
-
-
-def _listens(endpoint: Endpoint) -> bool:
-    try:
-        with socket.create_connection((endpoint.host, endpoint.port), timeout=STILL_THERE_S):
-            return True
-    except OSError:
-        return False
-
-
-def _refusal(endpoint: Endpoint, path: str, reply: Reply) -> RequestError:
-    reason, code = _reason(reply.body), f"http_{reply.status}"
-    if reply.location is not None and 300 <= reply.status < 400:
-        return RequestError(
-            f"{path} is somewhere else: the server sends on to {reply.location}",
-            hint="give the address that it really has: a request sent on would be timed twice",
-            code="redirected",
-        )
-    hint = HINTS.get(reply.status, "")
-    if reply.status == 401 and "Authorization" in endpoint.headers:
-        hint = HINTS[403]
-    if _TLS_WANTED.search(reason):
-        hint = "the server speaks TLS: the address begins with https://"
-    return RequestError(f"{path} answered {reply.status}: {reason}", hint=hint, code=code)
-
-
 def _exchange(
-    endpoint: Endpoint, method: str, path: str, payload: bytes | None, timeout_s: float
-) -> Reply:
-    """One request. No proxy is used, whatever the environment names."""
-    connection: http.client.HTTPConnection
-    if endpoint.tls:
-        connection = http.client.HTTPSConnection(
-            endpoint.host, endpoint.port, timeout=timeout_s, context=ssl.create_default_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout_s)
+    endpoint: Endpoint, path: str, payload: bytes | None, timeout_s: float
+) -> tuple[int, bytes, str | None]:
+    """One request: status, body as it was before any compression, where it is sent on to. No proxy
+    is used, whatever the environment names."""
+    where = endpoint.host, endpoint.port
+    connection = (
+        http.client.HTTPSConnection(*where, timeout=timeout_s, context=ssl.create_default_context())
+        if endpoint.tls
+        else http.client.HTTPConnection(*where, timeout=timeout_s)
+    )
     try:
+        method = "GET" if payload is None else "POST"
         headers = {"Content-Type": "application/json", **endpoint.headers}
         connection.request(method, endpoint.at(path), body=payload, headers=headers)
         # A response that ends with its connection owns the socket, and is closed by itself only
@@ -312,16 +235,72 @@ def _exchange(
             body = response.read(MAX_ANSWER_BYTES)
             told = {name.lower(): value for name, value in response.getheaders()}
         pieces, _ = decoded(told, [(0, body)])
-        return Reply(response.status, b"".join(data for _, data in pieces), told.get("location"))
+        return response.status, b"".join(data for _, data in pieces), told.get("location")
     finally:
         connection.close()
 
 
-def _reason(text: bytes) -> str:
-    said = text.decode("utf-8", "replace").strip()
+def _unanswered(
+    endpoint: Endpoint, path: str, error: OSError | http.client.HTTPException
+) -> EngineDied | RequestError:
+    """Nobody there; or somebody who hangs up on paths that it does not know."""
+    if isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError):
+        try:
+            socket.create_connection((endpoint.host, endpoint.port), STILL_THERE_S).close()
+        except OSError:
+            pass
+        else:
+            said = f": {error}" if isinstance(error, http.client.BadStatusLine) else ""
+            words = f"{path}: the server hung up without an answer{said}"
+            return RequestError(words, code="hung_up")
+    return EngineDied(
+        f"nobody answers at {endpoint.host_header}: {error}",
+        hint=HINTS["no_answer"],
+        code="no_answer",
+    )
+
+
+def _no_tls(endpoint: Endpoint, error: ssl.SSLError) -> EngineDied:
+    hint = "does it speak plain HTTP? Then the address begins with http://"
+    why = error.reason or str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = "SSL_CERT_FILE names a file with the certificate of an authority of your own"
+        why = f"its certificate is not trusted: {error.verify_message}"
+    return EngineDied(f"no TLS with {endpoint.host_header}: {why}", hint=hint, code="no_tls")
+
+
+def _refusal(
+    endpoint: Endpoint, path: str, status: int, body: bytes, location: str | None
+) -> RequestError:
+    if location is not None and 300 <= status < 400:
+        return RequestError(
+            f"{path} is somewhere else: the server sends on to {location}",
+            hint="give the address that it really has: a request sent on would be timed twice",
+            code="redirected",
+        )
+    reason = reason_in(body)[:300]
+    wrong_key = status == 401 and "Authorization" in endpoint.headers
+    hint = HINTS.get("http_403" if wrong_key else f"http_{status}", "")
+    if _TLS_WANTED.search(reason):
+        hint = "the server speaks TLS: the address begins with https://"
+    return RequestError(f"{path} answered {status}: {reason}", hint=hint, code=f"http_{status}")
+
+
+def reason_in(body: bytes) -> str:
+    """The server's own words for a refusal, out of JSON where it is that."""
+    text = body.decode("utf-8", "replace").strip()
     try:
-        data = json.loads(said)
+        data = json.loads(text)
     except (ValueError, RecursionError):
-        return said[:300] or "no reason given"
-    error = data.get("error", data) if isinstance(data, dict) else data
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+        data = None
+    if data is None:
+        return text or "no reason given"
+    return error_text(data.get("error", data) if isinstance(data, dict) else data)
+
+
+def error_text(error: Any) -> str:
+    """The message of an error as servers send it: a text, or an object that holds one."""
+    try:
+        return str((error.get("message") or error) if isinstance(error, dict) else error)
+    except (ValueError, RecursionError):
+        return "an error that cannot be printed"

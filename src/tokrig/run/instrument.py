@@ -27,7 +27,7 @@ import numpy as np
 from tokrig.errors import EngineDied, InputError
 from tokrig.record.metrics import PERCENTILES_NEED
 from tokrig.run.answer import Answer, read_answer
-from tokrig.run.client import Order, Phase, closed_loop
+from tokrig.run.client import Loop, closed_loop
 from tokrig.run.http import Endpoint
 
 SERVER = Path(__file__).with_name("_known_server.py")
@@ -85,9 +85,10 @@ def measure(streams: int = 64, tokens: int = 1000, interval_s: float = 0.001) ->
             hint="at least 1 stream, 2 tokens and an interval above 0",
         )
     body = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'
-    orders = [Order(i, "/v1/chat/completions", body) for i in range(streams)]
     with known_server(streams, tokens, interval_s) as endpoint:
-        phase = closed_loop(endpoint, orders, streams, silence_s=PATIENCE_S)
+        phase = closed_loop(
+            endpoint, "/v1/chat/completions", [body] * streams, streams, silence_s=PATIENCE_S
+        )
     before = time.process_time()
     answers = [read_answer(response, lambda _: None) for response in phase.responses]
     decode_s = time.process_time() - before
@@ -144,7 +145,7 @@ def _require_whole(answers: Sequence[Answer], tokens: int) -> None:
 Ns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
-def _times(phase: Phase, answers: Sequence[Answer]) -> tuple[Ns, Ns, Ns]:
+def _times(phase: Loop, answers: Sequence[Answer]) -> tuple[Ns, Ns, Ns]:
     """Client stamps, send times and lateness in ns, a row a stream."""
     stamps = np.array(
         [

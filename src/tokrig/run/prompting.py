@@ -1,6 +1,6 @@
-"""What becomes of our prompts on their way to the model, found by trying, once a run: what the
-chat template adds to them, whether it takes a system message, and whether the salt keeps them
-apart for a server that does not tell what it had in its cache.
+"""Prompts and answers before the measurement: what the server takes and understands, what becomes
+of our prompts on their way to the model, how long they must be, and whether speculation changes
+what is answered. All of it is found by trying, once a run.
 """
 
 from __future__ import annotations
@@ -9,280 +9,19 @@ import statistics
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tokrig import registry
 from tokrig.backends import Request
 from tokrig.errors import RequestError
 from tokrig.record.model import ColdStart, Greedy, Prompting
 from tokrig.record.samples import Kind, Sample
-from tokrig.run import refusal
-from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell, Listener, Note, Step
-from tokrig.run.refusal import CONTEXT, REFUSALS, code_of
+from tokrig.run.refusal import CONTEXT, HINTS, REFUSALS, code_of, wait_s
 from tokrig.run.session import Session, salt
 from tokrig.workloads import Messages, Variant, Workload, tolerance
 
-Count = Callable[[Messages], int | None]
-
-MAX_COUNTS = 40
-_GUESS_CHARS_PER_TOKEN = 4.4
-# Tokens of a prompt that have to be the shape's, whatever the chat template adds.
-LEAST_OWN_TOKENS = 32
-# A server that cuts long prompts counts the same text at this many times fewer tokens.
-CUT = 2.0
-
-
-@dataclass(frozen=True)
-class PromptSize:
-    """The chosen prompt. ``tokens`` is the counted length, None where nobody could count."""
-
-    units: int
-    ending: int
-    tokens: int | None
-
-
-def target_of(workload: Workload, template_tokens: int | None) -> int:
-    """The prompt length to measure a shape at: its own, or a longer one where the chat template
-    leaves too little of it."""
-    least = (template_tokens or 0) + LEAST_OWN_TOKENS
-    return max(workload.prompt_tokens, least)
-
-
-_SALT = salt(0)
-
-
-def fit(
-    workload: Workload,
-    variant: Variant,
-    count: Count,
-    tokens: int | None = None,
-    *,
-    system_role: bool = True,
-) -> PromptSize:
-    """The prompt nearest to ``tokens`` (the shape's own length by default); within tolerance if
-    there is any.
-
-    Where the server cannot count, the length is guessed from characters and stays unverified.
-    Raises RequestError when counting fails from the start, and with ``context_too_small`` when
-    the server refuses prompts of this length or cuts them.
-    """
-    target = tokens or workload.prompt_tokens
-    search = _Search(target, variant, count, system_role)
-    first = search.by_characters(target * _GUESS_CHARS_PER_TOKEN)
-    units = search.choose_units(first)
-    if not search.counts:
-        return PromptSize(units, 0, None)
-    search.choose_ending(units)
-    (units, ending), found = min(search.counts.items(), key=lambda item: abs(item[1] - target))
-    if found < target - search.tolerance:
-        search.require_room()
-    return PromptSize(units, ending, found)
-
-
-class _Search:
-    """One fitting: remembers every count, and how long each number of units is."""
-
-    def __init__(self, target: int, variant: Variant, count: Count, system_role: bool) -> None:
-        self.target, self.tolerance = target, tolerance(target)
-        self.variant, self.count, self.system_role = variant, count, system_role
-        self.counts: dict[tuple[int, int], int] = {}
-        self.refusal: RequestError | None = None
-        self.characters = [
-            sum(len(m["content"]) for m in self.render(units, 0))
-            for units in range(len(variant.material) + 1)
-        ]
-
-    def render(self, units: int, ending: int) -> Messages:
-        return self.variant.render(units, ending, _SALT, system_role=self.system_role)
-
-    def by_characters(self, characters: float) -> int:
-        """The number of units whose prompt has about so many characters."""
-        return min(bisect_left(self.characters, characters), len(self.characters) - 1)
-
-    def length(self, units: int, ending: int) -> int | None:
-        """Counted tokens of a candidate; None where nobody can tell or enough was asked."""
-        key = (units, ending)
-        if key not in self.counts:
-            if len(self.counts) >= MAX_COUNTS:
-                return None
-            found = self.count(self.render(units, ending))
-            if found is None:
-                return None
-            self.counts[key] = found
-        return self.counts[key]
-
-    def near(self, tokens: int) -> bool:
-        """Good enough to stop asking: well inside the tolerance, so that a salt that happens to
-        tokenize differently cannot push a prompt out of it."""
-        return abs(tokens - self.target) <= self.tolerance // 4
-
-    def choose_units(self, units: int) -> int:
-        """Secant steps inside a shrinking bracket; the most units that do not pass the target."""
-        low, high = -1, len(self.characters)
-        while low < units < high:
-            try:
-                tokens = self.length(units, 0)
-            except RequestError as error:
-                if units == 0 or code_of(error) != CONTEXT:
-                    raise
-                # Refused as too long for the context: it lies above the target.
-                self.refusal = error
-                high, units = units, (max(low, 0) + units) // 2
-                continue
-            if tokens is None or self.near(tokens):
-                return units
-            low, high = (units, high) if tokens < self.target else (low, units)
-            guess = self.by_characters(self.characters[units] * self.target / max(tokens, 1))
-            units = min(max(guess, low + 1), high - 1)
-        return max(low, 0)
-
-    def choose_ending(self, units: int) -> None:
-        """Fine steps: the endings of a few neighbouring unit counts."""
-        if any(map(self.near, self.counts.values())):
-            return
-        for candidate in range(units, max(units - 3, -1), -1):
-            for ending in range(1, len(self.variant.endings)):
-                tokens = self.length(candidate, ending)
-                if tokens is None or self.near(tokens):
-                    return
-                if tokens > self.target + self.tolerance:
-                    break
-
-    def require_room(self) -> None:
-        """Nothing reached the target. Raises RequestError where that is the context's fault: longer
-        prompts were refused, or silently cut (more text, and no more tokens)."""
-        if self.refusal is not None:
-            raise RequestError(self.refusal.message, code=CONTEXT)
-        units, ending = max(self.counts)
-        tokens, characters = self.counts[units, ending], self.characters[units]
-        if characters / max(tokens, 1) > CUT * _GUESS_CHARS_PER_TOKEN:
-            raise RequestError(
-                f"the server cuts long prompts: {characters} characters are {tokens} tokens to it",
-                code=CONTEXT,
-            )
-
-
-# A sentence that tokenizes alike however often it is repeated.
-_SENTENCE = "We open at six every morning."
-_COPIES = 9
-# The cache is tried with prompts of some 500 tokens, each sent once under each of two salts.
-_UNITS = 24
-_ANSWER_TOKENS = 8
-# A long prompt has to take at least this much longer than a short one, or nothing can be saved.
-VISIBLE = 0.5
-# Share of the prefill that a second salt saves: up to the first nothing is shared, from the second
-# on the prompt is; between them chance decides.
-APART, SHARED = 0.25, 0.5
-
-
-def learn(session: Session, listen: Listener) -> Prompting:
-    """Count and ask. Sets the session to what the template takes."""
-    counts = _counts(session)
-    if session.system_role and counts is not None and counts[1] <= counts[0]:
-        listen(Note("the chat template drops system messages: the user message carries the salt"))
-        session.system_role = False
-        counts = _counts(session)
-    return Prompting(
-        template_tokens=None if counts is None else _template_tokens(*counts, session.system_role),
-        system_role=session.system_role,
-        kept_apart=_kept_apart(session, listen),
-    )
-
-
-def _counts(session: Session) -> tuple[int, int] | None:
-    """Tokens of a prompt whose first message has the sentence once, and ``_COPIES`` times."""
-    counted = []
-    for copies in (1, _COPIES):
-        messages: Messages = [{"role": "user", "content": _SENTENCE}]
-        if session.system_role:
-            messages.insert(0, {"role": "system", "content": _SENTENCE})
-        messages[0]["content"] = " ".join([_SENTENCE] * copies)
-        try:
-            counted.append(session.count_prompt(messages, _ANSWER_TOKENS))
-        except RequestError:
-            return None
-    once, often = counted
-    return None if once is None or often is None else (once, often)
-
-
-def _template_tokens(once: int, often: int, system_role: bool) -> int | None:
-    """What is left of the shorter prompt without its sentences."""
-    sentence = round((often - once) / (_COPIES - 1))
-    left = once - sentence * (2 if system_role else 1)
-    return left if sentence > 0 and left >= 0 else None
-
-
-def _kept_apart(session: Session, listen: Listener) -> bool | None:
-    """Whether a second salt costs the prefill again; None where the server tells cached tokens
-    itself, and where times do not tell."""
-    if session.tells_cached or "cached_tokens" in (session.counters() or {}):
-        return None
-    listen(Step("trying whether prompts are kept apart", phase="start"))
-    rag: Workload = registry.load("workloads", "rag", "WORKLOAD")
-    short, first, again = [], [], []
-    for variant in rag.variants:
-        short.append(_send(session, QUESTION, 1))
-        first.append(_send(session, variant, _UNITS))
-        again.append(_send(session, variant, _UNITS))
-    if any(s.error is not None or not s.chunks for s in (*short, *first, *again)):
-        return None
-    return apart(*([s.chunks[0].t_ns / 1e9 for s in group] for group in (short, first, again)))
-
-
-def apart(
-    short_s: Sequence[float], first_s: Sequence[float], again_s: Sequence[float]
-) -> bool | None:
-    """From times to the first token: of a short prompt, of long ones never sent before, of the
-    same ones under another salt."""
-    short, first, again = map(statistics.median, (short_s, first_s, again_s))
-    prefill = first - short
-    if prefill < VISIBLE * short or min(first_s) <= max(short_s):
-        return None
-    saved = (first - again) / prefill
-    return True if abs(saved) <= APART else False if saved >= SHARED else None
-
-
-def _send(session: Session, variant: Variant, units: int) -> Sample:
-    unique = session.salt()
-    messages = variant.render(units, 0, unique, system_role=session.system_role)
-    request = session.request(messages, _ANSWER_TOKENS, unique)
-    return session.send([request], PROBE, "warmup", 0)[0][0]
-
-
-SALT = 0  # both answers need the same prompt
-
-
-def without_speculation(prepared: Prepared) -> Prepared:
-    """The same run without its speculation, and without the options that belong to it."""
-    launch, belong = prepared.launch, prepared.backend.speculation_options
-    assert launch is not None
-    kept = {k: v for k, v in launch.options.items() if not k.lstrip("-").startswith(belong)}
-    return replace(prepared, launch=replace(launch, speculation=None, options=kept))
-
-
-def text_of(sample: Sample) -> str:
-    """All that the model said, in the order in which it said it."""
-    return "".join(chunk.text for chunk in sample.chunks)
-
-
-def compare(before: str, after: str, count_text: Callable[[str], int | None]) -> Greedy:
-    """``before`` was answered without speculation, ``after`` with it."""
-    common = _common(before, after)
-    same = before == after
-    return Greedy(
-        compared_characters=min(len(before), len(after)),
-        same=same,
-        first_divergence_characters=None if same else common,
-        first_divergence_tokens=None if same else count_text(before[:common]),
-    )
-
-
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items two sequences begin with alike."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
+# Short requests before the measurement.
 
 PROBE = Cell("probe", 1)
 PROBE_TOKENS = 16
@@ -300,8 +39,8 @@ class Probed:
 
 
 def probe(session: Session, listen: Listener, cold: ColdStart | None) -> Probed:
-    """Ask once, and once more without the reasoning switch where there is one. ``cold`` is what
-    an earlier start of the run saw; it stays.
+    """Does the server speak our dialect, does the model reason, is a switch for that honoured, how
+    long does a first answer take? ``cold`` is what an earlier start of the run saw; it stays.
 
     Raises RequestError when the server fails the request.
     """
@@ -321,7 +60,7 @@ def settle(session: Session, listen: Listener) -> Sample:
     Raises RequestError when the server fails the request whatever is tried.
     """
     sample = _first(session, listen)
-    if (seconds := refusal.wait_s(sample)) is not None:
+    if (seconds := wait_s(sample)) is not None:
         listen(Note(f"the server asks to wait for {seconds:.0f} s"))
         time.sleep(seconds)
         sample = _first(session, listen)
@@ -338,7 +77,13 @@ def settle(session: Session, listen: Listener) -> Sample:
             )
             sample = retried
     if sample.error is not None:
-        raise session.failed(sample)
+        raise RequestError(
+            f"{sample.workload}: the engine failed the request ({sample.error}): "
+            f"{sample.error_detail}",
+            hint=HINTS.get(sample.error, "read the engine's log"),
+            code=sample.error,
+            log_tail=session.log_tail(),
+        )
     session.tells_cached = sample.cached_tokens is not None
     return sample
 
@@ -397,3 +142,247 @@ def _question(session: Session, switched: bool = True) -> Request:
 
 def _reasons(sample: Sample) -> bool:
     return any(chunk.kind is Kind.REASONING for chunk in sample.chunks)
+
+
+# What the chat template does, and whether the salt keeps prompts apart.
+
+# A sentence that tokenizes alike however often it is repeated.
+_SENTENCE = "We open at six every morning."
+_COPIES = 9
+# The cache is tried with prompts of some 500 tokens, each sent once under each of two salts.
+_UNITS = 24
+_ANSWER_TOKENS = 8
+# A long prompt has to take at least this much longer than a short one, or nothing can be saved.
+VISIBLE = 0.5
+# Share of the prefill that a second salt saves: up to the first nothing is shared, from the second
+# on the prompt is; between them chance decides.
+APART, SHARED = 0.25, 0.5
+
+
+def learn(session: Session, listen: Listener) -> Prompting:
+    """What the chat template adds to prompts, whether it takes a system message, and whether the
+    salt keeps them apart. Sets the session to what the template takes."""
+    counts = _counts(session)
+    if session.system_role and counts is not None and counts[1] <= counts[0]:
+        listen(Note("the chat template drops system messages: the user message carries the salt"))
+        session.system_role = False
+        counts = _counts(session)
+    return Prompting(
+        template_tokens=None if counts is None else _template_tokens(*counts, session.system_role),
+        system_role=session.system_role,
+        kept_apart=_kept_apart(session, listen),
+    )
+
+
+def _counts(session: Session) -> tuple[int, int] | None:
+    """Tokens of a prompt whose first message has the sentence once, and ``_COPIES`` times."""
+    counted = []
+    for copies in (1, _COPIES):
+        messages: Messages = [{"role": "user", "content": _SENTENCE}]
+        if session.system_role:
+            messages.insert(0, {"role": "system", "content": _SENTENCE})
+        messages[0]["content"] = " ".join([_SENTENCE] * copies)
+        try:
+            counted.append(session.count_prompt(messages, _ANSWER_TOKENS))
+        except RequestError:
+            return None
+    once, often = counted
+    return None if once is None or often is None else (once, often)
+
+
+def _template_tokens(once: int, often: int, system_role: bool) -> int | None:
+    """What is left of the shorter prompt without its sentences."""
+    sentence = round((often - once) / (_COPIES - 1))
+    left = once - sentence * (2 if system_role else 1)
+    return left if sentence > 0 and left >= 0 else None
+
+
+def _kept_apart(session: Session, listen: Listener) -> bool | None:
+    """Whether a second salt costs the prefill again; None where the server tells cached tokens
+    itself, and where times do not tell."""
+    if session.tells_cached or "cached_tokens" in (session.counters() or {}):
+        return None
+    listen(Step("trying whether prompts are kept apart", phase="start"))
+    rag: Workload = registry.load("workloads", "rag", "WORKLOAD")
+    tries: tuple[list[Sample], ...] = ([], [], [])
+    for variant in rag.variants:
+        for group, (asked, units) in zip(
+            tries, ((QUESTION, 1), (variant, _UNITS), (variant, _UNITS)), strict=True
+        ):
+            unique = session.salt()
+            messages = asked.render(units, 0, unique, system_role=session.system_role)
+            request = session.request(messages, _ANSWER_TOKENS, unique)
+            group.append(session.send([request], PROBE, "warmup", 0)[0][0])
+    if any(s.error is not None or not s.chunks for group in tries for s in group):
+        return None
+    return apart(*([s.chunks[0].t_ns / 1e9 for s in group] for group in tries))
+
+
+def apart(
+    short_s: Sequence[float], first_s: Sequence[float], again_s: Sequence[float]
+) -> bool | None:
+    """From times to the first token: of a short prompt, of long ones never sent before, of the
+    same ones under another salt."""
+    short, first, again = map(statistics.median, (short_s, first_s, again_s))
+    prefill = first - short
+    if prefill < VISIBLE * short or min(first_s) <= max(short_s):
+        return None
+    saved = (first - again) / prefill
+    return True if abs(saved) <= APART else False if saved >= SHARED else None
+
+
+# The length of a prompt: how many units of material, and which ending.
+#
+# It is what the *server* counts after its chat template. A count may cost a whole prefill (a
+# foreign endpoint tells only through usage), so the search guesses by proportion instead of
+# halving blindly, and stops at the first prompt within tolerance.
+
+MAX_COUNTS = 40
+_GUESS_CHARS_PER_TOKEN = 4.4
+# Tokens of a prompt that have to be the shape's, whatever the chat template adds.
+LEAST_OWN_TOKENS = 32
+# A server that cuts long prompts counts the same text at this many times fewer tokens.
+CUT = 2.0
+
+
+@dataclass(frozen=True)
+class PromptSize:
+    """The chosen prompt. ``tokens`` is the counted length, None where nobody could count."""
+
+    units: int
+    ending: int
+    tokens: int | None
+
+
+def target_of(workload: Workload, template_tokens: int | None) -> int:
+    """The prompt length to measure a shape at: its own, or a longer one where the chat template
+    leaves too little of it."""
+    return max(workload.prompt_tokens, (template_tokens or 0) + LEAST_OWN_TOKENS)
+
+
+def fit(
+    workload: Workload,
+    variant: Variant,
+    count: Callable[[Messages], int | None],
+    tokens: int | None = None,
+    *,
+    system_role: bool = True,
+) -> PromptSize:
+    """The prompt nearest to ``tokens`` (the shape's own length by default); within tolerance if
+    there is any.
+
+    Where the server cannot count, the length is guessed from characters and stays unverified.
+    Raises RequestError when counting fails from the start, and with ``context_too_small`` when
+    the server refuses prompts of this length or cuts them.
+    """
+    target = tokens or workload.prompt_tokens
+    search = _Search(target, variant, count, system_role)
+    units = search.choose_units(search.by_characters(target * _GUESS_CHARS_PER_TOKEN))
+    if not search.counts:
+        return PromptSize(units, 0, None)
+    search.choose_ending(units)
+    (units, ending), found = min(search.counts.items(), key=lambda item: abs(item[1] - target))
+    if found < target - search.tolerance:
+        search.require_room()
+    return PromptSize(units, ending, found)
+
+
+class _Search:
+    """One fitting: remembers every count, and how long each number of units is."""
+
+    def __init__(
+        self,
+        target: int,
+        variant: Variant,
+        count: Callable[[Messages], int | None],
+        system_role: bool,
+    ) -> None:
+        self.target, self.tolerance = target, tolerance(target)
+        self.variant, self.count, self.system_role = variant, count, system_role
+        self.counts: dict[tuple[int, int], int] = {}
+        self.refusal: RequestError | None = None
+        self.characters = [
+            sum(len(m["content"]) for m in self.render(units, 0))
+            for units in range(len(variant.material) + 1)
+        ]
+
+    def render(self, units: int, ending: int) -> Messages:
+        return self.variant.render(units, ending, salt(0), system_role=self.system_role)
+
+    def by_characters(self, characters: float) -> int:
+        """The number of units whose prompt has about so many characters."""
+        return min(bisect_left(self.characters, characters), len(self.characters) - 1)
+
+    def length(self, units: int, ending: int) -> int | None:
+        """Counted tokens of a candidate; None where nobody can tell or enough was asked."""
+        key = (units, ending)
+        if key not in self.counts and len(self.counts) < MAX_COUNTS:
+            found = self.count(self.render(units, ending))
+            if found is not None:
+                self.counts[key] = found
+        return self.counts.get(key)
+
+    def near(self, tokens: int) -> bool:
+        """Good enough to stop asking: well inside the tolerance, so that a salt that happens to
+        tokenize differently cannot push a prompt out of it."""
+        return abs(tokens - self.target) <= self.tolerance // 4
+
+    def choose_units(self, units: int) -> int:
+        """Secant steps inside a shrinking bracket; the most units that do not pass the target."""
+        low, high = -1, len(self.characters)
+        while low < units < high:
+            try:
+                tokens = self.length(units, 0)
+            except RequestError as error:
+                if units == 0 or code_of(error) != CONTEXT:
+                    raise
+                # Refused as too long for the context: it lies above the target.
+                self.refusal = error
+                high, units = units, (max(low, 0) + units) // 2
+                continue
+            if tokens is None or self.near(tokens):
+                return units
+            low, high = (units, high) if tokens < self.target else (low, units)
+            guess = self.by_characters(self.characters[units] * self.target / max(tokens, 1))
+            units = min(max(guess, low + 1), high - 1)
+        return max(low, 0)
+
+    def choose_ending(self, units: int) -> None:
+        """Fine steps: the endings of a few neighbouring unit counts."""
+        if any(map(self.near, self.counts.values())):
+            return
+        for candidate in range(units, max(units - 3, -1), -1):
+            for ending in range(1, len(self.variant.endings)):
+                tokens = self.length(candidate, ending)
+                if tokens is None or self.near(tokens):
+                    return
+                if tokens > self.target + self.tolerance:
+                    break
+
+    def require_room(self) -> None:
+        """Nothing reached the target. Raises RequestError where that is the context's fault: longer
+        prompts were refused, or silently cut (more text, and no more tokens)."""
+        if self.refusal is not None:
+            raise RequestError(self.refusal.message, code=CONTEXT)
+        units, ending = max(self.counts)
+        tokens, characters = self.counts[units, ending], self.characters[units]
+        if characters / max(tokens, 1) > CUT * _GUESS_CHARS_PER_TOKEN:
+            raise RequestError(
+                f"the server cuts long prompts: {characters} characters are {tokens} tokens to it",
+                code=CONTEXT,
+            )
+
+
+def compare_greedy(before: str, after: str, count_text: Callable[[str], int | None]) -> Greedy:
+    """``before`` was answered without speculation, ``after`` with it, to the same prompt of the
+    same engine. Speculation promises the same answer; numerics differ a little between batch
+    sizes, so a difference is no fault: where it begins is recorded."""
+    pairs = enumerate(zip(before, after, strict=False))
+    shorter, same = min(len(before), len(after)), before == after
+    common = next((i for i, (one, other) in pairs if one != other), shorter)
+    return Greedy(
+        compared_characters=shorter,
+        same=same,
+        first_divergence_characters=None if same else common,
+        first_divergence_tokens=None if same else count_text(before[:common]),
+    )

@@ -1,22 +1,24 @@
-"""A server to send to, whether tokrig started it or found it running.
+"""A server to send to, whether tokrig starts it or finds it running: opened, asked, sent to.
 
-Knows how to ask it, how to send a set of requests through the closed loop, and how to tell a
-dead engine from a bad answer.
+Knows how to let it load its model, how to send a set of requests through the closed loop, and how
+to tell a dead engine from a bad answer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import secrets
+import string
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokrig.backends import Backend, Command, Counters, Engine, Request
+from tokrig.backends import Backend, Counters, Engine, Request
 from tokrig.errors import (
     EngineDied,
     EngineError,
@@ -29,10 +31,9 @@ from tokrig.errors import (
 from tokrig.models import identity
 from tokrig.record.model import Model
 from tokrig.record.samples import Phase, Sample
-from tokrig.run import http, refusal, server
-from tokrig.run.client import Order, Ticker, closed_loop
-from tokrig.run.client import Phase as LoadPhase
-from tokrig.run.counting import Place, SameModel, observe
+from tokrig.run import http, server
+from tokrig.run.client import Loop, Ticker, closed_loop
+from tokrig.run.counting import SameModel, observe
 from tokrig.run.detect import settled
 from tokrig.run.http import Endpoint
 from tokrig.run.listening import whereabouts
@@ -40,30 +41,17 @@ from tokrig.run.memory import Memory, look
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell, Listener, Note, Step
-from tokrig.run.refusal import Dialect
+from tokrig.run.refusal import HINTS, Dialect
 from tokrig.run.server import Server
 from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
 
 DEATH_SHOWS_WITHIN_S = 3.0
 STILL_THERE_S = 10.0
+LOAD_POLL_S = 0.5
 MODELS_SHOWN = 8
-
-HINTS = {
-    refusal.CONTEXT: "give the slots more room with --context, or choose other workloads",
-    refusal.ROLE: "serve the model with another chat template, or choose other workloads",
-    "http_401": "the endpoint wants a key: name its variable with --api-key-env",
-    "http_403": "the endpoint refuses this key",
-    "http_404": "is this an OpenAI-compatible address, and is --model right?",
-    "http_429": "the endpoint limits its rate: lower --concurrency or try later",
-    "timeout": "raise --request-timeout if the engine is only slow: a long prefill counts as well",
-    "no_tokens": "does the engine know this model's chat template?",
-    "http_301": "the server sends on to another address: give that one",
-    "http_302": "the server sends on to another address: give that one",
-    "http_307": "the server sends on to another address: give that one",
-    "http_308": "the server sends on to another address: give that one",
-    "no_answer": "is the server running, and is the address right?",
-}
+# Ollama's store names a file by its checksum.
+_BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 
 
 @dataclass
@@ -97,20 +85,21 @@ class Session:
         """Start to ready; None for a server that was already running."""
         return self.server.load_s if self.server else None
 
-    def ask(self, path: str, body: Any = None, *, text: bool = False) -> Any:
+    def ask(
+        self, path: str, body: Any = None, *, text: bool = False, timeout_s: float = 120
+    ) -> Any:
         """A question outside the measurement; a chat is asked in the endpoint's dialect."""
         if path == self.backend.chat_path and isinstance(body, dict):
             body = self.dialect.applied(body)
-        return http.ask(self.endpoint, path, body, text=text)
-
-    def ask_patiently(self, path: str, body: Any = None, *, text: bool = False) -> Any:
-        """The same for a wrapper's "load", which may take as long as the engine may."""
-        limit_s = self.prepared.patience_s
-        return http.ask(self.endpoint, path, body, text=text, timeout_s=limit_s)
+        return http.ask(self.endpoint, path, body, text=text, timeout_s=timeout_s)
 
     def log(self) -> str:
         """What the engine printed so far; nothing where tokrig did not start it."""
         return self.server.log() if self.server else ""
+
+    def log_tail(self) -> str:
+        """The last lines of it."""
+        return self.server.log_tail() if self.server else ""
 
     def inspect(self) -> None:
         """Read back what the server is, and settle which of its models is meant.
@@ -179,14 +168,9 @@ class Session:
         return salt(self.next_salt)
 
     def request(
-        self,
-        messages: Messages,
-        answer_tokens: int,
-        unique: str = "",
-        *,
-        switched: bool = True,
+        self, messages: Messages, answer_tokens: int, unique: str = "", *, switched: bool = True
     ) -> Request:
-        """A request of this session's model, seed and dialect, with reasoning as asked for unless
+        """A request of this session's model and seed, with reasoning as asked for unless
         ``switched`` is false."""
         switch = self.prepared.reasoning if switched else None
         return Request(
@@ -206,6 +190,10 @@ class Session:
         """Tokens of a prompt as the server counts them after its template."""
         return self.backend.count_prompt(self.ask, self.request(messages, answer_tokens))
 
+    def count_text(self, text: str) -> int | None:
+        """Tokens of plain text by the server's tokenizer."""
+        return self.backend.count_text(self.ask, text)
+
     def send(
         self,
         requests: Sequence[Request],
@@ -213,16 +201,14 @@ class Session:
         phase: Phase,
         repeat: int,
         tick: Callable[[Ticker, float], None] = lambda ticker, elapsed_s: None,
-    ) -> tuple[list[Sample], LoadPhase]:
+    ) -> tuple[list[Sample], Loop]:
         """One closed loop at the cell's concurrency; its samples in the order of the requests.
         While it is measured the machine is watched.
 
-        Raises EngineDied when the engine ends meanwhile, or nobody can be reached at all.
+        Raises EngineDied when the engine ends meanwhile, or nobody can be reached at all;
+        RequestError when another model begins to answer.
         """
-        orders = [
-            Order(i, self.backend.chat_path, json.dumps(self.body(r)).encode())
-            for i, r in enumerate(requests)
-        ]
+        bodies = [json.dumps(self.body(request)).encode() for request in requests]
         began = time.monotonic()
 
         def on_tick(ticker: Ticker) -> None:
@@ -231,11 +217,15 @@ class Session:
 
         # What comes after the last token (counting, decoding) is no part of what is watched.
         watching = self.monitor.watching() if phase == "measured" else contextlib.nullcontext()
-        silence_s = self.prepared.spec.request_timeout_s
         try:
             with watching:
                 loop = closed_loop(
-                    self.endpoint, orders, cell.concurrency, silence_s=silence_s, tick=on_tick
+                    self.endpoint,
+                    self.backend.chat_path,
+                    bodies,
+                    cell.concurrency,
+                    silence_s=self.prepared.spec.request_timeout_s,
+                    tick=on_tick,
                 )
         except OSError as error:
             raise EngineDied(
@@ -250,36 +240,37 @@ class Session:
         variants = len(workload.variants) if workload else 1
         samples = []
         for response in loop.responses:
-            index = response.order.index
-            place = Place(
+            request = requests[response.index]
+            place = Sample(
                 workload=cell.workload,
                 concurrency=cell.concurrency,
                 repeat=repeat,
-                iteration=index // cell.concurrency,
+                iteration=response.index // cell.concurrency,
+                worker=response.worker,
                 phase=phase,
-                variant=index % variants,
-                salt=requests[index].salt,
-                answer_tokens=requests[index].answer_tokens,
+                variant=response.index % variants,
+                salt=request.salt,
+                sent_ns=response.sent_ns,
             )
-            samples.append(observe(response, place, self.backend, self.count_text, self.same_model))
-        self.require_same_model(samples)
-        return samples, loop
-
-    def require_same_model(self, samples: Sequence[Sample]) -> None:
-        """Raises RequestError when another model has begun to answer: nothing measured from here
-        on would belong to this run."""
+            sample = observe(
+                response,
+                place,
+                self.backend,
+                self.count_text,
+                asked=request.answer_tokens,
+                same_model=self.same_model,
+            )
+            samples.append(sample)
         changed = next((s for s in samples if s.error == "model_changed"), None)
         if changed is not None:
+            # Nothing measured from here on would belong to this run.
             raise RequestError(
                 f"the server changed its model during the run: {changed.error_detail}",
                 hint="is somebody else using this server? Measure one that serves one model",
                 code="model_changed",
-                log_tail=self.server.log_tail() if self.server else "",
+                log_tail=self.log_tail(),
             )
-
-    def count_text(self, text: str) -> int | None:
-        """Tokens of plain text by the server's tokenizer."""
-        return self.backend.count_text(self.ask, text)
+        return samples, loop
 
     def require_alive(self) -> None:
         """Raises EngineDied when the managed engine has ended."""
@@ -299,19 +290,6 @@ class Session:
             self.require_alive()
             time.sleep(0.05)
 
-    def failed(self, sample: Sample) -> RequestError:
-        """The error of a request without which the run cannot go on."""
-        return RequestError(
-            f"{sample.workload}: the engine failed the request ({sample.error}): "
-            f"{sample.error_detail}",
-            hint=HINTS.get(sample.error or "", "read the engine's log"),
-            code=sample.error or "",
-            log_tail=self.server.log_tail() if self.server else "",
-        )
-
-
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
 
 def salt(number: int) -> str:
     """The unique beginning of a prompt: one letter and six digits, so always as many tokens.
@@ -319,15 +297,8 @@ def salt(number: int) -> str:
     Read from the left, numbers that follow each other differ in the letter and in the first digit:
     nothing of two prompts is the same, not even the first token.
     """
-    return _LETTERS[number % len(_LETTERS)] + f"{number % 1_000_000:06d}"[::-1]
-
-
-def _started_anew(how: str) -> EngineDied:
-    return EngineDied(
-        f"the engine was started anew during the run: {how}",
-        hint="did it crash, or did somebody else load a model? Its log may tell",
-        code="engine_restarted",
-    )
+    letters = string.ascii_uppercase
+    return letters[number % len(letters)] + f"{number % 1_000_000:06d}"[::-1]
 
 
 def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messages:
@@ -347,7 +318,12 @@ def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messa
     return found
 
 
-LOAD_POLL_S = 0.5
+def _started_anew(how: str) -> EngineDied:
+    return EngineDied(
+        f"the engine was started anew during the run: {how}",
+        hint="did it crash, or did somebody else load a model? Its log may tell",
+        code="engine_restarted",
+    )
 
 
 @contextlib.contextmanager
@@ -364,28 +340,41 @@ def opened(
     Raises StartError when a managed engine does not start or cannot load the model, EngineDied
     when nobody answers.
     """
-    backend, launch = prepared.backend, prepared.launch
-    if launch is None:
-        assert prepared.endpoint is not None
-        where = prepared.where or whereabouts(prepared.endpoint)
-        # Nothing of this machine where the server is on another one.
-        monitor = Monitor(probes() if where.here else [], where.processes, idle or Idle())
-        endpoint = settled(prepared.endpoint, backend)
-        monitor.look_before()
-        session = Session(backend, prepared, endpoint, None, monitor)
-        load_model(session, log_path, listen)
+    backend = prepared.backend
+    reach = _started if prepared.launch else _attached
+    with reach(prepared, log_path, idle or Idle()) as session:
         try:
+            load_model(session, log_path, listen)
             session.inspect()
             yield session
+        except EngineDied:
+            # Its own exit code and log say more than a refused connection.
+            session.await_death()
+            raise
         finally:
-            if session.loaded:
+            if session.server is None and session.loaded:
                 backend.unload(session.ask, session.model_name())
-            if session.evicted:
+            if session.server is None and session.evicted:
                 gone = ", ".join(session.evicted)
                 listen(Note(f"{backend.title} put {gone} out of memory and does not load it again"))
-        return
-    watch = probes()
-    alone = Monitor(watch, list, idle or Idle())
+
+
+@contextlib.contextmanager
+def _attached(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Session]:
+    assert prepared.endpoint is not None
+    where = prepared.where or whereabouts(prepared.endpoint)
+    # Nothing of this machine where the server is on another one.
+    monitor = Monitor(probes() if where.here else [], where.processes, idle)
+    endpoint = settled(prepared.endpoint, prepared.backend)
+    monitor.look_before()
+    yield Session(prepared.backend, prepared, endpoint, None, monitor)
+
+
+@contextlib.contextmanager
+def _started(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Session]:
+    backend, launch, watch = prepared.backend, prepared.launch, probes()
+    assert launch is not None
+    alone = Monitor(watch, list, idle)
     alone.look_before()
     before = look(watch)
     with server.running(
@@ -395,15 +384,7 @@ def opened(
         prepared.patience_s,
     ) as started:
         monitor = Monitor(watch, started.processes, alone.idle, alone.before, started=True)
-        session = Session(backend, prepared, started.endpoint, started, monitor, before=before)
-        try:
-            load_model(session, log_path, listen)
-            session.inspect()
-            yield session
-        except EngineDied:
-            # Its own exit code and log say more than a refused connection.
-            session.await_death()
-            raise
+        yield Session(backend, prepared, started.endpoint, started, monitor, before=before)
 
 
 def load_model(session: Session, log_path: Path, listen: Listener) -> None:
@@ -429,7 +410,15 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
                 raise
             load_s = _drive(session, listen)
     except StartError as error:
-        raise _with_log(session, error) from None
+        if session.server is None or error.log_tail:
+            raise
+        reason = session.backend.failure(session.log())
+        raise StartError(
+            f"{error.message}: {reason}" if reason else error.message,
+            hint=error.hint or f"its log: {session.server.log_path}",
+            code=error.code,
+            log_tail=session.log_tail(),
+        ) from None
     if session.server is not None:
         # Ready is who can answer, not who has opened a port.
         session.server.load_s += load_s
@@ -438,34 +427,23 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
         session.evicted = tuple(model for model in others if model not in after)
 
 
-def _with_log(session: Session, error: StartError) -> StartError:
-    """The same error with what only the engine's log knows."""
-    if session.server is None or error.log_tail:
-        return error
-    reason = session.backend.failure(session.log())
-    return StartError(
-        f"{error.message}: {reason}" if reason else error.message,
-        hint=error.hint or f"its log: {session.server.log_path}",
-        code=error.code,
-        log_tail=session.server.log_tail(),
-    )
-
-
 def _drive(session: Session, listen: Listener) -> float:
     """Seconds that loading took, without the fetching before it."""
-    backend, prepared = session.backend, session.prepared
-    deadline = time.monotonic() + prepared.patience_s
+    prepared, patience_s = session.prepared, session.prepared.patience_s
+    # A wrapper's "load" may take as long as the engine may.
+    ask = functools.partial(session.ask, timeout_s=patience_s)
     told, began = "", time.monotonic()
-    for state in backend.load(session.ask_patiently, prepared.launch, session.model_name()):
+    deadline = began + patience_s
+    for state in session.backend.load(ask, prepared.launch, session.model_name()):
         session.loaded = True
         session.require_alive()
-        share = "" if state.share is None else f" {state.share:.0%}"
-        if told != state.doing + share:
-            told = state.doing + share
+        doing = state.doing + ("" if state.share is None else f" {state.share:.0%}")
+        if told != doing:
+            told = doing
             listen(Step(told, phase="start"))
         if time.monotonic() > deadline:
             raise StartError(
-                f"the model was not there within {prepared.patience_s:g} s ({state.doing})",
+                f"the model was not there within {patience_s:g} s ({state.doing})",
                 hint="give it more time with --patience",
                 code="model_not_loaded",
             )
@@ -479,19 +457,15 @@ def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:
     """Start the wrapper's bundled engine until it is ready, and stop it. False where the wrapper
     does not tell how."""
     backend, launch = session.backend, session.prepared.launch
-
-    def command(port: int) -> Command:
-        found = backend.bypass(session.ask, launch, port)
-        assert found is not None
-        return found
-
-    if backend.bypass(session.ask, launch, 0) is None:
+    command = backend.bypass(session.ask, launch, 0)
+    if command is None:
         return False
-    told = "the wrapper gave up on the first load: starting its engine directly"
-    listen(Step(told, phase="start"))
+    listen(
+        Step("the wrapper gave up on the first load: starting its engine directly", phase="start")
+    )
     with server.running(
         backend,
-        command,
+        lambda port: backend.bypass(session.ask, launch, port) or command,
         log_path.with_name("bypass.log"),
         session.prepared.patience_s,
         ready_path=backend.bypass_ready_path,
@@ -503,39 +477,27 @@ def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:
     return True
 
 
-# Ollama's store names a file by its checksum.
-_BLOB = re.compile(r"sha256-([0-9a-f]{64})")
-
-
 def identified(model: Model, session: Session) -> Model:
     """The model as its own file tells it, where an engine on this machine says where that lies.
 
     Reading all of a large file takes its time, once. The path itself goes nowhere.
     """
-    told = session.engine.model_file
-    where = session.prepared.where
+    told, where = session.engine.model_file, session.prepared.where
     here = session.endpoint.is_loopback and (where is None or where.here)
     if model.identity_from != "endpoint" or told is None or not here:
         return model
     path = Path(told)
     blob = _BLOB.fullmatch(path.name)
     # The name of a blob is its checksum, and tells nothing else.
-    named: dict[str, Any] = {"sha256": blob.group(1), "file": None} if blob else {}
-    # A relative path begins in a folder of the server's.
-    there = where.found(path) if where and path.is_absolute() else path
-    if there is None or not path.is_absolute() or not _is_file(there):
-        return model.model_copy(update=named)
+    named: dict[str, Any] = {"sha256": blob[1], "file": None} if blob else {}
     try:
+        # A relative path begins in a folder of the server's.
+        there = (where.found(path) if where else path) if path.is_absolute() else None
+        if there is None or not there.is_file():
+            return model.model_copy(update=named)
         found = identity.identify(there, sha256=blob is None)
-    except ModelError:
+    except (ModelError, OSError):
         return model.model_copy(update=named)
     if blob and found.identity_from == "file_name":
         named |= {"family": model.family, "variant": None, "identity_from": "endpoint"}
     return found.model_copy(update=named)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False

@@ -1,11 +1,13 @@
-"""What a run has learned of its engine and model, kept in the journal in case it is resumed."""
+"""What a run asked of its engine and what it learned of it, and the refusals that need the engine's
+answer: an API that did not compute, a setting that a running server has otherwise."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokrig.backends import Engine
 from tokrig.errors import InputError, StartError
@@ -13,11 +15,20 @@ from tokrig.record.asked import Value, ignored, untold
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
 from tokrig.run.prepare import Prepared
 
+_FLAGS = {
+    "threads": "--threads",
+    "context_per_slot": "--context",
+    "cache_type_k": "--kv-type",
+    "cache_type_v": "--kv-type",
+}
 
-@dataclass(frozen=True)
-class EngineState:
-    """``greedy_texts`` are the answers without speculation, by workload, None before they were
-    asked for."""
+
+class EngineState(BaseModel):
+    """What a run has learned of its engine and model so far, kept in the journal in case it is
+    resumed. ``greedy_texts`` are the answers without speculation, by workload, None before they
+    were asked for."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     model: Model
     backend: BackendFacts
@@ -25,59 +36,23 @@ class EngineState:
     cold: ColdStart | None = None
     server_starts: int = 0
     load_memory: LoadMemory | None = None
-    greedy_texts: Mapping[str, str] | None = None
-    greedy: Mapping[str, Greedy] = field(default_factory=dict)
+    greedy_texts: dict[str, str] | None = None
+    greedy: dict[str, Greedy] = {}
 
-
-def told_to_json(told: EngineState) -> dict[str, Any]:
-    """Plain data that ``told_from_json`` reads back."""
-
-    def plain(block: Any) -> Any:
-        return None if block is None else block.model_dump(mode="json")
-
-    return {
-        "model": plain(told.model),
-        "backend": plain(told.backend),
-        "mode": plain(told.mode),
-        "cold": plain(told.cold),
-        "server_starts": told.server_starts,
-        "load_memory": plain(told.load_memory),
-        "greedy_texts": None if told.greedy_texts is None else dict(told.greedy_texts),
-        "greedy": {name: plain(one) for name, one in told.greedy.items()},
-    }
-
-
-def told_from_json(data: Mapping[str, Any]) -> EngineState:
-    """What ``told_to_json`` wrote. Raises InputError for what another version of tokrig wrote."""
-    try:
-        return _told(data)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise InputError(
-            f"the unfinished run was begun by another version of tokrig: {problem!r}",
-            hint="discard it with: tokrig run --discard ID",
-        ) from None
-
-
-def _told(data: Mapping[str, Any]) -> EngineState:
-    cold, load_memory = data["cold"], data["load_memory"]
-    return EngineState(
-        model=Model.model_validate(data["model"]),
-        backend=BackendFacts.model_validate(data["backend"]),
-        mode=Mode.model_validate(data["mode"]),
-        cold=None if cold is None else ColdStart.model_validate(cold),
-        server_starts=int(data["server_starts"]),
-        load_memory=None if load_memory is None else LoadMemory.model_validate(load_memory),
-        greedy_texts=data["greedy_texts"],
-        greedy={name: Greedy.model_validate(one) for name, one in data["greedy"].items()},
-    )
-
-
-_FLAGS = {
-    "threads": "--threads",
-    "context_per_slot": "--context",
-    "cache_type_k": "--kv-type",
-    "cache_type_v": "--kv-type",
-}
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EngineState:
+        """What ``model_dump(mode="json")`` gave. Raises InputError for what another version of
+        tokrig wrote."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(
+                "the unfinished run was begun by another version of tokrig: "
+                f"{where}: {first['msg']}",
+                hint="discard it with: tokrig run --discard ID",
+            ) from None
 
 
 def asked(prepared: Prepared, engine: Engine) -> dict[str, Value]:
@@ -101,24 +76,18 @@ def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: s
     wanted, api = prepared.spec.api, engine.api
     if prepared.launch is None:
         _require_of_running(prepared, engine, facts)
-    elif wanted is not None and api is not None and api != wanted:
-        why = f": {engine.no_device}" if engine.no_device else ""
+    elif wanted is not None and api not in (None, wanted):
+        other = "--backend llamacpp and " if prepared.backend.name == "embedded" else ""
         raise StartError(
-            f"{engine.engine} computes with {api}, not with {wanted}{why}",
-            hint=_api_hint(wanted, prepared.backend.name),
+            f"{engine.engine} computes with {api}, not with {wanted}"
+            + (f": {engine.no_device}" if engine.no_device else ""),
+            hint="leave --api out to measure with the device that it uses"
+            if wanted == "cpu"
+            else f"tokrig doctor shows programs and their devices; give a build for {wanted} with "
+            f"{other}--server-bin, look at its driver, or leave --api out to measure what computes",
             code="other_api",
             log_tail=log_tail,
         )
-
-
-def _api_hint(wanted: str, backend: str) -> str:
-    if wanted == "cpu":
-        return "leave --api out to measure with the device that it uses"
-    other = "--backend llamacpp and " if backend == "embedded" else ""
-    return (
-        f"tokrig doctor shows programs and their devices; give a build for {wanted} with"
-        f" {other}--server-bin, look at its driver, or leave --api out to measure what computes"
-    )
 
 
 def _require_of_running(prepared: Prepared, engine: Engine, facts: BackendFacts) -> None:
