@@ -92,7 +92,7 @@ def records(runs: list[p.Run], count: int) -> list[p.Past]:
             quant=run.quant,
             engine="llama.cpp",
             build="b9174",
-            api=run.api,
+            api=run.setting("api"),
             mode="baseline",
             level="standard",
             results=len(run.workloads or ()),

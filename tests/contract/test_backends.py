@@ -36,7 +36,7 @@ from tokrig.record.samples import EngineTimings
 from tokrig.run.detect import attaching
 from tokrig.run.refusal import Dialect
 from tokrig.spec.reasoning import Switch
-from tokrig.spec.run import Api, SpeculativeType
+from tokrig.spec.settings import Api, SpeculativeType
 
 NAMES = registry.names("backends")
 ABOUT = {path.stem: path for path in sorted((FOLDER / "about").glob("*.json"))}

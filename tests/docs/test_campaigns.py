@@ -160,7 +160,7 @@ def test_what_has_a_condition_is_known_to_fit_or_not(path: Path) -> None:
     comes from its repository alone."""
     conditional = {e.name for e in load_campaign(path).campaign.entries if e.when}
     planned_runs = [run for run in file_plan(path).runs if run.run.entry in conditional]
-    runs = [run for run in planned_runs if run.run.mode.draft_model is None]
+    runs = [run for run in planned_runs if run.run.setting("draft_model") is None]
     assert [run.why for run in runs if run.state == "todo" and run.why] == []
     assert [run.run.weights.reference for run in runs if run.state == "does_not_fit"] == []
 

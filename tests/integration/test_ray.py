@@ -24,7 +24,7 @@ from tests.integration.cli import FAKE, Home
 from tokrig.campaign import Ended, ray_cluster, ray_executor
 from tokrig.campaign.ray_executor import RayExecutor
 from tokrig.errors import InputError, Interrupted, PutOff, RecordError, StoreError
-from tokrig.plan import Mode, Run, Weights
+from tokrig.plan import Run, Weights
 from tokrig.run.server import free_port
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
@@ -202,12 +202,6 @@ def planned(rig: str, key: str, **changes: object) -> tuple[Run, RunSpec]:
         backend="llamacpp",
         build=None,
         server_bin=str(FAKE),
-        api=None,
-        mode=Mode(),
-        reasoning=None,
-        kv_type=None,
-        context=None,
-        power_cap_w=None,
         driver=None,
         workloads=("chat",),
         concurrency=None,

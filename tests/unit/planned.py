@@ -52,7 +52,7 @@ def past(run: Run, record: str = "r1", **keys: Any) -> Past:
         "quant": run.quant,
         "engine": "llama.cpp",
         "build": "b1",
-        "api": run.api,
+        "api": run.setting("api"),
         "mode": "baseline",
         "level": run.level,
         "results": 1,

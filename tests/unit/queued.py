@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.compared import measured, with_value
-from tokrig.plan import Mode, Plan, Planned, Run, State, Weights
+from tokrig.plan import Plan, Planned, Run, State, Weights
 from tokrig.record.model import Record
 from tokrig.spec.campaign import Campaign, CampaignFile
 from tokrig.store import load
@@ -46,12 +46,6 @@ def planned(
         backend=backend,
         build=None,
         server_bin=None,
-        api=None,
-        mode=Mode(),
-        reasoning=None,
-        kv_type=None,
-        context=None,
-        power_cap_w=None,
         driver=None,
         workloads=None,
         concurrency=None,

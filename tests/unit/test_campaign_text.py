@@ -20,7 +20,7 @@ from tokrig.compare.ab import Effect, LeftOut, Outcome
 from tokrig.compare.variables import Entry as Difference
 from tokrig.errors import EngineError, PutOff
 from tokrig.measure import Ended
-from tokrig.plan import Mode, Plan, Planned, Run, State, Weights
+from tokrig.plan import Plan, Planned, Run, State, Weights
 from tokrig.record.model import Record, Validity
 from tokrig.spec.campaign import Blocked, Campaign, CampaignFile, Entry, Matrix
 
@@ -39,16 +39,11 @@ RUN = Run(
     backend="llamacpp",
     build="b9174",
     server_bin=None,
-    api="cuda",
-    mode=Mode(),
-    reasoning=None,
-    kv_type=None,
-    context=None,
-    power_cap_w=None,
     driver=None,
     workloads=("chat", "codegen"),
     concurrency=(1, 4),
     level="standard",
+    settings={"api": "cuda"},
 )
 
 
@@ -73,7 +68,12 @@ def plan(*runs: Planned, title: str = "The") -> Plan:
 
 WHOLE = plan(
     planned("unfinished", "Q2_K"),
-    planned("todo", "Q8_0", download_bytes=GIB, run={"mode": Mode("ngram"), "reasoning": "off"}),
+    planned(
+        "todo",
+        "Q8_0",
+        download_bytes=GIB,
+        run={"settings": {"api": "cuda", "speculative": "ngram", "reasoning": "off"}},
+    ),
     planned("done", record="20261122-aaaa"),
     planned("failed", "Q6_K", why="the engine ended with code 1", record="20261122-bbbb"),
     planned("invalid", "Q5_0", record="20261122-cccc"),
@@ -153,15 +153,18 @@ def test_what_is_not_known_is_said() -> None:
 
 
 def test_settings_and_repeats_tell_runs_apart() -> None:
-    run = replace(RUN, power_cap_w=250.0, kv_type="q8_0", context=8192, driver="600.1", arm="B")
+    settings = {"api": "cuda", "power_cap_w": 250.0, "threads": 4, "context": 8192}
+    settings |= {"kv_type": "q8_0", "options": {"a": 1, "b": True}}
+    run = replace(RUN, settings=settings, driver="600.1", arm="B")
     assert campaign_text.run_name(run) == (
-        "gemma-3-270m · Q4_K_M · llamacpp b9174 (cuda) · KV q8_0, context 8,192, cap 250 W,"
-        " driver 600.1, arm B, repeat 1"
+        "gemma-3-270m · Q4_K_M · llamacpp b9174 (cuda) · KV q8_0, context 8,192, 4 threads,"
+        " cap 250 W, a=1, b=True, driver 600.1, arm B, repeat 1"
     )
-    drafts = replace(RUN, mode=Mode("draft", "tiny", 5), creator="unsloth", repeat=2)
+    draft = {"api": "cuda", "speculative": "draft", "draft_model": "tiny", "draft_tokens": 5}
+    drafts = replace(RUN, settings=draft, creator="unsloth", repeat=2)
     assert campaign_text.run_name(drafts) == (
         "gemma-3-270m · Q4_K_M · unsloth · llamacpp b9174 (cuda) ·"
-        " draft-model speculation by tiny, 5 tokens a draft, repeat 2"
+        " draft-model speculation, drafts by tiny, 5 tokens a draft, repeat 2"
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from tokrig.backends import Launch
 from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._llama import asked_gpu_layers, asked_settings, offload
-from tokrig.spec.run import Api
+from tokrig.spec.settings import Api
 
 # As koboldcpp#2030 and llama.cpp#15077 show such logs.
 LOG = """print_info: n_layer               = 48

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.unit.planned import GIB, MATRIX, SHAPES, loaded, made, one, past
 from tokrig.errors import SpecError
 from tokrig.plan import Known, Plan, RigMemory, Run, Size, command, run_spec
+from tokrig.plan.expand import key_before
 from tokrig.plan.fit import OVERHEAD_BYTES
 from tokrig.spec.run import RunSpec
 
@@ -92,7 +94,7 @@ def test_a_draft_model_is_one_file() -> None:
     models = {"small": {"repo": "o/s", "file": "s.gguf"}, "many": {"file": "m-{quant}.gguf"}}
     mode = {"speculative": "draft", "draft_model": "small", "draft_tokens": 3}
     run = only(made(loaded(one(matrix={**MATRIX, "mode": mode}), models=models)))
-    assert run.mode.draft_model == "hf:o/s/s.gguf"
+    assert run.setting("draft_model") == "hf:o/s/s.gguf"
     mode["draft_model"] = "many"
     error = refused(one(matrix={**MATRIX, "mode": mode}), models=models)
     assert "more than one file" in error.message
@@ -148,7 +150,6 @@ def test_a_run_as_a_spec_and_as_a_command() -> None:
         planned=run.key,
     )
     assert command(run) == "tokrig campaign run campaigns/queue.yaml --only sweep"
-    assert hash(run) == hash(run)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,55 @@ def test_the_order_of_shapes_makes_no_other_run() -> None:
 
 def test_a_key_is_the_same_tomorrow() -> None:
     """Keys stand in published records: another one would measure everything again."""
-    assert only(made(loaded(one()))).key == "7ae5ed17b1cdbbfe"
+    file = loaded(one())
+    pinned = replace(file, texts={"chat": "aaaaaaaaaaaa"})
+    assert only(made(pinned)).key == "6749ea1870542181"
+    assert only(made(replace(file, texts={"chat": "bbbbbbbbbbbb"}))).key != "6749ea1870542181"
+
+
+EVERYTHING = one(
+    "sweep",
+    repeats=2,
+    level="quick",
+    matrix={
+        **MATRIX,
+        "backend": "llamacpp",
+        "model": "m",
+        "quant": "Q4_0",
+        "build": "new",
+        "api": "cuda",
+        "mode": {"speculative": "ngram", "draft_tokens": 8},
+        "reasoning": "off",
+        "kv_type": "q8_0",
+        "context": 4096,
+        "power_cap_w": 250,
+        "driver": "600.1",
+        "workloads": ["rag", "chat"],
+        "concurrency": [4, 1],
+    },
+    set={"threads": 2, "options": {"b": 1, "a": "x"}, "devices": ["C0"], "seed": 3, "notes": "x"},
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "keys"),
+    [
+        (one(), ["7ae5ed17b1cdbbfe"]),
+        (EVERYTHING, ["8843fc677022a99c", "dcf4744545357044"]),
+    ],
+)
+def test_records_with_keys_of_before_answer_their_plans(
+    entry: dict[str, Any], keys: list[str]
+) -> None:
+    models = {"m": {"file": "m.gguf", "quantize": True}}
+    file = loaded(entry, models=models, builds={"new": "/opt/llama-server"})
+    runs = [p.run for p in made(file).runs]
+    assert [key_before(run) for run in runs] == keys
+    answered = Known(past=[past(runs[0], planned=keys[0])], unfinished=frozenset(keys[1:]))
+    found = made(file, known=answered).runs
+    assert {p.run.key: p.state for p in found} == dict(
+        zip((run.key for run in runs), ("done", "unfinished"), strict=False)
+    )
 
 
 def test_two_entries_that_mean_the_same_run_are_refused() -> None:
@@ -209,7 +258,7 @@ def test_include_replaces_axes_and_exclude_leaves_runs_out() -> None:
         exclude=[{"model": "b.gguf", "api": ["cuda", None]}],
     )
     runs = [p.run for p in made(loaded(entry)).runs]
-    assert {(r.weights.name[0], r.backend, r.api) for r in runs} == {
+    assert {(r.weights.name[0], r.backend, r.setting("api")) for r in runs} == {
         ("a", "embedded", "cpu"),
         ("a", "embedded", "cuda"),
         ("b", "embedded", "cpu"),

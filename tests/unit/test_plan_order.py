@@ -67,7 +67,7 @@ def test_drivers_files_quants_and_caps_change_as_rarely_as_possible() -> None:
         *[("m", "Q8_0"), ("m", "Q4_0"), ("n", "Q8_0"), ("n", "Q4_0")],
         *[("n", "Q8_0"), ("m", "Q8_0"), ("m", "Q4_0")],
     ]
-    caps = blocks(column(plan, lambda run: run.power_cap_w))
+    caps = blocks(column(plan, lambda run: run.setting("power_cap_w")))
     assert len(caps) == 8 * 2 + 1  # two changes for each quant of each model and driver
 
 
@@ -104,10 +104,10 @@ def test_an_ab_entry_is_interleaved_for_each_combination(axis: str, repeats: int
         sequence = runs[start : start + size]
         assert "".join(run.arm or "" for run in sequence) == "ABBA" * (repeats // 2)
         assert [run.position for run in sequence] == list(range(1, size + 1))
-        assert len({(run.context, run.weights) for run in sequence}) == 1
+        assert len({(run.setting("context"), run.weights) for run in sequence}) == 1
         for arm, value in zip("AB", values, strict=True):
             its = [run for run in sequence if run.arm == arm]
-            assert {getattr(run, axis) for run in its} == {value}
+            assert {run.setting(axis) or getattr(run, axis, None) for run in its} == {value}
             assert [run.repeat for run in its] == list(range(1, repeats + 1))
 
 
@@ -118,9 +118,9 @@ def column_of_runs(plan: Plan) -> list[Run]:
 def test_a_sequence_that_was_begun_goes_on_first() -> None:
     matrix = {**MATRIX, "api": ["cpu", "cuda"], "context": [512, 1024]}
     file = loaded(one(ab="api", repeats=2, matrix=matrix))
-    second = [run for run in column_of_runs(made(file)) if run.context == 1024]
+    second = [run for run in column_of_runs(made(file)) if run.setting("context") == 1024]
     plan = made(file, known=Known(past=[past(second[0])]))
-    assert column(plan, lambda run: run.context) == [1024] * 4 + [512] * 4
+    assert column(plan, lambda run: run.setting("context")) == [1024] * 4 + [512] * 4
     assert [p.run.position for p in plan.of("todo")[:3]] == [2, 3, 4]
 
 

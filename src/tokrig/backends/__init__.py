@@ -21,7 +21,7 @@ from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 from tokrig.spec.reasoning import Switch
-from tokrig.spec.run import Api, SpeculativeType
+from tokrig.spec.settings import Api, SpeculativeType
 
 Json = Any
 Messages = list[dict[str, str]]

@@ -30,7 +30,7 @@ from tokrig.backends import (
 from tokrig.backends import _program as program
 from tokrig.errors import InputError
 from tokrig.record.model import Resolved
-from tokrig.spec.run import Api
+from tokrig.spec.settings import Api
 
 # Most specific first. Of several matches the first counts: what follows is its consequence.
 _REASONS = (

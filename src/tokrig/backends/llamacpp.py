@@ -18,7 +18,7 @@ from tokrig.backends import _llama_log as llama_log
 from tokrig.backends import _program as program
 from tokrig.backends._llama import GPU_LAYERS, LlamaServer
 from tokrig.errors import InputError
-from tokrig.spec.run import SpeculativeType
+from tokrig.spec.settings import SpeculativeType
 
 # What tokrig alone sets: always, …
 _FLAGS = {

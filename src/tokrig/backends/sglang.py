@@ -25,7 +25,7 @@ from tokrig.backends import (
     text,
 )
 from tokrig.backends._python import BatchingServer, draft
-from tokrig.spec.run import Api
+from tokrig.spec.settings import Api
 from tokrig.units import GIB
 
 # Of devices that PyTorch calls "cuda" these kernels tell whose they are; Triton's run on both.

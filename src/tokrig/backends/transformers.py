@@ -13,7 +13,7 @@ from typing import Any
 from tokrig.backends import Ask, Capabilities, Engine, Launch, Request, Value, answer, mapping
 from tokrig.backends._program import knows, word
 from tokrig.backends._python import PythonServer
-from tokrig.spec.run import Api
+from tokrig.spec.settings import Api
 
 
 class Transformers(PythonServer):

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokrig.compare.ab import Arms, Outcome, compare
 from tokrig.plan import Plan, Planned
 from tokrig.record.model import Record
+from tokrig.spec.settings import askable
 from tokrig.store import Store
 
 
@@ -50,8 +51,10 @@ def _name(sequence: list[Planned], axis: str) -> str:
         "quant": run.quant,
         "creator": run.creator,
         "backend": run.backend,
-        "api": run.api,
-        "mode": run.mode.speculative,
-        "kv_type": run.kv_type,
+    }
+    told |= {
+        one.axis: one.say(run.setting(one.name))
+        for one in askable()
+        if one.axis and run.setting(one.name) is not None
     }
     return " · ".join(str(word) for key, word in told.items() if word and key != axis)

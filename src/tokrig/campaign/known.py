@@ -57,7 +57,7 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
     runs = [run for file in files for run in expand(file, names)]
     weights = {run.weights for run in runs}
     references = {one.reference for one in weights}
-    references |= {run.mode.draft_model for run in runs if run.mode.draft_model}
+    references |= {run.setting("draft_model") for run in runs} - {None}
     shapes = {name: _shape(name) for name in registry.names("workloads")}
     return plan(
         files,

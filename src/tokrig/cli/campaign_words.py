@@ -14,6 +14,7 @@ from tokrig import naming
 from tokrig.cli import present
 from tokrig.cli.present import line
 from tokrig.plan import Run, State
+from tokrig.spec.settings import said
 
 WORDS: dict[State, str] = {
     "todo": "to do",
@@ -48,21 +49,13 @@ def model(run: Run) -> str:
 def backend(run: Run) -> str:
     """``llamacpp b9174 (cuda)``."""
     built = " ".join(filter(None, (run.backend, run.build)))
-    return line(f"{built} ({run.api})" if run.api else built)
+    api = run.setting("api")
+    return line(f"{built} ({api})" if api else built)
 
 
 def mode(run: Run) -> str:
     """All that is switched on or set, and which repeat it is where there are several."""
-    told = []
-    if run.mode.speculative:
-        drafts = f" by {run.mode.draft_model}" if run.mode.draft_model else ""
-        told.append(naming.mode_name(run.mode.speculative) + drafts)
-    if run.mode.draft_tokens:
-        told.append(f"{run.mode.draft_tokens} tokens a draft")
-    told += [f"reasoning {run.reasoning}"] if run.reasoning else []
-    told += [f"KV {run.kv_type}"] if run.kv_type else []
-    told += [f"context {run.context:,}"] if run.context else []
-    told += [f"cap {run.power_cap_w:g} W"] if run.power_cap_w else []
+    told = said({**run.settings, "api": None})
     told += [f"driver {run.driver}"] if run.driver else []
     told = told or [naming.BASELINE]
     told += [f"arm {run.arm}"] if run.arm else []

@@ -10,12 +10,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from tokrig.errors import did_you_mean
+from tokrig.spec.settings import SETTINGS, askable
 
 F = TypeVar("F", bound=Callable[..., Any])
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 CONTENT_DEFAULT = Path("content")
-APIS = ("cpu", "cuda", "vulkan", "rocm", "metal", "sycl")
+APIS = SETTINGS["api"].choices
 
 
 even_if_busy = click.option(
@@ -169,3 +170,33 @@ def _value(text: str) -> str | int | float | bool:
         except ValueError:
             continue
     return text
+
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "texts": {"multiple": True, "callback": word_list},
+    "options": {"multiple": True, "callback": key_values},
+    "whole": {"type": int},
+    "amount": {"type": float},
+}
+
+
+def setting_options(command: F) -> F:
+    """An option for each setting that can be asked for, in their order."""
+    for setting in reversed([*askable()]):
+        how = dict(_KINDS.get(setting.kind, {}))
+        if setting.kind == "word":
+            how["type"] = Word(setting.choices)
+        if setting.offered:
+            offered = list(setting.offered)
+            how["shell_complete"] = (
+                complete_model if offered == ["*models"] else completing(_always(offered))
+            )
+        option = click.option(
+            setting.option, setting.name, help=setting.help, metavar=setting.metavar, **how
+        )
+        command = option(command)
+    return command
+
+
+def _always(words: list[str]) -> Callable[[click.Context], list[str]]:
+    return lambda ctx: words

@@ -10,19 +10,17 @@ import click
 from click.core import ParameterSource
 
 from tokrig.cli.options import (
-    APIS,
     Word,
     complete_backend,
     complete_model,
     complete_rig,
     complete_unfinished,
     complete_workload,
-    completing,
     content_and_json,
     even_if_busy,
     example,
-    key_values,
     number_list,
+    setting_options,
     word_list,
 )
 from tokrig.errors import EngineError, InputError
@@ -32,21 +30,6 @@ if TYPE_CHECKING:
 
 NEWEST = "newest"
 LEVELS = ("quick", "standard", "publish")
-SPECULATIVE = ("ngram", "draft", "mtp", "eagle")
-# What the shell offers. The tool and the engine know more, and judge what is given.
-QUANTS = (
-    "Q8_0",
-    "Q6_K",
-    "Q5_K_M",
-    "Q5_K_S",
-    "Q5_0",
-    "Q4_K_M",
-    "Q4_K_S",
-    "Q4_0",
-    "IQ4_XS",
-    "Q3_K_M",
-)
-KV_TYPES = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "fp8", "fp8_e4m3", "fp8_e5m2")
 # What may be given beside --resume: it changes nothing that is measured.
 BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume",
                  "even_if_busy"}  # fmt: skip
@@ -70,13 +53,6 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     shell_complete=complete_model,
     help="A model of the catalog (tokrig doctor lists it), a file, a folder of safetensors, or a"
     " model of a hub, which is fetched; with --url its name there.  [default: gemma-3-270m]",
-)
-@click.option(
-    "--quantize",
-    metavar="QUANT",
-    shell_complete=completing(lambda ctx: list(QUANTS)),
-    help="Make this quant of the model with llama-quantize, unless it was made before, and"
-    " measure it.",
 )
 @click.option(
     "--backend",
@@ -108,59 +84,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     type=Word(LEVELS),
     help="How often: 1, 6 or 10 server starts of 3 iterations.  [default: quick]",
 )
-@click.option(
-    "--api",
-    type=Word(APIS),
-    help="What is to compute. A result that cannot confirm it is invalid.",
-)
-@click.option(
-    "--device",
-    "devices",
-    multiple=True,
-    callback=word_list,
-    metavar="NAME",
-    help="The engine's own name of a device (Vulkan0, CUDA1). Repeat it or use commas.",
-)
-@click.option(
-    "--speculative",
-    type=Word(SPECULATIVE),
-    help="Speculative decoding; its greedy answers are compared with those without.",
-)
-@click.option(
-    "--draft-model",
-    metavar="NAME|FILE|hf:…",
-    shell_complete=complete_model,
-    help="The small model that drafts (draft, eagle, mtp).",
-)
-@click.option("--draft-tokens", type=int, metavar="N", help="The longest draft.")
-@click.option(
-    "--reasoning",
-    type=Word(("on", "off")),
-    help="Switch the model's reasoning; what it then does is observed.",
-)
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    callback=key_values,
-    metavar="KEY=VALUE",
-    help="A setting of the engine's own. Repeatable.",
-)
-@click.option(
-    "--kv-type",
-    metavar="TYPE",
-    shell_complete=completing(lambda ctx: list(KV_TYPES)),
-    help="Type of the KV cache, in the engine's words: q8_0, fp8.  [default: the engine's own]",
-)
-@click.option(
-    "--power-cap",
-    "power_cap_w",
-    type=float,
-    metavar="WATTS",
-    help="Cap every graphics card for this run, and take the cap back afterwards. Needs rights.",
-)
-@click.option("--threads", type=int, metavar="N", help="Threads of the engine.")
-@click.option("--context", type=int, metavar="N", help="Tokens of context in each slot.")
+@setting_options
 @click.option("--seed", type=int, metavar="N", help="Seed of sampling.  [default: 1]")
 @click.option(
     "--patience",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tokrig.record.model import Raw, Resolved
-from tokrig.spec.run import Api
+from tokrig.spec.settings import Api
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from tokrig.plan.model import Mode, Run, Weights
+from tokrig.plan.model import Run, Weights
 from tokrig.plan.naming import Names, Naming
+from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.spec.campaign import AXES, CampaignFile, Entry, Matrix
 from tokrig.spec.campaign_checks import cap_out_of_range
+from tokrig.spec.settings import MODE, SETTINGS, askable
 
 Values = tuple[Any, ...]
 """One value of each axis, in the order of ``AXES``."""
@@ -25,8 +27,7 @@ KEY_DIGITS = 16
 # A person may change these in an entry's ``set`` without wanting another measurement.
 _REMARKS = ("notes", "api_key_env")
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
-# Typed: 200 tokens and 200.0 watts are equal, and not the same text.
-_encoded = lru_cache(maxsize=10_000, typed=True)(_encode)
+_OF_AXES = tuple((s.name, s.axis) for s in askable() if s.axis and s.axis != MODE)
 
 
 def expand(file: CampaignFile, names: Names) -> Iterator[Run]:
@@ -72,14 +73,21 @@ class _Expansion:
         self.naming, self.excludes, self.place, self.matrix = naming, excludes, place, matrix
         self.file, self.entry = naming.file, naming.entry
         self.level = self.entry.level or self.file.campaign.level
-        self.settings = tuple(
-            (key, _frozen(value)) for key, value in sorted(self.entry.set.items())
-        )
-        measured = {key: value for key, value in self.entry.set.items() if key not in _REMARKS}
-        shapes = [values and sorted(values) for values in (matrix.workloads, matrix.concurrency)]
-        self.common = _encode([*shapes, self.level, measured])
+        self.set = {n: v for n, v in sorted(self.entry.set.items()) if n in SETTINGS}
+        self.others = {n: v for n, v in sorted(self.entry.set.items()) if n not in SETTINGS}
+        shapes = matrix.workloads or tuple(sorted(self.file.texts))
+        self.common = {
+            **self.set,
+            **{name: value for name, value in self.others.items() if name not in _REMARKS},
+            "level": self.level,
+            "workloads": matrix.workloads and sorted(matrix.workloads),
+            "concurrency": matrix.concurrency and sorted(matrix.concurrency),
+            "texts": {name: text for name in shapes if (text := self.file.texts.get(name))},
+            "methodology": METHODOLOGY_VERSION,
+        }
+        self.pairs = tuple(_pair(name, value) for name, value in self.common.items())
         self.weights: dict[Values, tuple[Weights, str]] = {}
-        self.modes: dict[Values, Mode] = {}
+        self.modes: dict[Values, dict[str, Any]] = {}
 
     def runs(self) -> Iterator[Run]:
         """All runs of the matrix."""
@@ -135,21 +143,28 @@ class _Expansion:
         position: int,
         sequence: str | None,
     ) -> Run:
-        """One run, with its key: a digest of all that changes what is measured. Names that a
-        campaign gives to things, priorities and remarks do not; shapes count without order."""
-        (rig, model, quant, creator, backend, build, api) = values[:7]
-        (speculation, reasoning, kv_type, context, power_cap_w, driver) = values[7:]
-        weights, reference = self.weights_of(model, quant, creator, backend)
-        mode = self.mode_of(speculation, backend)
+        """One run, with its key."""
+        axes = dict(zip(AXES, values, strict=True))
+        rig, quant, creator, backend = (axes[n] for n in ("rig", "quant", "creator", "backend"))
+        weights, reference = self.weights_of(axes["model"], quant, creator, backend)
+        asked = {name: axes[axis] for name, axis in _OF_AXES if axes[axis] is not None}
+        if MODE in axes:
+            asked = {**asked, **self.mode_of(axes[MODE], backend)}
+        build, driver = axes["build"], axes["driver"]
         server_bin = self.file.campaign.builds[build] if build else None
-        measured = (
-            *(rig, reference, weights.quantize, backend, build, server_bin, api),
-            *(mode.speculative, mode.draft_model, mode.draft_tokens, reasoning, kv_type),
-            *(context, power_cap_w, driver, repeat),
-        )
-        text = f"[{','.join(map(_encoded, measured))},{self.common}]"
+        measured = {
+            **asked,
+            "rig": rig,
+            "model": reference,
+            "quantize": weights.quantize,
+            "backend": backend,
+            "build": build,
+            "server_bin": server_bin,
+            "driver": driver,
+            "repeat": repeat,
+        }
         return Run(
-            key=hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS],
+            key=digest([*self.pairs, *(_cached_pair(*pair) for pair in measured.items())]),
             campaign=self.file.name,
             entry=self.entry.name,
             priority=self.entry.priority,
@@ -160,17 +175,12 @@ class _Expansion:
             backend=backend,
             build=build,
             server_bin=server_bin,
-            api=api,
-            mode=mode,
-            reasoning=reasoning,
-            kv_type=kv_type,
-            context=context,
-            power_cap_w=power_cap_w,
             driver=driver,
             workloads=self.matrix.workloads,
             concurrency=self.matrix.concurrency,
             level=self.level,
-            settings=self.settings,
+            settings=self.set | asked,
+            others=self.others,
             repeat=repeat,
             arm=arm,
             position=position,
@@ -189,7 +199,7 @@ class _Expansion:
             self.weights[values] = weights, weights.reference
         return self.weights[values]
 
-    def mode_of(self, speculation: Any, backend: str) -> Mode:
+    def mode_of(self, speculation: Any, backend: str) -> dict[str, Any]:
         """What is switched on, with its draft model as a reference."""
         values = (speculation, backend)
         if values not in self.modes:
@@ -197,8 +207,33 @@ class _Expansion:
         return self.modes[values]
 
 
-def _frozen(value: Any) -> object:
-    """A setting as a part of a run that can be hashed: lists and mappings as tuples."""
-    if isinstance(value, dict):
-        return tuple(sorted((key, _frozen(one)) for key, one in value.items()))
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def digest(pairs: Iterable[str]) -> str:
+    """The key of a run: a digest of the named values that are set, of all that changes what is
+    measured. Names that a campaign gives to things, priorities and remarks do not; shapes count
+    without order. A setting that nobody asks for is not in it."""
+    text = "{" + ",".join(sorted(filter(None, pairs))) + "}"
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def _pair(name: str, value: Any) -> str:
+    return "" if value in (None, {}, []) else f"{_encode(name)}:{_encode(value)}"
+
+
+# Typed: 200 tokens and 200.0 watts are equal, and not the same text.
+_cached_pair = lru_cache(maxsize=10_000, typed=True)(_pair)
+
+
+def key_before(run: Run) -> str:
+    """The key of a run as it was made until keys became digests of named values: by the places of
+    thirteen values. Records and journals of that time answer their plans for ever."""
+    weights, asked = run.weights, run.setting
+    shapes = [values and sorted(values) for values in (run.workloads, run.concurrency)]
+    others = {name: value for name, value in run.others.items() if name not in _REMARKS}
+    by_entry = {n: v for n in ("devices", "threads", "options") if (v := asked(n)) is not None}
+    measured = (
+        *(run.rig, weights.reference, weights.quantize, run.backend, run.build, run.server_bin),
+        *(asked("api"), asked("speculative"), asked("draft_model"), asked("draft_tokens")),
+        *(asked("reasoning"), asked("kv_type"), asked("context"), asked("power_cap_w")),
+        *(run.driver, run.repeat, [*shapes, run.level, {**others, **by_entry}]),
+    )
+    return hashlib.sha256(_encode(measured).encode()).hexdigest()[:KEY_DIGITS]

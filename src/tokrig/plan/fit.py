@@ -53,8 +53,9 @@ class Fits:
 
         Bytes = weights + draft model + cache per token × context per slot × slots + overhead.
         """
-        what = (run.campaign, run.rig, run.weights, run.quant, run.mode.draft_model, run.kv_type)
-        name = (*what, run.context, run.workloads, run.concurrency, condition)
+        asked = (run.setting(name) for name in ("draft_model", "kv_type", "context"))
+        what = (run.campaign, run.rig, run.weights, run.quant, *asked)
+        name = (*what, run.workloads, run.concurrency, condition)
         if name not in self._found:
             self._found[name] = self._fit(run, condition)
         return self._found[name]
@@ -73,7 +74,7 @@ class Fits:
             return Fit(None, f"the size of the {what} is not known")
         weights = size.bytes + (draft.bytes or 0 if draft else 0)
         context, slots = self.context(run), self.slots(run)
-        each = CACHE_BYTES.get(run.kv_type or "f16")
+        each = CACHE_BYTES.get(run.setting("kv_type") or "f16")
         if size.kv_bytes_per_token is None or each is None or context is None:
             if weights + OVERHEAD_BYTES > room:
                 parts = f"weights of {human_bytes(weights)} ({size.source})"
@@ -96,8 +97,8 @@ class Fits:
     def context(self, run: Run) -> int | None:
         """Tokens per slot: as asked for, else what the longest shape takes that the model was
         made for. None where the length of a shape is not known."""
-        if run.context is not None:
-            return run.context
+        if (asked := run.setting("context")) is not None:
+            return int(asked)
         names = run.workloads or tuple(self.needs)
         if not names or any(name not in self.needs for name in names):
             return None
@@ -124,7 +125,7 @@ def _too_large(parts: str, total: int, room: int, memory: str) -> str:
 
 def _unknown_cache(run: Run, each: float | None, context: int | None) -> str:
     if each is None:
-        return f"the size of a cache of type {run.kv_type} is not known"
+        return f"the size of a cache of type {run.setting('kv_type')} is not known"
     if context is None:
         return "the context that its shapes take is not known"
     return "the cache's bytes per token are not known"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from tokrig.errors import SpecError
 from tokrig.plan.cost import Costs
-from tokrig.plan.expand import expand
+from tokrig.plan.expand import expand, key_before
 from tokrig.plan.fit import Fits
 from tokrig.plan.model import TO_DO, Known, Plan, Planned, RigMemory, Run
 from tokrig.plan.naming import Names
@@ -42,6 +43,7 @@ def plan(
     _require_distinct(files, runs)
     rigs = _rigs(files, known)
     sizes = Sizes(files, known, here)
+    known = _by_todays_keys(known, runs)
     judge = Judge(files, known.past, known.unfinished, Fits(sizes, rigs, known.shapes, needs))
     judged = ordered([(run, judge.state(run)) for run in runs], sizes, rigs)
     costs = Costs(known.past, sizes, rigs, known.shapes, tuple(needs))
@@ -54,6 +56,17 @@ def plan(
             download = _download(run, sizes, fetched)
         planned.append(Planned(run, state, why, until, record, download, time_s, len(cells)))
     return Plan(tuple(files), tuple(planned))
+
+
+def _by_todays_keys(known: Known, runs: Sequence[Run]) -> Known:
+    """The same with the keys of today in place of those that runs had before."""
+    answered = {past.planned for past in known.past if past.planned} | known.unfinished
+    if not (other := answered - {run.key for run in runs}):
+        return known
+    today = {key: run.key for run in runs if (key := key_before(run)) in other}
+    past = [replace(p, planned=today.get(p.planned or "", p.planned)) for p in known.past]
+    unfinished = frozenset(today.get(key, key) for key in known.unfinished)
+    return replace(known, past=past, unfinished=unfinished) if today else known
 
 
 def _require_distinct(files: Sequence[CampaignFile], runs: Sequence[Run]) -> None:

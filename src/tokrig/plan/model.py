@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from tokrig.spec.campaign import CampaignFile
+from tokrig.spec.campaign import CampaignFile, Speculative
+from tokrig.spec.settings import MODE, askable
 
 State = Literal["done", "invalid", "failed", "unfinished", "todo", "does_not_fit", "blocked"]
 STATES: tuple[State, ...] = get_args(State)
@@ -43,23 +44,15 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
-    """Speculation of a run; all None is the baseline. ``draft_model`` is a reference."""
-
-    speculative: str | None = None
-    draft_model: str | None = None
-    draft_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """One wanted record.
 
     ``key`` (16 hex digits) is a digest of everything below it that changes what is measured; the
-    record of this run carries it as ``provenance.planned``. ``repeat`` counts records of the same
-    request from 1; ``arm`` is "A" or "B" in an entry that compares two values, and ``position``
-    the place in its sequence A B B A, from 1 (0 in other entries); ``sequence`` tells the sequences
-    of an entry apart.
+    record of this run carries it as ``provenance.planned``. ``settings`` are those that are set,
+    by name, as a run's spec takes them; ``others`` further keys of the spec that the entry sets.
+    ``repeat`` counts records of the same request from 1; ``arm`` is "A" or "B" in an entry that
+    compares two values, and ``position`` the place in its sequence A B B A, from 1 (0 in other
+    entries); ``sequence`` tells the sequences of an entry apart.
     """
 
     key: str
@@ -73,30 +66,20 @@ class Run:
     backend: str
     build: str | None
     server_bin: str | None
-    api: str | None
-    mode: Mode
-    reasoning: str | None
-    kv_type: str | None
-    context: int | None
-    power_cap_w: float | None
     driver: str | None
     workloads: tuple[str, ...] | None
     concurrency: tuple[int, ...] | None
     level: str
-    settings: tuple[tuple[str, object], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict)
     repeat: int = 1
     arm: str | None = None
     position: int = 0
     sequence: str | None = None
 
-    @property
-    def spec_settings(self) -> dict[str, Any]:
-        """``settings`` as a run's spec takes them; in a run they are tuples, to be hashed."""
-        found: dict[str, Any] = dict(self.settings)
-        for key, kind in (("options", dict), ("devices", list)):
-            if found.get(key) is not None:
-                found[key] = kind(found[key])
-        return found
+    def setting(self, name: str) -> Any:
+        """The value of a setting, None where nobody asks for it."""
+        return self.settings.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +224,12 @@ class Plan:
 def _plain(planned: Planned) -> dict[str, Any]:
     run = planned.run
     facts: dict[str, Any] = {name: getattr(run, name) for name in Run.__slots__}
-    del facts["weights"]
+    del facts["weights"], facts["others"]
     facts["model"], facts["quantize"] = run.weights.name, run.weights.quantize
     facts["reference"] = run.weights.reference
-    facts["mode"] = {name: getattr(run.mode, name) for name in Mode.__slots__}
-    facts["settings"] = run.spec_settings
+    facts |= {one.axis: run.setting(one.name) for one in askable() if one.axis}
+    facts[MODE] = {name: run.setting(name) for name in Speculative.model_fields}
+    set_by_entry = {n: v for n, v in run.settings.items() if n not in {*facts, *facts[MODE]}}
+    facts["settings"] = {**set_by_entry, **run.others}
     said = {name: getattr(planned, name) for name in Planned.__slots__ if name != "run"}
     return {**facts, **said}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tokrig.errors import SpecError, did_you_mean
-from tokrig.plan.model import Mode, RigMemory, Weights
+from tokrig.plan.model import RigMemory, Weights
 from tokrig.spec.campaign import CampaignFile, Entry, Speculative
 
 _HUB = "hf:"
@@ -94,16 +95,15 @@ class Naming:
             raise self.error(place, f"{reference!r} names no repository", hint)
         return Weights(name, f"{owner}/{repo}", revision or "main", file or None)
 
-    def mode(self, mode: Speculative | None, backend: str, place: str) -> Mode:
-        """The mode with its draft model as a reference."""
-        if mode is None:
-            return Mode()
-        if mode.draft_model is None:
-            return Mode(mode.speculative, None, mode.draft_tokens)
+    def mode(self, mode: Speculative | None, backend: str, place: str) -> dict[str, Any]:
+        """The settings of a mode, its draft model as a reference."""
+        found = {} if mode is None else mode.model_dump(exclude_none=True)
+        if mode is None or mode.draft_model is None:
+            return found
         source = self.file.campaign.models.get(mode.draft_model)
         if source and source.needs:
             message = f"the draft model {mode.draft_model!r} is more than one file"
             hint = "declare a model without placeholders and without quantize for it"
             raise self.error(place, message, hint)
         draft = self.weights(mode.draft_model, None, None, backend, place)
-        return Mode(mode.speculative, draft.reference, mode.draft_tokens)
+        return {**found, "draft_model": draft.reference}

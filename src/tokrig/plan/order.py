@@ -25,7 +25,7 @@ _SET: tuple[Callable[[Run], Hashable], ...] = (
     lambda run: run.driver,
     lambda run: run.weights.reference,
     lambda run: run.weights,
-    lambda run: run.power_cap_w,
+    lambda run: run.setting("power_cap_w"),
 )
 
 

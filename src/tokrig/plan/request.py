@@ -15,19 +15,12 @@ def run_spec(run: Run) -> RunSpec:
         server_bin=run.server_bin,
         workloads=None if run.workloads is None else list(run.workloads),
         concurrency=None if run.concurrency is None else list(run.concurrency),
-        level=run.level,  # type: ignore[arg-type]
-        api=run.api,  # type: ignore[arg-type]
-        speculative=run.mode.speculative,  # type: ignore[arg-type]
-        draft_model=run.mode.draft_model,
-        draft_tokens=run.mode.draft_tokens,
-        reasoning=run.reasoning,  # type: ignore[arg-type]
-        kv_type=run.kv_type,
-        context=run.context,
-        power_cap_w=run.power_cap_w,
+        level=run.level,
         rig=run.rig,
         campaign=f"{run.campaign}/{run.entry}",
         planned=run.key,
-        **run.spec_settings,
+        **run.settings,
+        **run.others,
     )
 
 

@@ -63,7 +63,7 @@ class Sizes:
 
     def draft(self, run: Run) -> Size | None:
         """The draft model; None for a run without one."""
-        reference = run.mode.draft_model
+        reference = run.setting("draft_model")
         if reference is None:
             return None
         known = self.known.sizes.get(reference, _UNKNOWN)
@@ -78,7 +78,7 @@ class Sizes:
         found: dict[str, int | None] = {}
         for reference, size in (
             (run.weights.reference, self.served(run)),
-            (run.mode.draft_model, self.draft(run)),
+            (run.setting("draft_model"), self.draft(run)),
         ):
             if reference and size and reference.startswith("hf:"):
                 if not (size.here and run.rig == self.here):

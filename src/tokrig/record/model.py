@@ -6,11 +6,12 @@ Field order is the order in the file. Units stand in names; ``None`` means *not 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from tokrig.record.versions import SCHEMA_VERSION
+from tokrig.spec.settings import fields_found
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -208,7 +209,7 @@ class Rig(Block):
     virtualization: str | None = None
 
 
-class Resolved(Block):
+class _Resolved(Block):
     """Settings read back from the engine, not the ones asked for.
 
     ``context_per_slot`` is what each slot can hold while all are full. Where the slots share one
@@ -237,6 +238,21 @@ class Resolved(Block):
     prefix_caching: bool | None = None
     cpu_features: list[str] = []
     chat_template: str | None = None
+
+
+if TYPE_CHECKING:
+
+    class Resolved(_Resolved):
+        """Those, and what further settings are found to be."""
+
+else:
+    Resolved = create_model(
+        "Resolved",
+        __base__=_Resolved,
+        __doc__=_Resolved.__doc__,
+        __module__=__name__,
+        **fields_found(_Resolved.model_fields),
+    )
 
 
 class Prompting(Block):

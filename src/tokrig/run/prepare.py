@@ -260,7 +260,7 @@ def _switch(spec: RunSpec, model: Model, switches: Path | None) -> Switch | None
 def context_per_slot(prepared: Prepared, model: Model) -> int:
     """Tokens each slot must hold: the longest selected shape that the model can take at all."""
     if prepared.spec.context is not None:
-        return prepared.spec.context
+        return int(prepared.spec.context)
     limit = model.context_train or 1 << 62
     needs = [n for n in map(need, prepared.workloads.values()) if n <= limit]
     longest = max(needs, default=0) + CONTEXT_MARGIN

@@ -14,13 +14,7 @@ from tokrig.errors import InputError, StartError
 from tokrig.record.asked import Value, ignored, untold
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
 from tokrig.run.prepare import Prepared
-
-_FLAGS = {
-    "threads": "--threads",
-    "context_per_slot": "--context",
-    "cache_type_k": "--kv-type",
-    "cache_type_v": "--kv-type",
-}
+from tokrig.spec.settings import asked_values, option_of
 
 
 class EngineState(BaseModel):
@@ -57,14 +51,7 @@ class EngineState(BaseModel):
 
 def asked(prepared: Prepared, engine: Engine) -> dict[str, Value]:
     """Settings that were chosen, by their names among the resolved ones."""
-    spec = prepared.spec
-    given: dict[str, Value | None] = {
-        "threads": spec.threads,
-        "context_per_slot": spec.context,
-        "cache_type_k": spec.kv_type,
-        "cache_type_v": spec.kv_type,
-    }
-    return {name: value for name, value in given.items() if value is not None} | dict(engine.asked)
+    return asked_values(prepared.spec.settings) | dict(engine.asked)
 
 
 def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: str = "") -> None:
@@ -108,15 +95,13 @@ def _require_of_running(prepared: Prepared, engine: Engine, facts: BackendFacts)
             hint="start the server with it, or leave the option out",
         )
     if differing := ignored(facts):
-        words = dict.fromkeys(
-            f"{_FLAGS.get(name, name)} {said}" for name, said in differing.items()
-        )
+        words = dict.fromkeys(f"{option_of(name)} {said}" for name, said in differing.items())
         raise InputError(
             f"the server runs with other settings: {'; '.join(words)}",
             hint="start the server with them, or leave the options out to measure it as it is",
         )
     if unknown := untold(facts):
-        flags = ", ".join(dict.fromkeys(_FLAGS.get(name, name) for name in unknown))
+        flags = ", ".join(dict.fromkeys(option_of(name) for name in unknown))
         raise InputError(
             f"{flags}: the server does not tell this setting, and a running one is not changed",
             hint="start the server with it, and leave the option out",

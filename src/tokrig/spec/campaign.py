@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tokrig import registry
 from tokrig.documents import parse, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import campaign_checks
@@ -169,12 +171,14 @@ class Campaign(Part):
 @dataclass(frozen=True)
 class CampaignFile:
     """A campaign as it was read. ``lines`` are the line of each entry by its name, and of what is
-    in it by a path such as ``entry.matrix.quant[1]``."""
+    in it by a path such as ``entry.matrix.quant[1]``; ``texts`` are the versions of the texts that
+    it measures with, by workload."""
 
     name: str
     path: str
     campaign: Campaign
     lines: Mapping[str, int]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, entry: str, place: str = "") -> str:
         """``file:line`` of a place in an entry, or of the nearest thing around it."""
@@ -195,6 +199,12 @@ def load_campaign(path: Path) -> CampaignFile:
     data = parse(text, str(path))
     campaign = validate(Campaign, {} if data is None else data, text, str(path))
     lines = campaign_checks.entry_lines(text, str(path))
-    file = CampaignFile(path.stem, str(path), campaign, lines)
+    file = CampaignFile(path.stem, str(path), campaign, lines, _texts())
     campaign_checks.check(file)
     return file
+
+
+@cache
+def _texts() -> Mapping[str, str]:
+    names = registry.names("workloads")
+    return {name: registry.load("workloads", name, "WORKLOAD").content_hash for name in names}

@@ -24,7 +24,7 @@ MAX_CELLS = 250_000
 
 # Said by an axis, by the entry, or by the plan.
 _TAKEN = {*AXES, "workloads", "concurrency", "level", "campaign", "planned", "server_bin"}
-_TAKEN |= {"speculative", "draft_model", "draft_tokens", "quantize"}
+_TAKEN |= {*Speculative.model_fields, "quantize"}
 SETTABLE = tuple(name for name in RunSpec.model_fields if name not in _TAKEN)
 """Keys of a run's spec that an entry's ``set`` takes."""
 
@@ -120,7 +120,7 @@ class _Check:
         for number, name in enumerate(self.matrix.model or ()):
             source = self.campaign.models.get(name)
             for axis in sorted(source.needs if source else ()):
-                if None in self.matrix.values(axis):  # type: ignore[arg-type]
+                if None in self.matrix.values(axis):
                     verb = "is quantized" if source and source.quantize else f"holds {{{axis}}}"
                     message = f"the model {name!r} {verb}, but a run here has no {axis}"
                     hint = f"name it: {axis}: [VALUE, …]"

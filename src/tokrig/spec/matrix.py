@@ -7,21 +7,28 @@ a value means *not asked for*, so that ``kv_type: [null, q8_0]`` compares a defa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from tokrig.errors import did_you_mean
-from tokrig.spec.run import MAX_CONCURRENCY, Api, SpeculativeType, Text, Whole
+from tokrig.spec import settings
+from tokrig.spec.run import MAX_CONCURRENCY, Text, Whole
+from tokrig.spec.settings import MODE, SpeculativeType
 from tokrig.units import slug
 
-Axis = Literal[
-    "rig", "model", "quant", "creator", "backend", "build", "api", "mode", "reasoning",
-    "kv_type", "context", "power_cap_w", "driver",
-]  # fmt: skip
-AXES: tuple[Axis, ...] = get_args(Axis)
+_SETTINGS = tuple(setting for setting in settings.askable() if setting.axis)
+AXES: tuple[str, ...] = (
+    *("rig", "model", "quant", "creator", "backend", "build"),
+    *(setting.axis or "" for setting in _SETTINGS),
+    "driver",
+)
 """What makes runs. ``driver`` is the version of the graphics driver a run waits for: tokrig
 installs none, it orders runs so that a person changes it as rarely as possible."""
+if TYPE_CHECKING:
+    Axis = str
+else:
+    Axis = Literal[AXES]
 
 BASELINE = "baseline"
 
@@ -68,12 +75,6 @@ def _id(text: str) -> str:
     return text
 
 
-def _switch(given: Any) -> Any:
-    if isinstance(given, bool):
-        raise ValueError('put it in quotes, "on" or "off": YAML takes the bare word for a boolean')
-    return given
-
-
 def _mode(given: Any) -> Any:
     """``baseline`` and the bare types of speculation in the form of the mapping."""
     if given is None or given == BASELINE:
@@ -92,14 +93,29 @@ Maybe = Values[T | None]
 
 Id = Annotated[Text, AfterValidator(_id)]
 Watts = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, strict=True)]
-Reasoning = Annotated[Literal["on", "off"] | None, BeforeValidator(_switch)]
 Mode = Annotated[Speculative | None, BeforeValidator(_mode)]
 
 
-class Matrix(Part):
-    """Values by axis. ``workloads`` and ``concurrency`` are measured inside each run, every other
-    axis makes runs. ``mode`` is ``baseline``, a type of speculation, or a mapping of it; ``build``
-    a name under the campaign's ``builds``; ``context`` in tokens per slot."""
+if TYPE_CHECKING:
+
+    class _Settings(Part):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    _Settings = create_model(
+        "_Settings",
+        __base__=Part,
+        **{
+            one.axis: (Values[Mode] if one.axis == MODE else Maybe[settings.annotation(one)], None)
+            for one in _SETTINGS
+        },
+    )
+
+
+class Matrix(_Settings):
+    """Values by axis, the axes of settings among them. ``workloads`` and ``concurrency`` are
+    measured inside each run, every other axis makes runs. ``mode`` is ``baseline``, a type of
+    speculation, or a mapping of it; ``build`` a name under the campaign's ``builds``."""
 
     rig: Values[Id] = None
     model: Values[Text] = None
@@ -107,17 +123,11 @@ class Matrix(Part):
     creator: Maybe[Text] = None
     backend: Values[Text] = None
     build: Maybe[Text] = None
-    api: Maybe[Api] = None
-    mode: Values[Mode] = None
-    reasoning: Values[Reasoning] = None
-    kv_type: Maybe[Text] = None
-    context: Maybe[Whole] = None
-    power_cap_w: Maybe[Watts] = None
     driver: Maybe[Text] = None
     workloads: Values[Text] = None
     concurrency: Values[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] = None
 
-    def values(self, axis: Axis) -> tuple[Any, ...]:
+    def values(self, axis: str) -> tuple[Any, ...]:
         """What the axis takes; one None where the matrix does not name it."""
         return getattr(self, axis) or (None,)
 

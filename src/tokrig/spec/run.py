@@ -11,23 +11,30 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from tokrig.documents import parse, validate
 from tokrig.errors import SpecError, did_you_mean
+from tokrig.spec import settings
 from tokrig.units import slug
 
 LevelName = Literal["quick", "standard", "publish"]
-Api = Literal["cpu", "cuda", "vulkan", "rocm", "metal", "sycl"]
-SpeculativeType = Literal["ngram", "draft", "mtp", "eagle"]
 # Strict, so that "true" is not taken for 1.
 Whole = Annotated[int, Field(ge=1, strict=True)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
+_LISTS = tuple(setting.name for setting in settings.askable() if setting.kind == "texts")
 MAX_CONCURRENCY = 1024
 MAX_SEED = 2**31 - 1
 # Keys as providers make them, and any long run of letters and digits. HF_TOKEN is a name.
@@ -55,19 +62,28 @@ LEVELS: Mapping[str, Level] = MappingProxyType(
 )
 
 
-class RunSpec(BaseModel):
-    """One run. None means: whatever the workload, the backend or the machine says.
+if TYPE_CHECKING:
 
-    ``context`` is in tokens per slot; ``patience_s`` is how long an engine may take to become
-    ready; ``request_timeout_s`` is the longest wait for a token; ``served_model`` is the name
-    an endpoint knows the model by; ``api_key_env`` names the environment variable with the key.
-    ``api`` and ``devices`` say what is to compute: a result that cannot confirm it is invalid.
-    ``speculative`` switches speculative decoding on, ``reasoning`` the model's thinking.
-    ``quantize`` is the quant to make of ``model`` with the engine's own tool before it is served;
-    ``kv_type`` the type of the KV cache in the engine's words; ``power_cap_w`` a cap in watts that
-    is set on the graphics cards for this run and taken back after it. ``campaign`` and
-    ``planned`` go into the record's provenance.
+    class _Settings(BaseModel):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    _Settings = create_model("_Settings", **settings.fields())
+
+
+class RunSpec(_Settings):
+    """One run: all of ``SETTINGS`` that can be asked for, and what is measured how. None means:
+    whatever the workload, the backend or the machine says.
+
+    ``patience_s`` is how long an engine may take to become ready; ``request_timeout_s`` is the
+    longest wait for a token; ``served_model`` is the name an endpoint knows the model by;
+    ``api_key_env`` names the environment variable with the key. ``campaign`` and ``planned`` go
+    into the record's provenance.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None: ...
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,18 +95,6 @@ class RunSpec(BaseModel):
     workloads: list[Text] | None = None
     concurrency: list[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] | None = None
     level: LevelName = "quick"
-    api: Api | None = None
-    devices: list[Text] | None = None
-    speculative: SpeculativeType | None = None
-    draft_model: Text | None = None
-    draft_tokens: Whole | None = None
-    reasoning: Literal["on", "off"] | None = None
-    quantize: Text | None = None
-    kv_type: Text | None = None
-    power_cap_w: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    options: dict[Text, str | int | float | bool] = {}
-    threads: Whole | None = None
-    context: Whole | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = 1
     patience_s: Seconds | None = None
     request_timeout_s: Seconds = 600.0
@@ -100,7 +104,7 @@ class RunSpec(BaseModel):
     campaign: Text | None = None
     planned: Text | None = None
 
-    @field_validator("workloads", "concurrency", "devices")
+    @field_validator("workloads", "concurrency", *_LISTS)
     @classmethod
     def _once_each(cls, values: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
         if values is None:
@@ -164,6 +168,12 @@ class RunSpec(BaseModel):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError("should be the NAME of an environment variable, such as MY_API_KEY")
         return name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that are asked for, by name."""
+        values = {one.name: getattr(self, one.name) for one in settings.askable()}
+        return {name: value for name, value in values.items() if value not in (None, {})}
 
 
 def load_spec(path: Path) -> RunSpec:
