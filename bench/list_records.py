@@ -20,21 +20,21 @@ from pathlib import Path
 
 import yaml
 
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record import model as m
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
 from tokrig.record.text import record_text
-from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.store import Store
 
 SHAPES = {"chat": (512, 256), "rag": (4096, 256), "codegen": (1024, 512), "agent": (2048, 128)}
 MODELS = [("Gemma-3", "270m", "Q4_K_M"), ("SmolLM2", "135M-Instruct", "Q4_1")]
 
 
-def metric(centre: float, chance: random.Random, n: int = 64) -> m.Metric:
+def metric(centre: float, chance: random.Random, n: int = 64) -> m.Summary:
     """A figure around ``centre`` with an interval."""
     low, high = centre * (1 - chance.random() / 20), centre * (1 + chance.random() / 20)
     digits = [float(f"{value:.5g}") for value in (low, centre, high)]
-    return m.Metric(
+    return m.Summary(
         median=digits[1], min=digits[0], max=digits[2], n=n, ci95=(digits[0], digits[2])
     )
 

@@ -15,11 +15,11 @@ from bench.many.setup import CONTEXT, SLOTS, Setup, draw
 from tokrig import __version__, registry
 from tokrig.documents import dump
 from tokrig.naming import address, hardware_name
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record import model as m
 from tokrig.record.checks import judge_run
 from tokrig.record.text import record_text
 from tokrig.record.ties import wall_s
-from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.spec.run import LEVELS
 from tokrig.store import Store
 from tokrig.units import slug

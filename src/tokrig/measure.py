@@ -21,9 +21,8 @@ from tokrig.files import state_dir
 from tokrig.models import shelf
 from tokrig.models.shelf import Tell, quiet
 from tokrig.naming import UNKNOWN_RIG
-from tokrig.record import checks
+from tokrig.record import METHODOLOGY_VERSION, checks
 from tokrig.record.model import BackendFacts, Failure, Mode, Model, Provenance, Record, Rig
-from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
 from tokrig.run import journal, power
 from tokrig.run.assemble import scrub

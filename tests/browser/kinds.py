@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tests.unit.compared import cell, measured, with_value
 from tokrig.documents import dump
 from tokrig.record.checks import judge_run
-from tokrig.record.model import Erratum, Failure, Metric, Raw, Record, Skipped
+from tokrig.record.model import Erratum, Failure, Raw, Record, Skipped, Summary
 from tokrig.record.text import record_text
 from tokrig.site.build import build
 from tokrig.store import Store
@@ -188,9 +188,11 @@ def few_runs() -> Iterable[Record]:
     yield failed
     figures = [
         Raw(
-            test="pp512", prompt_tokens=512, tok_per_s=Metric(median=2e3, min=1.9e3, max=2.1e3, n=5)
+            test="pp512",
+            prompt_tokens=512,
+            tok_per_s=Summary(median=2e3, min=1.9e3, max=2.1e3, n=5),
         ),
-        Raw(test="tg128", output_tokens=128, tok_per_s=Metric(median=101, min=99, max=102, n=5)),
+        Raw(test="tg128", output_tokens=128, tok_per_s=Summary(median=101, min=99, max=102, n=5)),
     ]
     yield plain.model_copy(
         update={

@@ -20,7 +20,8 @@ from tokrig.backends import Backend
 from tokrig.backends.llamacpp import BACKEND as LLAMACPP
 from tokrig.backends.openai import BACKEND as OPENAI
 from tokrig.errors import RequestError
-from tokrig.record import metrics
+from tokrig.record import formulas
+from tokrig.record.metrics import figures
 from tokrig.record.samples import EngineTimings, Kind, Sample
 from tokrig.run.answer import read_answer
 from tokrig.run.client import Response, closed_loop
@@ -282,19 +283,19 @@ def test_what_was_said(name: str, way: Any) -> None:
 def test_when_it_was_said(name: str) -> None:
     expected = EXPECTED[name]
     sample = sample_of(recorded(recording(name)), expected)
-    assert metrics.ttft_s(sample) == pytest.approx(expected.ttft_s)
-    assert metrics.ttfa_s(sample) == (
+    assert formulas.ttft_s(sample) == pytest.approx(expected.ttft_s)
+    assert formulas.ttfa_s(sample) == (
         None if expected.ttfa_s is None else pytest.approx(expected.ttfa_s)
     )
     assert sample.chunks[-1].t_ns / 1e9 == pytest.approx(expected.t_last_s)
-    assert metrics.tpot_s(sample) == (
+    assert formulas.tpot_s(sample) == (
         None if expected.tpot_s is None else pytest.approx(expected.tpot_s)
     )
     if expected.output is not None and expected.content is not None:
-        assert metrics.end_to_end_tok_per_s(sample) == pytest.approx(
+        assert formulas.end_to_end_tok_per_s(sample) == pytest.approx(
             expected.output / expected.t_last_s
         )
-        assert metrics.useful_tok_per_s(sample) == pytest.approx(
+        assert formulas.useful_tok_per_s(sample) == pytest.approx(
             expected.content / expected.t_last_s
         )
 
@@ -316,23 +317,23 @@ def test_a_replay_keeps_the_distances(name: str) -> None:
 def test_llamacpp_clocks_agree() -> None:
     expected = EXPECTED["llamacpp-reasoning"]
     sample = sample_of(recorded(recording("llamacpp-reasoning")), expected)
-    found = metrics.figures([sample])
-    assert found.server is not None
-    assert found.server.output_tok_per_s is not None
+    found = figures([sample])
+    assert found["server"] is not None
+    assert found["server"].output_tok_per_s is not None
     # The engine's clock starts at the first token but counts it: 63 tokens in 568.543 ms.
-    assert found.server.output_tok_per_s.median == pytest.approx(63 / 0.568543, rel=1e-5)
-    assert found.prefill_source == "server"
-    assert found.prefill_tok_per_s is not None
-    assert found.prefill_tok_per_s.median == pytest.approx(21 / 0.051231, rel=1e-5)
-    assert found.server.difference == pytest.approx(0.0006, abs=1e-4)
+    assert found["server"].output_tok_per_s.median == pytest.approx(63 / 0.568543, rel=1e-5)
+    assert found["prefill_source"] == "server"
+    assert found["prefill_tok_per_s"] is not None
+    assert found["prefill_tok_per_s"].median == pytest.approx(21 / 0.051231, rel=1e-5)
+    assert found["server"].difference == pytest.approx(0.0006, abs=1e-4)
 
 
 def test_without_timings_prefill_is_derived() -> None:
-    found = metrics.figures([sample_of(recorded(recording("mlx-lm")), EXPECTED["mlx-lm"])])
-    assert found.prefill_source == "ttft_derived"
-    assert found.prefill_tok_per_s is not None
-    assert found.prefill_tok_per_s.median == pytest.approx(38 / 2.178393, rel=1e-5)
-    assert found.server is None
+    found = figures([sample_of(recorded(recording("mlx-lm")), EXPECTED["mlx-lm"])])
+    assert found["prefill_source"] == "ttft_derived"
+    assert found["prefill_tok_per_s"] is not None
+    assert found["prefill_tok_per_s"].median == pytest.approx(38 / 2.178393, rel=1e-5)
+    assert found["server"] is None
 
 
 def test_llama_cpp_python_can_be_counted_by_a_tokenizer() -> None:
@@ -340,7 +341,7 @@ def test_llama_cpp_python_can_be_counted_by_a_tokenizer() -> None:
     sample = observe(response, PLACE, OPENAI, lambda text: 32)
     assert (sample.output_tokens, sample.count_source) == (32, "tokenizer")
     assert (sample.first_chunk_tokens, sample.content_tokens) == (1, 32)
-    assert metrics.tpot_s(sample) == pytest.approx((0.464796 - 0.13428) / 31)
+    assert formulas.tpot_s(sample) == pytest.approx((0.464796 - 0.13428) / 31)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))

@@ -11,7 +11,6 @@ from tokrig.record.model import (
     Cpu,
     Gpu,
     Memory,
-    Metric,
     Mode,
     Model,
     Provenance,
@@ -20,6 +19,7 @@ from tokrig.record.model import (
     Result,
     Rig,
     Speculative,
+    Summary,
     Validity,
     WorkloadFacts,
 )
@@ -122,12 +122,12 @@ def cell(
     """A result whose figures all follow from ``speed``, of six starts within ± ``spread``; without
     ``starts`` only the intervals are told, as older records do."""
 
-    def figure(value: float) -> Metric:
+    def figure(value: float) -> Summary:
         if spread is None:
-            return Metric(median=value)
+            return Summary(median=value)
         low, high = value * (1 - spread), value * (1 + spread)
         each = [value * (1 + place * spread) for place in PLACES] if starts else []
-        return Metric(median=value, min=low, max=high, n=18, ci95=(low, high), starts=each)
+        return Summary(median=value, min=low, max=high, n=18, ci95=(low, high), starts=each)
 
     return Result(
         workload=WorkloadFacts(name=shape, content_hash=hash),
@@ -136,7 +136,7 @@ def cell(
             verdict="valid" if valid else "invalid", reasons=[] if valid else ["cached_tokens"]
         ),
         repeats=6,
-        prompt_tokens=None if prompt_tokens is None else Metric(median=prompt_tokens),
+        prompt_tokens=None if prompt_tokens is None else Summary(median=prompt_tokens),
         output_tok_per_s=figure(speed),
         ttft_s=figure(10 / speed),
         prefill_tok_per_s=figure(20 * speed),

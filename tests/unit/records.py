@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import Seen, judge, judge_run
-from tokrig.record.metrics import Figures, figures
+from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
     Interference,
@@ -18,7 +19,6 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.samples import Sample
-from tokrig.record.versions import METHODOLOGY_VERSION
 
 
 def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaaa") -> Record:
@@ -42,7 +42,7 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
         concurrency=samples[0].concurrency,
         validity=judge(samples, seen),
         interference=interference,
-        **{name: getattr(found, name) for name in Figures.__dataclass_fields__},
+        **found,
     )
     return Record(
         id=run_id,

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Literal
 
 from tests.unit.compared import cell, measured, with_value
-from tokrig.record.model import Metric, Record, Result
+from tokrig.record.model import Record, Result, Summary
 
 Level = Literal["quick", "attached", "standard", "publish"]
 Kind = Literal["normal", "two", "skew"]
@@ -85,10 +85,10 @@ def _scaled(factor: float, groups: Sequence[Sequence[float]]) -> list[list[float
     return [[factor * value for value in group] for group in groups]
 
 
-def _metric(groups: Sequence[Sequence[float]]) -> Metric:
+def _metric(groups: Sequence[Sequence[float]]) -> Summary:
     """As metrics.summary makes it, without the interval, which takes its time and decides
     nothing where the starts are told."""
     values, medians = [v for group in groups for v in group], [median(group) for group in groups]
-    return Metric(
+    return Summary(
         median=median(medians), min=min(values), max=max(values), n=len(values), starts=medians
     )

@@ -568,7 +568,7 @@ def test_nothing_raises(
     assert from_parquet(to_parquet([sample]), "x") == [sample]
     found = judge([sample], Seen(WorkloadFacts(name="chat", prompt_tokens=64, answer_tokens=9)))
     assert found.verdict != "valid"
-    assert figures([sample]).requests == 1
+    assert figures([sample])["requests"] == 1
 
 
 def test_a_megabyte_in_one_event() -> None:

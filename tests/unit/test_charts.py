@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.record.model import Metric, Record, Result, Validity, WorkloadFacts
+from tokrig.record.model import Record, Result, Summary, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.site.charts import Figure
 from tokrig.site.charts.draw import DARK, LIGHT, Palette, png, svg, svg_file
@@ -56,7 +56,7 @@ HOSTILE = {
 def result(
     workload: str = "chat", concurrency: int = 1, speed: float = 100.0, **changes: Any
 ) -> Result:
-    known = Metric(median=speed, min=speed * 0.9, max=speed * 1.1, n=3)
+    known = Summary(median=speed, min=speed * 0.9, max=speed * 1.1, n=3)
     made = Result(
         workload=WorkloadFacts(name=workload),
         concurrency=concurrency,
@@ -65,7 +65,7 @@ def result(
         system_tok_per_s=known,
         end_to_end_tok_per_s=known,
         prefill_tok_per_s=known,
-        ttft_s=Metric(median=0.2, min=0.1, max=0.4, n=3),
+        ttft_s=Summary(median=0.2, min=0.1, max=0.4, n=3),
     )
     return made.model_copy(update=changes)
 
@@ -132,11 +132,11 @@ def test_invalid_results_and_higher_concurrencies_are_left_out() -> None:
 
 
 def test_interval_range_and_bare_median_are_drawn_and_named_apart() -> None:
-    sure = Metric(median=100, min=80, max=120, n=60, ci95=(98, 103))
+    sure = Summary(median=100, min=80, max=120, n=60, ci95=(98, 103))
     runs = [
         run(0, [result(output_tok_per_s=sure)], model={"quant": "A"}),
         run(1, [result(speed=90)], model={"quant": "B"}),
-        run(2, [result(output_tok_per_s=Metric(median=80))], model={"quant": "C"}),
+        run(2, [result(output_tok_per_s=Summary(median=80))], model={"quant": "C"}),
     ]
     figure = drawn(decode_by_workload(runs))
     assert [(v["row"], round(v["low"]), round(v["high"]), v["spread"]) for v in values(figure)] == [
@@ -159,7 +159,7 @@ def test_interval_range_and_bare_median_are_drawn_and_named_apart() -> None:
     [(decode_by_workload, ["fast", "slow"]), (ttft_by_workload, ["slow", "fast"])],
 )
 def test_the_best_run_comes_first(draw: Draw, order: list[str]) -> None:
-    early, late = Metric(median=0.1), Metric(median=3.0)
+    early, late = Summary(median=0.1), Summary(median=3.0)
     runs = [
         run(0, [result(speed=10, ttft_s=early)], model={"variant": "slow"}),
         run(1, [result(speed=90, ttft_s=late)], model={"variant": "fast"}),
@@ -184,7 +184,7 @@ def test_speeds_start_at_zero_and_the_values_have_room() -> None:
 
 
 def test_a_speed_of_zero_and_a_ttft_range_of_decades_can_be_drawn() -> None:
-    still = result(speed=0.0, ttft_s=Metric(median=1.0, min=0.0001, max=9000.0, n=9))
+    still = result(speed=0.0, ttft_s=Summary(median=1.0, min=0.0001, max=9000.0, n=9))
     for draw in (decode_by_workload, ttft_by_workload):
         assert svg(drawn(draw([run(results=[still])])))
 

@@ -22,7 +22,7 @@ from tests.unit.samples import sample
 from tokrig.cli import live, present, show
 from tokrig.cli.board import Board, clip, clock
 from tokrig.cli.present import print_findings, print_results
-from tokrig.record.model import BackendFacts, Metric, Model, Result, Rig
+from tokrig.record.model import BackendFacts, Model, Result, Rig, Summary
 from tokrig.run.prepare import Prepared, prepare
 from tokrig.run.progress import (
     Cell,
@@ -349,22 +349,22 @@ def test_rates(per_s: float | None, text: str) -> None:
 
 
 def test_the_interval_goes_before_the_range() -> None:
-    plain = Metric(median=150, min=140, max=160, n=3)
+    plain = Summary(median=150, min=140, max=160, n=3)
     assert present.spread(plain) == "140–160"
     assert present.spread(plain.model_copy(update={"ci95": (148.2, 152.1)})) == "148–152"
-    assert present.spread(Metric(median=15, min=14.04, max=15.96, n=3)) == "14.0–16.0"
+    assert present.spread(Summary(median=15, min=14.04, max=15.96, n=3)) == "14.0–16.0"
 
 
-@pytest.mark.parametrize("metric", [None, Metric(median=15), Metric(median=15, min=14)])
-def test_a_bare_median_has_no_range(metric: Metric | None) -> None:
+@pytest.mark.parametrize("metric", [None, Summary(median=15), Summary(median=15, min=14)])
+def test_a_bare_median_has_no_range(metric: Summary | None) -> None:
     assert present.spread(metric) == "–"
 
 
 def typical(number: int) -> Result:
     """A row as wide as they usually get."""
     facts = RESULT.workload.model_copy(update={"name": "agent"})
-    rate = Metric(median=148.31, min=141.2, max=152.9, n=12)
-    fast = Metric(median=1234.5, min=1200, max=1300, n=12)
+    rate = Summary(median=148.31, min=141.2, max=152.9, n=12)
+    fast = Summary(median=1234.5, min=1200, max=1300, n=12)
     changes = {"output_tok_per_s": rate, "system_tok_per_s": rate, "end_to_end_tok_per_s": rate}
     changes |= {"prefill_tok_per_s": fast}
     more = {"workload": facts, "concurrency": number, "client_cpu_share": 0.031}

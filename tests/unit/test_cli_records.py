@@ -15,21 +15,21 @@ from click.testing import CliRunner, Result
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import judge_run
 from tokrig.record.model import (
     Erratum,
     Failure,
-    Metric,
     Model,
     Provenance,
     Record,
     Skipped,
+    Summary,
     Validity,
     WorkloadFacts,
 )
 from tokrig.record.model import Result as Cell
 from tokrig.record.samples import Sample
-from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.store import Store
 
 GOOD, SLOW = "20261122-120000-tiny-aaaa", "20261121-120000-tiny-bbbb"
@@ -362,8 +362,8 @@ BARE = Cell(
     workload=WorkloadFacts(name="chat"),
     concurrency=1,
     validity=UNSEEN,
-    output_tok_per_s=Metric(median=761.9),
-    ttft_s=Metric(median=0.5),
+    output_tok_per_s=Summary(median=761.9),
+    ttft_s=Summary(median=0.5),
 )
 
 

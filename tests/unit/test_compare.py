@@ -12,7 +12,7 @@ from tests.unit.compared import cell, measured, speculating, transcribed, with_v
 from tokrig.compare import Comparison, comparison, rules, subject
 from tokrig.compare.statistics import geometric_mean
 from tokrig.compare.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
-from tokrig.record.model import LoadMemory, Metric, Record, Validity
+from tokrig.record.model import LoadMemory, Record, Summary, Validity
 from tokrig.site.pages.compare import run_script
 from tokrig.store.load import Run
 
@@ -641,7 +641,7 @@ def test_as_dict_is_json() -> None:
 
 @pytest.mark.parametrize("median", [-1.0, 0.0])
 def test_figures_that_are_no_rates_are_left_out(median: float) -> None:
-    odd = cell("chat").model_copy(update={"output_tok_per_s": Metric(median=median)})
+    odd = cell("chat").model_copy(update={"output_tok_per_s": Summary(median=median)})
     data = subject(with_value(measured(), "results", [odd])).as_dict()
     assert data["cells"][0]["figures"]["output_tok_per_s"] is None
     assert json.dumps(data, allow_nan=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tests.unit.samples import sample
-from tokrig.record.concurrency import concurrency_mean
+from tokrig.record.pace import concurrency_mean
 from tokrig.record.samples import Chunk, Kind, Sample
 
 ENOUGH = 0.9

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tokrig.errors import RecordError
+from tokrig.record import SCHEMA_VERSION
 from tokrig.record.migrate import MIGRATIONS, upgrade
-from tokrig.record.versions import SCHEMA_VERSION
 
 
 def to_2(data: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.record.model import BackendFacts, Metric, Model, Raw, Record, Validity
+from tokrig.record.model import BackendFacts, Model, Raw, Record, Summary, Validity
 from tokrig.site import Page
 from tokrig.site.context import Site
 from tokrig.site.pages import feed, index, latency, model, rig, run
@@ -29,14 +29,14 @@ RAW = SERVED.model_copy(
             Raw(
                 test="pp512",
                 prompt_tokens=512,
-                tok_per_s=Metric(median=98765.0, min=98001.0, max=98999.0, n=5),
+                tok_per_s=Summary(median=98765.0, min=98001.0, max=98999.0, n=5),
             ),
             Raw(
                 test="tg128 @ d512",
                 output_tokens=128,
                 depth_tokens=512,
                 concurrency=4,
-                tok_per_s=Metric(median=54321.0, min=54321.0, max=54321.0, n=1),
+                tok_per_s=Summary(median=54321.0, min=54321.0, max=54321.0, n=1),
             ),
         ],
     }

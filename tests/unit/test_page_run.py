@@ -22,11 +22,11 @@ from tokrig.record.model import (
     Failure,
     Gpu,
     Interference,
-    Metric,
     PeakMemory,
     Record,
     Skipped,
     Speculative,
+    Summary,
     Validity,
 )
 from tokrig.record.samples import Sample
@@ -110,9 +110,9 @@ def full_record() -> Record:
             "energy": Energy(scope="gpu", total_j=500, j_per_output_token=1.25),
             "ceiling_share": 0.8,
             "client_cpu_share": 0.03,
-            "ttft_s": Metric(median=0.5, min=0.4, max=0.7, n=3),
+            "ttft_s": Summary(median=0.5, min=0.4, max=0.7, n=3),
             "interference": Interference(load_average_max=1.5),
-            "output_tok_per_s": Metric(median=99.5, min=90, max=110, n=60, ci95=(98.4, 101)),
+            "output_tok_per_s": Summary(median=99.5, min=90, max=110, n=60, ci95=(98.4, 101)),
         }
     )
     return record.model_copy(

@@ -24,12 +24,12 @@ from tokrig.record.model import (
     Gpu,
     Greedy,
     LoadMemory,
-    Metric,
     Mode,
     Record,
     Resolved,
     Result,
     Speculative,
+    Summary,
     Validity,
 )
 from tokrig.site import Output
@@ -122,7 +122,7 @@ def test_every_file_has_the_same_figures(tmp_path: Path) -> None:
 
 def test_no_metric_of_a_result_is_left_out() -> None:
     fields = Result.model_fields.items()
-    metrics = {name for name, field in fields if Metric in get_args(field.annotation)}
+    metrics = {name for name, field in fields if Summary in get_args(field.annotation)}
     assert set(table.METRICS) == metrics
 
 
@@ -136,7 +136,7 @@ def test_names_of_columns_are_words_and_each_is_there_once() -> None:
 def test_an_interval_and_a_card() -> None:
     run = a_run()
     (result,) = run.record.results
-    metric = Metric(median=10.5, min=9.0, max=12.0, n=18, ci95=(10.0, 11.0))
+    metric = Summary(median=10.5, min=9.0, max=12.0, n=18, ci95=(10.0, 11.0))
     gpu = Gpu(name="NVIDIA GeForce RTX 5070", vendor="nvidia", power_limit_w=250.0)
     changed = run.record.model_copy(
         update={

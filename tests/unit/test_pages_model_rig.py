@@ -17,12 +17,12 @@ from tokrig.record.model import (
     Erratum,
     Failure,
     Gpu,
-    Metric,
     Model,
     Provenance,
     Record,
     Result,
     Rig,
+    Summary,
     Validity,
     WorkloadFacts,
 )
@@ -69,8 +69,8 @@ def site_of(*runs: Run, **facts: Any) -> Site:
     return Site(Store(Path("nowhere")), runs, **known)
 
 
-def metric(median: float) -> Metric:
-    return Metric(median=median, min=median * 0.98, max=median * 1.02, n=3)
+def metric(median: float) -> Summary:
+    return Summary(median=median, min=median * 0.98, max=median * 1.02, n=3)
 
 
 def result(

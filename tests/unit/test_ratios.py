@@ -32,8 +32,8 @@ from tokrig.compare.statistics import (
     tie_span,
     ties,
 )
-from tokrig.record.metrics import MIN_REPEATS_FOR_INTERVAL
-from tokrig.record.model import Metric, Record, Result, Validity
+from tokrig.record.formulas import MIN_REPEATS_FOR_INTERVAL
+from tokrig.record.model import Record, Result, Summary, Validity
 from tokrig.store.load import Row, Run
 
 METHODOLOGY = Path(__file__).parents[2] / "docs" / "methodology.md"
@@ -41,13 +41,13 @@ METHODOLOGY = Path(__file__).parents[2] / "docs" / "methodology.md"
 
 def of(values: Sequence[float], starts: int | None = None) -> Side:
     """A figure of starts with these medians."""
-    metric = Metric(median=median(values), min=min(values), max=max(values), starts=list(values))
+    metric = Summary(median=median(values), min=min(values), max=max(values), starts=list(values))
     return Side(metric, len(values) if starts is None else starts)
 
 
 def interval(middle: float, low: float, high: float, starts: int | None = 6) -> Side:
     """A figure of an older record: an interval, and nothing of the single starts."""
-    return Side(Metric(median=middle, min=low, max=high, n=18, ci95=(low, high)), starts)
+    return Side(Summary(median=middle, min=low, max=high, n=18, ci95=(low, high)), starts)
 
 
 def against(side: Side | None, reference: Side | None, **also: float) -> Ratio:
@@ -168,7 +168,7 @@ def test_fewer_than_six_starts_are_inconclusive(a: int | None, b: int | None, to
     for pair in (
         (of(times(2), 99), of(STEADY, 99)),
         (interval(200, 199, 201), interval(100, 99, 101)),
-        (Side(Metric(median=200), 99), Side(Metric(median=100), 99)),
+        (Side(Summary(median=200), 99), Side(Summary(median=100), 99)),
     ):
         mine, other = pair
         found = against(Side(mine.metric, b), Side(other.metric, a))
@@ -213,14 +213,14 @@ def test_older_records_have_their_intervals(side: Side, reference: Side, verdict
 
 
 def test_bare_medians_of_many_starts_are_inconclusive() -> None:
-    found = against(Side(Metric(median=300), 10), Side(Metric(median=100), 10))
+    found = against(Side(Summary(median=300), 10), Side(Summary(median=100), 10))
     assert (found.verdict, found.settle) == ("inconclusive", NO_INTERVAL)
 
 
 @pytest.mark.parametrize("middle", [0.0, -1.0, 1e-300, None])
 def test_what_cannot_be_divided_has_no_ratio(middle: float | None) -> None:
-    side = None if middle is None else Side(Metric(median=middle), 6)
-    one = Side(Metric(median=1.0), 6)
+    side = None if middle is None else Side(Summary(median=middle), 6)
+    one = Side(Summary(median=1.0), 6)
     for pair in ((side, one), (one, side), (side, side)):
         found = against(*pair)
         assert (found.value, found.verdict, found.settle) == (None, "none", "")
@@ -228,7 +228,7 @@ def test_what_cannot_be_divided_has_no_ratio(middle: float | None) -> None:
 
 @pytest.mark.parametrize("ci95", [(0.0, 120.0), (120.0, 100.0), (-1.0, 5.0)])
 def test_bounds_that_cannot_be_divided_are_no_interval(ci95: tuple[float, float]) -> None:
-    broken = Side(Metric(median=110, ci95=ci95), 6)
+    broken = Side(Summary(median=110, ci95=ci95), 6)
     assert against(broken, interval(100, 90, 95)).settle == NO_INTERVAL
 
 
@@ -326,7 +326,7 @@ def test_ties_go_by_what_is_known(level: dict[str, Any], other: float, ranks: li
 
 def test_single_values_of_a_quick_run_tie_where_they_overlap() -> None:
     quick = with_value(measured(), "provenance.server_starts", 1)
-    wide = Metric(median=90.0, min=80.0, max=99.0, n=3)
+    wide = Summary(median=90.0, min=80.0, max=99.0, n=3)
     results = [
         cell("chat").model_copy(update={"repeats": 1}),
         cell("chat").model_copy(update={"repeats": 1, "output_tok_per_s": wide}),
@@ -349,6 +349,6 @@ def test_only_valid_rows_are_ranked_unless_there_is_none() -> None:
 
 def test_a_figure_that_cannot_be_ranked_covers_nothing() -> None:
     assert tie_span(None) is None
-    assert tie_span(Side(Metric(median=0.0), 6)) is None
-    low, high = tie_span(Side(Metric(median=100.0, min=0.0), 1)) or (0, 0)
+    assert tie_span(Side(Summary(median=0.0), 6)) is None
+    low, high = tie_span(Side(Summary(median=100.0, min=0.0), 1)) or (0, 0)
     assert [low, high] == pytest.approx([100 / math.sqrt(1.06), 100 * math.sqrt(1.06)])

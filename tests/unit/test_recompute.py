@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.record.model import Metric
+from tokrig.record.model import Summary
 from tokrig.record.recompute import differences
 from tokrig.record.samples import Kind
 
@@ -23,7 +23,7 @@ def test_an_honest_record_follows_from_its_samples() -> None:
 def test_an_edited_median_is_named(field: str) -> None:
     record = record_of(SAMPLES)
     result = record.results[0]
-    honest: Metric = getattr(result, field)
+    honest: Summary = getattr(result, field)
     edited = honest.model_copy(update={"median": honest.median * 1.01})
     forged = record.model_copy(update={"results": [result.model_copy(update={field: edited})]})
     found = differences(forged, SAMPLES)
@@ -42,7 +42,7 @@ def test_a_measured_figure_without_its_range_is_named() -> None:
     record = record_of(SAMPLES)
     result = record.results[0]
     assert result.output_tok_per_s is not None
-    bare = Metric(median=result.output_tok_per_s.median)
+    bare = Summary(median=result.output_tok_per_s.median)
     forged = record.model_copy(
         update={"results": [result.model_copy(update={"output_tok_per_s": bare})]}
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.samples import sample
-from tokrig.record.metrics import counted_difference, counted_tok_per_s, figures
+from tokrig.record.formulas import counted_difference, counted_tok_per_s
+from tokrig.record.metrics import figures
 from tokrig.run.answer import Answer
 from tokrig.run.counting import SameModel
 from tokrig.run.monitor import grown
@@ -79,40 +80,40 @@ def test_rates_of_an_engine_that_keeps_only_sums() -> None:
     assert counted_tok_per_s(COUNTED) == pytest.approx(100)
     assert counted_difference(samples, COUNTED) == pytest.approx(0, abs=1e-9)
     found = figures(samples, COUNTED)
-    assert found.server is not None
-    assert found.server.source == "counters"
-    assert found.server.difference == pytest.approx(0, abs=1e-9)
-    assert found.prefill_source == "server"
-    assert found.prefill_tok_per_s is not None
-    assert found.prefill_tok_per_s.median == pytest.approx(200)
+    assert found["server"] is not None
+    assert found["server"].source == "counters"
+    assert found["server"].difference == pytest.approx(0, abs=1e-9)
+    assert found["prefill_source"] == "server"
+    assert found["prefill_tok_per_s"] is not None
+    assert found["prefill_tok_per_s"].median == pytest.approx(200)
 
 
 def test_timings_of_each_request_come_before_sums() -> None:
     found = figures([sample()], COUNTED)
-    assert found.server is not None
-    assert found.server.source == "request"
+    assert found["server"] is not None
+    assert found["server"].source == "request"
 
 
 def test_without_the_number_of_requests_a_sum_tells_no_rate() -> None:
     counted = {k: v for k, v in COUNTED.items() if k != "requests"}
     assert counted_tok_per_s(counted) is None
-    assert figures([sample(timings=None)], counted).server is None
+    assert figures([sample(timings=None)], counted)["server"] is None
 
 
 def test_drafts_from_sums_where_samples_tell_none() -> None:
     drafts = {"drafted_tokens": 40.0, "accepted_tokens": 30.0, "drafts": 10.0}
     counted = {**drafts, "output_tokens": 55.0, "requests": 5.0}
-    found = figures([sample()], counted).speculative
+    found = figures([sample()], counted)["speculative"]
     assert found is not None
     # 50 tokens after the first ones, 30 of them accepted: 20 steps, of which 10 had a draft.
     assert (found.drafted_tokens, found.accepted_tokens, found.steps) == (40, 30, 20)
     assert (found.acceptance_rate, found.acceptance_length) == (0.75, 2.5)
-    unknown = figures([sample()], drafts).speculative
+    unknown = figures([sample()], drafts)["speculative"]
     assert unknown is not None
     assert (unknown.steps, unknown.acceptance_length) == (None, None)
-    before = figures([sample()], counted, methodology=1).speculative
+    before = figures([sample()], counted, methodology=1)["speculative"]
     assert before is not None
     assert (before.steps, before.acceptance_length) == (10, 4.0)
-    both = figures([sample(drafted_tokens=8, accepted_tokens=4)], counted).speculative
+    both = figures([sample(drafted_tokens=8, accepted_tokens=4)], counted)["speculative"]
     assert both is not None
     assert (both.drafted_tokens, both.accepted_tokens) == (8, 4)

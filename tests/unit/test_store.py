@@ -482,12 +482,11 @@ LOOP = """
 import os, random, signal, sys, time
 from pathlib import Path
 from bench.list_records import example_record, example_samples
-from tokrig.record.parquet import to_parquet
 from tokrig.store import Store
 
 store, rounds = Store(Path(sys.argv[1])), int(sys.argv[2])
 samples = [example_samples(requests=2), example_samples(requests=40, chunks=200)]
-to_parquet([])  # pyarrow is loaded once, before the forks
+store.save(example_record(0), samples[0])  # what this loads is loaded once, before the forks
 chance = random.Random()
 for number in range(rounds):
     child = os.fork()

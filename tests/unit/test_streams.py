@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from tests.streams import Stream, prompt_tokens, recipe, stream
 from tokrig.backends.llamacpp import BACKEND
 from tokrig.record.checks import Seen, judge
-from tokrig.record.metrics import Figures, figures
+from tokrig.record.metrics import figures
 from tokrig.record.model import BackendFacts, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.run.counting import observe
@@ -28,12 +29,12 @@ class Outcome:
 
     made: Stream
     sample: Sample
-    found: Figures
+    found: dict[str, Any]
     validity: Validity
 
     @property
     def rate(self) -> float | None:
-        return self.found.output_tok_per_s.median if self.found.output_tok_per_s else None
+        return self.found["output_tok_per_s"].median if self.found["output_tok_per_s"] else None
 
     @property
     def off(self) -> float:

@@ -236,7 +236,7 @@ def _versions() -> Callable[[], dict[str, str]]:
         told = {"python": platform.python_version(), "niceness": str(os.nice(0))}
         try:
             from tokrig import __version__
-            from tokrig.record.versions import METHODOLOGY_VERSION, SCHEMA_VERSION
+            from tokrig.record import METHODOLOGY_VERSION, SCHEMA_VERSION
         except ImportError:
             return {**told, "tokrig": "none"}
         numbers = {"methodology": str(METHODOLOGY_VERSION), "schema": str(SCHEMA_VERSION)}

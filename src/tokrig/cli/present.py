@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from tokrig.record.model import Metric, Model, Record, Result, Validity
+    from tokrig.record.model import Model, Record, Result, Summary, Validity
 
 NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.
@@ -47,7 +47,7 @@ def record_json(record: Record) -> dict[str, Any]:
     return record.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def spread(metric: Metric | None) -> str:
+def spread(metric: Summary | None) -> str:
     """The interval where there is one, else the range: ``148–152``; ``–`` without either."""
     if metric is None:
         return NULL
@@ -171,7 +171,7 @@ def print_pairs(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
     put(out, grid)
 
 
-def _median(metric: Metric | None) -> float | None:
+def _median(metric: Summary | None) -> float | None:
     return metric.median if metric else None
 
 

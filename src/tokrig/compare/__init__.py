@@ -27,7 +27,7 @@ from tokrig.compare.statistics import (
     usable,
 )
 from tokrig.compare.variables import Differences, State, differences, known_keys, value_text
-from tokrig.record.model import Metric, Record, Result, Verdict
+from tokrig.record.model import Record, Result, Summary, Verdict
 
 # The figures that are compared, in the order of a table, and whether more is faster.
 METRICS = {
@@ -59,7 +59,7 @@ class Cell:
     codes: tuple[str, ...]
     starts: int | None
     prefill_source: str | None
-    figures: dict[str, Metric | None]
+    figures: dict[str, Summary | None]
 
     def side(self, metric: str) -> Side | None:
         """A figure, with the starts behind it."""
@@ -94,8 +94,8 @@ class Figure:
     """One metric of a pair: the reference's, the other's, other / reference."""
 
     metric: str
-    a: Metric | None
-    b: Metric | None
+    a: Summary | None
+    b: Summary | None
     ratio: Ratio
 
 
@@ -156,7 +156,7 @@ class Comparison:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Metric):
+    if isinstance(value, Summary):
         return value.model_dump(mode="json")
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
@@ -236,7 +236,7 @@ def _cell(record: Record, result: Result) -> Cell:
     )
 
 
-def _figure(metric: Metric | None) -> Metric | None:
+def _figure(metric: Summary | None) -> Summary | None:
     """A metric that can be divided and written as JSON; a record may hold any number."""
     if metric is None or not usable(metric.median):
         return None

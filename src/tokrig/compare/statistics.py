@@ -28,7 +28,7 @@ from functools import lru_cache
 from statistics import fmean, median
 from typing import Literal
 
-from tokrig.record.model import Metric, Record, Result
+from tokrig.record.model import Record, Result, Summary
 from tokrig.store.load import Row
 
 # With fewer starts there is a range, and no interval.
@@ -67,7 +67,7 @@ def starts_of(record: Record, result: Result) -> int | None:
     return min(known) if counts[0] is not None else None
 
 
-def of_starts(metric: Metric, starts: int | None) -> Spread | None:
+def of_starts(metric: Summary, starts: int | None) -> Spread | None:
     """The spread between the starts that a record tells one by one; None where it does not, or
     where there were fewer than six."""
     values = metric.starts
@@ -84,7 +84,7 @@ def of_values(values: Sequence[float]) -> Spread:
     return Spread(mean, math.sqrt(squares / (len(logs) - 1)), len(logs))
 
 
-def of_interval(metric: Metric, starts: int | None) -> Spread | None:
+def of_interval(metric: Summary, starts: int | None) -> Spread | None:
     """The same from a 95 % interval, which older records have instead."""
     if metric.ci95 is None or starts is None or not usable(metric.median, *metric.ci95):
         return None
@@ -174,7 +174,7 @@ Basis = Literal["starts", "intervals", "none"]
 class Side:
     """A figure and of how many starts of the engine it is; None where nobody knows."""
 
-    metric: Metric
+    metric: Summary
     starts: int | None
 
 
@@ -268,7 +268,7 @@ def _too_few(a: int | None, b: int | None) -> str:
 
 def _spreads(of: Side, reference: Side) -> tuple[Basis, Spread, Spread] | None:
     """What is known of the starts of both, of one kind."""
-    kinds: tuple[tuple[Basis, Callable[[Metric, int | None], Spread | None]], ...] = (
+    kinds: tuple[tuple[Basis, Callable[[Summary, int | None], Spread | None]], ...] = (
         ("starts", of_starts),
         ("intervals", of_interval),
     )

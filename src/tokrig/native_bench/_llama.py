@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from tokrig.backends import _llama_log as llama_log
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.native_bench import BenchFound, BenchLaunch
-from tokrig.record.model import Metric, Raw, Resolved
+from tokrig.record.model import Raw, Resolved, Summary
 from tokrig.units import significant
 
 DIGITS = 6
@@ -148,11 +148,11 @@ class LlamaTool(ABC):
         return argv
 
 
-def metric(rates: Sequence[float]) -> Metric:
+def metric(rates: Sequence[float]) -> Summary:
     """The median and range of repetitions, tok/s. Raises ValueError for what is no rate."""
     if not rates or any(not math.isfinite(rate) or rate <= 0 for rate in rates):
         raise ValueError(f"impossible rates: {list(rates)}")
-    return Metric(
+    return Summary(
         median=significant(statistics.median(rates), DIGITS),
         min=significant(min(rates), DIGITS),
         max=significant(max(rates), DIGITS),

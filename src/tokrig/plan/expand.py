@@ -11,7 +11,7 @@ from typing import Any
 
 from tokrig.plan.model import Run, Weights
 from tokrig.plan.naming import Names, Naming
-from tokrig.record.versions import METHODOLOGY_VERSION
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.spec.campaign import AXES, CampaignFile, Entry, Matrix
 from tokrig.spec.campaign_checks import cap_out_of_range
 from tokrig.spec.settings import MODE, SETTINGS, askable

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokrig.naming import gpus_known
-from tokrig.record import machine, metrics
+from tokrig.record import formulas, machine
 from tokrig.record.asked import ignored, untold
-from tokrig.record.concurrency import concurrency_mean
-from tokrig.record.metrics import (
+from tokrig.record.formulas import (
     clock_confirms,
     clock_difference,
     counted_difference,
@@ -36,11 +35,11 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
-from tokrig.record.pace import has_few_bursts, has_long_gap
+from tokrig.record.pace import concurrency_mean, has_few_bursts, has_long_gap
 from tokrig.record.placement import not_resident
 from tokrig.record.samples import Kind, Sample
 
-CLOCK_MISMATCH = metrics.CLOCK_MISMATCH
+CLOCK_MISMATCH = formulas.CLOCK_MISMATCH
 COUNT_MISMATCH = 0.01
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
 CONCURRENCY_SHARE = 0.90

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokrig.record.metrics import clock_difference, counted_difference
+from tokrig.record.formulas import clock_difference, counted_difference
 from tokrig.record.model import Result, Validity
 from tokrig.record.samples import Kind, Sample
 

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from tokrig.record import checks
+from tokrig.record import METHODOLOGY_VERSION, checks
 from tokrig.record.model import Record, Validity
 from tokrig.record.ties import RESULT_RULES, Broken, Cell, wall_s
-from tokrig.record.versions import METHODOLOGY_VERSION
 
 Place = tuple[str | int, ...]
 

@@ -1,239 +1,509 @@
-"""From samples to figures. Pure: no I/O, no clock. The definitions are METHODOLOGY's.
+"""``METRICS``: everything that is told of one workload at one concurrency, one entry a metric.
 
-``figures`` is all that a result publishes that follows from its samples alone; ``tokrig check``
-calls it again and compares.
+The record's model and JSON Schema, ``tokrig check``, the flat files, the pages and the commands
+walk it: a new metric is one entry in ``Figures``, and its line in docs/methodology.md. Pure, and
+light to load: the record's model is made from it, not the other way round.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-import numpy as np
+from tokrig.record import METHODOLOGY_VERSION, formulas
+from tokrig.record.formulas import Counters, Formula, Measured
+from tokrig.record.pace import concurrency_mean
+from tokrig.record.samples import Sample
 
-from tokrig.record.concurrency import concurrency_mean
-from tokrig.record.model import Metric, Percentiles, ServerTimings, Speculative
-from tokrig.record.pace import (
-    CLOCK_CONFIRMS,
-    RATE_UNCERTAINTY,
-    SAME_WINDOW,
-    decoded_tokens,
-    gaps_ns,
-    is_coarse,
-    rate_uncertainty,
-)
-from tokrig.record.samples import Kind, Sample
-from tokrig.record.versions import METHODOLOGY_VERSION
-from tokrig.units import significant
-
-Counters = Mapping[str, float]
-MIN_REPEATS_FOR_INTERVAL = 6
-RESAMPLES = 10_000
-# How many values a percentile needs before it means anything.
-PERCENTILES_NEED = {"p90": 64, "p95": 130, "p99": 662}
-DIGITS = 6
-# Client and engine further apart than this on the decode rate of a request disagree.
-CLOCK_MISMATCH = 0.03
-# A TTFT of which the tokens of its first chunk took more than this is no prefill.
-TTFT_DECODE_SHARE = 0.01
-
-
-def ttft_s(sample: Sample) -> float | None:
-    """First token-bearing chunk − request sent."""
-    return sample.chunks[0].t_ns / 1e9 if sample.chunks else None
-
-
-def ttfa_s(sample: Sample) -> float | None:
-    """First content chunk that is more than white space − request sent; None when no answer
-    arrived, never a copy of TTFT."""
-    answers = (c for c in sample.chunks if c.kind is Kind.CONTENT and not c.text.isspace())
-    return next((c.t_ns / 1e9 for c in answers), None)
-
-
-def _ttfa_1_s(sample: Sample) -> float | None:
-    """TTFA of methodology 1, to which white space was an answer."""
-    return next((c.t_ns / 1e9 for c in sample.chunks if c.kind is Kind.CONTENT), None)
-
-
-def tpot_s(sample: Sample) -> float | None:
-    """(t_last − t_first) / (N − n_first − hidden), s per token; None below one such token."""
-    tokens = decoded_tokens(sample)
-    if tokens is None or tokens < 1 or not sample.chunks:
-        return None
-    elapsed_s = (sample.chunks[-1].t_ns - sample.chunks[0].t_ns) / 1e9
-    return elapsed_s / tokens if elapsed_s > 0 else None
-
-
-def output_tok_per_s(sample: Sample) -> float | None:
-    """Decode rate, 1 / TPOT, as the stamps have it."""
-    tpot = tpot_s(sample)
-    return 1 / tpot if tpot else None
-
-
-def told_tpot_s(sample: Sample, confirmed: bool = False) -> float | None:
-    """TPOT where the stream can tell it: None where its deliveries leave too much open, unless
-    the engine's clock has the same rate for this request, or for all (``confirmed``)."""
-    if not confirmed and rate_uncertainty(sample) > RATE_UNCERTAINTY and not clock_confirms(sample):
-        return None
-    return tpot_s(sample)
-
-
-def told_tok_per_s(sample: Sample, confirmed: bool = False) -> float | None:
-    """The decode rate where the stream can tell it: the headline."""
-    tpot = told_tpot_s(sample, confirmed)
-    return 1 / tpot if tpot else None
-
-
-def prefill_tok_per_s(sample: Sample) -> float | None:
-    """Uncached prompt tokens / the server's prompt time."""
-    timings = sample.timings
-    if timings is None or timings.prompt_ms <= 0 or timings.prompt_tokens <= 0:
-        return None
-    return timings.prompt_tokens / timings.prompt_ms * 1e3
-
-
-def known_prefill_tok_per_s(sample: Sample) -> float | None:
-    """The same where the server tells what its prompt time left out: the cached tokens."""
-    return None if sample.cached_tokens is None else prefill_tok_per_s(sample)
-
-
-def ttft_prefill_tok_per_s(sample: Sample, cached: float = 0.0) -> float | None:
-    """Uncached prompt tokens / TTFT, where the server gives no prompt time. ``cached`` are those
-    that others than the server's answer tell."""
-    ttft = ttft_s(sample)
-    if sample.prompt_tokens is None or not ttft:
-        return None
-    uncached = sample.prompt_tokens - (
-        cached if sample.cached_tokens is None else sample.cached_tokens
+if TYPE_CHECKING:
+    from tokrig.record.model import (
+        Energy,
+        Greedy,
+        Interference,
+        PeakMemory,
+        Percentiles,
+        ServerTimings,
+        Speculative,
+        Summary,
     )
-    return uncached / ttft if uncached > 0 else None
 
-
-def _ttft_is_prefill(sample: Sample) -> bool:
-    """Whether nothing but the prompt and one token lies before the first stamp: no other request,
-    no hidden token, no long first chunk."""
-    ttft, tpot, first = ttft_s(sample), tpot_s(sample), sample.first_chunk_tokens
-    if sample.concurrency != 1 or sample.hidden_tokens or not ttft or first is None:
-        return False
-    return first <= 1 or (tpot is not None and (first - 1) * tpot <= TTFT_DECODE_SHARE * ttft)
-
-
-def end_to_end_tok_per_s(sample: Sample) -> float | None:
-    """N / (t_last − sent)."""
-    if sample.output_tokens is None or not sample.chunks:
-        return None
-    return sample.output_tokens / (sample.chunks[-1].t_ns / 1e9)
-
-
-def useful_tok_per_s(sample: Sample) -> float | None:
-    """Content tokens / (t_last − sent); 0 when the budget ended inside the reasoning."""
-    if sample.content_tokens is None or not sample.chunks:
-        return None
-    return sample.content_tokens / (sample.chunks[-1].t_ns / 1e9)
-
-
-def server_tok_per_s(sample: Sample) -> float | None:
-    """The engine's decode rate after the definition's correction.
-
-    llama.cpp's clock starts at the first token but counts it: × (N − 1)/N.
-    """
-    timings = sample.timings
-    if timings is None or timings.decode_ms <= 0:
-        return None
-    tokens = timings.decode_tokens - (1 if timings.counts_first else 0)
-    return tokens / timings.decode_ms * 1e3 if tokens > 0 else None
-
-
-def counted_tok_per_s(counters: Counters) -> float | None:
-    """The decode rate of all requests together from an engine's sums: their decode times run from
-    the first token to the last, so one token a request is not in them."""
-    tokens = counters.get("output_tokens", 0.0) - counters.get("requests", 0.0)
-    seconds = counters.get("decode_s", 0.0)
-    known = counters.get("requests", 0.0) > 0
-    return tokens / seconds if known and tokens > 0 and seconds > 0 else None
-
-
-def counted_prefill_tok_per_s(counters: Counters) -> float | None:
-    """Uncached prompt tokens of all requests / their summed prompt times."""
-    tokens = counters.get("prompt_tokens", 0.0) - counters.get("cached_tokens", 0.0)
-    seconds = counters.get("prefill_s", 0.0)
-    return tokens / seconds if tokens > 0 and seconds > 0 else None
-
-
-def counted_difference(samples: Sequence[Sample], counters: Counters) -> float | None:
-    """Client decode rate of all requests together / the engine's counted one − 1."""
-    tokens, elapsed_s = 0, 0.0
-    for sample in samples:
-        if tpot := tpot_s(sample):
-            counted = decoded_tokens(sample) or 0
-            tokens += counted
-            elapsed_s += tpot * counted
-    server = counted_tok_per_s(counters)
-    return tokens / elapsed_s / server - 1 if elapsed_s and server else None
-
-
-def clock_difference(sample: Sample) -> float | None:
-    """Client decode rate / corrected server rate − 1."""
-    client, server = output_tok_per_s(sample), server_tok_per_s(sample)
-    return client / server - 1 if client and server else None
-
-
-def clock_confirms(sample: Sample) -> bool:
-    """Whether the engine's own clock has the same rate for this request, of the same tokens."""
-    difference, decoded = clock_difference(sample), decoded_tokens(sample)
-    if difference is None or not decoded or decoded < SAME_WINDOW * (sample.output_tokens or 0):
-        return False
-    return abs(difference) <= CLOCK_CONFIRMS
-
-
-def counters_confirm(samples: Sequence[Sample], counters: Counters) -> bool:
-    """Whether the engine's own sums have the same rate for all requests together."""
-    difference = counted_difference(samples, counters)
-    all_counted = all(tpot_s(sample) for sample in samples)
-    return all_counted and difference is not None and abs(difference) <= CLOCK_CONFIRMS
+T = TypeVar("T")
+Compute = Callable[[Measured], T]
+Place = Literal["table", "list", "compare", "chart", "show", "run"]
+Plain = Literal["number", "amount", "share", "count", "text", "flag"]
+Kind = Plain | Literal["summary", "percentiles", "counts", "sums", "block"]
+NOWHERE: frozenset[Place] = frozenset()
+RUN: frozenset[Place] = frozenset({"run"})
+SHOW: frozenset[Place] = RUN | {"show"}
+COMPARE: frozenset[Place] = SHOW | {"compare", "chart"}
+TABLE: frozenset[Place] = COMPARE | {"table"}
+EVERYWHERE: frozenset[Place] = TABLE | {"list"}
 
 
 @dataclass(frozen=True)
+class Metric(Generic[T]):
+    """One figure of a result.
+
+    ``kind`` is its form in the record: the ``summary`` of a figure over requests, ``percentiles``,
+    a ``number`` (an ``amount`` is one that is never negative, a ``share`` of one is shown in
+    percent), a ``count``, a ``text`` (one of ``values`` if there are any), a ``flag``, ``counts``
+    or ``sums`` by name, or a ``block`` (the model's class) of ``parts``, whose names are dotted.
+    ``name`` is that of the record's field, with the unit in it; ``definition`` has the words of
+    docs/methodology.md, in Markdown; ``column`` is the name in flat files, of a block what its
+    parts' names begin with there. ``compute`` makes it of the requests; without it, it is observed
+    beside them. ``compute_v1`` is how methodology 1 did, where that was otherwise.
+    """
+
+    kind: Kind
+    label: str
+    definition: str
+    unit: str = ""
+    name: str = ""
+    compute: Compute[T] | None = None
+    compute_v1: Compute[T] | None = None
+    higher_is_better: bool | None = None
+    shown: frozenset[Place] = RUN
+    column: str = ""
+    values: tuple[str, ...] = ()
+    block: str = ""
+    parts: tuple[Metric[Any], ...] = ()
+
+    def of(self, result: Any) -> T | None:
+        """The metric's value in a result; None where it is not known."""
+        found = result
+        for step in self.name.split("."):
+            if found is not None:
+                found = getattr(found, step)
+        return found  # type: ignore[no-any-return]
+
+    def named(self, name: str) -> Metric[T]:
+        """The same under its name, its parts with it."""
+        parts = tuple(
+            replace(
+                part, name=f"{name}.{part.name}", column=self.column + (part.column or part.name)
+            )
+            for part in self.parts
+        )
+        return replace(self, name=name, column=self.column or name, parts=parts)
+
+    if TYPE_CHECKING:  # a result has the value where the table has the metric
+
+        def __get__(self, instance: object, owner: object = None) -> T: ...
+
+
+def _each(
+    label: str,
+    unit: str,
+    definition: str,
+    value: Formula | None = None,
+    *,
+    better: bool | None = None,
+    shown: frozenset[Place] = RUN,
+    compute: Compute[Summary | None] | None = None,
+    compute_v1: Compute[Summary | None] | None = None,
+) -> Metric[Summary | None]:
+    """A figure of each request, summed up; one that is compared keeps the medians of starts."""
+    if value is not None:
+        formula, compared = value, "compare" in shown
+
+        def compute(of: Measured) -> Summary | None:
+            return of.summary(formula, compared=compared)
+
+    return Metric("summary", label, definition, unit, "", compute, compute_v1, better, shown)
+
+
+def _tokens(label: str, definition: str, channel: str) -> Metric[float | None]:
+    """The median of a count of tokens."""
+    return Metric(
+        "number",
+        label,
+        definition,
+        "tokens",
+        compute=lambda of: formulas.median(getattr(s, channel) for s in of.good),
+    )
+
+
+def _part(
+    name: str,
+    kind: Kind,
+    label: str,
+    definition: str,
+    unit: str = "",
+    *,
+    column: str = "",
+    better: bool | None = None,
+    shown: frozenset[Place] = RUN,
+) -> Metric[Any]:
+    return Metric(kind, label, definition, unit, name, None, None, better, shown, column)
+
+
 class Figures:
-    """Everything about one workload × concurrency that its samples determine."""
+    """The table, in the order of the file. A result has these attributes, of these types."""
 
-    repeats: int
-    requests: int
-    request_errors: int
-    output_tok_per_s: Metric | None
-    prefill_tok_per_s: Metric | None
-    prefill_source: str | None
-    ttft_s: Metric | None
-    ttfa_s: Metric | None
-    tpot_s: Metric | None
-    icl_s: Percentiles | None
-    end_to_end_tok_per_s: Metric | None
-    useful_tok_per_s: Metric | None
-    system_tok_per_s: Metric | None
-    concurrency_mean: float | None
-    prompt_tokens: Metric | None
-    output_tokens: Metric | None
-    reasoning_tokens_median: float | None
-    content_tokens_median: float | None
-    tool_call_tokens_median: float | None
-    hidden_tokens_median: float | None
-    answered_share: float | None
-    cached_tokens: int | None
-    token_count_source: str | None
-    finish_reasons: dict[str, int]
-    speculative: Speculative | None
-    server: ServerTimings | None
+    repeats: Metric[int | None] = Metric(
+        "count",
+        "repeats",
+        "how often it was measured: a server start, a warm-up and a fixed request set each",
+        compute=lambda of: of.repeats,
+    )
+    requests: Metric[int | None] = Metric(
+        "count",
+        "requests",
+        "measured requests, those that failed included",
+        compute=lambda of: of.requests,
+        shown=SHOW,
+    )
+    request_errors: Metric[int | None] = Metric(
+        "count",
+        "failed requests",
+        "measured requests that failed; they are in no other figure",
+        compute=lambda of: of.requests - len(of.good),
+        higher_is_better=False,
+    )
+    output_tok_per_s = _each(
+        "gen tok/s",
+        "tok/s",
+        "decode rate, 1 / TPOT. The headline",
+        better=True,
+        shown=EVERYWHERE,
+        compute=lambda of: of.summary(
+            lambda s: formulas.told_tok_per_s(s, of.confirmed), compared=True
+        ),
+        compute_v1=lambda of: of.summary(formulas.output_tok_per_s),
+    )
+    prefill_tok_per_s = _each(
+        "prefill tok/s",
+        "tok/s",
+        "uncached prompt tokens / server prompt time; null where it does not tell the cached ones."
+        " Where the server gives no prompt time, uncached prompt tokens / TTFT, labelled"
+        " `ttft_derived` in `prefill_source`: at concurrency 1, without hidden tokens, and with a"
+        " first chunk whose further tokens took at most 1 % (t) of TTFT",
+        better=True,
+        shown=TABLE,
+        compute=lambda of: of.prefill[0],
+        compute_v1=lambda of: of.prefill_1[0],
+    )
+    prefill_source: Metric[str | None] = Metric(
+        "text",
+        "source of prefill tok/s",
+        "`server`, its prompt times or its sums; or `ttft_derived`",
+        compute=lambda of: of.prefill[1] if of.prefill[0] else None,
+        compute_v1=lambda of: of.prefill_1[1] if of.prefill_1[0] else None,
+        values=("server", "ttft_derived"),
+        shown=NOWHERE,
+    )
+    ttft_s = _each(
+        "TTFT",
+        "s",
+        "first chunk with a non-empty reasoning, content or tool-call delta − request sent. A"
+        " role-only or empty chunk never counts",
+        formulas.ttft_s,
+        better=False,
+        shown=TABLE,
+    )
+    ttfa_s = _each(
+        "TTFA",
+        "s",
+        "time to first answer: first *content* delta that is more than white space − request sent;"
+        " null when no answer arrived, never a copy of TTFT",
+        formulas.ttfa_s,
+        better=False,
+        compute_v1=lambda of: of.summary(formulas.ttfa_1_s),
+    )
+    tpot_s = _each(
+        "TPOT",
+        "s/token",
+        "(t_last − t_first) / (N − n_first − hidden): N output tokens; n_first those that came with"
+        " the first stamp, in however many chunks; hidden those that the server counts but no chunk"
+        " carried, generated before the first stamp or after the last. Null below one such token,"
+        " and where the stream does not tell (see *Tokens and stamps*)",
+        better=False,
+        compute=lambda of: of.summary(lambda s: formulas.told_tpot_s(s, of.confirmed)),
+        compute_v1=lambda of: of.summary(formulas.tpot_s),
+    )
+    icl_s: Metric[Percentiles | None] = Metric(
+        "percentiles",
+        "inter-chunk latency",
+        "ICL: distribution of the gaps between token-bearing chunks that did not come at once, and"
+        " the longest of them (`max`). Called ITL only where one chunk carries one token",
+        "s",
+        compute=lambda of: formulas.inter_chunk_s(of.good),
+        compute_v1=formulas.inter_chunk_1_s,
+        higher_is_better=False,
+    )
+    end_to_end_tok_per_s = _each(
+        "end-to-end tok/s",
+        "tok/s",
+        "N / (t_last − sent)",
+        formulas.end_to_end_tok_per_s,
+        better=True,
+        shown=TABLE,
+    )
+    useful_tok_per_s = _each(
+        "useful tok/s",
+        "tok/s",
+        "content tokens / (t_last − sent); 0 when the budget ended inside the reasoning",
+        formulas.useful_tok_per_s,
+        better=True,
+    )
+    system_tok_per_s = _each(
+        "system tok/s",
+        "tok/s",
+        "ΣN over all requests / wall time of the measured phase. Never mixed with rates of one"
+        " request",
+        better=True,
+        shown=COMPARE,
+        compute=formulas.system_tok_per_s,
+    )
+    concurrency_mean: Metric[float | None] = Metric(
+        "amount",
+        "concurrency reached",
+        "mean number of requests that were being served beside each streamed chunk, its own"
+        " included; null at concurrency 1",
+        "requests",
+        compute=lambda of: concurrency_mean(of.good),
+        compute_v1=lambda of: None,
+    )
+    prompt_tokens = _each(
+        "prompt tokens",
+        "tokens",
+        "length of the prompt after the server's chat template",
+        lambda s: s.prompt_tokens,
+        shown=SHOW,
+    )
+    output_tokens = _each(
+        "output tokens",
+        "tokens",
+        "N, all tokens generated: reasoning, content and tool calls",
+        lambda s: s.output_tokens,
+        shown=SHOW,
+    )
+    reasoning_tokens_median = _tokens(
+        "reasoning tokens", "tokens of the answer that were thoughts, median", "reasoning_tokens"
+    )
+    content_tokens_median = _tokens(
+        "content tokens", "tokens of the answer proper, median", "content_tokens"
+    )
+    tool_call_tokens_median = _tokens(
+        "tool call tokens", "tokens of tool calls, median", "tool_call_tokens"
+    )
+    hidden_tokens_median = _tokens(
+        "tokens not shown",
+        "tokens that the server counts but that no chunk carried, median",
+        "hidden_tokens",
+    )
+    answered_share: Metric[float | None] = Metric(
+        "share",
+        "requests that answered",
+        "share of the requests that sent content",
+        compute=lambda of: formulas.share(of.good, formulas.ttfa_s),
+        compute_v1=lambda of: formulas.share(of.good, formulas.ttfa_1_s),
+        higher_is_better=True,
+    )
+    cached_tokens: Metric[int | None] = Metric(
+        "count",
+        "cached prompt tokens",
+        "prompt tokens that the engine took from its cache, all requests together",
+        "tokens",
+        compute=lambda of: formulas.total(s.cached_tokens for s in of.good),
+        shown=SHOW,
+    )
+    token_count_source: Metric[str | None] = Metric(
+        "text",
+        "source of token counts",
+        "where the counts of output tokens come from",
+        compute=lambda of: (
+            "+".join(sorted({s.count_source for s in of.good if s.count_source})) or None
+        ),
+        shown=NOWHERE,
+    )
+    finish_reasons: Metric[dict[str, int]] = Metric(
+        "counts",
+        "finish reasons",
+        "how many answers ended for which reason",
+        compute=formulas.finish_reasons,
+    )
+    speculative: Metric[Speculative | None] = Metric(
+        "block",
+        "speculative decoding",
+        "drafted and accepted tokens over all measured requests",
+        compute=formulas.speculative,
+        compute_v1=formulas.speculative_1,
+        block="Speculative",
+        parts=(
+            _part(
+                "acceptance_rate",
+                "share",
+                "drafts accepted",
+                "accepted / drafted tokens",
+                better=True,
+            ),
+            _part("drafted_tokens", "count", "drafted tokens", "how many were drafted", "tokens"),
+            _part("accepted_tokens", "count", "accepted tokens", "those that were kept", "tokens"),
+            _part(
+                "steps",
+                "count",
+                "steps of decoding",
+                "all of them; by methodology 1 only those with a draft",
+                column="draft_steps",
+            ),
+            _part("acceptance_length", "number", "acceptance length", "output tokens a step"),
+        ),
+    )
+    greedy: Metric[Greedy | None] = Metric(
+        "block",
+        "greedy answers",
+        "the greedy answer with speculation against the one without",
+        block="Greedy",
+        column="greedy_",
+        parts=(
+            _part("same", "flag", "same greedy answer", "whether speculation left it as it was"),
+            _part(
+                "compared_characters", "count", "compared characters", "length that was compared"
+            ),
+            _part(
+                "first_divergence_characters",
+                "count",
+                "first divergence",
+                "characters that both answers begin with; null where they are the same",
+            ),
+            _part(
+                "first_divergence_tokens", "count", "first divergence, tokens", "the same in tokens"
+            ),
+        ),
+    )
+    server: Metric[ServerTimings | None] = Metric(
+        "block",
+        "the engine's clock",
+        "the engine's own figures, beside the client's",
+        compute=formulas.server,
+        compute_v1=formulas.server_1,
+        block="ServerTimings",
+        column="server_",
+        parts=(
+            _part(
+                "output_tok_per_s",
+                "summary",
+                "the engine's own gen tok/s",
+                "by its clock, corrected for the token that it counts but did not time",
+                "tok/s",
+                better=True,
+                shown=SHOW,
+            ),
+            _part(
+                "prefill_tok_per_s",
+                "summary",
+                "the engine's own prefill tok/s",
+                "uncached prompt tokens by its clock",
+                "tok/s",
+                better=True,
+            ),
+            _part(
+                "difference",
+                "share",
+                "client against engine",
+                "the client's decode rate / the engine's − 1, median over requests",
+                shown=SHOW,
+            ),
+            _part(
+                "difference_largest",
+                "share",
+                "client against engine, largest",
+                "the same of the request in which they differ most",
+            ),
+            _part(
+                "source",
+                "text",
+                "engine's clock from",
+                "`request`: timings of each; `counters`: sums alone",
+            ),
+        ),
+    )
+    counters: Metric[dict[str, float] | None] = Metric(
+        "sums", "the engine's counters", "what its own sums grew by meanwhile", shown=NOWHERE
+    )
+    memory: Metric[PeakMemory | None] = Metric(
+        "block",
+        "memory, peak",
+        "the most that the engine's own processes held while it was measured",
+        block="PeakMemory",
+        parts=(
+            _part("engine_vram_bytes", "count", "GPU memory", "the most that the engine held", "B"),
+            _part("engine_rss_bytes", "count", "main memory", "the most that the engine held", "B"),
+        ),
+    )
+    energy: Metric[Energy | None] = Metric(
+        "block",
+        "energy",
+        "energy of the measured phase, from a counter with a named scope",
+        block="Energy",
+        parts=(
+            _part(
+                "j_per_output_token",
+                "number",
+                "energy per token",
+                "energy of the measured phase / ΣN",
+                "J/token",
+                better=False,
+            ),
+            _part(
+                "idle_subtracted_j_per_output_token",
+                "number",
+                "energy per token above idle",
+                "the same without what the counter took at rest over the same time",
+                "J/token",
+                better=False,
+            ),
+            _part(
+                "total_j", "amount", "energy", "used in the measured phase", "J", column="energy_j"
+            ),
+            _part(
+                "scope",
+                "text",
+                "energy of",
+                "`gpu`: the cards that hold the model; `package`: the processor; or `wall`",
+                column="energy_scope",
+            ),
+        ),
+    )
+    ceiling_share: Metric[float | None] = Metric(
+        "share",
+        "share of the ceiling",
+        "decode rate / decode ceiling (see *Ceiling*)",
+        higher_is_better=True,
+    )
+    client_cpu_share: Metric[float | None] = Metric(
+        "share",
+        "client CPU, of one core",
+        "share of one core that the measuring client used",
+        higher_is_better=False,
+        shown=SHOW,
+    )
+    interference: Metric[Interference | None] = Metric(
+        "block",
+        "interference",
+        "what else happened on the machine while it was measured",
+        block="Interference",
+        shown=NOWHERE,
+    )
 
 
-class How(TypedDict, total=False):
-    """How values are summed up; see ``summary``."""
+METRICS: dict[str, Metric[Any]] = {
+    name: metric.named(name) for name, metric in vars(Figures).items() if isinstance(metric, Metric)
+}
+"""All metrics by the names of their fields, in the order of the file."""
 
-    starts: int
-    by_start: bool
+
+def leaves() -> Iterator[Metric[Any]]:
+    """All single figures: those of blocks one by one, under dotted names."""
+    for metric in METRICS.values():
+        yield from metric.parts if metric.kind == "block" else (metric,)
+
+
+def shown_in(place: Place) -> list[Metric[Any]]:
+    """The single figures that are shown in a place unless asked otherwise."""
+    return [metric for metric in leaves() if place in metric.shown]
 
 
 def figures(
@@ -242,287 +512,25 @@ def figures(
     *,
     methodology: int = METHODOLOGY_VERSION,
     starts: int | None = None,
-) -> Figures:
-    """All figures of the measured samples of *one* workload at one concurrency. ``counters`` are
-    what the engine's own sums grew by meanwhile; they serve where the samples carry no timings.
-    ``methodology`` is the version that the samples were taken under, ``starts`` how many starts of
-    the engine the repeats stand for: each for one, where it is not said."""
-    counters = counters or {}
+) -> dict[str, Any]:
+    """All metrics that follow from the measured samples of *one* workload at one concurrency, by
+    name. ``counters`` are what the engine's own sums grew by meanwhile; they serve where the
+    samples carry no timings. ``methodology`` is the version that the samples were taken under,
+    ``starts`` how many starts of the engine the repeats stand for: each for one, where it is not
+    said."""
     measured = [s for s in samples if s.phase == "measured"]
-    good = [s for s in measured if s.error is None]
     repeats, first = len({s.repeat for s in measured}), methodology == 1
     starts = repeats if starts is None or first else min(starts, repeats)
-    # What a comparison needs of its figures; version 1 did not keep it.
-    how: How = {"starts": starts, "by_start": not first and starts == repeats}
-    prefill, prefill_source = _prefill(good, counters, first, how)
-    ttfa = _ttfa_1_s if first else ttfa_s
-    confirmed = first or counters_confirm(good, counters)
-    return Figures(
-        repeats=repeats,
+    of = Measured(
+        good=[s for s in measured if s.error is None],
         requests=len(measured),
-        request_errors=len(measured) - len(good),
-        output_tok_per_s=metric(good, lambda s: told_tok_per_s(s, confirmed), **how),
-        prefill_tok_per_s=prefill,
-        prefill_source=prefill_source if prefill else None,
-        ttft_s=metric(good, ttft_s, **how),
-        ttfa_s=metric(good, ttfa, starts=starts),
-        tpot_s=metric(good, lambda s: told_tpot_s(s, confirmed), starts=starts),
-        icl_s=_inter_chunk_1_s(good) if first else inter_chunk_s(good),
-        end_to_end_tok_per_s=metric(good, end_to_end_tok_per_s, **how),
-        useful_tok_per_s=metric(good, useful_tok_per_s, starts=starts),
-        system_tok_per_s=system_tok_per_s(good, **how),
-        concurrency_mean=None if first else concurrency_mean(good),
-        prompt_tokens=metric(good, lambda s: s.prompt_tokens, starts=starts),
-        output_tokens=metric(good, lambda s: s.output_tokens, starts=starts),
-        reasoning_tokens_median=_median(s.reasoning_tokens for s in good),
-        content_tokens_median=_median(s.content_tokens for s in good),
-        tool_call_tokens_median=_median(s.tool_call_tokens for s in good),
-        hidden_tokens_median=_median(s.hidden_tokens for s in good),
-        answered_share=_share(good, lambda s: ttfa(s) is not None),
-        cached_tokens=_sum(s.cached_tokens for s in good),
-        token_count_source="+".join(sorted({s.count_source for s in good if s.count_source}))
-        or None,
-        finish_reasons=dict(sorted(Counter(s.finish_reason or "none" for s in good).items())),
-        speculative=_speculative_1(good, counters) if first else _speculative(good, counters),
-        server=_server(good, first, starts) or _counted_server(good, counters, first),
+        repeats=repeats,
+        counters=counters or {},
+        starts=starts,
+        by_start=not first and starts == repeats,
     )
-
-
-def _prefill(
-    good: Sequence[Sample], counters: Counters, first: bool, how: How
-) -> tuple[Metric | None, str]:
-    """The prefill rate by the server's clock, its sums, else by TTFT; and which of them."""
-    found = metric(good, prefill_tok_per_s if first else known_prefill_tok_per_s, **how)
-    known = first or "cached_tokens" in counters
-    if found is None and known and (counted := counted_prefill_tok_per_s(counters)):
-        found = Metric(median=significant(counted, DIGITS), n=len(good))
-    if found is not None:
-        return found, "server"
-    if first:
-        return metric(good, ttft_prefill_tok_per_s, **how), "ttft_derived"
-    cached = counters.get("cached_tokens", 0.0) / max(len(good), 1)
-    plain = [s for s in good if _ttft_is_prefill(s)]
-    return metric(plain, lambda s: ttft_prefill_tok_per_s(s, cached), **how), "ttft_derived"
-
-
-def metric(
-    samples: Sequence[Sample],
-    value: Callable[[Sample], float | int | None],
-    *,
-    starts: int | None = None,
-    by_start: bool = False,
-) -> Metric | None:
-    """Median of the repeats' medians, range over all values, interval from 6 starts on."""
-    by_repeat: dict[int, list[float]] = {}
-    for sample in samples:
-        found = value(sample)
-        if found is not None:
-            by_repeat.setdefault(sample.repeat, []).append(float(found))
-    groups = [by_repeat[repeat] for repeat in sorted(by_repeat)]
-    return summary(groups, starts=starts, by_start=by_start)
-
-
-def summary(
-    groups: Sequence[Sequence[float]], *, starts: int | None = None, by_start: bool = False
-) -> Metric | None:
-    """A Metric over values grouped by repeat; None without values. ``starts`` is how many starts
-    of the engine they stand for, if not as many. ``by_start`` keeps the repeats' medians, where
-    there are several."""
-    if not groups:
-        return None
-    values = [v for group in groups for v in group]
-    medians = [statistics.median(group) for group in groups]
-    enough = min(len(groups), starts or len(groups)) >= MIN_REPEATS_FOR_INTERVAL
-    return Metric(
-        median=significant(statistics.median(medians), DIGITS),
-        min=significant(min(values), DIGITS),
-        max=significant(max(values), DIGITS),
-        n=len(values),
-        ci95=interval(groups) if enough else None,
-        starts=[significant(one, DIGITS) for one in medians]
-        if by_start and len(medians) > 1
-        else [],
-    )
-
-
-def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the median of medians: repeats first, then requests in them.
-
-    Random indices come from PCG64's raw stream, which numpy guarantees never to change, so that
-    the same samples give the same interval in every version.
-    """
-    bits = np.random.PCG64(20261122)
-
-    def draw(count: int, below: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        return (bits.random_raw(count) % below).astype(np.intp)
-
-    count = len(groups)
-    medians = np.empty((RESAMPLES, count))
-    chosen = draw(RESAMPLES * count, count).reshape(RESAMPLES, count)
-    for index, group in enumerate(groups):
-        places = np.argwhere(chosen == index)
-        values = np.asarray(group, dtype=float)
-        picks = values[draw(len(places) * len(values), len(values))]
-        medians[places[:, 0], places[:, 1]] = np.median(
-            picks.reshape(len(places), len(values)), axis=1
-        )
-    low, high = np.percentile(np.median(medians, axis=1), [2.5, 97.5])
-    return significant(float(low), DIGITS), significant(float(high), DIGITS)
-
-
-def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
-    """Gaps between chunks that did not come at once, pooled. ITL only where a chunk carries one
-    token. Where chunks hide the pace the gaps are those of deliveries: only the longest is told."""
-    gaps = [gap / 1e9 for sample in samples if sample.chunks for gap in gaps_ns(sample)]
-    if not gaps:
-        return None
-    longest = significant(max(gaps), DIGITS)
-    if any(map(is_coarse, samples)):
-        return Percentiles(max=longest, n=len(gaps))
-    return _percentiles(gaps).model_copy(update={"max": longest})
-
-
-def _inter_chunk_1_s(samples: Sequence[Sample]) -> Percentiles | None:
-    """The gaps of methodology 1: between all chunks, those of one read included."""
-    gaps = [
-        (after.t_ns - before.t_ns) / 1e9
-        for sample in samples
-        for before, after in pairwise(sample.chunks)
-    ]
-    return _percentiles(gaps) if gaps else None
-
-
-def _percentiles(gaps: Sequence[float]) -> Percentiles:
-    shares = {
-        name: significant(float(np.percentile(gaps, int(name[1:]))), DIGITS)
-        for name, need in PERCENTILES_NEED.items()
-        if len(gaps) >= need
+    return {
+        name: (metric.compute_v1 or metric.compute)(of) if first else metric.compute(of)
+        for name, metric in METRICS.items()
+        if metric.compute is not None
     }
-    return Percentiles(p50=significant(float(np.median(gaps)), DIGITS), **shares, n=len(gaps))
-
-
-def usual_gap_s(samples: Iterable[Sample]) -> float | None:
-    """The median time between two different stamps of a stream, as far as there are two."""
-    stamps = [sorted({chunk.t_ns for chunk in sample.chunks}) for sample in samples]
-    gaps = [(b - a) / 1e9 for times in stamps for a, b in pairwise(times)]
-    return float(np.median(gaps)) if gaps else None
-
-
-def system_tok_per_s(
-    samples: Sequence[Sample], *, starts: int | None = None, by_start: bool = False
-) -> Metric | None:
-    """ΣN / wall time of each repeat's measured phase, first request sent to last token read."""
-    rates: list[list[float]] = []
-    for repeat in sorted({s.repeat for s in samples}):
-        group = [s for s in samples if s.repeat == repeat and s.chunks]
-        tokens = [s.output_tokens for s in group]
-        known = [t for t in tokens if t is not None]
-        if not known or len(known) < len(tokens):
-            continue
-        wall_ns = max(s.sent_ns + s.chunks[-1].t_ns for s in group) - min(s.sent_ns for s in group)
-        if wall_ns > 0:
-            rates.append([sum(known) / wall_ns * 1e9])
-    return summary(rates, starts=starts, by_start=by_start)
-
-
-def _server(samples: Sequence[Sample], first: bool, starts: int) -> ServerTimings | None:
-    rate = metric(samples, server_tok_per_s, starts=starts)
-    if rate is None:
-        return None
-    differences = [(d, s) for s in samples if (d := clock_difference(s)) is not None]
-    difference = _median(d for d, _ in differences)
-    prefill = prefill_tok_per_s if first else known_prefill_tok_per_s
-    found = ServerTimings(
-        output_tok_per_s=rate,
-        prefill_tok_per_s=metric(samples, prefill, starts=starts),
-        difference=None if difference is None else round(difference, 5),
-    )
-    if first or not differences:
-        return found
-    off = [_place(s) for d, s in differences if abs(d) > CLOCK_MISMATCH]
-    largest = max((d for d, _ in differences), key=abs)
-    return found.model_copy(update={"difference_largest": round(largest, 5), "off_clock": off})
-
-
-def _place(sample: Sample) -> str:
-    """Which request it was, for a person who looks at the samples."""
-    return f"repeat {sample.repeat}, iteration {sample.iteration}, worker {sample.worker}"
-
-
-def _counted_server(
-    samples: Sequence[Sample], counters: Counters, first: bool
-) -> ServerTimings | None:
-    rate, prefill = counted_tok_per_s(counters), counted_prefill_tok_per_s(counters)
-    if rate is None:
-        return None
-    if not first and "cached_tokens" not in counters:
-        prefill = None
-    difference = counted_difference(samples, counters)
-    return ServerTimings(
-        source="counters",
-        output_tok_per_s=Metric(median=significant(rate, DIGITS), n=len(samples)),
-        prefill_tok_per_s=Metric(median=significant(prefill, DIGITS), n=len(samples))
-        if prefill
-        else None,
-        difference=None if difference is None else round(difference, 5),
-    )
-
-
-def _speculative(samples: Sequence[Sample], counters: Counters) -> Speculative | None:
-    """From the samples, else from the engine's sums.
-
-    The first token is the prompt's; each step of decoding yields one token and those accepted,
-    whether something was drafted for it or not. So the steps are what is left of the tokens.
-    Counters of drafts (vLLM) leave the steps without one out, and one that did not move says
-    nothing: engines without speculation have it too.
-    """
-    told = [s for s in samples if s.drafted_tokens is not None]
-    drafted, accepted = _sum(s.drafted_tokens for s in told), _sum(s.accepted_tokens for s in told)
-    decoded: float | None = sum(s.output_tokens - 1 for s in told if s.output_tokens)
-    if not told and counters.get("drafted_tokens"):
-        drafted, accepted = int(counters["drafted_tokens"]), int(counters.get("accepted_tokens", 0))
-        decoded = counters.get("output_tokens", 0.0) - counters.get("requests", 0.0)
-    if drafted is None:
-        return None
-    accepted = accepted or 0
-    steps = int(decoded or 0) - accepted
-    return Speculative(
-        drafted_tokens=drafted,
-        accepted_tokens=accepted,
-        acceptance_rate=significant(accepted / drafted, DIGITS) if drafted else None,
-        steps=steps if steps > 0 else None,
-        acceptance_length=significant(1 + accepted / steps, DIGITS) if steps > 0 else None,
-    )
-
-
-def _speculative_1(samples: Sequence[Sample], counters: Counters) -> Speculative | None:
-    """As methodology 1 had it: steps are known to the sums only, and are those with a draft."""
-    drafted, accepted = _sum(s.drafted_tokens for s in samples), None
-    if drafted is not None:
-        accepted = _sum(s.accepted_tokens for s in samples)
-    elif "drafted_tokens" in counters:
-        drafted, accepted = int(counters["drafted_tokens"]), int(counters.get("accepted_tokens", 0))
-    if drafted is None:
-        return None
-    accepted, steps = accepted or 0, int(counters.get("drafts", 0))
-    return Speculative(
-        drafted_tokens=drafted,
-        accepted_tokens=accepted,
-        acceptance_rate=significant(accepted / drafted, DIGITS) if drafted else None,
-        steps=steps or None,
-        acceptance_length=significant(1 + accepted / steps, DIGITS) if steps else None,
-    )
-
-
-def _median(values: Iterable[float | int | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(statistics.median(known)) if known else None
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    known = [v for v in values if v is not None]
-    return sum(known) if known else None
-
-
-def _share(samples: Sequence[Sample], holds: Callable[[Sample], bool]) -> float | None:
-    return round(sum(map(holds, samples)) / len(samples), 4) if samples else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokrig.errors import RecordError
-from tokrig.record.versions import SCHEMA_VERSION
+from tokrig.record import SCHEMA_VERSION
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -6,11 +6,13 @@ Field order is the order in the file. Units stand in names; ``None`` means *not 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from tokrig.record.versions import SCHEMA_VERSION
+from tokrig.record import SCHEMA_VERSION
+from tokrig.record.metrics import METRICS, Figures, Metric
 from tokrig.spec.settings import fields_found
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -24,7 +26,7 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Metric(Block):
+class Summary(Block):
     """One figure over the measured requests.
 
     ``median`` is the median of the repeats' medians, ``min`` and ``max`` run over all ``n``
@@ -341,8 +343,8 @@ class ServerTimings(Block):
     """
 
     source: Literal["request", "counters"] = "request"
-    output_tok_per_s: Metric | None = None
-    prefill_tok_per_s: Metric | None = None
+    output_tok_per_s: Summary | None = None
+    prefill_tok_per_s: Summary | None = None
     difference: float | None = None
     difference_largest: float | None = None
     off_clock: list[str] = []
@@ -448,45 +450,53 @@ class Interference(Block):
     graphics_busy_share: NonNegative | None = None
 
 
-class Result(Block):
-    """One workload at one concurrency: one row of the page."""
-
+class _Cell(Block):
     workload: WorkloadFacts
     concurrency: Count
     validity: Validity
-    repeats: Count | None = None
-    requests: Count | None = None
-    request_errors: Count | None = None
-    output_tok_per_s: Metric | None = None
-    prefill_tok_per_s: Metric | None = None
-    prefill_source: Literal["server", "ttft_derived"] | None = None
-    ttft_s: Metric | None = None
-    ttfa_s: Metric | None = None
-    tpot_s: Metric | None = None
-    icl_s: Percentiles | None = None
-    end_to_end_tok_per_s: Metric | None = None
-    useful_tok_per_s: Metric | None = None
-    system_tok_per_s: Metric | None = None
-    concurrency_mean: NonNegative | None = None
-    prompt_tokens: Metric | None = None
-    output_tokens: Metric | None = None
-    reasoning_tokens_median: float | None = None
-    content_tokens_median: float | None = None
-    tool_call_tokens_median: float | None = None
-    hidden_tokens_median: float | None = None
-    answered_share: float | None = None
-    cached_tokens: Count | None = None
-    token_count_source: str | None = None
-    finish_reasons: dict[str, int] = {}
-    speculative: Speculative | None = None
-    greedy: Greedy | None = None
-    server: ServerTimings | None = None
-    counters: dict[str, float] | None = None
-    memory: PeakMemory | None = None
-    energy: Energy | None = None
-    ceiling_share: float | None = None
-    client_cpu_share: float | None = None
-    interference: Interference | None = None
+
+
+_TYPES: dict[str, Any] = {
+    "summary": Summary,
+    "percentiles": Percentiles,
+    "number": float,
+    "amount": NonNegative,
+    "share": float,
+    "count": Count,
+    "text": str,
+    "flag": bool,
+    "counts": dict[str, int],
+    "sums": dict[str, float],
+} | {one.__name__: one for one in Block.__subclasses__()}
+
+
+def _field(metric: Metric[Any]) -> tuple[Any, Any]:
+    """The type and the default of a metric, as pydantic takes them. A count by name that nobody
+    made is empty; all else is then not known."""
+    of = Literal[metric.values] if metric.values else _TYPES[metric.block or metric.kind]
+    text = re.sub(r"[*`]", "", metric.definition) + (f", {metric.unit}" if metric.unit else "")
+    if metric.kind == "counts":
+        return of, Field({}, description=text)
+    return of | None, Field(None, description=text)
+
+
+if TYPE_CHECKING:
+
+    class Result(_Cell, Figures):
+        """A cell with its figures."""
+
+        def __init__(
+            self, *, workload: WorkloadFacts, concurrency: int, validity: Validity, **figures: Any
+        ) -> None: ...
+
+else:
+    Result = create_model(
+        "Result",
+        __base__=_Cell,
+        __doc__="One workload at one concurrency: one row of the page.",
+        __module__=__name__,
+        **{name: _field(metric) for name, metric in METRICS.items()},
+    )
 
 
 class Raw(Block):
@@ -501,7 +511,7 @@ class Raw(Block):
     output_tokens: Count = 0
     depth_tokens: Count = 0
     concurrency: Count = 1
-    tok_per_s: Metric
+    tok_per_s: Summary
 
 
 class Failure(Block):

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from tokrig.record import checks, checks1, consistency
 from tokrig.record.consistency import Contradiction, Place, place_of
-from tokrig.record.metrics import Figures, figures
+from tokrig.record.metrics import figures
 from tokrig.record.model import (
     Interference,
     LoadMemory,
@@ -57,10 +57,8 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
             methodology=record.provenance.methodology or 1,
             starts=None if record.backend.managed else 1,
         )
-        for item in fields(Figures):
-            published = getattr(result, item.name)
-            recomputed = getattr(again, item.name)
-            for path, old, new in _unequal(item.name, published, recomputed):
+        for name, recomputed in again.items():
+            for path, old, new in _unequal(name, getattr(result, name), recomputed):
                 found.append(Difference(*key, path, old, new))
     return found
 

@@ -19,8 +19,9 @@ from tokrig.record.checks import (
     PROMPT_SHARE,
     PROMPT_TOKENS,
 )
-from tokrig.record.metrics import MIN_REPEATS_FOR_INTERVAL
-from tokrig.record.model import Metric, Percentiles, Record, Result
+from tokrig.record.formulas import MIN_REPEATS_FOR_INTERVAL
+from tokrig.record.metrics import leaves
+from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.record.placement import not_resident
 
 Broken = tuple[str, str]
@@ -34,11 +35,6 @@ PAUSES = 0.5
 # (t) Mean power is of the card's own averages: it may run above the enforced limit for moments.
 POWER = 1.5
 REPEATS = {"quick": 1, "standard": 6, "publish": 10}
-METRICS = (
-    *("output_tok_per_s", "prefill_tok_per_s", "ttft_s", "ttfa_s", "tpot_s"),
-    *("end_to_end_tok_per_s", "useful_tok_per_s", "system_tok_per_s"),
-    *("prompt_tokens", "output_tokens"),
-)
 _CHANNELS = (
     *("reasoning_tokens_median", "content_tokens_median"),
     *("tool_call_tokens_median", "hidden_tokens_median"),
@@ -47,6 +43,7 @@ _SHARES_OF_THE_WINDOW = (
     *("client_wait_share", "client_late_share", "steal_share"),
     *("throttled_share", "power_limited_share"),
 )
+SUMMARIES = [metric for metric in leaves() if metric.kind == "summary"]
 _MAY_BE_ZERO = ("useful_tok_per_s", "output_tokens")
 _PERCENTILES = ("p50", "p90", "p95", "p99", "max")
 # A mean m keeps the share of values above k·m below 1/k.
@@ -81,7 +78,7 @@ class Range:
     high: float
 
 
-def _range(metric: Metric | None) -> Range | None:
+def _range(metric: Summary | None) -> Range | None:
     if metric is None or metric.min is None or metric.max is None:
         return None
     return Range(metric.min, metric.max)
@@ -109,14 +106,10 @@ def _apart(one: float, other: float, slack: float = ROUNDING) -> bool:
     return _above(one, other, slack) or _above(other, one, slack)
 
 
-def _all_metrics(result: Result) -> Iterator[tuple[str, Metric]]:
-    for name in METRICS:
-        if (metric := getattr(result, name)) is not None:
-            yield name, metric
-    if result.server is not None:
-        for name in ("output_tok_per_s", "prefill_tok_per_s"):
-            if (metric := getattr(result.server, name)) is not None:
-                yield f"server.{name}", metric
+def _all_metrics(result: Result) -> Iterator[tuple[str, Summary]]:
+    for metric in SUMMARIES:
+        if (found := metric.of(result)) is not None:
+            yield metric.name, found
 
 
 def _metric_order(cell: Cell) -> Iterator[Broken]:
@@ -138,7 +131,7 @@ def _metric_order(cell: Cell) -> Iterator[Broken]:
         yield from _starts(name, metric, cell.result.repeats)
 
 
-def _interval(name: str, metric: Metric) -> Iterator[Broken]:
+def _interval(name: str, metric: Summary) -> Iterator[Broken]:
     if metric.ci95 is None:
         return
     low, high = metric.ci95
@@ -150,7 +143,7 @@ def _interval(name: str, metric: Metric) -> Iterator[Broken]:
         yield f"{name}.ci95", f"{low} to {high}, outside {metric.min} to {metric.max}"
 
 
-def _starts(name: str, metric: Metric, repeats: int | None) -> Iterator[Broken]:
+def _starts(name: str, metric: Summary, repeats: int | None) -> Iterator[Broken]:
     starts = metric.starts
     if repeats is not None and len(starts) > repeats:
         yield f"{name}.starts", f"{len(starts)} of them in {repeats} repeats"

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import tokrig
 from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
-from tokrig.record import checks
+from tokrig.record import METHODOLOGY_VERSION, checks
 from tokrig.record.machine import computed_on
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
@@ -35,7 +35,6 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
-from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.run import guard, state
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared
@@ -190,7 +189,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         workload=shape,
         concurrency=cell.concurrency,
         validity=validity,
-        **{name: getattr(found, name) for name in found.__dataclass_fields__},
+        **found,
         greedy=told.greedy.get(cell.workload),
         counters=counters or None,
         memory=memory,

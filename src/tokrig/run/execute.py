@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
-from tokrig.record.metrics import usual_gap_s
+from tokrig.record.formulas import usual_gap_s
 from tokrig.record.model import Record, Rig, Skipped
 from tokrig.record.samples import Sample
 from tokrig.run import assemble, memory, refusal, state

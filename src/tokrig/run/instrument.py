@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tokrig.errors import EngineDied, InputError
-from tokrig.record.metrics import PERCENTILES_NEED
+from tokrig.record.formulas import PERCENTILES_NEED
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Loop, closed_loop
 from tokrig.run.http import Endpoint

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from tokrig import naming, units
 from tokrig.plan import Plan
 from tokrig.query.queue import QueueEntry, queue
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import HINTS
-from tokrig.record.versions import METHODOLOGY_VERSION
 from tokrig.site import formats
 from tokrig.site.charts.draw import svg
 from tokrig.store import Store

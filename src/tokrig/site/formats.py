@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tokrig import naming, units
 from tokrig.record import checks
-from tokrig.record.model import Metric, Record, Result, Rig, Validity
+from tokrig.record.model import Record, Result, Rig, Summary, Validity
 
 if TYPE_CHECKING:
     from tokrig.site.table import Line
@@ -25,7 +25,7 @@ def span(low: float, high: float) -> str:
     return first if first == last else f"{first}–{last}"
 
 
-def bounds(metric: Metric | None) -> tuple[float, float] | None:
+def bounds(metric: Summary | None) -> tuple[float, float] | None:
     """The 95 % interval where there is one, else the range, else None: not known, or a single
     value, which has no range."""
     if metric is None:
@@ -37,7 +37,7 @@ def bounds(metric: Metric | None) -> tuple[float, float] | None:
     return metric.min, metric.max
 
 
-def spread(metric: Metric | None) -> str:
+def spread(metric: Summary | None) -> str:
     """``95 % interval 148.1–152.0``, ``range 148.1–152.0``, or nothing where it is not known."""
     found = bounds(metric)
     if metric is None or found is None:

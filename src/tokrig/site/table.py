@@ -12,7 +12,7 @@ from typing import Any
 
 from tokrig import naming
 from tokrig.compare.statistics import Side, starts_of, tie_span
-from tokrig.record.model import Metric, Record, Result, Rig
+from tokrig.record.model import Record, Result, Rig, Summary
 from tokrig.site import formats
 from tokrig.store.facts import Family
 from tokrig.store.load import Row, Run
@@ -257,7 +257,7 @@ def _number(value: float | None) -> float | int | None:
     return int(value) if value is not None and value == int(value) else value
 
 
-def _median(metric: Metric | None, scale: float = 1) -> float | int | None:
+def _median(metric: Summary | None, scale: float = 1) -> float | int | None:
     return None if metric is None else _number(significant(metric.median * scale, 4))
 
 

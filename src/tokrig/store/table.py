@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from tokrig import naming
-from tokrig.record.model import Metric, Record, Result, Rig
+from tokrig.record.model import Record, Result, Rig, Summary
 from tokrig.store.load import Run
 
 Kind = Literal["text", "integer", "number", "boolean"]
@@ -281,7 +281,7 @@ def _optional(of: Record | Result, columns: Iterable[Column]) -> list[Value]:
     return values
 
 
-def _spread(metric: Metric) -> tuple[Value, ...]:
+def _spread(metric: Summary) -> tuple[Value, ...]:
     low, high = metric.ci95 or (None, None)
     return metric.median, metric.min, metric.max, metric.n, low, high
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tokrig.naming import apart, full_name
 from tokrig.record.checks import headline
-from tokrig.record.model import Metric, Record, Result
+from tokrig.record.model import Record, Result, Summary
 from tokrig.site.formats import NULL, bounds, rate
 from tokrig.store.load import Run
 from tokrig.units import human_seconds, significant
@@ -138,7 +138,7 @@ def points(runs: Sequence[Run], quantity: Quantity) -> list[Point]:
     ]
 
 
-def _point(run: Run, label: Label, result: Result, metric: Metric) -> Point:
+def _point(run: Run, label: Label, result: Result, metric: Summary) -> Point:
     known = bounds(metric)
     low, high = known or (metric.median, metric.median)
     spread: Spread = "" if known is None else "95 % interval" if metric.ci95 else "range"

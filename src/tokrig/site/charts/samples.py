@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from tokrig.record.metrics import inter_chunk_s, ttft_s
+from tokrig.record.formulas import inter_chunk_s, ttft_s
 from tokrig.record.model import Percentiles
 from tokrig.record.samples import Phase, Sample
 from tokrig.site.charts import Figure

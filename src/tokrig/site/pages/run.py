@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from tokrig import naming
 from tokrig.record.checks import HINTS
-from tokrig.record.model import Metric, Percentiles, Record, Result
+from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure
 from tokrig.site.charts.points import short
@@ -109,13 +109,13 @@ class Line:
     cell: Callable[[Result], Cell]
 
 
-def _rate(metric: Metric | None) -> Cell:
+def _rate(metric: Summary | None) -> Cell:
     if metric is None:
         return Cell()
     return Cell(formats.rate(metric.median), formats.spread(metric))
 
 
-def _time(metric: Metric | None, say: Callable[[float], str] = human_seconds) -> Cell:
+def _time(metric: Summary | None, say: Callable[[float], str] = human_seconds) -> Cell:
     if metric is None:
         return Cell()
     known = formats.bounds(metric)
@@ -131,7 +131,7 @@ def _fine(seconds: float) -> str:
     return f"{significant(seconds * 1e3, 3):g} ms" if seconds < 1 else human_seconds(seconds)
 
 
-def _count(metric: Metric | None) -> Cell:
+def _count(metric: Summary | None) -> Cell:
     if metric is None:
         return Cell()
     same = metric.min is None or metric.min == metric.max
@@ -310,7 +310,7 @@ def _fields(name: str, value: Any) -> Iterator[Field]:
     """One field for a plain value; one for each member of a block or of a list of blocks."""
     if value is None or isinstance(value, str | int | float):
         yield Field(name, _text(name, value), known=value is not None)
-    elif isinstance(value, Metric | Percentiles):
+    elif isinstance(value, Summary | Percentiles):
         yield Field(name, ", ".join(f"{key} {_text(key, v)}" for key, v in _members(value)))
     elif isinstance(value, BaseModel):
         yield from _of_model(value, f"{name}.")
