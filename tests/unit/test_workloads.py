@@ -161,11 +161,14 @@ def test_prompts_are_plain_text(shape: Workload, variant: Variant) -> None:
     assert "\\t" not in text
 
 
-def test_hashes_are_stable_and_differ() -> None:
-    hashes = [shape.content_hash for shape in SHAPES]
-    assert hashes == [shape.content_hash for shape in SHAPES]
-    assert len(set(hashes)) == len(SHAPES)
-    assert all(re.fullmatch(r"[0-9a-f]{12}", value) for value in hashes)
+def test_published_records_keep_their_shapes() -> None:
+    """Another hash is another shape: figures of records that carry the old one compare no more."""
+    assert {shape.name: shape.content_hash for shape in SHAPES} == {
+        "chat": "8fca67307c0f",
+        "rag": "bad6a0d5abb3",
+        "codegen": "a187c59575d3",
+        "agent": "d16afeb3da6e",
+    }
 
 
 def test_requests_walk_through_the_variants() -> None:

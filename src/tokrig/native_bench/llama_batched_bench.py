@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.errors import InputError
-from tokrig.native_bench import BenchLaunch
-from tokrig.native_bench._llama import LlamaTool, listed, metric, named
+from tokrig.native_bench import BenchLaunch, BenchTool, listed, metric, named
 from tokrig.record.model import Raw, Resolved
 
 
-class LlamaBatchedBench(LlamaTool):
+class LlamaBatchedBench(BenchTool):
     """Options are its flags without dashes. Each test is measured once after a short warm-up, and
     each rate is that of all sequences together."""
 
@@ -50,8 +49,7 @@ class LlamaBatchedBench(LlamaTool):
             *("-npp", listed(launch.prompt_tokens)),
             *("-ntg", listed(launch.output_tokens)),
             *("-npl", listed(launch.concurrency)),
-            *(("-t", str(launch.threads)) if launch.threads is not None else ()),
-            *self.device_flags(launch),
+            *self.shared_flags(launch),
             *("--output-format", "jsonl"),
         ]
         if "4: trace" in launch.answers[0]:
@@ -84,14 +82,13 @@ class LlamaBatchedBench(LlamaTool):
                 tok_per_s=metric([float(row[key])]),
             )
 
-    def resolved(self, row: Mapping[str, Any], logged: Resolved) -> Resolved:
-        told = {
+    def resolved(self, row: Mapping[str, Any], logged: Resolved) -> dict[str, Any]:
+        return {
             "threads": row["n_threads"],
             "threads_batch": row["n_threads_batch"],
             "batch": row["n_batch"],
             "ubatch": row["n_ubatch"],
         }
-        return Resolved.model_validate({**logged.model_dump(), **told})
 
 
 NATIVE_BENCH = LlamaBatchedBench()

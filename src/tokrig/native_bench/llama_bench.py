@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.errors import InputError
-from tokrig.native_bench import BenchLaunch
-from tokrig.native_bench._llama import LlamaTool, listed, metric, named
+from tokrig.native_bench import BenchLaunch, BenchTool, listed, metric, named
 from tokrig.record.model import Raw, Resolved
 
 _PROGRESS = re.compile(r"llama-bench: benchmark (\d+/\d+): (.+)")
@@ -18,7 +17,7 @@ _NO_SWEEPS = frozenset({"pg", "d", "n-depth", "ts", "tensor-split", "ot", "overr
 _FLASH = {1: "on", 0: "off"}
 
 
-class LlamaBench(LlamaTool):
+class LlamaBench(BenchTool):
     """Options are its flags without dashes (``ngl: 99``, ``fa: on``, ``d: 4096``, ``pg:
     512,128``). It warms up before each test; its own average is a mean, so the median is taken
     of its repetitions."""
@@ -60,8 +59,7 @@ class LlamaBench(LlamaTool):
             *("-p", listed(launch.prompt_tokens) or "0"),
             *("-n", listed(launch.output_tokens) or "0"),
             *(("-r", str(repetitions)) if repetitions is not None else ()),
-            *(("-t", str(launch.threads)) if launch.threads is not None else ()),
-            *self.device_flags(launch),
+            *self.shared_flags(launch),
             *("-o", "jsonl", "-v"),
         ]
         if "--progress" in launch.answers[0]:
@@ -82,8 +80,8 @@ class LlamaBench(LlamaTool):
             tok_per_s=metric([float(rate) for rate in row["samples_ts"]]),
         )
 
-    def resolved(self, row: Mapping[str, Any], logged: Resolved) -> Resolved:
-        told = {
+    def resolved(self, row: Mapping[str, Any], logged: Resolved) -> dict[str, Any]:
+        return {
             "threads": row["n_threads"],
             "threads_batch": row["n_threads"],
             "batch": row["n_batch"],
@@ -92,7 +90,6 @@ class LlamaBench(LlamaTool):
             "cache_type_v": row["type_v"],
             "flash_attention": logged.flash_attention or _FLASH.get(int(row["flash_attn"])),
         }
-        return Resolved.model_validate({**logged.model_dump(), **told})
 
     def build(self, row: Mapping[str, Any], launch: BenchLaunch) -> str | None:
         number = row.get("build_number")

@@ -1,16 +1,17 @@
 """Workload shapes: what is asked of a model, how long the prompt and the answer are.
 
 A shape is one file beside this one exposing ``WORKLOAD``. Its texts are real prose, code
-and tool schemas written for tokrig. Nothing here counts tokens or sends requests: a
-``Variant`` only says how its prompt grows and shrinks; ``run`` fits it to the target.
+and tool schemas written for tokrig, in the folder ``texts``. Nothing here counts tokens or sends
+requests: a ``Variant`` only says how its prompt grows and shrinks; ``run`` fits it to the target.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Literal
 
 MATERIAL = "{material}"
@@ -97,6 +98,16 @@ def tolerance(tokens: int) -> int:
     return max(2, round(tokens * 0.01))
 
 
-def paragraphs(text: str) -> Sequence[str]:
-    """The blank-line separated paragraphs of a text, stripped."""
-    return [p.strip() for p in text.split("\n\n") if p.strip()]
+def lines(name: str) -> list[str]:
+    """The lines of a text in the folder ``texts``."""
+    return files(__name__).joinpath("texts", name).read_text("utf-8").strip().splitlines()
+
+
+def blocks(name: str) -> list[list[str]]:
+    """The same, by the blank lines between them."""
+    return [block.splitlines() for block in "\n".join(lines(name)).split("\n\n")]
+
+
+def question(text: str, units: Iterable[str], endings: Iterable[str] = ()) -> Variant:
+    """A prompt of one message; units bring their own white space, so that none is left over."""
+    return Variant((("user", text),), tuple(units), ("", *endings), joiner="")

@@ -7,13 +7,8 @@ chat templates know neither a tool role nor two user messages in a row.
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 
-from tokrig.workloads import Role, Variant, Workload
-
-
-def _text(name: str) -> str:
-    return files("tokrig.workloads").joinpath("texts", name).read_text(encoding="utf-8").strip()
+from tokrig.workloads import Role, Variant, Workload, lines
 
 
 def _call(name: str, **arguments: str | int | bool) -> tuple[Role, str]:
@@ -25,18 +20,15 @@ def _result(text: str) -> tuple[Role, str]:
     return ("user", f"<tool_result>\n{text}\n</tool_result>")
 
 
-def _variant(lines: str, *turns: tuple[Role, str]) -> Variant:
+def _variant(text: str, *turns: tuple[Role, str]) -> Variant:
     # The last result is the elastic part: a log, a list of hits or a stock list, of which the
     # lines that matter most come first.
-    last = _result("{material}")
-    return Variant(
-        messages=(("system", _SYSTEM), *turns, (last[0], last[1] + "{ending}")),
-        material=tuple(_text(lines).splitlines()),
-        joiner="\n",
-    )
+    role, last = _result("{material}")
+    messages = (("system", _SYSTEM), *turns, (role, last + "{ending}"))
+    return Variant(messages, tuple(lines(text)), joiner="\n")
 
 
-_SYSTEM = _text("agent_system.md")
+_SYSTEM = "\n".join(lines("agent_system.md"))
 
 _BRIDGE = _variant(
     "agent_bridge.txt",
