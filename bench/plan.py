@@ -69,7 +69,7 @@ def load(text: str) -> CampaignFile:
         return load_campaign(path)
 
 
-def made(file: CampaignFile, known: p.Known) -> p.Plan:
+def made(file: CampaignFile, known: p.PlanInputs) -> p.Plan:
     needs = {name: shape.prompt_tokens + shape.answer_tokens for name, shape in SHAPES.items()}
     return p.plan([file], known, here="rig-0", catalog=(), own_models=(), needs=needs)
 
@@ -81,19 +81,11 @@ def records(runs: list[p.Run], count: int) -> list[p.Past]:
     return [
         p.Past(
             id=f"run-{n}",
-            path=f"runs/{run.rig}/run-{n}.yaml",
             planned=run.key,
             status="failed" if n % 10 == 9 else "complete",
             verdict="valid",
             failure="the engine ended" if n % 10 == 9 else None,
             rig=run.rig,
-            family=run.weights.name,
-            variant=None,
-            quant=run.quant,
-            engine="llama.cpp",
-            build="b9174",
-            api=run.setting("api"),
-            mode="baseline",
             level="standard",
             results=len(run.workloads or ()),
             started_at=f"2026-11-22T{n % 24:02d}:00:00+00:00",
@@ -109,8 +101,8 @@ def measure(text: str, count: int, times: int) -> None:
     began = time.perf_counter()
     file = load(text)
     loading = time.perf_counter() - began
-    past = records([planned.run for planned in made(file, p.Known()).runs], count)
-    known = p.Known(past=past, shapes=SHAPES)
+    past = records([planned.run for planned in made(file, p.PlanInputs()).runs], count)
+    known = p.PlanInputs(past=past, shapes=SHAPES)
     took, beside = [], []
     for _ in range(times):
         began = time.perf_counter()

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tokrig import registry
 from tokrig.documents import dump, parse
 from tokrig.models.catalog import CATALOG
-from tokrig.plan import STATES, Known, Plan, plan
+from tokrig.plan import STATES, Plan, PlanInputs, plan
 from tokrig.run.prepare import need
 from tokrig.spec import campaign
 from tokrig.spec.campaign import Campaign, CampaignFile, load_campaign
@@ -51,7 +51,7 @@ def planned(*files: CampaignFile) -> Plan:
     shapes = [registry.load("workloads", n, "WORKLOAD") for n in registry.names("workloads")]
     return plan(
         files,
-        Known(),
+        PlanInputs(),
         here="my-rig",
         catalog=set(CATALOG),
         own_models={name for name, backend in backends.items() if backend.own_models},

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tokrig.plan import Known, Past, Plan, Run, Shape, plan
+from tokrig.plan import Past, Plan, PlanInputs, Run, Shape, plan
 from tokrig.spec.campaign import CampaignFile, load_campaign
 
 GIB = 1024**3
@@ -30,30 +30,22 @@ def loaded(*entries: dict[str, Any], name: str = "queue", **keys: Any) -> Campai
         return load_campaign(path)
 
 
-def made(*files: CampaignFile, known: Known | None = None, **keys: Any) -> Plan:
+def made(*files: CampaignFile, known: PlanInputs | None = None, **keys: Any) -> Plan:
     """The plan of ``files`` on the machine ``desktop``."""
     catalog = ["gemma-3-270m", "smollm2-135m"]
     given = {"here": "desktop", "catalog": catalog, "own_models": ["ollama"], "needs": NEEDS}
-    return plan(files, known or Known(), **{**given, **keys})
+    return plan(files, known or PlanInputs(), **{**given, **keys})
 
 
 def past(run: Run, record: str = "r1", **keys: Any) -> Past:
     """A complete valid record of ``run``, with ``keys`` changed."""
     facts: dict[str, Any] = {
         "id": record,
-        "path": f"runs/{run.rig}/{record}.yaml",
         "planned": run.key,
         "status": "complete",
         "verdict": "valid",
         "failure": None,
         "rig": run.rig,
-        "family": "Tiny",
-        "variant": None,
-        "quant": run.quant,
-        "engine": "llama.cpp",
-        "build": "b1",
-        "api": run.setting("api"),
-        "mode": "baseline",
         "level": run.level,
         "results": 1,
         "started_at": "2026-11-22T12:00:00+00:00",

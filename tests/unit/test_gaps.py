@@ -14,7 +14,7 @@ from tests.unit.compared import cell as result
 from tests.unit.queued import RIG, plan, planned, record
 from tokrig.plan import STATES as PLAN_STATES
 from tokrig.plan import Plan, Weights
-from tokrig.query.gaps import STATES, UNMEASURED, Cell, Gaps, gaps
+from tokrig.plan.gaps import STATES, UNMEASURED, Cell, Gaps, gaps
 from tokrig.record.model import Failure, Validity
 from tokrig.store import load
 

@@ -76,7 +76,7 @@ def test_it_is_an_axis_and_in_the_key_and_changes_no_other_key(
         path.write_text(json.dumps(data), encoding="utf-8")
         file = warped.spec__campaign.load_campaign(path)
         made = warped.plan.plan(
-            [file], warped.plan.Known(), here="desktop", catalog=(), own_models=(), needs={}
+            [file], warped.plan.PlanInputs(), here="desktop", catalog=(), own_models=(), needs={}
         )
         return {p.run.key: p.run for p in made.runs}
 

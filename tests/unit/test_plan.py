@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.planned import GIB, MATRIX, SHAPES, loaded, made, one, past
 from tokrig.errors import SpecError
-from tokrig.plan import Known, Plan, RigMemory, Run, Size, command, run_spec
+from tokrig.plan import Plan, PlanInputs, RigMemory, Run, Size, command, run_spec
 from tokrig.plan.expand import key_before
-from tokrig.plan.fit import OVERHEAD_BYTES
+from tokrig.plan.judge import OVERHEAD_BYTES
 from tokrig.spec.run import RunSpec
 
 
@@ -21,7 +21,7 @@ def only(plan: Plan) -> Run:
     return plan.runs[0].run
 
 
-def refused(*entries: dict[str, Any], known: Known | None = None, **keys: Any) -> SpecError:
+def refused(*entries: dict[str, Any], known: PlanInputs | None = None, **keys: Any) -> SpecError:
     with pytest.raises(SpecError) as caught:
         made(loaded(*entries, **keys), known=known)
     return caught.value
@@ -81,12 +81,12 @@ def test_a_rig_is_named_or_this_one() -> None:
     assert "did you mean 'desktop'" in error.hint
     elsewhere = one(matrix={**MATRIX, "rig": ["a", "b"]})
     file = loaded(elsewhere, rigs={"a": {"vram_gib": 8}})
-    assert len(made(file, known=Known(rigs={"b": RigMemory()})).runs) == 2
+    assert len(made(file, known=PlanInputs(rigs={"b": RigMemory()})).runs) == 2
 
 
 def test_a_cap_out_of_the_range_of_a_known_card_is_refused() -> None:
     entry = one(matrix={**MATRIX, "power_cap_w": [None, 250, 99]})
-    error = refused(entry, known=Known(rigs={"desktop": RigMemory(power_w=(100, 300))}))
+    error = refused(entry, known=PlanInputs(rigs={"desktop": RigMemory(power_w=(100, 300))}))
     assert "a cap of 99 W is out of the range of desktop: 100 to 300 W" in error.message
 
 
@@ -231,7 +231,7 @@ def test_records_with_keys_of_before_answer_their_plans(
     file = loaded(entry, models=models, builds={"new": "/opt/llama-server"})
     runs = [p.run for p in made(file).runs]
     assert [key_before(run) for run in runs] == keys
-    answered = Known(past=[past(runs[0], planned=keys[0])], unfinished=frozenset(keys[1:]))
+    answered = PlanInputs(past=[past(runs[0], planned=keys[0])], unfinished=frozenset(keys[1:]))
     found = made(file, known=answered).runs
     assert {p.run.key: p.state for p in found} == dict(
         zip((run.key for run in runs), ("done", "unfinished"), strict=False)
@@ -297,9 +297,9 @@ def test_records_tell_the_state_the_best_one_first() -> None:
         ([past(run, "other", planned=None)], "todo", None),
     ):
         for order in (records, records[::-1]):
-            found = made(file, known=Known(past=order)).runs[0]
+            found = made(file, known=PlanInputs(past=order)).runs[0]
             assert (found.state, found.record) == (state, record)
-    assert made(file, known=Known(past=[failed])).runs[0].why == "it died"
+    assert made(file, known=PlanInputs(past=[failed])).runs[0].why == "it died"
 
 
 def test_the_first_state_that_holds_wins() -> None:
@@ -309,7 +309,7 @@ def test_the_first_state_that_holds_wins() -> None:
     begun, failed = frozenset({run.key}), [past(run, status="failed", failure="x")]
 
     def state(entry: dict[str, Any], **known: Any) -> str:
-        return made(loaded(entry), known=Known(rigs=none, **known)).runs[0].state
+        return made(loaded(entry), known=PlanInputs(rigs=none, **known)).runs[0].state
 
     assert state(blocked, past=[past(run)], unfinished=begun) == "done"
     assert state(blocked, past=[past(run, verdict="invalid")], unfinished=begun) == "invalid"
@@ -328,10 +328,10 @@ def test_the_first_state_that_holds_wins() -> None:
 SIZES = {"repo": "o/m", "file": "m-{quant}.gguf", "parameters": 8e9, "kv_bytes_per_token": 131072}
 
 
-def fit_of(vram: int | None, known: Known | None = None, **axes: Any) -> tuple[str, str]:
+def fit_of(vram: int | None, known: PlanInputs | None = None, **axes: Any) -> tuple[str, str]:
     matrix = {**MATRIX, "model": "m", "quant": "Q4_K_M", "workloads": "chat", **axes}
     entry = one(matrix=matrix, when=["fits_vram"])
-    known = known or Known(rigs={"desktop": RigMemory(vram_bytes=vram)}, shapes=SHAPES)
+    known = known or PlanInputs(rigs={"desktop": RigMemory(vram_bytes=vram)}, shapes=SHAPES)
     found = made(loaded(entry, models={"m": SIZES}), known=known).runs[0]
     return found.state, found.why
 
@@ -359,14 +359,14 @@ def test_what_is_not_known_is_said_and_done() -> None:
     matrix = {**MATRIX, "workloads": "chat"}
     sized = {"a.gguf": Size(10**6)}
     for known, why in (
-        (Known(sizes=sized), "the VRAM of desktop is not known"),
-        (Known(rigs=rigs), "the size of the model is not known"),
-        (Known(rigs=rigs, sizes=sized), "the cache's bytes per token are not known"),
+        (PlanInputs(sizes=sized), "the VRAM of desktop is not known"),
+        (PlanInputs(rigs=rigs), "the size of the model is not known"),
+        (PlanInputs(rigs=rigs, sizes=sized), "the cache's bytes per token are not known"),
     ):
         file = loaded(one(matrix=matrix, when=["fits_vram"]))
         found = made(file, known=known).runs[0]
         assert (found.state, found.why) == ("todo", f"not known whether it fits: {why}")
-    large = Known(rigs=rigs, sizes={"a.gguf": Size(GIB, source="file")})
+    large = PlanInputs(rigs=rigs, sizes={"a.gguf": Size(GIB, source="file")})
     found = made(loaded(one(matrix=matrix, when=["fits_vram"])), known=large).runs[0]
     assert found.state == "does_not_fit"
     assert "1.59 GiB of VRAM needed, 1.00 GiB there: weights of 1.00 GiB (file)" in found.why
@@ -378,9 +378,9 @@ def test_a_known_size_comes_before_a_declared_one() -> None:
     models = {"m": {**SIZES, "bytes": {"Q4_K_M": 2 * GIB}}}
     matrix = {**MATRIX, "model": "m", "quant": "Q4_K_M", "workloads": "chat"}
     file = loaded(one(matrix=matrix, when=["fits_memory"]), models=models)
-    assert made(file, known=Known(rigs=rigs)).runs[0].state == "todo"
+    assert made(file, known=PlanInputs(rigs=rigs)).runs[0].state == "todo"
     sizes = {"hf:o/m/m-Q4_K_M.gguf": Size(5 * GIB, source="repository")}
-    found = made(file, known=Known(rigs=rigs, sizes=sizes)).runs[0]
+    found = made(file, known=PlanInputs(rigs=rigs, sizes=sizes)).runs[0]
     assert found.state == "does_not_fit" and "(repository)" in found.why
 
 
@@ -388,8 +388,8 @@ def test_the_campaign_tells_what_nobody_measured() -> None:
     entry = one(matrix={**MATRIX, "workloads": "chat"}, when=["fits_vram"])
     file = loaded(entry, rigs={"desktop": {"vram_gib": 8}})
     sizes = {"a.gguf": Size(9 * GIB)}
-    assert made(file, known=Known(sizes=sizes)).runs[0].state == "does_not_fit"
-    measured = Known(sizes=sizes, rigs={"desktop": RigMemory(vram_bytes=16 * GIB)})
+    assert made(file, known=PlanInputs(sizes=sizes)).runs[0].state == "does_not_fit"
+    measured = PlanInputs(sizes=sizes, rigs={"desktop": RigMemory(vram_bytes=16 * GIB)})
     assert made(file, known=measured).runs[0].state == "todo"
 
 
@@ -405,12 +405,12 @@ def test_time_follows_the_nearest_record_of_the_rig() -> None:
     engine = past(run, "engine", planned=None, backend="vllm", model_bytes=1800, duration_s=8)
     broken = past(run, "broken", planned=None, status="failed", model_bytes=1800)
     sizes = {"a.gguf": Size(1800)}
-    known = Known(past=[far, other, engine, broken, near], sizes=sizes, shapes=SHAPES)
+    known = PlanInputs(past=[far, other, engine, broken, near], sizes=sizes, shapes=SHAPES)
     planned = made(file, known=known).runs[0]
     assert planned.cells == 3  # rag at 1 and at 4
     # 90 s for 3 cells and 1 start, at twice the bytes, for 3 cells and 6 starts.
     assert planned.time_s == pytest.approx(90 * 2 * 6)
-    known = Known(past=[other, engine], sizes=sizes, shapes=SHAPES)
+    known = PlanInputs(past=[other, engine], sizes=sizes, shapes=SHAPES)
     assert made(file, known=known).runs[0].time_s == pytest.approx(8 * 3)
 
 
@@ -422,7 +422,7 @@ def test_without_records_time_follows_the_bandwidth() -> None:
     file = loaded(entry, models=models, rigs=rigs)
     step = 6e9 / 4 / (100e9 * 0.6)
     cells = [4 * (256 + concurrency * 512 / 10) * step for concurrency in (1, 4)]
-    plan = made(file, known=Known(shapes=SHAPES))
+    plan = made(file, known=PlanInputs(shapes=SHAPES))
     assert plan.runs[0].time_s == pytest.approx(10 + 6 + sum(cells))
     assert (plan.time_s, plan.without_time) == (plan.runs[0].time_s, 0)
     unknown = made(file)
@@ -442,7 +442,7 @@ def test_a_file_is_downloaded_once_by_each_rig() -> None:
     plan = made(file)
     assert [p.download_bytes for p in plan.runs] == [100, 0, 200, 0] * 2
     assert plan.download_bytes == 600
-    here = Known(sizes={"hf:o/m/m-Q8_0.gguf": Size(200, here=True)})
+    here = PlanInputs(sizes={"hf:o/m/m-Q8_0.gguf": Size(200, here=True)})
     found = [(p.run.rig, p.run.quant, p.download_bytes) for p in made(file, known=here).runs]
     assert found[::2] == [
         ("desktop", "Q8_0", 0),
@@ -461,14 +461,14 @@ def test_a_draft_model_is_downloaded_and_counted_too() -> None:
     matrix = {**MATRIX, "model": "m", "quant": "Q4_0", "mode": mode, "workloads": "chat"}
     file = loaded(one(matrix=matrix, when=["fits_vram"]), models=models)
     rigs = {"desktop": RigMemory(vram_bytes=round(2.5 * GIB))}
-    found = made(file, known=Known(rigs=rigs)).runs[0]
+    found = made(file, known=PlanInputs(rigs=rigs)).runs[0]
     assert found.state == "does_not_fit" and "weights of 2.00 GiB" in found.why
     assert made(file).runs[0].download_bytes == 2 * GIB
 
 
 def test_what_is_done_costs_nothing() -> None:
     file = loaded(one(matrix={**MATRIX, "model": "hf:o/n"}))
-    plan = made(file, known=Known(past=[past(only(made(file)))]))
+    plan = made(file, known=PlanInputs(past=[past(only(made(file)))]))
     assert (plan.runs[0].download_bytes, plan.runs[0].time_s) == (None, None)
     assert plan.counts["done"] == 1 and plan.of("todo", "unfinished") == []
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.planned import MATRIX, SHAPES, loaded, made, one, past
-from tokrig.plan import TO_DO, Known, Plan, Planned, RigMemory, Run, Size
+from tokrig.plan import TO_DO, Plan, PlanInputs, Planned, RigMemory, Run, Size
 from tokrig.plan.model import STATES
 
 
@@ -34,7 +34,7 @@ def test_priority_comes_first_then_what_was_begun() -> None:
     ]
     file = loaded(*entries)
     begun = next(p.run.key for p in made(file).runs if p.run.entry == "begun")
-    plan = made(file, known=Known(unfinished=frozenset({begun})))
+    plan = made(file, known=PlanInputs(unfinished=frozenset({begun})))
     assert column(plan, lambda run: run.entry) == ["first", "begun", "todo", "last"]
 
 
@@ -42,7 +42,7 @@ def test_what_is_not_to_be_done_comes_last() -> None:
     entries = [one("done", priority=9), one("todo", matrix={**MATRIX, "api": "cpu"})]
     file = loaded(*entries)
     done = next(p.run for p in made(file).runs if p.run.entry == "done")
-    plan = made(file, known=Known(past=[past(done)]))
+    plan = made(file, known=PlanInputs(past=[past(done)]))
     assert column(plan, lambda run: run.entry) == ["todo", "done"]
 
 
@@ -58,7 +58,7 @@ def test_drivers_files_quants_and_caps_change_as_rarely_as_possible() -> None:
     file = loaded(one(matrix=matrix), models=models)
     rigs = {"desktop": RigMemory(driver="1.0")}
     made_already = frozenset({("n.gguf", "Q8_0"), ("m.gguf", "Q8_0")})
-    plan = made(file, known=Known(rigs=rigs, made=made_already))
+    plan = made(file, known=PlanInputs(rigs=rigs, made=made_already))
     # Runs that take any driver are done with the one that is installed, which comes first.
     assert blocks(column(plan, lambda run: run.driver or "1.0")) == ["1.0", "2.0"]
     assert blocks(column(plan, lambda run: run.weights.name)) == ["m", "n", "m"]
@@ -79,7 +79,7 @@ def test_what_is_here_comes_first_then_small_downloads() -> None:
         "hf:o/small": Size(1000),
         "hf:o/here": Size(9000, here=True),
     }
-    plan = made(loaded(one(matrix=matrix)), known=Known(sizes=sizes))
+    plan = made(loaded(one(matrix=matrix)), known=PlanInputs(sizes=sizes))
     repos = blocks(column(plan, lambda run: run.weights.repo))
     assert repos == ["o/here", "o/small", "o/big", "o/unknown"]
 
@@ -119,7 +119,7 @@ def test_a_sequence_that_was_begun_goes_on_first() -> None:
     matrix = {**MATRIX, "api": ["cpu", "cuda"], "context": [512, 1024]}
     file = loaded(one(ab="api", repeats=2, matrix=matrix))
     second = [run for run in column_of_runs(made(file)) if run.setting("context") == 1024]
-    plan = made(file, known=Known(past=[past(second[0])]))
+    plan = made(file, known=PlanInputs(past=[past(second[0])]))
     assert column(plan, lambda run: run.setting("context")) == [1024] * 4 + [512] * 4
     assert [p.run.position for p in plan.of("todo")[:3]] == [2, 3, 4]
 
@@ -176,7 +176,7 @@ def entries(draw: st.DrawFn, number: int) -> dict[str, Any]:
 
 
 @st.composite
-def campaigns(draw: st.DrawFn) -> tuple[list[dict[str, Any]], Known]:
+def campaigns(draw: st.DrawFn) -> tuple[list[dict[str, Any]], PlanInputs]:
     """Entries, and things that are known of some of their runs."""
     wanted = [draw(entries(number)) for number in range(draw(st.integers(1, 3)))]
     runs = column_of_runs(made(loaded(*wanted, rigs={"laptop": {}})))
@@ -191,7 +191,7 @@ def campaigns(draw: st.DrawFn) -> tuple[list[dict[str, Any]], Known]:
     begun = frozenset(run.key for run in draw(st.lists(some, max_size=3 * bool(runs))))
     rigs = {"desktop": RigMemory(draw(st.sampled_from([None, 0, 10**9])), driver="1")}
     sizes = {"a.gguf": Size(10**9), "hf:o/n/c.gguf": Size(10, here=True)}
-    return wanted, Known(records, rigs, sizes, unfinished=begun, shapes=SHAPES)
+    return wanted, PlanInputs(records, rigs, sizes, unfinished=begun, shapes=SHAPES)
 
 
 def count(entry: dict[str, Any]) -> int:
@@ -206,7 +206,7 @@ def count(entry: dict[str, Any]) -> int:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(campaigns())
-def test_every_plan(case: tuple[list[dict[str, Any]], Known]) -> None:
+def test_every_plan(case: tuple[list[dict[str, Any]], PlanInputs]) -> None:
     wanted, known = case
     file = loaded(*wanted, rigs={"laptop": {}})
     plan = made(file, known=known)

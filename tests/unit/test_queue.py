@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from tests.unit.queued import RIG, campaign, plan, planned, record
 from tokrig.campaign.docs import escaped, text
 from tokrig.plan import STATES, Planned, Weights
-from tokrig.query.queue import QueueEntry, because, machines, queue, roughly
+from tokrig.plan.queue import QueueEntry, because, machines, queue, roughly
 
 GIB = 2**30
 

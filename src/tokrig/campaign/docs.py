@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tokrig import naming
-from tokrig.query.queue import QueueEntry
+from tokrig.plan.queue import QueueEntry
 from tokrig.store.load import Run
 
 HEADER = """\

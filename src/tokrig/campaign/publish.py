@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tokrig.campaign.docs import text
 from tokrig.errors import CheckFailed, StoreError
-from tokrig.query.known import public_plan
-from tokrig.query.queue import queue
+from tokrig.plan.published import public_plan
+from tokrig.plan.queue import queue
 from tokrig.spec.campaign import CampaignFile
 from tokrig.store import Store
 from tokrig.store.facts import load_rigs

@@ -25,7 +25,7 @@ DOCS_DEFAULT = Path("docs/benchmark-campaign.md")
 
 
 def _entries(ctx: click.Context) -> list[str]:
-    from tokrig.campaign.known import campaign_files
+    from tokrig.campaign.planning import campaign_files
 
     files = campaign_files(list(ctx.params.get("files") or ()))
     return [entry.name for file in files for entry in file.campaign.entries]
@@ -191,7 +191,7 @@ def docs_command(
     files: tuple[Path, ...], out: Path, check: bool, content: Path, as_json: bool
 ) -> None:
     """Write the public queue: every entry's state, what blocks it, the command that fills it."""
-    from tokrig.campaign.known import campaign_files
+    from tokrig.campaign.planning import campaign_files
     from tokrig.campaign.publish import publish
     from tokrig.cli import present
 
@@ -203,7 +203,7 @@ def docs_command(
 
 
 def _plan(files: tuple[Path, ...], content: Path, rig: str | None) -> Plan:
-    from tokrig.campaign.known import campaign_files, make_plan
+    from tokrig.campaign.planning import campaign_files, make_plan
     from tokrig.rig import probe_rig
 
     return make_plan(campaign_files(list(files)), content, probe_rig(rig))

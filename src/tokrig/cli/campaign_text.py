@@ -25,7 +25,7 @@ from tokrig.cli.campaign_words import (
 from tokrig.cli.compare import print_outcomes
 from tokrig.cli.present import NULL, count, fits, line
 from tokrig.plan import STATES, TO_DO, Plan, Planned, State
-from tokrig.query.queue import QueueEntry, queue, roughly
+from tokrig.plan.queue import QueueEntry, queue, roughly
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:

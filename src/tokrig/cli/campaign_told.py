@@ -11,7 +11,7 @@ from rich.text import Text
 from tokrig.cli.campaign_words import STYLES, WORDS, labelled, run_name
 from tokrig.cli.present import NULL, count, line, rate, verdict
 from tokrig.plan import Planned
-from tokrig.query.queue import roughly
+from tokrig.plan.queue import roughly
 from tokrig.units import human_seconds
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 order. Pure: no file is read, no clock, no randomness; the same input gives the same plan.
 """
 
-from tokrig.plan.making import plan
 from tokrig.plan.model import (
     STATES,
     TO_DO,
-    Known,
     Past,
     Plan,
+    PlanInputs,
     Planned,
     RigMemory,
     Run,
@@ -16,15 +15,17 @@ from tokrig.plan.model import (
     Size,
     State,
     Weights,
+    command,
+    run_spec,
 )
-from tokrig.plan.request import command, run_spec
+from tokrig.plan.order import plan
 
 __all__ = [
     "STATES",
     "TO_DO",
-    "Known",
     "Past",
     "Plan",
+    "PlanInputs",
     "Planned",
     "RigMemory",
     "Run",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from tokrig.spec.campaign import CampaignFile, Speculative
+from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import MODE, askable
 
 State = Literal["done", "invalid", "failed", "unfinished", "todo", "does_not_fit", "blocked"]
@@ -86,28 +87,20 @@ class Run:
 class Past:
     """What a plan needs of a record in the store. ``planned`` is the key of the run it is the
     record of, where a campaign made it; ``duration_s`` from its start to its end; ``backend`` the
-    name of tokrig's part, where ``engine`` is what answered."""
+    name of tokrig's part."""
 
     id: str
-    path: str
     planned: str | None
     status: str
     verdict: str
     failure: str | None
     rig: str
-    family: str
-    variant: str | None
-    quant: str | None
-    engine: str
-    build: str | None
-    api: str | None
-    mode: str
+    backend: str | None
     level: str | None
     results: int
     started_at: str | None
     duration_s: float | None
     model_bytes: int | None
-    backend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +138,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Known:
+class PlanInputs:
     """All that a plan depends on beside the files. ``sizes`` by ``Weights.reference`` (of a run
     with ``quantize``: of the source), ``made`` the ``(reference, quant)`` that are made already;
     ``unfinished`` the keys of runs with results in a journal; ``shapes`` by workload (without
@@ -233,3 +226,26 @@ def _plain(planned: Planned) -> dict[str, Any]:
     facts["settings"] = {**set_by_entry, **run.others}
     said = {name: getattr(planned, name) for name in Planned.__slots__ if name != "run"}
     return {**facts, **said}
+
+
+def run_spec(run: Run) -> RunSpec:
+    """The spec whose record answers ``run``."""
+    return RunSpec(
+        model=run.weights.reference,
+        quantize=run.weights.quantize,
+        backend=run.backend,
+        server_bin=run.server_bin,
+        workloads=None if run.workloads is None else list(run.workloads),
+        concurrency=None if run.concurrency is None else list(run.concurrency),
+        level=run.level,
+        rig=run.rig,
+        campaign=f"{run.campaign}/{run.entry}",
+        planned=run.key,
+        **run.settings,
+        **run.others,
+    )
+
+
+def command(run: Run) -> str:
+    """The line to copy that does the entry of ``run``, from the folder above ``campaigns/``."""
+    return f"tokrig campaign run campaigns/{run.campaign}.yaml --only {run.entry}"

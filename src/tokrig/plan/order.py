@@ -1,20 +1,47 @@
-"""In which order runs are best done.
+"""From campaign files to a plan: all runs with their states and costs, in the order to do them.
 
-What is to be done before what is not; higher priorities first; then what was begun; then so that
-as little as possible is changed on a rig: its driver, then the model's file (the one in use goes
-on, then those at hand, then small downloads), then the quant made of it, then the power cap. What
-is set when a group ends is what the next group begins with. Everything else stays in the order of
-the files, and the runs of an A B B A sequence stay together.
+**Order.** What is to be done before what is not; higher priorities first; then what was begun;
+then so that as little as possible is changed on a rig: its driver, then the model's file (the one
+in use goes on, then those at hand, then small downloads), then the quant made of it, then the
+power cap. What is set when a group ends is what the next group begins with. Everything else stays
+in the order of the files, and the runs of an A B B A sequence stay together.
+
+**Time.** From records: that of the nearest model size on the same rig and backend, else on the
+same rig. time = its duration × (bytes / its bytes) × (cells × server starts / its own).
+
+From bytes, a lower bound in spirit and no prediction: a decode step reads the weights once,
+whatever the concurrency, at ``EFFICIENCY`` of the rig's bandwidth; prefill is ``PREFILL_GAIN``
+times as fast per token. For each server start:
+
+    start = READY_S + bytes / LOAD_BYTES_PER_S
+    cell  = (warm-ups + iterations) × (answer + concurrency × prompt / PREFILL_GAIN) × step
+
+The constants are chosen (t); they decide estimates, never a published figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from math import inf
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import inf, log
 
-from tokrig.plan.model import TO_DO, RigMemory, Run
-from tokrig.plan.sizes import Sizes
-from tokrig.plan.states import Judgement
+from tokrig.errors import SpecError
+from tokrig.plan.expand import Names, expand, key_before
+from tokrig.plan.judge import Fits, Judge, Judgement, Sizes
+from tokrig.plan.model import TO_DO, Past, Plan, PlanInputs, Planned, RigMemory, Run, Shape
+from tokrig.spec.campaign import CampaignFile, RigFacts
+from tokrig.spec.run import LEVELS
+from tokrig.units import GIB
+
+EFFICIENCY = 0.6
+PREFILL_GAIN = 10
+READY_S = 10.0
+LOAD_BYTES_PER_S = 1e9
+
+_Sample = tuple[float, float]
+"""A record as (log of the model's bytes, seconds for each byte, cell and server start)."""
 
 Judged = tuple[Run, Judgement]
 _Unit = list[Judged]
@@ -27,6 +54,125 @@ _SET: tuple[Callable[[Run], Hashable], ...] = (
     lambda run: run.weights,
     lambda run: run.setting("power_cap_w"),
 )
+
+
+def plan(
+    files: Sequence[CampaignFile],
+    known: PlanInputs,
+    *,
+    here: str | None,
+    catalog: Collection[str] | None,
+    own_models: Collection[str],
+    needs: Mapping[str, int],
+) -> Plan:
+    """All runs that ``files`` mean, with their states and costs, in the order to do them.
+
+    ``here`` is this machine's rig id: the rig of campaigns that name none (None refuses those),
+    and the one whose files ``known.sizes`` calls here. ``catalog`` are the names of models that
+    need no declaration, None takes any; ``own_models`` the backends that know models by names of
+    their own; ``needs`` the tokens of context that one request of a workload takes, for all
+    workloads.
+
+    Raises SpecError with file and line: an unknown model or rig, a cap outside the card's range,
+    an exclude that leaves nothing out, two entries that mean the same run.
+    """
+    names = Names(here, catalog, own_models, known.rigs)
+    runs = [run for file in files for run in expand(file, names)]
+    _require_distinct(files, runs)
+    rigs = _rigs(files, known)
+    sizes = Sizes(files, known, here)
+    known = _by_todays_keys(known, runs)
+    judge = Judge(files, known.past, known.unfinished, Fits(sizes, rigs, known.shapes, needs))
+    judged = ordered([(run, judge.state(run)) for run in runs], sizes, rigs)
+    costs = Costs(known.past, sizes, rigs, known.shapes, tuple(needs))
+    fetched: set[tuple[str, str]] = set()
+    planned = []
+    for run, (state, why, until, record) in judged:
+        cells, download, time_s = costs.cells(run), None, None
+        if state in TO_DO:
+            time_s = costs.time_s(run, cells)
+            download = _download(run, sizes, fetched)
+        planned.append(Planned(run, state, why, until, record, download, time_s, len(cells)))
+    return Plan(tuple(files), tuple(planned))
+
+
+def _by_todays_keys(known: PlanInputs, runs: Sequence[Run]) -> PlanInputs:
+    """The same with the keys of today in place of those that runs had before."""
+    answered = {past.planned for past in known.past if past.planned} | known.unfinished
+    if not (other := answered - {run.key for run in runs}):
+        return known
+    today = {key: run.key for run in runs if (key := key_before(run)) in other}
+    past = [replace(p, planned=today.get(p.planned or "", p.planned)) for p in known.past]
+    unfinished = frozenset(today.get(key, key) for key in known.unfinished)
+    return replace(known, past=past, unfinished=unfinished) if today else known
+
+
+def _require_distinct(files: Sequence[CampaignFile], runs: Sequence[Run]) -> None:
+    """Raises SpecError for two campaigns of one name, or two runs that mean the same."""
+    by_name: dict[str, CampaignFile] = {}
+    for file in files:
+        if file.name in by_name:
+            raise SpecError(
+                f"{file.path}: there is a campaign {file.name!r} already:"
+                f" {by_name[file.name].path}",
+                hint="records name their campaign: rename one of the files, or name it once",
+            )
+        by_name[file.name] = file
+    seen: dict[str, Run] = {}
+    for run in runs:
+        first = seen.setdefault(run.key, run)
+        if first is not run:
+            one = by_name[first.campaign].where(first.entry)
+            two = by_name[run.campaign].where(run.entry)
+            what = " ".join(filter(None, (run.weights.name, run.quant, "with", run.backend)))
+            if one == two:
+                raise SpecError(
+                    f"{two}: entry {run.entry!r} means the same run twice: {what} on {run.rig}",
+                    hint="an axis changes nothing for this model, or an include repeats the matrix:"
+                    " exclude one of the two",
+                )
+            raise SpecError(
+                f"{two}: two entries mean the same run: {run.entry!r} and {first.entry!r} ({one})"
+                f" both want {what} on {run.rig}",
+                hint="exclude it from one of them, or ask one of them for more repeats",
+            )
+
+
+def _rigs(files: Sequence[CampaignFile], known: PlanInputs) -> dict[str, RigMemory]:
+    """What is known of the rigs; what campaigns declare fills the gaps, the first file first."""
+    rigs = dict(known.rigs)
+    for file in files:
+        for rig, facts in file.campaign.rigs.items():
+            rigs[rig] = _filled(rigs.get(rig, RigMemory()), facts)
+    return rigs
+
+
+def _filled(rig: RigMemory, facts: RigFacts) -> RigMemory:
+    def first(known: float | None, declared: float | None, unit: float) -> float | None:
+        return known if known is not None or declared is None else declared * unit
+
+    vram = first(rig.vram_bytes, facts.vram_gib, GIB)
+    memory = first(rig.memory_bytes, facts.memory_gib, GIB)
+    return RigMemory(
+        vram_bytes=None if vram is None else round(vram),
+        memory_bytes=None if memory is None else round(memory),
+        bandwidth_bytes_per_s=first(
+            rig.bandwidth_bytes_per_s, facts.memory_bandwidth_gb_per_s, 1e9
+        ),
+        power_w=rig.power_w or facts.power_w,
+        driver=rig.driver,
+    )
+
+
+def _download(run: Run, sizes: Sizes, fetched: set[tuple[str, str]]) -> int | None:
+    """Bytes that this run has to fetch: a file that an earlier run of its rig fetches costs
+    nothing. None where a size is not known."""
+    total: int | None = 0
+    for reference, count in sizes.downloads(run).items():
+        if (run.rig, reference) not in fetched:
+            fetched.add((run.rig, reference))
+            total = None if total is None or count is None else total + count
+    return total
 
 
 def ordered(runs: Sequence[Judged], sizes: Sizes, rigs: Mapping[str, RigMemory]) -> list[Judged]:
@@ -104,3 +250,79 @@ class _Changes:
             made = (run.weights.reference, run.weights.quantize) in self.sizes.known.made
             return True, 0 if made or run.weights.quantize is None else 1
         return True, 0
+
+
+class Costs:
+    """Estimates for the runs of one plan; ``workloads`` are all that there are."""
+
+    def __init__(
+        self,
+        past: Iterable[Past],
+        sizes: Sizes,
+        rigs: Mapping[str, RigMemory],
+        shapes: Mapping[str, Shape],
+        workloads: tuple[str, ...],
+    ) -> None:
+        self.sizes, self.rigs, self.shapes, self.workloads = sizes, rigs, shapes, workloads
+        by_name: dict[tuple[str, str | None], list[_Sample]] = defaultdict(list)
+        for record in past:
+            if sample := _sample(record):
+                by_name[record.rig, None].append(sample)
+                if record.backend is not None:
+                    by_name[record.rig, record.backend].append(sample)
+        self.samples = {name: sorted(samples) for name, samples in by_name.items()}
+        self._found: dict[tuple[object, ...], float | None] = {}
+
+    def cells(self, run: Run) -> list[tuple[str, int]]:
+        """Workloads × concurrencies of a run."""
+        names = run.workloads or self.workloads
+        if run.concurrency:
+            return [(name, at) for name in names for at in run.concurrency]
+        default = Shape(0, 0)
+        return [(n, at) for n in names for at in self.shapes.get(n, default).concurrencies]
+
+    def time_s(self, run: Run, cells: list[tuple[str, int]]) -> float | None:
+        """Seconds that a run takes; None where nothing tells."""
+        size = self.sizes.served(run).bytes
+        if not size:
+            return None
+        share = self.sizes.read_share(run)
+        shapes = (run.workloads, run.concurrency)
+        name = (run.rig, run.backend, run.level, size, share, *shapes)
+        if name not in self._found:
+            by_records = self._by_records(run, size, len(cells))
+            by_bytes = self._by_bytes(run, size, share, cells)
+            self._found[name] = by_bytes if by_records is None else by_records
+        return self._found[name]
+
+    def _by_records(self, run: Run, size: int, cells: int) -> float | None:
+        samples = self.samples.get((run.rig, run.backend)) or self.samples.get((run.rig, None))
+        if not samples:
+            return None
+        at = bisect_left(samples, (log(size), 0.0))
+        near = samples[max(at - 1, 0) : at + 1]
+        _, seconds = min(near, key=lambda sample: abs(sample[0] - log(size)))
+        return seconds * size * cells * LEVELS[run.level].repeats
+
+    def _by_bytes(
+        self, run: Run, size: int, share: float, cells: list[tuple[str, int]]
+    ) -> float | None:
+        bandwidth = self.rigs.get(run.rig, RigMemory()).bandwidth_bytes_per_s
+        if not bandwidth or any(name not in self.shapes for name, _ in cells):
+            return None
+        level, step = LEVELS[run.level], size * share / (bandwidth * EFFICIENCY)
+        start = READY_S + size / LOAD_BYTES_PER_S
+        for name, concurrency in cells:
+            shape = self.shapes[name]
+            steps = shape.answer_tokens + concurrency * shape.prompt_tokens / PREFILL_GAIN
+            start += (level.warmups + level.iterations) * steps * step
+        return level.repeats * start
+
+
+def _sample(record: Past) -> _Sample | None:
+    """None for a record that does not tell how long its cells took."""
+    size, duration = record.model_bytes, record.duration_s
+    level = LEVELS.get(record.level or "")
+    if record.status != "complete" or not (level and size and duration and record.results):
+        return None
+    return log(size), duration / (size * record.results * level.repeats)

@@ -24,7 +24,7 @@ import tokrig
 from tokrig import parallel, registry
 from tokrig.compare.kin import mark
 from tokrig.errors import CheckFailed, InputError, StoreError
-from tokrig.query.known import public_plan
+from tokrig.plan.published import public_plan
 from tokrig.site import Output
 from tokrig.site.charts import draw
 from tokrig.site.context import Site, methodology

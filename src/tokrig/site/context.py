@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from tokrig import naming, units
 from tokrig.plan import Plan
-from tokrig.query.queue import QueueEntry, queue
+from tokrig.plan.queue import QueueEntry, queue
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import HINTS
 from tokrig.site import formats

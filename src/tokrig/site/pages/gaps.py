@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tokrig.query.gaps import STATES, State, gaps
+from tokrig.plan.gaps import STATES, State, gaps
 from tokrig.site import Output
 from tokrig.site.context import Site, key_of
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from tokrig.naming import gpus_known
-from tokrig.plan import Known, Past, Plan, RigMemory, Shape, plan
+from tokrig.plan import Past, Plan, PlanInputs, RigMemory, Shape, plan
 from tokrig.record.model import Rig
 from tokrig.spec.campaign import CampaignFile
 from tokrig.store.facts import RigFacts, RigFigures
@@ -23,49 +23,37 @@ ANY_RIG = "any-rig"
 def public_plan(
     files: Sequence[CampaignFile], runs: Sequence[Run], rigs: Mapping[str, RigFacts]
 ) -> Plan:
-    """The plan of ``files`` as far as records and the campaigns themselves tell.
+    """The plan of ``files`` as far as records and the campaigns themselves tell: of a machine
+    what its newest record says, and its written bandwidth. ``runs`` come newest first.
 
     Names of models are taken as they are: which ones a catalog or an engine's own store knows is
     for the machine to say that runs them. Raises SpecError with file and line.
     """
-    told = known(runs, rigs)
+    machines: dict[str, RigMemory] = {}
+    for run in runs:
+        rig = run.record.rig
+        if rig.id not in machines:
+            machines[rig.id] = memory_of(rig, rigs.get(rig.id))
+    shapes = _shapes(runs)
     return plan(
         files,
-        told,
+        PlanInputs(past=[_past(run) for run in runs], rigs=machines, shapes=shapes),
         here=ANY_RIG,
         catalog=None,
         own_models=(),
-        needs={name: s.prompt_tokens + s.answer_tokens for name, s in told.shapes.items()},
+        needs={name: s.prompt_tokens + s.answer_tokens for name, s in shapes.items()},
     )
-
-
-def known(runs: Sequence[Run], rigs: Mapping[str, RigFacts]) -> Known:
-    """Records and machines; of a machine what its newest record says, and its written bandwidth."""
-    machines: dict[str, RigMemory] = {}
-    for run in runs:
-        rig_id = run.record.rig.id
-        if rig_id not in machines:
-            machines[rig_id] = memory_of(run.record.rig, rigs.get(rig_id))
-    return Known(past=[_past(run) for run in runs], rigs=machines, shapes=_shapes(runs))
 
 
 def _past(run: Run) -> Past:
     record, provenance = run.record, run.record.provenance
     return Past(
         id=record.id,
-        path=run.path,
         planned=provenance.planned,
         status=record.status,
         verdict=record.validity.verdict,
         failure=record.failure.message if record.failure else None,
         rig=record.rig.id,
-        family=record.model.family,
-        variant=record.model.variant,
-        quant=record.model.quant,
-        engine=record.backend.engine,
-        build=record.backend.build,
-        api=record.backend.api,
-        mode=record.mode.name,
         level=provenance.level,
         results=len(record.results),
         started_at=provenance.started_at,
@@ -112,11 +100,8 @@ def _shapes(runs: Iterable[Run]) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for run in runs:
         for result in run.record.results:
-            name, prompt, answer = (
-                result.workload.name,
-                result.workload.prompt_tokens,
-                result.workload.answer_tokens,
-            )
+            shape = result.workload
+            name, prompt, answer = shape.name, shape.prompt_tokens, shape.answer_tokens
             if prompt is None or answer is None:
                 continue
             old = found.get(name, Shape(prompt, answer, ()))

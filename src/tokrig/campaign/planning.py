@@ -11,10 +11,9 @@ from tokrig.backends import Backend
 from tokrig.errors import InputError, TokrigError
 from tokrig.measure import unfinished_keys
 from tokrig.models import catalog, identity, shelf
-from tokrig.plan import Known, Past, Plan, RigMemory, Shape, Size, Weights, plan
-from tokrig.plan.expand import expand
-from tokrig.plan.naming import Names
-from tokrig.query.known import memory_of, seconds_between
+from tokrig.plan import Past, Plan, PlanInputs, RigMemory, Shape, Size, Weights, plan
+from tokrig.plan.expand import Names, expand
+from tokrig.plan.published import memory_of, seconds_between
 from tokrig.record.model import Rig
 from tokrig.run.prepare import need
 from tokrig.spec.campaign import CampaignFile, load_campaign
@@ -61,7 +60,7 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
     shapes = {name: _shape(name) for name in registry.names("workloads")}
     return plan(
         files,
-        Known(
+        PlanInputs(
             past=[_past(row) for row in rows],
             rigs=rigs,
             sizes={reference: _size(reference) for reference in references},
@@ -94,19 +93,11 @@ def _shape(name: str) -> Shape:
 def _past(row: Row) -> Past:
     return Past(
         id=row.id,
-        path=row.path,
         planned=row.planned,
         status=row.status,
         verdict=row.verdict,
         failure=row.failure,
         rig=row.rig,
-        family=row.family,
-        variant=row.variant,
-        quant=row.quant,
-        engine=row.engine,
-        build=row.build,
-        api=row.api,
-        mode=row.mode,
         level=row.level,
         results=row.results,
         started_at=row.started_at,

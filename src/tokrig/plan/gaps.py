@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from tokrig import naming
 from tokrig.plan import Plan, Planned, command
 from tokrig.plan import State as PlanState
-from tokrig.query.queue import Machine, because, machines
+from tokrig.plan.queue import Machine, because, machines
 from tokrig.record.checks import headline
 from tokrig.record.model import Record
 from tokrig.store.load import Run
