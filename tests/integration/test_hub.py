@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from tests.integration.cli import Home
@@ -21,8 +20,9 @@ from tests.integration.fake_hub import Hub, sha256
 from tests.unit.model_folder import model_folder
 from tests.unit.test_gguf import gguf
 from tokrig.errors import InputError, ModelError, PutOff, StoreError, TokrigError
-from tokrig.models import _hub_client, catalog, hub, identity, shelf
-from tokrig.models._manifest import manifest_of, part_of, shelf_folder
+from tokrig.models import catalog, hub, identity, shelf
+from tokrig.models.hub import shelf_folder
+from tokrig.models.shelf import manifest_of, part_of
 
 REPO = "Otter-Org/Otter-1B-GGUF"
 FILE = "Otter-1B-Q8_0.gguf"
@@ -181,7 +181,7 @@ def test_the_real_model_comes_whole_and_is_what_it_was(server: Hub) -> None:
 def test_a_file_above_the_limit_of_one_answer_comes_in_pieces(
     server: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_hub_client, "WINDOW_BYTES", 100_000)
+    monkeypatch.setattr(hub, "WINDOW_BYTES", 100_000)
     server.cut_after, server.cuts = 65_536, 1
     assert shelf.resolve(REFERENCE).path.read_bytes() == LARGE
     ranges = [one.range for one in server.downloads() if one.path.startswith("/cdn/")]
@@ -241,7 +241,7 @@ def test_a_damaged_file_in_the_users_cache_is_not_used(server: Hub) -> None:
 
 
 def test_a_download_goes_on_where_it_broke(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    monkeypatch.setattr(hub, "BLOCK_BYTES", 4096)
     server.cut_after, server.cuts, server.dies = 131_072, 1, True
     assert "answers 503" in refusal(REFERENCE, PutOff).message
     assert shelved() == [f"{FILE}.part", f"{FILE}.tokrig.json"]
@@ -250,7 +250,7 @@ def test_a_download_goes_on_where_it_broke(server: Hub, monkeypatch: pytest.Monk
     assert 0 < entry.bytes <= 131_072
     server.status = None
     assert shelf.resolve(REFERENCE).path.read_bytes() == LARGE
-    assert server.downloads()[-1].range == f"bytes={entry.bytes}-"
+    assert server.downloads()[-1].range == f"bytes={entry.bytes}-{len(LARGE) - 1}"
 
 
 def test_a_connection_that_brings_nothing_is_given_up(server: Hub) -> None:
@@ -359,7 +359,9 @@ def test_a_gated_repository_wants_a_token_and_nobody_else_sees_it(
 def test_the_hub_is_not_told_what_else_is_installed(server: Hub) -> None:
     shelf.resolve(REFERENCE)
     assert all(one.agent.startswith("tokrig/") for one in server.asked)
-    assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
+    from huggingface_hub.constants import HF_HUB_DISABLE_TELEMETRY
+
+    assert HF_HUB_DISABLE_TELEMETRY, "set before the library was imported"
     assert {one.method for one in server.asked} == {"GET"}
 
 
@@ -440,7 +442,9 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_came(server: Hub, tmp_path: 
         assert FILE not in shelved()
         mend()
         assert shelf.resolve(REFERENCE).path.stat().st_size == len(content)
-        assert server.downloads()[-1].range == (f"bytes={came}-" if came else None)
+        assert server.downloads()[-1].range == (
+            f"bytes={came}-{len(content) - 1}" if came else None
+        )
 
 
 @contextlib.contextmanager
@@ -501,7 +505,7 @@ def test_killed_in_the_middle_of_a_download_the_next_goes_on(server: Hub, home: 
     done = home.tokrig("models", "fetch", REFERENCE, "--json")
     assert done.code == 0, done.err
     assert Path(done.json["path"]).read_bytes() == content
-    assert server.downloads()[-1].range == f"bytes={entry.bytes}-"
+    assert server.downloads()[-1].range == f"bytes={entry.bytes}-{len(content) - 1}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

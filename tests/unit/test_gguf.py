@@ -16,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokrig.errors import ModelError
-from tokrig.models import _cursor, _sha256
-from tokrig.models._ggml import FILE_TYPES, TENSOR_TYPES
-from tokrig.models.gguf import GgufHeader, Omitted, identify, parts, read_gguf
+from tokrig.models import disk
+from tokrig.models import gguf as reader
+from tokrig.models.gguf import GgufHeader, Omitted, read_gguf
+from tokrig.models.identity import identify
+from tokrig.models.parts import files_of
+from tokrig.quants import FILE_TYPES, TENSOR_TYPES
 
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 Meta = int | float | bool | str | bytes | list[str] | list[int]
@@ -154,7 +157,7 @@ def test_any_window_gives_the_same_header(
     meta: dict[str, Meta] = {"tokens": ["t" * (n % 300) for n in range(500)], "last": "x" * 900}
     path = put(tmp_path, "m.gguf", gguf(meta))
     whole = read_gguf(path)
-    monkeypatch.setattr(_cursor, "WINDOW_BYTES", window)
+    monkeypatch.setattr(reader, "WINDOW_BYTES", window)
     assert read_gguf(path) == whole
     assert whole.metadata["last"] == "x" * 900
 
@@ -162,10 +165,10 @@ def test_any_window_gives_the_same_header(
 def test_a_string_above_the_limit_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long, budget = "x" * (_cursor.MAX_STRING_BYTES + 1), "y" * 3000
+    long, budget = "x" * (reader.MAX_STRING_BYTES + 1), "y" * 3000
     path = put(tmp_path, "m.gguf", gguf({"json": long, "b": budget, "c": budget, "after": 7}))
     assert read_gguf(path).metadata["json"] == Omitted(len(long))
-    monkeypatch.setattr(_cursor, "MAX_TEXT_BYTES", 4000)
+    monkeypatch.setattr(reader, "MAX_TEXT_BYTES", 4000)
     assert read_gguf(path).metadata == {
         "json": Omitted(len(long)),
         "b": budget,
@@ -590,7 +593,7 @@ def test_identity_is_over_all_parts(tmp_path: Path) -> None:
     files = split(tmp_path)
     whole = b"".join(file.read_bytes() for file in files)
     for given_part in files:
-        assert parts(given_part) == files
+        assert files_of(given_part) == files
         model = identify(given_part)
         assert (model.family, model.variant, model.file) == ("Big", "70B", files[0].name)
         assert (model.bytes, model.parameters) == (len(whole), 3 * 64)
@@ -619,7 +622,7 @@ def test_a_broken_set_of_parts_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_like_a_part_is_one_file_when_the_metadata_says_so(tmp_path: Path) -> None:
     path = put(tmp_path, "m-00001-of-00002.gguf", gguf())
-    assert parts(path) == [path]
+    assert files_of(path) == [path]
 
 
 # --- the remembered hash ------------------------------------------------------------------------
@@ -638,7 +641,7 @@ def test_a_hash_is_remembered_without_the_path(
     first = identify(path).sha256
     assert "secret-name" not in own_cache.read_text()
     assert [p.name for p in own_cache.parent.iterdir()] == ["sha256.json"]
-    monkeypatch.setattr(_sha256, "_hash", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(disk, "read_sha256", lambda _: pytest.fail("hashed again"))
     assert identify(path).sha256 == first
 
 
@@ -687,6 +690,6 @@ def test_a_file_that_changes_while_hashed_is_refused(
         paths[0].write_bytes(gguf() + b"more")
         return "0" * 64
 
-    monkeypatch.setattr(_sha256, "_hash", growing)
+    monkeypatch.setattr(disk, "read_sha256", growing)
     with pytest.raises(ModelError, match="changed while it was read"):
         identify(path)

@@ -12,7 +12,8 @@ from tests.unit.test_gguf import Meta, TensorSpec, gguf
 from tokrig.errors import InputError
 from tokrig.models.catalog import resolve
 from tokrig.models.gguf import read_gguf
-from tokrig.models.needs import fitting, kv_bytes_per_token, read_bytes_per_token
+from tokrig.models.needs import kv_bytes_per_token, read_bytes_per_token
+from tokrig.quants import would_fit
 from tokrig.record.model import Model
 
 GB = 10**9
@@ -157,13 +158,14 @@ EIGHT = Model(
 )
 
 
-def would_fit(free_gb: float, kv: int | None = 131072, model: Model = EIGHT) -> list[str]:
-    return fitting(int(free_gb * GB), model, kv, context=32768, slots=1, overhead=GB // 2)
+def advice(free_gb: float, kv: int = 131072, model: Model = EIGHT) -> list[str]:
+    room, gguf = int(free_gb * GB) - GB // 2, model.format == "gguf"
+    return would_fit(room, model.bytes or 0, kv, 32768, bits=model.bits_per_weight, gguf=gguf)
 
 
 def test_what_fits_needs_no_advice() -> None:
-    assert would_fit(14) == []
-    assert would_fit(9, kv=None) == []
+    assert advice(14) == []
+    assert advice(9, kv=0) == []
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_what_fits_needs_no_advice() -> None:
     ],
 )
 def test_suggestions_from_mild_to_hard(free: float, expected: list[str]) -> None:
-    found = would_fit(free)
+    found = advice(free)
     assert len(found) == len(expected)
     for text, start in zip(found, expected, strict=True):
         assert text.startswith(start)
@@ -203,7 +205,7 @@ def test_suggestions_from_mild_to_hard(free: float, expected: list[str]) -> None
 
 def test_what_is_suggested_does_fit() -> None:
     for free in range(3, 13):
-        for text in would_fit(free):
+        for text in advice(free):
             if text.startswith("a context of"):
                 tokens = int(text.split()[3])
                 assert tokens % 256 == 0
@@ -211,9 +213,9 @@ def test_what_is_suggested_does_fit() -> None:
 
 
 def test_without_a_known_cache_only_the_weights_count() -> None:
-    assert would_fit(6, kv=None) == ["a quant of at most 5.5 bits per weight, such as Q4_K_M"]
+    assert advice(6, kv=0) == ["a quant of at most 5.5 bits per weight, such as Q4_K_M"]
     folder = EIGHT.model_copy(update={"format": "safetensors", "bits_per_weight": 16.0})
     folder = folder.model_copy(update={"bytes": 16 * GB})
-    assert would_fit(9, None, folder) == ["a quant of at most 8.5 bits per weight, such as FP8"]
-    unknown = EIGHT.model_copy(update={"parameters": None})
-    assert would_fit(6, None, unknown) == ["a smaller model: 5.12 GiB are free for its weights"]
+    assert advice(9, 0, folder) == ["a quant of at most 8.5 bits per weight, such as FP8"]
+    unknown = EIGHT.model_copy(update={"bits_per_weight": None})
+    assert advice(6, 0, unknown) == ["a smaller model: 5.12 GiB are free for its weights"]

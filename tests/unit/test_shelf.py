@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from tests.unit.model_folder import model_folder
 from tests.unit.test_gguf import gguf
 from tokrig.errors import InputError, ModelError, StoreError
-from tokrig.models import _manifest, _sha256, hub, shelf
-from tokrig.models._manifest import File, Manifest, manifest_of
-from tokrig.models._reference import COMMIT, Listing, Reference, parse
+from tokrig.models import disk, hub, shelf
+from tokrig.models.hub import COMMIT, File, Listing
+from tokrig.models.shelf import Manifest, manifest_of
 from tokrig.record.model import QuantizedFrom
+from tokrig.references import Reference, parse
 
 SOURCE = "ab" * 32
 MADE_OF = QuantizedFrom(file="Otter-F16.gguf", sha256=SOURCE, quant="F16", tool="a tool b1")
@@ -80,9 +81,9 @@ def test_a_made_file_is_kept_with_what_it_was_made_of(
     [entry] = shelf.entries()
     assert (entry.kind, entry.quant, entry.bytes, entry.whole) == ("made", "Q8_0", 1000, True)
     assert entry.name == path.relative_to(folder).as_posix()
-    monkeypatch.setattr(_sha256, "_hash", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(disk, "read_sha256", lambda _: pytest.fail("hashed again"))
     kept = json.loads(manifest_of(path).read_text())["files"][0]["sha256"]
-    assert _sha256.sha256_of([path]) == kept
+    assert disk.sha256_of([path]) == kept
 
 
 def test_made_again_it_is_replaced(folder: Path) -> None:
@@ -251,7 +252,7 @@ def test_using_nests(folder: Path) -> None:
 def test_waiting_ends_with_a_new_manifest_when_the_old_one_went(folder: Path) -> None:
     """Who waited for a model that was removed meanwhile must not believe to hold it."""
     path = make()
-    before = _manifest.read(path)
+    before = shelf.read_manifest(path)
     assert before is not None
     calls: list[str] = []
 
@@ -260,13 +261,13 @@ def test_waiting_ends_with_a_new_manifest_when_the_old_one_went(folder: Path) ->
         manifest_of(path).unlink()
         holder.__exit__(None, None, None)
 
-    holder = _manifest.sharing(path)
-    assert holder.__enter__()
-    with _manifest.owning(path, before, removed_while_waiting):
+    holder = shelf.using(path)
+    holder.__enter__()
+    with shelf.owning(path, before, removed_while_waiting):
         assert calls == ["waiting"]
         assert manifest_of(path).exists()
-        assert not _manifest.is_free(path)
-    assert _manifest.is_free(path)
+        assert not shelf.is_free(path)
+    assert shelf.is_free(path)
 
 
 def test_removing_an_unknown_model(folder: Path) -> None:
@@ -367,7 +368,7 @@ def listing(*names: str) -> Listing:
 
 
 def names(reference: str, *there: str) -> list[str]:
-    return [file.name for file in parse(reference).wanted(listing(*there)).files]
+    return [file.name for file in hub.wanted(parse(reference), listing(*there)).files]
 
 
 def test_a_split_file_is_all_of_its_parts_and_none_may_be_missing() -> None:

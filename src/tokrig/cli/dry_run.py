@@ -14,6 +14,7 @@ from tokrig.cli import present
 from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
 from tokrig.record.model import Model
+from tokrig.references import of_hub
 from tokrig.run import quantize
 from tokrig.run.prepare import Prepared, need, outline, prepare
 from tokrig.spec.run import RunSpec
@@ -61,7 +62,7 @@ def _to_fetch(spec: RunSpec) -> dict[str, int | None]:
     reached, what it had when it was asked last."""
     found = {}
     for reference in filter(None, (spec.model, spec.draft_model)):
-        if reference.startswith(hub.SCHEME):
+        if of_hub(reference):
             with contextlib.suppress(PutOff):
                 hub.listed(reference)
             known = shelf.known_size(reference)

@@ -70,9 +70,10 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     may follow the name. What breaks off goes on with the same command.
     """
     from tokrig.cli import live, measuring, present
-    from tokrig.models import hub, shelf
+    from tokrig.models import shelf
+    from tokrig.references import of_hub
 
-    if not reference.startswith(hub.SCHEME):
+    if not of_hub(reference):
         raise InputError(
             f"{reference!r} is no model of a hub", hint="write hf:owner/name/FILE.gguf"
         )

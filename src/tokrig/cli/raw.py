@@ -160,7 +160,8 @@ def command(
 def _wanted(asked: dict[str, Any]) -> RawRun:
     """The run that was asked for, checked as far as it can be without running it."""
     from tokrig import registry
-    from tokrig.models import catalog, gguf
+    from tokrig.models import catalog, identity
+    from tokrig.models.gguf import check_file
     from tokrig.native_bench import BenchLaunch, BenchTool
     from tokrig.record.model import Mode
     from tokrig.rig import probe_rig
@@ -170,6 +171,7 @@ def _wanted(asked: dict[str, Any]) -> RawRun:
     tool: BenchTool = registry.load("native_bench", asked["tool"].replace("-", "_"), "NATIVE_BENCH")
     binary = find_binary(tool, asked["binary"])
     path = catalog.resolve(asked["model"]).path
+    check_file(path)
     launch = BenchLaunch(
         binary=binary,
         model=path,
@@ -187,7 +189,7 @@ def _wanted(asked: dict[str, Any]) -> RawRun:
             "there is no test left", hint="give --prompt, --output or --concurrency above 0"
         )
     launch = vetted(tool, launch)
-    model, now = gguf.identify(path), datetime.now(UTC)
+    model, now = identity.identify(path), datetime.now(UTC)
     return RawRun(
         run_id=run_id(model, tool.name, Mode(), now),
         tool=tool,

@@ -1,5 +1,5 @@
-"""Models: from a name or a path to a file and its identity.
+"""Models: from a name, a path or a reference to a file and its identity.
 
-``catalog`` turns a word the user typed into a file; ``gguf`` reads the file's header and says
-what the file is. Files whose names begin with an underscore are their parts.
+``shelf`` gets a model by what the user wrote; ``identity`` says what it is, ``needs`` what it
+takes of a memory. ``gguf`` and ``safetensors`` read headers.
 """

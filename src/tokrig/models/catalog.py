@@ -8,29 +8,21 @@ and ``sha256``.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import importlib
-import importlib.machinery
 import importlib.util
 import os
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokrig.errors import ModelError, StoreError, did_you_mean
-from tokrig.models._folder import holds_gguf, looks_like_one, weight_files
-from tokrig.models._pieces import first_of
-from tokrig.models._reader import check_file
-from tokrig.models._sha256 import cache_folder
-from tokrig.units import human_bytes
-
-BLOCK_BYTES = 1024 * 1024
-ABANDONED_S = 3600.0
-"""A temporary file this old belongs to an assembly that was killed."""
+from tokrig.errors import ModelError, did_you_mean
+from tokrig.files import cache_dir, replacing
+from tokrig.models.disk import BLOCK_BYTES, refused
+from tokrig.models.gguf import check_file
+from tokrig.models.parts import first_of
+from tokrig.models.safetensors import holds_gguf, looks_like_one, weight_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +50,10 @@ class Entry:
     pieces: Callable[[Any], Sequence[Path]] | None = None
     bytes: int = 0
     sha256: str = ""
+
+    def missing(self, why: str) -> ModelError:
+        """The error of a package that is not there, or not whole."""
+        return ModelError(f"{self.file}: {why}", hint=self.install, code="model_not_installed")
 
 
 CATALOG: dict[str, Entry] = {
@@ -93,10 +89,9 @@ def resolve(name_or_path: str) -> ModelSource:
     Raises ModelError for an unknown name, a missing package or file; StoreError when the
     assembled file cannot be written.
     """
-    separators = [os.sep, os.altsep] if os.altsep else [os.sep]
+    separators = filter(None, (os.sep, os.altsep))
     if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
-        path = Path(os.path.expanduser(name_or_path))
-        return ModelSource(_served(path), "", "")
+        return ModelSource(_served(Path(os.path.expanduser(name_or_path))), "", "")
     text = name_or_path.strip()
     entry = CATALOG.get(text.lower())
     if entry is None:
@@ -115,7 +110,7 @@ def _served(path: Path) -> Path:
     if path.is_dir() and looks_like_one(path):
         weight_files(path)
         return path
-    if not (path.is_dir() and not holds_gguf(path)):
+    if not path.is_dir() or holds_gguf(path):
         path = first_of(path)
     check_file(path)
     return path
@@ -123,37 +118,35 @@ def _served(path: Path) -> Path:
 
 def _packaged(entry: Entry) -> Path:
     """``entry.file`` inside its package, found without importing the package."""
-    spec = _spec(entry)
-    if spec.origin is not None:
-        path = Path(spec.origin).with_name(entry.file)
-        if path.is_file():
-            return path
-    raise _not_installed(entry, f"the package {entry.module} does not hold {entry.file}")
+    try:
+        spec = importlib.util.find_spec(entry.module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise entry.missing(f"the package {entry.module} is not installed")
+    path = Path(spec.origin or entry.module).with_name(entry.file)
+    if entry.pieces is None and not (spec.origin and path.is_file()):
+        raise entry.missing(f"the package {entry.module} does not hold {entry.file}")
+    return path
 
 
 def _assembled(entry: Entry, pieces: Callable[[Any], Sequence[Path]]) -> Path:
     """``entry.file`` in the cache folder, put together there unless it is there already."""
-    cache = cache_folder()
-    if cache is None:
-        raise StoreError(
-            f"{entry.file}: no folder to assemble it in, this user has no home",
-            hint="set XDG_CACHE_HOME to a folder that can be written",
-        )
-    target = cache / "models" / entry.file
+    target = cache_dir() / "models" / entry.file
     with contextlib.suppress(OSError):
         if target.stat().st_size == entry.bytes:
             return target
-    _spec(entry)
+    _packaged(entry)
     try:
         found = list(pieces(importlib.import_module(entry.module)))
     except ImportError as error:
-        raise _not_installed(entry, f"a part of the package is missing: {error.name}") from error
+        raise entry.missing(f"a part of the package is missing: {error.name}") from error
     for piece in found:
         check_file(piece)
     try:
         _write(entry, found, target)
     except OSError as error:
-        raise _unwritable(entry, error) from error
+        raise refused(target, error) from error
     return target
 
 
@@ -163,67 +156,17 @@ def _write(entry: Entry, pieces: Sequence[Path], target: Path) -> None:
     Not by the package's own ``assemble``: that writes to the final name and leaves half a file
     when it is killed.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
     digest = hashlib.sha256()
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-    )
-    try:
-        with os.fdopen(handle, "wb") as out:
+    with replacing(target) as temporary:
+        with temporary.open("wb") as out:
             for piece in pieces:
                 with piece.open("rb") as part:
                     while block := part.read(BLOCK_BYTES):
                         digest.update(block)
                         out.write(block)
-            out.flush()
-            os.fsync(out.fileno())
         if digest.hexdigest() != entry.sha256:
+            again = entry.install.replace("pip install", "pip install --force-reinstall")
             raise ModelError(
                 f"{entry.file}: SHA-256 differs from the known one after assembly",
-                hint=f"the package is damaged or another one: {_reinstall(entry)}",
+                hint=f"the package is damaged or another one: {again}",
             )
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def _sweep(target: Path) -> None:
-    """Removes what killed assemblies left behind: 250 MB each would pile up."""
-    for left in target.parent.glob(f".{target.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
-                left.unlink()
-
-
-def _spec(entry: Entry) -> importlib.machinery.ModuleSpec:
-    try:
-        spec = importlib.util.find_spec(entry.module)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        raise _not_installed(entry, f"the package {entry.module} is not installed")
-    return spec
-
-
-def _not_installed(entry: Entry, why: str) -> ModelError:
-    return ModelError(f"{entry.file}: {why}", hint=entry.install, code="model_not_installed")
-
-
-def _reinstall(entry: Entry) -> str:
-    return entry.install.replace("pip install", "pip install --force-reinstall")
-
-
-def _unwritable(entry: Entry, error: OSError) -> StoreError:
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return StoreError(
-            f"{entry.file}: no space left to assemble it",
-            hint=f"it needs {human_bytes(entry.bytes)} in the cache folder: free some, or set "
-            "XDG_CACHE_HOME to a folder on a larger disk",
-            code="disk_full",
-        )
-    return StoreError(
-        f"{entry.file}: cannot be assembled in the cache folder: {error.strerror}",
-        hint="make ~/.cache writable, or set XDG_CACHE_HOME to a folder that is",
-    )

@@ -9,13 +9,12 @@ at: a draft of other tokens would run and never be accepted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokrig.models._folder import config_of, optional_json, text_config
-from tokrig.models._reader import GgufHeader, read_gguf
+from tokrig.models.gguf import GgufHeader, read_gguf
+from tokrig.models.safetensors import config_of, optional_json, text_config
 
 MAX_SIZE_DIFFERENCE = 128
 FIRST_COMPARED_TOKEN = 5
@@ -24,8 +23,7 @@ FIRST_COMPARED_TOKEN = 5
 _TOKENS = "tokenizer.ggml.tokens"
 
 
-@dataclass(frozen=True)
-class _Defaults:
+class _Defaults(NamedTuple):
     """A tokenizer's kind and what holds where the header leaves the special tokens out."""
 
     kind: str
@@ -54,12 +52,12 @@ _BOS_FIRST = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class _Vocabulary:
+class _Vocabulary(NamedTuple):
+    """``begin`` and ``end`` are the tokens put around every text; None where none is."""
+
     kind: str
     tokens: Sequence[str | None]
     begin: int | None = None
-    """The token put before every text; None where none is."""
     end: int | None = None
 
 
@@ -71,12 +69,8 @@ def mismatch(model: Path, draft: Path) -> str | None:
     """
     if model.is_dir() != draft.is_dir():
         return "one is a GGUF file, the other a safetensors folder: no engine loads both"
-    if model.is_dir():
-        return _folder_mismatch(model, draft)
-    return _compare(_of_gguf(model), _of_gguf(draft), MAX_SIZE_DIFFERENCE, FIRST_COMPARED_TOKEN)
-
-
-def _folder_mismatch(model: Path, draft: Path) -> str | None:
+    if not model.is_dir():
+        return _compare(_of_gguf(model), _of_gguf(draft), MAX_SIZE_DIFFERENCE, FIRST_COMPARED_TOKEN)
     one, other = (text_config(config_of(path)).get("vocab_size") for path in (model, draft))
     if one != other:
         return _sizes(one, other)
@@ -90,27 +84,21 @@ def _folder_mismatch(model: Path, draft: Path) -> str | None:
 def _compare(model: _Vocabulary, draft: _Vocabulary, difference: int, start: int) -> str | None:
     if model.kind != draft.kind:
         return f"its tokenizer is {draft.kind}, the model's {model.kind}"
-    for what, one, other in (
-        ("begin", model.begin, draft.begin),
-        ("end", model.end, draft.end),
-    ):
+    for what in ("begin", "end"):
+        one, other = getattr(model, what), getattr(draft, what)
         if one != other:
             return f"it {what}s texts with {_shown(other)}, the model with {_shown(one)}"
     if abs(len(model.tokens) - len(draft.tokens)) > difference:
         return _sizes(len(model.tokens), len(draft.tokens))
-    pairs = zip_longest(model.tokens, draft.tokens)
-    for number, (mine, its) in enumerate(pairs):
+    for number, (mine, its) in enumerate(zip_longest(model.tokens, draft.tokens)):
         if number >= start and mine != its and mine is not None and its is not None:
             return f"token {number} is {its[:40]!r} there, {mine[:40]!r} in the model"
     return None
 
 
 def _sizes(model: Any, draft: Any) -> str:
-    return f"its vocabulary has {_number(draft)} tokens, the model's {_number(model)}"
-
-
-def _number(count: Any) -> str:
-    return f"{count:,}" if isinstance(count, int) else "an unknown number of"
+    its, own = (f"{n:,}" if isinstance(n, int) else "an unknown number of" for n in (draft, model))
+    return f"its vocabulary has {its} tokens, the model's {own}"
 
 
 def _shown(token: int | None) -> str:
@@ -120,10 +108,8 @@ def _shown(token: int | None) -> str:
 def _of_gguf(path: Path) -> _Vocabulary:
     header = read_gguf(path, whole=_TOKENS)
     stated = header.metadata.get(_TOKENS)
-    tokens = [
-        token if isinstance(token, str) else None
-        for token in (stated if isinstance(stated, tuple) else ())
-    ]
+    stated = stated if isinstance(stated, tuple) else ()
+    tokens = [token if isinstance(token, str) else None for token in stated]
     name = header.text("tokenizer.ggml.model") or "none"
     defaults = _KINDS.get(name, _Defaults(name))
     add_bos = defaults.add_bos or header.text("tokenizer.ggml.pre") in _BOS_FIRST

@@ -1,147 +1,433 @@
-"""GGUF files: their header (``read_gguf``) and what model they are (``identify``)."""
+"""The GGUF header: metadata, tensors, and whether the file is all there.
+
+Follows the GGUF specification (ggml, ``docs/gguf.md``), versions 2 and 3, little endian. The
+input is hostile until proven otherwise: whatever the bytes are, the answer is a header or a
+ModelError, within a second and without taking memory by a number from the file.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections import Counter
-from collections.abc import Sequence
+import difflib
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from math import prod
+from operator import length_hint
 from pathlib import Path
+from typing import BinaryIO
 
 from tokrig.errors import ModelError
-from tokrig.models._kinds import what_else
-from tokrig.models._labels import quant_of
-from tokrig.models._names import base_model_of, name_of, repository_of, stated_text
-from tokrig.models._pieces import check_parts, parts_of, refuse_cut
-from tokrig.models._reader import GgufHeader, Omitted, Tensor, check_file, read_gguf, shown
-from tokrig.models._sha256 import sha256_of
-from tokrig.record.model import Model
-from tokrig.units import significant
+from tokrig.quants import TENSOR_TYPES
+from tokrig.units import human_bytes
 
-__all__ = [
-    "GgufHeader",
-    "Omitted",
-    "Tensor",
-    "check_file",
-    "identify",
-    "is_routed",
-    "parts",
-    "read_gguf",
-    "stated_quant",
-]
+WINDOW_BYTES = 4 * 1024 * 1024
+MAX_STRING_BYTES = 1024 * 1024
+"""Longer strings (a tokenizer's JSON) are passed over and kept as a length."""
+MAX_TEXT_BYTES = 64 * 1024 * 1024
+"""All kept strings of one header together; what comes after is passed over."""
+MAX_SKIPPED_STRINGS = 2 * 1024 * 1024
+"""Array strings in one header. The largest vocabularies with their merges hold 0.8 million;
+the limit keeps a forged count from costing more than half a second."""
+KEPT_STRINGS = 64
+KEPT_NUMBERS = 512
+"""Arrays of one number a layer are kept; llama.cpp knows up to 512 layers."""
+MAX_WHOLE_STRINGS = 1_000_000
+MAX_KEYS = 2_048
+MAX_TENSORS = 16_384
+MAX_DIMENSIONS = 4
+MAX_ELEMENTS = 2**63 - 1
+MAX_ALIGNMENT = 1 << 20
 
-_ROUTED = re.compile(r"_exps\b|\.ffn_(?:gate|up|down)\.\d+\.")
-# general.parameter_count is believed where it is this near to what the tensors hold: converters
-# leave out helper tensors, but a figure further off belongs to another file.
-_COUNT_TOLERANCE = 0.1
+LFS_POINTER = b"version https://git-lfs"
+LFS_REMEDY = "run 'git lfs pull' where it was cloned"
+FETCH_AGAIN = "the download or the copy did not finish; fetch the file again"
+
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+_NUMBERS = {
+    code: struct.Struct("<" + form)
+    for code, form in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True)
+}
+_STRING, _ARRAY = 8, 9
 
 
-def identify(path: Path | str, sha256: bool = True) -> Model:
-    """What model the file ``path`` is, over all parts when it is split.
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """A long array or string that was passed over: elements, or bytes of a string."""
 
-    ``sha256=False`` leaves the hash out, which otherwise takes about a second per 300 MB the
-    first time. Bits per weight = 8 × bytes of the tensors / parameters. Active parameters of a
-    mixture of experts = all others + experts × used / count.
+    length: int
 
-    Raises ModelError when a file is missing, damaged or truncated, or holds no model.
+
+Scalar = int | float | bool | str | Omitted
+Value = Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor. ``offset`` counts from ``GgufHeader.data_offset``; ``bytes`` is None where
+    the type is unknown."""
+
+    name: str
+    dimensions: tuple[int, ...]
+    type: str
+    offset: int
+    bytes: int | None
+
+    @property
+    def elements(self) -> int:
+        """How many numbers the tensor holds."""
+        return prod(self.dimensions)
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """What stands before the tensors' data. ``expected_bytes`` is the file size that the
+    tensors need, None where that could not be told: ``unchecked`` then says why."""
+
+    version: int
+    metadata: dict[str, Value]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+    file_bytes: int
+    expected_bytes: int | None
+    unchecked: str = ""
+
+    def text(self, key: str) -> str | None:
+        """The string under ``key``; None where there is none or it is something else."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, str) and value else None
+
+    def integer(self, key: str) -> int | None:
+        """The integer under ``key``; None where there is none or it is something else."""
+        value = self.metadata.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @property
+    def kind(self) -> str:
+        """The architecture, which keys of the model's own begin with; empty where none is."""
+        return self.text("general.architecture") or ""
+
+    def own(self, key: str) -> int | None:
+        """The integer under the architecture's own ``key``: ``llama.block_count``."""
+        return self.integer(f"{self.kind}.{key}")
+
+
+def shown(path: Path) -> str:
+    """The file's name alone, safe to print and to write: folders may name a person."""
+    return "".join(c if c.isprintable() else "?" for c in path.name[:255]) or "that path"
+
+
+def bad(path: Path, why: str, hint: str) -> ModelError:
+    """The error of a file or folder that cannot be used."""
+    return ModelError(f"{shown(path)}: {why}", hint=hint)
+
+
+def unreadable(path: Path, error: Exception) -> ModelError:
+    """The error of a file that the system does not let us read."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return bad(path, f"cannot be read: {reason}", "check the path and its permissions")
+
+
+def check_file(path: Path) -> os.stat_result:
+    """The state of the regular file ``path``.
+
+    Raises ModelError when it is missing, unreadable, a folder, a device or empty.
+    """
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise bad(path, "no such file", _near(path)) from None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if stat.S_ISDIR(state.st_mode):
+        found = sorted(p.name for p in _ggufs(path))
+        inside = f"it holds {', '.join(found[:5])}" if found else "it holds no .gguf file"
+        raise bad(path, "a folder, not a model file", f"name one file; {inside}")
+    if not stat.S_ISREG(state.st_mode):
+        raise bad(path, "not a regular file", "give the path of a .gguf file")
+    if state.st_size == 0:
+        raise bad(path, "empty file", "the download failed; fetch it again")
+    return state
+
+
+def _ggufs(folder: Path) -> list[Path]:
+    try:
+        return list(folder.glob("*.gguf"))
+    except OSError:
+        return []
+
+
+def _near(path: Path) -> str:
+    by_folded = {p.name.casefold(): p.name for p in _ggufs(path.parent)}
+    near = difflib.get_close_matches(path.name.casefold(), by_folded, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {by_folded[near[0]]!r}, in the same folder?"
+    if not by_folded:
+        return "there is no .gguf file in that folder"
+    return "in that folder: " + ", ".join(sorted(by_folded.values())[:5])
+
+
+def read_gguf(path: Path | str, whole: str = "") -> GgufHeader:
+    """The header of the GGUF file ``path``; the array under the key ``whole`` in full length.
+
+    Raises ModelError when the file is missing, is something else, is damaged, or ends before
+    its tensors do.
     """
     path = Path(path)
-    refuse_cut(path)
-    given = read_gguf(path)
-    files = parts_of(path, given)
-    headers = [given if file == path else read_gguf(file) for file in files]
-    check_parts(files, headers)
-    first, name = headers[0], shown(files[0])
-    tensors = [tensor for header in headers for tensor in header.tensors]
-    _check_model(first, tensors, name)
-    names = name_of(first, name)
-    held = sum(tensor.elements for tensor in tensors)
-    parameters = _parameters(first, held)
-    quant, quant_stated = quant_of(first, name, tensors)
-    template = first.text("tokenizer.chat_template")
-    source = repository_of(files[0])
-    return Model(
-        family=names.family,
-        variant=names.variant,
-        quant=quant,
-        quant_stated=quant_stated,
-        quant_creator=stated_text(first, "general.quantized_by")
-        or (source.owner if source else None),
-        format="gguf",
-        file=name,
-        sha256=sha256_of(files) if sha256 else None,
-        bytes=sum(header.file_bytes for header in headers),
-        parameters=parameters,
-        active_parameters=_active(first, tensors, held),
-        bits_per_weight=_bits_per_weight(tensors, parameters),
-        tensor_types=dict(Counter(tensor.type for tensor in tensors).most_common()),
-        context_train=_context(first),
-        architecture=stated_text(first, "general.architecture"),
-        chat_template_sha256=hashlib.sha256(template.encode()).hexdigest() if template else None,
-        base_model=base_model_of(first),
-        license=stated_text(first, "general.license"),
-        identity_from=names.source,
-    )
+    size = check_file(path).st_size
+    try:
+        with path.open("rb") as file:
+            return _Reader(file, size, shown(path)).header(whole)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
-def stated_quant(path: Path) -> str | None:
-    """The quant of the file itself, whatever it is called.
+class _Reader:
+    """Reads a header of a file of ``size`` bytes piece by piece through a small window.
 
-    Raises ModelError when the file is missing, damaged or truncated.
+    A window and not a memory map: a map of a file that somebody else truncates, or of a failing
+    disk, kills the process with SIGBUS; a read raises an error that can be told to the user.
+    Nothing is allocated by a number from the file before it was held against the file's size.
+    Every method raises ModelError when the file ends before what is asked for.
     """
-    header = read_gguf(path)
-    return quant_of(header, "", header.tensors)[0]
+
+    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
+        self._file, self._size, self._name = file, size, name
+        self._base, self._at, self._window = 0, 0, b""
+        self._strings_left, self._text_left = MAX_SKIPPED_STRINGS, MAX_TEXT_BYTES
+
+    def _damaged(self, why: str) -> ModelError:
+        return ModelError(
+            f"{self._name}: not a usable GGUF file: {why}",
+            hint="the file is damaged; download it again and compare its SHA-256 with the "
+            "publisher's",
+        )
+
+    def _truncated(self, where: str = "in the header", size: int | None = None) -> ModelError:
+        size = self._size if size is None else size
+        return ModelError(
+            f"{self._name}: truncated {where} (the file has {size} bytes, {human_bytes(size)})",
+            hint=FETCH_AGAIN,
+        )
+
+    # --- bytes ---
+
+    @property
+    def _position(self) -> int:
+        return self._base + self._at
+
+    @property
+    def _remaining(self) -> int:
+        return self._size - self._position
+
+    def _need(self, count: int) -> None:
+        """Makes the next ``count`` bytes lie in the window."""
+        if self._at + count <= len(self._window):
+            return
+        if count > self._remaining:
+            raise self._truncated()
+        self._base, self._at = self._position, 0
+        self._file.seek(self._base)
+        self._window = self._file.read(max(count, WINDOW_BYTES))
+        if len(self._window) < count:  # the file shrank since its size was taken
+            raise self._truncated(size=self._base + len(self._window))
+
+    def _number(self, form: struct.Struct) -> int | float | bool:
+        self._need(form.size)
+        value: int | float | bool = form.unpack_from(self._window, self._at)[0]
+        self._at += form.size
+        return value
+
+    def _u32(self) -> int:
+        return int(self._number(_U32))
+
+    def _length(self) -> int:
+        return int(self._number(_U64))
+
+    def _text(self, limit: int) -> str | Omitted:
+        """The next string; its length in bytes, the string passed over, when above ``limit``."""
+        count = self._length()
+        if count > min(limit, self._text_left):
+            self._skip(count)
+            return Omitted(count)
+        self._text_left -= count
+        self._need(count)
+        self._at += count
+        return self._window[self._at - count : self._at].decode("utf-8", errors="replace")
+
+    def _name_of(self, what: str) -> str:
+        """The next string, which the specification keeps below 64 KiB."""
+        text = self._text(65_535)
+        if isinstance(text, Omitted):
+            raise self._damaged(f"the name of {what} has {text.length} bytes")
+        return text
+
+    def _skip(self, count: int) -> None:
+        if count > self._remaining:
+            raise self._truncated()
+        self._at += count
+
+    def _skip_strings(self, count: int) -> None:
+        """Passes over ``count`` strings. A vocabulary holds 262,144: one addition each."""
+        if count > self._remaining // _U64.size:
+            raise self._truncated()
+        if count > self._strings_left:
+            raise self._damaged(f"it claims an array of {count} strings")
+        self._strings_left -= count
+        length_at = _U64.unpack_from
+        while count:
+            self._need(_U64.size)
+            window, at = self._window, self._at
+            ahead = iter(range(count))
+            try:
+                for _ in ahead:
+                    at += 8 + length_at(window, at)[0]
+                count = 0
+            except (struct.error, OverflowError):
+                # This string starts beyond the window, perhaps beyond the file.
+                count = length_hint(ahead) + 1
+            self._at = at
+            if self._remaining < 0:
+                raise self._truncated()
+
+    # --- the header ---
+
+    def header(self, whole: str) -> GgufHeader:
+        """All of it; the array under the key ``whole`` in full length."""
+        self._need(min(self._size, 512))
+        self._check_magic(self._window[:512])
+        self._at = 4
+        version = self._u32()
+        self._check_version(version)
+        tensor_count, key_count = self._length(), self._length()
+        if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:
+            raise self._damaged(f"it claims {tensor_count} tensors and {key_count} metadata keys")
+        metadata: dict[str, Value] = {}
+        for _ in range(key_count):
+            key = self._name_of("a metadata key")
+            if key in metadata:
+                raise self._damaged(f"metadata key {key[:80]!r} stands there twice")
+            metadata[key] = self._value(key, key == whole)
+        tensors = tuple(self._tensor() for _ in range(tensor_count))
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment.bit_count() != 1:
+            raise self._damaged("general.alignment is not a power of two")
+        if not 1 <= alignment <= MAX_ALIGNMENT:
+            raise self._damaged(f"general.alignment is {alignment}")
+        data = -(-self._position // alignment) * alignment
+        expected, unchecked = self._expected(tensors, data)
+        return GgufHeader(version, metadata, tensors, data, self._size, expected, unchecked)
+
+    def _check_magic(self, head: bytes) -> None:
+        if head[:4] == b"GGUF":
+            return
+        if b"GGUF".startswith(head):
+            raise self._truncated()
+        raise ModelError(f"{self._name}: not a GGUF file, {_looks_like(head)}", hint=_remedy(head))
+
+    def _check_version(self, version: int) -> None:
+        if version in (2, 3):
+            return
+        if version == 1:
+            why, hint = "GGUF version 1, of August 2023", "convert the model again with llama.cpp"
+        elif version & 0xFFFF == 0 and version:
+            why, hint = "a big-endian GGUF file", "use the little-endian file of this model"
+        else:
+            why = f"GGUF version {version}, which tokrig does not know (2 and 3 it does)"
+            hint = "update tokrig, or fetch the file again if it should be an ordinary one"
+        raise ModelError(f"{self._name}: {why}", hint=hint)
+
+    def _value(self, key: str, whole: bool) -> Value:
+        code = self._u32()
+        if code != _ARRAY:
+            return self._scalar(key, code)
+        code, count = self._u32(), self._length()
+        if code == _STRING:
+            if count > (MAX_WHOLE_STRINGS if whole else KEPT_STRINGS):
+                self._skip_strings(count)
+                return Omitted(count)
+        elif code not in _NUMBERS:
+            raise self._damaged(f"metadata key {key[:80]!r} is an array of unknown type {code}")
+        elif count > KEPT_NUMBERS:
+            self._skip(count * _NUMBERS[code].size)
+            return Omitted(count)
+        return tuple(self._scalar(key, code) for _ in range(count))
+
+    def _scalar(self, key: str, code: int) -> Scalar:
+        if code == _STRING:
+            return self._text(MAX_STRING_BYTES)
+        if code not in _NUMBERS:
+            raise self._damaged(f"metadata key {key[:80]!r} has unknown type {code}")
+        return self._number(_NUMBERS[code])
+
+    def _tensor(self) -> Tensor:
+        name = self._name_of("a tensor")
+        rank = self._u32()
+        if rank > MAX_DIMENSIONS:
+            raise self._damaged(f"tensor {name[:80]!r} claims {rank} dimensions")
+        dimensions = tuple(self._length() for _ in range(rank))
+        elements = prod(dimensions)
+        code, offset = self._u32(), self._length()
+        if elements > MAX_ELEMENTS:
+            raise self._damaged(f"tensor {name[:80]!r} claims {elements} elements")
+        kind = TENSOR_TYPES.get(code)
+        if kind is None:
+            return Tensor(name, dimensions, f"type_{code}", offset, None)
+        if (dimensions[0] if dimensions else 1) % kind.block:
+            raise self._damaged(f"the rows of tensor {name[:80]!r} are no whole {kind.name} blocks")
+        return Tensor(name, dimensions, kind.name, offset, elements // kind.block * kind.size)
+
+    def _expected(self, tensors: tuple[Tensor, ...], data: int) -> tuple[int | None, str]:
+        """The size that the file has to have, or why nobody can tell."""
+        expected = data if tensors else self._position
+        for tensor in tensors:
+            if tensor.bytes is None:
+                return None, f"size not checked: tensor type {tensor.type} is unknown to tokrig"
+            expected = max(expected, data + tensor.offset + tensor.bytes)
+        if expected > self._size:
+            missing = expected - self._size
+            raise self._truncated(f"in the tensors, {missing} bytes are missing")
+        return expected, ""
 
 
-def parts(path: Path) -> list[Path]:
-    """All files of the model that ``path`` belongs to, the first part first.
-
-    One file unless its metadata says that it is split. Raises ModelError when a part is missing
-    or when a renamed part hides where the others are.
-    """
-    refuse_cut(path)
-    return parts_of(path, read_gguf(path))
-
-
-def _check_model(header: GgufHeader, tensors: Sequence[Tensor], name: str) -> None:
-    if other := what_else(header, tensors, name):
-        raise ModelError(f"{name}: {other[0]}, not a model to chat with", hint=other[1])
+_OTHER_FILES: tuple[tuple[bytes, str], ...] = (
+    (LFS_POINTER, "but a Git LFS pointer to one"),
+    (b"PK", "but a zip archive (PyTorch checkpoints are such)"),
+    (b"lmgg", "but its predecessor GGML"),
+    (b"fmgg", "but its predecessor GGML"),
+    (b"tjgg", "but its predecessor GGML"),
+    (b"algg", "but a LoRA adapter in a format from before GGUF"),
+    (b"\x1f\x8b", "but a gzip archive"),
+)
 
 
-def _parameters(header: GgufHeader, held: int) -> int:
-    stated = header.integer("general.parameter_count")
-    if stated is not None and abs(stated - held) <= _COUNT_TOLERANCE * held:
-        return stated
-    return held
+def is_web_page(head: bytes) -> bool:
+    """Whether a file that begins so is what a server sent instead of it."""
+    return head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
 
 
-def _bits_per_weight(tensors: Sequence[Tensor], parameters: int) -> float | None:
-    total = 0
-    for tensor in tensors:
-        if tensor.bytes is None:
-            return None
-        total += tensor.bytes
-    return significant(8 * total / parameters)
+def _looks_like(head: bytes) -> str:
+    for magic, what in _OTHER_FILES:
+        if head.startswith(magic):
+            return what
+    if is_web_page(head):
+        return "but a web page"
+    if head[8:9] == b"{" and head[4:8] == bytes(4):
+        return "but a safetensors file"
+    if b"blk." in head:
+        return "but an importance matrix (imatrix.dat)"
+    if head.lstrip().startswith((b"{", b"[")):
+        return "but JSON"
+    if not head.strip(b"\0"):
+        return "but zeros"
+    return f"it begins with {head[:4]!r}"
 
 
-def _active(header: GgufHeader, tensors: Sequence[Tensor], held: int) -> int | None:
-    """Parameters that one token touches; None where the model has no experts."""
-    architecture = header.text("general.architecture")
-    count = header.integer(f"{architecture}.expert_count")
-    used = header.integer(f"{architecture}.expert_used_count")
-    experts = sum(tensor.elements for tensor in tensors if is_routed(tensor.name))
-    if not count or not used or not 0 < used <= count or not experts:
-        return None
-    return held - experts + experts * used // count
-
-
-def is_routed(name: str) -> bool:
-    """Whether a tensor belongs to routed experts: ``ffn_up_exps``, or one a tensor, as in files
-    from before 2024. Shared experts (``ffn_up_shexp``) work for every token."""
-    return _ROUTED.search(name) is not None
-
-
-def _context(header: GgufHeader) -> int | None:
-    value = header.integer(f"{header.text('general.architecture')}.context_length")
-    # Records hold 64-bit integers; a damaged file may state anything.
-    return value if value is not None and 0 <= value < 2**63 else None
+def _remedy(head: bytes) -> str:
+    if head.startswith(LFS_POINTER):
+        return LFS_REMEDY
+    if head.lstrip()[:1] in (b"<", b"{", b"["):
+        return "the download returned a page or a message; use the direct link, log in if asked"
+    if not head.strip(b"\0"):
+        return "the download reserved its space and did not finish; fetch the file again"
+    return "tokrig reads .gguf files; look for a GGUF conversion of this model"

@@ -1,4 +1,4 @@
-"""What a model needs: memory for its cache, bytes read for each token, and what would fit.
+"""What a model needs: memory for its cache, and the weights that are read for each token.
 
 Computed from headers alone. Where a header does not settle a figure it is None, never a guess.
 """
@@ -6,19 +6,21 @@ Computed from headers alone. Where a header does not settle a figure it is None,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokrig.errors import InputError, did_you_mean
-from tokrig.models import _folder
-from tokrig.models._ggml import TENSOR_TYPES
-from tokrig.models._reader import GgufHeader, Tensor, read_gguf
-from tokrig.models.gguf import is_routed, parts
-from tokrig.models.safetensors import Weight, experts_share, is_expert, read_safetensors
-from tokrig.quants import BITS_PER_WEIGHT
-from tokrig.record.model import Model
-from tokrig.units import human_bytes
-
-CONTEXT_STEP = 256
+from tokrig.models.gguf import GgufHeader, Tensor, read_gguf
+from tokrig.models.parts import files_of
+from tokrig.models.safetensors import (
+    Weight,
+    config_of,
+    read_safetensors,
+    text_config,
+    weight_files,
+)
+from tokrig.quants import TENSOR_TYPES
 
 # llama.cpp gives these a window that their files need not state.
 _WINDOWED = frozenset({"gemma2", "llama4", "exaone4"})
@@ -34,25 +36,12 @@ _OUTPUT = re.compile(
 )
 # Tables looked up by row even where the embedding is the output too: Gemma 3n, GPT-2's positions.
 _ROWS = re.compile(r"(?:^|\.)(?:embed_tokens_per_layer|wpe)\.")
+_OF_OTHER_INPUTS = re.compile(r"(?:^|\.)(?:vision|visual|audio|multi_modal|mtp)")
 # Tables of which one row is looked up for each token.
-LOOKED_UP = ("per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
+_LOOKED_UP = {"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
 
-# What is suggested instead of a quant that does not fit, the largest first.
-_GGUF_QUANTS = {
-    name: BITS_PER_WEIGHT[name]
-    for name in (
-        *("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS"),
-        *("Q3_K_M", "IQ3_XXS", "IQ2_M", "IQ2_XXS", "IQ1_S"),
-    )
-}
-_FOLDER_QUANTS = {
-    "FP8": BITS_PER_WEIGHT["FP8"],
-    "NVFP4": BITS_PER_WEIGHT["NVFP4"],
-    "AWQ or GPTQ-Int4": BITS_PER_WEIGHT["AWQ"],
-}
 
-_CACHE_TYPES = ("q8_0", "q4_0")
-_F16_BYTES = 2.0
+# --- the cache ----------------------------------------------------------------------------------
 
 
 def kv_bytes_per_token(
@@ -68,18 +57,17 @@ def kv_bytes_per_token(
 
     Raises InputError for an unknown type, ModelError for a file that cannot be read.
     """
-    size_k, size_v = _cache_type(type_k), _cache_type(type_v)
+    sizes = _cache_type(type_k), _cache_type(type_v)
     if isinstance(source, Path):
         if source.is_dir():
             return None
         source = read_gguf(source)
-    heads = _heads_by_layer(source)
-    lengths = _head_lengths(source)
+    heads, lengths = _heads_by_layer(source), _head_lengths(source)
     if heads is None or lengths is None:
         return None
     total = 0
     for count in heads:
-        for length, (block, size) in zip(lengths, (size_k, size_v), strict=True):
+        for length, (block, size) in zip(lengths, sizes, strict=True):
             if count * length % block:
                 return None  # the engine refuses such a type for this model
             total += count * length // block * size
@@ -96,9 +84,8 @@ def _cache_type(name: str) -> tuple[int, int]:
 
 def _heads_by_layer(header: GgufHeader) -> list[int] | None:
     """Key/value heads of each layer that a served token passes; None where that is unsettled."""
-    kind = header.text("general.architecture") or ""
-    layers = header.integer(f"{kind}.block_count")
-    window = header.integer(f"{kind}.attention.sliding_window") or 0
+    kind, layers = header.kind, header.own("block_count")
+    window = header.own("attention.sliding_window") or 0
     if kind in _WINDOWED or (window > 0 and kind not in _WINDOW_IGNORED):
         return None
     if not layers or f"{kind}.attention.kv_lora_rank" in header.metadata:
@@ -106,30 +93,46 @@ def _heads_by_layer(header: GgufHeader) -> list[int] | None:
     stated = header.metadata.get(f"{kind}.attention.head_count_kv")
     if stated is None:
         stated = header.metadata.get(f"{kind}.attention.head_count")
-    served = layers - (header.integer(f"{kind}.nextn_predict_layers") or 0)
+    served = layers - (header.own("nextn_predict_layers") or 0)
     if isinstance(stated, tuple):
         heads = [count for count in stated if isinstance(count, int) and count >= 0]
         return heads[:served] if len(heads) == layers else None
     if not isinstance(stated, int) or stated <= 0 or not 0 < served <= layers <= 4096:
         return None
-    return None if _is_recurrent(header, kind) else [stated] * served
-
-
-def _is_recurrent(header: GgufHeader, kind: str) -> bool:
     marks = (f"{kind}.ssm.", f"{kind}.wkv.", f"{kind}.shortconv.", f"{kind}.full_attention_inter")
-    return any(key.startswith(marks) for key in header.metadata)
+    recurrent = any(key.startswith(marks) for key in header.metadata)
+    return None if recurrent else [stated] * served
 
 
 def _head_lengths(header: GgufHeader) -> tuple[int, int] | None:
-    kind = header.text("general.architecture") or ""
-    width = header.integer(f"{kind}.embedding_length")
-    heads = header.metadata.get(f"{kind}.attention.head_count")
+    """Numbers in a key and in a value."""
+    width = header.own("embedding_length")
+    heads = header.metadata.get(f"{header.kind}.attention.head_count")
     if isinstance(heads, tuple):  # hybrids: the layers with attention have the same number
         heads = max((count for count in heads if isinstance(count, int)), default=0)
     default = width // heads if width and isinstance(heads, int) and heads > 0 else 0
-    key = header.integer(f"{kind}.attention.key_length") or default
-    value = header.integer(f"{kind}.attention.value_length") or default
+    key = header.own("attention.key_length") or default
+    value = header.own("attention.value_length") or default
     return (key, value) if 0 < key < 2**20 and 0 < value < 2**20 else None
+
+
+# --- weights ------------------------------------------------------------------------------------
+
+
+def looked_up_bytes(model: Path) -> int:
+    """Bytes of a GGUF's tables of which a token needs single rows: embeddings per layer, and
+    input embeddings unless they serve as output weights too.
+
+    Raises ModelError for a model that cannot be read.
+    """
+    tensors = [tensor for file in files_of(model) for tensor in read_gguf(file).tensors]
+    tables = _tables(tensors)
+    return sum(tensor.bytes or 0 for tensor in tensors if tensor.name in tables)
+
+
+def _tables(tensors: Sequence[Tensor]) -> set[str]:
+    own_output = any(tensor.name == "output.weight" for tensor in tensors)
+    return _LOOKED_UP | {"token_embd.weight"} if own_output else _LOOKED_UP
 
 
 def read_bytes_per_token(model: Path) -> int | None:
@@ -145,43 +148,37 @@ def read_bytes_per_token(model: Path) -> int | None:
 
 
 def _gguf_reads(model: Path) -> int | None:
-    headers = [read_gguf(file) for file in parts(model)]
+    headers = [read_gguf(file) for file in files_of(model)]
     tensors = [tensor for header in headers for tensor in header.tensors]
-    first = headers[0]
-    kind = first.text("general.architecture") or ""
-    count, used = (first.integer(f"{kind}.expert_{key}") for key in ("count", "used_count"))
-    own_output = any(tensor.name == "output.weight" for tensor in tensors)
-    served = (first.integer(f"{kind}.block_count") or 0) - (
-        first.integer(f"{kind}.nextn_predict_layers") or 0
-    )
+    layers = headers[0].own("block_count") or 0
+    served = layers - (headers[0].own("nextn_predict_layers") or 0)
+    tables = _tables(tensors)
     total = experts = 0
     for tensor in tensors:
         if tensor.bytes is None:
             return None
-        if tensor.name in LOOKED_UP or (own_output and tensor.name == "token_embd.weight"):
+        if tensor.name in tables or _layer(tensor.name, "blk.") >= served > 0:
             continue
-        if _layer(tensor, "blk.") >= served > 0:
-            continue
-        if is_routed(tensor.name):
+        if is_routed(tensor):
             experts += tensor.bytes
         else:
             total += tensor.bytes
-    return _with_experts(total, experts, (used, count) if used and count else None)
+    return _with_experts(total, experts, experts_in_use(headers[0]))
 
 
 def _folder_reads(model: Path) -> int | None:
-    config = _folder.config_of(model)
-    layers = _folder.text_config(config).get("num_hidden_layers")
-    weights = [w for file in _folder.weight_files(model) for w in read_safetensors(file)]
+    config = config_of(model)
+    layers = text_config(config).get("num_hidden_layers")
+    weights = [w for file in weight_files(model) for w in read_safetensors(file)]
     own_output = any(_OUTPUT.search(w.name) for w in weights)
     share = experts_share(config)
     total = experts = 0
     for weight in weights:
         if _ROWS.search(weight.name) or (own_output and _EMBEDDING.search(weight.name)):
             continue
-        if _serves_something_else(weight.name):
+        if _OF_OTHER_INPUTS.search(weight.name):
             continue
-        if isinstance(layers, int) and _layer(weight, ".layers.") >= layers:
+        if isinstance(layers, int) and _layer(weight.name, ".layers.") >= layers:
             continue
         if is_expert(weight, share):
             experts += weight.bytes
@@ -190,78 +187,79 @@ def _folder_reads(model: Path) -> int | None:
     return _with_experts(total, experts, share)
 
 
-def _serves_something_else(name: str) -> bool:
-    parts_of_it = name.split(".")
-    return any(
-        part.startswith(("vision", "visual", "audio", "multi_modal", "mtp")) for part in parts_of_it
-    )
-
-
-def _layer(tensor: Tensor | Weight, before: str) -> int:
+def _layer(name: str, before: str) -> int:
     """The number of the layer that a tensor belongs to; -1 for one outside all layers."""
-    number = f".{tensor.name}".partition(before)[2].partition(".")[0]
+    number = f".{name}".partition(before)[2].partition(".")[0]
     return int(number) if number.isdecimal() and len(number) < 6 else -1
 
 
-def _with_experts(total: int, experts: int, share: tuple[int, int] | None) -> int | None:
+def _with_experts(total: int, experts: int, share: Share) -> int | None:
     if not experts:
         return total
-    if share is None or not 0 < share[0] <= share[1]:
-        return None
-    return total + experts * share[0] // share[1]
+    return total + experts * share[0] // share[1] if share else None
 
 
-def fitting(
-    free_bytes: int,
-    model: Model,
-    kv_bytes_per_token: int | None,
-    context: int,
-    slots: int,
-    overhead: int,
-) -> list[str]:
-    """What of ``model`` would fit into ``free_bytes``, in short suggestions, the mildest first.
+# --- mixtures of experts ------------------------------------------------------------------------
 
-    ``kv_bytes_per_token`` is that of an f16 cache, None where unknown; ``context`` is tokens for
-    each of ``slots``; ``overhead`` is what else the engine needs, in bytes.
-    Empty when the model fits as it is.
+Share = tuple[int, int] | None
+"""Experts that a token uses and experts there are; None for a model without any."""
+
+_ROUTED = re.compile(r"_exps\b|\.ffn_(?:gate|up|down)\.\d+\.")
+_COUNT_KEYS = (
+    "num_experts num_local_experts n_routed_experts moe_num_experts num_moe_experts "
+    "num_routed_experts"
+).split()
+_USED_KEYS = (
+    "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts moe_top_k "
+    "num_selected_experts experts_per_token num_active_experts"
+).split()
+# How checkpoints call the weights of routed experts. By repository or library:
+_EXPERTS = re.compile(
+    r"\.experts\."  # Mixtral, Qwen, DeepSeek, DBRX, Jamba, Phi, Llama 4, gpt-oss, Gemma 4
+    r"|\.switch_(?:mlp|glu)\."  # mlx-lm
+    r"|\.block_sparse_moe\.(?:(?:in|out)put_linear|w[123])\b"  # Granite; Mixtral as released
+    r"|\.mlp\.(?:in|out)put_linear\."  # JetMoE
+    r"|\.moe\.(?:gate|up|down)_proj\."  # Step-3
+)
+
+
+def experts_in_use(header: GgufHeader) -> Share:
+    """The same for a GGUF file."""
+    count, used = header.own("expert_count"), header.own("expert_used_count")
+    return (used, count) if count and used and 0 < used <= count else None
+
+
+def is_routed(tensor: Tensor) -> bool:
+    """Whether a tensor belongs to routed experts: ``ffn_up_exps``, or one a tensor, as in files
+    from before 2024. Shared experts (``ffn_up_shexp``) work for every token."""
+    return _ROUTED.search(tensor.name) is not None
+
+
+def experts_share(config: Mapping[str, Any]) -> Share:
+    """The same by a folder's configuration."""
+    text = text_config(config)
+    count, used = first_integer(text, _COUNT_KEYS), first_integer(text, _USED_KEYS)
+    return (used, count) if count and used and 0 < used <= count else None
+
+
+def is_expert(weight: Weight, share: Share = None) -> bool:
+    """Whether the tensor belongs to routed experts: ``…mlp.experts.17.down_proj.weight``, or to
+    all of them at once, whatever it is called: the first of three dimensions is their number.
+
+    Shared experts (``shared_experts``, ``shared_mlp``) work for every token.
     """
-    weights, room = model.bytes or 0, free_bytes - overhead
-    cache = (kv_bytes_per_token or 0) * context * slots
-    if weights + cache <= room:
-        return []
-    found = []
-    if kv_bytes_per_token:
-        found = _smaller_cache(room - weights, kv_bytes_per_token * slots, context)
-    least = (kv_bytes_per_token or 0) * slots * CONTEXT_STEP
-    if quant := _smaller_quant(room - cache, model):
-        found.append(quant)
-    elif not found and (quant := _smaller_quant(room - least, model)):
-        found.append(f"{quant}, together with a smaller context")
-    elif not found:
-        found.append(f"a smaller model: {human_bytes(max(room, 0))} are free for its weights")
-    return found
+    if ".shared_" in weight.name:
+        return False
+    stacked = share is not None and len(weight.shape) > 2 and weight.shape[0] == share[1] > 1
+    return stacked or _EXPERTS.search(f".{weight.name}") is not None
 
 
-def _smaller_cache(room: int, bytes_per_token: int, context: int) -> list[str]:
-    found = []
-    for name in _CACHE_TYPES:
-        block, size = _cache_type(name)
-        if context * bytes_per_token * size / block / _F16_BYTES <= room:
-            found.append(f"a cache in {name} instead of f16")
-            break
-    largest = max(room, 0) // bytes_per_token // CONTEXT_STEP * CONTEXT_STEP
-    if 0 < largest < context:
-        found.append(f"a context of {largest} tokens instead of {context}")
-    return found
-
-
-def _smaller_quant(room: int, model: Model) -> str | None:
-    """The largest common quant whose weights fit into ``room`` bytes; None when none does."""
-    if not model.parameters or room <= 0:
-        return None
-    bits = 8 * room / model.parameters
-    quants = _GGUF_QUANTS if model.format == "gguf" else _FOLDER_QUANTS
-    for name, needed in quants.items():
-        if needed <= bits and needed < (model.bits_per_weight or bits):
-            return f"a quant of at most {bits:.1f} bits per weight, such as {name}"
+def first_integer(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
+    """The first sensible count that the configuration has under one of these keys."""
+    for key in keys:
+        value = config.get(key)
+        if isinstance(value, list) and len({*map(str, value)}) == 1:  # one a layer, all the same
+            value = value[0]
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**48:
+            return value
     return None

@@ -1,79 +1,63 @@
-"""Safetensors: the header of a file, and what model a folder of such files is.
+"""A Hugging Face model folder: which files are its weights, what the headers of its safetensors
+hold, and what its small files say.
 
-Follows the format's own description (8 bytes of length, a JSON header, the data) and the layout
-of Hugging Face model folders. Only headers are read. The input is hostile until proven
-otherwise: whatever the bytes are, the answer is a header or a ModelError.
+Follows the format's own description (8 bytes of length, a JSON header, the data). Only headers
+are read. The input is hostile until proven otherwise: whatever the bytes are, the answer is a
+header or a ModelError.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from tokrig.errors import ModelError
-from tokrig.models import _folder
-from tokrig.models._kinds import folder_is_else
-from tokrig.models._names import folder_name_of, one_line, repository_of
-from tokrig.models._packed import Quantization, quantization_of
-from tokrig.models._reader import LFS_POINTER, LFS_REMEDY, check_file, shown
-from tokrig.models._sha256 import sha256_of
-from tokrig.record.model import Model
-from tokrig.units import human_bytes, significant
+from tokrig.documents import parse
+from tokrig.errors import InputError, ModelError
+from tokrig.models.gguf import (
+    FETCH_AGAIN,
+    LFS_POINTER,
+    LFS_REMEDY,
+    bad,
+    check_file,
+    is_web_page,
+    shown,
+    unreadable,
+)
+from tokrig.models.names import one_line, repository_id
+from tokrig.units import human_bytes
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 """The format allows 100 MB; the largest published headers have a tenth of this."""
 MAX_TENSORS = 262_144
+MAX_TEXT_BYTES = 32 * 1024 * 1024
+MAX_CARD_BYTES = 256 * 1024
 
-BITS = {
-    "BOOL": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "U8": 8,
-    "I8": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "U16": 16,
-    "I16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "U32": 32,
-    "I32": 32,
-    "F32": 32,
-    "U64": 64,
-    "I64": 64,
-    "F64": 64,
-    "C64": 64,
+_BITS = {
+    4: "F4",
+    6: "F6_E2M3 F6_E3M2",
+    8: "BOOL U8 I8 F8_E4M3 F8_E5M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+    16: "U16 I16 F16 BF16",
+    32: "U32 I32 F32",
+    64: "U64 I64 F64 C64",
 }
+BITS = {name: bits for bits, names in _BITS.items() for name in names.split()}
 """Bits of one element, by the format's names of types."""
 
-_COUNT_KEYS = (
-    *("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
-    *("num_moe_experts", "num_routed_experts"),
-)
-_USED_KEYS = (
-    *("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"),
-    *("moe_top_k", "num_selected_experts", "experts_per_token", "num_active_experts"),
-)
-# How checkpoints call the weights of routed experts. By repository or library:
-_EXPERTS = re.compile(
-    r"\.experts\."  # Mixtral, Qwen, DeepSeek, DBRX, Jamba, Phi, Llama 4, gpt-oss, Gemma 4
-    r"|\.switch_(?:mlp|glu)\."  # mlx-lm
-    r"|\.block_sparse_moe\.(?:(?:in|out)put_linear|w[123])\b"  # Granite; Mixtral as released
-    r"|\.mlp\.(?:in|out)put_linear\."  # JetMoE
-    r"|\.moe\.(?:gate|up|down)_proj\."  # Step-3
-)
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+_INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json")
+# What quantizers write beside config.json: ModelOpt, AutoGPTQ, AutoAWQ.
+_QUANTIZERS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WEIGHTS = ("*.safetensors", *_PICKLES)
+_PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.safetensors$")
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+
+
+# --- the header of a file -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,190 +85,246 @@ def read_safetensors(path: Path) -> tuple[Weight, ...]:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-            _refuse_other(path, head)
+            if head.startswith(LFS_POINTER):
+                raise bad(path, "not the weights, but a Git LFS pointer to them", LFS_REMEDY)
+            if is_web_page(head):
+                hint = "the download returned a page; use the direct link, log in if asked"
+                raise bad(path, "not the weights, but a web page", hint)
             length = int.from_bytes(head[:8], "little")
             file.seek(8)
             if length > MAX_HEADER_BYTES or size < 8:
                 raise _damaged(path, f"it claims a header of {length} bytes")
             if 8 + length > size:
                 raise _truncated(path, size, "its header")
-            header = _json(path, file.read(length))
+            raw = file.read(length)
     except OSError as error:
-        raise ModelError(
-            f"{shown(path)}: cannot be read: {error.strerror}", hint="check the file's rights"
-        ) from error
-    header.pop("__metadata__", None)
-    if len(header) > MAX_TENSORS:
-        raise _damaged(path, f"it claims {len(header)} tensors")
-    return tuple(_weight(path, name, entry, size - 8 - length) for name, entry in header.items())
-
-
-def _refuse_other(path: Path, head: bytes) -> None:
-    if head.startswith(LFS_POINTER):
-        raise ModelError(
-            f"{shown(path)}: not the weights, but a Git LFS pointer to them", hint=LFS_REMEDY
-        )
-    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ModelError(
-            f"{shown(path)}: not the weights, but a web page",
-            hint="the download returned a page; use the direct link, log in if asked",
-        )
-
-
-def _json(path: Path, raw: bytes) -> dict[str, Any]:
+        raise unreadable(path, error) from error
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError):
         raise _damaged(path, "its header is not JSON") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is not a JSON object")
-    return header
+    header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise _damaged(path, f"it claims {len(header)} tensors")
+    return tuple(_weight(path, name, entry, size - 8 - length) for name, entry in header.items())
 
 
 def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Weight:
+    tensor = f"tensor {name[:80]!r}"
     match entry:
         case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(start), int(end)]}:
             pass
         case _:
-            raise _damaged(path, f"tensor {name[:80]!r} is not described")
+            raise _damaged(path, f"{tensor} is not described")
     if not all(isinstance(n, int) and 0 <= n < 2**48 for n in shape) or len(shape) > 16:
-        raise _damaged(path, f"tensor {name[:80]!r} has an impossible shape")
+        raise _damaged(path, f"{tensor} has an impossible shape")
     if not 0 <= start <= end:
-        raise _damaged(path, f"tensor {name[:80]!r} ends before it begins")
+        raise _damaged(path, f"{tensor} ends before it begins")
     if end > data_bytes:
-        raise _truncated(path, data_bytes, f"tensor {name[:80]!r}, {end - data_bytes} bytes")
+        raise _truncated(path, data_bytes, f"{tensor}, {end - data_bytes} bytes")
     weight = Weight(name, kind, tuple(shape), end - start)
     bits = BITS.get(kind)
     if bits is not None and -(-weight.elements * bits // 8) != weight.bytes:
-        raise _damaged(path, f"tensor {name[:80]!r} has another size than its shape says")
+        raise _damaged(path, f"{tensor} has another size than its shape says")
     return weight
 
 
 def _damaged(path: Path, why: str) -> ModelError:
-    return ModelError(
-        f"{shown(path)}: not a usable safetensors file: {why}",
-        hint="the file is damaged or of another kind; fetch it again",
-    )
+    hint = "the file is damaged or of another kind; fetch it again"
+    return bad(path, f"not a usable safetensors file: {why}", hint)
 
 
 def _truncated(path: Path, size: int, missing: str) -> ModelError:
-    return ModelError(
-        f"{shown(path)}: truncated, it ends within {missing} (there are {human_bytes(size)})",
-        hint="the download or the copy did not finish; fetch the file again",
-    )
+    there = human_bytes(size)
+    return bad(path, f"truncated, it ends within {missing} (there are {there})", FETCH_AGAIN)
 
 
-def identify(folder: Path, sha256: bool = True) -> Model:
-    """What model the Hugging Face model folder ``folder`` holds.
+# --- the files of a folder ----------------------------------------------------------------------
 
-    ``parameters`` are those of the model: packed weights are counted unpacked, scales and zero
-    points not at all, and where the packing is unknown nothing is claimed. Bits per weight =
-    8 × bytes of all tensors / parameters. The SHA-256 is that of all weight files one after the
-    other, in the order of their names.
 
-    Raises ModelError when the folder holds no model, a part is missing or a file is damaged.
+def looks_like_one(folder: Path) -> bool:
+    """Whether ``folder`` is meant as a model folder, a broken one included."""
+    described = _holds(folder, ("config.json", "params.json", "adapter_config.json"))
+    return _holds(folder, _WEIGHTS) or (described and not holds_gguf(folder))
+
+
+def holds_gguf(folder: Path) -> bool:
+    """Whether ``folder`` holds GGUF files, or folders of them; some have a config.json beside."""
+    return not _holds(folder, _WEIGHTS) and _holds(folder, ("*.gguf", "*/*.gguf"))
+
+
+def _holds(folder: Path, patterns: Sequence[str]) -> bool:
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, by name: those of the index, where there is one.
+
+    Raises ModelError for a folder without weights, with some missing, or with pickled ones.
     """
-    files = _folder.weight_files(folder)
-    config = _folder.config_of(folder)
-    if other := folder_is_else(folder, config):
-        raise ModelError(f"{shown(folder)}: {other[0]}, not a model to chat with", hint=other[1])
-    text = _folder.text_config(config)
-    weights = [weight for file in files for weight in read_safetensors(file)]
-    quantization = quantization_of(config, _folder.quantizer_config(folder))
-    parameters = parameters_of(weights, quantization)
-    source, card = repository_of(folder), _folder.card_of(folder)
-    name = source.name if source else folder.absolute().name
-    names = folder_name_of(name, config.get("_name_or_path"))
-    template = _folder.chat_template(folder)
-    return Model(
-        family=names.family,
-        variant=names.variant,
-        quant=quantization.label or _widest(weights),
-        quant_creator=card.quantized_by or (source.owner if source else None),
-        format="safetensors",
-        file=f"{source.name}@{source.revision[:12]}" if source else shown(Path(name)),
-        sha256=sha256_of(files) if sha256 else None,
-        bytes=sum(file.stat().st_size for file in files),
-        parameters=parameters,
-        active_parameters=_active(text, weights, quantization, parameters),
-        bits_per_weight=significant(8 * sum(w.bytes for w in weights) / parameters)
-        if parameters
-        else None,
-        tensor_types=dict(Counter(weight.type for weight in weights).most_common()),
-        context_train=_first_integer(text, _CONTEXT_KEYS),
-        architecture=_architecture(config),
-        chat_template_sha256=hashlib.sha256(template.encode()).hexdigest() if template else None,
-        base_model=card.base_model,
-        license=card.license,
-        identity_from=names.source,
-    )
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        hint = "merge it into its base model and name the folder of the merged one"
+        raise bad(folder, "an adapter (LoRA), not a model", hint)
+    for index in _INDEXES:
+        if (folder / index).exists():
+            return _indexed(folder, index)
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        if pickles := sorted(path for pattern in _PICKLES for path in folder.glob(pattern)):
+            why = f"its weights are pickled ({shown(pickles[0])}); such a file can run any code "
+            why += "when it is loaded"
+            raise bad(folder, why, "use a safetensors version of this model")
+        hint = "name a .gguf file, or the folder of a model in safetensors files"
+        raise bad(folder, "a folder without weights: no .safetensors file in it", hint)
+    single = folder / "model.safetensors"
+    if single in found:
+        return [single]
+    # Mistral's own format lies beside the ordinary one and holds the same weights once more.
+    files = [file for file in found if not file.name.startswith("consolidated")] or found
+    wanted = set()
+    for file in files:
+        if match := _PART.match(file.name):
+            count = min(int(match[3]), 10_000)
+            wanted |= {f"{match[1]}-{n:05d}-of-{match[3]}.safetensors" for n in range(1, count + 1)}
+    _refuse_missing(folder, sorted(wanted - {file.name for file in files}), len(wanted))
+    return files
 
 
-def parameters_of(weights: Sequence[Weight], quantization: Quantization) -> int | None:
-    """Parameters of the model stored in ``weights``; None where a packing is unknown."""
-    total = 0
-    names = {weight.name for weight in weights}
-    for weight in weights:
-        count = quantization.parameters(weight.name, weight.type, weight.elements, names)
-        if count is None:
-            return None
-        total += count
-    return total
+def _indexed(folder: Path, index: str) -> list[Path]:
+    weight_map = _json(folder / index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: holds no weight_map", hint="fetch it again")
+    names = {str(name) for name in weight_map.values()}
+    if any(Path(name).name != name or name in (".", "..") for name in names):
+        raise ModelError(f"{index}: names a file outside its folder", hint="fetch the model again")
+    files = sorted(folder / name for name in names)
+    _refuse_missing(folder, [file.name for file in files if not file.exists()], len(files))
+    return files
 
 
-def experts_share(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Experts that a token uses and experts there are; None for a model without any."""
-    text = _folder.text_config(config)
-    count, used = _first_integer(text, _COUNT_KEYS), _first_integer(text, _USED_KEYS)
-    return (used, count) if count and used and 0 < used <= count else None
+def _refuse_missing(folder: Path, missing: list[str], count: int) -> None:
+    if missing:
+        named = ", ".join(shown(Path(name)) for name in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        hint = "the download did not finish; fetch the missing files into that folder"
+        raise bad(folder, f"{len(missing)} of {count} weight files missing: {named}{more}", hint)
 
 
-def is_expert(weight: Weight, share: tuple[int, int] | None = None) -> bool:
-    """Whether the tensor belongs to routed experts: ``…mlp.experts.17.down_proj.weight``, or to
-    all of them at once, whatever it is called: the first of three dimensions is their number.
+# --- its small files ----------------------------------------------------------------------------
 
-    Shared experts (``shared_experts``, ``shared_mlp``) work for every token.
-    """
-    if ".shared_" in weight.name:
-        return False
-    stacked = share is not None and len(weight.shape) > 2 and weight.shape[0] == share[1] > 1
-    return stacked or _EXPERTS.search(f".{weight.name}") is not None
-
-
-def _active(
-    text: Mapping[str, Any],
-    weights: Sequence[Weight],
-    quantization: Quantization,
-    parameters: int | None,
-) -> int | None:
-    """Parameters that one token touches: all others + experts × used / count."""
-    share = experts_share(text)
-    experts = parameters_of([w for w in weights if is_expert(w, share)], quantization)
-    if share is None or parameters is None or not experts:
-        return None
-    return parameters - experts + experts * share[0] // share[1]
+# Mistral's own names; its mixtures of experts lie under "moe", see ``text_config``.
+_PARAMS = {
+    "n_layers": "num_hidden_layers",
+    "dim": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "max_seq_len": "max_position_embeddings",
+}
+# Where configurations keep the language model's part: multimodal ones, DBRX, Mistral.
+_NESTED = "thinker_config text_config llm_config language_config ffn_config moe".split()
 
 
-def _widest(weights: Sequence[Weight]) -> str | None:
-    """The type that most bytes have: the "quant" of a model that is not quantised."""
-    by_type: Counter[str] = Counter()
-    for weight in weights:
-        by_type[weight.type] += weight.bytes
-    return by_type.most_common(1)[0][0] if by_type else None
+def config_of(folder: Path) -> dict[str, Any]:
+    """``config.json``, or Mistral's ``params.json`` in the same words. Raises ModelError when it
+    is missing or broken."""
+    if not (folder / "config.json").exists() and (folder / "params.json").exists():
+        params = _json(folder / "params.json")
+        return {**params, **{new: params[old] for old, new in _PARAMS.items() if old in params}}
+    return _json(folder / "config.json")
 
 
-def _architecture(config: Mapping[str, Any]) -> str | None:
-    stated = config.get("model_type")
-    if not stated and isinstance(config.get("architectures"), list):
-        stated = next(iter(config["architectures"]), None)
-    return one_line(stated) if isinstance(stated, str) else None
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration with its part about the language model, often nested, on top."""
+    for key in _NESTED:
+        if isinstance(config.get(key), dict):
+            config = {**config, **config[key]}
+    return config
 
 
-def _first_integer(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:
-    for key in keys:
-        value = config.get(key)
-        if isinstance(value, list) and len({*map(str, value)}) == 1:  # one a layer, all the same
-            value = value[0]
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**48:
-            return value
+def quantizer_config(folder: Path) -> dict[str, Any]:
+    """What a quantizer wrote in a file of its own; empty where there is none."""
+    return next(filter(None, (optional_json(folder / name) for name in _QUANTIZERS)), {})
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; empty when there is none or it is broken."""
+    try:
+        return _json(path)
+    except ModelError:
+        return {}
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template, looked for where and in the order in which transformers does."""
+    if text := _text(folder / "chat_template.jinja"):
+        return text
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        stated = optional_json(folder / name).get("chat_template")
+        if isinstance(stated, list):  # several, by name
+            entries = [entry for entry in stated if isinstance(entry, dict)]
+            stated = next((e.get("template") for e in entries if e.get("name") == "default"), None)
+        if isinstance(stated, str) and stated:
+            return stated
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the front matter of ``README.md`` says, in short clean texts."""
+
+    base_model: str | None = None
+    license: str | None = None
+    quantized_by: str | None = None
+
+
+def card_of(folder: Path) -> Card:
+    """The model card's front matter; nothing where there is none or it is broken."""
+    match = _FRONT_MATTER.search(_text(folder / "README.md", MAX_CARD_BYTES) or "")
+    try:
+        data = parse(match[1], "README.md") if match else None
+    except InputError:
+        data = None
+    if not isinstance(data, dict):
+        return Card()
+    licence = data.get("license")
+    if licence == "other":
+        licence = data.get("license_name") or licence
+    bases = filter(None, map(repository_id, _texts(data.get("base_model"))))
+    return Card(
+        base_model=", ".join(bases) or None,
+        license=one_line(licence) if isinstance(licence, str) else None,
+        quantized_by=next(map(one_line, _texts(data.get("quantized_by"))), None),
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    """``value`` as a list of texts: a merge names several base models."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values[:8] if isinstance(text, str)]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    if text is None:
+        raise ModelError(
+            f"{path.name}: missing, unreadable or not text",
+            hint="fetch all files of the model, the small ones too, into one folder",
+        )
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelError(f"{path.name}: not JSON", hint="fetch it again") from None
+    if not isinstance(data, dict):
+        raise ModelError(f"{path.name}: not a JSON object", hint="fetch it again")
+    return data
+
+
+def _text(path: Path, limit: int = MAX_TEXT_BYTES) -> str | None:
+    """The text of a small file, its beginning if it is above ``limit`` bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(limit).decode("utf-8", errors="replace")
+    except OSError:
+        return None

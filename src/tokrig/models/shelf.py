@@ -3,36 +3,75 @@
 ``models`` in the cache folder, with what was fetched under ``hub`` and what was made under
 ``made``. Room is made by removing what was used least recently, of the models that tokrig put
 there and that nobody uses: never a file of the user's, never one elsewhere.
+
+``NAME.tokrig.json``, a manifest, lies beside the file or folder ``NAME``. It is written before
+the model's first byte and removed after its last, so that whatever tokrig put there can be found
+again, even after it was killed. A manifest's time stamp is when its model was last used; a lock on
+it, which the kernel drops when a process ends, however it ends, says that the model is in use.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tokrig.errors import InputError, ModelError, StoreError, TokrigError, did_you_mean
-from tokrig.models import _fetch, _manifest, catalog, gguf, hub, needs
-from tokrig.models._folder import weight_files
-from tokrig.models._manifest import File, Manifest, shelf_folder
-from tokrig.models._reader import shown
-from tokrig.models._sha256 import read_sha256, remember
+from tokrig.files import Locked, locked
+from tokrig.models import catalog, hub, needs
+from tokrig.models.disk import read_sha256, refused, remember, sha256_of
+from tokrig.models.gguf import shown
+from tokrig.models.hub import File, Listing, Stored, shelf_folder
+from tokrig.models.parts import files_of
+from tokrig.models.safetensors import weight_files
 from tokrig.record.model import QuantizedFrom
-from tokrig.units import human_bytes
+from tokrig.references import Reference, of_hub, parse
+from tokrig.units import MIB, human_bytes
 
-RESERVE_BYTES = 64 * 1024 * 1024
+RESERVE_BYTES = 64 * MIB
 """Left free on the disk, for records and journals."""
 
-Tell = _fetch.Tell
+SUFFIX = ".tokrig.json"
+PART = ".part"
+"""Ends the name of a file that is not whole yet."""
+
+Tell = Callable[[str, float | None], None]
 """Takes what is being done, in words, and how much of it is done (0 to 1, None where unknown)."""
 
 
 def quiet(text: str, share: float | None) -> None:
     """Tells nobody."""
+
+
+class Manifest(Stored):
+    """What a model on the shelf is made of and where it comes from.
+
+    ``files`` lie in the model's folder, or beside each other where it is a (split) file.
+    ``revision`` is the one that was asked for, ``commit`` the one that it was.
+    """
+
+    kind: Literal["fetched", "made"]
+    files: tuple[File, ...]
+    folder: bool = False
+    repo: str | None = None
+    revision: str | None = None
+    commit: str | None = None
+    quantized_from: QuantizedFrom | None = None
+
+    def paths(self, model: Path) -> list[Path]:
+        """Where the files of ``model`` belong. Never outside its folder."""
+        folder = model if self.folder else model.parent
+        return [folder / Path(file.name).name for file in self.files]
+
+    def bytes_here(self, model: Path) -> int:
+        """Bytes that the model takes on the disk, unfinished files included."""
+        return sum((_size(p) or 0) + (_size(part_of(p)) or 0) for p in self.paths(model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +113,121 @@ class Entry:
     quant: str | None = None
 
 
+# --- manifests and locks ------------------------------------------------------------------------
+
+
+def part_of(path: Path) -> Path:
+    """Where the file grows before it gets its name."""
+    return path.with_name(path.name + PART)
+
+
+def manifest_of(model: Path) -> Path:
+    """Where the manifest of a model lies."""
+    return model.with_name(model.name + SUFFIX)
+
+
+def read_manifest(model: Path) -> Manifest | None:
+    """The manifest of a model; None for whatever tokrig did not put there."""
+    try:
+        return Manifest.model_validate_json(manifest_of(model).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _touch(model: Path) -> None:
+    """The model is used now."""
+    with suppress(OSError):
+        os.utime(manifest_of(model))
+
+
+@contextmanager
+def owning(
+    model: Path, manifest: Manifest, waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Nobody else puts this model there, takes it away or uses it meanwhile. Its manifest is
+    written unless it has one; ``waiting`` is called once if another process has to be waited for.
+    """
+    path = manifest_of(model)
+    with contextlib.ExitStack() as held:
+        try:
+            file = held.enter_context(locked(path))
+        except Locked:
+            waiting()
+            file = held.enter_context(locked(path, timeout_s=None))
+        if read_manifest(model) is None:
+            file.truncate(0)
+            file.write(manifest.model_dump_json(exclude_none=True, indent=1).encode())
+            file.flush()
+        yield
+
+
+@contextmanager
+def _holding(model: Path, *, shared: bool) -> Iterator[bool]:
+    """Whether the model is tokrig's and could be locked: while it is shared it stays where it
+    is, and nobody uses one that is not."""
+    with contextlib.ExitStack() as held:
+        mine = True
+        try:
+            lock = locked(
+                manifest_of(model), timeout_s=None if shared else 0.0, shared=shared, create=False
+            )
+            held.enter_context(lock)
+        except (Locked, FileNotFoundError):
+            mine = False
+        yield mine
+
+
+def is_free(model: Path) -> bool:
+    """Whether no process uses the model or puts it there."""
+    with _holding(model, shared=False) as free:
+        return free
+
+
+def _discard(model: Path, manifest: Manifest) -> bool:
+    """Remove a model from the disk; False, with nothing changed, while it is in use."""
+    with _holding(model, shared=False) as free:
+        if free:
+            for path in manifest.paths(model):
+                path.unlink(missing_ok=True)
+                part_of(path).unlink(missing_ok=True)
+            manifest_of(model).unlink()
+            folder, shelf = model if manifest.folder else model.parent, shelf_folder()
+            with suppress(OSError):  # folders that have become empty, up to the shelf
+                while folder != shelf and shelf in folder.parents:
+                    folder.rmdir()
+                    folder = folder.parent
+        return free
+
+
+@contextmanager
+def using(path: Path) -> Iterator[None]:
+    """While ``path`` is used it is not removed, and afterwards it was used last.
+
+    Any path may be given; those that tokrig did not put on its shelf are left alone.
+    Raises StoreError for one that has been removed from the shelf meanwhile.
+    """
+    with _holding(path, shared=True) as mine:
+        if not mine and not path.exists() and shelf_folder() in path.parents:
+            raise StoreError(
+                f"{shown(path)}: was removed to make room for another model",
+                hint="run it again, or raise the disk budget",
+            )
+        _touch(path)
+        yield
+        _touch(path)
+
+
+# --- getting a model ----------------------------------------------------------------------------
+
+
 def resolve(
     reference: str, tell: Tell = quiet, *, budget_bytes: int | None = None
 ) -> catalog.ModelSource:
@@ -86,40 +240,151 @@ def resolve(
     Raises ModelError for a model that there is not or that differs from its checksum, PutOff
     where the hub cannot be reached, StoreError where there is no room.
     """
-    if not reference.startswith(hub.SCHEME):
+    if not of_hub(reference):
         return catalog.resolve(reference)
-    asked = hub.parse(reference)
+    asked = parse(reference)
     try:
         listing = hub.listing_of(asked)
     except TokrigError as problem:
         known, path = _here(asked)
-        if known is None or path is None or not _fetch.is_sound(known, path):
+        if known is None or path is None or not _is_sound(known, path):
             raise
         listing = known
         tell(f"{problem.message}; taking what is here", None)
     else:
-        path = _fetch.present(asked, listing) or _fetch.fetched(
-            asked, listing, tell, lambda needed: make_room(needed, budget_bytes)
-        )
-    _manifest.touch(path)
+        path = _lying(asked, listing)
+        if path is None or not _is_sound(listing, path):
+            path = _fetched(asked, listing, tell, budget_bytes)
+    _touch(path)
     return catalog.ModelSource(path, f"{asked} at commit {listing.commit}", "")
 
 
-def _here(asked: hub.Reference) -> tuple[hub.Listing | None, Path | None]:
+def _here(asked: Reference) -> tuple[Listing | None, Path | None]:
     """What is known of a model of a hub without asking it: its files, and where they lie."""
     known = None
-    for listing in (hub.kept(asked), hub.in_cache(asked)):
-        if listing is not None:
-            with suppress(ModelError):
-                known = asked.wanted(listing)
-                if path := _fetch.lying(asked, known):
-                    return known, path
+    for listing in filter(None, (hub.kept(asked), hub.in_cache(asked))):
+        with suppress(ModelError):
+            known = hub.wanted(asked, listing)
+            if path := _lying(asked, known):
+                return known, path
     return known, None
+
+
+def _lying(asked: Reference, listing: Listing) -> Path | None:
+    """Where the model's files lie, all of them and of the right sizes: on the shelf, or in the
+    user's own cache of the hub. None where something is missing."""
+    for place in (hub.snapshot, hub.cached_snapshot):
+        folder = place(listing.repo, listing.commit)
+        if folder and all(_size(folder / file.name) == file.bytes for file in listing.files):
+            return folder if asked.file is None else folder / listing.files[0].name
+    return None
+
+
+def _is_sound(listing: Listing, model: Path) -> bool:
+    """Whether the files are those of the listing. What tokrig fetched was checked then."""
+    if read_manifest(model):
+        return True
+    folder = next(f for f in (model, *model.parents) if f.name == listing.commit)
+    return all(_matches(file, folder / file.name, sha256_of) for file in listing.files)
+
+
+def _matches(file: File, path: Path, sha256: Callable[[Sequence[Path]], str]) -> bool:
+    """Whether ``path`` holds what the hub announced: by SHA-256 for a large file, by the SHA-1
+    over ``blob SIZE NUL content`` that git names a small one by."""
+    if file.sha256:
+        return sha256([path]) == file.sha256
+    if file.git:
+        content = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == file.git
+    return _size(path) == file.bytes
+
+
+def _fetched(asked: Reference, listing: Listing, tell: Tell, budget_bytes: int | None) -> Path:
+    """The model on the shelf, fetched and checked; what is there of it is not fetched again.
+
+    Raises as ``resolve`` does; what has come stays for the next time, except of a file that is
+    not what it should be.
+    """
+    folder = hub.snapshot(listing.repo, listing.commit)
+    model = folder if asked.file is None else folder / listing.files[0].name
+    manifest = Manifest(
+        kind="fetched",
+        files=tuple(f.model_copy(update={"name": Path(f.name).name}) for f in listing.files),
+        folder=asked.file is None,
+        repo=listing.repo,
+        revision=listing.revision,
+        commit=listing.commit,
+    )
+    for path in manifest.paths(model):
+        if path.exists() and read_manifest(model) is None:
+            raise _in_the_way(path)
+    try:
+        with owning(
+            model, manifest, lambda: tell("waiting for another process that fetches it", None)
+        ):
+            _bring(asked, listing, folder, tell, budget_bytes)
+    except OSError as error:
+        raise refused(model, error) from error
+    finally:
+        if not manifest.bytes_here(model):
+            _discard(model, manifest)
+    return model
+
+
+def _bring(
+    asked: Reference, listing: Listing, folder: Path, tell: Tell, budget_bytes: int | None
+) -> None:
+    """Fetch the files that are not there, one after the other; each gets its name if it is what
+    the hub announced."""
+    missing = [file for file in listing.files if _size(folder / file.name) != file.bytes]
+    total = sum(file.bytes for file in missing)
+    begun = sum(_size(part_of(folder / file.name)) or 0 for file in missing)
+    make_room(max(total - begun, 0), budget_bytes)
+    before, doing = 0, f"fetching {human_bytes(total)} of {asked}"
+    for file in missing:
+        path = folder / file.name
+        part = part_of(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def heard(count: int, before: int = before) -> None:
+            tell(doing, (before + count) / total)
+
+        hub.download(asked, listing.commit, file, part, heard)
+        tell(f"checking {path.name}", None)
+        if not _matches(file, part, read_sha256):
+            part.unlink()
+            raise ModelError(
+                f"{asked}: {shown(path)} came with another checksum than the hub states",
+                hint="it was removed; fetch it again. If it differs again, what lies between here "
+                "and the hub changes files",
+                code="checksum_differs",
+            )
+        os.replace(part, path)
+        if file.sha256:
+            remember(path, file.sha256)
+        before += file.bytes
+
+
+def _in_the_way(path: Path) -> StoreError:
+    """A file on the shelf that tokrig did not put there, and will not write over."""
+    return StoreError(
+        f"{shown(path)}: lies where tokrig keeps its models, but is not what belongs there",
+        hint="it is not tokrig's, so it stays: move it elsewhere",
+    )
+
+
+def _in_use(path: Path) -> StoreError:
+    return StoreError(
+        f"{shown(path)}: is in use", hint="wait for the run or the download that uses it"
+    )
+
+
+# --- what is known of models --------------------------------------------------------------------
 
 
 def origin(path: Path) -> Origin | None:
     """Where a model comes from that tokrig put on the shelf; None for any other."""
-    manifest = _manifest.read(path)
+    manifest = read_manifest(path)
     return _origin(manifest) if manifest else None
 
 
@@ -130,19 +395,56 @@ def _origin(manifest: Manifest) -> Origin:
 def known_size(reference: str) -> Size:
     """What is known of a model without any network; an empty Size for one that is unknown."""
     with suppress(TokrigError):
-        if not reference.startswith(hub.SCHEME):
-            return _size_of(catalog.resolve(reference).path)
-        listing, path = _here(hub.parse(reference))
+        path, listing = None, None
+        if of_hub(reference):
+            listing, path = _here(parse(reference))
+        else:
+            path = catalog.resolve(reference).path
         if path is not None:
-            return _size_of(path)
+            files = weight_files(path) if path.is_dir() else files_of(path)
+            size = sum(file.stat().st_size for file in files)
+            return Size(size, needs.kv_bytes_per_token(path), here=True)
         if listing is not None:
             return Size(listing.bytes)
     return Size()
 
 
-def _size_of(path: Path) -> Size:
-    files = weight_files(path) if path.is_dir() else gguf.parts(path)
-    return Size(sum(f.stat().st_size for f in files), needs.kv_bytes_per_token(path), here=True)
+def entries() -> list[Entry]:
+    """All models that tokrig put on the shelf, the least recently used first."""
+    shelf = shelf_folder()
+    found = []
+    for path in sorted(shelf.rglob(f"*{SUFFIX}")):
+        model = path.with_name(path.name.removesuffix(SUFFIX))
+        if manifest := read_manifest(model):
+            found.append(_entry(model, manifest, shelf))
+    return sorted(found, key=lambda entry: (entry.last_used, entry.name))
+
+
+def _entry(path: Path, manifest: Manifest, shelf: Path) -> Entry:
+    name = path.relative_to(shelf).as_posix()
+    if manifest.repo and manifest.commit:
+        inside = path.relative_to(hub.snapshot(manifest.repo, manifest.commit)).as_posix()
+        file = None if manifest.folder else inside
+        name = str(Reference(manifest.repo, manifest.revision or "main", file))
+    last_used = 0.0
+    with suppress(OSError):
+        last_used = manifest_of(path).stat().st_mtime
+    sizes = [_size(file) for file in manifest.paths(path)]
+    return Entry(
+        name=name,
+        path=path,
+        kind=manifest.kind,
+        bytes=manifest.bytes_here(path),
+        # Files get their final names when they are checked.
+        whole=sizes == [file.bytes for file in manifest.files],
+        last_used=last_used,
+        in_use=not is_free(path),
+        origin=_origin(manifest),
+        quant=path.parent.name.partition("-")[2] if manifest.kind == "made" else None,
+    )
+
+
+# --- keeping and removing -----------------------------------------------------------------------
 
 
 def place_made(source_sha256: str, quant: str, name: str) -> Path:
@@ -157,21 +459,21 @@ def keep_made(temporary: Path, final: Path, quantized_from: QuantizedFrom) -> No
     An earlier one of that name is replaced. Raises StoreError where that is in use or is not
     tokrig's, or where the disk refuses.
     """
-    before = _manifest.read(final)
+    before = read_manifest(final)
     if before is None and final.exists():
-        raise _fetch.in_the_way(final)
-    if before is not None and not _manifest.discard(final, before):
+        raise _in_the_way(final)
+    if before is not None and not _discard(final, before):
         raise _in_use(final)
     try:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        digest = read_sha256(temporary)
+        digest = read_sha256([temporary])
         made = File(name=final.name, bytes=temporary.stat().st_size, sha256=digest)
         manifest = Manifest(kind="made", files=(made,), quantized_from=quantized_from)
-        with _manifest.owning(final, manifest):
+        with owning(final, manifest):
             os.replace(temporary, final)
     except OSError as error:
-        raise _manifest.refused(final, error) from error
+        raise refused(final, error) from error
     remember(final, digest)
 
 
@@ -185,85 +487,31 @@ def make_room(bytes_needed: int, budget_bytes: int | None) -> None:
     try:
         shelf.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _manifest.refused(shelf, error) from error
+        raise refused(shelf, error) from error
     held = entries()
     free = shutil.disk_usage(shelf).free - RESERVE_BYTES
     short = bytes_needed - free
     if budget_bytes is not None:
         short = max(short, bytes_needed - (budget_bytes - sum(entry.bytes for entry in held)))
-    if short <= 0:
-        return
     evictable = [entry for entry in held if not entry.in_use]
-    if sum(entry.bytes for entry in evictable) >= short:
-        for entry in evictable:
-            if short > 0:
-                short -= _evict(entry)
+    removable = sum(entry.bytes for entry in evictable)
+    for entry in evictable if removable >= short else ():
+        if short > 0:
+            manifest = read_manifest(entry.path)
+            # Somebody may have begun to use it.
+            gone = manifest is not None and _discard(entry.path, manifest)
+            short -= entry.bytes if gone else 0
     if short > 0:
-        raise _no_room(bytes_needed, short, free, budget_bytes, evictable)
-
-
-def _evict(entry: Entry) -> int:
-    """Bytes that are free now; 0 for a model that somebody has begun to use."""
-    manifest = _manifest.read(entry.path)
-    return entry.bytes if manifest and _manifest.discard(entry.path, manifest) else 0
-
-
-def _no_room(
-    needed: int, short: int, free: int, budget: int | None, evictable: list[Entry]
-) -> StoreError:
-    removable = human_bytes(sum(entry.bytes for entry in evictable))
-    of_budget = "" if budget is None else f" The disk budget is {human_bytes(budget)}."
-    return StoreError(
-        f"no room for {human_bytes(needed)} of models: {human_bytes(max(free, 0))} are free on "
-        f"their disk, and {removable} could be removed.{of_budget}",
-        hint=f"{human_bytes(short)} more are needed: free some, raise the budget, or set "
-        "XDG_CACHE_HOME to a folder on a larger disk",
-        code="disk_full",
-    )
-
-
-@contextmanager
-def using(path: Path) -> Iterator[None]:
-    """While ``path`` is used it is not removed, and afterwards it was used last.
-
-    Any path may be given; those that tokrig did not put on its shelf are left alone.
-    Raises StoreError for one that has been removed from the shelf meanwhile.
-    """
-    with _manifest.sharing(path) as mine:
-        if not mine and not path.exists() and shelf_folder() in path.parents:
-            raise StoreError(
-                f"{shown(path)}: was removed to make room for another model",
-                hint="run it again, or raise the disk budget",
-            )
-        _manifest.touch(path)
-        yield
-        _manifest.touch(path)
-
-
-def entries() -> list[Entry]:
-    """All models that tokrig put on the shelf, the least recently used first."""
-    shelf = shelf_folder()
-    found = [_entry(path, manifest, shelf) for path, manifest in _manifest.models_in(shelf)]
-    return sorted(found, key=lambda entry: (entry.last_used, entry.name))
-
-
-def _entry(path: Path, manifest: Manifest, shelf: Path) -> Entry:
-    name = path.relative_to(shelf).as_posix()
-    if manifest.repo and manifest.commit:
-        inside = path.relative_to(hub.snapshot(manifest.repo, manifest.commit)).as_posix()
-        file = None if manifest.folder else inside
-        name = str(hub.Reference(manifest.repo, manifest.revision or "main", file))
-    return Entry(
-        name=name,
-        path=path,
-        kind=manifest.kind,
-        bytes=manifest.bytes_here(path),
-        whole=manifest.is_whole(path),
-        last_used=_manifest.last_used(path),
-        in_use=not _manifest.is_free(path),
-        origin=_origin(manifest),
-        quant=path.parent.name.partition("-")[2] if manifest.kind == "made" else None,
-    )
+        budget = (
+            f" The disk budget is {human_bytes(budget_bytes)}." if budget_bytes is not None else ""
+        )
+        raise StoreError(
+            f"no room for {human_bytes(bytes_needed)} of models: {human_bytes(max(free, 0))} are "
+            f"free on their disk, and {human_bytes(removable)} could be removed.{budget}",
+            hint=f"{human_bytes(short)} more are needed: free some, raise the budget, or set "
+            "XDG_CACHE_HOME to a folder on a larger disk",
+            code="disk_full",
+        )
 
 
 def remove(name: str) -> list[Entry]:
@@ -280,13 +528,7 @@ def remove(name: str) -> list[Entry]:
             hint=did_you_mean(name, known) if known else "it keeps none at all",
         )
     for entry in chosen:
-        manifest = _manifest.read(entry.path)
-        if manifest and not _manifest.discard(entry.path, manifest):
+        manifest = read_manifest(entry.path)
+        if manifest and not _discard(entry.path, manifest):
             raise _in_use(entry.path)
     return chosen
-
-
-def _in_use(path: Path) -> StoreError:
-    return StoreError(
-        f"{shown(path)}: is in use", hint="wait for the run or the download that uses it"
-    )

@@ -19,8 +19,9 @@ import psutil
 
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
-from tokrig.models import gguf, needs
+from tokrig.models import needs
 from tokrig.probes import Probe
+from tokrig.quants import would_fit
 from tokrig.record.model import Gpu, LoadMemory, Model, Resolved
 from tokrig.record.placement import loaded_bytes
 from tokrig.units import MIB, human_bytes
@@ -239,15 +240,11 @@ def needed_by(launch: Launch, resolved: Resolved) -> Needed:
 
 
 def looked_up_bytes(path: Path) -> int | None:
-    """Bytes of a GGUF's tables of which a token needs single rows: embeddings per layer, and
-    input embeddings unless they serve as output weights too. None for other formats."""
+    """Bytes of a GGUF's tables of which a token needs single rows; None for other formats."""
     try:
-        tensors = [tensor for part in gguf.parts(path) for tensor in gguf.read_gguf(part).tensors]
+        return needs.looked_up_bytes(path)
     except ModelError:
         return None
-    tied = all(tensor.name != "output.weight" for tensor in tensors)
-    tables = {*needs.LOOKED_UP} | (set() if tied else {"token_embd.weight"})
-    return sum(tensor.bytes or 0 for tensor in tensors if tensor.name in tables)
 
 
 def spill_message(fit: Fit, model: Model) -> str:
@@ -265,8 +262,13 @@ def spill_hint(fit: Fit, model: Model, launch: Launch | None) -> str:
         per_token = needs.kv_bytes_per_token(launch.model)
     except InputError:
         per_token = None
-    found = needs.fitting(
-        fit.free_bytes, model, per_token, launch.context_per_slot, launch.slots, OVERHEAD_BYTES
+    found = would_fit(
+        fit.free_bytes - OVERHEAD_BYTES,
+        model.bytes or 0,
+        (per_token or 0) * launch.slots,
+        launch.context_per_slot,
+        bits=model.bits_per_weight,
+        gguf=model.format == "gguf",
     )
     free = f"{human_bytes(fit.free_bytes)} of GPU memory were free"
     if not found:

@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 
 from tokrig.errors import EngineError, InputError, ModelError, StoreError
-from tokrig.models import gguf, shelf
+from tokrig.models import identity, shelf
+from tokrig.models.parts import files_of
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Model, QuantizedFrom
 from tokrig.run import guard
@@ -133,8 +134,8 @@ def how(source: Path, quant: str, server_bin: str | None) -> Making:
             f"{source.name}: a folder, and quants are made of GGUF files",
             hint="convert it to an F16 or BF16 GGUF first, with llama.cpp's convert_hf_to_gguf.py",
         )
-    requantize = _require_more(gguf.identify(source, sha256=False), label)
-    model = gguf.identify(source)
+    requantize = _require_more(identity.identify(source, sha256=False), label)
+    model = identity.identify(source)
     assert model.file is not None
     assert model.sha256 is not None
     # Builds differ in what they make, and two that are compared must not replace each other's.
@@ -142,7 +143,7 @@ def how(source: Path, quant: str, server_bin: str | None) -> Making:
     words = filter(None, (PROGRAM, tool.build, "--allow-requantize" if requantize else None))
     return Making(
         tool=tool,
-        source=gguf.parts(source)[0],
+        source=files_of(source)[0],
         quant=label,
         quantized_from=QuantizedFrom(
             file=model.file, sha256=model.sha256, quant=model.quant, tool=" ".join(words)
@@ -260,7 +261,7 @@ def _quantize(making: Making, half: Path, tell: Tell) -> None:
 def _require_quant(making: Making, half: Path) -> None:
     """Raises EngineError unless the result is whole and states the quant asked for."""
     try:
-        found = gguf.stated_quant(half)
+        found = identity.stated_quant(half)
     except ModelError as error:
         found = error.message
     if found != making.quant:

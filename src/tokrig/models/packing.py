@@ -8,35 +8,19 @@ Mistral's ``params.json``). AutoGPTQ and AutoAWQ once wrote files of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokrig.models._names import one_line
+from tokrig.models.names import one_line
+from tokrig.models.safetensors import Weight
 
 # Tensors beside the weights: scales, zero points, permutations, shapes, quantiser state.
 _BESIDE = (
-    "scales",
-    "qzeros",
-    "g_idx",
-    "weight_scale",
-    "weight_scale_inv",
-    "weight_scale_2",
-    "weight_global_scale",
-    "weight_zero_point",
-    "weight_shape",
-    "weight_g_idx",
-    "input_scale",
-    "input_scale_inv",
-    "input_global_scale",
-    "input_zero_point",
-    "activation_scale",
-    "k_scale",
-    "v_scale",
-    "q_scale",
-    "SCB",
-    "weight_format",
-)
+    "scales qzeros g_idx weight_scale weight_scale_inv weight_scale_2 weight_global_scale "
+    "weight_zero_point weight_shape weight_g_idx input_scale input_scale_inv input_global_scale "
+    "input_zero_point activation_scale k_scale v_scale q_scale SCB weight_format"
+).split()
 _BESIDE_ENDS = ("_scales", "_scale_inv")  # gpt-oss: …gate_up_proj_scales
 _QUANTISER_STATE = (".weight.absmax", ".weight.quant_map", ".weight.nested_", ".weight.quant_state")
 _PLAIN = ("F64", "F32", "F16", "BF16", "F8_", "F6_", "F4")
@@ -54,28 +38,31 @@ class Quantization:
     bits: int | None = None
     module_bits: Mapping[str, int] = field(default_factory=dict)
 
-    def parameters(self, name: str, kind: str, elements: int, names: Collection[str]) -> int | None:
-        """How many parameters the tensor ``name`` holds in ``elements`` of type ``kind``.
+    def parameters(self, weights: Sequence[Weight]) -> int | None:
+        """Parameters of the model stored in ``weights``; None where a tensor is packed and
+        nothing says how. What lies beside a weight is no parameter."""
+        names = {weight.name for weight in weights}
+        counts = [self._count(weight, names) for weight in weights]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
-        ``names`` are all tensors: what lies beside a weight is no parameter. None where the
-        tensor is packed and nothing says how.
-        """
-        module, _, last = name.rpartition(".")
-        if self.label is not None and _beside(name, module, last, names):
+    def _count(self, weight: Weight, names: Collection[str]) -> int | None:
+        module, _, last = weight.name.rpartition(".")
+        if self.label is not None and _is_beside(weight.name, module, last, names):
             return 0
-        if kind.startswith(_PLAIN):
-            return elements
+        if weight.type.startswith(_PLAIN):
+            return weight.elements
         if self.label is None:
-            return 0 if kind in _BUFFERS else None
-        if kind == "I8" and last == "weight":  # one weight each: nothing is packed
-            return elements
-        bits, width = self.module_bits.get(module, self.bits), _WIDTH.get(kind)
+            return 0 if weight.type in _BUFFERS else None
+        if weight.type == "I8" and last == "weight":  # one weight each: nothing is packed
+            return weight.elements
+        bits, width = self.module_bits.get(module, self.bits), _WIDTH.get(weight.type)
         if bits is None or width is None or not 0 < bits <= width:
             return None
-        return elements * width // bits
+        return weight.elements * width // bits
 
 
-def _beside(name: str, module: str, last: str, names: Collection[str]) -> bool:
+def _is_beside(name: str, module: str, last: str, names: Collection[str]) -> bool:
     if last in _BESIDE or last.endswith(_BESIDE_ENDS):
         return True
     if any(mark in name for mark in _QUANTISER_STATE):
@@ -93,7 +80,9 @@ def quantization_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> Qua
     own = config.get("quantization") or stated
     if isinstance(own, dict) and own.get("qformat_weight"):
         return Quantization(_format_label(str(own["qformat_weight"])))
-    if isinstance(own, dict) and ("bits" in own or any(map(_has_bits, own.values()))):
+    if isinstance(own, dict) and (
+        "bits" in own or any(isinstance(v, dict) and "bits" in v for v in own.values())
+    ):
         return _mlx(own)
     if isinstance(beside.get("quantization"), dict):
         return _modelopt(beside["quantization"])
@@ -106,33 +95,51 @@ def quantization_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> Qua
 
 def _by_method(stated: Mapping[str, Any]) -> Quantization:
     method = str(stated["quant_method"]).casefold().replace("_", "-").removesuffix("-marlin")
-    if method == "bitsandbytes":
-        return (
-            Quantization("bnb-4bit", 4) if stated.get("load_in_4bit") else Quantization("bnb-8bit")
-        )
     bits = _integer(stated.get("bits")) or _integer(stated.get("w_bit"))
     # A mixture whose exceptions are given as patterns: the widths are not known by module.
     known = None if stated.get("dynamic") or stated.get("extra_config") else bits
-    if method == "awq":
-        return Quantization("AWQ" if bits in (4, None) else f"AWQ-Int{bits}", known)
-    title = {"gptq": "GPTQ", "auto-round": "AutoRound", "intel/auto-round": "AutoRound"}.get(method)
-    if title is not None and bits is not None:
-        return Quantization(f"{title}-Int{bits}", known)
+    match method:
+        case "bitsandbytes":
+            four = bool(stated.get("load_in_4bit"))
+            return Quantization("bnb-4bit", 4) if four else Quantization("bnb-8bit")
+        case "awq":
+            return Quantization("AWQ" if bits in (4, None) else f"AWQ-Int{bits}", known)
+        case "gptq" if bits is not None:
+            return Quantization(f"GPTQ-Int{bits}", known)
+        case "auto-round" | "intel/auto-round" if bits is not None:
+            return Quantization(f"AutoRound-Int{bits}", known)
+        case "aqlm":
+            return _aqlm(stated)
+        case "compressed-tensors":
+            return _compressed(stated)
+        case "quark":
+            return _quark(stated)
     if method.startswith("modelopt"):
         return _modelopt(stated)
-    reader = _READERS.get(method)
-    if reader is not None:
-        return reader(stated)
     if method.endswith(("fp8", "fp4")):
-        return Quantization(
-            _format_label(method.rpartition("-")[2]), 4 if "fp4" in method else None
-        )
+        width = 4 if "fp4" in method else None
+        return Quantization(_format_label(method.rpartition("-")[2]), width)
     return _other_tool(method, stated)
 
 
 def _format_label(name: str) -> str:
     """``fp8_e4m3`` → ``FP8``; ``nvfp4`` → ``NVFP4``."""
     return (one_line(name.partition("_")[0]) or "quantized").upper()
+
+
+_TITLES = {
+    "bitnet": "BitNet",
+    "eetq": "EETQ-8bit",
+    "exl2": "EXL2",
+    "exl3": "EXL3",
+    "fp-quant": "FPQuant",
+    "higgs": "HIGGS",
+    "hqq": "HQQ",
+    "quanto": "Quanto",
+    "spqr": "SpQR",
+    "vptq": "VPTQ",
+}
+_WIDTHS = ("bits", "nbits", "num_bits", "w_bit", "wbits")
 
 
 def _other_tool(method: str, stated: Mapping[str, Any]) -> Quantization:
@@ -156,51 +163,55 @@ def _is_width(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 32
 
 
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects among the values of an object; none where it is something else."""
+    values = value.values() if isinstance(value, dict) else ()
+    return [entry for entry in values if isinstance(entry, dict)]
+
+
 def _aqlm(stated: Mapping[str, Any]) -> Quantization:
     """Codes of ``nbits_per_codebook`` bits for a group of weights, from several codebooks."""
-    books, code = (_integer(stated.get(k)) for k in ("num_codebooks", "nbits_per_codebook"))
-    group = (_integer(stated.get("in_group_size")) or 0) * (
-        _integer(stated.get("out_group_size")) or 1
-    )
+    books, code = _integer(stated.get("num_codebooks")), _integer(stated.get("nbits_per_codebook"))
+    rows = _integer(stated.get("out_group_size")) or 1
+    group = (_integer(stated.get("in_group_size")) or 0) * rows
     return Quantization(f"AQLM-{books * code / group:g}bit" if books and code and group else "AQLM")
 
 
 def _quark(stated: Mapping[str, Any]) -> Quantization:
     """AMD's Quark: one scheme for all modules and others by pattern. Of two stages (FP8, then
     INT4) the last is what is stored."""
-    layers = stated.get("layer_quant_config")
-    configs = [
-        stated.get("global_quant_config"),
-        *(layers.values() if isinstance(layers, dict) else ()),
-    ]
-    labels = []
-    for config in configs:
-        weight = config.get("weight") if isinstance(config, dict) else None
+    labels = set()
+    for config in _dicts({"": stated.get("global_quant_config")}) + _dicts(
+        stated.get("layer_quant_config")
+    ):
+        weight = config.get("weight")
         weight = weight[-1] if isinstance(weight, list) and weight else weight
         if isinstance(weight, dict) and isinstance(weight.get("dtype"), str):
-            labels.append(_quark_label(weight))
+            labels.add(_quark_label(weight["dtype"].casefold(), weight.get("group_size")))
     packed = any(label.endswith("4") for label in labels)
-    return Quantization(
-        "Quark-" + "+".join(sorted(set(labels))) if labels else "Quark", 4 if packed else None
-    )
+    name = "Quark-" + "+".join(sorted(labels)) if labels else "Quark"
+    return Quantization(name, 4 if packed else None)
 
 
-def _quark_label(weight: Mapping[str, Any]) -> str:
-    name = str(weight["dtype"]).casefold()
-    if name.startswith("fp4"):
-        return "MXFP4" if weight.get("group_size") in (32, None) else "FP4"
-    if name.startswith("mx"):
-        return _format_label(name)
-    return f"Int{name[-1]}" if name in ("int4", "uint4", "int8", "uint8") else _format_label(name)
+def _quark_label(dtype: str, group_size: Any) -> str:
+    if dtype.startswith("fp4"):
+        return "MXFP4" if group_size in (32, None) else "FP4"
+    if dtype in ("int4", "uint4", "int8", "uint8"):
+        return f"Int{dtype[-1]}"
+    return _format_label(dtype)
 
 
 def _compressed(stated: Mapping[str, Any]) -> Quantization:
     """compressed-tensors: groups of modules, each with a scheme for weights and activations."""
-    groups = stated.get("config_groups")
-    schemes: list[tuple[str, int | None]] = []
-    for group in groups.values() if isinstance(groups, dict) else ():
-        if isinstance(group, dict) and isinstance(group.get("weights"), dict):
-            schemes.append(_scheme(group, str(group.get("format") or stated.get("format"))))
+    schemes = [
+        _scheme(group, str(group.get("format") or stated.get("format")))
+        for group in _dicts(stated.get("config_groups"))
+        if isinstance(group.get("weights"), dict)
+    ]
     labels = sorted({label for label, _ in schemes})
     # FP8 weights are stored one by one: only what is packed needs a width.
     packed = {bits for _, bits in schemes if bits is not None}
@@ -227,13 +238,8 @@ def _modelopt(stated: Mapping[str, Any]) -> Quantization:
     return Quantization(algorithm, 4 if "FP4" in algorithm or "W4A" in algorithm else None)
 
 
-def _has_bits(setting: Any) -> bool:
-    return isinstance(setting, dict) and "bits" in setting
-
-
 def _mlx(stated: Mapping[str, Any]) -> Quantization:
-    bits = _integer(stated.get("bits"))
-    mode = str(stated.get("mode", "affine"))
+    bits, mode = _integer(stated.get("bits")), str(stated.get("mode", "affine"))
     exceptions = {
         str(module): own
         for module, setting in stated.items()
@@ -242,27 +248,3 @@ def _mlx(stated: Mapping[str, Any]) -> Quantization:
     width = f"{bits}bit" if bits else "mixed"
     name = width if mode == "affine" else one_line(mode.upper())
     return Quantization(f"MLX-{name}", bits, exceptions)
-
-
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], Quantization]] = {
-    "aqlm": _aqlm,
-    "compressed-tensors": _compressed,
-    "quark": _quark,
-}
-_TITLES = {
-    "bitnet": "BitNet",
-    "eetq": "EETQ-8bit",
-    "exl2": "EXL2",
-    "exl3": "EXL3",
-    "fp-quant": "FPQuant",
-    "higgs": "HIGGS",
-    "hqq": "HQQ",
-    "quanto": "Quanto",
-    "spqr": "SpQR",
-    "vptq": "VPTQ",
-}
-_WIDTHS = ("bits", "nbits", "num_bits", "w_bit", "wbits")
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -1,38 +1,29 @@
-"""SHA-256 of model files, and a small memory of it, since a large file takes minutes to hash.
+"""Model files on the disk: their SHA-256, and what the disk refuses.
 
-The memory is a JSON in the user's cache folder. It holds hashes of paths, no paths, and is only
-a saving: unreadable, unwritable or missing, the file is hashed again.
+A large file takes minutes to hash, so its SHA-256 is remembered: in a JSON in the user's cache
+folder, which holds hashes of paths, no paths, and is only a saving. Unreadable, unwritable or
+missing, the file is hashed again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokrig.errors import ModelError
+from tokrig.errors import StoreError
+from tokrig.files import atomic_write, cache_dir
+from tokrig.models.gguf import bad, shown, unreadable
 
 BLOCK_BYTES = 1024 * 1024
 MAX_ENTRIES = 1000
 FRESH_S = 2.0
 """A file changed less than this ago may change again within one tick of its time stamp."""
-
-
-def cache_folder() -> Path | None:
-    """``$XDG_CACHE_HOME/tokrig`` or ``~/.cache/tokrig``; None where there is no home."""
-    stated = os.environ.get("XDG_CACHE_HOME")
-    if stated and Path(stated).is_absolute():
-        return Path(stated) / "tokrig"
-    try:
-        return Path.home() / ".cache" / "tokrig"
-    except RuntimeError:
-        return None
 
 
 def sha256_of(paths: Sequence[Path]) -> str:
@@ -47,19 +38,14 @@ def sha256_of(paths: Sequence[Path]) -> str:
             digest = known.get("sha256")
             if isinstance(digest, str) and len(digest) == 64:
                 return digest
-        digest = _hash(paths)
+        digest = read_sha256(paths)
         after = _stamps(paths)
     except OSError as error:
-        raise ModelError(
-            f"{paths[0].name}: cannot be read: {error.strerror}", hint="check the file's rights"
-        ) from error
+        raise unreadable(paths[0], error) from error
     if after != before:
-        raise ModelError(
-            f"{paths[0].name}: changed while it was read",
-            hint="wait until its download or copy has finished",
-        )
-    newest = max(stamp[1] for stamp in after)
-    if abs(time.time_ns() - newest) > FRESH_S * 1e9:
+        hint = "wait until its download or copy has finished"
+        raise bad(paths[0], "changed while it was read", hint)
+    if abs(time.time_ns() - max(stamp[1] for stamp in after)) > FRESH_S * 1e9:
         _remember(key, {"stamps": after, "sha256": digest})
     return digest
 
@@ -70,12 +56,8 @@ def remember(path: Path, digest: str) -> None:
         _remember(_key([path]), {"stamps": _stamps([path]), "sha256": digest})
 
 
-def read_sha256(path: Path) -> str:
-    """The file's SHA-256 by reading every byte now, whatever was known of it."""
-    return _hash([path])
-
-
-def _hash(paths: Sequence[Path]) -> str:
+def read_sha256(paths: Sequence[Path]) -> str:
+    """The same by reading every byte now, whatever was known. Raises OSError."""
     digest = hashlib.sha256()
     block = memoryview(bytearray(BLOCK_BYTES))
     for path in paths:
@@ -96,32 +78,32 @@ def _stamps(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def _load() -> dict[str, Any]:
-    folder = cache_folder()
-    if folder is None:
-        return {}
     try:
-        known = json.loads((folder / "sha256.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        known = json.loads((cache_dir() / "sha256.json").read_bytes())
+    except (OSError, ValueError, RecursionError, StoreError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _remember(key: str, entry: dict[str, Any]) -> None:
-    folder = cache_folder()
-    if folder is None:
-        return
     known = _load()
     known.pop(key, None)  # the newest stands last, the oldest goes first
     known[key] = entry
     kept = dict(list(known.items())[-MAX_ENTRIES:])
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix="sha256.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            os.replace(temporary, folder / "sha256.json")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+    with contextlib.suppress(OSError, StoreError):
+        atomic_write(cache_dir() / "sha256.json", json.dumps(kept), sync=False)
+
+
+def refused(what: Path, error: OSError) -> StoreError:
+    """The system's refusal to write ``what`` among tokrig's models, in words."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            f"{shown(what)}: no space left on the disk of the models",
+            hint="free some, or set XDG_CACHE_HOME to a folder on a larger disk; "
+            "what is there already is kept",
+            code="disk_full",
+        )
+    return StoreError(
+        f"{shown(what)}: cannot be put among tokrig's models: {error.strerror or error}",
+        hint="make ~/.cache writable, or set XDG_CACHE_HOME to a folder that is",
+    )
