@@ -182,7 +182,7 @@ OMP = """OpenMP thread binding info:
 )
 def test_vllms_threads_are_those_that_it_binds(log: str, threads: int | None) -> None:
     """It sets OMP_NUM_THREADS itself (vllm/utils/ompmultiprocessing.py of 0.32.0)."""
-    launch = Launch(Path("m"), 1, 1, 1, threads=4)
+    launch = Launch(Path("m"), 1, 1, 1, settings={"threads": 4})
     assert VLLM.inspect(about("vllm"), log, launch).resolved.threads == threads
 
 
@@ -190,7 +190,7 @@ def test_vllm_is_told_to_bind_no_threads_where_a_number_is_asked_for(tmp_path: P
     program = tmp_path / "vllm"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    env = VLLM.command(Launch(tmp_path, 1, 1, 1, threads=4, binary=str(program))).env
+    env = VLLM.command(Launch(tmp_path, 1, 1, 1, settings={"threads": 4}, binary=str(program))).env
     assert (env["OMP_NUM_THREADS"], env["VLLM_CPU_OMP_THREADS_BIND"]) == ("4", "nobind")
     assert (
         "VLLM_CPU_OMP_THREADS_BIND"

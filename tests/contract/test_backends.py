@@ -418,16 +418,17 @@ KV_OPTIONS = {
 
 def with_kv_type(name: str, launch: Launch, kv_type: str = "q8_0", **options: str) -> Launch:
     answers = (KV_HELP,) * len(backend_of(name).questions(launch))
-    return replace(launch, kv_type=kv_type, answers=answers, options=options)
+    settings = {"kv_type": kv_type}
+    return replace(launch, settings=settings, answers=answers, options=options)
 
 
 def test_who_can_choose_the_kv_type_says_so() -> None:
-    assert {n for n in NAMES if backend_of(n).capabilities.kv_types} == set(KV_OPTIONS)
+    assert {n for n in NAMES if "kv_type" in backend_of(n).takes} == set(KV_OPTIONS)
 
 
 @pytest.mark.parametrize("name", KV_OPTIONS)
 def test_a_kv_type_is_asked_for_keys_and_values(name: str, launch: Launch) -> None:
-    plain = backend_of(name).command(replace(with_kv_type(name, launch), kv_type=None))
+    plain = backend_of(name).command(replace(with_kv_type(name, launch), settings={}))
     asked = " ".join(backend_of(name).command(with_kv_type(name, launch)).argv)
     assert "q8_0" not in " ".join(plain.argv)
     for option in KV_OPTIONS[name]:
@@ -437,7 +438,7 @@ def test_a_kv_type_is_asked_for_keys_and_values(name: str, launch: Launch) -> No
 
 @pytest.mark.parametrize("name", KV_OPTIONS)
 def test_a_kv_type_that_the_engine_does_not_know_is_refused(name: str, launch: Launch) -> None:
-    with pytest.raises(InputError, match="no KV cache of type 'q8_1'") as caught:
+    with pytest.raises(InputError, match="takes no 'q8_1' for --kv-type") as caught:
         backend_of(name).command(with_kv_type(name, launch, "q8_1"))
     assert "q8_0" in caught.value.hint
 

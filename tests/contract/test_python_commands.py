@@ -37,7 +37,7 @@ def launch(tmp_path: Path) -> Launch:
     binary.write_text("#!/bin/sh\n")
     binary.chmod(0o755)
     model.mkdir()
-    return Launch(model, 18181, 4096, 2, threads=3, binary=str(binary))
+    return Launch(model, 18181, 4096, 2, settings={"threads": 3}, binary=str(binary))
 
 
 def flags(backend: Backend, launch: Launch) -> dict[str, str | None]:
@@ -55,6 +55,7 @@ def flags(backend: Backend, launch: Launch) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("backend", ALL, ids=lambda backend: backend.name)
 def test_nothing_is_fetched_and_nothing_told(backend: Backend, launch: Launch) -> None:
+    launch = replace(launch, settings={})
     env = backend.command(launch).env
     assert (env["HF_HUB_OFFLINE"], env["DO_NOT_TRACK"]) == ("1", "1")
     assert flags(backend, launch)["host"] == "127.0.0.1"
@@ -183,6 +184,7 @@ def test_sglang_speculation(launch: Launch, asked: Speculation, given: dict[str,
 
 def test_mlx_flags(launch: Launch) -> None:
     """Its prompt cache is off and its batch as large as the slots, where the build can."""
+    launch = replace(launch, settings={})
     assert set(flags(MLX, launch)) == {"model", "host", "port"}
     known = replace(launch, answers=("--prompt-cache-size N --decode-concurrency N",))
     given = flags(MLX, known)

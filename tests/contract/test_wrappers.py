@@ -291,7 +291,7 @@ def test_lemonade_load_with_settings() -> None:
         SMOLLM,
         api="vulkan",
         devices=("Vulkan0",),
-        threads=2,
+        settings={"threads": 2},
         speculation=Speculation("mtp", draft_tokens=3),
         reasoning=switch("off"),
         options={"llamacpp_args": "--no-mmap"},
@@ -740,7 +740,7 @@ def test_ollama_command(tmp_path: Path) -> None:
     assert {cpu[f"{name}_VISIBLE_DEVICES"] for name in ("CUDA", "ROCR", "GGML_VK")} == {"-1"}
     cuda = OLLAMA.command(replace(wanted, api="cuda", devices=("0", "1"))).env
     assert (cuda["CUDA_VISIBLE_DEVICES"], cuda["ROCR_VISIBLE_DEVICES"]) == ("0,1", "-1")
-    for wrong in ({"threads": 4}, {"devices": ("0",)}, {"options": {"flash": True}}):
+    for wrong in ({"settings": {"threads": 4}}, {"devices": ("0",)}, {"options": {"flash": True}}):
         with pytest.raises(InputError):
             OLLAMA.command(replace(wanted, **wrong))
 

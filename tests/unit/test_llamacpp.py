@@ -124,7 +124,7 @@ def flags(wanted: Launch) -> dict[str, str]:
 
 
 def test_nothing_is_kept_or_fitted_behind_our_back() -> None:
-    assert flags(launch(threads=3)) == {
+    assert flags(launch(settings={"threads": 3})) == {
         "--model": "model.gguf",
         "--host": "127.0.0.1",
         "--port": "9",
@@ -469,7 +469,7 @@ def test_embedded_ngrams_of_another_kind() -> None:
     [
         ({"options": {"n-gpu": 3}}, "knows no option"),
         ({"options": {"ngram_size_n": 3}}, "n-gram speculation, which is off"),
-        ({"devices": ("CUDA0",)}, "cannot choose among devices"),
+        ({"devices": ("CUDA0",)}, "no switch for --device"),
     ],
 )
 def test_what_the_wheel_has_no_switch_for_is_refused(settings: dict[str, Any], says: str) -> None:

@@ -46,9 +46,9 @@ def prepared(**wanted: Any) -> Prepared:
         ({"backend": "openai", "url": URL, "quantize": "Q8_0"}, "already running"),
         ({"backend": "openai", "url": "http://rig:80", "power_cap_w": 9}, "may be on another"),
         ({"backend": "openai", "url": "http://192.0.2.1", "power_cap_w": 9}, "may be on another"),
-        ({"backend": "transformers", "kv_type": "fp8"}, "no switch for the type of its KV cache"),
+        ({"backend": "transformers", "kv_type": "fp8"}, "no switch for --kv-type"),
         ({"backend": "ollama", "quantize": "Q8_0"}, "models of its own store"),
-        ({"model": "smollm2-135m", "kv_type": "q8"}, "takes no KV cache of type 'q8'"),
+        ({"model": "smollm2-135m", "kv_type": "q8"}, "takes no 'q8' for --kv-type"),
         (
             {"model": "smollm2-135m", "kv_type": "q8_0", "options": {"cache_type_v": "f16"}},
             "say the same twice",
@@ -98,7 +98,7 @@ def test_a_power_cap_is_part_of_the_mode_and_allowed_for_a_server_on_this_machin
 def test_a_kv_type_goes_to_the_engine() -> None:
     launch = prepared(model="smollm2-135m", kv_type="q8_0").launch
     assert launch is not None
-    assert launch.kv_type == "q8_0"
+    assert launch.settings == {"kv_type": "q8_0"}
     assert '"cache_type_v": "q8_0"' in " ".join(EMBEDDED.command(launch).argv)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,7 +21,7 @@ from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 from tokrig.spec.reasoning import Switch
-from tokrig.spec.settings import Api, SpeculativeType
+from tokrig.spec.settings import SETTINGS, Api, SpeculativeType
 
 Json = Any
 Messages = list[dict[str, str]]
@@ -56,22 +56,27 @@ class Launch:
 
     ``model`` is a file or a folder of weights. ``answers`` are what the binary said to the
     backend's ``questions``, in their order: of these a command line may learn how this build
-    spells a flag. ``kv_type`` is the type of the KV cache in the engine's own words.
+    spells a flag. ``settings`` are those of the spec that an engine is told as they are, by name:
+    threads, the type of its KV cache.
     """
 
     model: Path
     port: int
     context_per_slot: int
     slots: int
-    threads: int | None = None
+    settings: Mapping[str, Value] = field(default_factory=dict)
     options: Mapping[str, Value] = field(default_factory=dict)
     binary: str | None = None
     api: Api | None = None
     devices: tuple[str, ...] = ()
     speculation: Speculation | None = None
     reasoning: Switch | None = None
-    kv_type: str | None = None
     answers: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> int | None:
+        """The engine's threads, where a number is asked for."""
+        return int(self.settings["threads"]) if "threads" in self.settings else None
 
     @property
     def context(self) -> int:
@@ -190,8 +195,7 @@ class Capabilities:
 
     ``cache_switch``: where its prompt cache is switched off, ``None`` where only the salt keeps
     prompts apart. ``reasoning_switch``: where reasoning is switched, beside messages.
-    ``timings``: a clock of its own for each request, counters over all, or none. ``kv_types``:
-    whether the type of its KV cache can be chosen when it is started.
+    ``timings``: a clock of its own for each request, counters over all, or none.
     """
 
     speculation: tuple[SpeculativeType, ...] = ()
@@ -201,7 +205,6 @@ class Capabilities:
     fixed_length: bool = False
     timings: Literal["request", "counters"] | None = None
     counts_prompts: bool = False
-    kv_types: bool = False
 
 
 Counters = Mapping[str, float]
@@ -211,6 +214,13 @@ Counters = Mapping[str, float]
 ``decode_s`` summed over requests; ``drafts`` (steps with a draft), ``drafted_tokens``,
 ``accepted_tokens``. A key an engine does not count is left out.
 """
+
+ELSEWHERE = frozenset(
+    {"api", "speculative", "draft_model", "draft_tokens", "reasoning"}
+    | {"quantize", "context", "power_cap_w", "options"}
+)
+"""Settings that a launch has fields for, or that are none of the engine's. A backend that cannot do
+one says so in its capabilities."""
 
 # Engines by what their lists of models say in ``owned_by``, from their sources…
 OWNERS = {
@@ -237,7 +247,9 @@ class Backend:
     that imitates another's API comes before it. ``owned_by`` and ``tells`` are what its list of
     models and its own addresses say of themselves: path → keys of the answer. ``patience_s`` is
     how long it may take to become ready. ``own_models``: models are named as the engine's own
-    store knows them, not by files. ``options`` are those it takes, with what they mean;
+    store knows them, not by files. ``takes`` are settings that it can be told when it starts, by
+    name, with its options for each: none where its code does it. ``options`` are those it takes
+    from a user, with what they mean;
     ``speculation_options`` the beginnings of names that mean something with speculation only.
     ``prometheus`` are the Prometheus counters of ``/metrics`` under the names of ``Counters``.
     """
@@ -254,6 +266,7 @@ class Backend:
     tells: Mapping[str, frozenset[str]] = {}
     ports: tuple[int, ...] = ()
     patience_s: float = 180.0
+    takes: Mapping[str, tuple[str, ...]] = {}
     options: Mapping[str, str] = {}
     speculation_options: tuple[str, ...] = ("spec", "draft", "ngram")
     capabilities: Capabilities = Capabilities()
@@ -294,6 +307,45 @@ class Backend:
             f"the backend {self.name!r} starts no server",
             hint="give the address of one with --url",
         )
+
+    def require_settings(self, settings: Iterable[str]) -> None:
+        """Raises InputError for a setting that the engine cannot be told when it is started."""
+        for name in settings:
+            if name not in ELSEWHERE and name not in self.takes:
+                option = SETTINGS[name].option
+                raise InputError(
+                    f"the backend {self.name!r} has no switch for {option}",
+                    hint=f"leave {option} out, or take another backend",
+                )
+
+    def setting_flags(self, launch: Launch) -> dict[str, Value]:
+        """The settings asked for, under the names of the engine's options.
+
+        Raises InputError for one that it has no switch for, a value that it does not take, and
+        where an option says the same again.
+        """
+        self.require_settings(launch.settings)
+        found: dict[str, Value] = {}
+        for name, value in launch.settings.items():
+            option = SETTINGS[name].option
+            for flag in self.takes[name]:
+                known = self.values(launch, flag)
+                if known and value not in known:
+                    raise InputError(
+                        f"the backend {self.name!r} takes no {value!r} for {option}",
+                        hint=did_you_mean(str(value), known),
+                    )
+                if _program.flag_name(flag) in launch.flags:
+                    raise InputError(
+                        f"the option {flag!r} and {option} {value} say the same twice",
+                        hint="leave one of them out; options alone can tell keys from values",
+                    )
+                found[flag] = value
+        return found
+
+    def values(self, launch: Launch, flag: str) -> Collection[str]:
+        """The words that one of its options takes; empty where nobody tells."""
+        return ()
 
     def require_options(self, launch: Launch) -> None:
         """Raises InputError for an option that is none of ``options``."""

@@ -83,7 +83,6 @@ class LlamaServer(Backend):
         fixed_length=True,
         timings="request",
         counts_prompts=True,
-        kv_types=True,
     )
     prometheus: Mapping[str, str] = {
         "prompt_tokens": "llamacpp:prompt_tokens_total",

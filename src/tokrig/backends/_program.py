@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tokrig.errors import InputError, did_you_mean
+from tokrig.errors import InputError
 
 # Libraries by the beginnings of their names, and what brings them.
 _LIBRARIES = {
@@ -132,29 +132,6 @@ def require_free(options: Iterable[str], own: Collection[str]) -> None:
                 hint="use --model, --context, --threads, --concurrency, --api, --device or"
                 " --speculative",
             )
-
-
-def kv_flags(
-    kv_type: str | None, options: Iterable[str], *names: str, known: Collection[str] = ()
-) -> dict[str, str]:
-    """The KV cache's type under the ``names`` that an engine's options have for it; empty where
-    none is asked for. ``known`` are the types the engine takes, where it tells.
-
-    Raises InputError for a type it does not take, or where an option says the same again.
-    """
-    if kv_type is None:
-        return {}
-    if known and kv_type not in known:
-        raise InputError(
-            f"the engine takes no KV cache of type {kv_type!r}", hint=did_you_mean(kv_type, known)
-        )
-    for option in options:
-        if flag_name(option) in map(flag_name, names):
-            raise InputError(
-                f"the option {option!r} and the KV type {kv_type!r} say the same twice",
-                hint="leave one of them out; where keys and values differ use the options alone",
-            )
-    return dict.fromkeys(names, kv_type)
 
 
 def knows(text: str, flag: str) -> bool:

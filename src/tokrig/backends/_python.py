@@ -86,7 +86,6 @@ class PythonServer(Backend):
     help_words: tuple[str, ...] = ("--help",)
     help_answer = 0
     devices: Mapping[Api, str] = {}
-    kv_flag = ""
     environment: Mapping[str, str] = {}
 
     def availability(self) -> Availability:
@@ -127,13 +126,12 @@ class PythonServer(Backend):
             raise InputError(f"{self.title} computes on no {launch.api}", hint=f"it knows {known}")
         program.require_free(launch.options, {*self.flags, *self.own})
         listed = [flag for flag in self.if_listed if program.knows(help_text, flag)]
-        kv_types = program.choices(help_text, self.kv_flag)
         flags: dict[str, Value | None] = {
             **{flag: _word(form, launch) for flag, form in self.flags.items()},
             "device": self.devices.get(launch.api) if launch.api else None,
             **self.more_flags(launch, help_text),
             **{flag: _word(self.if_listed[flag], launch) for flag in listed},
-            **program.kv_flags(launch.kv_type, launch.options, self.kv_flag, known=kv_types),
+            **self.setting_flags(launch),
         }
         for name in launch.flags.keys() & flags.keys():
             del flags[name]
@@ -160,6 +158,9 @@ class PythonServer(Backend):
             names = (re.sub(r"(?i)^(?:cuda|rocm|hip):?(?=\d+$)", "", n) for n in launch.devices)
             yield _VISIBLE.get(launch.api or "", "CUDA_VISIBLE_DEVICES"), ",".join(names)
 
+    def values(self, launch: Launch, flag: str) -> tuple[str, ...]:
+        return program.choices(launch.answer(self.help_answer), flag)
+
     def body(self, request: Request) -> dict[str, Any]:
         return {**super().body(request), **request.template()}
 
@@ -174,7 +175,11 @@ class BatchingServer(PythonServer):
 
     precedence = 20
     patience_s = 900.0
-    kv_flag = "kv-cache-dtype"
+    takes: Mapping[str, tuple[str, ...]] = {
+        "devices": (),
+        "threads": (),
+        "kv_type": ("kv-cache-dtype",),
+    }
     drafts: tuple[tuple[str, ...], str, str] = ((), "", "")
     chosen: Mapping[str, str] = {}
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from tokrig.backends import Ask, Availability, Command, Engine, Launch
 from tokrig.backends._llama import LlamaServer
-from tokrig.backends._program import kv_flags
 from tokrig.errors import InputError
 
 _NGRAM = frozenset({"spec_type", "ngram_size_n", "ngram_size_m", "ngram_min_hits"})
@@ -27,6 +26,13 @@ class Embedded(LlamaServer):
     starts = True
     attaches = False
     get_it = "install it with: pip install 'tokrig[embedded]'"
+    takes: Mapping[str, tuple[str, ...]] = {
+        "threads": ("threads",),
+        "kv_type": ("cache_type_k", "cache_type_v"),
+        "batch": ("batch",),
+        "ubatch": ("ubatch",),
+        "gpu_layers": ("n_gpu_layers",),
+    }
     options: Mapping[str, str] = {
         "batch": "logical batch size in tokens",
         "ubatch": "physical batch size in tokens",
@@ -49,11 +55,7 @@ class Embedded(LlamaServer):
 
     def vet(self, launch: Launch) -> None:
         """Raises InputError for what the wheel has no switch for."""
-        if launch.devices:
-            raise InputError(
-                "the backend 'embedded' cannot choose among devices",
-                hint="use --backend llamacpp, or the environment variable of the GPU's driver",
-            )
+        self.require_settings(["devices"] if launch.devices else [])
         self.require_options(launch)
         ngram = launch.speculation is not None and launch.speculation.type == "ngram"
         for name in launch.options.keys() & _NGRAM if not ngram else ():
@@ -66,23 +68,25 @@ class Embedded(LlamaServer):
         if not self.availability().ok:
             raise InputError("the embedded engine is not installed", hint=self.get_it)
         self.vet(launch)
-        asked, types = launch.speculation, ("cache_type_k", "cache_type_v")
+        asked = launch.speculation
         settings = {
             "model": str(launch.model),
             "port": launch.port,
             "context": launch.context,
             "slots": launch.slots,
-            "threads": launch.threads,
             "api": launch.api,
             "speculative": asked.type if asked else None,
             "draft_model": str(asked.draft_model) if asked and asked.draft_model else None,
             "draft_tokens": asked.draft_tokens if asked else None,
             "reasoning": launch.engine_switch,
-            **kv_flags(launch.kv_type, launch.options, *types, known=_KV_TYPES),
+            **self.setting_flags(launch),
             **launch.options,
         }
         told = json.dumps({name: value for name, value in settings.items() if value is not None})
         return Command((sys.executable, "-m", "tokrig.backends._embedded_server", told))
+
+    def values(self, launch: Launch, flag: str) -> tuple[str, ...]:
+        return _KV_TYPES if flag.startswith("cache_type") else ()
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The wheel carries no llama.cpp build number: its own version stands for the build."""

@@ -72,6 +72,7 @@ class Lemonade(llama.LlamaServer):
     # It gives an engine 600 s, once more after that, and should be heard giving up.
     patience_s = 1300.0
     ready_path = "/live"
+    takes: Mapping[str, tuple[str, ...]] = {"devices": (), "threads": ("--threads",)}
     options: Mapping[str, str] = {
         "llamacpp_args": "more flags for llama-server, as one text",
         "vllm_args": "more flags for vLLM, as one text",
@@ -97,6 +98,7 @@ class Lemonade(llama.LlamaServer):
 
     def command(self, launch: Launch) -> Command:
         self.require_options(launch)
+        self.require_settings(launch.settings)
         where = ("--host", "127.0.0.1", "--port", str(launch.port))
         return Command((self.binary(launch), *where, "--no-broadcast"))
 
@@ -302,8 +304,8 @@ def _settings(recipe: str, launch: Launch | None) -> dict[str, Any]:
 def _llama_flags(launch: Launch) -> Iterator[str]:
     """Verbosity 4 makes llama-server log the buffers that show what computes."""
     yield from ("--parallel", str(launch.slots), "--verbosity", "4")
-    if launch.threads is not None:
-        yield from ("--threads", str(launch.threads))
+    for flag, value in BACKEND.setting_flags(launch).items():
+        yield from (flag, str(value))
     if launch.speculation is not None:
         kind, length = _SPECULATION[launch.speculation.type]
         yield from ("--spec-type", kind)

@@ -154,6 +154,14 @@ class LlamaCpp(LlamaServer):
     tells: Mapping[str, frozenset[str]] = {
         "/props": frozenset({"total_slots", "default_generation_settings"})
     }
+    takes: Mapping[str, tuple[str, ...]] = {
+        "devices": (),
+        "threads": ("threads",),
+        "kv_type": ("cache-type-k", "cache-type-v"),
+        "batch": ("batch-size",),
+        "ubatch": ("ubatch-size",),
+        "gpu_layers": ("n-gpu-layers",),
+    }
     options: Mapping[str, str] = {"<any long flag>": "as llama-server --help lists it"}
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
@@ -178,11 +186,10 @@ class LlamaCpp(LlamaServer):
         program.require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
         own: dict[str, Value | None] = {
             **{flag: form.format(launch) for flag, form in _FLAGS.items()},
-            "threads": launch.threads,
             **dict(_devices(launch, known)),
             **dict(_speculation(launch, known, chosen.get("spec-type"))),
             **dict(_reasoning(launch, known)),
-            **_kv_types(launch, known),
+            **{known.require(flag): v for flag, v in self.setting_flags(launch).items()},
             **{f: value for names, value in _UNAIDED.items() if (f := known.spelling(*names))},
         }
         # Its log can be read at level 4, but where that is no level of its own it means "debug":
@@ -196,6 +203,12 @@ class LlamaCpp(LlamaServer):
         }
         chosen = {name: _word(known.flags.get(name), value) for name, value in chosen.items()}
         return Command((self.binary(launch), *program.long_flags(own), *program.long_flags(chosen)))
+
+    def values(self, launch: Launch, flag: str) -> list[str]:
+        """As the flag's description lists them."""
+        found = Help.of(launch).flags.get(flag, Flag(()))
+        listed = re.search(r"allowed values: ([\w, ]+)", found.about)
+        return re.findall(r"\w+", listed.group(1)) if listed else []
 
 
 def _word(flag: Flag | None, value: Value) -> Value:
@@ -254,16 +267,6 @@ def _reasoning(launch: Launch, known: Help) -> Iterator[tuple[str, str]]:
         yield "reasoning", asked
     elif asked == "off":
         yield known.require("reasoning-budget"), "0"
-
-
-def _kv_types(launch: Launch, known: Help) -> dict[str, str]:
-    """Keys and values alike, of a type that the flag's description lists as allowed."""
-    if launch.kv_type is None:
-        return {}
-    names = [known.require(name) for name in ("cache-type-k", "cache-type-v")]
-    listed = re.search(r"allowed values: ([\w, ]+)", known.flags[names[0]].about)
-    types = re.findall(r"\w+", listed.group(1)) if listed else ()
-    return program.kv_flags(launch.kv_type, launch.options, *names, known=types)
 
 
 BACKEND = LlamaCpp()

@@ -63,6 +63,7 @@ class Ollama(Backend):
     patience_s = 600.0
     chat_path = "/api/chat"
     ready_path = "/api/version"
+    takes: Mapping[str, tuple[str, ...]] = {"devices": ()}
     options: Mapping[str, str] = {
         "flash_attention": "true or false; left out, Ollama decides",
         "kv_cache_type": "type of the KV cache: f16, q8_0, q4_0",
@@ -80,10 +81,7 @@ class Ollama(Backend):
     def command(self, launch: Launch) -> Command:
         binary = self.binary(launch)
         self.require_options(launch)
-        if launch.threads is not None:
-            raise InputError(
-                "Ollama chooses its number of threads itself", hint="leave --threads out"
-            )
+        self.require_settings(launch.settings)
         env = {
             "OLLAMA_HOST": f"127.0.0.1:{launch.port}",
             "OLLAMA_NUM_PARALLEL": str(launch.slots),

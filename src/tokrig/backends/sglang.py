@@ -56,7 +56,6 @@ class SGLang(BatchingServer):
         fixed_length=True,
         timings="counters",
         counts_prompts=True,
-        kv_types=True,
     )
     serve = ("serve",)
     flags: Mapping[str, str] = {

@@ -35,6 +35,7 @@ class Transformers(PythonServer):
         reasoning_switch="request",
         fixed_length=True,
     )
+    takes: Mapping[str, tuple[str, ...]] = {"devices": (), "threads": ()}
     serve = ("serve", "{0.model}")
     flags: Mapping[str, str] = {"host": "127.0.0.1", "port": "{0.port}"}
     own = frozenset({"device", "force-model", "reasoning"})

@@ -74,7 +74,6 @@ class VLLM(BatchingServer):
         fixed_length=True,
         timings="request",
         counts_prompts=True,
-        kv_types=True,
     )
     serve = ("serve", "{0.model}")
     flags: Mapping[str, str] = {

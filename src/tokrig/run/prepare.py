@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tokrig import registry
-from tokrig.backends import Backend, Launch, Speculation
+from tokrig.backends import ELSEWHERE, Backend, Launch, Speculation
 from tokrig.errors import InputError, ModelError, SpecError
 from tokrig.models import draft, identity, shelf
 from tokrig.models.shelf import Tell, quiet
@@ -131,11 +131,8 @@ def _require_able(spec: RunSpec, backend: Backend) -> None:
             f"the backend {backend.name!r} never computes with {spec.api!r}",
             hint=f"it knows: {', '.join(able.apis)}",
         )
-    if spec.kv_type and starts and not able.kv_types:
-        raise InputError(
-            f"the backend {backend.name!r} has no switch for the type of its KV cache",
-            hint="leave --kv-type out, or take a backend that has: llamacpp, embedded, vllm",
-        )
+    if starts:
+        backend.require_settings(spec.settings)
     if spec.quantize and backend.own_models:
         raise InputError(
             f"the backend {backend.name!r} serves models of its own store: no quant is made for it",
@@ -196,14 +193,13 @@ def _managed(
         port=0,
         context_per_slot=context_per_slot(prepared, model),
         slots=max(cell.concurrency for cell in prepared.cells),
-        threads=spec.threads,
+        settings={n: v for n, v in spec.settings.items() if n not in {*ELSEWHERE, "devices"}},
         options=spec.options,
         binary=spec.server_bin,
         api=spec.api,
         devices=tuple(spec.devices or ()),
         speculation=speculation,
         reasoning=switch,
-        kv_type=spec.kv_type,
     )
     launch = replace(launch, answers=asked(backend.questions(launch)))
     backend.vet(launch)
