@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from tokrig import __version__
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError, TokrigError
@@ -22,10 +22,9 @@ from tokrig.models import shelf
 from tokrig.models.shelf import Tell, quiet
 from tokrig.naming import UNKNOWN_RIG
 from tokrig.record import METHODOLOGY_VERSION, checks
-from tokrig.record.model import BackendFacts, Failure, Mode, Model, Provenance, Record, Rig
+from tokrig.record.model import BackendFacts, Mode, Model, Record, Rig
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
-from tokrig.run import journal, power
-from tokrig.run.assemble import scrub
+from tokrig.run import assemble, journal, power
 from tokrig.run.detect import require_answer
 from tokrig.run.execute import execute
 from tokrig.run.journal import Journal, this_rig
@@ -40,6 +39,25 @@ from tokrig.units import slug
 View = Callable[[Prepared], AbstractContextManager[Listener]]
 """Shows a run while it goes on."""
 
+# What must not change while a run is under way: its key among the journal's facts, and in words.
+_THE_SAME = {
+    "rig": "the machine",
+    "backend": "the backend",
+    "model_sha256": "the model's file",
+    "methodology": "the methodology",
+}
+
+
+class Ways(TypedDict, total=False):
+    """How a run is gone about: ``view`` shows it, ``tell`` hears how far fetching and making models
+    are, ``budget_bytes`` is how much of the disk these may take, ``start`` decides whether the
+    machine is quiet enough to begin."""
+
+    view: View
+    tell: Tell
+    budget_bytes: int | None
+    start: Start
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -50,79 +68,41 @@ class Ended:
     error: EngineError | None = None
 
 
-@contextlib.contextmanager
-def unseen(prepared: Prepared) -> Iterator[Listener]:
-    """The view of nobody."""
-    yield lambda event: None
-
-
-def measure_spec(
-    spec: RunSpec,
-    content: Path,
-    *,
-    view: View = unseen,
-    tell: Tell = quiet,
-    budget_bytes: int | None = None,
-    start: Start = patiently,
-) -> Ended:
+def measure_spec(spec: RunSpec, content: Path, **ways: Unpack[Ways]) -> Ended:
     """A planned run: goes on with what an earlier process measured of it, else begins it.
-    ``budget_bytes`` is how much of the disk models that are fetched or made may take; ``start``
-    decides whether the machine is quiet enough to begin.
 
     Raises what ``begin`` raises.
     """
-    kept = unfinished_of(spec.planned) if spec.planned else None
+    kept = next((run for run, key in unfinished_keys().items() if key == spec.planned), None)
     if kept is not None:
         try:
-            return go_on(
-                kept, content, {}, view=view, tell=tell, budget_bytes=budget_bytes, start=start
-            )
+            return go_on(kept, content, {}, **ways)
         except InputError as problem:
             if problem.code not in ("run_changed", "run_damaged"):
                 raise
             with journal.reopen(kept) as left:
                 left.discard()
-    return begin(spec, content, view=view, tell=tell, budget_bytes=budget_bytes, start=start)
+    return begin(spec, content, **ways)
 
 
-def begin(
-    spec: RunSpec,
-    content: Path,
-    *,
-    view: View = unseen,
-    tell: Tell = quiet,
-    budget_bytes: int | None = None,
-    start: Start = patiently,
-) -> Ended:
+def begin(spec: RunSpec, content: Path, **ways: Unpack[Ways]) -> Ended:
     """A new run.
 
     Raises InputError for a request that cannot be carried out or a rig in use, PutOff for one
     that cannot be now, StoreError when the record cannot be stored (the journal then stays),
     Interrupted after Ctrl-C. An engine's failure is a failed record.
     """
-    with this_rig(f"a run of {spec.model}"):
-        now = datetime.now(UTC)
-        prepared = located(prepare(spec, now, switches(content), tell, budget_bytes))
-        require_writable(content)
-        if prepared.endpoint is not None:
-            require_answer(prepared.endpoint)
-        start(computes_on(prepared), prepared.where.processes if prepared.where else list)
-        with _in_use(prepared), power.capped(spec.power_cap_w):
-            rig = _rig(prepared, content)
-            with journal.begin(prepared.run_id) as kept:
-                kept.describe(_facts(prepared, rig, content))
-                return _carry_out(prepared, rig, kept, content, view)
+    with (
+        this_rig(f"a run of {spec.model}"),
+        _ready(spec, content, ways) as (prepared, rig),
+        journal.begin(prepared.run_id) as kept,
+    ):
+        kept.describe(_facts(prepared, rig, content))
+        return _carry_out(prepared, rig, kept, content, ways)
 
 
 def go_on(
-    run: str,
-    content: Path | None,
-    changed: Mapping[str, Any],
-    *,
-    view: View = unseen,
-    tell: Tell = quiet,
-    budget_bytes: int | None = None,
-    start: Start = patiently,
+    run: str, content: Path | None, changed: Mapping[str, Any], **ways: Unpack[Ways]
 ) -> Ended:
     """An unfinished run by its id; ``content`` None is the folder it was begun for, ``changed``
     are keys of its spec that do not change what is measured.
@@ -132,39 +112,54 @@ def go_on(
     """
     with this_rig(f"the run {run}"), journal.reopen(run) as kept:
         facts = kept.facts()
-        spec, started, begun_for = _as_begun(facts, changed, kept.run_id)
+        try:
+            spec = merge(RunSpec(), facts["spec"])
+            started, begun_for = datetime.fromisoformat(facts["started"]), Path(facts["content"])
+        except (KeyError, TypeError, ValueError, InputError) as problem:
+            raise journal.damaged(run, str(problem)) from None
         content = content or begun_for
-        prepared = prepare(spec, datetime.now(UTC), switches(content), tell, budget_bytes)
-        prepared = located(prepared.with_id(kept.run_id, started))
-        require_writable(content)
-        start(computes_on(prepared), prepared.where.processes if prepared.where else list)
-        with _in_use(prepared), power.capped(spec.power_cap_w):
-            rig = _rig(prepared, content)
-            _refuse_mixing(facts, _facts(prepared, rig, content), kept.run_id)
-            return _carry_out(prepared, rig, kept, content, view)
+        with _ready(merge(spec, changed), content, ways, (run, started)) as (prepared, rig):
+            _refuse_mixing(facts, _facts(prepared, rig, content), run)
+            return _carry_out(prepared, rig, kept, content, ways)
+
+
+@contextlib.contextmanager
+def _ready(
+    spec: RunSpec, content: Path, ways: Ways, begun: tuple[str, datetime] | None = None
+) -> Iterator[tuple[Prepared, Rig]]:
+    """All is checked and the machine is quiet, and its power capped where that is asked for.
+    Meanwhile no other process makes room by removing this run's models. ``begun`` is the identity
+    of a run that goes on."""
+    tell, budget_bytes = ways.get("tell", quiet), ways.get("budget_bytes")
+    prepared = prepare(spec, datetime.now(UTC), switches(content), tell, budget_bytes)
+    prepared = located(prepared.with_id(*begun) if begun else prepared)
+    require_writable(content)
+    if prepared.endpoint is not None:
+        require_answer(prepared.endpoint)
+    start = ways.get("start", patiently)
+    start(computes_on(prepared), prepared.where.processes if prepared.where else list)
+    launch = prepared.launch
+    with contextlib.ExitStack() as held:
+        if launch is not None and not prepared.backend.own_models:
+            held.enter_context(shelf.using(launch.model))
+            if launch.speculation and launch.speculation.draft_model:
+                held.enter_context(shelf.using(launch.speculation.draft_model))
+        held.enter_context(power.capped(spec.power_cap_w))
+        yield prepared, _rig(prepared, content)
 
 
 def _rig(prepared: Prepared, content: Path) -> Rig:
-    """The machine that is measured, with its cap: this one, or what is stated of another."""
+    """The machine that is measured, with its cap: this one, or what the content folder states of
+    another. Raises InputError for a broken file."""
     rig_id, where = prepared.spec.rig, prepared.where
     if where is None:
         return probe_rig(rig_id)
     if where.here:
         return rig_of_server(rig_id, next((p.pid for p in where.listening), None))
-    return rig_elsewhere(rig_id, _stated(rig_id, content))
-
-
-def _stated(rig_id: str | None, content: Path) -> Rig | None:
-    """What the content folder states of a machine. Raises InputError for a broken file."""
     facts = load_rigs(content).get(slug(rig_id)) if rig_id else None
-    if facts is None or facts.hardware is None:
-        return None
-    return Rig(id=slug(rig_id or ""), **dict(facts.hardware))
-
-
-def unfinished_of(planned: str) -> str | None:
-    """The id of the unfinished run that answers a planned one."""
-    return next((run for run, key in unfinished_keys().items() if key == planned), None)
+    hardware = facts.hardware if facts else None
+    stated = Rig(id=slug(rig_id or ""), **dict(hardware)) if hardware else None
+    return rig_elsewhere(rig_id, stated)
 
 
 def unfinished_keys() -> dict[str, str]:
@@ -193,28 +188,19 @@ def store_failure(
     there, a binary that cannot do what is asked, a quant that cannot be made."""
     now = datetime.now(UTC)
     mode = Mode(name=spec.speculative or "baseline", speculative=spec.speculative)
-    log_tail = error.log_tail if isinstance(error, EngineError) else ""
     record = Record(
         id=run_id(model, spec.backend, mode, now),
         status="failed",
         validity=checks.judge_run([], complete=False),
-        provenance=Provenance(
-            kind="measured",
-            tokrig_version=__version__,
-            methodology=METHODOLOGY_VERSION,
-            level=spec.level,
-            started_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            finished_at=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            campaign=spec.campaign,
-            planned=spec.planned,
-        ),
+        provenance=assemble.provenance(now, now, **assemble.campaign(spec)),
         model=model,
         rig=rig,
         backend=BackendFacts(name=spec.backend, engine=spec.backend, api_asked=spec.api),
         mode=mode,
-        failure=Failure(code=error.code, message=scrub(error.message), log_tail=scrub(log_tail)),
+        failure=assemble.failure(error),
         notes=spec.notes,
     )
+    log_tail = error.log_tail if isinstance(error, EngineError) else ""
     failed = EngineError(error.message, hint=error.hint, code=error.code, log_tail=log_tail)
     return Ended(record, Store(content).save(record, []), failed)
 
@@ -234,19 +220,11 @@ def require_writable(content: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _in_use(prepared: Prepared) -> Iterator[None]:
-    """Meanwhile no other process makes room by removing this run's models."""
-    launch = prepared.launch
-    with contextlib.ExitStack() as held:
-        if launch is not None and not prepared.backend.own_models:
-            held.enter_context(shelf.using(launch.model))
-            if launch.speculation and launch.speculation.draft_model:
-                held.enter_context(shelf.using(launch.speculation.draft_model))
-        yield
-
-
-def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, view: View) -> Ended:
+def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, ways: Ways) -> Ended:
+    view = ways.get("view") or (lambda prepared: contextlib.nullcontext(lambda event: None))
+    again = f"tokrig run --resume {prepared.run_id}"
+    if prepared.spec.campaign:
+        again = "tokrig campaign run, as before"
     try:
         with view(prepared) as listen:
             if prepared.where is not None and prepared.where.why:
@@ -254,15 +232,25 @@ def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, view:
             outcome = execute(prepared, rig, kept, listen)
         path = Store(content).save(outcome.record, outcome.samples, overwrite=True)
     except KeyboardInterrupt:
-        raise _interrupted(prepared, kept) from None
+        done, of = len(kept.cells()), len(prepared.cells) * prepared.level.repeats
+        if not done:
+            kept.discard()
+            raise Interrupted("interrupted before the first result; nothing is kept") from None
+        raise Interrupted(
+            f"interrupted: {done} of {of} results are kept", hint=f"go on with: {again}"
+        ) from None
     except (TokrigError, OSError) as problem:
         if not kept.cells():
             kept.discard()
         elif isinstance(problem, StoreError):
-            problem.hint += f"; then go on with: {_go_on_with(prepared)}"
+            problem.hint += f"; then go on with: {again}"
         raise
-    if outcome.error is not None:
-        _keep_log(kept, outcome.error)
+    if (error := outcome.error) is not None:
+        # The journal goes, the log of the failure stays where the hint can point to.
+        last = state_dir() / "failed-engine.log"
+        with contextlib.suppress(OSError):
+            shutil.copyfile(kept.log_path, last)
+            error.hint = error.hint.replace(str(kept.log_path), str(last))
     kept.discard()
     return Ended(outcome.record, path, outcome.error)
 
@@ -278,47 +266,20 @@ def _unknown_of(prepared: Prepared, rig: Rig) -> str:
     return f"nothing is known of its machine; state its hardware in content/rigs/{rig.id}.md"
 
 
-def _interrupted(prepared: Prepared, kept: Journal) -> Interrupted:
-    done = len(kept.cells())
-    if not done:
-        kept.discard()
-        return Interrupted("interrupted before the first result; nothing is kept")
-    of = len(prepared.cells) * prepared.level.repeats
-    return Interrupted(
-        f"interrupted: {done} of {of} results are kept",
-        hint=f"go on with: {_go_on_with(prepared)}",
-    )
-
-
-def _go_on_with(prepared: Prepared) -> str:
-    if prepared.spec.campaign:
-        return "tokrig campaign run, as before"
-    return f"tokrig run --resume {prepared.run_id}"
-
-
-def _keep_log(kept: Journal, error: EngineError) -> None:
-    """The journal goes, the log of the failure stays where the hint can point to."""
-    last = state_dir() / "failed-engine.log"
-    with contextlib.suppress(OSError):
-        shutil.copyfile(kept.log_path, last)
-        error.hint = error.hint.replace(str(kept.log_path), str(last))
-
-
 def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
-    """What going on needs: the request, and what must not change under way."""
-    spec = prepared.spec.model_dump(mode="json")
-    if prepared.launch is not None:
-        # Resuming works from any folder.
+    """What going on needs: the request, in paths that hold from any folder, and what must not
+    change under way."""
+    spec, launch = prepared.spec.model_dump(mode="json"), prepared.launch
+    if launch is not None:
         if spec["quantize"]:
             there = Path(spec["model"]).expanduser()
             spec["model"] = str(there.absolute()) if there.exists() else spec["model"]
         elif not prepared.backend.own_models:
-            spec["model"] = str(prepared.launch.model.absolute())
-        if prepared.launch.speculation and prepared.launch.speculation.draft_model:
-            spec["draft_model"] = str(prepared.launch.speculation.draft_model.absolute())
-        if prepared.launch.binary:
-            spec["server_bin"] = shutil.which(prepared.launch.binary) or prepared.launch.binary
-            spec["server_bin"] = str(Path(spec["server_bin"]).absolute())
+            spec["model"] = str(launch.model.absolute())
+        if launch.speculation and launch.speculation.draft_model:
+            spec["draft_model"] = str(launch.speculation.draft_model.absolute())
+        if launch.binary:
+            spec["server_bin"] = str(Path(shutil.which(launch.binary) or launch.binary).absolute())
     return {
         "spec": spec,
         "started": prepared.started.astimezone(UTC).isoformat(timespec="seconds"),
@@ -332,31 +293,9 @@ def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
     }
 
 
-def _as_begun(
-    facts: Mapping[str, Any], changed: Mapping[str, Any], run: str
-) -> tuple[RunSpec, datetime, Path]:
-    """Spec, start and content folder of a journal."""
-    try:
-        spec = merge(RunSpec(), facts["spec"])
-        started, content = datetime.fromisoformat(facts["started"]), Path(facts["content"])
-    except (KeyError, TypeError, ValueError, InputError) as problem:
-        raise InputError(
-            f"the unfinished run {run} is damaged: {problem}",
-            hint=f"discard it with: tokrig run --discard {run}",
-            code="run_damaged",
-        ) from None
-    return merge(spec, changed), started, content
-
-
 def _refuse_mixing(before: Mapping[str, Any], now: Mapping[str, Any], run: str) -> None:
     """One record holds one served configuration; what differs begins a new run."""
-    words = {
-        "rig": "the machine",
-        "backend": "the backend",
-        "model_sha256": "the model's file",
-        "methodology": "the methodology",
-    }
-    changed = [words[key] for key in words if before.get(key) != now[key]]
+    changed = [words for key, words in _THE_SAME.items() if before.get(key) != now[key]]
     texts = before.get("workloads") or {}
     changed += [
         f"the text of workload {name!r}"

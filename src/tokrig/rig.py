@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
 
 from tokrig import registry
 from tokrig.naming import UNKNOWN_RIG, limited_bytes, limited_cpus
@@ -16,13 +17,11 @@ NULL = "–"
 
 # Sizes that memory is sold in. A machine shows a little less than it has: firmware, kernel and
 # integrated graphics keep some.
-MEMORY_SIZES_GB = tuple(
-    int(size)
-    for size in (
-        "1 2 3 4 6 8 12 16 18 24 32 36 48 64 80 96 112 128 160 192 224 256 320 384 448 512 640"
-        " 768 1024 1152 1536 2048 3072 4096"
-    ).split()
+_SIZES = (
+    "1 2 3 4 6 8 12 16 18 24 32 36 48 64 80 96 112 128 160 192 224 256 320 384 448 512 640 768"
+    " 1024 1152 1536 2048 3072 4096"
 )
+MEMORY_SIZES_GB = tuple(map(int, _SIZES.split()))
 HIDDEN_SHARE = 0.07
 # A Jetson sets aside more of its one memory, for firmware and graphics.
 JETSON_HIDDEN_SHARE = 0.15
@@ -36,19 +35,17 @@ def probe_rig(rig_id: str | None = None) -> Rig:
     """Facts of all probes, merged; ``rig_id`` (made safe as a file name) or a name from the
     hardware becomes the id. Probes that find nothing add nothing. What may be used is that of
     this process, whose children inherit it."""
-    return _named(merge([_probe(name).facts() for name in registry.names("probes")]), rig_id)
+    probes: list[Probe] = [registry.load("probes", n, "PROBE") for n in registry.names("probes")]
+    return _named(merge([probe.facts() for probe in probes]), rig_id)
 
 
 def rig_of_server(rig_id: str | None, process: int | None) -> Rig:
     """The same for a server that somebody else started on this machine: what may be used is that
     of its process, and not known where the process cannot be seen (None)."""
     rig = probe_rig()
-    cpu = memory = None
-    if process is not None:
-        facts = LINUX.facts(str(process))
-        cpu, memory = facts.cpu, facts.memory
-    cpus = cpu.usable_cpus if cpu else None
-    room = memory.usable_bytes if memory else None
+    its = LINUX.facts(str(process)) if process is not None else Facts()
+    cpus = its.cpu.usable_cpus if its.cpu else None
+    room = its.memory.usable_bytes if its.memory else None
     changed = {
         "cpu": rig.cpu.model_copy(update={"usable_cpus": cpus}),
         "memory": rig.memory.model_copy(update={"usable_bytes": room}),
@@ -58,33 +55,28 @@ def rig_of_server(rig_id: str | None, process: int | None) -> Rig:
 
 def rig_elsewhere(rig_id: str | None, stated: Rig | None) -> Rig:
     """A machine that no probe here can look at: what its user states of it, if anything."""
-    known = stated or Rig(id=UNKNOWN_RIG)
-    told = known.model_copy(update={"facts_from": "user" if stated else "nobody"})
-    return told.model_copy(update={"id": slug(rig_id) if rig_id else UNKNOWN_RIG})
+    told = {"facts_from": "user" if stated else "nobody"}
+    name = {"id": slug(rig_id) if rig_id else UNKNOWN_RIG}
+    return (stated or Rig(id=UNKNOWN_RIG)).model_copy(update=told | name)
 
 
 def _named(rig: Rig, rig_id: str | None) -> Rig:
     return rig.model_copy(update={"id": slug(rig_id) if rig_id else default_rig_id(rig)})
 
 
-def _probe(name: str) -> Probe:
-    probe: Probe = registry.load("probes", name, "PROBE")
-    return probe
-
-
 def merge(facts: list[Facts]) -> Rig:
     """One rig without a name: of each part the first that is known; all GPUs, largest first."""
-    gpus = [gpu for f in facts for gpu in f.gpus]
+
+    def first(name: str) -> Any:
+        return next((found for one in facts if (found := getattr(one, name))), None)
+
     return Rig(
         id="unnamed",
         facts_from="probes",
-        cpu=next((f.cpu for f in facts if f.cpu), Cpu()),
-        memory=next((f.memory for f in facts if f.memory), Memory()),
-        gpus=sorted(gpus, key=lambda g: -(g.vram_bytes or 0)),
-        os=next((f.os for f in facts if f.os), None),
-        kernel=next((f.kernel for f in facts if f.kernel), None),
-        board=next((f.board for f in facts if f.board), None),
-        virtualization=next((f.virtualization for f in facts if f.virtualization), None),
+        cpu=first("cpu") or Cpu(),
+        memory=first("memory") or Memory(),
+        gpus=sorted((gpu for f in facts for gpu in f.gpus), key=lambda g: -(g.vram_bytes or 0)),
+        **{name: first(name) for name in ("os", "kernel", "board", "virtualization")},
     )
 
 
@@ -160,61 +152,58 @@ def _sold_gb(total_bytes: int, hidden: float = HIDDEN_SHARE) -> int:
 def summary_rows(rig: Rig) -> list[tuple[str, str]]:
     """Label and value of every fact, for people; an unknown one is ``–``."""
     cpu, memory = rig.cpu, rig.memory
-    threads = f"{_text(cpu.cores)} cores, {_text(cpu.threads)} threads"
     cpus, usable = limited_cpus(cpu), limited_bytes(memory)
     speed = f"{memory.speed_mt_per_s} MT/s" if memory.speed_mt_per_s else None
+    cores = f"{_text(cpu.cores)} cores, {_text(cpu.threads)} threads"
     rows = [
         ("Rig", rig.id),
-        *([("Board", rig.board)] if rig.board else []),
+        ("Board", rig.board or ""),
         ("Processor", _joined(cpu.model, cpu.soc)),
-        ("Cores", threads if cpu.cores or cpu.threads else NULL),
-        *([("CPUs to use", f"{cpus:g}, by affinity or quota")] if cpus else []),
-        ("Processor clock", _unit(cpu.max_mhz, "MHz max")),
+        ("Cores", cores if cpu.cores or cpu.threads else NULL),
+        ("CPUs to use", f"{cpus:g}, by affinity or quota" if cpus else ""),
+        ("Processor clock", _text(cpu.max_mhz, "MHz max")),
         ("Governor", _text(cpu.governor)),
         ("Instruction sets", " ".join(cpu.features) or NULL),
         ("Memory", human_bytes(memory.total_bytes)),
-        *([("Memory to use", f"{human_bytes(usable)}, by a limit")] if usable else []),
+        ("Memory to use", f"{human_bytes(usable)}, by a limit" if usable else ""),
         ("Memory type", _joined(memory.type, speed)),
     ]
     for number, gpu in enumerate(rig.gpus, start=1):
         rows += _gpu_rows("GPU" if len(rig.gpus) == 1 else f"GPU {number}", gpu)
-    if not rig.gpus:
-        rows.append(("GPU", NULL))
-    return [
-        *rows,
+    rows += [] if rig.gpus else [("GPU", NULL)]
+    rows += [
         ("System", _text(rig.os)),
         ("Kernel", _text(rig.kernel)),
         ("Virtualization", _text(rig.virtualization)),
     ]
+    return [(label, value) for label, value in rows if value]
 
 
 def _gpu_rows(label: str, gpu: Gpu) -> list[tuple[str, str]]:
-    shared = {True: " (shared with the processor)", False: "", None: ""}[gpu.unified_memory]
-    limit = None
+    shared = " (shared with the processor)" if gpu.unified_memory else ""
+    limit, clocks, link = NULL, NULL, NULL
     if gpu.power_limit_w is not None:
-        most, usual = _unit(gpu.power_max_w, "W"), _unit(gpu.power_default_w, "W")
+        most, usual = _text(gpu.power_max_w, "W"), _text(gpu.power_default_w, "W")
         limit = f"{gpu.power_limit_w:g} W (default {usual}, max {most})"
-    core, memory = _unit(gpu.clock_max_mhz, "MHz"), _unit(gpu.memory_clock_max_mhz, "MHz")
-    clocks = None if core == memory == NULL else f"{core} core, {memory} memory"
-    link = None
+    if gpu.clock_max_mhz is not None or gpu.memory_clock_max_mhz is not None:
+        memory = _text(gpu.memory_clock_max_mhz, "MHz")
+        clocks = f"{_text(gpu.clock_max_mhz, 'MHz')} core, {memory} memory"
     if gpu.pcie_generation or gpu.pcie_width:
         link = f"{_text(gpu.pcie_generation)}.0 x{_text(gpu.pcie_width)}"
     return [
         (label, _joined(gpu.name, gpu.arch)),
         (f"{label} memory", human_bytes(gpu.vram_bytes) + shared),
         (f"{label} driver", _text(gpu.driver)),
-        (f"{label} power limit", _text(limit)),
-        (f"{label} max clocks", _text(clocks)),
-        (f"{label} PCIe", _text(link)),
+        (f"{label} power limit", limit),
+        (f"{label} max clocks", clocks),
+        (f"{label} PCIe", link),
     ]
 
 
-def _text(value: str | int | None) -> str:
-    return NULL if value is None else str(value)
-
-
-def _unit(value: float | None, unit: str) -> str:
-    return NULL if value is None else f"{value:g} {unit}"
+def _text(value: str | float | None, unit: str = "") -> str:
+    if value is None:
+        return NULL
+    return f"{value:g} {unit}" if unit and not isinstance(value, str) else str(value)
 
 
 def _joined(*values: str | None) -> str:

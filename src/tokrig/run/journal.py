@@ -98,11 +98,7 @@ class Journal:
         """What ``describe`` wrote."""
         found = _read_json(self.folder / "run.json")
         if not found:
-            raise InputError(
-                f"the unfinished run {self.run_id} is damaged: no readable run.json",
-                hint=f"discard it with: tokrig run --discard {self.run_id}",
-                code="run_damaged",
-            )
+            raise damaged(self.run_id, "no readable run.json")
         return found
 
     def note_engine(self, facts: dict[str, Any]) -> None:
@@ -151,6 +147,15 @@ class Journal:
     def discard(self) -> None:
         """Remove the folder: its record is in the store, or nobody wants it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def damaged(run_id: str, why: str) -> InputError:
+    """What is to be said of a run that cannot go on."""
+    return InputError(
+        f"the unfinished run {run_id} is damaged: {why}",
+        hint=f"discard it with: tokrig run --discard {run_id}",
+        code="run_damaged",
+    )
 
 
 @contextlib.contextmanager
