@@ -25,6 +25,7 @@ from tokrig.run.progress import Cell
 from tokrig.run.server import asked
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec
+from tokrig.spec.settings import SETTINGS
 from tokrig.units import slug
 from tokrig.workloads import Workload, tolerance
 
@@ -142,17 +143,20 @@ def _require_able(spec: RunSpec, backend: Backend) -> None:
 
 def mode_of(spec: RunSpec, switch: Switch | None, draft_model: Model | None) -> Mode:
     """What is switched on beside the baseline, named: ``ngram+reasoning-off+cap-250w``."""
-    reasoning = f"reasoning-{spec.reasoning}" if spec.reasoning else None
-    cap = f"cap-{spec.power_cap_w:g}w" if spec.power_cap_w else None
+    asked = [(setting, spec.settings[name]) for name, setting in SETTINGS.items()
+             if name in spec.settings]  # fmt: skip
+    known = {
+        path.removeprefix("mode."): value
+        for setting, value in asked
+        for path in setting.found
+        if path.startswith("mode.")
+    }
+    known["draft_model"] = draft_model.file if draft_model else None
     return Mode(
-        name="+".join(part for part in (spec.speculative, reasoning, cap) if part) or "baseline",
-        speculative=spec.speculative,
-        draft_model=draft_model.file if draft_model else None,
+        name="+".join(one.part.format(value) for one, value in asked if one.part) or "baseline",
         draft_sha256=draft_model.sha256 if draft_model else None,
-        draft_tokens=spec.draft_tokens,
-        reasoning_asked=spec.reasoning,
         reasoning_switch=switch.describe() if switch else None,
-        power_cap_w=spec.power_cap_w,
+        **known,
     )
 
 
