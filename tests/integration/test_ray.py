@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.integration.cli import FAKE, Home
-from tokrig.campaign import Ended, ray_cluster, ray_executor
+from tokrig.campaign import Ended, ray_executor
 from tokrig.campaign.ray_executor import RayExecutor
 from tokrig.errors import InputError, Interrupted, PutOff, RecordError, StoreError
 from tokrig.plan import Run, Weights
@@ -397,11 +397,11 @@ def test_nobody_at_the_address(tmp_path: Path, address: str, says: str) -> None:
         RayExecutor(address, tmp_path)
     assert says in caught.value.message
     assert caught.value.hint
-    assert time.monotonic() - began < ray_cluster.ANSWER_S + 5
+    assert time.monotonic() - began < ray_executor.ANSWER_S + 5
 
 
 def test_somebody_else_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_cluster, "CONNECT_S", 8.0)
+    monkeypatch.setattr(ray_executor, "CONNECT_S", 8.0)
     this = psutil.Process(os.getpid())
     before = (threading.active_count(), this.children())
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.planned import loaded, made, one
 from tokrig.campaign import Ended, Note
-from tokrig.campaign.stopwatch import Stopwatch
+from tokrig.campaign.local import Stopwatch
 from tokrig.campaign.work import Began, Done, News, Work
 from tokrig.errors import EngineError, InputError, Interrupted, ModelError, PutOff, StoreError
 from tokrig.plan import Planned, Run

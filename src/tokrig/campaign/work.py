@@ -7,7 +7,7 @@ and leaves nothing. What ends a campaign is a store that cannot be written, and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,16 +31,6 @@ from tokrig.run.assemble import scrub
 _OF_THE_RIG = ("rig_in_use", "version_mismatch", "rig_is_nice")
 # A server that was to be measured as it runs, and is away, locked or too busy.
 _OF_THE_SERVER = ("no_answer", "no_tls", "locked", "http_401", "http_403", "http_429", "http_503")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What of a plan is to be done. ``only`` names entries (``entry`` or ``campaign/entry``),
-    ``retry`` adds states that count as over: ``failed``, ``invalid``."""
-
-    only: tuple[str, ...] = ()
-    retry: frozenset[str] = frozenset()
-    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +79,13 @@ class Tally:
     left: int = 0
 
 
-def selected(plan: Plan, wanted: Wanted) -> list[Planned]:
-    """The runs to do, in order. Raises InputError for an entry that no campaign has."""
-    states = {*TO_DO, *wanted.retry}
-    return [p for p in only_entries(plan, wanted.only).runs if p.state in states][: wanted.limit]
+def selected(
+    plan: Plan, only: Sequence[str], retry: Collection[str], limit: int | None
+) -> list[Planned]:
+    """The runs to do, in order: of the entries ``only`` (all where it is empty), those that are
+    left and those in the states ``retry``. Raises InputError for an entry that no campaign has."""
+    states = {*TO_DO, *retry}
+    return [p for p in only_entries(plan, only).runs if p.state in states][:limit]
 
 
 def only_entries(plan: Plan, only: Sequence[str]) -> Plan:

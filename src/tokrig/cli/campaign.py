@@ -109,7 +109,7 @@ def status_command(
     as_json: bool,
 ) -> None:
     """Show how far each entry is, and what the comparisons that are complete say."""
-    from tokrig.campaign.compared import comparisons
+    from tokrig.campaign.planning import comparisons
     from tokrig.campaign.work import only_entries
     from tokrig.cli import campaign_text, present
     from tokrig.store import Store
@@ -168,11 +168,11 @@ def run_command(files: tuple[Path, ...], content: Path, as_json: bool, **asked: 
     The summary goes to stdout, progress to stderr. Exit codes: 0 all done, 2 bad input or a full
     disk, 3 some runs failed or were put off, 130 interrupted.
     """
-    from tokrig.cli.campaign_run import Asked, carry_out
+    from tokrig.cli.campaign_run import carry_out
 
     plan = _plan(files, content, asked["rig"])
     only, retry = tuple(asked.pop("only") or ()), frozenset(asked.pop("retry"))
-    return carry_out(plan, Asked(content=content, as_json=as_json, only=only, retry=retry, **asked))
+    return carry_out(plan, content=content, as_json=as_json, only=only, retry=retry, **asked)
 
 
 @command.command("docs", epilog=example("tokrig campaign docs --out docs/benchmark-campaign.md"))
@@ -191,8 +191,8 @@ def docs_command(
     files: tuple[Path, ...], out: Path, check: bool, content: Path, as_json: bool
 ) -> None:
     """Write the public queue: every entry's state, what blocks it, the command that fills it."""
+    from tokrig.campaign.docs import publish
     from tokrig.campaign.planning import campaign_files
-    from tokrig.campaign.publish import publish
     from tokrig.cli import present
 
     changed = publish(campaign_files(list(files)), content, out, check=check)

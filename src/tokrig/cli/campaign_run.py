@@ -15,9 +15,8 @@ from typing import Any
 import click
 
 from tokrig.campaign import Executor
-from tokrig.campaign.local import Local
-from tokrig.campaign.stopwatch import Stopwatch
-from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Wanted, Work, selected
+from tokrig.campaign.local import Local, Stopwatch
+from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Work, selected
 from tokrig.cli import campaign_text, live, present
 from tokrig.cli.measuring import signals_interrupt
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError
@@ -32,44 +31,44 @@ from tokrig.run.progress import Listener
 GB = 10**9
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The options of the command."""
-
-    content: Path
-    as_json: bool
-    only: tuple[str, ...]
-    retry: frozenset[str]
-    limit: int | None
-    dry_run: bool
-    even_if_busy: bool
-    disk_budget: float | None
-    executor: str
-    address: str | None
-    rig: str | None
-    quiet: bool
-
-
-def carry_out(plan: Plan, asked: Asked) -> int:
+def carry_out(
+    plan: Plan,
+    *,
+    content: Path,
+    as_json: bool,
+    only: tuple[str, ...],
+    retry: frozenset[str],
+    limit: int | None,
+    dry_run: bool,
+    quiet: bool,
+    **where: Any,
+) -> int:
     """Do what is left of ``plan``, and sum it up; the exit code, which is not 0 when runs failed
-    or were put off.
+    or were put off. ``where`` are the options of ``_executor``.
 
     Raises StoreError, Interrupted, PutOff on a busy machine.
     """
-    if asked.executor == "local":
-        plan = _of_this_rig(plan, asked)
-    runs = selected(plan, Wanted(asked.only, asked.retry, asked.limit))
-    if asked.dry_run:
-        _show(plan, runs, asked)
+    local = where["executor"] == "local"
+    if local:
+        plan = _of_this_rig(plan, where["rig"], quiet)
+    runs = selected(plan, only, retry, limit)
+    if dry_run:
+        if as_json:
+            present.print_json(replace(plan, runs=runs).as_json())
+        else:
+            campaign_text.print_runs(present.console(), runs)
         return 0
-    forget_stored(asked.content)
+    forget_stored(content)
     if not runs:
-        _nothing_to_do(plan, asked)
+        if as_json:
+            present.print_json(_summary(Tally(), None))
+        else:
+            click.echo(campaign_text.nothing_to_do(plan), err=True)
         return 0
-    with signals_interrupt(), _executor(plan, asked) as (executor, eyes):
-        require_writable(asked.content)
-        eyes.runs = runs
-        work = Work(runs, executor, asked.content, eyes.hear)
+    eyes = Eyes(quiet, runs)
+    with signals_interrupt(), _executor(plan, content, eyes, **where) as executor:
+        require_writable(content)
+        work = Work(runs, executor, content, eyes.hear)
         try:
             work.all()
         except KeyboardInterrupt:
@@ -79,7 +78,7 @@ def carry_out(plan: Plan, asked: Asked) -> int:
         except StoreError as problem:
             problem.hint += "; the same command then goes on where this one stopped"
             raise
-    return _sum_up(work.tally, eyes, asked)
+    return _sum_up(work.tally, eyes.watch if local else None, as_json)
 
 
 @dataclass
@@ -87,8 +86,8 @@ class Eyes:
     """What a person sees of a campaign: a line for each run, and the frame of the current one."""
 
     quiet: bool
-    watch: Stopwatch
-    runs: Sequence[Planned] = ()
+    runs: Sequence[Planned]
+    watch: Stopwatch = field(default_factory=Stopwatch)
     began_s: float = field(default_factory=time.monotonic)
     done: int = 0
     failed: int = 0
@@ -149,47 +148,56 @@ class Eyes:
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, asked: Asked) -> Iterator[tuple[Executor, Eyes]]:
-    eyes = Eyes(asked.quiet, Stopwatch())
-    if asked.executor == "ray":
+def _executor(
+    plan: Plan,
+    content: Path,
+    eyes: Eyes,
+    *,
+    executor: str,
+    address: str | None,
+    rig: str | None,
+    even_if_busy: bool,
+    disk_budget: float | None,
+) -> Iterator[Executor]:
+    if executor == "ray":
         from tokrig.campaign.ray_executor import RayExecutor
 
-        if asked.address is None:
+        if address is None:
             raise InputError("the Ray cluster's address is missing", hint="add --address HOST:PORT")
-        executor = RayExecutor(asked.address, asked.content, even_if_busy=asked.even_if_busy)
+        cluster = RayExecutor(address, content, even_if_busy=even_if_busy)
         try:
-            yield executor, eyes
+            yield cluster
         finally:
-            executor.cancel()
+            cluster.cancel()
         return
-    if asked.address is not None:
+    if address is not None:
         raise InputError(
             "--address belongs to the executor ray", hint="add --executor ray, or leave it out"
         )
     with this_rig("a campaign"):
-        start: Start = at_once if asked.even_if_busy else eyes.start
+        start: Start = at_once if even_if_busy else eyes.start
         start(here(None), list)
-        rig = probe_rig(asked.rig)
-        budget = _budget_bytes(plan, asked)
-        yield Local(rig, asked.content, eyes.view, eyes.steps.tell, eyes.watch,
-                    budget_bytes=budget, start=start), eyes  # fmt: skip
+        declared = [file.campaign.disk_budget_gb for file in plan.campaigns]
+        budget = disk_budget or min((gb for gb in declared if gb), default=None)
+        yield Local(
+            probe_rig(rig),
+            content,
+            eyes.view,
+            eyes.steps.tell,
+            eyes.watch,
+            budget_bytes=None if budget is None else int(budget * GB),
+            start=start,
+        )
 
 
-def _of_this_rig(plan: Plan, asked: Asked) -> Plan:
+def _of_this_rig(plan: Plan, rig: str | None, quiet: bool) -> Plan:
     """Without the runs of other machines, whose owners do them; a note tells how many."""
-    here = probe_rig(asked.rig).id
+    here = probe_rig(rig).id
     others = Counter(p.run.rig for p in plan.of(*TO_DO) if p.run.rig != here)
-    if others and not asked.quiet:
+    if others and not quiet:
         named = ", ".join(f"{rig} ({runs})" for rig, runs in others.items())
         click.echo(f"note: this machine is {here}; runs of other rigs are left: {named}", err=True)
     return replace(plan, runs=[planned for planned in plan.runs if planned.run.rig == here])
-
-
-def _budget_bytes(plan: Plan, asked: Asked) -> int | None:
-    """The option's, else the smallest of the campaigns'."""
-    declared = [file.campaign.disk_budget_gb for file in plan.campaigns]
-    budget = asked.disk_budget or min((gb for gb in declared if gb), default=None)
-    return None if budget is None else int(budget * GB)
 
 
 def _interrupted(tally: Tally, problem: Interrupted | None = None) -> Interrupted:
@@ -201,24 +209,9 @@ def _interrupted(tally: Tally, problem: Interrupted | None = None) -> Interrupte
     )
 
 
-def _show(plan: Plan, runs: Sequence[Planned], asked: Asked) -> None:
-    if asked.as_json:
-        present.print_json(replace(plan, runs=runs).as_json())
-    else:
-        campaign_text.print_runs(present.console(), runs)
-
-
-def _nothing_to_do(plan: Plan, asked: Asked) -> None:
-    if asked.as_json:
-        present.print_json(_summary(Tally(), None))
-    else:
-        click.echo(campaign_text.nothing_to_do(plan), err=True)
-
-
-def _sum_up(tally: Tally, eyes: Eyes, asked: Asked) -> int:
-    watch = eyes.watch if asked.executor == "local" else None
+def _sum_up(tally: Tally, watch: Stopwatch | None, as_json: bool) -> int:
     whole = not (tally.failed or tally.delayed)
-    if asked.as_json:
+    if as_json:
         present.print_json(_summary(tally, watch))
         return 0 if whole else EngineError.exit_code
     campaign_text.print_summary(present.console(), tally, watch.spent_s if watch else {})

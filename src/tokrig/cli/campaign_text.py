@@ -1,4 +1,8 @@
-"""A campaign's plan and state as text for people. Only printing; nothing is decided here."""
+"""A campaign as text for people: its plan, its state, what is said while it goes on and at its end.
+
+Campaign files and records are strangers' text: every string goes through ``line``, and into rich
+as ``Text``, where no markup is read. Only printing; nothing is decided here.
+"""
 
 from __future__ import annotations
 
@@ -9,41 +13,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tokrig import naming
 from tokrig.cli import present
-from tokrig.cli.campaign_told import delayed_line, done_line, head, print_summary
-from tokrig.cli.campaign_words import (
-    STYLES,
-    WORDS,
-    backend,
-    labelled,
-    mode,
-    model,
-    quiet,
-    run_name,
-    shapes,
-)
 from tokrig.cli.compare import print_outcomes
-from tokrig.cli.present import NULL, count, fits, line
-from tokrig.plan import STATES, TO_DO, Plan, Planned, State
+from tokrig.cli.present import NULL, count, fits, line, rate, verdict
+from tokrig.plan import STATES, TO_DO, Plan, Planned, Run, State
 from tokrig.plan.queue import QueueEntry, queue, roughly
-from tokrig.units import human_bytes
+from tokrig.spec.settings import said
+from tokrig.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
+    from tokrig.campaign.work import Done, Tally
     from tokrig.compare.ab import Outcome
+    from tokrig.errors import TokrigError
+    from tokrig.measure import Ended
 
-__all__ = [
-    "delayed_line",
-    "done_line",
-    "head",
-    "next_command",
-    "nothing_to_do",
-    "print_plan",
-    "print_runs",
-    "print_status",
-    "print_summary",
-    "run_name",
-    "status_json",
-]
+WORDS: dict[State, str] = {
+    "todo": "to do",
+    "unfinished": "unfinished",
+    "done": "done",
+    "invalid": "INVALID",
+    "failed": "failed",
+    "does_not_fit": "does not fit",
+    "blocked": "blocked",
+}
+STYLES: dict[State, str] = {
+    "done": "green",
+    "invalid": "bold red",
+    "failed": "bold red",
+    "does_not_fit": "yellow",
+    "blocked": "yellow",
+}
 
 LISTED = 100
 BAR = 20
@@ -55,6 +55,63 @@ PARTS: tuple[tuple[str, str, str, tuple[State, ...]], ...] = (
     ("·", "dim", "blocked or too large", ("blocked", "does_not_fit")),
 )
 HEADINGS = ("state", "rig", "model · quant", "backend (API)", "mode", "shapes", "about", "download")
+
+# Phases by what people call them; whatever else a campaign does is "other".
+SPENT = {"start": "engine start", "warm_up": "warm-up", "measure": "measurement"}
+
+
+# Runs by name
+
+
+def run_name(run: Run) -> str:
+    """``gemma-3-270m · Q4_K_M · llamacpp b9174 (cuda) · MTP``; the baseline is not named."""
+    called = mode(run)
+    called = "" if called == naming.BASELINE else called
+    return " · ".join(filter(None, (model(run), backend(run), called)))
+
+
+def model(run: Run) -> str:
+    """``gemma-3-270m · Q4_K_M · ggml-org``."""
+    return line(" · ".join(filter(None, (run.weights.name, run.quant, run.creator))))
+
+
+def backend(run: Run) -> str:
+    """``llamacpp b9174 (cuda)``."""
+    built = " ".join(filter(None, (run.backend, run.build)))
+    api = run.setting("api")
+    return line(f"{built} ({api})" if api else built)
+
+
+def mode(run: Run) -> str:
+    """All that is switched on or set, and which repeat it is where there are several."""
+    told = said({**run.settings, "api": None})
+    told += [f"driver {run.driver}"] if run.driver else []
+    told = told or [naming.BASELINE]
+    told += [f"arm {run.arm}"] if run.arm else []
+    told += [f"repeat {run.repeat}"] if run.arm or run.repeat > 1 else []
+    return line(", ".join(told))
+
+
+def shapes(run: Run) -> str:
+    """``chat, codegen × 1, 4``; what a run leaves to the shapes is not named."""
+    names = ", ".join(run.workloads) if run.workloads else "all shapes"
+    levels = ", ".join(map(str, run.concurrency)) if run.concurrency else ""
+    return line(f"{names} × {levels}" if levels else names)
+
+
+def _labelled(out: Console, state: State | None, text: str) -> None:
+    """A word and a sentence, which is wrapped beside it; None for what was put off."""
+    word, style = (WORDS[state], STYLES[state]) if state else ("put off", "yellow")
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, min_width=max(map(len, WORDS.values())))
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(word, style=style), Text(line(text)))
+    present.put(out, grid)
+
+
+def quiet(out: Console, text: str) -> None:
+    """A remark."""
+    out.print(Text(line(text)), style="dim")
 
 
 # The plan
@@ -135,10 +192,9 @@ def _print_others(out: Console, plan: Plan) -> None:
             key = (planned.state, entry, planned.why, planned.until)
             groups.setdefault(key, []).append(planned)
     ordered = sorted(groups.items(), key=lambda item: STATES.index(item[0][0]))
-    rows = [(state, _told(entry, why, until, runs))
-            for (state, entry, why, until), runs in ordered]  # fmt: skip
+    rows = [(key[0], _told(*key[1:], runs)) for key, runs in ordered]
     for state, text in rows[:LISTED]:
-        labelled(out, Text(WORDS[state], style=STYLES[state]), text)
+        _labelled(out, state, text)
     if len(rows) > LISTED:
         quiet(out, f"… and {len(rows) - LISTED:,} more; --json names them all")
     if rows:
@@ -208,7 +264,7 @@ def _print_entry(out: Console, entry: QueueEntry, outcomes: Sequence[Outcome]) -
     for reason in entry.reasons:
         until = f"; until: {reason.until}" if reason.until else ""
         text = f"{count(reason.runs, 'run')}: {reason.why}{until}"
-        labelled(out, Text(WORDS[reason.state], style=STYLES[reason.state]), line(text))
+        _labelled(out, reason.state, text)
     print_outcomes(out, outcomes)
     if command := next_command(entry):
         # Unwrapped, so that it can be copied.
@@ -258,3 +314,97 @@ def status_json(plan: Plan, compared: Mapping[str, Sequence[Outcome]]) -> list[d
         }
         for entry in queue(plan, ())
     ]
+
+
+# While it goes on, and at its end
+
+
+def head(
+    runs: Sequence[Planned],
+    *,
+    done: int,
+    failed: int,
+    delayed: int,
+    current: Planned | None,
+    elapsed_s: float,
+) -> str:
+    """``run 3 of 12 · 2 done, 1 failed · about 14 min left · gemma-3-270m · Q4_K_M``."""
+    number = next((n for n, planned in enumerate(runs, 1) if planned is current), 0)
+    counted = ((done, "done"), (failed, "failed"), (delayed, "put off"))
+    left_s = _left_s(runs, current, elapsed_s)
+    parts = (
+        f"run {number:,} of {len(runs):,}" if number else count(len(runs), "run"),
+        ", ".join(f"{n:,} {word}" for n, word in counted if n),
+        f"{roughly(left_s)} left" if left_s else "",
+        run_name(current.run) if current else "",
+    )
+    return " · ".join(filter(None, parts))
+
+
+def _left_s(runs: Sequence[Planned], current: Planned | None, elapsed_s: float) -> float:
+    """Seconds until the rig with most to do is through, by the estimates less what has passed;
+    at least those of the runs that follow the current one."""
+    by_rig: dict[str, float] = {}
+    after = 0.0
+    for planned in runs:
+        if current is not None and planned.run.rig == current.run.rig:
+            after = 0.0 if planned is current else after + (planned.time_s or 0.0)
+        by_rig[planned.run.rig] = by_rig.get(planned.run.rig, 0.0) + (planned.time_s or 0.0)
+    return max(max(by_rig.values(), default=0.0) - elapsed_s, after)
+
+
+def done_line(planned: Planned, ended: Ended) -> str:
+    """``✓ gemma-3-270m · Q4_K_M · embedded (cpu): 4 results, 31.2–148.3 tok/s, valid``."""
+    name = run_name(planned.run)
+    if ended.error is not None:
+        return line(f"✗ {name}: {ended.error.message} ({ended.path})")
+    record = ended.record
+    speeds = [r.output_tok_per_s.median for r in record.results if r.output_tok_per_s]
+    span = " to ".join(dict.fromkeys(map(rate, (min(speeds), max(speeds))))) if speeds else NULL
+    told = [count(len(record.results), "result"), f"{span} tok/s", verdict(record.validity)]
+    if record.validity.verdict == "invalid":
+        told.append(", ".join(record.validity.reasons))
+    return line(f"✓ {name}: {', '.join(told)}")
+
+
+def delayed_line(planned: Planned, why: TokrigError) -> str:
+    """``· gemma-3-270m · Q4_K_M · llamacpp (cuda): put off: the rig is in use``."""
+    return line(f"· {run_name(planned.run)}: put off: {why.message}")
+
+
+def print_summary(out: Console, tally: Tally, spent: Mapping[str, float]) -> None:
+    """What became of the runs, and where the time went; ``spent`` are seconds by phase."""
+    invalid = [d for d in tally.done if d.ended.record.validity.verdict == "invalid"]
+    bad: Sequence[tuple[State, Sequence[Done]]] = (("invalid", invalid), ("failed", tally.failed))
+    for state, records in bad:
+        for done in records:
+            error, reasons = done.ended.error, done.ended.record.validity.reasons
+            why = error.message if error else ", ".join(reasons)
+            text = f"{run_name(done.planned.run)}: {why}; record {done.ended.path}"
+            _labelled(out, state, text)
+    for delayed in tally.delayed:
+        hint = f" ({delayed.why.hint})" if delayed.why.hint else ""
+        _labelled(out, None, f"{run_name(delayed.planned.run)}: {delayed.why.message}{hint}")
+    counted = (
+        (len(tally.done), "done"),
+        (len(invalid), "of them INVALID"),
+        (len(tally.failed), "failed"),
+        (len(tally.delayed), "put off"),
+        (tally.left, "left"),
+    )
+    told = ", ".join(f"{n:,} {word}" for n, word in counted if n)
+    out.print(Text(told or "nothing was done"), style="bold")
+    if spent:
+        out.print(Text(_spent(spent)), style="dim")
+
+
+def _spent(spent: Mapping[str, float]) -> str:
+    """``12 min 05 s: engine start 14.2 s (2.0 %), warm-up …, measurement …, other …``."""
+    total = sum(spent.values())
+    by_word = {word: spent.get(phase, 0.0) for phase, word in SPENT.items()}
+    by_word["other"] = total - sum(by_word.values())
+    parts = [
+        f"{word} {human_seconds(max(0.0, seconds))} ({max(0.0, seconds) / (total or 1):.1%})"
+        for word, seconds in by_word.items()
+    ]
+    return f"{human_seconds(total)}: {', '.join(parts)}".replace("%", " %")
