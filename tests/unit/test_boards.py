@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.test_limits import tree
 from tokrig.naming import gpu_name
-from tokrig.probes import Facts, _board
+from tokrig.probes import Facts, _sysfs
 from tokrig.probes.linux import LinuxProbe
 from tokrig.probes.nvidia import NvidiaProbe
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
@@ -161,7 +161,7 @@ def test_a_board_by_its_firmware(
 ) -> None:
     fields = zip(("sys_vendor", "product_name", "product_version"), firmware, strict=True)
     files = {f"sys/class/dmi/id/{field}": f"{text}\n" for field, text in fields}
-    assert _board.board(tree(tmp_path, files)) == name
+    assert _sysfs.board(tree(tmp_path, files)) == name
 
 
 def test_a_pc_is_told_by_its_processor(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tokrig.probes import _dmi
-from tokrig.probes.linux import PROBE, LinuxProbe
+from tokrig.probes.linux import PROBE, LinuxProbe, memory_type_and_speed
 
 CPUINFO = """processor\t: {number}
 model name\t: AMD Ryzen 9 7900 12-Core Processor
@@ -200,7 +199,7 @@ TABLES = [
 
 @pytest.mark.parametrize(("table", "expected"), TABLES)
 def test_memory_modules(table: bytes, expected: tuple[str | None, int | None]) -> None:
-    assert _dmi.type_and_speed(table) == expected
+    assert memory_type_and_speed(table) == expected
 
 
 def test_memory_modules_reach_the_facts(desktop: Path) -> None:

@@ -1,7 +1,7 @@
 """AMD graphics processors through the files of the kernel driver amdgpu.
 
-Meanings and units: kernel documentation, "GPU Power/Thermal Controls and Monitoring" and the
-hwmon sysfs interface. A file that a card does not have leaves its field None.
+Meanings and units: kernel documentation, "GPU Power/Thermal Controls and Monitoring", "DRM client
+usage stats" and the hwmon sysfs interface. A file that a card does not have leaves its field None.
 """
 
 from __future__ import annotations
@@ -9,22 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import (
-    Availability,
-    Cap,
-    Card,
-    Facts,
-    Reading,
-    _amd_metrics,
-    _fdinfo,
-    _sysfs,
-    reading_of,
-)
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
 
 AMD = 0x1002
@@ -67,17 +60,18 @@ class AmdProbe:
         devices = self._devices()
         if not devices:
             return Reading()
-        clients = _fdinfo.clients(self._root, "amdgpu")
+        clients = _clients(self._root)
         queues = self._compute_queues()
         return reading_of(self._card(device, clients, queues) for device in devices)
 
     def _card(
-        self, device: Path, clients: Sequence[_fdinfo.Client], queues: Mapping[str, dict[int, int]]
+        self, device: Path, clients: Sequence[_Client], queues: Mapping[str, dict[int, int]]
     ) -> Card:
         """Its processes are those of this user, which open its files, and all that compute with
         ROCm, which the compute driver lists whosever they are."""
-        monitor, key = _monitor(device), _pci_address(device)
-        metrics = _amd_metrics.read(device / "gpu_metrics")
+        monitor, key = _monitor(device), device.resolve().name  # the PCI address
+        metrics = _read_metrics(device / "gpu_metrics")
+        unified = _unified(device, metrics)
         reasons = metrics.throttle_reasons
         if metrics.held is not None:
             # Counters of which a driver's unit is not told: that they grew is what they tell.
@@ -87,8 +81,10 @@ class AmdProbe:
         mine = [client for client in clients if client.card == key]
         busy = _sysfs.read_scaled(device / "gpu_busy_percent", 1e-2)
         cap = _scaled(monitor, "power1_cap", 1e-6)
+        used = _sysfs.read_int(device / "mem_info_vram_used")
+        gtt = _sysfs.read_int(device / "mem_info_gtt_used")
         compute = queues.get(key, {})
-        sizes = _fdinfo.process_bytes(mine, _regions(device))
+        sizes = _process_bytes(mine, ("vram", "gtt") if unified else ("vram",))
         return Card(
             key=key,
             name=self._name(device),
@@ -97,8 +93,9 @@ class AmdProbe:
             enforced_limit_w=cap,
             temperature_c=_scaled(monitor, "temp1_input", 1e-3),
             clock_mhz=_scaled(monitor, "freq1_input", 1e-6),
-            memory_used_bytes=_used_bytes(device),
-            gtt_used_bytes=_sysfs.read_int(device / "mem_info_gtt_used"),
+            # With unified memory what it borrows (GTT) is part of it.
+            memory_used_bytes=used + (gtt or 0) if used is not None and unified else used,
+            gtt_used_bytes=gtt,
             compute_bytes={pid: max(size, sizes.get(pid, 0)) for pid, size in compute.items()},
             graphics_bytes={pid: size for pid, size in sizes.items() if pid not in compute},
             # Files of other users are closed to this one.
@@ -109,9 +106,7 @@ class AmdProbe:
             energy_j=_scaled(monitor, "energy1_input", 1e-6),
         )
 
-    def _process_busy(
-        self, device: Path, clients: Sequence[_fdinfo.Client]
-    ) -> dict[int, float] | None:
+    def _process_busy(self, device: Path, clients: Sequence[_Client]) -> dict[int, float] | None:
         """The share of the time since the last look in which each process used the card. Queues
         of ROCm are not told of."""
         now_s = time.monotonic()
@@ -203,7 +198,7 @@ class AmdProbe:
             vendor="amd",
             arch=self._arch(device),
             vram_bytes=_sysfs.read_int(device / "mem_info_vram_total"),
-            unified_memory=_unified(device),
+            unified_memory=_unified(device, _read_metrics(device / "gpu_metrics")),
             driver=self._driver(),
             power_limit_w=_scaled(monitor, "power1_cap", 1e-6),
             power_min_w=_scaled(monitor, "power1_cap_min", 1e-6),
@@ -281,29 +276,10 @@ def _power(monitor: Path | None) -> float | None:
     return _scaled(monitor, "power1_input", 1e-6) if average is None else average
 
 
-def _unified(device: Path) -> bool | None:
+def _unified(device: Path, metrics: _Metrics) -> bool | None:
     """Whether the card lives in main memory: True by the APU form of its metrics, False where
     the driver names the maker of the card's own memory chips, else not known."""
-    if (device / "mem_info_vram_vendor").exists():
-        return False
-    return True if _amd_metrics.read(device / "gpu_metrics").apu else None
-
-
-def _used_bytes(device: Path) -> int | None:
-    """Memory in use; with unified memory that includes what the card borrows (GTT)."""
-    used = _sysfs.read_int(device / "mem_info_vram_used")
-    if used is None or not _unified(device):
-        return used
-    return used + (_sysfs.read_int(device / "mem_info_gtt_used") or 0)
-
-
-def _pci_address(device: Path) -> str:
-    return device.resolve().name
-
-
-def _regions(device: Path) -> tuple[str, ...]:
-    """The memory regions that make up ``_used_bytes``."""
-    return ("vram", "gtt") if _unified(device) else ("vram",)
+    return False if (device / "mem_info_vram_vendor").exists() else metrics.apu
 
 
 def _highest_level(path: Path) -> float | None:
@@ -332,6 +308,146 @@ def _slowest_link(device: Path) -> tuple[int | None, int | None]:
             widths.append(width)
         folder = folder.parent
     return min(generations, default=None), min(widths, default=None)
+
+
+# --- processes that have a card's device file open ----------------------------------------------
+
+# Memory in use is ``drm-resident-<region>``; before Linux 6.14 amdgpu had only
+# ``drm-memory-<region>``, which newer ones keep with the same meaning.
+_UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2}
+
+
+@dataclass(frozen=True)
+class _Client:
+    """One opening of a card's device file by a process, as its driver numbers it."""
+
+    pid: int
+    card: str
+    number: str
+    told: Mapping[str, str]
+
+    @property
+    def engine_ns(self) -> int:
+        """Nanoseconds that the card's parts have worked for it, all together."""
+        words = [
+            value.partition(" ")[0]
+            for name, value in self.told.items()
+            if name.startswith("drm-engine-") and not name.startswith("drm-engine-capacity-")
+        ]
+        return sum(int(word) for word in words if word.isdigit())
+
+
+def _clients(root: Path) -> list[_Client]:
+    """Each once, though it may have several descriptors. Only of processes whose files this user
+    may look at, his own as a rule."""
+    found: dict[tuple[int, str, str], _Client] = {}
+    for process in _sysfs.listing(root / "proc", "[0-9]*"):
+        for text in _device_files(process):
+            told = _sysfs.key_values(text, ":")
+            if told.get("drm-driver") == "amdgpu":
+                card, number = told.get("drm-pdev", ""), told.get("drm-client-id", "")
+                pid = int(process.name)
+                found[pid, card, number] = _Client(pid, card, number, told)
+    return list(found.values())
+
+
+def _process_bytes(clients: Sequence[_Client], regions: Sequence[str]) -> dict[int, int]:
+    """Bytes by process id in these regions of memory."""
+    found = Counter[int]()
+    for client in clients:
+        found[client.pid] += sum(_resident(client.told, region) for region in regions)
+    return dict(found)
+
+
+def _device_files(process: Path) -> Iterator[str | None]:
+    """What the kernel tells of each descriptor of a graphics device."""
+    try:
+        numbers = os.listdir(process / "fd")
+    except OSError:
+        return
+    for number in numbers:
+        try:
+            target = os.readlink(f"{process}/fd/{number}")
+        except OSError:
+            continue
+        if target.startswith("/dev/dri/"):
+            yield _sysfs.read_text(process / "fdinfo" / number)
+
+
+def _resident(told: Mapping[str, str], region: str) -> int:
+    words = told.get(f"drm-resident-{region}") or told.get(f"drm-memory-{region}") or "0"
+    number, _, unit = words.partition(" ")
+    return int(number) * _UNITS.get(unit, 0) if number.isdigit() else 0
+
+
+# --- the binary metrics table -------------------------------------------------------------------
+
+# Layout of ``gpu_metrics``: the kernel's ``kgd_pp_interface.h``. A header of four bytes (size,
+# format revision, content revision) says which layout follows. Format 1 is that of cards, 2 and 3
+# of APUs. Fields that the hardware does not fill hold all ones.
+
+# Offset of the throttle status whose bits mean the same on every chip, by (format, content).
+_STATUS_OFFSET = {(1, 3): 112, (2, 2): 120, (2, 3): 120, (2, 4): 120}
+_NOT_FILLED = 0xFFFF_FFFF_FFFF_FFFF
+
+# Where the counters of format 3.0 begin, 32 bits each, and what holds when one of them grows.
+_HELD_OFFSET = {(3, 0): 228}
+_HELD = "prochot power_limit power_limit power_limit thermal thermal thermal".split()
+
+# Bit ranges of that status (the driver's ``SMU_THROTTLER_*`` numbers), first and last.
+_REASONS = {
+    "power_limit": (0, 15),
+    "current_limit": (16, 31),
+    "thermal": (32, 45),
+    "prochot": (46, 47),
+    "other_limit": (56, 63),
+}
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """None: the table is missing, short, or of a form that does not tell. ``held`` are counters
+    of how long each reason has held the clocks down, in a unit that the kernel leaves open."""
+
+    apu: bool | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    held: dict[str, int] | None = None
+
+
+def _read_metrics(path: Path) -> _Metrics:
+    """The table at ``path``; an empty answer where it is missing, short or of unknown form."""
+    raw = _sysfs.read_bytes(path)
+    if raw is None or len(raw) < 4:
+        return _Metrics()
+    _size, form, content = struct.unpack_from("<HBB", raw)
+    apu = True if form in (2, 3) else None
+    if (at := _HELD_OFFSET.get((form, content))) is not None:
+        return _Metrics(apu, held=_held(raw, at))
+    at = _STATUS_OFFSET.get((form, content))
+    if at is None or at + 8 > len(raw):
+        return _Metrics(apu)
+    (status,) = struct.unpack_from("<Q", raw, at)
+    if status == _NOT_FILLED:
+        return _Metrics(apu)
+    words = (
+        word
+        for word, (first, last) in _REASONS.items()
+        if status >> first & ((1 << (last - first + 1)) - 1)
+    )
+    return _Metrics(apu, tuple(words))
+
+
+def _held(raw: bytes, at: int) -> dict[str, int] | None:
+    """Sums of the counters by reason; None where a chip does not fill them."""
+    if at + 4 * len(_HELD) > len(raw):
+        return None
+    counters = struct.unpack_from(f"<{len(_HELD)}I", raw, at)
+    if 0xFFFF_FFFF in counters:
+        return None
+    found = Counter[str]()
+    for word, count in zip(_HELD, counters, strict=True):
+        found[word] += count
+    return dict(found)
 
 
 PROBE = AmdProbe()

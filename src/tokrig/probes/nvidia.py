@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Card, Facts, Reading, _board, _sysfs, reading_of
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
 
 # Bits of the clocks event reasons. Idling (bit 0) and the clocks that the user set (bit 1) hold
@@ -109,8 +109,11 @@ class NvidiaProbe:
     def facts(self) -> Facts:
         if not self.availability().ok:
             # Before JetPack 6 a Jetson has no NVML; its device tree names it all the same.
-            jetson = _board.tegra_graphics(self._root)
-            return Facts(gpus=(_integrated(*jetson),)) if jetson else Facts()
+            jetson = _sysfs.tegra_graphics(self._root)
+            if jetson is None:
+                return Facts()
+            name, arch = jetson
+            return Facts(gpus=(Gpu(name=name, vendor="nvidia", arch=arch, unified_memory=True),))
         driver = self._driver()
         return Facts(gpus=tuple(self._gpu(device, driver) for device in self._devices))
 
@@ -257,7 +260,7 @@ class NvidiaProbe:
             arch=self._architecture(card),
             mig_profile=self._profile(device),
             vram_bytes=None if memory is None else memory.total,
-            unified_memory=True if _board.tegra_graphics(self._root) else None,
+            unified_memory=True if _sysfs.tegra_graphics(self._root) else None,
             driver=driver,
             # The limit that an administrator set. The enforced one can be lower for a moment.
             power_limit_w=_watts(self._ask("nvmlDeviceGetPowerManagementLimit", card)),
@@ -348,10 +351,6 @@ def _as_administrator(index: int) -> str:
         "run tokrig as root (in a container: with CAP_SYS_ADMIN), or cap the card yourself with"
         f" `sudo nvidia-smi -i {index} -pl WATTS` and leave power_cap_w out"
     )
-
-
-def _integrated(name: str, arch: str) -> Gpu:
-    return Gpu(name=name, vendor="nvidia", arch=arch, unified_memory=True)
 
 
 def _watts(milliwatts: int | None) -> float | None:
