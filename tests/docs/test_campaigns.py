@@ -19,8 +19,7 @@ from tokrig.models.catalog import CATALOG
 from tokrig.plan import STATES, Plan, PlanInputs, plan
 from tokrig.run.prepare import need
 from tokrig.spec import campaign
-from tokrig.spec.campaign import Campaign, CampaignFile, load_campaign
-from tokrig.spec.campaign_checks import MAX_CELLS
+from tokrig.spec.campaign import MAX_CELLS, Campaign, CampaignFile, load_campaign
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "campaigns.md").read_text(encoding="utf-8")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokrig.errors import SpecError
-from tokrig.spec.campaign import CampaignFile, Speculative, load_campaign
-from tokrig.spec.campaign_checks import MAX_CELLS, SETTABLE
+from tokrig.spec.campaign import MAX_CELLS, SETTABLE, CampaignFile, Speculative, load_campaign
 
 HEAD = """\
 title: A campaign

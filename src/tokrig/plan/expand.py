@@ -14,8 +14,7 @@ from typing import Any
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.plan.model import RigMemory, Run, Weights
 from tokrig.record import METHODOLOGY_VERSION
-from tokrig.spec.campaign import AXES, CampaignFile, Entry, Matrix, Speculative
-from tokrig.spec.campaign_checks import cap_out_of_range
+from tokrig.spec.campaign import AXES, CampaignFile, Entry, Matrix, Speculative, cap_out_of_range
 from tokrig.spec.settings import MODE, SETTINGS, askable
 
 Values = tuple[Any, ...]
@@ -54,8 +53,7 @@ class Naming:
 
     def error(self, place: str, message: str, hint: str) -> SpecError:
         """About a place in the entry, with its line."""
-        where = self.file.where(self.entry.name, place)
-        return SpecError(f"{where}: entry {self.entry.name!r}: {message}", hint=hint)
+        return self.file.error(self.entry.name, place, message, hint)
 
     def default_rig(self) -> str:
         """The rig of an entry that names none."""

@@ -1,49 +1,174 @@
 """The campaign file: a matrix of runs that are wanted, what blocks them, and on which rig.
 
 A file under ``campaigns/``; its name without ``.yaml`` is the campaign's name. Names of models,
-builds and rigs may be declared in the file. What one value cannot tell by itself is checked in
-``campaign_checks``; models and rigs that other files or machines know are left to the plan.
+builds and rigs may be declared in the file. Every axis of a matrix takes one value or a list of
+them. Where an axis may be left to the engine, ``null`` as a value means *not asked for*, so that
+``kv_type: [null, q8_0]`` compares a default with a choice. Models and rigs that other files or
+machines know are left to the plan.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
 
 from tokrig import registry
 from tokrig.documents import parse, validate
 from tokrig.errors import SpecError, did_you_mean
-from tokrig.spec import campaign_checks
-from tokrig.spec.matrix import AXES, Axis, Id, Matrix, Part, Speculative, Watts
-from tokrig.spec.run import LevelName, Text, Whole, read_text
+from tokrig.spec import settings
+from tokrig.spec.run import MAX_CONCURRENCY, LevelName, RunSpec, Text, Whole, read_text
+from tokrig.spec.settings import MODE, SpeculativeType
 from tokrig.units import slug
 
-__all__ = [
-    "AXES",
-    "Axis",
-    "Blocked",
-    "Campaign",
-    "CampaignFile",
-    "Condition",
-    "Entry",
-    "Matrix",
-    "ModelSource",
-    "RigFacts",
-    "Speculative",
-    "load_campaign",
-]
+_SETTINGS = tuple(setting for setting in settings.askable() if setting.axis)
+AXES: tuple[str, ...] = (
+    *("rig", "model", "quant", "creator", "backend", "build"),
+    *(setting.axis or "" for setting in _SETTINGS),
+    "driver",
+)
+"""What makes runs. ``driver`` is the version of the graphics driver a run waits for: tokrig
+installs none, it orders runs so that a person changes it as rarely as possible."""
+if TYPE_CHECKING:
+    Axis = str
+else:
+    Axis = Literal[AXES]
+
+BASELINE = "baseline"
+
+MAX_CELLS = 250_000
+"""Runs × workloads × concurrencies that one campaign may mean."""
 
 Bytes = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Condition = Literal["fits_vram", "fits_memory"]
 PLACEHOLDERS = ("quant", "creator")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+class Part(BaseModel):
+    """Base of all parts of a campaign: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Speculative(Part):
+    """A mode that needs more than its name. ``draft_model`` is a model as the axis ``model``
+    names them, ``draft_tokens`` the longest draft."""
+
+    speculative: SpeculativeType
+    draft_model: Text | None = None
+    draft_tokens: Whole | None = None
+
+
+T = TypeVar("T")
+
+
+def _listed(given: Any) -> Any:
+    if isinstance(given, list | tuple):
+        if not given:
+            raise ValueError("the list is empty: name a value, or leave the key out")
+        return given
+    return [given]
+
+
+def _once_each(values: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    seen: set[T] = set()
+    for value in values or ():
+        if value in seen:
+            name = value.speculative if isinstance(value, Speculative) else value
+            raise ValueError(f"{name!r} is named twice")
+        seen.add(value)
+    return values
+
+
+def _id(text: str) -> str:
+    if slug(text) != text:
+        raise ValueError(f"an id has only a-z, 0-9, '.', '_', '-': try {slug(text)!r}")
+    return text
+
+
+def _mode(given: Any) -> Any:
+    """``baseline`` and the bare types of speculation in the form of the mapping."""
+    if given is None or given == BASELINE:
+        return None
+    if isinstance(given, Mapping | Speculative):
+        return given
+    kinds = get_args(SpeculativeType)
+    if given not in kinds:
+        raise ValueError(f"unknown mode {given!r}: {did_you_mean(str(given), [BASELINE, *kinds])}")
+    return {"speculative": given}
+
+
+# A key that is there with null asks for nothing; a key that is not there names no axis.
+Values = Annotated[tuple[T, ...] | None, BeforeValidator(_listed), AfterValidator(_once_each)]
+Maybe = Values[T | None]
+
+Id = Annotated[Text, AfterValidator(_id)]
+Watts = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False, strict=True)]
+Mode = Annotated[Speculative | None, BeforeValidator(_mode)]
+
+
+if TYPE_CHECKING:
+
+    class _Settings(Part):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    _Settings = create_model(
+        "_Settings",
+        __base__=Part,
+        **{
+            one.axis: (Values[Mode] if one.axis == MODE else Maybe[settings.annotation(one)], None)
+            for one in _SETTINGS
+        },
+    )
+
+
+class Matrix(_Settings):
+    """Values by axis, the axes of settings among them. ``workloads`` and ``concurrency`` are
+    measured inside each run, every other axis makes runs. ``mode`` is ``baseline``, a type of
+    speculation, or a mapping of it; ``build`` a name under the campaign's ``builds``."""
+
+    rig: Values[Id] = None
+    model: Values[Text] = None
+    quant: Maybe[Text] = None
+    creator: Maybe[Text] = None
+    backend: Values[Text] = None
+    build: Maybe[Text] = None
+    driver: Maybe[Text] = None
+    workloads: Values[Text] = None
+    concurrency: Values[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] = None
+
+    def values(self, axis: str) -> tuple[Any, ...]:
+        """What the axis takes; one None where the matrix does not name it."""
+        return getattr(self, axis) or (None,)
+
+    def named(self) -> dict[str, Any]:
+        """Only the axes that are named, with their values."""
+        return {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+
+
+# Said by an axis, by the entry, or by the plan.
+_TAKEN = {*AXES, "workloads", "concurrency", "level", "campaign", "planned", "server_bin"}
+_TAKEN |= {*Speculative.model_fields, "quantize"}
+SETTABLE = tuple(name for name in RunSpec.model_fields if name not in _TAKEN)
+"""Keys of a run's spec that an entry's ``set`` takes."""
 
 
 class ModelSource(Part):
@@ -187,6 +312,10 @@ class CampaignFile:
             path = path[: max(path.rfind("."), path.rfind("["))]
         return f"{self.path}:{self.lines.get(path, 1)}"
 
+    def error(self, entry: str, place: str, message: str, hint: str) -> SpecError:
+        """About a place in an entry, with its line."""
+        return SpecError(f"{self.where(entry, place)}: entry {entry!r}: {message}", hint=hint)
+
 
 def load_campaign(path: Path) -> CampaignFile:
     """The campaign in the YAML file ``path``. Raises SpecError with file and line."""
@@ -198,9 +327,9 @@ def load_campaign(path: Path) -> CampaignFile:
     text = read_text(path, hint="give the path of a campaign file, such as campaigns/NAME.yaml")
     data = parse(text, str(path))
     campaign = validate(Campaign, {} if data is None else data, text, str(path))
-    lines = campaign_checks.entry_lines(text, str(path))
+    lines = _entry_lines(text, str(path))
     file = CampaignFile(path.stem, str(path), campaign, lines, _texts())
-    campaign_checks.check(file)
+    _check(file)
     return file
 
 
@@ -208,3 +337,183 @@ def load_campaign(path: Path) -> CampaignFile:
 def _texts() -> Mapping[str, str]:
     names = registry.names("workloads")
     return {name: registry.load("workloads", name, "WORKLOAD").content_hash for name in names}
+
+
+def _entry_lines(text: str, name: str) -> dict[str, int]:
+    """The line of each entry and of everything in it, by paths such as ``entry.matrix.quant[1]``.
+
+    ``text`` is that of a campaign which has passed its model. Raises SpecError for two entries of
+    one name.
+    """
+    lines: dict[str, int] = {}
+    for node in _child(yaml.compose(text, Loader=yaml.SafeLoader), "entries").value:
+        entry = _child(node, "name").value
+        line = node.start_mark.line + 1
+        if entry in lines:
+            raise SpecError(
+                f"{name}:{line}: the name {entry!r} is that of the entry in line {lines[entry]}",
+                hint="give each entry a name of its own",
+            )
+        lines[entry] = line
+        lines.update(_walk(node, entry))
+    return lines
+
+
+def _child(node: Any, key: str) -> Any:
+    return next(value for name, value in node.value if name.value == key)
+
+
+def _walk(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield f"{path}.{key.value}", key.start_mark.line + 1
+            yield from _walk(value, f"{path}.{key.value}")
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield f"{path}[{number}]", value.start_mark.line + 1
+            yield from _walk(value, f"{path}[{number}]")
+
+
+def _check(file: CampaignFile) -> None:
+    """Raises SpecError for the first thing that is wrong."""
+    for entry in file.campaign.entries:
+        for place, matrix in entry.matrices().items():
+            _Check(file, entry, place, matrix).all()
+        _excludes(file, entry)
+        _settings(file, entry)
+    _size(file)
+
+
+class _Check:
+    """One matrix of one entry. Its values are told with the line they stand in."""
+
+    def __init__(self, file: CampaignFile, entry: Entry, place: str, matrix: Matrix) -> None:
+        self.file, self.entry, self.place, self.matrix = file, entry, place, matrix
+        self.campaign = file.campaign
+
+    def all(self) -> None:
+        for axis in ("model", "backend"):
+            if getattr(self.matrix, axis) is None:
+                raise self.error(axis, "", f"the matrix names no {axis}", f"add {axis}: NAME")
+        self.known("backend", registry.names("backends"))
+        self.known("workloads", registry.names("workloads"))
+        self.known("build", self.campaign.builds, "declare it under builds, as NAME: its server")
+        self.modes()
+        self.models()
+        self.pair()
+        self.caps()
+
+    def error(self, axis: str, at: str, message: str, hint: str) -> SpecError:
+        """About an axis where it is named: the include that replaces it, else the matrix."""
+        include = self.place.removeprefix("include[").removesuffix("]")
+        own = include.isdecimal() and axis in self.entry.include[int(include)].model_fields_set
+        place = f"{self.place if own else 'matrix'}.{axis}{at}"
+        return self.file.error(self.entry.name, place, message, hint)
+
+    def known(self, axis: str, names: Collection[str], hint: str = "") -> None:
+        for number, name in enumerate(getattr(self.matrix, axis) or ()):
+            if name is not None and name not in names:
+                what = axis.removesuffix("s")
+                hint = "; ".join(part for part in (did_you_mean(name, names), hint) if part)
+                raise self.error(axis, f"[{number}]", f"unknown {what} {name!r}", hint)
+
+    def modes(self) -> None:
+        """A run's spec knows which type of speculation needs a draft model."""
+        for number, mode in enumerate(self.matrix.mode or ()):
+            if isinstance(mode, Speculative):
+                where = self.file.where(self.entry.name, f"{self.place}.mode[{number}]")
+                name = f"{where}: entry {self.entry.name!r}: mode"
+                validate(RunSpec, mode.model_dump(), "", name)
+
+    def models(self) -> None:
+        for number, name in enumerate(self.matrix.model or ()):
+            source = self.campaign.models.get(name)
+            for axis in sorted(source.needs if source else ()):
+                if None in self.matrix.values(axis):
+                    verb = "is quantized" if source and source.quantize else f"holds {{{axis}}}"
+                    message = f"the model {name!r} {verb}, but a run here has no {axis}"
+                    hint = f"name it: {axis}: [VALUE, …]"
+                    raise self.error("model", f"[{number}]", message, hint)
+
+    def pair(self) -> None:
+        axis, repeats = self.entry.ab, self.entry.repeats
+        if axis is None:
+            return
+        values = self.matrix.values(axis)
+        if axis == "rig":
+            message = "ab interleaves runs on one machine, and two rigs are two"
+            raise self.error(axis, "", message, "measure the same on both; pages compare them")
+        if len(values) != 2:
+            message = f"ab compares two values of {axis!r}, the matrix has {len(values)}"
+            raise self.error(axis, "", message, f"name two: {axis}: [A, B]")
+        if repeats % 2:
+            message = f"{repeats} repeats do not make A B B A"
+            hint = "an A/B entry needs an even number: repeats: 2, 4, 6 …"
+            raise self.file.error(self.entry.name, "repeats", message, hint)
+
+    def caps(self) -> None:
+        rigs = self.matrix.rig or ((self.campaign.rig,) if self.campaign.rig else ())
+        for number, watts in enumerate(self.matrix.power_cap_w or ()):
+            for rig in rigs:
+                facts = self.campaign.rigs.get(rig)
+                if watts is not None and facts and facts.power_w:
+                    if reason := cap_out_of_range(watts, rig, facts.power_w):
+                        hint = "take a cap in that range"
+                        raise self.error("power_cap_w", f"[{number}]", reason, hint)
+
+
+def cap_out_of_range(watts: float, rig: str, power_w: tuple[float, float]) -> str | None:
+    """Why a card that takes caps of ``power_w`` (lowest, highest; watts) cannot be set to
+    ``watts``; None when it can."""
+    low, high = power_w
+    if low <= watts <= high:
+        return None
+    return f"a cap of {watts:g} W is out of the range of {rig}: {low:g} to {high:g} W"
+
+
+def _excludes(file: CampaignFile, entry: Entry) -> None:
+    for number, exclude in enumerate(entry.exclude):
+        place = f"exclude[{number}]"
+        for inside, verb in (("workloads", "are"), ("concurrency", "is")):
+            if getattr(exclude, inside) is not None:
+                message = f"exclude leaves out runs, and {inside} {verb} measured inside a run"
+                hint = "measure other shapes in an entry of their own"
+                raise file.error(entry.name, f"{place}.{inside}", message, hint)
+        if not exclude.model_fields_set:
+            message = "an exclude without axes leaves out everything"
+            hint = "name the values that a run must have to be left out"
+            raise file.error(entry.name, place, message, hint)
+
+
+def _settings(file: CampaignFile, entry: Entry) -> None:
+    for key, value in entry.set.items():
+        place = f"set.{key}"
+        if key not in SETTABLE:
+            hint = did_you_mean(key, SETTABLE)
+            if key in RunSpec.model_fields:
+                hint = "it is said by the matrix or the entry itself"
+            raise file.error(entry.name, place, f"set takes no {key!r}", hint)
+        name = f"{file.where(entry.name, place)}: entry {entry.name!r}: set"
+        validate(RunSpec, {key: value}, "", name)
+
+
+def _size(file: CampaignFile) -> None:
+    """Multiplied, not expanded: a matrix too large for memory must not have to fit into it."""
+    total = 0
+    for entry in file.campaign.entries:
+        for place, matrix in entry.matrices().items():
+            sizes = {
+                **{axis: len(matrix.values(axis)) for axis in AXES},
+                "workloads": len(matrix.workloads or registry.names("workloads")),
+                "concurrency": len(matrix.concurrency or (1,)),
+                "repeats": entry.repeats,
+            }
+            total += math.prod(sizes.values())
+            if total > MAX_CELLS:
+                product = " × ".join(f"{size} {axis}" for axis, size in sizes.items() if size > 1)
+                message = (
+                    f"with {product} the campaign has {total:,} cells, and {MAX_CELLS:,} are the"
+                    " limit"
+                )
+                hint = "split it into campaigns, or measure fewer values of an axis"
+                raise file.error(entry.name, place, message, hint)
