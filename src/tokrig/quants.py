@@ -96,6 +96,13 @@ Chosen (t): llama.cpp with batches of 512 stays between 0.3 and 0.6 GiB with mod
 # A slot has room for the chat template, then whole steps.
 CONTEXT_MARGIN, CONTEXT_STEP = 64, 256
 
+
+def context_for(longest: int, limit: int) -> int:
+    """Tokens of context that a slot gets for requests of up to ``longest`` tokens, with room for
+    the chat template and in whole steps; at most the model's own ``limit``."""
+    return min(-(-(longest + CONTEXT_MARGIN) // CONTEXT_STEP) * CONTEXT_STEP, limit)
+
+
 _F16_BYTES = 2.0
 _CACHE_BYTES = {"auto": _F16_BYTES, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
 # What is suggested instead of what does not fit, the largest first.

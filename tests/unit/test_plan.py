@@ -12,7 +12,7 @@ from tests.unit.planned import GIB, MATRIX, SHAPES, loaded, made, one, past
 from tokrig.errors import SpecError
 from tokrig.plan import Plan, PlanInputs, RigMemory, Run, Size, command, run_spec
 from tokrig.plan.expand import key_before
-from tokrig.plan.judge import OVERHEAD_BYTES
+from tokrig.quants import OVERHEAD_BYTES
 from tokrig.spec.run import RunSpec
 
 
@@ -344,7 +344,7 @@ def test_weights_cache_and_overhead_have_to_fit() -> None:
     state, why = fit_of(need - 1)
     assert state == "does_not_fit"
     assert "weights of 4.55 GiB (estimated), a cache of 128.0 MiB for 1 × 1,024 tokens" in why
-    assert "would fit: a quant such as IQ4_XS or a context of 768 tokens" in why
+    assert "would fit: a cache in q8_0 instead of f16 or a context of 768 tokens" in why
     four = weights + 4 * 131072 * slot + OVERHEAD_BYTES
     assert fit_of(four, concurrency=[1, 4])[0] == "todo"
     assert fit_of(four - 1, concurrency=[1, 4])[0] == "does_not_fit"

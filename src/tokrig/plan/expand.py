@@ -11,9 +11,10 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from tokrig.errors import SpecError, did_you_mean
+from tokrig.errors import ModelError, SpecError, did_you_mean
 from tokrig.plan.model import RigMemory, Run, Weights
 from tokrig.record import METHODOLOGY_VERSION
+from tokrig.references import SCHEME, of_hub, parse
 from tokrig.spec.campaign import AXES, CampaignFile, Entry, Matrix, Speculative, cap_out_of_range
 from tokrig.spec.settings import MODE, SETTINGS, askable
 
@@ -29,7 +30,6 @@ KEY_DIGITS = 16
 _REMARKS = ("notes", "api_key_env")
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 _OF_AXES = tuple((s.name, s.axis) for s in askable() if s.axis and s.axis != MODE)
-_HUB = "hf:"
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,12 @@ class Naming:
 
     def _undeclared(self, name: str, reference: str, place: str) -> Weights:
         """A path, a reference to a hub, or a name of the catalog."""
-        if reference.startswith(_HUB):
-            return self._of_hub(name, reference, place)
+        if of_hub(reference):
+            try:
+                found = parse(reference)
+            except ModelError as error:
+                raise self.error(place, error.message, error.hint) from None
+            return Weights(name, found.repo, found.revision, found.file)
         catalog = self.names.catalog
         path = "/" in reference or "\\" in reference or reference.lower().endswith(".gguf")
         if path or catalog is None:
@@ -101,17 +105,8 @@ class Naming:
         if (word := reference.strip().lower()) in catalog:
             return Weights(name, local=word)
         hint = did_you_mean(reference, {*self.file.campaign.models, *catalog})
-        hint += f"; or a path, or {_HUB}owner/name/file"
+        hint += f"; or a path, or {SCHEME}owner/name/file"
         raise self.error(place, f"unknown model {reference!r}", hint)
-
-    def _of_hub(self, name: str, reference: str, place: str) -> Weights:
-        owner, _, rest = reference.removeprefix(_HUB).partition("/")
-        repo, _, file = rest.partition("/")
-        repo, _, revision = repo.partition("@")
-        if not owner or not repo:
-            hint = f"write {_HUB}owner/name, {_HUB}owner/name@revision or {_HUB}owner/name/file"
-            raise self.error(place, f"{reference!r} names no repository", hint)
-        return Weights(name, f"{owner}/{repo}", revision or "main", file or None)
 
     def mode(self, mode: Speculative | None, backend: str, place: str) -> dict[str, Any]:
         """The settings of a mode, its draft model as a reference."""

@@ -19,6 +19,7 @@ from tokrig.plan import State as PlanState
 from tokrig.plan.queue import Machine, because, machines
 from tokrig.record.checks import headline
 from tokrig.record.model import Record
+from tokrig.references import Reference
 from tokrig.store.load import Run
 from tokrig.units import slug
 
@@ -97,7 +98,7 @@ class _Model:
         campaign names it, else the name of the file that was measured, or a likely one."""
         records = [run.record.model for tried in self.tried.values() for run in tried]
         found = [
-            f"hf:{one.repo}{f'@{one.revision}' if one.revision else ''}/{one.file}"
+            str(Reference(one.repo, one.revision or "main", one.file))
             for one in records
             if one.repo and one.file
         ]

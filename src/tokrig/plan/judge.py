@@ -13,25 +13,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tokrig.plan.model import Past, PlanInputs, RigMemory, Run, Shape, Size, State, Weights
-from tokrig.quants import BITS_PER_WEIGHT, bits_per_weight
+from tokrig.quants import (
+    OVERHEAD_BYTES,
+    bits_per_weight,
+    cache_bytes,
+    context_for,
+    would_fit,
+)
+from tokrig.references import of_hub
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
 from tokrig.units import human_bytes
-
-OVERHEAD_BYTES = 600 * 1024**2
-"""What an engine takes beside weights and cache: compute buffers and the driver's own context.
-Chosen (t): llama.cpp with batches of 512 stays between 0.3 and 0.6 GiB with models of up to some
-30 B parameters."""
-
-# As ``tokrig run`` sizes a slot: room for the chat template, then whole steps.
-CONTEXT_MARGIN, CONTEXT_STEP = 64, 256
-
-# Bytes of a number in the cache: whole numbers, and blocks of 32 with a 16-bit scale (ggml).
-CACHE_BYTES = {
-    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "auto": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0,
-    "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32, "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}  # fmt: skip
-
 
 _Fit = tuple[bool | None, str]
 """Whether a run fits, None where nobody knows; a sentence unless it does."""
@@ -105,7 +96,7 @@ class Sizes:
             (run.weights.reference, self.served(run)),
             (run.setting("draft_model"), self.draft(run)),
         ):
-            if reference and size and reference.startswith("hf:"):
+            if reference and size and of_hub(reference):
                 if not (size.here and run.rig == self.here):
                     found[reference] = size.bytes
         return found
@@ -162,23 +153,28 @@ class Fits:
             return (None, f"the size of the {what} is not known")
         weights = size.bytes + (draft.bytes or 0 if draft else 0)
         context, slots = self.context(run), self.slots(run)
-        each = CACHE_BYTES.get(run.setting("kv_type") or "f16")
+        kv_type = run.setting("kv_type") or "f16"
+        each = cache_bytes(kv_type)
         if size.kv_bytes_per_token is None or each is None or context is None:
             if weights + OVERHEAD_BYTES > room:
                 parts = f"weights of {human_bytes(weights)} ({size.source})"
                 return (False, _too_large(parts, weights + OVERHEAD_BYTES, room, memory))
             return (None, _unknown_cache(run, each, context))
-        token = size.kv_bytes_per_token * each / CACHE_BYTES["f16"]
-        cache = round(token * context * slots)
+        token = size.kv_bytes_per_token * slots
+        cache = round(token * each / 2.0 * context)  # f16 takes two bytes
         if (total := weights + cache + OVERHEAD_BYTES) <= room:
             return True, ""
         parts = f"weights of {human_bytes(weights)} ({size.source}), "
         parts += f"a cache of {human_bytes(cache)} for {slots} × {context:,} tokens"
-        left = room - OVERHEAD_BYTES
-        options = [
-            *_smaller_quant(left - cache, weights, run.quant),
-            *_smaller_cache((left - weights) / (token * slots), context),
-        ]
+        options = would_fit(
+            room - OVERHEAD_BYTES,
+            weights,
+            token,
+            context,
+            kv_type=kv_type,
+            bits=bits_per_weight(run.quant) if run.quant else None,
+            gguf=run.weights.repo is None or run.weights.file is not None,
+        )
         fitting = f"; would fit: {' or '.join(options)}" if options else ""
         return (False, _too_large(parts, total, room, memory) + fitting)
 
@@ -193,7 +189,7 @@ class Fits:
         source = self.sizes.source(run)
         limit = source.context if source and source.context else 1 << 62
         longest = max((self.needs[name] for name in names if self.needs[name] <= limit), default=0)
-        return min(-(-(longest + CONTEXT_MARGIN) // CONTEXT_STEP) * CONTEXT_STEP, limit)
+        return context_for(longest, limit)
 
     def slots(self, run: Run) -> int:
         """Requests in flight at most."""
@@ -217,22 +213,6 @@ def _unknown_cache(run: Run, each: float | None, context: int | None) -> str:
     if context is None:
         return "the context that its shapes take is not known"
     return "the cache's bytes per token are not known"
-
-
-def _smaller_quant(room: int, weights: int, quant: str | None) -> list[str]:
-    """The largest common quant of the same weights that leaves the cache as it is."""
-    bits = bits_per_weight(quant) if quant else None
-    if not bits or room <= 0:
-        return []
-    for name in ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K", "IQ2_XXS"):
-        if weights * BITS_PER_WEIGHT[name] / bits <= room:
-            return [f"a quant such as {name}"]
-    return []
-
-
-def _smaller_cache(tokens: float, context: int) -> list[str]:
-    largest = int(max(tokens, 0)) // CONTEXT_STEP * CONTEXT_STEP
-    return [f"a context of {largest:,} tokens"] if 0 < largest < context else []
 
 
 class Judgement(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from tokrig.references import Reference
 from tokrig.spec.campaign import CampaignFile, Speculative
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import MODE, askable
@@ -39,9 +40,7 @@ class Weights:
         """As ``tokrig run --model`` takes it: ``hf:owner/name@revision/file``, a path, a name."""
         if self.repo is None:
             return self.local or self.name
-        file = f"/{self.file}" if self.file else ""
-        revision = "" if self.revision == "main" else f"@{self.revision}"
-        return f"hf:{self.repo}{revision}{file}"
+        return str(Reference(self.repo, self.revision, self.file))
 
 
 @dataclass(frozen=True, slots=True)

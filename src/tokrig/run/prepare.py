@@ -17,6 +17,7 @@ from tokrig.backends import ELSEWHERE, Backend, Launch, Speculation
 from tokrig.errors import InputError, ModelError, SpecError
 from tokrig.models import draft, identity, shelf
 from tokrig.models.shelf import Tell, quiet
+from tokrig.quants import context_for
 from tokrig.record.model import Mode, Model
 from tokrig.run import quantize
 from tokrig.run.http import Endpoint
@@ -28,10 +29,6 @@ from tokrig.spec.run import LEVELS, Level, RunSpec
 from tokrig.spec.settings import SETTINGS
 from tokrig.units import slug
 from tokrig.workloads import Workload, tolerance
-
-CONTEXT_STEP = 256
-# Room for what a chat template adds around the counted prompt when slots are sized.
-CONTEXT_MARGIN = 64
 
 
 @dataclass(frozen=True)
@@ -263,8 +260,7 @@ def context_per_slot(prepared: Prepared, model: Model) -> int:
         return int(prepared.spec.context)
     limit = model.context_train or 1 << 62
     needs = [n for n in map(need, prepared.workloads.values()) if n <= limit]
-    longest = max(needs, default=0) + CONTEXT_MARGIN
-    return min(-(-longest // CONTEXT_STEP) * CONTEXT_STEP, limit)
+    return context_for(max(needs, default=0), limit)
 
 
 def need(workload: Workload, prompt_tokens: int | None = None) -> int:
