@@ -21,6 +21,7 @@ from tokrig.plan import Plan
 from tokrig.plan.queue import QueueEntry, queue
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import HINTS
+from tokrig.record.metrics import leaves
 from tokrig.site import formats
 from tokrig.site.charts.draw import svg
 from tokrig.store import Store
@@ -58,8 +59,8 @@ def methodology() -> str:
 
 @cache
 def definitions() -> dict[str, Definition]:
-    """All terms by key."""
-    found = {}
+    """All terms by key: the methodology's, and the metrics of the table."""
+    found = {m.name: Definition(m.name, m.label, _plain(m.definition), m.unit) for m in leaves()}
     for table in _TERMS.finditer(methodology()):
         for line in table[1].splitlines():
             label, field, text, *unit = (cell.strip() for cell in line.strip("|").split(" | "))

@@ -12,6 +12,7 @@ from typing import Any
 
 from tokrig import naming
 from tokrig.compare.statistics import Side, starts_of, tie_span
+from tokrig.record.metrics import Metric, shown_in
 from tokrig.record.model import Record, Result, Rig, Summary
 from tokrig.site import formats
 from tokrig.store.facts import Family
@@ -132,7 +133,8 @@ def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]
 
 
 _VERDICTS = ("invalid", "valid", "unverified")
-_ROW = "run shape concurrency valid gen low high spread from to ttft prefill whole"
+_HEADLINE = "output_tok_per_s"
+_ROW = "run shape concurrency valid gen low high spread from to"
 
 
 class _Words:
@@ -155,7 +157,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
     the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0 for invalid,
     1 for valid, 2 for unverified; ``apart`` tells runs of one name apart; two figures tie where
-    what they cover, ``from`` to ``to``, overlaps. TTFT is in ms. ``accepted`` has the accepted
+    what they cover, ``from`` to ``to``, overlaps. Every other metric that tables show has a column
+    of its medians. ``accepted`` has the accepted
     drafts in percent of those rows that drafted, ``skipped`` the shapes and concurrencies that a
     run could not measure: both are few.
     """
@@ -207,7 +210,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "kinds": kind.listed,
         "shapes": shape.listed,
         "runs": _turned("id model quant rig backend mode kind errata apart", of_runs),
-        "rows": _turned(_ROW, of_rows),
+        "rows": _turned(" ".join([_ROW, *(metric.name for metric in _others())]), of_rows),
         "accepted": accepted,
         "skipped": skipped,
     }
@@ -246,10 +249,13 @@ def _row(run: int, record: Record, result: Result, shape: _Words) -> list[Any]:
         0 if found is None else 2 if gen and gen.ci95 else 1,
         *(_number(significant(bound, 5)) for bound in span or ()),
         *((None, None) if span is None else ()),
-        _median(result.ttft_s, 1000),
-        _median(result.prefill_tok_per_s),
-        _median(result.end_to_end_tok_per_s),
+        *(_median(metric.of(result)) for metric in _others()),
     ]
+
+
+def _others() -> list[Metric[Any]]:
+    """What tables show beside the headline."""
+    return [metric for metric in shown_in("table") if metric.name != _HEADLINE]
 
 
 def _number(value: float | None) -> float | int | None:
@@ -257,8 +263,9 @@ def _number(value: float | None) -> float | int | None:
     return int(value) if value is not None and value == int(value) else value
 
 
-def _median(metric: Summary | None, scale: float = 1) -> float | int | None:
-    return None if metric is None else _number(significant(metric.median * scale, 4))
+def _median(value: Any) -> float | int | None:
+    figure = value.median if isinstance(value, Summary) else value
+    return None if figure is None else _number(significant(float(figure), 4))
 
 
 def _turned(header: str, table: list[list[Any]]) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from tokrig import naming
 from tokrig.record.checks import HINTS
+from tokrig.record.metrics import Metric, shown_in
 from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure
@@ -41,8 +42,10 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         record=record,
         model=_model(record),
         findings=findings(record),
-        lines=[line for line in _LINES if any(line.cell(r).text for r in record.results)],
-        raw_cell=lambda one: _rate(one.tok_per_s),
+        lines=lines(record.results),
+        raw_cell=lambda one: Cell(
+            formats.rate(one.tok_per_s.median), formats.spread(one.tok_per_s)
+        ),
         charts=_charts(site, run),
         blocks=blocks(record),
     )
@@ -100,30 +103,45 @@ class Cell:
     spread: str = ""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of the table of results: a metric. ``key`` leads to its definition, if any."""
+def lines(results: Sequence[Result]) -> list[tuple[Metric[Any], list[Cell]]]:
+    """The table of results: a line for each metric that any of them has, with its cells; first
+    those by which runs are compared."""
+    order = sorted(shown_in("run"), key=lambda metric: -len(metric.shown))
+    table = [(metric, [cell(metric, result) for result in results]) for metric in order]
+    return [(metric, cells) for metric, cells in table if any(one.text for one in cells)]
 
-    key: str
-    label: str
-    cell: Callable[[Result], Cell]
 
-
-def _rate(metric: Summary | None) -> Cell:
-    if metric is None:
+def cell(metric: Metric[Any], result: Result) -> Cell:
+    """A metric of a result as the page shows it, by its kind and its unit."""
+    value = metric.of(result)
+    if value is None or value == {}:
         return Cell()
-    return Cell(formats.rate(metric.median), formats.spread(metric))
+    if metric.kind == "percentiles":
+        return _percentiles(value)
+    if metric.kind == "summary":
+        shown = summary(metric, value)
+        derived = metric.name == "prefill_tok_per_s" and result.prefill_source == "ttft_derived"
+        if derived:
+            return Cell(f"~ {shown.text}", f"{shown.spread}, from TTFT".lstrip(", "))
+        return shown
+    return Cell(_plain(metric, value))
 
 
-def _time(metric: Summary | None, say: Callable[[float], str] = human_seconds) -> Cell:
-    if metric is None:
-        return Cell()
-    known = formats.bounds(metric)
+def summary(metric: Metric[Any], value: Summary) -> Cell:
+    """The median, and its interval or range."""
+    if metric.unit == "tok/s":
+        return Cell(formats.rate(value.median), formats.spread(value))
+    if metric.unit == "tokens" and not value.ci95:
+        same = value.min is None or value.min == value.max
+        spread = "" if same else f"range {value.min:,.0f}–{value.max:,.0f}"
+        return Cell(f"{value.median:,.0f}", spread)
+    say = {"s": human_seconds, "s/token": _fine}.get(metric.unit, partial(_number, metric.unit))
+    known = formats.bounds(value)
     if known is None:
-        return Cell(say(metric.median))
-    kind = "95 % interval" if metric.ci95 else "range"
+        return Cell(say(value.median))
     low, high = map(say, known)
-    return Cell(say(metric.median), f"{kind} {low} – {high}")
+    kind = "95 % interval" if value.ci95 else "range"
+    return Cell(say(value.median), f"{kind} {low} – {high}")
 
 
 def _fine(seconds: float) -> str:
@@ -131,112 +149,33 @@ def _fine(seconds: float) -> str:
     return f"{significant(seconds * 1e3, 3):g} ms" if seconds < 1 else human_seconds(seconds)
 
 
-def _count(metric: Summary | None) -> Cell:
-    if metric is None:
-        return Cell()
-    same = metric.min is None or metric.min == metric.max
-    return Cell(
-        f"{metric.median:,.0f}", "" if same else f"range {metric.min:,.0f}–{metric.max:,.0f}"
-    )
+def _number(unit: str, value: float) -> str:
+    text = f"{significant(value, 4):,.10g}".replace("-", "−")
+    return text if unit in ("", "tokens", "requests") else f"{text} {unit}"
 
 
-def _plain(value: float | None, form: str = ",.0f", unit: str = "") -> Cell:
-    return Cell() if value is None else Cell(f"{value:{form}}{unit}")
-
-
-def _prefill(result: Result) -> Cell:
-    cell = _rate(result.prefill_tok_per_s)
-    derived = result.prefill_source == "ttft_derived"
-    return Cell(f"~ {cell.text}", f"{cell.spread}, from TTFT".lstrip(", ")) if derived else cell
-
-
-def _percentiles(result: Result) -> Cell:
-    found = result.icl_s
-    if found is None or (found.p50 is None and found.max is None):
+def _percentiles(found: Percentiles) -> Cell:
+    if found.p50 is None and found.max is None:
         return Cell()
     rest = {"p90": found.p90, "p95": found.p95, "p99": found.p99, "longest": found.max}
     known = (f"{name} {_fine(value)}" for name, value in rest.items() if value is not None)
-    return Cell("–" if found.p50 is None else _fine(found.p50), ", ".join(known))
+    return Cell(formats.NULL if found.p50 is None else f"p50 {_fine(found.p50)}", ", ".join(known))
 
 
-def _finish(result: Result) -> Cell:
-    return Cell(", ".join(f"{name} {n:,}" for name, n in result.finish_reasons.items()))
-
-
-def _engine(result: Result) -> Cell:
-    return _rate(result.server.output_tok_per_s) if result.server else Cell()
-
-
-def _difference(result: Result) -> Cell:
-    difference = result.server.difference if result.server else None
-    if difference is None:
-        return Cell()
-    percent = round(100 * difference, 2)
-    return Cell(f"{percent:+.2f} %".replace("-", "−") if percent else "0.00 %")
-
-
-def _accepted(result: Result) -> Cell:
-    found = result.speculative
-    if found is None:
-        return Cell()
-    counts = f"{found.accepted_tokens:,} of {found.drafted_tokens:,} tokens"
-    if found.acceptance_rate is None:
-        return Cell(counts)
-    return Cell(f"{found.acceptance_rate:.1%}".replace("%", " %"), counts)
-
-
-def _memory(result: Result) -> Cell:
-    found = result.memory
-    if found is None:
-        return Cell()
-    parts = {"VRAM": found.engine_vram_bytes, "RAM": found.engine_rss_bytes}
-    return Cell(", ".join(f"{human_bytes(n)} {of}" for of, n in parts.items() if n is not None))
-
-
-def _energy(result: Result) -> Cell:
-    found = result.energy
-    if found is None:
-        return Cell()
-    total = f"{found.total_j:,.0f} J, {found.scope}"
-    if found.j_per_output_token is None:
-        return Cell(total)
-    return Cell(f"{found.j_per_output_token:.3g} J/token", total)
-
-
-def _share(value: float | None) -> Cell:
-    return _plain(None if value is None else 100 * value, ".1f", " %")
-
-
-_LINES: Sequence[Line] = (
-    Line("output_tok_per_s", "gen tok/s", lambda r: _rate(r.output_tok_per_s)),
-    Line("prefill_tok_per_s", "prefill tok/s", _prefill),
-    Line("ttft_s", "TTFT", lambda r: _time(r.ttft_s)),
-    Line("ttfa_s", "TTFA", lambda r: _time(r.ttfa_s)),
-    Line("tpot_s", "TPOT", lambda r: _time(r.tpot_s, _fine)),
-    Line("icl_s", "inter-chunk latency, p50", _percentiles),
-    Line("end_to_end_tok_per_s", "end-to-end tok/s", lambda r: _rate(r.end_to_end_tok_per_s)),
-    Line("useful_tok_per_s", "useful tok/s", lambda r: _rate(r.useful_tok_per_s)),
-    Line("system_tok_per_s", "system tok/s", lambda r: _rate(r.system_tok_per_s)),
-    Line("prompt_tokens", "prompt tokens", lambda r: _count(r.prompt_tokens)),
-    Line("output_tokens", "output tokens", lambda r: _count(r.output_tokens)),
-    Line("reasoning_tokens", "reasoning tokens", lambda r: _plain(r.reasoning_tokens_median)),
-    Line("content_tokens", "content tokens", lambda r: _plain(r.content_tokens_median)),
-    Line("tool_call_tokens", "tool call tokens", lambda r: _plain(r.tool_call_tokens_median)),
-    Line("hidden_tokens", "tokens not shown", lambda r: _plain(r.hidden_tokens_median)),
-    Line("answered_share", "requests that answered", lambda r: _share(r.answered_share)),
-    Line("cached_tokens", "cached prompt tokens", lambda r: _plain(r.cached_tokens)),
-    Line("finish_reasons", "finish reasons", _finish),
-    Line("speculative", "drafts accepted", _accepted),
-    Line("server", "the engine's own gen tok/s", _engine),
-    Line("difference", "client against engine", _difference),
-    Line("client_cpu_share", "client CPU, of one core", lambda r: _share(r.client_cpu_share)),
-    Line("memory", "memory, peak", _memory),
-    Line("energy", "energy", _energy),
-    Line("ceiling_share", "share of the ceiling", lambda r: _share(r.ceiling_share)),
-    Line("repeats", "repeats", lambda r: _plain(r.repeats)),
-    Line("requests", "requests", lambda r: _plain(r.requests)),
-    Line("request_errors", "failed requests", lambda r: _plain(r.request_errors)),
-)
+def _plain(metric: Metric[Any], value: Any) -> str:
+    match metric.kind:
+        case "share":
+            return _number("%", 100 * value)
+        case "flag":
+            return "yes" if value else "no"
+        case "counts" | "sums":
+            return ", ".join(f"{name} {_number('', one)}" for name, one in value.items())
+        case "count" if metric.unit == "B":
+            return human_bytes(value)
+        case "text":
+            return str(value)
+        case _:
+            return _number(metric.unit, value)
 
 
 # Every field of a record as name and text, block by block, whatever fields there are. Names are

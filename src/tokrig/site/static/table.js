@@ -29,8 +29,9 @@
   const rate = (value) => (value === null ? NULL : grouped3(value.toFixed(decimals(value))));
   const span = (low, high) => (rate(low) === rate(high) ? rate(low) : `${rate(low)}–${rate(high)}`);
   const count = (number, thing) => `${grouped3(String(number))} ${thing}${number === 1 ? "" : "s"}`;
-  const time = (ms) => {
-    if (ms === null) return NULL;
+  const time = (s) => {
+    if (s === null) return NULL;
+    const ms = 1000 * s;
     if (ms < 10) return `${ms.toFixed(2)} ms`;
     if (ms < 999.5) return `${ms.toFixed(0)} ms`;
     if (ms < 60000) return `${(ms / 1000).toFixed(2)} s`;
@@ -108,7 +109,7 @@
     const word = VERDICTS[rows.valid[row]];
     if (state.validity === "shown" && (word === "invalid" || rows.gen[row] === null)) return false;
     if (VERDICTS.includes(state.validity) && word !== state.validity) return false;
-    if (perResult && rows.ttft[row] === null) return false;
+    if (perResult && rows.ttft_s[row] === null) return false;
     if (state.concurrency !== "all" && String(rows.concurrency[row]) !== state.concurrency) return false;
     return !state.shape || data.shapes[rows.shape[row]] === state.shape;
   }
@@ -193,9 +194,9 @@
     shape: (line) => rows.shape[line.rows[0]],
     concurrency: (line) => line.concurrency,
     gen: (line) => line.high,
-    ttft: (line) => rows.ttft[line.rows[0]],
-    prefill: (line) => rows.prefill[line.rows[0]],
-    whole: (line) => rows.whole[line.rows[0]],
+    ttft: (line) => rows.ttft_s[line.rows[0]],
+    prefill: (line) => rows.prefill_tok_per_s[line.rows[0]],
+    whole: (line) => rows.end_to_end_tok_per_s[line.rows[0]],
   };
   const biggestFirst = new Set(["gen", "prefill", "whole"]);
 
@@ -334,9 +335,9 @@
     gen: (line, fastest, rank) =>
       perResult ? make("td", { class: "num decode" }, rate(line.high)) : figure(line, fastest, rank),
     ttft: (line) =>
-      make("td", { class: "num latency" }, link(`runs/${runs.id[line.run]}.html`, time(rows.ttft[line.rows[0]]))),
-    prefill: (line) => make("td", { class: "num prefill" }, rate(rows.prefill[line.rows[0]])),
-    whole: (line) => make("td", { class: "num whole" }, rate(rows.whole[line.rows[0]])),
+      make("td", { class: "num latency" }, link(`runs/${runs.id[line.run]}.html`, time(rows.ttft_s[line.rows[0]]))),
+    prefill: (line) => make("td", { class: "num prefill" }, rate(rows.prefill_tok_per_s[line.rows[0]])),
+    whole: (line) => make("td", { class: "num whole" }, rate(rows.end_to_end_tok_per_s[line.rows[0]])),
   };
   const headers = [...table.tHead.querySelectorAll("[data-sort]")];
   const columns = headers.map((header) => header.dataset.sort);
