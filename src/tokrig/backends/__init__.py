@@ -9,7 +9,6 @@ running server it is handed ``ask``.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tokrig.backends import _program
-from tokrig.errors import InputError, RequestError, did_you_mean
+from tokrig.backends._answers import answer, at, metric, owner, page, served_models
+from tokrig.errors import InputError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 from tokrig.spec.reasoning import Switch
@@ -249,9 +249,9 @@ class Backend:
     how long it may take to become ready. ``own_models``: models are named as the engine's own
     store knows them, not by files. ``takes`` are settings that it can be told when it starts, by
     name, with its options for each: none where its code does it. ``options`` are those it takes
-    from a user, with what they mean;
-    ``speculation_options`` the beginnings of names that mean something with speculation only.
-    ``prometheus`` are the Prometheus counters of ``/metrics`` under the names of ``Counters``.
+    from a user, with what they mean; ``speculation_options`` the beginnings of names that mean
+    something with speculation only. ``prometheus`` are counters of ``/metrics`` under the names of
+    ``Counters``.
     """
 
     name: str = ""
@@ -275,18 +275,23 @@ class Backend:
     ready_path: str = "/v1/models"
     bypass_ready_path: str = "/health"
 
+    @property
+    def hint(self) -> str:
+        """How to get its program."""
+        return self.get_it or f"give its path with --server-bin, or put {self.program} on the PATH"
+
     def availability(self) -> Availability:
         """Whether this backend can be used on this machine."""
         if not self.program:
             how = f"attaches to a running server: --backend {self.name} --url URL"
             return Availability(True, how)
         if shutil.which(self.program) is None:
-            return Availability(False, f"no {self.program} on the PATH", self.get_it)
+            return Availability(False, f"no {self.program} on the PATH", self.hint)
         return Availability(True, f"{self.program} is on the PATH")
 
     def binary(self, launch: Launch) -> str:
         """The engine's program, found. Raises InputError where there is none."""
-        return _program.find(launch.binary or self.program, self.program, self.get_it)
+        return _program.find(launch.binary or self.program, self.program, self.hint)
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         """Command lines that make the binary tell what it is; each ends by itself in seconds."""
@@ -446,98 +451,6 @@ class Backend:
     def failure(self, log: str) -> str | None:
         """The log's own reason for a failure, in one line."""
         return None
-
-
-# Reading what a server answers, whatever it sent in the place of a fact.
-
-
-def answer(ask: Ask, path: str, body: Json = None) -> dict[str, Any]:
-    """The object a server answers; empty where it refuses, or answers something else."""
-    try:
-        return mapping(ask(path, body))
-    except RequestError:
-        return {}
-
-
-def page(ask: Ask, path: str) -> str:
-    """A text a server answers; empty where it refuses."""
-    try:
-        return str(ask(path, text=True))
-    except RequestError:
-        return ""
-
-
-def one_token(model: Any = None) -> dict[str, Any]:
-    """A chat request as short as can be, for servers that tell more of themselves in answers."""
-    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    return {"model": model, **body} if model is not None else body
-
-
-def models(ask: Ask) -> list[dict[str, Any]]:
-    """``/v1/models``; empty where the server has no such list."""
-    return mappings(answer(ask, "/v1/models").get("data"))
-
-
-def served_models(ask: Ask) -> tuple[str, ...]:
-    """The models' ids."""
-    return tuple(name for model in models(ask) if (name := text(model.get("id"))))
-
-
-def owner(ask: Ask) -> str | None:
-    """``owned_by`` of the first model: "vllm", "llamacpp", … where the server says so."""
-    return next((text(model.get("owned_by")) for model in models(ask)), None)
-
-
-def metric(page: str, name: str) -> float | None:
-    """The sum of all samples of the Prometheus counter ``name``; None without any, and where one
-    is no number."""
-    lines = (line for line in page.splitlines() if line.startswith((name + " ", name + "{")))
-    words = [line.rsplit(" ", 1)[-1] for line in lines]
-    try:
-        total = sum(map(float, words)) if words else None
-    except ValueError:
-        return None
-    return total if total is not None and math.isfinite(total) else None
-
-
-def at(value: Any, *keys: str) -> Any:
-    """What stands below these keys; None where it is not there."""
-    for key in keys:
-        value = mapping(value).get(key)
-    return value
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """An object; empty where there is none."""
-    return value if isinstance(value, dict) else {}
-
-
-def mappings(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list."""
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
-def whole(value: Any) -> int | None:
-    """A whole number of 0 or more."""
-    usable = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if usable else None
-
-
-def count(value: Any) -> int | None:
-    """A whole number above 0, also where it is sent as text or as 4096.0. Where 0 or less is
-    impossible it is what a server says that does not know."""
-    if isinstance(value, str):
-        value = value.strip()
-        value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
-    if isinstance(value, float):
-        value = int(value) if value.is_integer() else None
-    usable = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 63
-    return value if usable else None
-
-
-def text(value: Any) -> str | None:
-    """Text with something in it."""
-    return value.strip() or None if isinstance(value, str) else None
 
 
 def asked_of(argv: Sequence[str]) -> str:

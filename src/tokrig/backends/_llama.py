@@ -13,23 +13,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig.backends import (
-    Ask,
-    Backend,
-    Capabilities,
-    Engine,
-    Launch,
-    Request,
-    Value,
-    answer,
-    at,
-    count,
-    mapping,
-    mappings,
-    served_models,
-    text,
-)
+from tokrig.backends import Ask, Backend, Capabilities, Engine, Launch, Request, Value
 from tokrig.backends import _llama_log as llama_log
+from tokrig.backends._answers import answer, at, count, mapping, mappings, served_models, text
 from tokrig.errors import RequestError
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from tokrig.backends._program import logged, number, word
+from tokrig.backends._answers import logged, number, word
 from tokrig.errors import InputError, did_you_mean
 from tokrig.record.model import Resolved
 

@@ -143,23 +143,3 @@ def choices(text: str, flag: str) -> tuple[str, ...]:
     """The words that a ``--help`` of argparse's lists for ``flag``; empty where it lists none."""
     found = re.search(rf"(?<![\w-])--{re.escape(flag)}\s+\{{([^}}]+)\}}", text)
     return tuple(word.strip() for word in found.group(1).split(",")) if found else ()
-
-
-def word(log: str, pattern: str) -> str | None:
-    """The first group of the first match; None where there is none or it is Python's None."""
-    found = re.search(pattern, log)
-    return found.group(1) if found and found.group(1) != "None" else None
-
-
-def number(log: str, pattern: str) -> int | None:
-    """The same as a number above 0: where 0 is impossible it is no fact."""
-    found = word(log, pattern)
-    return int(found) or None if found and len(found) < 19 else None
-
-
-def logged(log: str, patterns: Mapping[str, str]) -> dict[str, Any]:
-    r"""Facts by the patterns that find them in a log; those of ``(\d+)`` are numbers above 0."""
-    return {
-        name: number(log, pattern) if r"(\d+)" in pattern else word(log, pattern)
-        for name, pattern in patterns.items()
-    }

@@ -13,21 +13,16 @@ from tokrig.backends import (
     Ask,
     Availability,
     Backend,
+    Capabilities,
     Command,
     Engine,
     Launch,
     Request,
     Speculation,
     Value,
-    answer,
-    at,
-    count,
-    metric,
-    models,
-    page,
-    served_models,
 )
 from tokrig.backends import _program as program
+from tokrig.backends._answers import answer, at, count, metric, models, page, served_models
 from tokrig.errors import InputError
 from tokrig.record.model import Resolved
 from tokrig.spec.settings import Api
@@ -112,7 +107,7 @@ class PythonServer(Backend):
         help_text = launch.answer(self.help_answer)
         if launch.answers and not program.knows(help_text, self.listed):
             name = Path(launch.binary or self.program).name
-            program.refuse(name, self.program, help_text, failure(help_text), self.get_it)
+            program.refuse(name, self.program, help_text, failure(help_text), self.hint)
 
     def command(self, launch: Launch) -> Command:
         help_text = launch.answer(self.help_answer)
@@ -175,6 +170,15 @@ class BatchingServer(PythonServer):
 
     precedence = 20
     patience_s = 900.0
+    capabilities = Capabilities(
+        speculation=("ngram", "draft", "mtp", "eagle"),
+        apis=("cpu", "cuda", "rocm", "sycl"),
+        cache_switch="start",
+        reasoning_switch="request",
+        fixed_length=True,
+        timings="request",
+        counts_prompts=True,
+    )
     takes: Mapping[str, tuple[str, ...]] = {
         "devices": (),
         "threads": (),

@@ -23,24 +23,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tokrig.backends import (
-    Ask,
-    Backend,
-    Capabilities,
-    Command,
-    Engine,
-    Launch,
-    Loading,
-    Request,
-    answer,
-    at,
-    mapping,
-    mappings,
-    one_token,
-    whole,
-)
+from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
 from tokrig.backends import _llama_log as llama_log
+from tokrig.backends._answers import answer, at, mapping, mappings, one_token, whole
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Resolved
 

@@ -146,7 +146,6 @@ class LlamaCpp(LlamaServer):
     title = "llama.cpp llama-server"
     starts = True
     program = "llama-server"
-    get_it = "give its path with --server-bin, or put llama-server on the PATH"
     precedence = 30
     ports = (8080,)
     # Others imitate its ``/props``, but name themselves as the owner of their models.
@@ -174,7 +173,7 @@ class LlamaCpp(LlamaServer):
         if not all(name in known.flags for name in _BASIC):
             said = launch.answers[-1] if launch.answers else ""
             reason = llama_log.failure(said)
-            program.refuse(known.binary, self.program, said, reason, self.get_it)
+            program.refuse(known.binary, self.program, said, reason, self.hint)
         for name in launch.options:
             known.check(known.long(name))
         listing = "\n".join(launch.answers[:-1])

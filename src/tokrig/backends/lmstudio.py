@@ -12,20 +12,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from tokrig.backends import (
-    Ask,
-    Availability,
-    Backend,
-    Capabilities,
-    Engine,
-    Launch,
-    Loading,
-    answer,
-    mapping,
-    mappings,
-    one_token,
-    whole,
-)
+from tokrig.backends import Ask, Availability, Backend, Capabilities, Engine, Launch, Loading
+from tokrig.backends._answers import answer, mapping, mappings, one_token, whole
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.model import Resolved
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from tokrig.backends import Ask, Capabilities, Engine, Launch, Loading, answer, one_token
+from tokrig.backends import Ask, Capabilities, Engine, Launch, Loading
+from tokrig.backends._answers import answer, one_token
 from tokrig.backends._python import PythonServer
 from tokrig.errors import RequestError, StartError
 
@@ -26,7 +27,6 @@ class MLX(PythonServer):
     name = "mlx"
     title = "mlx-lm"
     program = "mlx_lm.server"
-    get_it = "give its path with --server-bin, or put mlx_lm.server on the PATH"
     precedence = 60
     ports = (8080,)
     patience_s = 300.0

@@ -16,22 +16,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig.backends import (
-    Ask,
-    Backend,
-    Capabilities,
-    Command,
-    Engine,
-    Launch,
-    Loading,
-    Request,
-    answer,
-    at,
-    mapping,
-    mappings,
-    whole,
-)
+from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama_log as llama_log
+from tokrig.backends._answers import answer, at, mapping, mappings, whole
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings
 

@@ -7,23 +7,11 @@ runs it. ``/server_info`` holds its resolved arguments, ``/metrics`` its sums.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from tokrig.backends import (
-    Ask,
-    Capabilities,
-    Engine,
-    Launch,
-    Request,
-    Speculation,
-    Value,
-    answer,
-    count,
-    mapping,
-    mappings,
-    owner,
-    text,
-)
+from tokrig.backends import Ask, Engine, Launch, Request, Speculation, Value
+from tokrig.backends._answers import answer, count, mapping, mappings, owner, text
 from tokrig.backends._python import BatchingServer, draft
 from tokrig.spec.settings import Api
 from tokrig.units import GIB
@@ -43,20 +31,11 @@ class SGLang(BatchingServer):
     name = "sglang"
     title = "SGLang"
     program = package = "sglang"
-    get_it = "give its path with --server-bin, or put sglang on the PATH"
     ports = (30000,)
     # Answers 200 once the engine has generated a token.
     ready_path = "/health_generate"
     options: Mapping[str, str] = {"<any long flag>": "as sglang serve --help lists it"}
-    capabilities = Capabilities(
-        speculation=("ngram", "draft", "mtp", "eagle"),
-        apis=("cpu", "cuda", "rocm", "sycl"),
-        cache_switch="start",
-        reasoning_switch="request",
-        fixed_length=True,
-        timings="counters",
-        counts_prompts=True,
-    )
+    capabilities = replace(BatchingServer.capabilities, timings="counters")
     serve = ("serve",)
     flags: Mapping[str, str] = {
         "model-path": "{0.model}",

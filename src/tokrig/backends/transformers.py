@@ -10,8 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Capabilities, Engine, Launch, Request, Value, answer, mapping
-from tokrig.backends._program import knows, word
+from tokrig.backends import Ask, Capabilities, Engine, Launch, Request, Value
+from tokrig.backends._answers import answer, mapping, word
+from tokrig.backends._program import knows
 from tokrig.backends._python import PythonServer
 from tokrig.spec.settings import Api
 
@@ -23,7 +24,6 @@ class Transformers(PythonServer):
     name = "transformers"
     title = "transformers serve"
     program = "transformers"
-    get_it = "give its path with --server-bin, or put transformers on the PATH"
     precedence = 60
     ports = (8000,)
     patience_s = 300.0

@@ -11,22 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig.backends import (
-    Ask,
-    Backend,
-    Capabilities,
-    Engine,
-    Launch,
-    Request,
-    Speculation,
-    Value,
-    answer,
-    at,
-    count,
-    page,
-    text,
-)
-from tokrig.backends._program import knows, logged, number, word
+from tokrig.backends import Ask, Backend, Engine, Launch, Request, Speculation, Value
+from tokrig.backends._answers import answer, at, count, logged, number, page, text, word
+from tokrig.backends._program import knows
 from tokrig.backends._python import BatchingServer, draft
 from tokrig.errors import InputError
 from tokrig.record.samples import EngineTimings
@@ -60,21 +47,11 @@ class VLLM(BatchingServer):
     name = "vllm"
     title = "vLLM"
     program = package = "vllm"
-    get_it = "give its path with --server-bin, or put vllm on the PATH"
     owned_by = "vllm"
     tells: Mapping[str, frozenset[str]] = {"/version": frozenset({"version"})}
     ports = (8000,)
     ready_path = "/health"
     options: Mapping[str, str] = {"<any long flag>": "as vllm serve --help=all lists it"}
-    capabilities = Capabilities(
-        speculation=("ngram", "draft", "mtp", "eagle"),
-        apis=("cpu", "cuda", "rocm", "sycl"),
-        cache_switch="start",
-        reasoning_switch="request",
-        fixed_length=True,
-        timings="request",
-        counts_prompts=True,
-    )
     serve = ("serve", "{0.model}")
     flags: Mapping[str, str] = {
         "served-model-name": "{0.model.name}",

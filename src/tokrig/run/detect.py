@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokrig import registry
-from tokrig.backends import Ask, Backend, Engine, Json, mapping
+from tokrig.backends import Ask, Backend, Engine, Json
 from tokrig.backends import _llama_log as llama_log
+from tokrig.backends._answers import mapping
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.run import guard, http
 from tokrig.run.http import Endpoint
