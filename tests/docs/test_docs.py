@@ -15,7 +15,7 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import METHODOLOGY_VERSION, checks, formulas, machine, pace
+from tokrig.record import METHODOLOGY_VERSION, checks, formulas, pace, rules
 from tokrig.record.metrics import leaves
 from tokrig.run import counting, interference, prompting
 from tokrig.workloads import Workload
@@ -219,22 +219,22 @@ def percent(share: float) -> str:
 
 def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("two token counts of one request") == percent(checks.COUNT_MISMATCH)
-    assert limit("client and server decode rate") == percent(checks.CLOCK_MISMATCH)
-    assert limit("client CPU share of one core") == percent(machine.CLIENT_CPU_SHARE)
-    waited, late = machine.CLIENT_WAIT_SHARE, machine.CLIENT_LATE_SHARE
+    assert limit("client and server decode rate") == percent(formulas.CLOCK_MISMATCH)
+    assert limit("client CPU share of one core") == percent(rules.CLIENT_CPU_SHARE)
+    waited, late = rules.CLIENT_WAIT_SHARE, rules.CLIENT_LATE_SHARE
     assert limit("client's clock waited for a processor") == percent(waited)
     assert limit("client's loop in rounds above a tenth of the usual gap") == percent(late)
     others = limit("others' share of a CPU engine's processors")
-    assert others == percent(machine.FOREIGN_CPU_SHARE)
+    assert others == percent(rules.FOREIGN_CPU_SHARE)
     together = limit("threads of a CPU engine waited for others, all together")
-    assert together == percent(machine.CPU_ENGINE_WAIT_SHARE)
-    waited = machine.GPU_ENGINE_WAIT_SHARE
+    assert together == percent(rules.CPU_ENGINE_WAIT_SHARE)
+    waited = rules.GPU_ENGINE_WAIT_SHARE
     assert limit("a thread of a GPU engine waited for others") == percent(waited)
     woken = limit("waking a thread up, which is no waiting")
     assert woken == f"{interference.WAKE_NS / 1000:g} µs"
-    assert limit("a fault held a card down") == percent(machine.THROTTLED_SHARE)
+    assert limit("a fault held a card down") == percent(rules.THROTTLED_SHARE)
     busy = limit("card busy before the start, or drawn on")
-    assert busy == percent(machine.GPU_BUSY_SHARE)
+    assert busy == percent(rules.GPU_BUSY_SHARE)
     assert limit("another process computed on the card") == percent(interference.USED_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt

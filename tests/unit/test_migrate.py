@@ -8,7 +8,7 @@ import pytest
 
 from tokrig.errors import RecordError
 from tokrig.record import SCHEMA_VERSION
-from tokrig.record.migrate import MIGRATIONS, upgrade
+from tokrig.record.text import MIGRATIONS, upgrade
 
 
 def to_2(data: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from tokrig.cli import raw as cli
 from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError
 from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
-from tokrig.record import recompute
+from tokrig.record import checks, recompute
+from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
-from tokrig.record.raw import RawSeen, judge_raw
 from tokrig.run.native_bench import RawRun, execute_raw, find_binary
 from tokrig.run.progress import Progress, Step
 from tokrig.store import Store
@@ -254,9 +254,7 @@ def test_a_program_too_old_is_told_by_the_flag(change: str, said: str) -> None:
 # The verdict
 
 CPU = BackendFacts(name="llama-bench", engine="llama.cpp", api="cpu", api_confirmed=True)
-FINE = RawSeen(
-    throttled=False, foreign_gpu_load=False, foreign_cpu_load=False, has_gpu=True, spilled=False
-)
+FINE = dict.fromkeys(checks.UNLOOKED, False)
 
 
 def test_a_finished_run_with_figures_is_valid() -> None:
@@ -273,15 +271,15 @@ def test_a_finished_run_with_figures_is_valid() -> None:
     ("backend", "seen", "complete", "reason"),
     [
         (CPU.model_copy(update={"api_asked": "vulkan"}), FINE, True, "api_not_confirmed"),
-        (CPU, replace(FINE, throttled=True), True, "throttled"),
-        (CPU, replace(FINE, foreign_gpu_load=True), True, "foreign_gpu_load"),
-        (CPU, replace(FINE, foreign_cpu_load=True), True, "foreign_cpu_load"),
-        (CPU, replace(FINE, spilled=True), True, "cpu_spill"),
+        (CPU, FINE | {"throttled": True}, True, "throttled"),
+        (CPU, FINE | {"foreign_gpu_load": True}, True, "foreign_gpu_load"),
+        (CPU, FINE | {"foreign_cpu_load": True}, True, "foreign_cpu_load"),
+        (CPU, FINE | {"cpu_spill": True}, True, "cpu_spill"),
         (CPU, FINE, False, "incomplete"),
     ],
 )
 def test_what_speaks_against_it(
-    backend: BackendFacts, seen: RawSeen, complete: bool, reason: str
+    backend: BackendFacts, seen: dict[str, bool | None], complete: bool, reason: str
 ) -> None:
     found = judge_raw(2, backend, seen, complete=complete)
     assert (found.verdict, found.reasons) == ("invalid", [reason])
@@ -289,7 +287,7 @@ def test_what_speaks_against_it(
 
 def test_what_could_not_be_looked_at() -> None:
     mixed = CPU.model_copy(update={"api_confirmed": False})
-    found = judge_raw(2, mixed, RawSeen(has_gpu=True), complete=True)
+    found = judge_raw(2, mixed, dict.fromkeys(checks.UNLOOKED), complete=True)
     assert found.verdict == "unverified"
     assert found.unverified == ["api_unverified"]
     assert found.unchecked == ["scheduling", "throttle", "gpu_processes", "vram_fit"]

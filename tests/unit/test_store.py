@@ -27,8 +27,7 @@ from hypothesis import strategies as st
 from bench.list_records import example_record, example_samples
 from tokrig.errors import InputError, RecordError, StoreError
 from tokrig.record.model import Failure, Record, Result, ServerTimings, Skipped, Validity
-from tokrig.record.parquet import from_parquet, to_parquet
-from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
+from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample, from_parquet, to_parquet
 from tokrig.record.text import parse_record, record_text
 from tokrig.store import Store, index
 

@@ -25,7 +25,7 @@ from tokrig.errors import EngineError, InputError, Interrupted, PutOff, RecordEr
 from tokrig.measure import switches
 from tokrig.plan import Run
 from tokrig.record.model import Rig
-from tokrig.record.parquet import from_parquet
+from tokrig.record.samples import from_parquet
 from tokrig.record.text import parse_record
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store

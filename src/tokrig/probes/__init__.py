@@ -46,7 +46,7 @@ class Card:
     Unless ``complete`` they know only some of the processes, and tell nothing of whether others
     are there. ``process_busy`` is the share of the card's time that processes use at present, for
     those that are told of; ``busy`` the share in which anything used it. ``reasons`` are what
-    holds its clocks down, in the words of ``record.machine``; ``held_s`` are counters of
+    holds its clocks down, in the words of ``record.rules``; ``held_s`` are counters of
     the seconds that each did, where a driver counts them. Energy is a counter, too.
     """
 

@@ -1,8 +1,9 @@
 """Validity: what makes a result invalid, what could not be confirmed, what nobody looked at.
 
-The rules of methodology 2, pure, from the record's own blocks and the samples: so ``tokrig check``
-gives the same verdict again. Every code has a hint; thresholds are METHODOLOGY's and change only
-with a line in the CHANGELOG's Methodology section. ``checks1`` keeps the rules of version 1.
+Pure, from the record's own blocks and the samples: so ``tokrig check`` gives the same verdict
+again. Every code has a hint; thresholds are those of docs/methodology.md and change only with a
+line in the CHANGELOG's Methodology section. Rules of version 1 are frozen: records that were
+measured under it are judged by it for ever.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 from tokrig.naming import gpus_known
-from tokrig.record import formulas, machine
-from tokrig.record.asked import ignored, untold
+from tokrig.record import METHODOLOGY_VERSION, rules
 from tokrig.record.formulas import (
+    CLOCK_MISMATCH,
     clock_confirms,
     clock_difference,
     counted_difference,
     counters_confirm,
+    median,
     told_tok_per_s,
 )
 from tokrig.record.model import (
@@ -35,11 +39,9 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
-from tokrig.record.pace import concurrency_mean, has_few_bursts, has_long_gap
-from tokrig.record.placement import not_resident
+from tokrig.record.pace import concurrency_mean, is_coarse
 from tokrig.record.samples import Kind, Sample
 
-CLOCK_MISMATCH = formulas.CLOCK_MISMATCH
 COUNT_MISMATCH = 0.01
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
 CONCURRENCY_SHARE = 0.90
@@ -120,7 +122,8 @@ HINTS = {
 @dataclass(frozen=True)
 class Seen:
     """What was found beside the samples while they were taken, as the record has it. ``None``
-    inside a block means that nobody looked."""
+    inside a block means that nobody looked. ``told`` is the verdict in the record: version 1 said
+    some of what was seen by its codes alone."""
 
     workload: WorkloadFacts
     concurrency: int = 1
@@ -134,130 +137,139 @@ class Seen:
     counters: Mapping[str, float] = field(default_factory=dict)
     client_cpu_share: float | None = None
     compared_greedy: bool = False
+    told: Validity = field(default_factory=lambda: Validity(verdict="valid"))
 
 
-def judge(samples: Sequence[Sample], seen: Seen) -> Validity:
-    """The verdict on one result. ``seen.workload`` has the lengths that were asked for."""
-    measured = [s for s in samples if s.phase == "measured"]
-    good = [s for s in measured if s.error is None]
-    found = _Findings()
-    found.reason("request_errors", len(good) < len(measured))
-    found.reason("no_tokens", not any(s.output_tokens or s.chunks for s in good))
-    _judge_lengths(found, good, seen)
-    _judge_counts(found, good, seen)
-    _judge_pace(found, good, seen)
-    _judge_clock(found, good, seen)
-    _judge_cell(found, good, seen)
-    _judge_mode(found, good, seen)
-    _judge_placement(found, seen)
-    _judge_machine(found, seen)
-    _judge_gpu(found, seen)
-    return found.validity()
+@dataclass(frozen=True)
+class _Case:
+    """The measured requests of a result, those that were answered, and what was seen beside."""
+
+    measured: Sequence[Sample]
+    good: Sequence[Sample]
+    seen: Seen
+
+    @cached_property
+    def prompts(self) -> list[int | None]:
+        return [s.prompt_tokens for s in self.good]
+
+    @cached_property
+    def outputs(self) -> list[int | None]:
+        return [s.output_tokens for s in self.good]
+
+    @cached_property
+    def confirmed(self) -> bool:
+        return counters_confirm(self.good, self.seen.counters)
+
+    @cached_property
+    def coarse(self) -> list[Sample]:
+        return [s for s in self.good if is_coarse(s)]
+
+    @cached_property
+    def pace_known(self) -> bool:
+        """Where the engine's clock has the same rate, only the pace between tokens is open."""
+        return self.confirmed or all(map(clock_confirms, self.coarse))
+
+    @cached_property
+    def differences(self) -> list[float]:
+        """Of the clocks, request by request; else of all together."""
+        each = [d for d in map(clock_difference, self.good) if d is not None]
+        if each:
+            return each
+        counted = counted_difference(self.good, self.seen.counters)
+        return [] if counted is None else [counted]
+
+    @cached_property
+    def cache_silent(self) -> bool:
+        silent = any(s.cached_tokens is None for s in self.good)
+        return silent and "cached_tokens" not in self.seen.counters
+
+    @cached_property
+    def drafted(self) -> bool:
+        told = any(s.drafted_tokens for s in self.good)
+        return told or bool(self.seen.counters.get("drafted_tokens"))
+
+    @cached_property
+    def starved(self) -> bool | None:
+        return rules.foreign_cpu_load(self.seen.interference, self.seen.backend, self.seen.mode)
+
+    @cached_property
+    def needs_card(self) -> bool:
+        return rules.computed_on(self.seen.backend, self.seen.mode) != {"cpu"}
+
+    @property
+    def has_card(self) -> bool:
+        return bool(self.seen.rig.gpus) or not gpus_known(self.seen.rig)
+
+    @property
+    def card_unseen(self) -> bool:
+        return self.beside.foreign_gpu_processes is None
+
+    @property
+    def api(self) -> str | None:
+        return self.seen.backend.api
+
+    @property
+    def beside(self) -> Interference:
+        return self.seen.interference
+
+    @property
+    def client_cpu_share(self) -> float | None:
+        return self.seen.client_cpu_share
+
+    @property
+    def kept_apart(self) -> bool | None:
+        return self.seen.backend.prompting.kept_apart
+
+    @property
+    def speculates(self) -> bool:
+        return self.seen.mode.speculative is not None
+
+    def said(self, code: str) -> bool:
+        """Whether the record's own verdict has a code."""
+        return code in self.seen.told.reasons + self.seen.told.unchecked
 
 
-def judge_run(results: Iterable[Result], *, complete: bool) -> Validity:
-    """A run is valid when it is complete and all its results are; lists are the unions."""
-    results = list(results)
-    reasons = _union(r.validity.reasons for r in results) + ([] if complete else ["incomplete"])
-    unverified = _union(r.validity.unverified for r in results)
-    return Validity(
-        verdict=verdict(bool(reasons) or not results, unverified),
-        reasons=reasons,
-        unverified=unverified,
-        unchecked=_union(r.validity.unchecked for r in results),
+def _wrong_prompt(case: _Case) -> bool:
+    shape = case.seen.workload
+    target = shape.target_prompt_tokens or shape.prompt_tokens
+    if target is None:
+        return False
+    allowed = max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
+    return any(n is not None and abs(n - target) > allowed for n in case.prompts)
+
+
+def _wrong_length(case: _Case) -> bool:
+    """Uncounted answers tell their length by their end."""
+    asked = case.seen.workload.answer_tokens
+    return any(
+        s.finish_reason in ENDED_EARLY if s.output_tokens is None else s.output_tokens != asked
+        for s in case.good
     )
 
 
-def verdict(failed: bool, unverified: Sequence[str]) -> Verdict:
-    """The word for what was found: one failed check outweighs everything."""
-    return "invalid" if failed else "unverified" if unverified else "valid"
+def _wrong_length_1(case: _Case) -> bool:
+    asked = case.seen.workload.answer_tokens or 0
+    return any(n is not None and n != asked for n in case.outputs)
 
 
-def headline(record: Record) -> list[Result]:
-    """The results that may be shown as headline numbers: those that failed nothing and are
-    plausible. Where one is unverified, its mark is shown with it."""
-    return [r for r in record.results if r.validity.stands]
+def _uncounted(case: _Case) -> bool:
+    """Rates of all requests that agree with the engine's sums are of the right tokens."""
+    unconfirmed = any(s.output_tokens is None or s.counted_by is None for s in case.good)
+    return unconfirmed and not case.confirmed
 
 
-class _Findings:
-    """Codes as they turn up, each once."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-        self.unverified: list[str] = []
-        self.unchecked: list[str] = []
-
-    def reason(self, code: str, holds: bool) -> None:
-        _note(self.reasons, code, holds)
-
-    def doubt(self, code: str, holds: bool) -> None:
-        _note(self.unverified, code, holds)
-
-    def uncheck(self, code: str, holds: bool) -> None:
-        _note(self.unchecked, code, holds)
-
-    def validity(self) -> Validity:
-        return Validity(
-            verdict=verdict(bool(self.reasons), self.unverified),
-            reasons=self.reasons,
-            unverified=self.unverified,
-            unchecked=self.unchecked,
-        )
-
-
-def _note(codes: list[str], code: str, holds: bool) -> None:
-    if holds and code not in codes:
-        assert code in HINTS
-        codes.append(code)
-
-
-def _judge_lengths(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
-    """Prompts and answers of the length that was asked for, nothing of them from a cache."""
-    shape, asked = seen.workload, seen.workload.answer_tokens
-    target = shape.target_prompt_tokens or shape.prompt_tokens
-    lengths = [s.prompt_tokens for s in good]
-    if target is not None:
-        allowed = max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
-        found.reason(
-            "prompt_length", any(abs(n - target) > allowed for n in lengths if n is not None)
-        )
-    found.doubt("prompt_length_unverified", any(n is None for n in lengths))
-    found.reason("output_length", any(_of_another_length(s, asked) for s in good))
-    found.uncheck("output_length_limit", any(s.finish_reason is None for s in good))
-    cached, counted = [s.cached_tokens for s in good], seen.counters.get("cached_tokens")
-    found.reason("cached_tokens", any(cached) or bool(counted))
-
-
-def _of_another_length(sample: Sample, asked: int | None) -> bool:
-    """Whether the answer has another length than asked for; uncounted ones tell by their end."""
-    if sample.output_tokens is None:
-        return sample.finish_reason in ENDED_EARLY
-    return sample.output_tokens != asked
-
-
-def _judge_counts(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
+def _miscounted(case: _Case) -> bool:
     """Is the number of tokens what the sources say, all of them?"""
-    # Rates of all requests that agree with the engine's sums are of the right tokens.
-    unconfirmed = any(s.output_tokens is None or s.counted_by is None for s in good)
-    found.doubt("token_count_unverified", unconfirmed and not counters_confirm(good, seen.counters))
-    found.reason("count_mismatch", _over(good, lambda s: s.count_disagreement, COUNT_MISMATCH))
-    found.reason("count_mismatch", any(map(_fewer_tokens_than_chunks, good)))
-    served = seen.counters.get("output_tokens")
-    ours = sum(s.output_tokens or 0 for s in good)
-    if served is not None and not any(s.output_tokens is None for s in good):
-        # More than ours: the server answered somebody else while it was measured.
-        found.reason("count_mismatch", abs(served - ours) > COUNT_MISMATCH * ours)
-
-
-def _judge_pace(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
-    """Do the stamps tell how fast the tokens came?"""
-    confirmed = counters_confirm(good, seen.counters)
-    found.doubt("no_rate", not any(told_tok_per_s(s, confirmed) for s in good))
-    coarse = [s for s in good if has_few_bursts(s) or has_long_gap(s)]
-    # Where the engine's own clock has the same rate, only the pace between tokens is not known.
-    known = confirmed or all(map(clock_confirms, coarse))
-    found.doubt("coarse_stream", bool(coarse) and not known)
-    found.uncheck("coarse_stream", bool(coarse) and known)
+    if any((s.count_disagreement or 0) > COUNT_MISMATCH for s in case.good):
+        return True
+    if any(map(_fewer_tokens_than_chunks, case.good)):
+        return True
+    served = case.seen.counters.get("output_tokens")
+    if served is None or None in case.outputs:
+        return False
+    # More than ours: the server answered somebody else while it was measured.
+    ours = sum(n or 0 for n in case.outputs)
+    return abs(served - ours) > COUNT_MISMATCH * ours
 
 
 def _fewer_tokens_than_chunks(sample: Sample) -> bool:
@@ -265,19 +277,6 @@ def _fewer_tokens_than_chunks(sample: Sample) -> bool:
     the text was cut up otherwise on its way, and holds as many tokens as were counted."""
     tokens = sample.output_tokens if sample.counted_by != "tokenizer" else None
     return tokens is not None and len(sample.chunks) > tokens * (1 + COUNT_MISMATCH) + 1
-
-
-def _judge_clock(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
-    """Does the engine's own clock agree, for each request?"""
-    differences = [d for d in map(clock_difference, good) if d is not None]
-    if not differences:
-        counted = counted_difference(good, seen.counters)
-        differences = [] if counted is None else [counted]
-        found.uncheck("server_clock", counted is None)
-    else:
-        found.uncheck("server_clock", len(differences) < len(good))
-    found.reason("clock_mismatch", any(abs(d) > CLOCK_MISMATCH for d in differences))
-    found.reason("timings_impossible", any(map(_impossible, good)))
 
 
 def _impossible(sample: Sample) -> bool:
@@ -290,39 +289,28 @@ def _impossible(sample: Sample) -> bool:
     )
 
 
-def _judge_cell(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
-    """Was the cell what its name says: so many requests at once, nothing of them seen before?"""
-    asked, slots = seen.concurrency, seen.backend.resolved.slots
-    mean = concurrency_mean(good)
-    found.reason(
-        "concurrency_not_reached",
-        bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked),
-    )
-    apart = seen.backend.prompting.kept_apart
-    silent = any(s.cached_tokens is None for s in good) and "cached_tokens" not in seen.counters
-    found.reason("cached_tokens", silent and apart is False)
-    found.uncheck("cache", silent and apart is None)
+def _too_few_at_once(case: _Case) -> bool:
+    asked, slots = case.seen.concurrency, case.seen.backend.resolved.slots
+    mean = concurrency_mean(case.good)
+    return bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked)
 
 
-def _judge_mode(found: _Findings, good: Sequence[Sample], seen: Seen) -> None:
-    """Was what was asked for what was done?"""
-    backend, mode = seen.backend, seen.mode
-    if backend.api_asked is not None:
-        confirmed = backend.api == backend.api_asked and backend.api_confirmed is True
-        found.reason("api_not_confirmed", not confirmed)
-    found.doubt("api_unverified", backend.api is not None and backend.api_confirmed is not True)
-    found.uncheck("api", backend.api is None)
-    drafted = any(s.drafted_tokens for s in good) or bool(seen.counters.get("drafted_tokens"))
-    asked = mode.speculative is not None
-    found.reason("speculation_inactive", asked and not drafted)
-    # A running server may speculate unasked.
-    found.doubt("greedy_unverified", (asked or drafted) and not seen.compared_greedy)
-    reasoned = any(map(_reasoned, good))
-    found.reason("reasoning_off_not_honoured", mode.reasoning_asked == "off" and reasoned)
-    found.reason("setting_ignored", bool(ignored(backend)))
-    found.doubt("setting_unverified", bool(untold(backend)))
-    silent = mode.reasoning_observed is False and not reasoned
-    found.doubt("setting_unverified", mode.reasoning_asked == "on" and silent)
+def _one_start(case: _Case) -> bool:
+    repeats = {s.repeat for s in case.measured}
+    return case.seen.backend.managed is False and len(repeats) > 1
+
+
+def _clock_missing(case: _Case) -> bool:
+    """Whether not each request could be held against the engine's clock, nor all against its
+    sums."""
+    each = [clock_difference(s) is not None for s in case.good]
+    return not all(each) if any(each) else not case.differences
+
+
+def _other_api(case: _Case) -> bool:
+    backend = case.seen.backend
+    confirmed = backend.api == backend.api_asked and backend.api_confirmed is True
+    return backend.api_asked is not None and not confirmed
 
 
 def _reasoned(sample: Sample) -> bool:
@@ -331,49 +319,198 @@ def _reasoned(sample: Sample) -> bool:
     return bool(_MARKERS.sub("", shown).strip()) or bool(not shown and sample.reasoning_tokens)
 
 
-def _judge_placement(found: _Findings, seen: Seen) -> None:
-    """Was the model where it should be?"""
-    spilled, doubt = seen.load_memory.spilled, seen.load_memory.doubt
-    found.reason("cpu_spill", spilled is True)
-    found.doubt("placement_unverified", doubt is not None)
-    found.uncheck("vram_fit", spilled is None and doubt is None)
-    found.reason(
-        "not_resident",
-        not_resident(
-            seen.model,
-            seen.backend,
-            seen.memory.engine_rss_bytes,
-            seen.load_memory.looked_up_bytes,
-            seen.mode.offload,
-        ),
+def _still_reasoned(case: _Case) -> bool:
+    return case.seen.mode.reasoning_asked == "off" and any(map(_reasoned, case.good))
+
+
+def _still_reasoned_1(case: _Case) -> bool:
+    reasoned = any(c.kind is Kind.REASONING for s in case.good for c in s.chunks)
+    return case.seen.mode.reasoning_asked == "off" and reasoned
+
+
+def _did_not_reason(case: _Case) -> bool:
+    mode = case.seen.mode
+    silent = mode.reasoning_observed is False and not any(map(_reasoned, case.good))
+    return mode.reasoning_asked == "on" and silent
+
+
+def _no_rate(case: _Case) -> bool:
+    return not any(told_tok_per_s(s, case.confirmed) for s in case.good)
+
+
+def _fit_unknown(case: _Case) -> bool:
+    return case.seen.load_memory.spilled is None and case.seen.load_memory.doubt is None
+
+
+def _not_resident(case: _Case) -> bool:
+    seen = case.seen
+    held, looked_up = seen.memory.engine_rss_bytes, seen.load_memory.looked_up_bytes
+    return rules.not_resident(seen.model, seen.backend, held, looked_up, seen.mode.offload)
+
+
+# When a code stands in a list of the verdict.
+Rule = tuple[Literal["reasons", "unverified", "unchecked"], str, Callable[[_Case], object]]
+
+RULES: tuple[Rule, ...] = (
+    ("reasons", "request_errors", lambda c: len(c.good) < len(c.measured)),
+    ("reasons", "no_tokens", lambda c: not any(s.output_tokens or s.chunks for s in c.good)),
+    # Prompts and answers of the length that was asked for, nothing of them from a cache.
+    ("reasons", "prompt_length", _wrong_prompt),
+    ("unverified", "prompt_length_unverified", lambda c: None in c.prompts),
+    ("unchecked", "output_length_limit", lambda c: None in [s.finish_reason for s in c.good]),
+    ("reasons", "cached_tokens", lambda c: any(s.cached_tokens for s in c.good)),
+    # Do the counts and the clocks agree?
+    ("reasons", "count_mismatch", _miscounted),
+    ("unchecked", "server_clock", _clock_missing),
+    ("reasons", "timings_impossible", lambda c: any(map(_impossible, c.good))),
+    # Was what was asked for what was done?
+    ("reasons", "api_not_confirmed", _other_api),
+    ("reasons", "speculation_inactive", lambda c: c.speculates and not c.drafted),
+    ("unverified", "greedy_unverified", lambda c: c.speculates and not c.seen.compared_greedy),
+)
+RULES_1: tuple[Rule, ...] = (
+    ("unverified", "repeats_share_a_start", _one_start),
+    ("reasons", "output_length", _wrong_length_1),
+    ("unchecked", "cache", lambda c: any(s.cached_tokens is None for s in c.good)),
+    ("unverified", "token_count_unverified", lambda c: None in c.outputs),
+    ("unverified", "first_chunk_assumed", lambda c: any(s.first_chunk_assumed for s in c.good)),
+    ("reasons", "clock_mismatch", lambda c: abs(median(c.differences) or 0) > CLOCK_MISMATCH),
+    ("unverified", "api_unverified", lambda c: c.api is None or not c.seen.backend.api_confirmed),
+    ("reasons", "reasoning_off_not_honoured", _still_reasoned_1),
+    ("reasons", "client_bound", lambda c: (c.client_cpu_share or 0) > rules.CLIENT_CPU_SHARE),
+    ("reasons", "throttled", lambda c: not c.said("throttle") and c.beside.throttle_reasons),
+    ("unchecked", "throttle", lambda c: c.said("throttle")),
+    ("reasons", "foreign_gpu_load", lambda c: c.beside.foreign_gpu_processes),
+    ("unchecked", "gpu_processes", lambda c: c.seen.rig.gpus and c.card_unseen),
+    ("reasons", "cpu_spill", lambda c: c.said("cpu_spill") and not c.said("vram_fit")),
+    ("unchecked", "vram_fit", lambda c: c.said("vram_fit")),
+    ("reasons", "not_resident", lambda c: c.said("not_resident")),
+)
+"""What methodology 1 had instead; frozen."""
+
+RULES_2: tuple[Rule, ...] = (
+    ("reasons", "output_length", _wrong_length),
+    ("reasons", "cached_tokens", lambda c: c.seen.counters.get("cached_tokens")),
+    ("reasons", "cached_tokens", lambda c: c.cache_silent and c.kept_apart is False),
+    ("unchecked", "cache", lambda c: c.cache_silent and c.kept_apart is None),
+    # Do the counts and the stamps tell how fast the tokens came?
+    ("unverified", "token_count_unverified", _uncounted),
+    ("unverified", "no_rate", _no_rate),
+    ("unverified", "coarse_stream", lambda c: c.coarse and not c.pace_known),
+    ("unchecked", "coarse_stream", lambda c: c.coarse and c.pace_known),
+    ("reasons", "clock_mismatch", lambda c: any(abs(d) > CLOCK_MISMATCH for d in c.differences)),
+    ("reasons", "concurrency_not_reached", _too_few_at_once),
+    # Was what was asked for what was done? A running server may speculate unasked.
+    ("unverified", "api_unverified", lambda c: c.api and not c.seen.backend.api_confirmed),
+    ("unchecked", "api", lambda c: c.api is None),
+    ("unverified", "greedy_unverified", lambda c: c.drafted and not c.seen.compared_greedy),
+    ("reasons", "reasoning_off_not_honoured", _still_reasoned),
+    ("reasons", "setting_ignored", lambda c: rules.ignored(c.seen.backend)),
+    ("unverified", "setting_unverified", lambda c: rules.untold(c.seen.backend)),
+    ("unverified", "setting_unverified", _did_not_reason),
+    # Was the model where it should be?
+    ("reasons", "cpu_spill", lambda c: c.seen.load_memory.spilled),
+    ("unverified", "placement_unverified", lambda c: c.seen.load_memory.doubt is not None),
+    ("unchecked", "vram_fit", _fit_unknown),
+    ("reasons", "not_resident", _not_resident),
+    # Did something else take the processor from engine or client? Was the card held back, or
+    # shared? Whoever uses it takes nothing from what computes on the processor.
+    ("reasons", "foreign_cpu_load", lambda c: c.starved),
+    ("unchecked", "scheduling", lambda c: c.starved is None),
+    ("reasons", "client_bound", lambda c: rules.client_bound(c.beside, c.client_cpu_share)),
+    ("reasons", "throttled", lambda c: rules.throttled(c.beside)),
+    ("unchecked", "throttle", lambda c: rules.throttled(c.beside) is None),
+    ("reasons", "foreign_gpu_load", lambda c: c.needs_card and c.beside.foreign_gpu_processes),
+    ("unchecked", "gpu_processes", lambda c: c.needs_card and c.has_card and c.card_unseen),
+    ("unverified", "gpu_was_busy", lambda c: c.needs_card and rules.gpu_was_busy(c.beside)),
+)
+
+
+def judge(
+    samples: Sequence[Sample], seen: Seen, *, methodology: int = METHODOLOGY_VERSION
+) -> Validity:
+    """The verdict on one result. ``seen.workload`` has the lengths that were asked for."""
+    measured = [s for s in samples if s.phase == "measured"]
+    case = _Case(measured, [s for s in measured if s.error is None], seen)
+    found: dict[str, list[str]] = {"reasons": [], "unverified": [], "unchecked": []}
+    for codes, code, holds in RULES + (RULES_1 if methodology == 1 else RULES_2):
+        if code not in found[codes] and holds(case):
+            found[codes].append(code)
+    return _validity(bool(found["reasons"]), methodology, **found)
+
+
+def judge_run(
+    results: Iterable[Result], *, complete: bool, methodology: int = METHODOLOGY_VERSION
+) -> Validity:
+    """A run is valid when it is complete and all its results are; lists are the unions."""
+    each = [result.validity for result in results]
+    reasons = _union(v.reasons for v in each) + ([] if complete else ["incomplete"])
+    return _validity(
+        bool(reasons) or not each,
+        methodology,
+        reasons=reasons,
+        unverified=_union(v.unverified for v in each),
+        unchecked=_union(v.unchecked for v in each),
     )
-
-
-def _judge_machine(found: _Findings, seen: Seen) -> None:
-    """Did something else take the processor from engine or client?"""
-    starved = machine.foreign_cpu_load(seen.interference, seen.backend, seen.mode)
-    found.reason("foreign_cpu_load", starved is True)
-    found.uncheck("scheduling", starved is None)
-    found.reason("client_bound", machine.client_bound(seen.interference, seen.client_cpu_share))
-
-
-def _judge_gpu(found: _Findings, seen: Seen) -> None:
-    """Was the graphics card held back by a fault, or shared?"""
-    throttled = machine.throttled(seen.interference)
-    found.reason("throttled", throttled is True)
-    found.uncheck("throttle", throttled is None)
-    if machine.computed_on(seen.backend, seen.mode) == {"cpu"}:
-        return  # whoever uses the card takes nothing from this
-    foreign = seen.interference.foreign_gpu_processes
-    found.reason("foreign_gpu_load", bool(foreign))
-    has_gpu = bool(seen.rig.gpus) or not gpus_known(seen.rig)
-    found.uncheck("gpu_processes", has_gpu and foreign is None)
-    found.doubt("gpu_was_busy", machine.gpu_was_busy(seen.interference))
-
-
-def _over(samples: Sequence[Sample], value: Callable[[Sample], float | None], limit: float) -> bool:
-    return any((value(s) or 0) > limit for s in samples)
 
 
 def _union(lists: Iterable[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(code for codes in lists for code in codes))
+
+
+def _validity(failed: bool, methodology: int, **found: list[str]) -> Validity:
+    return Validity(verdict=verdict(failed, found["unverified"], methodology), **found)
+
+
+def verdict(
+    failed: bool, unverified: Sequence[str], methodology: int = METHODOLOGY_VERSION
+) -> Verdict:
+    """The word for what was found: one failed check outweighs everything. Version 1 knew two."""
+    doubted = methodology > 1 and unverified
+    return "invalid" if failed else "unverified" if doubted else "valid"
+
+
+def headline(record: Record) -> list[Result]:
+    """The results that may be shown as headline numbers: those that failed nothing and are
+    plausible. Where one is unverified, its mark is shown with it."""
+    return [r for r in record.results if r.validity.stands]
+
+
+# Raw figures of an engine's own benchmark: there are no requests, only what was seen beside it
+
+UNLOOKED = {
+    "foreign_cpu_load": "scheduling",
+    "throttled": "throttle",
+    "foreign_gpu_load": "gpu_processes",
+    "cpu_spill": "vram_fit",
+}
+"""What is unchecked where nobody looked for a reason."""
+
+
+def judge_raw(
+    figures: int,
+    backend: BackendFacts,
+    seen: Mapping[str, bool | None],
+    *,
+    complete: bool,
+    methodology: int = METHODOLOGY_VERSION,
+) -> Validity:
+    """Valid when the program finished with figures and nothing speaks against them. ``seen`` tells
+    which reasons of ``UNLOOKED`` hold; None where nobody looked.
+
+    ``api_unverified`` is also said where the weights' place names an API but another device
+    took part.
+    """
+    if not figures:
+        return judge_run([], complete=complete)
+    other_api = backend.api_asked is not None and backend.api != backend.api_asked
+    reasons = ["api_not_confirmed"] if other_api else []
+    reasons += [reason for reason in UNLOOKED if seen[reason]]
+    reasons += [] if complete else ["incomplete"]
+    return _validity(
+        bool(reasons),
+        methodology,
+        reasons=reasons,
+        unverified=[] if backend.api_confirmed else ["api_unverified"],
+        unchecked=[code for reason, code in UNLOOKED.items() if seen[reason] is None],
+    )

@@ -561,8 +561,3 @@ class Record(Block):
     notes: str | None = None
 
     model_config = ConfigDict(populate_by_name=True)
-
-
-def json_schema() -> dict[str, Any]:
-    """The record's JSON Schema, as published."""
-    return Record.model_json_schema(by_alias=True)

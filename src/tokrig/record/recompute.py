@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tokrig.record import checks, checks1, consistency
+from tokrig.record import checks, consistency
 from tokrig.record.consistency import Contradiction, Place, place_of
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
@@ -21,7 +21,6 @@ from tokrig.record.model import (
     Result,
     Validity,
 )
-from tokrig.record.raw import is_raw, judged_raw_again
 from tokrig.record.samples import Sample
 
 # Figures are published with six significant digits.
@@ -50,9 +49,8 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
     found: list[Difference] = []
     for result in record.results:
         key = (result.workload.name, result.concurrency)
-        mine = [s for s in samples if (s.workload, s.concurrency) == key]
         again = figures(
-            mine,
+            _samples_of(result, samples),
             result.counters,
             methodology=record.provenance.methodology or 1,
             starts=None if record.backend.managed else 1,
@@ -96,7 +94,7 @@ def own_contradictions(record: Record) -> list[Contradiction]:
 def _unproven(record: Record) -> list[Contradiction]:
     """What a record without samples claims all the same: that somebody checked them. Nobody saw
     the requests behind it, so it is never valid."""
-    expected = "unchecked" if is_version_1(record) else "unverified"
+    expected = "unchecked" if (record.provenance.methodology or 1) < 2 else "unverified"
     return [
         Contradiction(
             ("results", number, "validity"),
@@ -115,36 +113,34 @@ def _each_place_once(found: Iterable[Contradiction]) -> list[Contradiction]:
 
 
 def _overall(record: Record) -> list[Contradiction]:
-    if is_raw(record):
-        return _verdicts_differ(record, None, judged_raw_again(record), "the record gives")
-    judge_run = checks1.judge_run if is_version_1(record) else checks.judge_run
-    again = judge_run(record.results, complete=record.status == "complete")
-    return _verdicts_differ(record, None, again, "the results give")
+    version, complete = record.provenance.methodology or 1, record.status == "complete"
+    if not record.raw or record.results:
+        again = checks.judge_run(record.results, complete=complete, methodology=version)
+        return _verdicts_differ(record, None, again, "the results give")
+    told = record.validity
+    seen = {
+        reason: None if unlooked in told.unchecked else reason in told.reasons
+        for reason, unlooked in checks.UNLOOKED.items()
+    }
+    if not record.rig.gpus:
+        seen["foreign_gpu_load"] = bool(seen["foreign_gpu_load"])
+    again = checks.judge_raw(
+        len(record.raw), record.backend, seen, complete=complete, methodology=version
+    )
+    return _verdicts_differ(record, None, again, "the record gives")
 
 
 def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
-    """The verdict the samples give, with what the record says was seen beside them.
+    """The verdict the samples give, with what the record says was seen beside them, by the version
+    of the methodology that they were measured under.
 
     None where the record does not tell the shape's lengths.
     """
-    if result.workload.answer_tokens is None or result.workload.prompt_tokens is None:
+    shape = result.workload
+    if shape.answer_tokens is None or shape.prompt_tokens is None:
         return None
-    key = (result.workload.name, result.concurrency)
-    mine = [s for s in samples if (s.workload, s.concurrency) == key]
-    if is_version_1(record):
-        return checks1.judge(mine, _circumstances(record, result))
-    return checks.judge(mine, seen_of(record, result))
-
-
-def is_version_1(record: Record) -> bool:
-    """Whether a record was measured under methodology 1, and is judged by it for ever."""
-    return (record.provenance.methodology or 1) < 2
-
-
-def seen_of(record: Record, result: Result) -> checks.Seen:
-    """What a record says was found beside the samples of one of its results."""
-    return checks.Seen(
-        workload=result.workload,
+    seen = checks.Seen(
+        workload=shape,
         concurrency=result.concurrency,
         backend=record.backend,
         mode=record.mode,
@@ -156,31 +152,15 @@ def seen_of(record: Record, result: Result) -> checks.Seen:
         counters=result.counters or {},
         client_cpu_share=result.client_cpu_share,
         compared_greedy=result.greedy is not None,
+        told=result.validity,
     )
+    mine = _samples_of(result, samples)
+    return checks.judge(mine, seen, methodology=record.provenance.methodology or 1)
 
 
-def _circumstances(record: Record, result: Result) -> checks1.Circumstances:
-    """The same for methodology 1, which told some of it by its codes alone."""
-    shape, seen, recorded = result.workload, result.interference, result.validity
-    throttle = (seen.throttle_reasons if seen else None) or []
-    return checks1.Circumstances(
-        answer_tokens=shape.answer_tokens or 0,
-        prompt_tokens=shape.prompt_tokens or 0,
-        client_cpu_share=result.client_cpu_share,
-        throttle_reasons=None if "throttle" in recorded.unchecked else throttle,
-        foreign_gpu_processes=seen.foreign_gpu_processes if seen else None,
-        has_gpu=bool(record.rig.gpus),
-        managed=record.backend.managed,
-        spilled=None if "vram_fit" in recorded.unchecked else "cpu_spill" in recorded.reasons,
-        not_resident="not_resident" in recorded.reasons,
-        counters=result.counters or {},
-        api=record.backend.api,
-        api_confirmed=record.backend.api_confirmed,
-        api_asked=record.backend.api_asked,
-        speculative=record.mode.speculative,
-        compared_greedy=result.greedy is not None,
-        reasoning_off=record.mode.reasoning_asked == "off",
-    )
+def _samples_of(result: Result, samples: Sequence[Sample]) -> list[Sample]:
+    cell = (result.workload.name, result.concurrency)
+    return [s for s in samples if (s.workload, s.concurrency) == cell]
 
 
 def _verdicts_differ(

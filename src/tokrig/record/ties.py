@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tokrig.record import checks1
+from tokrig.record import rules
 from tokrig.record.checks import (
-    CLOCK_MISMATCH,
     CONCURRENCY_SHARE,
     PROMPT_SHARE,
     PROMPT_TOKENS,
 )
-from tokrig.record.formulas import MIN_REPEATS_FOR_INTERVAL
+from tokrig.record.formulas import CLOCK_MISMATCH, MIN_REPEATS_FOR_INTERVAL
 from tokrig.record.metrics import leaves
 from tokrig.record.model import Percentiles, Record, Result, Summary
-from tokrig.record.placement import not_resident
+from tokrig.record.rules import not_resident
 
 Broken = tuple[str, str]
 """A field by its dotted path inside the block, and what speaks against it."""
@@ -551,7 +550,7 @@ def _codes(cell: Cell) -> Iterator[Broken]:
         "concurrency_not_reached": streams is not None
         and streams < CONCURRENCY_SHARE * result.concurrency,
         "clock_mismatch": difference is not None and abs(difference) > CLOCK_MISMATCH + 1e-5,
-        "client_bound": version_1 and (result.client_cpu_share or 0) > checks1.CLIENT_CPU_SHARE,
+        "client_bound": version_1 and (result.client_cpu_share or 0) > rules.CLIENT_CPU_SHARE,
         "output_length": outputs is not None
         and shape.answer_tokens is not None
         and (outputs.low, outputs.high) != (shape.answer_tokens, shape.answer_tokens),

@@ -18,7 +18,6 @@ import tokrig
 from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
 from tokrig.record import METHODOLOGY_VERSION, checks
-from tokrig.record.machine import computed_on
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
@@ -35,6 +34,7 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
+from tokrig.record.rules import computed_on
 from tokrig.run import guard, state
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.prepare import Prepared

@@ -23,7 +23,7 @@ from tokrig.models import needs
 from tokrig.probes import Probe
 from tokrig.quants import would_fit
 from tokrig.record.model import Gpu, LoadMemory, Model, Resolved
-from tokrig.record.placement import loaded_bytes
+from tokrig.record.rules import loaded_bytes
 from tokrig.units import MIB, human_bytes
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
 from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
-from tokrig.record import machine
+from tokrig.record import rules
+from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
-from tokrig.record.raw import RawSeen, judge_raw
 from tokrig.run import assemble, guard
 from tokrig.run.monitor import Monitor, probes
 from tokrig.run.progress import Listener, Step
@@ -139,13 +139,13 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
     )
     interference = assemble.interference([seen])
     foreign = interference.foreign_gpu_processes
-    beside = RawSeen(
-        throttled=machine.throttled(interference),
-        foreign_gpu_load=None if foreign is None else foreign > 0,
-        foreign_cpu_load=machine.foreign_cpu_load(interference, backend),
-        has_gpu=bool(run.rig.gpus) and machine.computed_on(backend) != {"cpu"},
-        spilled=found.spilled,
-    )
+    on_card = bool(run.rig.gpus) and rules.computed_on(backend) != {"cpu"}
+    beside = {
+        "throttled": rules.throttled(interference),
+        "foreign_gpu_load": None if foreign is None and on_card else bool(foreign),
+        "foreign_cpu_load": rules.foreign_cpu_load(interference, backend),
+        "cpu_spill": found.spilled,
+    }
     record = Record(
         id=run.run_id,
         status="failed" if error else "complete",

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokrig.backends import Engine
 from tokrig.errors import InputError, StartError
-from tokrig.record.asked import Value, ignored, untold
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
+from tokrig.record.rules import Value, ignored, untold
 from tokrig.run.prepare import Prepared
 from tokrig.spec.settings import asked_values, option_of
 

@@ -24,7 +24,7 @@ from tokrig.errors import RecordError
 from tokrig.files import atomic_write, cache_dir
 from tokrig.naming import backend_name, model_name
 from tokrig.record import SCHEMA_VERSION
-from tokrig.record.migrate import upgrade
+from tokrig.record.text import upgrade
 
 INDEX_VERSION = 3
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
