@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from tests.integration.cli import Home
 from tests.integration.fake_hub import Hub, sha256
 from tests.unit.model_folder import model_folder
 from tests.unit.test_gguf import gguf
+from tokrig.cli.main import main
 from tokrig.errors import InputError, ModelError, PutOff, StoreError, TokrigError
 from tokrig.models import catalog, hub, identity, shelf
 from tokrig.models.hub import shelf_folder
@@ -539,34 +541,38 @@ def test_two_processes_fetch_it_once(server: Hub, home: Home) -> None:
     assert len([one for one in server.downloads() if one.path.startswith("/cdn/")]) == 1
 
 
-def test_list_and_remove(server: Hub, home: Home) -> None:
-    assert "keeps no models" in home.tokrig("models", "list").err
-    assert home.tokrig("models", "fetch", REFERENCE).code == 0
-    listed = home.tokrig("models", "list").out.splitlines()
+def command(*words: str) -> Result:
+    return CliRunner().invoke(main, ["models", *words])
+
+
+def test_list_and_remove(server: Hub) -> None:
+    assert "keeps no models" in command("list").stderr
+    assert command("fetch", REFERENCE).exit_code == 0
+    listed = command("list").stdout.splitlines()
     commit = server.repos[REPO].refs["main"]
     assert listed[0].split() == ["model", "size", "last", "used", "state", "from"]
     assert listed[1].startswith(REFERENCE)
     assert listed[1].endswith(f"commit {commit[:12]}")
-    [entry] = home.tokrig("models", "list", "--json").json
+    [entry] = json.loads(command("list", "--json").stdout)
     assert entry["name"] == REFERENCE
     assert (entry["bytes"], entry["whole"], entry["evictable"]) == (len(LARGE), True, True)
     assert (entry["repo"], entry["revision"], entry["quantized_from"]) == (REPO, commit, None)
-    wrong = home.tokrig("models", "remove", f"{REFERENCE}x")
-    assert wrong.code == 2
-    assert "did you mean" in wrong.err
+    wrong = command("remove", f"{REFERENCE}x")
+    assert wrong.exit_code == 2
+    assert "did you mean" in wrong.stderr
     with shelf.using(Path(entry["path"])):
-        [in_use] = home.tokrig("models", "list", "--json").json
+        [in_use] = json.loads(command("list", "--json").stdout)
         assert not in_use["evictable"]
-        assert home.tokrig("models", "remove", REFERENCE).code == 2
-    assert home.tokrig("models", "remove", REFERENCE).code == 0
+        assert command("remove", REFERENCE).exit_code == 2
+    assert command("remove", REFERENCE).exit_code == 0
     assert shelved() == []
 
 
-def test_the_command_refuses_what_is_no_model_of_a_hub(home: Home) -> None:
-    assert "no model of a hub" in home.tokrig("models", "fetch", "smollm2-135m").err
-    full = home.tokrig("models", "fetch", REFERENCE, "--budget", "0.0001", "--json")
-    assert full.code == 2
-    assert full.json["error"]["code"] == "disk_full"
+def test_the_command_refuses_what_is_no_model_of_a_hub(server: Hub) -> None:
+    assert "no model of a hub" in command("fetch", "smollm2-135m").stderr
+    full = command("fetch", REFERENCE, "--budget", "0.0001", "--json")
+    assert full.exit_code == 2
+    assert json.loads(full.stdout)["error"]["code"] == "disk_full"
 
 
 def wait_for_bytes(count: int) -> None:

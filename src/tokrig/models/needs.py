@@ -144,59 +144,39 @@ def read_bytes_per_token(model: Path) -> int | None:
 
     Raises ModelError for a model that cannot be read.
     """
-    return _folder_reads(model) if model.is_dir() else _gguf_reads(model)
-
-
-def _gguf_reads(model: Path) -> int | None:
-    headers = [read_gguf(file) for file in files_of(model)]
-    tensors = [tensor for header in headers for tensor in header.tensors]
-    layers = headers[0].own("block_count") or 0
-    served = layers - (headers[0].own("nextn_predict_layers") or 0)
-    tables = _tables(tensors)
-    total = experts = 0
-    for tensor in tensors:
-        if tensor.bytes is None:
-            return None
-        if tensor.name in tables or _layer(tensor.name, "blk.") >= served > 0:
-            continue
-        if is_routed(tensor):
-            experts += tensor.bytes
-        else:
-            total += tensor.bytes
-    return _with_experts(total, experts, experts_in_use(headers[0]))
-
-
-def _folder_reads(model: Path) -> int | None:
-    config = config_of(model)
-    layers = text_config(config).get("num_hidden_layers")
-    weights = [w for file in weight_files(model) for w in read_safetensors(file)]
-    own_output = any(_OUTPUT.search(w.name) for w in weights)
-    share = experts_share(config)
-    total = experts = 0
-    for weight in weights:
-        if _ROWS.search(weight.name) or (own_output and _EMBEDDING.search(weight.name)):
-            continue
-        if _OF_OTHER_INPUTS.search(weight.name):
-            continue
-        if isinstance(layers, int) and _layer(weight.name, ".layers.") >= layers:
-            continue
-        if is_expert(weight, share):
-            experts += weight.bytes
-        else:
-            total += weight.bytes
-    return _with_experts(total, experts, share)
+    sizes: list[tuple[int | None, bool]] = []  # of each tensor that is read; of routed experts?
+    if model.is_dir():
+        config = config_of(model)
+        layers, share = text_config(config).get("num_hidden_layers"), experts_share(config)
+        weights = [w for file in weight_files(model) for w in read_safetensors(file)]
+        own_output = any(_OUTPUT.search(w.name) for w in weights)
+        for weight in weights:
+            if _ROWS.search(weight.name) or (own_output and _EMBEDDING.search(weight.name)):
+                continue
+            drafts = isinstance(layers, int) and _layer(weight.name, ".layers.") >= layers
+            if not drafts and not _OF_OTHER_INPUTS.search(weight.name):
+                sizes.append((weight.bytes, is_expert(weight, share)))
+    else:
+        headers = [read_gguf(file) for file in files_of(model)]
+        tensors = [tensor for header in headers for tensor in header.tensors]
+        share, tables = experts_in_use(headers[0]), _tables(tensors)
+        served = headers[0].own("block_count") or 0
+        served -= headers[0].own("nextn_predict_layers") or 0
+        for tensor in tensors:
+            if tensor.name not in tables and not _layer(tensor.name, "blk.") >= served > 0:
+                sizes.append((tensor.bytes, is_routed(tensor)))
+    known = [(size, routed) for size, routed in sizes if size is not None]
+    experts = sum(size for size, routed in known if routed)
+    total = sum(size for size, routed in known if not routed)
+    if len(known) != len(sizes) or (experts and share is None):
+        return None
+    return total + (experts * share[0] // share[1] if share else 0)
 
 
 def _layer(name: str, before: str) -> int:
     """The number of the layer that a tensor belongs to; -1 for one outside all layers."""
     number = f".{name}".partition(before)[2].partition(".")[0]
     return int(number) if number.isdecimal() and len(number) < 6 else -1
-
-
-def _with_experts(total: int, experts: int, share: Share) -> int | None:
-    if not experts:
-        return total
-    return total + experts * share[0] // share[1] if share else None
 
 
 # --- mixtures of experts ------------------------------------------------------------------------
