@@ -42,7 +42,6 @@ from tokrig.run.answer import read_answer
 from tokrig.run.client import (
     Loop,
     Response,
-    Ticker,
     bears_token,
     closed_loop,
     now_ns,
@@ -380,8 +379,8 @@ def test_ticks_count_and_may_stop_everything(quick_ticks: None) -> None:
         if talk.number >= 2:
             hold.wait(5)
 
-    def tick(ticker: Ticker) -> None:
-        seen.append((ticker.ended, ticker.reads))
+    def tick(ended: int, reads: int) -> None:
+        seen.append((ended, reads))
         if len(seen) == 3:
             raise RuntimeError("enough")
 

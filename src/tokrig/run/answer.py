@@ -241,7 +241,7 @@ def _read_choice(answer: Answer, t_ns: int, choice: Mapping[str, Any]) -> None:
             if len(chunks) > before and chunks[-1].kind is kind:
                 text = chunks.pop().text + text
             chunks.append(Chunk(t_ns, kind, _clean(text)))
-    if returned := _returned_tokens(choice):
+    if ("token_ids" in choice or "logprobs" in choice) and (returned := _returned_tokens(choice)):
         running = answer.running.setdefault("token_ids", [])
         running.append((t_ns, returned + (running[-1][1] if running else 0)))
     reason = choice.get("finish_reason")
@@ -256,9 +256,15 @@ def _said(delta: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
         if key in delta and (text := _text(delta[key])):
             yield Kind.REASONING, text
             break
-    yield from _parts(delta.get("content"))
+    content = delta.get("content")
+    if isinstance(content, str):
+        yield Kind.CONTENT, content
+    else:
+        yield from _parts(content)
     if "refusal" in delta:
         yield Kind.CONTENT, _text(delta["refusal"])
+    if "tool_calls" not in delta and "function_call" not in delta:
+        return
     for call in [*_maps(delta.get("tool_calls")), {"function": delta.get("function_call")}]:
         yield Kind.TOOL_CALL, _called_text(call)
 

@@ -25,9 +25,8 @@ import ssl
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 import httptools
@@ -43,23 +42,14 @@ LATE_ROUND = 0.1
 # The fields of an event below which text can stand, in the dialects of all engines.
 _TEXT = ("delta", "message", "text", "response", "content")
 
+# What a wire waits for next: nothing any more, or what the selector calls so.
+DONE, READ, WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
+
 Reader = Callable[[socket.socket, int], tuple[int, bytes]]
 Address = tuple[socket.AddressFamily, Any]
 
 now_ns = time.monotonic_ns
 """The one clock of the measuring process (CLOCK_MONOTONIC), in nanoseconds."""
-
-
-class Interest(IntEnum):
-    """What a wire waits for; READ and WRITE are the selector's own numbers."""
-
-    DONE = 0
-    READ = 1
-    WRITE = 2
-
-
-# An attribute of an enum costs a descriptor's call; these stand in the hot path.
-DONE, READ, WRITE = Interest.DONE, Interest.READ, Interest.WRITE
 
 
 def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
@@ -111,15 +101,6 @@ class Loop:
         return self.client_cpu_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
-@dataclass
-class Ticker:
-    """What a ``tick`` sees: how many requests have ended and how many reads there were so far.
-    Reads are no tokens; they only show that something moves."""
-
-    ended: int = 0
-    reads: int = 0
-
-
 def closed_loop(
     endpoint: Endpoint,
     path: str,
@@ -127,14 +108,15 @@ def closed_loop(
     concurrency: int,
     *,
     silence_s: float,
-    tick: Callable[[Ticker], None] = lambda _: None,
+    tick: Callable[[int, int], None] = lambda ended, reads: None,
     reader: Reader = read_stamped,
 ) -> Loop:
     """POST ``bodies`` to ``path`` with ``concurrency`` in flight until all have ended.
 
-    A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` runs about
-    every half second in this thread and may raise to stop the load: all sockets are then closed.
-    Raises OSError when the endpoint's name cannot be resolved.
+    A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` hears about
+    every half second, in this thread, how many requests have ended and how many reads there were
+    (which are no tokens; they show that something moves); it may raise to stop the load: all
+    sockets are then closed. Raises OSError when the endpoint's name cannot be resolved.
     """
     with selectors.DefaultSelector() as selector, _quiet_gc():
         load = _Load(selector, endpoint, path, bodies, reader)
@@ -148,7 +130,7 @@ def closed_loop(
                 ready_ns = load.round(max(0.0, next_tick - time.monotonic()))
                 if time.monotonic() >= next_tick:
                     load.end_silent(silence_s)
-                    tick(load.ticker)
+                    tick(len(load.ended), load.reads)
                     next_tick = time.monotonic() + TICK_S
                 rounds_ns.append(now_ns() - ready_ns)
         finally:
@@ -181,13 +163,12 @@ def resolve(endpoint: Endpoint) -> Address:
     one: the first that accepts a connection is taken. Raises OSError for an unknown name.
     """
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    addresses = [(entry[0], entry[4]) for entry in found]
-    for family, target in addresses if len(addresses) > 1 else []:
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.settimeout(TRIAL_S)
-            if trial.connect_ex(target) == 0:
-                return family, target
-    return addresses[0]
+    if len(found) > 1:
+        with suppress(OSError):
+            where = (endpoint.host, endpoint.port)
+            with socket.create_connection(where, TRIAL_S) as trial:
+                return trial.family, trial.getpeername()
+    return found[0][0], found[0][4]
 
 
 @dataclass
@@ -201,7 +182,7 @@ class _Load:
     reader: Reader
     wires: dict[int, Wire] = field(default_factory=dict)
     ended: list[Wire] = field(default_factory=list)
-    ticker: Ticker = field(default_factory=Ticker)
+    reads: int = 0
 
     def __post_init__(self) -> None:
         self.address = resolve(self.endpoint)
@@ -223,11 +204,11 @@ class _Load:
         became ready."""
         ready = self.selector.select(timeout_s)
         ready_ns = now_ns()
-        self.ticker.reads += len(ready)
+        self.reads += len(ready)
         for key, _ in ready:
             wire: Wire = key.data
             interest = wire.advance(self.reader, ready_ns)
-            if interest is DONE:
+            if interest == DONE:
                 self.close(wire, ready_ns)
             elif interest != key.events:
                 self.selector.modify(wire.sock.fileno(), interest, wire)
@@ -240,7 +221,6 @@ class _Load:
         wire.sock.close()
         wire.ended_ns = ended_ns
         self.ended.append(wire)
-        self.ticker.ended += 1
         del self.wires[wire.worker]
         self.open(wire.worker)
 
@@ -321,7 +301,7 @@ class Wire:
         """The HTTP status, or None before the status line arrived."""
         return self.parser.get_status_code() or None
 
-    def advance(self, reader: Reader, ready_ns: int) -> Interest:
+    def advance(self, reader: Reader, ready_ns: int) -> int:
         """Do what the socket is ready for; what to wait for next, DONE once it has ended."""
         try:
             return self.stage(reader, ready_ns)
@@ -340,7 +320,7 @@ class Wire:
             self.failure = f"{broke}: {error.strerror or error}"
         return DONE
 
-    def _connect(self, reader: Reader, ready_ns: int) -> Interest:
+    def _connect(self, reader: Reader, ready_ns: int) -> int:
         code = self.refusal or self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -355,12 +335,12 @@ class Wire:
         self.stage = self._handshake
         return self._handshake(reader, ready_ns)
 
-    def _handshake(self, reader: Reader, ready_ns: int) -> Interest:
+    def _handshake(self, reader: Reader, ready_ns: int) -> int:
         self.handshake()
         self.stage = self._send
         return WRITE
 
-    def _send(self, reader: Reader, ready_ns: int) -> Interest:
+    def _send(self, reader: Reader, ready_ns: int) -> int:
         self.sent_ns = self.sent_ns or now_ns()
         try:
             self.unsent = self.unsent[self.sock.send(self.unsent) :]
@@ -375,7 +355,7 @@ class Wire:
         self.stage = self._receive
         return READ
 
-    def _receive(self, reader: Reader, ready_ns: int) -> Interest:
+    def _receive(self, reader: Reader, ready_ns: int) -> int:
         self.stamp, data = reader(self.sock, ready_ns)
         if not data:
             self._end_of_file()

@@ -343,8 +343,8 @@ class _Run:
             cell,
             "measured",
             repeat,
-            lambda ticker, elapsed_s: self.listen(
-                CellTick(cell, ticker.ended, len(requests), ticker.reads, elapsed_s)
+            lambda ended, reads, elapsed_s: self.listen(
+                CellTick(cell, ended, len(requests), reads, elapsed_s)
             ),
         )
         if not must and (why := refusal.refused(samples, asked_tokens)):

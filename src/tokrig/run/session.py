@@ -32,7 +32,7 @@ from tokrig.models import identity
 from tokrig.record.model import Model
 from tokrig.record.samples import Phase, Sample
 from tokrig.run import http, server
-from tokrig.run.client import Loop, Ticker, closed_loop
+from tokrig.run.client import Loop, closed_loop
 from tokrig.run.counting import SameModel, observe
 from tokrig.run.detect import settled
 from tokrig.run.http import Endpoint
@@ -200,7 +200,7 @@ class Session:
         cell: Cell,
         phase: Phase,
         repeat: int,
-        tick: Callable[[Ticker, float], None] = lambda ticker, elapsed_s: None,
+        tick: Callable[[int, int, float], None] = lambda ended, reads, elapsed_s: None,
     ) -> tuple[list[Sample], Loop]:
         """One closed loop at the cell's concurrency; its samples in the order of the requests.
         While it is measured the machine is watched.
@@ -211,9 +211,9 @@ class Session:
         bodies = [json.dumps(self.body(request)).encode() for request in requests]
         began = time.monotonic()
 
-        def on_tick(ticker: Ticker) -> None:
+        def on_tick(ended: int, reads: int) -> None:
             self.require_alive()
-            tick(ticker, time.monotonic() - began)
+            tick(ended, reads, time.monotonic() - began)
 
         # What comes after the last token (counting, decoding) is no part of what is watched.
         watching = self.monitor.watching() if phase == "measured" else contextlib.nullcontext()
