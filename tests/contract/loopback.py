@@ -143,6 +143,9 @@ def serving(
             with suppress(OSError):
                 socket.create_connection(listener.getsockname()[:2], timeout=5).close()
             acceptor.join(5)
+            for talk in server.talks:  # whoever still waits for the client need not
+                with suppress(OSError):
+                    talk.sock.shutdown(socket.SHUT_RDWR)
             for thread in server.threads:
                 thread.join(5)
 

@@ -118,7 +118,7 @@ def test_one_path_that_hangs_leaves_time_for_the_others() -> None:
         hangs(talk) if path_of(talk) == "/v1/health" else whole(talk)
 
     with serving(script) as server:
-        backend = detect.recognise(server.endpoint, limit_s=2)
+        backend = detect.recognise(server.endpoint, limit_s=1)
         assert backend is not None
         assert backend.name == "llamacpp"
 

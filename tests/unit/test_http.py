@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
-import threading
+import socket
 import warnings
 from pathlib import Path
 
@@ -50,18 +50,12 @@ def test_who_does_not_listen_is() -> None:
 
 
 def test_who_hangs_up_for_good_is() -> None:
-    gone = threading.Event()
-
-    def waits(talk: Talk) -> None:
-        gone.wait(5)
-
-    with serving(waits) as server:
-        endpoint = server.endpoint
+    def leaves(talk: Talk) -> None:
+        server.listener.shutdown(socket.SHUT_RDWR)
         server.listener.close()
-        server.closing = True
-        gone.set()
-    with pytest.raises(EngineDied, match="nobody answers"):
-        http.ask(endpoint, "/v1/models")
+
+    with serving(leaves) as server, pytest.raises(EngineDied, match="nobody answers"):
+        http.ask(server.endpoint, "/v1/models")
 
 
 @pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"307 X", b"308 X"])
@@ -95,7 +89,11 @@ def test_plain_http_to_a_tls_port(words: bytes) -> None:
 def test_tls_to_a_plain_port_and_an_unknown_authority(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with serving(lambda talk: talk.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+    def answers_at_once(talk: Talk) -> None:
+        talk.sock.recv(1 << 16)
+        talk.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with serving(answers_at_once, reads_requests=False) as server:
         endpoint = Endpoint("127.0.0.1", server.endpoint.port, tls=True)
         with pytest.raises(EngineDied, match="no TLS") as plain_port:
             http.ask(endpoint, "/v1/models")

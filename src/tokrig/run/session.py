@@ -233,7 +233,7 @@ class Session:
                 hint=HINTS["no_answer"],
                 code="no_answer",
             ) from None
-        if any(r.failure for r in loop.responses):
+        if any(r.failure and not r.timed_out for r in loop.responses):
             self.await_death()
         self.require_same_life()
         workload = self.prepared.workloads.get(cell.workload)
@@ -284,7 +284,8 @@ class Session:
             http.ask(self.endpoint, self.backend.ready_path, text=True, timeout_s=STILL_THERE_S)
 
     def await_death(self) -> None:
-        """A broken stream may be the first sign of a dead engine; its exit shows a bit later."""
+        """A broken stream may be the first sign of a dead engine; its exit shows a bit later.
+        A silent one is none: ticks have looked at the engine meanwhile."""
         deadline = time.monotonic() + DEATH_SHOWS_WITHIN_S
         while self.server is not None and time.monotonic() < deadline:
             self.require_alive()
