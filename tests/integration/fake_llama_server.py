@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault.startswith("http-"):
             status = int(fault.removeprefix("http-"))
             message = {"error": {"code": status, "message": f"made to answer {status}"}}
-            self.answer(message, status, Retry_After="7")
+            self.answer(message, status, Retry_After="1")
         elif fault == "strict" and "ignore_eos" in body:
             self.answer({"error": {"message": "unknown field: ignore_eos"}}, 400)
         elif fault == "hang" or (fault == "long-hangs" and count(body["messages"]) > LONG):

@@ -54,7 +54,7 @@ def test_level_standard_has_six_server_starts_and_intervals(home: Home) -> None:
     [
         ("exit-at-start", "made to fail"),
         ("http-500", "made to answer 500"),
-        ("http-429", "retry after 7 s"),
+        ("http-429", "retry after 1 s"),
         ("http-401", "made to answer 401"),
         ("no-tokens", "carried no token"),
         ("cut", "middle of its answer"),
