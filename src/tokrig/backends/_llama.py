@@ -271,10 +271,8 @@ def _kept_back(options: Mapping[str, Value], environment: Mapping[str, str]) -> 
             yield word
         elif word.endswith("override-tensor"):
             # The pairs that do not name main memory move tensors from one device to another.
-            pairs = [p for p in str(given).split(",") if p.strip()]
-            buffers = [pair.rpartition("=")[2].strip() for pair in pairs]
-            apis = map(llama_log.api_of_device, buffers)
-            if here := [pair for pair, api in zip(pairs, apis, strict=True) if api is None]:
+            pairs = filter(str.strip, str(given).split(","))
+            if here := [p for p in pairs if _is_main_memory(p.rpartition("=")[2])]:
                 yield f"{word} {','.join(here)}"
         elif word == "draft gpu-layers":
             # No model has 99 layers: people write that or 999 for all.
@@ -282,6 +280,10 @@ def _kept_back(options: Mapping[str, Value], environment: Mapping[str, str]) -> 
                 yield f"{word} {given}"
         elif str(given) != "0":
             yield f"{word} {given}"
+
+
+def _is_main_memory(buffer: str) -> bool:
+    return llama_log.api_of_device(buffer.strip()) is None
 
 
 def _given(
@@ -309,6 +311,8 @@ def _options(launch: Launch) -> dict[str, Value]:
     """Options by their flags' names; what a wrapper hands on (``llamacpp_args``) among them:
     ``--n-cpu-moe 4 --no-mmap``."""
     found = launch.flags
+    if "gpu_layers" in launch.settings:
+        found[GPU_LAYERS[0]] = launch.settings["gpu_layers"]
     line = str(found.pop("llamacpp-args", ""))
     try:
         words = shlex.split(line)
