@@ -3,11 +3,13 @@
 Read is YAML 1.1 as PyYAML's safe loader knows it, with four differences: duplicate keys are
 errors, aliases are errors (they can blow a small file up without end), nesting has a limit, and
 dates stay text, because no model here has a date type. Written is a subset that every YAML
-reader takes the same way.
+reader takes the same way, and large texts of that subset are read by a faster parser.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
@@ -59,11 +61,70 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+# What the faster parser is trusted with: the forms that ``dump`` writes, of whose plain scalars
+# YAML 1.1 makes what JSON does. Anything else is PyYAML's, errors with their lines among it.
+_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:e[-+][0-9]+)?)?"
+_TYPED = (
+    r"~|(?i:yes|no|on|off|true|false|null|nan|inf|infinity)|[-+]?\.(?i:inf|nan)"
+    r"|[-+]?\.?[0-9][0-9_]*+(?::[0-9]++)*+(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?"
+    r"|0[xXoObB][0-9a-fA-F_]+"
+)
+_UNSEEN = r"\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2028-\u202e\ud800-\udfff\ufeff\ufffe\uffff"
+_QUOTED = rf'"(?:[^"\\{_UNSEEN}]|\\["\\nt])*+"|\'[^\'{_UNSEEN}]*+\''
+_FLOW_CHAR = rf"[^ #,:\[\]{{}}{_UNSEEN}]"
+_BLOCK_CHAR = rf"(?:[^ #:{_UNSEEN}]|:(?=[^ {_UNSEEN}])|(?<=[^ ])#)"
+_START = r"(?:[^\W_]|[_./(~+$\\]|--?[A-Za-z])"
+
+
+def _text(char: str, end: str) -> str:
+    """Text, quoted or such that nobody takes it for anything else; ``end`` is what may follow."""
+    return rf"(?:{_QUOTED}|(?!(?:{_TYPED})(?:{end}))(?={_START}){char}++(?: {char}++)*+)"
+
+
+_NO_TEXT = rf"(?:{_NUMBER}|true|false|null)"
+_KEY = _text(_FLOW_CHAR, ":")
+_LINE_END = r"\n"
+_FLOW_END = r"[,\]}]"
+_IN_FLOW = rf"(?:{_NO_TEXT}(?={_FLOW_END})|{_text(_FLOW_CHAR, _FLOW_END)})"
+_LIST = rf"\[(?:{_IN_FLOW}(?:,\s++{_IN_FLOW})*+)?\]"
+_PAIR = rf"{_KEY}: (?:{_IN_FLOW}|{_LIST})"
+_MAP = rf"\{{(?:{_PAIR}(?:,\s++{_PAIR})*+)?\}}"
+_VALUE = rf"(?:{_LIST}|{_MAP}|{_NO_TEXT}|{_text(_BLOCK_CHAR, _LINE_END)})(?=\n)"
+_PROSE = rf"( *+){_KEY}: \|-?\n\1  [^ {_UNSEEN}][^{_UNSEEN}]*\n(?:(?:\1  [^{_UNSEEN}]+)?\n)*+"
+_LINE = rf"\n|#[^{_UNSEEN}]*\n| *+(?:- )?+(?:{_KEY}:(?: {_VALUE})?|{_VALUE})\n"
+_SIMPLE = re.compile(rf"(?:{_LINE}|{_PROSE})*+")
+# A small text is parsed before the faster parser is even loaded.
+_WORTH_IT = 1500
+
+
+def _parse_simple(text: str) -> Any:
+    """The data of a text in simple forms; None where PyYAML has to look at it."""
+    if len(text) < _WORTH_IT or not _SIMPLE.fullmatch(text):
+        return None
+    import ryml
+
+    try:
+        return json.loads(
+            ryml.emit_json(ryml.parse_in_arena(text.encode())), object_pairs_hook=_without_twins
+        )
+    except (ryml.ExceptionBasic, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
 def parse(text: str, name: str, error: type[InputError] = SpecError) -> Any:
     """The data of one YAML document; None for an empty one.
 
     Raises ``error`` with ``name:line: reason`` for anything that is not one plain document.
     """
+    if simple := _parse_simple(text):
+        return simple
     try:
         _refuse_bombs(text)
         loader = _Loader(text)

@@ -1,36 +1,46 @@
-"""One line a record, fast: summaries for lists, kept in an index in the user's cache folder.
+"""One line a record, fast, and one index for whoever reads the records of a content folder.
 
-The index is only a shortcut. An entry counts while the file's size and modification time are
-those it was made from; a broken, foreign or unwritable index is passed over in silence and made
-anew. Summaries are read without the record's model, which costs ten times as much: they say what
-is in the file, not that all of it is right (``tokrig check`` says so).
+The index is a SQLite file in the user's cache folder and only a shortcut. An entry counts while
+the file's size and modification time are those it was made from, and the code that reads records
+is the same. What is wrong with the index costs time and one line that says so, nothing else.
+
+Summaries are read without the record's model, which costs ten times as much: they say what is in
+the file, not that all of it is right (``tokrig check`` says so).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import logging
 import re
+import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokrig import parallel
 from tokrig.documents import parse
-from tokrig.errors import RecordError
-from tokrig.files import atomic_write, cache_dir
+from tokrig.errors import RecordError, StoreError, TokrigError
+from tokrig.files import cache_dir
 from tokrig.naming import backend_name, model_name
-from tokrig.record import SCHEMA_VERSION
 from tokrig.record.text import upgrade
 
-INDEX_VERSION = 3
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
 TICK_NS = 2_000_000_000
-# (t) As many times as fast as all other shapes of the same run: ``query.plausible`` looks at more.
+# (t) As many times as fast as all other shapes of the same run: ``compare.kin`` looks at more.
 KIN = 3.0
+# How long another command may keep the index to itself before this one goes on without it.
+BUSY_S = 0.5
+
+Read = TypeVar("Read")
+Progress = Callable[[int, int], None]
+Stamp = tuple[int, int]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,19 @@ class Listing:
     problems: list[Problem]
 
 
-Entry = Row | Problem
-_LAYOUT = [INDEX_VERSION, SCHEMA_VERSION, *(field.name for field in fields(Row))]
-_WORKLOADS = [field.name for field in fields(Row)].index("workloads")
+def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
+    """Summaries of ``files``, paths relative to ``root``; ``cache`` is the folder of indexes
+    (None: the user's cache folder)."""
+    with Index(root, cache) as index:
+        found, problems = index.read("rows", files, _row_data, _kept_row)
+    rows = [row for _, row in found.values()]
+    rows.sort(key=lambda row: row.id)
+    rows.sort(key=lambda row: row.started_at or "", reverse=True)
+    return Listing(rows, problems)
+
+
+# Rows
+
 _WANTED = (
     "id|status|verdict|validity|kind|level|started_at|finished_at|campaign|planned|family|variant|"
     "quant|quant_creator|bytes|engine|build|api|name|workload|concurrency|output_tok_per_s|median|"
@@ -120,16 +140,16 @@ _UNUSED = re.compile(
 )
 
 
-def summarise(text: str, path: str) -> Row:
-    """The summary of a record's YAML text; ``path`` goes into the row and into messages.
+def summarise(text: str, name: str) -> Row:
+    """The summary of a record's YAML text; ``name``, the path of its file, goes into messages.
 
     Raises RecordError for what is no readable record.
     """
     try:
-        return _row(parse(_skimmed(text), path, RecordError), path)
+        return _row(parse(_skimmed(text), name, RecordError), name)
     except RecordError:
         # The full text tells the right line, or that leaving lines out was the trouble.
-        return _row(parse(text, path, RecordError), path)
+        return _row(parse(text, name, RecordError), name)
 
 
 def _skimmed(text: str) -> str:
@@ -138,28 +158,41 @@ def _skimmed(text: str) -> str:
     return _UNUSED.sub("", text)
 
 
-def _row(data: Any, path: str) -> Row:
+def _row_data(text: str, name: str) -> str:
+    return json.dumps(vars(summarise(text, name)), separators=(",", ":"))
+
+
+def _kept_row(data: str) -> Row:
+    values = json.loads(data)
+    return Row(**{**values, "workloads": tuple(values["workloads"])})
+
+
+def _row(data: Any, name: str) -> Row:
     try:
-        row = _unchecked_row(upgrade(data), path)
-        _check(row)
+        row = _unchecked_row(upgrade(data), name)
+        for field in fields(Row):
+            if not _fits(value := getattr(row, field.name), str(field.type)):
+                raise ValueError(f"{field.name} is {value!r}")
+        if row.id != Path(name).stem:
+            raise ValueError(f"the id {row.id!r} is not the file's name")
     except RecordError as problem:
-        raise RecordError(f"{path}: {problem.message}", hint=problem.hint) from None
+        raise RecordError(f"{name}: {problem.message}", hint=problem.hint) from None
     except (KeyError, TypeError, AttributeError, ValueError) as problem:
         raise RecordError(
-            f"{path}: a key is missing or misplaced: {problem}",
-            hint=f"tokrig check {path} names the line",
+            f"{name}: a key is missing or misplaced: {problem}",
+            hint=f"tokrig check {name} names the line",
         ) from None
     return row
 
 
-def _unchecked_row(data: dict[str, Any], path: str) -> Row:
+def _unchecked_row(data: dict[str, Any], name: str) -> Row:
     provenance, model, backend = data["provenance"], data["model"], data["backend"]
     results = data.get("results") or []
     mode = (data.get("mode") or {}).get("name", "baseline")
     concurrency, rates, doubtful = _headline(results, plain=mode == "baseline")
     return Row(
         id=data["id"],
-        path=path,
+        path="/".join(Path(name).parts[-2:]),
         status=data["status"],
         verdict=_word(data["validity"], doubtful or provenance["kind"] != "measured"),
         kind=provenance["kind"],
@@ -229,16 +262,6 @@ def _left_out(
     return ", ".join(named)
 
 
-def _check(row: Row) -> None:
-    """Raises ValueError for a value of the wrong type, or an id that is not the file's name."""
-    for field in fields(Row):
-        value = getattr(row, field.name)
-        if not _fits(value, str(field.type)):
-            raise ValueError(f"{field.name} is {value!r}")
-    if row.id != Path(row.path).stem:
-        raise ValueError(f"the id {row.id!r} is not the file's name")
-
-
 def _fits(value: Any, kind: str) -> bool:
     """Whether ``value`` is what a field of ``Row`` says; annotations are text in this module."""
     if value is None:
@@ -251,82 +274,180 @@ def _fits(value: Any, kind: str) -> bool:
     return isinstance(value, wanted) and not isinstance(value, bool)
 
 
-def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
-    """Summaries of ``files``, paths relative to ``root``; ``cache`` is the folder of indexes
-    (None: the user's cache folder)."""
-    index_path = (cache or cache_dir()) / f"index-{_digest(root)}.json"
-    known = _load(index_path)
-    entries: dict[str, Entry] = {}
-    stamps: dict[str, list[int]] = {}
-    unread: dict[str, str] = {}
-    for file in files:
-        path = file.relative_to(root).as_posix()
+# The index
+
+
+class Index:
+    """What was read of the records under ``root``, by kind: ``rows`` for lists, ``records`` for
+    whoever needs all of them. In memory where the disk refuses."""
+
+    def __init__(self, root: Path, cache: Path | None) -> None:
+        self._root = root
         try:
-            stat = file.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            old = known.pop(path, None)
-            if old and old[0] == stamp:
-                stamps[path], entries[path] = stamp, old[1]
+            folder = cache or cache_dir()
+            folder.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape"))
+            path = folder / f"records-{digest.hexdigest()[:16]}.sqlite"
+        except (OSError, StoreError) as problem:
+            self._go_without(getattr(problem, "strerror", None) or str(problem))
+            return
+        try:
+            self._database = _opened(str(path))
+        except sqlite3.OperationalError as problem:  # locked, read-only, no such folder
+            self._go_without(str(problem))
+        except sqlite3.DatabaseError as problem:
+            _say(f"the index of records was damaged ({problem}) and is made anew: {path}")
+            try:
+                path.unlink()
+                self._database = _opened(str(path))
+            except (OSError, sqlite3.Error) as second:
+                self._go_without(str(second))
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def read(
+        self,
+        kind: str,
+        files: Iterable[Path],
+        make: Callable[[str, str], str],
+        use: Callable[[str], Read],
+        progress: Progress = lambda done, of: None,
+    ) -> tuple[dict[str, tuple[str, Read]], list[Problem]]:
+        """What ``use`` makes of each file's data, with the digest of its text, by its path under
+        the root. The data are those kept as ``kind``, or ``make``'s of a text and its file, which
+        raises a TokrigError for what is no record; many are made by all processors. ``progress``
+        is told how many of the unread files are read.
+        """
+        found: dict[str, tuple[str, Read]] = {}
+        problems: list[Problem] = []
+        unread: dict[str, tuple[str, Stamp | None]] = {}
+        known = self._known(kind)
+        for file in files:
+            path = f"{file.parent.name}/{file.name}"
+            try:
+                stat = file.stat()
+                stamp = (stat.st_size, stat.st_mtime_ns)
+                digest, data = known.get(path, {}).get(stamp, ("", ""))
+                if digest:
+                    with contextlib.suppress(ValueError, TypeError, KeyError):
+                        found[path] = (digest, use(data))
+                        continue
+                began = time.time_ns()
+                text = file.read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError) as problem:
+                problems.append(Problem(path, f"{file}: cannot be read: {problem}"))
                 continue
-            read_at = time.time_ns()
-            text = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as problem:
-            entries[path] = Problem(path, f"{path}: cannot be read: {problem}")
-            continue
-        unread[path] = text
-        if not 0 <= read_at - stat.st_mtime_ns < TICK_NS:
-            stamps[path] = stamp
-    jobs = [(text, path) for path, text in unread.items()]
-    entries.update(zip(unread, parallel.map_forked(_summary_or_problem, jobs), strict=True))
-    if unread or known:
-        _save(index_path, {path: (stamps[path], entries[path]) for path in stamps})
-    rows = [entry for entry in entries.values() if isinstance(entry, Row)]
-    rows.sort(key=lambda row: row.id)
-    rows.sort(key=lambda row: row.started_at or "", reverse=True)
-    return Listing(rows, [entry for entry in entries.values() if isinstance(entry, Problem)])
+            settled = not 0 <= began - stat.st_mtime_ns < TICK_NS
+            unread[path] = (text, stamp if settled else None)
+        jobs = [(text, str(self._root / path)) for path, (text, _) in unread.items()]
+        made = parallel.map_forked(functools.partial(_made, make), jobs)
+        new: list[tuple[str, int, int, str, str]] = []
+        for number, ((path, (text, settled_as)), outcome) in enumerate(
+            zip(unread.items(), made, strict=True)
+        ):
+            progress(number + 1, len(jobs))
+            if isinstance(outcome, TokrigError):
+                message = f"{outcome.message}\n{outcome.hint}".strip()
+                problems.append(Problem(path, message))
+                continue
+            digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+            found[path] = (digest, use(outcome))
+            if settled_as:
+                new.append((path, *settled_as, digest, outcome))
+        self._keep(kind, new, gone=known.keys() - found.keys())
+        return found, problems
 
-
-def _summary_or_problem(job: tuple[str, str]) -> Entry:
-    text, path = job
-    try:
-        return summarise(text, path)
-    except RecordError as problem:
-        return Problem(path, problem.message)
-
-
-def _digest(root: Path) -> str:
-    return hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _load(path: Path) -> dict[str, tuple[list[int], Entry]]:
-    """The index, or nothing at all when anything about it is wrong."""
-    try:
-        data = json.loads(path.read_bytes())
-        if data["layout"] != _LAYOUT:
+    def _known(self, kind: str) -> Mapping[str, Mapping[Stamp, tuple[str, str]]]:
+        try:
+            kept = self._database.execute(f"SELECT {_COLUMNS} FROM {kind}")
+            return {path: {(size, at): (digest, data)} for path, size, at, digest, data in kept}
+        except sqlite3.Error as problem:
+            self._go_without(str(problem))
             return {}
-        entries = {}
-        for name, (stamp, values) in data["entries"].items():
-            entries[name] = (stamp, _entry(name, values))
-        return entries
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return {}
+
+    def _keep(
+        self, kind: str, new: list[tuple[str, int, int, str, str]], *, gone: set[str]
+    ) -> None:
+        if not (new or gone):
+            return
+        try:
+            with self._database:
+                for table in _KINDS:
+                    forgotten = [(path,) for path in gone]
+                    self._database.executemany(f"DELETE FROM {table} WHERE path = ?", forgotten)
+                self._database.executemany(
+                    f"INSERT OR REPLACE INTO {kind} VALUES (?, ?, ?, ?, ?)", new
+                )
+        except sqlite3.Error as problem:
+            _say_without(str(problem))
+
+    def _go_without(self, why: str) -> None:
+        _say_without(why)
+        self._database = _opened(":memory:")
 
 
-def _entry(path: str, values: list[Any] | str) -> Entry:
-    if isinstance(values, str):
-        return Problem(path, values)
-    values[_WORKLOADS] = tuple(values[_WORKLOADS])
-    row = Row(*values)
-    _check(row)
-    return row
+_KINDS = ("rows", "records")
+_COLUMNS = "path, size, mtime_ns, digest, data"
 
 
-def _save(path: Path, entries: dict[str, tuple[list[int], Entry]]) -> None:
-    """Write the index in one step; a folder that cannot be written costs time, nothing else."""
-    packed = {
-        name: (stamp, entry.message if isinstance(entry, Problem) else list(vars(entry).values()))
-        for name, (stamp, entry) in entries.items()
-    }
-    text = json.dumps({"layout": _LAYOUT, "entries": packed}, separators=(",", ":"))
-    with contextlib.suppress(OSError):
-        atomic_write(path, text, sync=False)
+def _opened(name: str) -> sqlite3.Connection:
+    """The database, its tables made anew where other code has made them."""
+    database = sqlite3.connect(name, timeout=BUSY_S)
+    try:
+        if not _is_current(database):
+            with database:
+                database.execute("BEGIN IMMEDIATE")
+                for table in ("reader", *_KINDS):
+                    database.execute(f"DROP TABLE IF EXISTS {table}")
+                database.execute("CREATE TABLE reader (digest TEXT)")
+                database.execute("INSERT INTO reader VALUES (?)", (_reader_digest(),))
+                for kind in _KINDS:
+                    database.execute(f"CREATE TABLE {kind} ({_COLUMNS}, PRIMARY KEY (path))")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _is_current(database: sqlite3.Connection) -> bool:
+    """Whether the tables are there, and of this code."""
+    try:
+        for kind in _KINDS:
+            database.execute(f"SELECT {_COLUMNS} FROM {kind} LIMIT 0")
+        reader = database.execute("SELECT digest FROM reader").fetchall()
+    except sqlite3.OperationalError:
+        return False
+    return reader == [(_reader_digest(),)]
+
+
+def _made(make: Callable[[str, str], str], job: tuple[str, str]) -> str | TokrigError:
+    try:
+        return make(*job)
+    except TokrigError as problem:
+        return problem
+
+
+@functools.cache
+def _reader_digest() -> str:
+    """Changes with every change of the code that reads records."""
+    package = Path(__file__).parent.parent
+    folders = (package / "record", package / "spec", package / "store")
+    sources = sorted(source for folder in folders for source in folder.glob("*.py"))
+    together = hashlib.sha256()
+    for source in (*sources, package / "documents.py", package / "naming.py"):
+        together.update(source.read_bytes())
+    return together.hexdigest()
+
+
+def _say_without(why: str) -> None:
+    _say(f"no index of records, so all of them are read again each time: {why}")
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """One line on stderr, once: without any handler, Python's logging prints the bare message."""
+    log.warning(line)
