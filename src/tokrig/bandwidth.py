@@ -68,7 +68,9 @@ def measure_memory_bandwidth(
     """
     cache = last_level_cache_bytes()
     size = size_bytes if size_bytes is not None else max(SMALLEST_BYTES, CACHE_MULTIPLE * cache)
-    free = min(filter(None, (psutil.virtual_memory().available, _memory_limit())))
+    memory = PROBE.facts().memory
+    limit = memory.usable_bytes if memory else None
+    free = min(filter(None, (psutil.virtual_memory().available, limit)))
     size = min(size, int(free * LARGEST_SHARE_OF_FREE), LARGEST_BYTES)
     workers = threads if threads is not None else usable_cores()
     items = size // 8 // workers if workers > 0 else 0
@@ -90,12 +92,6 @@ def measure_memory_bandwidth(
         cache_bound=total < 2 * cache,
         other_cpu_share=_share(before, _other_cpu()),
     )
-
-
-def _memory_limit() -> int | None:
-    """The memory that limits leave this process; None where nobody tells."""
-    memory = PROBE.facts().memory
-    return memory.usable_bytes if memory else None
 
 
 def _other_cpu() -> tuple[float, float | None]:

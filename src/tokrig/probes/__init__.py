@@ -6,6 +6,7 @@ and yields nothing; it never guesses and never raises for missing hardware or pe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -99,16 +100,14 @@ def reading_of(cards: Iterable[Card]) -> Reading:
     """A reading of cards alone. A sum is None when one card cannot tell, for a part would pass as
     the whole."""
     cards = tuple(cards)
-    used = [card.memory_used_bytes for card in cards]
-    known = [size for size in used if size is not None]
-    lists = [card.process_bytes for card in cards]
-    total: dict[int, int] = {}
+    known = [card.memory_used_bytes for card in cards if card.memory_used_bytes is not None]
+    lists = [card.process_bytes for card in cards if card.process_bytes is not None]
+    total = Counter[int]()
     for here in lists:
-        for pid, size in (here or {}).items():
-            total[pid] = total.get(pid, 0) + size
+        total.update(here)
     return Reading(
-        gpu_memory_used_bytes=sum(known) if known and len(known) == len(used) else None,
-        gpu_process_bytes=None if None in lists or not lists else total,
+        gpu_memory_used_bytes=sum(known) if cards and len(known) == len(cards) else None,
+        gpu_process_bytes=dict(total) if cards and len(lists) == len(cards) else None,
         cards=cards,
     )
 

@@ -38,14 +38,9 @@ class Limits:
 def of_process(root: Path, process: str = "self") -> Limits:
     """The limits of one process (``self`` or a number); children inherit them."""
     own = _groups(root, process)
-    return Limits(
-        cpus=_cpus(root, process, own),
-        quota=min(filter(None, map(_quota, own.get("cpu", []) + own.get("", []))), default=None),
-        memory_bytes=min(
-            (n for folder in own.get("memory", []) + own.get("", []) for n in _bytes(folder)),
-            default=None,
-        ),
-    )
+    shares = filter(None, map(_quota, own.get("cpu", []) + own.get("", [])))
+    sizes = (n for folder in own.get("memory", []) + own.get("", []) for n in _bytes(folder))
+    return Limits(_cpus(root, process, own), min(shares, default=None), min(sizes, default=None))
 
 
 def cpu_list(text: str | None) -> frozenset[int]:
@@ -147,17 +142,10 @@ def _quota(folder: Path) -> float | None:
 
 def _bytes(folder: Path) -> Iterator[int]:
     """Memory limits of one group. Above ``memory.high`` a group is slowed until it is below."""
-    told = [
-        _sysfs.read_text(folder / name)
-        for name in ("memory.max", "memory.high", "memory.limit_in_bytes")
-    ]
+    names = ("memory.max", "memory.high", "memory.limit_in_bytes")
+    told = [_sysfs.read_text(folder / name) for name in names]
     # Version 1 tells here the limits of ancestors that a container cannot see.
-    stat = _sysfs.read_text(folder / "memory.stat") or ""
-    told += [
-        line.removeprefix("hierarchical_memory_limit ")
-        for line in stat.splitlines()
-        if line.startswith("hierarchical_memory_limit ")
-    ]
-    for text in told:
+    stat = _sysfs.key_values(_sysfs.read_text(folder / "memory.stat"), " ")
+    for text in (*told, stat.get("hierarchical_memory_limit")):
         if text and text.isdecimal() and 0 < int(text) < _NO_LIMIT:
             yield int(text)

@@ -13,8 +13,8 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tokrig.errors import InputError, PutOff
 from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
@@ -135,16 +135,14 @@ class AmdProbe:
         found: dict[str, dict[int, int]] = {}
         for file in _sysfs.listing(folder / "proc", "[0-9]*/vram_*"):
             card = address.get(file.name.removeprefix("vram_"))
-            if card is not None:
-                size = _sysfs.read_int(file) or 0
-                if size:
-                    found.setdefault(card, {})[int(file.parent.name)] = size
+            if card is not None and (size := _sysfs.read_int(file)):
+                found.setdefault(card, {})[int(file.parent.name)] = size
         return found
 
     def caps(self) -> tuple[Cap, ...]:
         """Of the cards that have one; most integrated ones do not."""
         found = (self._cap(index, device) for index, device in enumerate(self._devices()))
-        return tuple(cap for cap in found if cap is not None)
+        return tuple(filter(None, found))
 
     def _cap(self, index: int, device: Path) -> Cap | None:
         monitor = _monitor(device)
@@ -317,8 +315,7 @@ def _slowest_link(device: Path) -> tuple[int | None, int | None]:
 _UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2}
 
 
-@dataclass(frozen=True)
-class _Client:
+class _Client(NamedTuple):
     """One opening of a card's device file by a process, as its driver numbers it."""
 
     pid: int
@@ -329,11 +326,8 @@ class _Client:
     @property
     def engine_ns(self) -> int:
         """Nanoseconds that the card's parts have worked for it, all together."""
-        words = [
-            value.partition(" ")[0]
-            for name, value in self.told.items()
-            if name.startswith("drm-engine-") and not name.startswith("drm-engine-capacity-")
-        ]
+        engines = [name for name in self.told if name.startswith("drm-engine-")]
+        words = [self.told[n].partition(" ")[0] for n in engines if "-capacity-" not in n]
         return sum(int(word) for word in words if word.isdigit())
 
 
@@ -345,9 +339,8 @@ def _clients(root: Path) -> list[_Client]:
         for text in _device_files(process):
             told = _sysfs.key_values(text, ":")
             if told.get("drm-driver") == "amdgpu":
-                card, number = told.get("drm-pdev", ""), told.get("drm-client-id", "")
-                pid = int(process.name)
-                found[pid, card, number] = _Client(pid, card, number, told)
+                key = int(process.name), told.get("drm-pdev", ""), told.get("drm-client-id", "")
+                found[key] = _Client(*key, told)
     return list(found.values())
 
 
@@ -404,8 +397,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True)
-class _Metrics:
+class _Metrics(NamedTuple):
     """None: the table is missing, short, or of a form that does not tell. ``held`` are counters
     of how long each reason has held the clocks down, in a unit that the kernel leaves open."""
 
@@ -429,11 +421,8 @@ def _read_metrics(path: Path) -> _Metrics:
     (status,) = struct.unpack_from("<Q", raw, at)
     if status == _NOT_FILLED:
         return _Metrics(apu)
-    words = (
-        word
-        for word, (first, last) in _REASONS.items()
-        if status >> first & ((1 << (last - first + 1)) - 1)
-    )
+    bits = {word: range(first, last + 1) for word, (first, last) in _REASONS.items()}
+    words = (word for word, own in bits.items() if any(status >> bit & 1 for bit in own))
     return _Metrics(apu, tuple(words))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class _Device:
     @property
     def is_slice(self) -> bool:
         return self.handle is not self.board
+
+
+_OF_WHOLE_CARDS = (
+    *("PowerUsage", "PowerManagementLimit", "EnforcedPowerLimit", "TotalEnergyConsumption"),
+)
 
 
 class NvidiaProbe:
@@ -127,12 +132,10 @@ class NvidiaProbe:
         board = device.board
         memory = self._ask("nvmlDeviceGetMemoryInfo", device.handle)
         used = self._ask("nvmlDeviceGetUtilizationRates", device.handle)
-        power = limit = enforced = energy = None
-        if not device.is_slice:
-            power = self._ask("nvmlDeviceGetPowerUsage", board)
-            limit = self._ask("nvmlDeviceGetPowerManagementLimit", board)
-            enforced = self._ask("nvmlDeviceGetEnforcedPowerLimit", board)
-            energy = self._ask("nvmlDeviceGetTotalEnergyConsumption", board)
+        power, limit, enforced, energy = (
+            None if device.is_slice else self._ask(f"nvmlDeviceGet{what}", board)
+            for what in _OF_WHOLE_CARDS
+        )
         return Card(
             key=device.key,
             name=self._name(board),
@@ -155,8 +158,7 @@ class NvidiaProbe:
         """Of the cards whose cap can be set: many a laptop's card only tells its own."""
         if not self.availability().ok:
             return ()
-        found = (self._cap(index, card) for index, card in enumerate(self._boards))
-        return tuple(cap for cap in found if cap is not None)
+        return tuple(filter(None, (self._cap(i, card) for i, card in enumerate(self._boards))))
 
     def _cap(self, index: int, card: Any) -> Cap | None:
         limit = self._ask("nvmlDeviceGetPowerManagementLimit", card)
@@ -201,12 +203,9 @@ class NvidiaProbe:
 
     def _ask(self, function: str, *arguments: Any) -> Any:
         """The answer of one NVML function, or None when card or driver do not give it."""
-        # A newer or older binding may lack a function.
-        ask: Callable[..., Any] | None = getattr(self._nvml, function, None)
-        if ask is None:
-            return None
         try:
-            return ask(*arguments)
+            # A newer or older binding may lack a function.
+            return getattr(self._nvml, function, lambda *_: None)(*arguments)
         except self._nvml.NVMLError:
             return None
 
@@ -224,11 +223,9 @@ class NvidiaProbe:
             handle = self._ask("nvmlDeviceGetMigDeviceHandleByIndex", board, number)
             if handle is not None:
                 found.append(_Device(self._key(handle, number), handle, board))
-        wished = [w.strip() for w in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-        wished = [wish for wish in wished if wish.startswith("MIG-")]
-        if wished:
-            return [d for d in found if any(d.key.startswith(wish) for wish in wished)]
-        return found[:1]
+        words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        wished = tuple(word.strip() for word in words if word.strip().startswith("MIG-"))
+        return [d for d in found if d.key.startswith(wished)] if wished else found[:1]
 
     def _profile(self, device: _Device) -> str | None:
         """``1g.10gb``: the kind of a slice, the last word of its name, else from its size."""
@@ -298,10 +295,10 @@ class NvidiaProbe:
         found = self._ask(f"nvmlDeviceGet{kind}RunningProcesses", handle)
         if found is None:
             return None
-        sizes: dict[int, int] = {}
+        sizes = Counter[int]()
         for process in found:
-            sizes[process.pid] = sizes.get(process.pid, 0) + (process.usedGpuMemory or 0)
-        return sizes
+            sizes[process.pid] += process.usedGpuMemory or 0
+        return dict(sizes)
 
     def _process_busy(self, device: _Device) -> dict[int, float] | None:
         """The share of the card's processors that each process used since the last time; None
@@ -325,21 +322,17 @@ class NvidiaProbe:
         return found
 
     def _reasons(self, card: Any) -> tuple[str, ...] | None:
-        bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons", card)
-        if bits is None:
-            # Drivers before 535 know the function by its older name.
-            bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", card)
-        if bits is None:
-            return None
-        return tuple(sorted(word for bit, word in REASONS.items() if bits >> bit & 1))
+        # Drivers before 535 know the function by its older name.
+        for name in ("Event", "Throttle"):
+            bits = self._ask(f"nvmlDeviceGetCurrentClocks{name}Reasons", card)
+            if bits is not None:
+                return tuple(sorted(word for bit, word in REASONS.items() if bits >> bit & 1))
+        return None
 
     def _held(self, card: Any) -> dict[str, float]:
         """Seconds that limits held the clocks down, as far as the driver counts."""
-        found: dict[str, float] = {}
-        for policy, word in POLICIES.items():
-            told = self._ask("nvmlDeviceGetViolationStatus", card, policy)
-            if told is not None:
-                found[word] = told.violationTime / 1e9
+        told = {p: self._ask("nvmlDeviceGetViolationStatus", card, p) for p in POLICIES}
+        found = {POLICIES[p]: t.violationTime / 1e9 for p, t in told.items() if t is not None}
         for value in self._ask("nvmlDeviceGetFieldValues", card, list(FIELDS)) or ():
             if value.nvmlReturn == 0:
                 found[FIELDS[value.fieldId]] = value.value.ullVal / 1e9

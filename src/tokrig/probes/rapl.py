@@ -61,25 +61,25 @@ class RaplProbe:
         No energy when any package cannot be read, for a part would pass as the whole. Right as
         long as no counter wraps twice between two readings (minutes, at full load).
         """
-        packages = self._packages()
-        known = [self._advance(package) for package in packages]
-        if not known or not all(known):
+        totals = [self._total(package) for package in self._packages()]
+        known = [total for total in totals if total is not None]
+        if not known or len(known) != len(totals):
             return Reading()
-        return Reading(package_j=sum(self._total_uj[p] for p in packages) * 1e-6)
+        return Reading(package_j=sum(known) * 1e-6)
 
-    def _advance(self, package: Path) -> bool:
-        """Adds the counter's growth to the package's total; False when it cannot be read."""
+    def _total(self, package: Path) -> int | None:
+        """Microjoules since the first reading; None when the counter cannot be read."""
         now = _sysfs.read_int(package / "energy_uj")
         span = _sysfs.read_int(package / "max_energy_range_uj")
         if now is None or not span:
-            return False
+            return None
         growth = now - self._last_uj.get(package, now)
         if growth < 0:
             # The counter runs through 0 … span, so a full turn is span + 1 steps.
             growth += span + 1
         self._total_uj[package] = self._total_uj.get(package, 0) + growth
         self._last_uj[package] = now
-        return True
+        return self._total_uj[package]
 
 
 PROBE = RaplProbe()
