@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from tokrig.references import of_hub
 from tokrig.run import quantize
 from tokrig.run.prepare import Prepared, need, outline, prepare
 from tokrig.spec.run import RunSpec
+from tokrig.spec.settings import said
 from tokrig.units import human_bytes
 
 
@@ -71,66 +72,20 @@ def _to_fetch(spec: RunSpec) -> dict[str, int | None]:
     return found
 
 
-def plan(found: Foreseen) -> dict[str, Any]:
-    """The plan for machines. Requests are those of all repeats, warm-ups apart."""
-    prepared, making = found.prepared, found.making
-    level, launch = prepared.level, prepared.launch
-    cells = []
-    for cell in prepared.cells:
-        workload = prepared.workloads[cell.workload]
-        cells.append(
-            {
-                "workload": cell.workload,
-                "concurrency": cell.concurrency,
-                "prompt_tokens": workload.prompt_tokens,
-                "answer_tokens": workload.answer_tokens,
-                "requests": level.repeats * level.iterations * cell.concurrency,
-                "warmup_requests": level.repeats * level.warmups * cell.concurrency,
-                "fits_context": launch is None or need(workload) <= launch.context_per_slot,
-            }
-        )
-    quantized = making and {
-        "quant": making.quant,
-        "from": making.quantized_from.file,
-        "tool": making.quantized_from.tool,
-        "made": making.done,
-    }
-    return {
-        "run_id": prepared.run_id or None,
-        "model": present.model_name(prepared.model),
-        "model_file": prepared.model.file,
-        "fetch": [{"model": name, "bytes": size} for name, size in found.fetch.items()],
-        "quantize": quantized,
-        "backend": prepared.backend.name,
-        "mode": prepared.mode.name,
-        "kv_type": prepared.spec.kv_type,
-        "level": prepared.spec.level,
-        "server_starts": 0 if prepared.spec.url else level.repeats,
-        "context_per_slot": launch.context_per_slot if launch else None,
-        "slots": launch.slots if launch else None,
-        "command": list(prepared.backend.command(replace(launch, port=0)).argv) if launch else None,
-        "url": prepared.spec.url,
-        "cells": cells,
-    }
-
-
 def print_plan(found: Foreseen, as_json: bool) -> None:
-    """The plan on stdout."""
-    told = plan(found)
+    """What would be done, on stdout."""
+    plan = _plan(found)
     if as_json:
-        present.print_json(told)
+        present.print_json(plan)
         return
     out = present.console()
-    present.print_pairs(out, [*_before(found), *_pairs(found.prepared, told)])
-    table = present.plain_table()
-    for heading in ("workload", "concurrency", "prompt", "answer", "requests + warm-ups", ""):
-        table.add_column(heading, justify="left" if heading in ("workload", "") else "right")
-    for cell in told["cells"]:
+    present.print_pairs(out, _pairs(found, plan))
+    headings = ("workload", "concurrency", "prompt", "answer", "requests + warm-ups", "")
+    table = present.plain_table(*headings, right=headings[1:5])
+    for cell in plan["cells"]:
         table.add_row(
             cell["workload"],
-            str(cell["concurrency"]),
-            str(cell["prompt_tokens"]),
-            str(cell["answer_tokens"]),
+            *(str(cell[key]) for key in ("concurrency", "prompt_tokens", "answer_tokens")),
             f"{cell['requests']} + {cell['warmup_requests']}",
             "" if cell["fits_context"] else "context too small: will be left out",
         )
@@ -138,51 +93,77 @@ def print_plan(found: Foreseen, as_json: bool) -> None:
     present.put(out, table)
 
 
-def _before(found: Foreseen) -> list[tuple[str, str]]:
-    """What comes before the engine is started."""
-    pairs = [
-        ("Fetch", f"{name}, {human_bytes(size) if size else 'of unknown size'}: not here yet")
-        for name, size in found.fetch.items()
-    ]
-    asked = found.prepared.spec.quantize
+def _plan(found: Foreseen) -> dict[str, Any]:
+    """For machines. Requests are those of all repeats, warm-ups apart."""
+    prepared, making = found.prepared, found.making
+    spec, level, launch = prepared.spec, prepared.level, prepared.launch
+    cells = []
+    for cell in prepared.cells:
+        workload, starts = prepared.workloads[cell.workload], level.repeats * cell.concurrency
+        cells.append(
+            {
+                "workload": cell.workload,
+                "concurrency": cell.concurrency,
+                "prompt_tokens": workload.prompt_tokens,
+                "answer_tokens": workload.answer_tokens,
+                "requests": level.iterations * starts,
+                "warmup_requests": level.warmups * starts,
+                "fits_context": launch is None or need(workload) <= launch.context_per_slot,
+            }
+        )
+    return {
+        "run_id": prepared.run_id or None,
+        "model": present.model_name(prepared.model),
+        "model_file": prepared.model.file,
+        "fetch": [{"model": name, "bytes": size} for name, size in found.fetch.items()],
+        "quantize": making
+        and {
+            "quant": making.quant,
+            "from": making.quantized_from.file,
+            "tool": making.quantized_from.tool,
+            "made": making.done,
+        },
+        "backend": prepared.backend.name,
+        "mode": prepared.mode.name,
+        "kv_type": spec.kv_type,
+        "settings": spec.settings,
+        "level": spec.level,
+        "server_starts": 0 if spec.url else level.repeats,
+        "context_per_slot": launch.context_per_slot if launch else None,
+        "slots": launch.slots if launch else None,
+        "command": list(prepared.backend.command(replace(launch, port=0)).argv) if launch else None,
+        "url": spec.url,
+        "cells": cells,
+    }
+
+
+def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    spec, level = found.prepared.spec, found.prepared.level
+    for name, size in found.fetch.items():
+        yield "Fetch", f"{name}, {human_bytes(size) if size else 'of unknown size'}: not here yet"
     if making := found.making:
         state = "made already" if making.done else f"about {human_bytes(making.bytes_needed)}"
         by = f"from {making.quantized_from.file} by {making.quantized_from.tool}"
-        pairs.append(("Quantize", f"{making.quant}, {by}: {state}"))
-    elif asked:
-        pairs.append(("Quantize", f"{asked}, once the model is here"))
-    if cap := found.prepared.spec.power_cap_w:
-        pairs.append(("Power cap", f"{cap:g} W on every graphics card, taken back afterwards"))
-    return pairs
-
-
-def _pairs(prepared: Prepared, told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    fitting = [cell for cell in told["cells"] if cell["fits_context"]]
-    requests = sum(c["requests"] + c["warmup_requests"] for c in fitting)
-    tokens = sum(
-        (c["requests"] + c["warmup_requests"]) * (c["prompt_tokens"] + c["answer_tokens"])
-        for c in fitting
-    )
-    level = prepared.level
-    pairs = [
-        ("Model", ", ".join(filter(None, (told["model"], told["model_file"])))),
-        ("Backend", told["backend"]),
-        (
-            "Level",
-            f"{told['level']}: {level.repeats} × {level.iterations} "
-            f"iterations after {level.warmups} warm-up",
-        ),
-        ("Requests", f"about {requests}, with {tokens:,} tokens in all"),
-    ]
-    if told["mode"] != "baseline":
-        pairs.append(("Mode", told["mode"]))
-    if told["kv_type"]:
-        pairs.append(("KV cache", told["kv_type"]))
-    if told["command"]:
-        pairs.append(
-            ("Context", f"{told['context_per_slot']} tokens in each of {told['slots']} slots")
-        )
-        pairs.append(("Command", shlex.join(told["command"]) + "  (port 0: a free one)"))
-    elif told["url"]:
-        pairs.append(("Server", told["url"]))
-    return pairs
+        yield "Quantize", f"{making.quant}, {by}: {state}"
+    elif spec.quantize:
+        yield "Quantize", f"{spec.quantize}, once the model is here"
+    if cap := spec.power_cap_w:
+        yield "Power cap", f"{cap:g} W on every graphics card, taken back afterwards"
+    yield "Model", ", ".join(filter(None, (plan["model"], plan["model_file"])))
+    yield "Backend", plan["backend"]
+    often = f"{level.repeats} × {level.iterations} iterations after {level.warmups} warm-up"
+    yield "Level", f"{spec.level}: {often}"
+    requests = tokens = 0
+    for cell in plan["cells"]:
+        if cell["fits_context"]:
+            number = cell["requests"] + cell["warmup_requests"]
+            requests += number
+            tokens += number * (cell["prompt_tokens"] + cell["answer_tokens"])
+    yield "Requests", f"about {requests}, with {tokens:,} tokens in all"
+    if told := said({**spec.settings, "quantize": None, "power_cap_w": None}):
+        yield "Settings", ", ".join(told)
+    if plan["command"]:
+        yield "Context", f"{plan['context_per_slot']} tokens in each of {plan['slots']} slots"
+        yield "Command", shlex.join(plan["command"]) + "  (port 0: a free one)"
+    elif spec.url:
+        yield "Server", spec.url
