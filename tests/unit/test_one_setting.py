@@ -92,7 +92,7 @@ def test_it_is_an_axis_and_in_the_key_and_changes_no_other_key(
 
 
 def test_it_is_asked_and_found(warped: Tokrig) -> None:
-    model, judge = warped.record__model, warped.record__asked
+    model, judge = warped.record__model, warped.record__rules
     assert warped.spec__settings.asked_values({"warp_factor": 5}) == {"warp_factor": 5}
     assert warped.spec__settings.option_of("warp_factor") == "--warp-factor"
 
