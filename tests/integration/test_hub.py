@@ -79,7 +79,8 @@ def test_a_file_is_fetched_checked_and_known_by_its_commit(server: Hub) -> None:
     commit = server.repos[REPO].refs["main"]
     assert found.path.read_bytes() == LARGE
     assert shelved() == [FILE, f"{FILE}.tokrig.json"]
-    assert shelf.origin(found.path) == shelf.Origin(REPO, commit)
+    kept = shelf.read_manifest(found.path)
+    assert kept and (kept.repo, kept.commit) == (REPO, commit)
     shares = [share for _, share in told if share is not None]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -159,7 +160,8 @@ def test_a_folder_of_safetensors_comes_without_what_no_engine_reads(
     assert sorted(p.name for p in found.iterdir()) == sorted(files)
     model = identity.identify(found)
     assert (model.family, model.repo, model.revision) == ("Otter", "Otter-Org/Otter", commit)
-    assert shelf.origin(found) == shelf.Origin("Otter-Org/Otter", commit)
+    kept = shelf.read_manifest(found)
+    assert kept and (kept.repo, kept.commit) == ("Otter-Org/Otter", commit)
     [entry] = shelf.entries()
     assert entry.name == "hf:Otter-Org/Otter"
 

@@ -77,7 +77,9 @@ def test_a_made_file_is_kept_with_what_it_was_made_of(
         "Otter-Q8_0.gguf",
         "Otter-Q8_0.gguf.tokrig.json",
     ]
-    assert shelf.origin(path) == shelf.Origin(quantized_from=MADE_OF)
+    kept = shelf.read_manifest(path)
+    assert kept and kept.quantized_from == MADE_OF
+    assert (kept.repo, kept.commit) == (None, None)
     [entry] = shelf.entries()
     assert (entry.kind, entry.quant, entry.bytes, entry.whole) == ("made", "Q8_0", 1000, True)
     assert entry.name == path.relative_to(folder).as_posix()
@@ -212,7 +214,7 @@ def test_a_broken_manifest_is_none(folder: Path, content: bytes) -> None:
     file.write_bytes(b"x")
     manifest_of(file).write_bytes(content)
     assert shelf.entries() == []
-    assert shelf.origin(file) is None
+    assert shelf.read_manifest(file) is None
 
 
 def test_a_manifest_cannot_have_a_file_elsewhere_removed(folder: Path, tmp_path: Path) -> None:

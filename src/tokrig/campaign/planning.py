@@ -133,9 +133,9 @@ def _size(reference: str) -> Size:
 def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:
     """Quants that were made here already, by the model they were asked of."""
     there = {
-        (entry.origin.quantized_from.sha256, entry.quant)
+        (entry.manifest.quantized_from.sha256, entry.quant)
         for entry in shelf.entries()
-        if entry.origin.quantized_from
+        if entry.manifest.quantized_from
     }
     sources = {one.reference for one in weights if one.quantize} if there else set()
     digests = {source: _digest(source) for source in sources}

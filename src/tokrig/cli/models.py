@@ -112,7 +112,7 @@ def remove_command(names: tuple[str, ...], content: Path, as_json: bool) -> None
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:
-    made_of = entry.origin.quantized_from
+    made_of = entry.manifest.quantized_from
     return {
         "name": entry.name,
         "path": str(entry.path),
@@ -121,8 +121,8 @@ def _as_json(entry: Entry) -> dict[str, Any]:
         "whole": entry.whole,
         "last_used": _time(entry).isoformat(timespec="seconds"),
         "evictable": not entry.in_use,
-        "repo": entry.origin.repo,
-        "revision": entry.origin.revision,
+        "repo": entry.manifest.repo,
+        "revision": entry.manifest.commit,
         "quantized_from": made_of.model_dump(mode="json") if made_of else None,
     }
 
@@ -147,6 +147,6 @@ def _print(entries: Sequence[Entry]) -> None:
 
 
 def _origin(entry: Entry) -> str:
-    if entry.origin.quantized_from:
-        return f"made here of {entry.origin.quantized_from.file}"
-    return f"commit {(entry.origin.revision or '')[:12]}"
+    if entry.manifest.quantized_from:
+        return f"made here of {entry.manifest.quantized_from.file}"
+    return f"commit {(entry.manifest.commit or '')[:12]}"

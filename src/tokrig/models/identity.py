@@ -52,12 +52,12 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
         raise bad(path, why, "name the folder it lies in")
     model = _of_folder(path, sha256) if path.is_dir() else _of_gguf(path, sha256)
     # The shelf and a hub's own cache tell the repository by the same names of folders.
-    fetched, origin = repository_of(path), shelf.origin(path)
+    fetched, kept = repository_of(path), shelf.read_manifest(path)
     found: dict[str, object] = {}
     if fetched is not None:
         found |= {"repo": f"{fetched.owner}/{fetched.name}", "revision": fetched.revision}
-    if origin is not None and origin.quantized_from is not None:
-        found |= {"quantized_from": origin.quantized_from, "quant_creator": MADE_HERE}
+    if kept is not None and kept.quantized_from is not None:
+        found |= {"quantized_from": kept.quantized_from, "quant_creator": MADE_HERE}
     return model.model_copy(update=found)
 
 

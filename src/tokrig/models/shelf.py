@@ -75,15 +75,6 @@ class Manifest(Stored):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a file on the shelf comes from. ``revision`` is a commit."""
-
-    repo: str | None = None
-    revision: str | None = None
-    quantized_from: QuantizedFrom | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Size:
     """What is known of a model without any network: bytes of its files, bytes that an f16 cache
     grows by with each token, whether nothing has to be fetched."""
@@ -97,9 +88,8 @@ class Size:
 class Entry:
     """One model that tokrig put on the shelf.
 
-    ``name`` is what ``remove`` takes, ``quant`` that of a file made here. ``bytes`` are those on
-    the disk, all of them when ``whole``. ``last_used`` is seconds since the epoch. What is not
-    ``in_use`` may be evicted.
+    ``name`` is what ``remove`` takes. ``bytes`` are those on the disk, all of them when ``whole``.
+    ``last_used`` is seconds since the epoch. What is not ``in_use`` may be evicted.
     """
 
     name: str
@@ -109,8 +99,12 @@ class Entry:
     whole: bool
     last_used: float
     in_use: bool
-    origin: Origin
-    quant: str | None = None
+    manifest: Manifest
+
+    @property
+    def quant(self) -> str | None:
+        """That of a file made here."""
+        return self.path.parent.name.partition("-")[2] if self.kind == "made" else None
 
 
 # --- manifests and locks ------------------------------------------------------------------------
@@ -276,8 +270,12 @@ def _lying(asked: Reference, listing: Listing) -> Path | None:
     for place in (hub.snapshot, hub.cached_snapshot):
         folder = place(listing.repo, listing.commit)
         if folder and all(_size(folder / file.name) == file.bytes for file in listing.files):
-            return folder if asked.file is None else folder / listing.files[0].name
+            return _model(asked, listing, folder)
     return None
+
+
+def _model(asked: Reference, listing: Listing, folder: Path) -> Path:
+    return folder if asked.file is None else folder / listing.files[0].name
 
 
 def _is_sound(listing: Listing, model: Path) -> bool:
@@ -306,7 +304,7 @@ def _fetched(asked: Reference, listing: Listing, tell: Tell, budget_bytes: int |
     not what it should be.
     """
     folder = hub.snapshot(listing.repo, listing.commit)
-    model = folder if asked.file is None else folder / listing.files[0].name
+    model = _model(asked, listing, folder)
     manifest = Manifest(
         kind="fetched",
         files=tuple(f.model_copy(update={"name": Path(f.name).name}) for f in listing.files),
@@ -382,16 +380,6 @@ def _in_use(path: Path) -> StoreError:
 # --- what is known of models --------------------------------------------------------------------
 
 
-def origin(path: Path) -> Origin | None:
-    """Where a model comes from that tokrig put on the shelf; None for any other."""
-    manifest = read_manifest(path)
-    return _origin(manifest) if manifest else None
-
-
-def _origin(manifest: Manifest) -> Origin:
-    return Origin(manifest.repo, manifest.commit, manifest.quantized_from)
-
-
 def known_size(reference: str) -> Size:
     """What is known of a model without any network; an empty Size for one that is unknown."""
     with suppress(TokrigError):
@@ -439,8 +427,7 @@ def _entry(path: Path, manifest: Manifest, shelf: Path) -> Entry:
         whole=sizes == [file.bytes for file in manifest.files],
         last_used=last_used,
         in_use=not is_free(path),
-        origin=_origin(manifest),
-        quant=path.parent.name.partition("-")[2] if manifest.kind == "made" else None,
+        manifest=manifest,
     )
 
 
@@ -497,10 +484,8 @@ def make_room(bytes_needed: int, budget_bytes: int | None) -> None:
     removable = sum(entry.bytes for entry in evictable)
     for entry in evictable if removable >= short else ():
         if short > 0:
-            manifest = read_manifest(entry.path)
             # Somebody may have begun to use it.
-            gone = manifest is not None and _discard(entry.path, manifest)
-            short -= entry.bytes if gone else 0
+            short -= entry.bytes if _discard(entry.path, entry.manifest) else 0
     if short > 0:
         budget = (
             f" The disk budget is {human_bytes(budget_bytes)}." if budget_bytes is not None else ""
@@ -528,7 +513,6 @@ def remove(name: str) -> list[Entry]:
             hint=did_you_mean(name, known) if known else "it keeps none at all",
         )
     for entry in chosen:
-        manifest = read_manifest(entry.path)
-        if manifest and not _discard(entry.path, manifest):
+        if not _discard(entry.path, entry.manifest):
             raise _in_use(entry.path)
     return chosen

@@ -84,7 +84,7 @@ class Making:
     @property
     def done(self) -> bool:
         """Whether the same build has made it of the same source before."""
-        origin = shelf.origin(self.final) if self.final.exists() else None
+        origin = shelf.read_manifest(self.final) if self.final.exists() else None
         before, now = origin.quantized_from if origin else None, self.quantized_from
         return before is not None and (before.sha256, before.tool) == (now.sha256, now.tool)
 
