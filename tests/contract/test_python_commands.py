@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 from tokrig.backends import Backend, Launch, Speculation
+from tokrig.backends._python import PythonServer
 from tokrig.backends.mlx import BACKEND as MLX
 from tokrig.backends.sglang import BACKEND as SGLANG
 from tokrig.backends.transformers import BACKEND as TRANSFORMERS
 from tokrig.backends.vllm import BACKEND as VLLM
 from tokrig.errors import InputError
+from tokrig.run.prepare import outline
 from tokrig.spec.reasoning import Switch
+from tokrig.spec.run import RunSpec
 
 ALL: list[Backend] = [VLLM, SGLANG, MLX, TRANSFORMERS]
 OFF = Switch("off", template={"enable_thinking": False})
@@ -203,9 +207,15 @@ def test_transformers_flags(launch: Launch) -> None:
 
 
 @pytest.mark.parametrize("backend", [MLX, TRANSFORMERS], ids=lambda backend: backend.name)
-def test_speculation_that_nobody_could_confirm_is_refused(backend: Backend, launch: Launch) -> None:
-    with pytest.raises(InputError, match="specul"):
-        backend.command(replace(launch, speculation=Speculation("draft", launch.model)))
+def test_speculation_that_nobody_could_confirm_is_refused(backend: Backend) -> None:
+    asked = RunSpec(backend=backend.name, model="m", speculative="ngram")
+    with pytest.raises(InputError, match="knows no 'ngram' speculation"):
+        outline(asked, datetime.now(UTC))
+
+
+@pytest.mark.parametrize("backend", [SGLANG, TRANSFORMERS], ids=lambda backend: backend.name)
+def test_every_api_has_a_word(backend: PythonServer) -> None:
+    assert set(backend.devices) == set(backend.capabilities.apis)
 
 
 @pytest.mark.parametrize("backend", [VLLM, SGLANG], ids=lambda backend: backend.name)

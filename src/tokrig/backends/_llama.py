@@ -147,7 +147,6 @@ def timings(event: Mapping[str, Any]) -> EngineTimings | None:
             prompt_ms=float(found["prompt_ms"]),
             decode_tokens=int(found["predicted_n"]),
             decode_ms=float(found["predicted_ms"]),
-            counts_first=True,
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

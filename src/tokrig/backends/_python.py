@@ -111,14 +111,6 @@ class PythonServer(Backend):
 
     def command(self, launch: Launch) -> Command:
         help_text = launch.answer(self.help_answer)
-        if launch.speculation and not self.capabilities.speculation:
-            raise InputError(
-                f"{self.title} does not speculate in a way that it tells",
-                hint="leave --speculative out, or take another backend",
-            )
-        if launch.api and self.devices and launch.api not in self.devices:
-            known = ", ".join(sorted(self.devices))
-            raise InputError(f"{self.title} computes on no {launch.api}", hint=f"it knows {known}")
         program.require_free(launch.options, {*self.flags, *self.own})
         listed = [flag for flag in self.if_listed if program.knows(help_text, flag)]
         flags: dict[str, Value | None] = {

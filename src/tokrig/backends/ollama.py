@@ -225,7 +225,6 @@ class Ollama(Backend):
             prompt_ms=prompt_ns / _NS_PER_MS,
             decode_tokens=counted,
             decode_ms=decode_ns / _NS_PER_MS,
-            counts_first=True,
         )
 
     def failure(self, log: str) -> str | None:

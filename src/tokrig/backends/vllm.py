@@ -182,7 +182,6 @@ class VLLM(BatchingServer):
             prompt_ms=float(prompt_ms),
             decode_tokens=tokens,
             decode_ms=float(decode_ms),
-            counts_first=True,
         )
 
 
