@@ -56,7 +56,7 @@ def test_the_stamps_are_compared_with_the_text(monkeypatch: pytest.MonkeyPatch) 
 
 def test_coalesced_tokens_are_counted() -> None:
     stamps = np.array([[1, 1, 2, 3, 3, 3, 4], [5, 6, 7, 8, 9, 10, 10]])
-    assert instrument._coalesced(stamps) == 5 + 2
+    assert instrument.coalesced(stamps) == 5 + 2
 
 
 @pytest.mark.parametrize(("streams", "tokens", "interval_s"), [(0, 9, 1), (1, 1, 1), (1, 9, 0)])

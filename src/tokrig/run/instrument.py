@@ -1,15 +1,12 @@
 """The measuring client measured: how far are its stamps from the truth, what do they cost?
 
 A known server (``_known_server.py``, a process of its own) sends tokens whose text is the time
-right before they were sent. The real client receives them (``closed_loop``) and decodes them
-(``read_answer``); the error of a stamp is *client stamp − send time in the text*. This is the one
-place where stamps of two processes are subtracted: both come from CLOCK_MONOTONIC of the same
-machine, which Linux keeps the same for all processes, and their difference is what is asked for.
-It contains the server's ``send``, the kernel's loopback and the wake-up of this process, so it is
-an upper bound of what the client itself adds.
-
-The server is a Python program too and has limits of its own: how late its sends were is reported
-beside the errors. A late send costs no accuracy, since the text says when it really happened.
+right before they were sent, and how late that was: a late send costs no accuracy. The real client
+receives and decodes them; the error of a stamp is *client stamp − send time in the text*. This is
+the one place where stamps of two processes are subtracted: both come from CLOCK_MONOTONIC of the
+same machine, which Linux keeps the same for all processes. Their difference contains the server's
+``send``, the kernel's loopback and the wake-up of this process, so it is an upper bound of what
+the client itself adds.
 """
 
 from __future__ import annotations
@@ -84,16 +81,13 @@ def measure(streams: int = 64, tokens: int = 1000, interval_s: float = 0.001) ->
             f"cannot measure {streams} streams of {tokens} tokens every {interval_s:g} s",
             hint="at least 1 stream, 2 tokens and an interval above 0",
         )
-    body = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'
+    bodies = [b'{"messages":[{"role":"user","content":"count"}],"stream":true}'] * streams
     with known_server(streams, tokens, interval_s) as endpoint:
-        phase = closed_loop(
-            endpoint, "/v1/chat/completions", [body] * streams, streams, silence_s=PATIENCE_S
-        )
+        loop = closed_loop(endpoint, "/v1/chat/completions", bodies, streams, silence_s=PATIENCE_S)
     before = time.process_time()
-    answers = [read_answer(response, lambda _: None) for response in phase.responses]
+    answers = [read_answer(response, lambda _: None) for response in loop.responses]
     decode_s = time.process_time() - before
-    _require_whole(answers, tokens)
-    stamps, sends, late = _times(phase, answers)
+    stamps, sends, late = _times(loop, answers, tokens)
     count = streams * tokens
     return InstrumentReport(
         streams=streams,
@@ -101,10 +95,10 @@ def measure(streams: int = 64, tokens: int = 1000, interval_s: float = 0.001) ->
         interval_s=interval_s,
         error_s=_spread(stamps - sends),
         server_late_s=_spread(late),
-        coalesced_share=_coalesced(stamps) / count,
-        receive_us_per_token=phase.client_cpu_s / count * 1e6,
+        coalesced_share=coalesced(stamps) / count,
+        receive_us_per_token=loop.client_cpu_s / count * 1e6,
         decode_us_per_token=decode_s / count * 1e6,
-        client_cpu_share=phase.client_cpu_share,
+        client_cpu_share=loop.client_cpu_share,
         tok_per_s=(count - 1) / float(sends.max() - sends.min()) * 1e9,
     )
 
@@ -132,7 +126,12 @@ def known_server(streams: int, tokens: int, interval_s: float) -> Iterator[Endpo
             process.kill()
 
 
-def _require_whole(answers: Sequence[Answer], tokens: int) -> None:
+Ns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+
+def _times(loop: Loop, answers: Sequence[Answer], tokens: int) -> tuple[Ns, Ns, Ns]:
+    """Client stamps, send times and lateness in ns, a row a stream. Raises EngineDied where a
+    stream is not whole."""
     for answer in answers:
         if answer.error is not None or len(answer.chunks) != tokens:
             raise EngineDied(
@@ -140,17 +139,10 @@ def _require_whole(answers: Sequence[Answer], tokens: int) -> None:
                 f"tokens: {answer.error_detail or 'no reason known'}",
                 hint="is the machine very busy? Try fewer streams or a longer interval",
             )
-
-
-Ns = np.ndarray[tuple[int, int], np.dtype[np.int64]]
-
-
-def _times(phase: Loop, answers: Sequence[Answer]) -> tuple[Ns, Ns, Ns]:
-    """Client stamps, send times and lateness in ns, a row a stream."""
     stamps = np.array(
         [
-            [phase.start_ns + response.sent_ns + chunk.t_ns for chunk in answer.chunks]
-            for response, answer in zip(phase.responses, answers, strict=True)
+            [loop.start_ns + response.sent_ns + chunk.t_ns for chunk in answer.chunks]
+            for response, answer in zip(loop.responses, answers, strict=True)
         ],
         dtype=np.int64,
     )
@@ -158,25 +150,18 @@ def _times(phase: Loop, answers: Sequence[Answer]) -> tuple[Ns, Ns, Ns]:
     return stamps, texts[:, :, 0], texts[:, :, 1]
 
 
-def _coalesced(stamps: Ns) -> int:
+def coalesced(stamps: Ns) -> int:
     """How many stamps are the same as a neighbour's in their stream."""
     same = stamps[:, 1:] == stamps[:, :-1]
-    before = np.pad(same, ((0, 0), (1, 0)))
-    after = np.pad(same, ((0, 0), (0, 1)))
-    return int(np.count_nonzero(before | after))
+    return int(np.sum(np.pad(same, ((0, 0), (1, 0))) | np.pad(same, ((0, 0), (0, 1)))))
 
 
 def _spread(values_ns: Ns) -> Spread:
     seconds = values_ns.ravel() / 1e9
-
-    def percentile(name: str) -> float | None:
-        if seconds.size < PERCENTILES_NEED[name]:
-            return None
-        return float(np.percentile(seconds, int(name[1:])))
-
-    return Spread(
-        p50=float(np.median(seconds)),
-        p95=percentile("p95"),
-        p99=percentile("p99"),
-        max=float(seconds.max()),
+    p95, p99 = (
+        float(np.percentile(seconds, int(name[1:])))
+        if seconds.size >= PERCENTILES_NEED[name]
+        else None
+        for name in ("p95", "p99")
     )
+    return Spread(float(np.median(seconds)), p95, p99, float(seconds.max()))

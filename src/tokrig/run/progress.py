@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class RunBegan:
-    """The plan is known: which cells, how many repeats; cells that a resumed run already has."""
+    """The plan is known; ``already_done`` are cells that a resumed run has."""
 
     run_id: str
     model: Model
