@@ -289,19 +289,14 @@ def _by_kernel(root: Path) -> str | None:
 # out, such as Other, Unknown or plain RAM, tell nothing.
 _MEMORY_DEVICE, _END_OF_TABLE = 17, 127
 _MEMORY_TYPES = {
-    0x12: "DDR",
-    0x13: "DDR2",
-    0x18: "DDR3",
-    0x1A: "DDR4",
-    0x1B: "LPDDR",
-    0x1C: "LPDDR2",
-    0x1D: "LPDDR3",
-    0x1E: "LPDDR4",
-    0x20: "HBM",
-    0x21: "HBM2",
-    0x22: "DDR5",
-    0x23: "LPDDR5",
-    0x24: "HBM3",
+    int(number, 16): name
+    for number, name in (
+        entry.split()
+        for entry in (
+            "12 DDR, 13 DDR2, 18 DDR3, 1A DDR4, 1B LPDDR, 1C LPDDR2, 1D LPDDR3, 1E LPDDR4,"
+            "20 HBM, 21 HBM2, 22 DDR5, 23 LPDDR5, 24 HBM3"
+        ).split(",")
+    )
 }
 
 
@@ -351,24 +346,8 @@ def _speed(structure: bytes, at: int, extended_at: int) -> int:
 # Arm processors tell numbers only: implementer and part of MIDR_EL1. The numbers are those of the
 # kernel's ``cputype.h``, of LLVM's host detection and of util-linux; a part that none of them
 # names is told by its number.
-_IMPLEMENTERS = {
-    0x41: "ARM",
-    0x42: "Broadcom",
-    0x43: "Cavium",
-    0x46: "Fujitsu",
-    0x48: "HiSilicon",
-    0x4E: "NVIDIA",
-    0x50: "APM",
-    0x51: "Qualcomm",
-    0x53: "Samsung",
-    0x56: "Marvell",
-    0x61: "Apple",
-    0x6D: "Microsoft",
-    0x70: "Phytium",
-    0xC0: "Ampere",
-}
-_PARTS = {
-    0x41: "c07 Cortex-A7, c08 Cortex-A8, c09 Cortex-A9, c0d Cortex-A17, c0e Cortex-A17,"
+_ARM = {
+    0x41: "ARM: c07 Cortex-A7, c08 Cortex-A8, c09 Cortex-A9, c0d Cortex-A17, c0e Cortex-A17,"
     "c0f Cortex-A15, d01 Cortex-A32, d02 Cortex-A34, d03 Cortex-A53, d04 Cortex-A35,"
     "d05 Cortex-A55, d06 Cortex-A65, d07 Cortex-A57, d08 Cortex-A72, d09 Cortex-A73,"
     "d0a Cortex-A75, d0b Cortex-A76, d0c Neoverse-N1, d0d Cortex-A77, d0e Cortex-A76AE,"
@@ -378,27 +357,28 @@ _PARTS = {
     "d80 Cortex-A520, d81 Cortex-A720, d82 Cortex-X4, d83 Neoverse-V3AE, d84 Neoverse-V3,"
     "d85 Cortex-X925, d87 Cortex-A725, d88 Cortex-A520AE, d89 Cortex-A720AE, d8a C1-Nano,"
     "d8b C1-Pro, d8c C1-Ultra, d8e Neoverse-N3, d8f Cortex-A320, d90 C1-Premium",
-    0x42: "100 Brahma-B53, 516 ThunderX2",
-    0x43: "0a0 ThunderX, 0a1 ThunderX-88XX, 0a2 ThunderX-81XX, 0a3 ThunderX-83XX,"
+    0x42: "Broadcom: 100 Brahma-B53, 516 ThunderX2",
+    0x43: "Cavium: 0a0 ThunderX, 0a1 ThunderX-88XX, 0a2 ThunderX-81XX, 0a3 ThunderX-83XX,"
     "0af ThunderX2-99xx, 0b1 OcteonTX2-98XX, 0b2 OcteonTX2-96XX, 0b3 OcteonTX2-95XX,"
     "0b8 ThunderX3-T110",
-    0x46: "001 A64FX, 003 MONAKA",
-    0x48: "d01 TaiShan-v110, d02 TaiShan-v120, d06 HIP12, d40 Cortex-A76",
-    0x4E: "000 Denver, 003 Denver-2, 004 Carmel, 010 Olympus",
-    0x50: "000 X-Gene",
-    0x51: "001 Oryon, 201 Kryo, 205 Kryo, 211 Kryo, 800 Kryo-2xx-Gold, 801 Kryo-2xx-Silver,"
-    "802 Kryo-3xx-Gold, 803 Kryo-3xx-Silver, 804 Kryo-4xx-Gold, 805 Kryo-4xx-Silver,"
+    0x46: "Fujitsu: 001 A64FX, 003 MONAKA",
+    0x48: "HiSilicon: d01 TaiShan-v110, d02 TaiShan-v120, d06 HIP12, d40 Cortex-A76",
+    0x4E: "NVIDIA: 000 Denver, 003 Denver-2, 004 Carmel, 010 Olympus",
+    0x50: "APM: 000 X-Gene",
+    0x51: "Qualcomm: 001 Oryon, 201 Kryo, 205 Kryo, 211 Kryo, 800 Kryo-2xx-Gold,"
+    "801 Kryo-2xx-Silver, 802 Kryo-3xx-Gold, 803 Kryo-3xx-Silver, 804 Kryo-4xx-Gold, 805 Kryo-4xx-Silver,"
     "c00 Falkor, c01 Saphira",
-    0x53: "001 Exynos-M1, 002 Exynos-M3, 003 Exynos-M4, 004 Exynos-M5",
-    0x61: "022 M1-Icestorm, 023 M1-Firestorm, 024 M1-Pro-Icestorm, 025 M1-Pro-Firestorm,"
+    0x53: "Samsung: 001 Exynos-M1, 002 Exynos-M3, 003 Exynos-M4, 004 Exynos-M5",
+    0x56: "Marvell: ",
+    0x61: "Apple: 022 M1-Icestorm, 023 M1-Firestorm, 024 M1-Pro-Icestorm, 025 M1-Pro-Firestorm,"
     "028 M1-Max-Icestorm, 029 M1-Max-Firestorm, 032 M2-Blizzard, 033 M2-Avalanche,"
     "034 M2-Pro-Blizzard, 035 M2-Pro-Avalanche, 038 M2-Max-Blizzard, 039 M2-Max-Avalanche,"
     "048 M3-Max-Sawtooth, 049 M3-Max-Everest",
-    0x6D: "d49 Azure-Cobalt-100",
-    0x70: "303 FTC310, 660 FTC660, 661 FTC661, 662 FTC662, 663 FTC663, 664 FTC664",
-    0xC0: "ac3 Ampere-1, ac4 Ampere-1a",
+    0x6D: "Microsoft: d49 Azure-Cobalt-100",
+    0x70: "Phytium: 303 FTC310, 660 FTC660, 661 FTC661, 662 FTC662, 663 FTC663, 664 FTC664",
+    0xC0: "Ampere: ac3 Ampere-1, ac4 Ampere-1a",
 }
-"""By implementer, ``NUMBER NAME`` of its parts."""
+"""By implementer, its name and ``NUMBER NAME`` of its parts."""
 
 
 def _arm_processor(cpuinfo: str, root: Path) -> str | None:
@@ -407,8 +387,9 @@ def _arm_processor(cpuinfo: str, root: Path) -> str | None:
     counts = Counter([*_from_cpuinfo(cpuinfo)] or _from_registers(root))
     words = []
     for implementer, group in groupby(counts, key=lambda pair: pair[0]):
-        vendor = _IMPLEMENTERS.get(implementer, f"implementer {implementer:#04x}")
-        known = dict(entry.split() for entry in _PARTS.get(implementer, "").split(",") if entry)
+        unknown = f"implementer {implementer:#04x}: "
+        vendor, _, text = _ARM.get(implementer, unknown).partition(": ")
+        known = dict(entry.split() for entry in text.split(",") if entry)
         parts = []
         for pair in group:
             name = known.get(f"{pair[1]:03x}", f"part {pair[1]:#05x}")
