@@ -366,8 +366,8 @@ _ARM = {
     0x4E: "NVIDIA: 000 Denver, 003 Denver-2, 004 Carmel, 010 Olympus",
     0x50: "APM: 000 X-Gene",
     0x51: "Qualcomm: 001 Oryon, 201 Kryo, 205 Kryo, 211 Kryo, 800 Kryo-2xx-Gold,"
-    "801 Kryo-2xx-Silver, 802 Kryo-3xx-Gold, 803 Kryo-3xx-Silver, 804 Kryo-4xx-Gold, 805 Kryo-4xx-Silver,"
-    "c00 Falkor, c01 Saphira",
+    "801 Kryo-2xx-Silver, 802 Kryo-3xx-Gold, 803 Kryo-3xx-Silver, 804 Kryo-4xx-Gold,"
+    "805 Kryo-4xx-Silver, c00 Falkor, c01 Saphira",
     0x53: "Samsung: 001 Exynos-M1, 002 Exynos-M3, 003 Exynos-M4, 004 Exynos-M5",
     0x56: "Marvell: ",
     0x61: "Apple: 022 M1-Icestorm, 023 M1-Firestorm, 024 M1-Pro-Icestorm, 025 M1-Pro-Firestorm,"
