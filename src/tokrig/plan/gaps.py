@@ -9,9 +9,8 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
 
 from tokrig import naming
 from tokrig.plan import Plan, Planned, command
@@ -55,22 +54,48 @@ class Cell:
     command: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class ModelGaps:
-    """A row of the map: a model and its cell for each machine. ``address`` is that of its page,
-    None where no record of it is published."""
+    """A row of the map: a model and its cell for each machine, made from its records (newest
+    first) and its planned runs by rig. ``address`` is that of its page, None where no record of
+    it is published."""
 
+    family: str
     name: str
     address: str | None
-    cells: tuple[Cell, ...]
+    tried: dict[str, list[Run]] = field(default_factory=dict)
+    wanted: dict[str, list[Planned]] = field(default_factory=dict)
+    cells: tuple[Cell, ...] = ()
+
+    def command(self, usual: Iterable[str]) -> str:
+        """What measures it: as it was fetched, else as a campaign names it, else by the name of
+        the file that was measured, or a likely one; with a backend that served it, or is to, on
+        any machine, best with a ``usual`` one."""
+        tried = [run.record for of_rig in self.tried.values() for run in of_rig]
+        wanted = [planned.run for of_rig in self.wanted.values() for planned in of_rig]
+        models = [record.model for record in tried]
+        found = [
+            str(Reference(one.repo, one.revision or "main", one.file))
+            for one in models
+            if one.repo and one.file
+        ]
+        found += [run.weights.reference for run in wanted]
+        found += [one.file for one in models if one.file]
+        quant = next((f"-{one.quant}" for one in models if one.quant), "")
+        # A text that does not print could do more than name something where it is pasted.
+        reference = next(filter(str.isprintable, found), f"{slug(self.name + quant)}.gguf")
+        served = [record.backend.name for record in tried if record.results]
+        served = [*filter(str.isprintable, [*served, *(run.backend for run in wanted)])]
+        backend = next((one for one in usual if one in served), next(iter(served), None))
+        words = ["tokrig", "run", "--model", reference]
+        return shlex.join([*words, "--backend", backend] if backend else words)
 
 
-@dataclass(frozen=True)
-class FamilyGaps:
+class FamilyGaps(NamedTuple):
     """The models of one family, by name."""
 
     name: str
-    models: tuple[ModelGaps, ...]
+    models: list[ModelGaps]
 
 
 @dataclass(frozen=True)
@@ -82,64 +107,22 @@ class Gaps:
     counts: Mapping[State, int]
 
 
-@dataclass(frozen=True)
-class _Model:
-    """A model, with its records (newest first) and planned runs by rig."""
-
-    family: str
-    name: str
-    address: str | None
-    tried: dict[str, list[Run]]
-    wanted: dict[str, list[Planned]]
-
-    @cached_property
-    def reference(self) -> str:
-        """The model as ``tokrig run --model`` takes it: from where it was fetched, else as a
-        campaign names it, else the name of the file that was measured, or a likely one."""
-        records = [run.record.model for tried in self.tried.values() for run in tried]
-        found = [
-            str(Reference(one.repo, one.revision or "main", one.file))
-            for one in records
-            if one.repo and one.file
-        ]
-        found += [p.run.weights.reference for wanted in self.wanted.values() for p in wanted]
-        found += [one.file for one in records if one.file]
-        quant = next((f"-{one.quant}" for one in records if one.quant), "")
-        return next(filter(_is_plain, found), f"{slug(self.name + quant)}.gguf")
-
-    @cached_property
-    def served(self) -> list[str]:
-        """The backends that served it, or are to, on any machine."""
-        tried = [run for of_rig in self.tried.values() for run in of_rig]
-        found = [run.record.backend.name for run in tried if run.record.results]
-        found += [p.run.backend for wanted in self.wanted.values() for p in wanted]
-        return list(dict.fromkeys(filter(_is_plain, found)))
-
-
-def _is_plain(text: str) -> bool:
-    """A text that does not print could do more than name something where it is pasted."""
-    return text.isprintable()
-
-
 def gaps(plan: Plan, runs: Sequence[Run]) -> Gaps:
     """The map of all models on all machines. ``runs`` are all records, newest first."""
-    models = _models(plan, runs)
-    by_rig = Counter(
-        rig for model in models.values() for rig, tried in model.tried.items() if valid(tried)
-    )
+    models = sorted(_models(plan, runs), key=lambda model: model.name.casefold())
+    by_rig = Counter(rig for model in models for rig, tried in model.tried.items() if valid(tried))
     there = machines(plan, runs)
     rigs = sorted(there, key=lambda rig: (-by_rig[rig], rig))
-    builds = _Builds(runs)
-    backends = _backends(runs)
-    rows: dict[str, list[ModelGaps]] = {}
-    for model in sorted(models.values(), key=lambda model: model.name.casefold()):
-        cells = tuple(_cell(model, rig, builds, backends) for rig in rigs)
-        rows.setdefault(model.family, []).append(ModelGaps(model.name, model.address, cells))
-    families = sorted(rows, key=lambda family: (family == UNMEASURED, family.casefold()))
-    counts = Counter(c.state for models in rows.values() for model in models for c in model.cells)
+    builds, backends = _builds(runs), _backends(runs)
+    families: dict[str, list[ModelGaps]] = {}
+    for model in models:
+        model.cells = tuple(_cell(model, rig, builds, backends.get(rig, ())) for rig in rigs)
+        families.setdefault(model.family, []).append(model)
+    counts = Counter(cell.state for model in models for cell in model.cells)
+    in_order = sorted(families, key=lambda family: (family == UNMEASURED, family.casefold()))
     return Gaps(
         machines=tuple(there[rig] for rig in rigs),
-        families=tuple(FamilyGaps(family, tuple(rows[family])) for family in families),
+        families=tuple(FamilyGaps(family, families[family]) for family in in_order),
         counts={state: counts[state] for state in STATES},
     )
 
@@ -153,41 +136,28 @@ def valid(tried: Iterable[Run]) -> list[Run]:
     return served or raw
 
 
-# Models
-
-
-def _models(plan: Plan, runs: Iterable[Run]) -> dict[str, _Model]:
-    """All models by key: the address of their page."""
-    found: dict[str, _Model] = {}
+def _models(plan: Plan, runs: Iterable[Run]) -> Iterable[ModelGaps]:
+    found: dict[str, ModelGaps] = {}  # by the address of their page
     of_record: dict[str, str] = {}
     for run in runs:
         model = run.record.model
         key = of_record[run.id] = naming.model_address(model)
         if key not in found:
-            found[key] = _Model(model.family, naming.model_name(model), key, {}, {})
+            found[key] = ModelGaps(model.family, naming.model_name(model), key)
         found[key].tried.setdefault(run.record.rig.id, []).append(run)
     families = {naming.address(model.family): model.family for model in found.values()}
-    keys = _keys(plan, of_record)
+    words = {
+        planned.run.weights.name: of_record[planned.record]
+        for planned in plan.runs
+        if planned.record in of_record
+    }
     for planned in plan.runs:
         word = planned.run.weights.name
-        key = keys[word]
+        key = words.setdefault(word, naming.address(word))
         if key not in found:
-            found[key] = _Model(_family(key, families), word, None, {}, {})
+            found[key] = ModelGaps(_family(key, families), word, None)
         found[key].wanted.setdefault(planned.run.rig, []).append(planned)
-    return found
-
-
-def _keys(plan: Plan, of_record: Mapping[str, str]) -> dict[str, str]:
-    """The key of each word that campaigns use for a model."""
-    keys: dict[str, str] = {}
-    for planned in plan.runs:
-        word = planned.run.weights.name
-        answered = of_record.get(planned.record or "")
-        if answered:
-            keys[word] = answered
-        else:
-            keys.setdefault(word, naming.address(word))
-    return keys
+    return found.values()
 
 
 def _family(key: str, families: Mapping[str, str]) -> str:
@@ -196,77 +166,66 @@ def _family(key: str, families: Mapping[str, str]) -> str:
     return families[max(near, key=len)] if near else UNMEASURED
 
 
-# Builds and backends
+_Builds = Mapping[tuple[str, str], Mapping[str, str]]
+"""By rig and engine: its builds, and when the rig first measured with each."""
 
 
-class _Builds:
-    """Builds of engines by when a rig first measured with them. Undated records tell nothing."""
+def _builds(runs: Iterable[Run]) -> _Builds:
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for run in runs:
+        engine, since = run.record.backend, run.record.provenance.started_at
+        if engine.build and since:  # undated records tell nothing
+            builds = found.setdefault((run.record.rig.id, engine.engine), {})
+            builds[engine.build] = min(since, builds.get(engine.build, since))
+    return found
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._first: dict[tuple[str, str], dict[str, str]] = {}
-        for run in runs:
-            engine, since = run.record.backend, run.record.provenance.started_at
-            if engine.build and since:
-                builds = self._first.setdefault((run.record.rig.id, engine.engine), {})
-                builds[engine.build] = min(since, builds.get(engine.build, since))
 
-    def outdated(self, rig: str, measured: Sequence[Run]) -> str:
-        """A sentence when a later build of the same engine has come to the rig since; ``measured``
-        are the valid records of one model there, newest first."""
-        engine = measured[0].record.backend.engine
-        first = self._first.get((rig, engine), {})
-        ours = {run.record.backend.build for run in measured if run.record.backend.engine == engine}
-        known = [build for build in first if build in ours]
-        if not known:
-            return ""
-        last, newest = (max(among, key=lambda one: (first[one], one)) for among in (known, first))
-        if last == newest or first[last] == first[newest]:
-            return ""
-        return f"measured with {engine} {last}; this machine has since measured with {newest}"
+def _outdated(rig: str, measured: Sequence[Run], builds: _Builds) -> str:
+    """A sentence when a later build of the same engine has come to the rig since; ``measured``
+    are the valid records of one model there, newest first."""
+    engine = measured[0].record.backend.engine
+    first = builds.get((rig, engine), {})
+    ours = {run.record.backend.build for run in measured if run.record.backend.engine == engine}
+    known = [build for build in first if build in ours]
+    if not known:
+        return ""
+    last, newest = (max(among, key=lambda one: (first[one], one)) for among in (known, first))
+    if last == newest or first[last] == first[newest]:
+        return ""
+    return f"measured with {engine} {last}; this machine has since measured with {newest}"
 
 
 def _backends(runs: Iterable[Run]) -> dict[str, list[str]]:
     """The backends that served models on each rig, the latest first."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, list[str]] = {}
     for run in runs:
         if run.record.results:
-            found.setdefault(run.record.rig.id, {})[run.record.backend.name] = None
-    return {rig: list(backends) for rig, backends in found.items()}
+            found.setdefault(run.record.rig.id, []).append(run.record.backend.name)
+    return found
 
 
-# Cells
-
-
-def _cell(model: _Model, rig: str, builds: _Builds, backends: Mapping[str, list[str]]) -> Cell:
+def _cell(model: ModelGaps, rig: str, builds: _Builds, usual: Iterable[str]) -> Cell:
     tried, wanted = model.tried.get(rig, []), model.wanted.get(rig, [])
     states = Counter(_OF_PLAN[p.state] for p in wanted if p.state in _OF_PLAN)
-    measured = valid(tried)
-    if measured:
+    if measured := valid(tried):
         newest = measured[0]
-        outdated = builds.outdated(rig, measured)
+        outdated = _outdated(rig, measured, builds)
+        again = model.command([newest.record.backend.name]) if outdated else None
         state: State = "stale" if outdated else "measured"
-        again = _run_command(model, [newest.record.backend.name]) if outdated else None
         return Cell(state, rig, outdated, _besides(states), newest.id, again)
     for state in _WAITING:
         if state in states:
+            # Planned runs of one state all tell the like: the first of them.
             first = next(p for p in wanted if _OF_PLAN.get(p.state) == state)
             del states[state]
-            return _planned_cell(state, first, _besides(states))
-    again = _run_command(model, backends.get(rig, []))
+            fills = command(first.run) + (f" --retry {first.state}" if state == "failed" else "")
+            why = because(first.why, first.until)
+            fill = None if state == "does_not_fit" else fills
+            return Cell(state, rig, why, _besides(states), first.record, fill)
     if tried:
-        return Cell("failed", rig, _reason(tried[0].record), "", tried[0].id, again)
-    return Cell("never", rig, command=again)
-
-
-def _planned_cell(state: State, planned: Planned, besides: str) -> Cell:
-    """Planned runs of one state, which all tell the like: the first of them."""
-    why = because(planned.why, planned.until)
-    fills: str | None = command(planned.run)
-    if state == "failed":
-        fills = f"{fills} --retry {planned.state}"
-    elif state == "does_not_fit":
-        fills = None
-    return Cell(state, planned.run.rig, why, besides, planned.record, fills)
+        why = _reason(tried[0].record)
+        return Cell("failed", rig, why, "", tried[0].id, model.command(usual))
+    return Cell("never", rig, command=model.command(usual))
 
 
 def _besides(states: Mapping[State, int]) -> str:
@@ -280,11 +239,3 @@ def _reason(record: Record) -> str:
         return record.failure.message
     reasons = [reason.replace("_", " ") for reason in record.validity.reasons]
     return f"{record.status}, but invalid: {', '.join(reasons) or 'no valid result'}"
-
-
-def _run_command(model: _Model, usual: Iterable[str]) -> str:
-    """The model with a backend that served it somewhere, best with a ``usual`` one."""
-    words = ["tokrig", "run", "--model", model.reference]
-    served = model.served
-    backend = next((one for one in usual if one in served), next(iter(served), None))
-    return shlex.join([*words, "--backend", backend] if backend else words)
