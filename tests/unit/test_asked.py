@@ -26,6 +26,9 @@ def facts(asked: dict[str, Any], **resolved: Any) -> BackendFacts:
         # No batch is longer than the context, and no part of it longer than the batch.
         ({"batch": 4096}, {"batch": 1024, "context_total": 1024}),
         ({"ubatch": 4096}, {"ubatch": 1024, "batch": 1024}),
+        # People write 99 for all layers.
+        ({"gpu_layers": 99}, {"gpu_layers": 33, "layers": 33}),
+        ({"gpu_layers": 0}, {"gpu_layers": 0, "layers": 33}),
         ({"dtype": "half"}, {"dtype": "float16"}),
         ({"dtype": "bfloat16"}, {"dtype": "torch.bfloat16"}),
         ({"quantization": "awq"}, {"quantization": "awq_marlin"}),
@@ -53,6 +56,7 @@ def test_what_was_done_as_asked(asked: dict[str, Any], resolved: dict[str, Any])
             "enabled asked, disabled used",
         ),
         ({"batch": 4096}, {"batch": 512, "context_total": 1024}, "4096 asked, 512 used"),
+        ({"gpu_layers": 99}, {"gpu_layers": 30, "layers": 33}, "99 asked, 30 used"),
         ({"devices": "CUDA1"}, {"devices": ["CUDA0"]}, "CUDA1 asked, CUDA0 used"),
         ({"dtype": "float16"}, {"dtype": "torch.bfloat16"}, "float16 asked, torch.bfloat16 used"),
     ],

@@ -87,6 +87,7 @@ def test_it_is_an_axis_and_in_the_key_and_changes_no_other_key(
     assert without.keys() < with_it.keys()
     run = next(run for run in with_it.values() if run.settings == {"warp_factor": 3})
     assert warped.plan.run_spec(run).warp_factor == 3
+    assert warped.plan__expand.key_before(run) == ""
     assert warped.plan.command(run).endswith("--only e")
     assert warped.cli__campaign_text.mode(run) == "warp 3"
 

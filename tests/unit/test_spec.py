@@ -43,6 +43,9 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "reasoning": None,
         "quantize": None,
         "kv_type": None,
+        "batch": None,
+        "ubatch": None,
+        "gpu_layers": None,
         "power_cap_w": None,
         "options": {},
         "threads": None,
@@ -86,6 +89,9 @@ notes: |
 api_key_env: HF_TOKEN
 quantize: Q6_K
 kv_type: q8_0
+batch: 2048
+ubatch: 512
+gpu_layers: 0
 power_cap_w: 250
 campaign: quants/sweep
 planned: 0123456789abcdef

@@ -39,6 +39,7 @@ from tokrig.compare.statistics import (
 from tokrig.compare.variables import Entry, differences
 from tokrig.record.model import Record
 from tokrig.spec.campaign import Axis
+from tokrig.spec.settings import askable
 
 FIGURES = ("output_tok_per_s", "prefill_tok_per_s", "ttft_s")
 # What a record may show as changed when an axis of the campaign was.
@@ -49,13 +50,8 @@ VARIABLES_OF: dict[Axis, tuple[str, ...]] = {
     "creator": ("quant creator", "model file"),
     "backend": ("engine", "build", "wrapper", "backend"),
     "build": ("build", "compiled CPU features"),
-    "api": ("API",),
-    "mode": ("mode",),
-    "reasoning": ("mode", "reasoning"),
-    "kv_type": ("KV cache types",),
-    "context": ("context",),
-    "power_cap_w": ("power limit",),
     "driver": ("driver",),
+    **{setting.axis: setting.may_change for setting in askable() if setting.axis},
 }
 
 Verdict = Literal["faster", "slower", "not_distinguishable", "inconclusive", "not_comparable"]

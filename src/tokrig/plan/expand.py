@@ -294,10 +294,19 @@ def _pair(name: str, value: Any) -> str:
 _cached_pair = lru_cache(maxsize=10_000, typed=True)(_pair)
 
 
+_SETTINGS_BEFORE = frozenset(
+    "api devices speculative draft_model draft_tokens reasoning kv_type context threads"
+    " power_cap_w options".split()
+)
+
+
 def key_before(run: Run) -> str:
     """The key of a run as it was made until keys became digests of named values: by the places of
-    thirteen values. Records and journals of that time answer their plans for ever."""
+    thirteen values. Records and journals of that time answer their plans for ever. "" for a run
+    with settings that there were not."""
     weights, asked = run.weights, run.setting
+    if run.settings.keys() - _SETTINGS_BEFORE:
+        return ""
     shapes = [values and sorted(values) for values in (run.workloads, run.concurrency)]
     others = {name: value for name, value in run.others.items() if name not in _REMARKS}
     by_entry = {n: v for n in ("devices", "threads", "options") if (v := asked(n)) is not None}

@@ -162,8 +162,14 @@ def _honoured(name: str, asked: Value, found: object, resolved: Resolved) -> boo
     if isinstance(found, int) and isinstance(asked, int) and not isinstance(found, bool):
         if name == "context_per_slot":
             return asked <= found < asked + CONTEXT_STEP
-        # No batch is longer than the context, no part of it longer than the batch.
-        largest = {"batch": resolved.context_total, "ubatch": resolved.batch}.get(name)
+        # No batch is longer than the context, no part of it longer than the batch; and people
+        # write 99 for all layers.
+        most = {
+            "batch": resolved.context_total,
+            "ubatch": resolved.batch,
+            "gpu_layers": resolved.layers,
+        }
+        largest = most.get(name)
         return found == asked or (found < asked and found == largest)
     one, other = _plain(asked), _plain(found)
     # fp8 → fp8_e4m3, awq → awq_marlin.

@@ -24,16 +24,16 @@ MODE = "mode"
 class Setting:
     """One setting.
 
-    ``kind``: a *word* of ``choices``, a *text*, a list of *texts*, a *whole* number from 1, an
-    *amount* above 0 (at most ``most``), or *options* by name. ``label`` is what people and
-    comparisons call it; ``word`` and ``words`` say a value of it in a few words, ``part`` in the
-    name of a mode. ``help`` is the option's of the command line; without it the setting cannot be
-    asked for, and only what was found counts. ``flag`` spells the option, ``offered`` are values
-    that a shell completes (``*models`` for files and names of models). ``axis`` is the campaign's
-    axis. ``found`` are the places in a record that tell what was used; what stands there in
-    ``backend.resolved`` is asked for under the same name in ``backend.asked``. ``variables`` are
-    what a comparison may show as changed with it (its label where empty), ``follows`` the
-    variables whose change explains a change of this one.
+    ``kind``: a *word* of ``choices``, a *text*, a list of *texts*, a *whole* number (at least
+    ``least``), an *amount* above 0 (at most ``most``), or *options* by name. ``label`` is what
+    people and comparisons call it; ``word`` and ``words`` say a value of it in a few words,
+    ``part`` in the name of a mode. ``help`` is the option's of the command line; without it the
+    setting cannot be asked for, and only what was found counts. ``flag`` spells the option,
+    ``offered`` are values that a shell completes (``*models`` for files and names of models).
+    ``axis`` is the campaign's axis. ``found`` are the places in a record that tell what was used;
+    what stands there in ``backend.resolved`` is asked for under the same name in
+    ``backend.asked``. ``variables`` are what a comparison may show as changed with it (its label
+    where empty), ``follows`` the variables whose change explains a change of this one.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Setting:
     flag: str = ""
     choices: tuple[str, ...] = ()
     offered: tuple[str, ...] = ()
+    least: int = 1
     most: float | None = None
     axis: str | None = None
     found: tuple[str, ...] = ()
@@ -210,6 +211,9 @@ SETTINGS: dict[str, Setting] = {
             "batch",
             "whole",
             "batch",
+            "Prompt tokens that the engine takes in at once, at most.",
+            metavar="N",
+            axis="batch",
             found=("backend.resolved.batch",),
             follows=("engine",),
         ),
@@ -217,6 +221,9 @@ SETTINGS: dict[str, Setting] = {
             "ubatch",
             "whole",
             "micro-batch",
+            "Tokens of a batch that are computed at once.",
+            metavar="N",
+            axis="ubatch",
             found=("backend.resolved.ubatch",),
             follows=("engine",),
         ),
@@ -224,8 +231,13 @@ SETTINGS: dict[str, Setting] = {
             "gpu_layers",
             "whole",
             "GPU layers",
+            "Layers of the model on the GPU; the others are computed in main memory.",
+            metavar="N",
+            least=0,
+            axis="gpu_layers",
             found=("backend.resolved.gpu_layers",),
             word="{} layers on the GPU",
+            variables=("GPU layers", "mode"),
             follows=("model", "API"),
         ),
         Setting(
@@ -302,7 +314,7 @@ def annotation(setting: Setting) -> Any:
         case "texts":
             return list[text]
         case "whole":  # strict, so that "true" is not taken for 1
-            return Annotated[int, Field(ge=1, strict=True)]
+            return Annotated[int, Field(ge=setting.least, strict=True)]
         case "amount":
             return Annotated[float, Field(gt=0, le=setting.most, allow_inf_nan=False, strict=True)]
         case "options":
