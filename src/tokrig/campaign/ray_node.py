@@ -25,7 +25,7 @@ from tokrig.store import Store
 
 
 @dataclass(frozen=True)
-class Told:
+class SentError:
     """A TokrigError on its way to the head; ``kind`` is the name of its class."""
 
     kind: str
@@ -42,7 +42,7 @@ class Answer:
 
     record: str | None = None
     samples: bytes = b""
-    error: Told | None = None
+    error: SentError | None = None
 
 
 def run_planned(spec_json: str, switches: str | None = None, even_if_busy: bool = False) -> Answer:
@@ -60,9 +60,9 @@ def run_planned(spec_json: str, switches: str | None = None, even_if_busy: bool 
             )
         store = Store(outbox())
         samples = store.samples_path(path.stem).read_bytes()
-        return Answer(path.read_text("utf-8"), samples, told(error) if error else None)
+        return Answer(path.read_text("utf-8"), samples, sent(error) if error else None)
     except TokrigError as problem:
-        return Answer(error=told(problem))
+        return Answer(error=sent(problem))
 
 
 def forget(planned: str) -> None:
@@ -78,13 +78,13 @@ def outbox() -> Path:
     return state_dir() / "outbox"
 
 
-def told(error: TokrigError) -> Told:
+def sent(error: TokrigError) -> SentError:
     """An error as data."""
     log_tail = error.log_tail if isinstance(error, EngineError) else ""
-    return Told(type(error).__name__, error.message, error.hint, error.code, log_tail)
+    return SentError(type(error).__name__, error.message, error.hint, error.code, log_tail)
 
 
-def raised(said: Told, rig: str) -> TokrigError:
+def raised(said: SentError, rig: str) -> TokrigError:
     """The error that was told, of its class, saying where it happened."""
     kind = getattr(errors, said.kind, TokrigError)
     if not (isinstance(kind, type) and issubclass(kind, TokrigError)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tokrig.cli.options import (
-    Complete,
+    F,
     Word,
     completing,
     content_and_json,
@@ -31,22 +31,25 @@ def _entries(ctx: click.Context) -> list[str]:
     return [entry.name for file in files for entry in file.campaign.entries]
 
 
-complete_entry: Complete = completing(_entries)
-
 files_argument = click.argument(
     "files", nargs=-1, metavar="[FILE.yaml|FOLDER]…", type=click.Path(path_type=Path)
 )
-only_option = click.option(
-    "--only",
-    multiple=True,
-    callback=word_list,
-    metavar="ENTRY",
-    shell_complete=complete_entry,
-    help="Only these entries. Repeat it or use commas.",
-)
-rig_option = click.option(
-    "--rig", metavar="ID", help="This machine's name.  [default: made from its hardware]"
-)
+
+
+def of_a_plan(command: F) -> F:
+    """What every command takes that looks at the plan of campaigns."""
+    only = click.option(
+        "--only",
+        multiple=True,
+        callback=word_list,
+        metavar="ENTRY",
+        shell_complete=completing(_entries),
+        help="Only these entries. Repeat it or use commas.",
+    )
+    rig = click.option(
+        "--rig", metavar="ID", help="This machine's name.  [default: made from its hardware]"
+    )
+    return files_argument(only(rig(content_and_json(command))))
 
 
 @click.group(
@@ -68,11 +71,8 @@ def command() -> None:
 
 
 @command.command("plan", epilog=example("tokrig campaign plan campaigns/first.yaml --json"))
-@files_argument
-@only_option
 @click.option("--all", "everything", is_flag=True, help="Every run, not only those to be done.")
-@rig_option
-@content_and_json
+@of_a_plan
 def plan_command(
     files: tuple[Path, ...],
     only: list[str] | None,
@@ -89,7 +89,7 @@ def plan_command(
     from tokrig.campaign.work import only_entries
     from tokrig.cli import campaign_text, present
 
-    plan = only_entries(_plan(files, content, rig), tuple(only or ()))
+    plan = only_entries(_plan(files, content, rig), only or ())
     if as_json:
         present.print_json(plan.as_json())
     else:
@@ -97,10 +97,7 @@ def plan_command(
 
 
 @command.command("status", epilog=example("tokrig campaign status"))
-@files_argument
-@only_option
-@rig_option
-@content_and_json
+@of_a_plan
 def status_command(
     files: tuple[Path, ...],
     only: list[str] | None,
@@ -114,7 +111,7 @@ def status_command(
     from tokrig.cli import campaign_text, present
     from tokrig.store import Store
 
-    plan = only_entries(_plan(files, content, rig), tuple(only or ()))
+    plan = only_entries(_plan(files, content, rig), only or ())
     compared = comparisons(plan, Store(content))
     if as_json:
         present.print_json(campaign_text.status_json(plan, compared))
@@ -130,8 +127,6 @@ def status_command(
         "tokrig campaign run --retry failed",
     ),
 )
-@files_argument
-@only_option
 @click.option(
     "--retry",
     multiple=True,
@@ -155,9 +150,8 @@ def status_command(
     help="Measure on this machine, or on the rigs of a Ray cluster.",
 )
 @click.option("--address", metavar="HOST:PORT", help="Where the Ray cluster's head answers.")
-@rig_option
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the summary.")
-@content_and_json
+@of_a_plan
 def run_command(files: tuple[Path, ...], content: Path, as_json: bool, **asked: Any) -> int:
     """Work through the plan: measure what is not done yet, one run at a time on each rig.
 

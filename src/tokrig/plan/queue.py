@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from tokrig import naming
 from tokrig.plan import TO_DO, Plan, Planned, State, command
-from tokrig.spec.campaign import Entry
 from tokrig.store.load import Run
 from tokrig.units import human_bytes
 
@@ -22,7 +21,6 @@ _WORDS: Mapping[State, str] = {
     "does_not_fit": "not fitting",
     "blocked": "blocked",
 }
-_Bytes = Mapping[tuple[str, str], int | None]
 # Runs that need nobody any more.
 _SETTLED: tuple[State, ...] = ("done", "does_not_fit")
 
@@ -112,45 +110,41 @@ def queue(plan: Plan, runs: Sequence[Run]) -> list[QueueEntry]:
     """The entries of all campaigns that mean any runs: those that are not done by priority, then
     those that are, newest result first. ``runs`` are all records, newest first."""
     by_entry: dict[tuple[str, str], list[Planned]] = {}
+    downloads: dict[tuple[str, str], int | None] = {}
     for planned in plan.runs:
         by_entry.setdefault((planned.run.campaign, planned.run.entry), []).append(planned)
+        if planned.state in TO_DO:  # a plan counts a file of several runs on the first of them
+            downloads.setdefault(_file(planned), planned.download_bytes)
     records = {run.id: (place, run) for place, run in enumerate(runs)}
     there = machines(plan, runs)
-    downloads = _downloads(plan)
     found = []
     for file in plan.campaigns:
         for entry in file.campaign.entries:
-            of_entry = by_entry.get((file.name, entry.name))
+            of_entry = by_entry.get((file.name, entry.name), [])
+            done = {p.record for p in of_entry if p.state == "done" and p.record}
+            results = sorted((records[one] for one in done if one in records), key=lambda r: r[0])
+            times = [p.time_s for p in of_entry if p.time_s is not None and p.state != "done"]
             if of_entry:
-                found.append(_entry(file.name, entry, of_entry, there, downloads, records))
-    return _in_order(found)
-
-
-def _entry(
-    campaign: str,
-    entry: Entry,
-    of_entry: Sequence[Planned],
-    there: Mapping[str, Machine],
-    downloads: _Bytes,
-    records: Mapping[str, tuple[int, Run]],
-) -> QueueEntry:
-    done = {p.record for p in of_entry if p.state == "done" and p.record}
-    results = sorted((records[one] for one in done if one in records), key=lambda one: one[0])
-    times = [p.time_s for p in of_entry if p.time_s is not None and p.state != "done"]
-    return QueueEntry(
-        campaign=campaign,
-        name=entry.name,
-        title=entry.title,
-        about=entry.about,
-        priority=entry.priority,
-        machines=tuple(there[rig] for rig in sorted({p.run.rig for p in of_entry})),
-        counts=Counter(planned.state for planned in of_entry),
-        reasons=_reasons(of_entry),
-        command=command(of_entry[0].run),
-        time_s=sum(times) if times else None,
-        download_bytes=_download(of_entry, downloads),
-        results=tuple(run for _, run in results),
-    )
+                queued = QueueEntry(
+                    campaign=file.name,
+                    name=entry.name,
+                    title=entry.title,
+                    about=entry.about,
+                    priority=entry.priority,
+                    machines=tuple(there[rig] for rig in sorted({p.run.rig for p in of_entry})),
+                    counts=Counter(planned.state for planned in of_entry),
+                    reasons=_reasons(of_entry),
+                    command=command(of_entry[0].run),
+                    time_s=sum(times) if times else None,
+                    download_bytes=_download(of_entry, downloads),
+                    results=tuple(run for _, run in results),
+                )
+                found.append(queued)
+    # Sorting is stable: entries alike keep the order of the files.
+    found.sort(key=lambda entry: -entry.priority)
+    waiting = [entry for entry in found if not entry.is_done]
+    over = [entry for entry in found if entry.is_done]
+    return waiting + sorted(over, key=_newest, reverse=True)
 
 
 def machines(plan: Plan, runs: Iterable[Run]) -> dict[str, Machine]:
@@ -192,15 +186,9 @@ def _reasons(of_entry: Iterable[Planned]) -> tuple[Reason, ...]:
     return tuple(Reason(*key, runs) for key, runs in counted.most_common())
 
 
-def _downloads(plan: Plan) -> dict[tuple[str, str], int | None]:
-    """Bytes by rig and reference. A plan counts a file of several runs on the first of them."""
-    found: dict[tuple[str, str], int | None] = {}
-    for planned in plan.of(*TO_DO):
-        found.setdefault(_file(planned), planned.download_bytes)
-    return found
-
-
-def _download(of_entry: Iterable[Planned], downloads: _Bytes) -> int | None:
+def _download(
+    of_entry: Iterable[Planned], downloads: Mapping[tuple[str, str], int | None]
+) -> int | None:
     """Bytes of all files that runs still to be done need; None where one is not known."""
     files = {_file(planned) for planned in of_entry if planned.state not in _SETTLED}
     sizes = [downloads.get(file) for file in files]
@@ -210,14 +198,6 @@ def _download(of_entry: Iterable[Planned], downloads: _Bytes) -> int | None:
 
 def _file(planned: Planned) -> tuple[str, str]:
     return planned.run.rig, planned.run.weights.reference
-
-
-def _in_order(entries: Iterable[QueueEntry]) -> list[QueueEntry]:
-    """Sorting is stable: entries alike keep the order of the files."""
-    entries = sorted(entries, key=lambda entry: -entry.priority)
-    waiting = [entry for entry in entries if not entry.is_done]
-    done = [entry for entry in entries if entry.is_done]
-    return waiting + sorted(done, key=_newest, reverse=True)
 
 
 def _newest(entry: QueueEntry) -> str:

@@ -60,7 +60,7 @@ class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Setting(_Block):
+class Position(_Block):
     """One position of a family's switch; the fields of ``Switch`` that a family decides."""
 
     template: dict[str, bool | int | str] = {}
@@ -79,8 +79,8 @@ class Entry(_Block):
 
     family: str
     match: str
-    disable: Setting
-    enable: Setting
+    disable: Position
+    enable: Position
     source: str
 
     @field_validator("match")
@@ -147,8 +147,8 @@ def switch_for(asked: ReasoningAsked, names: Sequence[str], table: Sequence[Entr
     entry = next((entry for entry in table if entry.matches(names)), None)
     if entry is None:
         return Switch(asked)
-    setting = entry.disable if asked == "off" else entry.enable
-    return Switch(asked, family=entry.family, source=entry.source, **dict(setting))
+    position = entry.disable if asked == "off" else entry.enable
+    return Switch(asked, family=entry.family, source=entry.source, **dict(position))
 
 
 def _own(path: Path) -> list[Entry]:
