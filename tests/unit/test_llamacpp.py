@@ -187,6 +187,11 @@ def test_a_build_that_finds_no_device_runs_and_is_found_out_later() -> None:
         ({"options": {"np": 3}}, "set by tokrig itself", "--model"),
         ({"options": {"draft-max": 3}}, "takes --draft-max no longer", "--spec-draft-n-max"),
         ({"options": {"fit": "off"}, "about": OLDER}, "knows no --fit", "too old"),
+        (
+            {"settings": {"gpu_layers": 4}, "options": {"gpu-layers": 3}},
+            "say the same twice",
+            "leave one",
+        ),
         ({"options": {"port": 3}}, "set by tokrig itself", "--model"),
         ({"options": {"spec-type": "ngram-mod"}}, "set by tokrig itself", "--speculative"),
         ({"speculation": Speculation("mtp"), "about": OLDER}, "too old for --spec-type", "no --"),

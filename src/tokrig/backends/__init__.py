@@ -323,8 +323,11 @@ class Backend:
                     hint=f"leave {option} out, or take another backend",
                 )
 
-    def setting_flags(self, launch: Launch) -> dict[str, Value]:
-        """The settings asked for, under the names of the engine's options.
+    def setting_flags(
+        self, launch: Launch, given: Collection[str] | None = None
+    ) -> dict[str, Value]:
+        """The settings asked for, under the names of the engine's options. ``given`` are the
+        flags that options say, where the engine has several names for one.
 
         Raises InputError for one that it has no switch for, a value that it does not take, and
         where an option says the same again.
@@ -340,7 +343,7 @@ class Backend:
                         f"the backend {self.name!r} takes no {value!r} for {option}",
                         hint=did_you_mean(str(value), known),
                     )
-                if _program.flag_name(flag) in launch.flags:
+                if _program.flag_name(flag) in (launch.flags if given is None else given):
                     raise InputError(
                         f"the option {flag!r} and {option} {value} say the same twice",
                         hint="leave one of them out; options alone can tell keys from values",

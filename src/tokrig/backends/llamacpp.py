@@ -183,12 +183,13 @@ class LlamaCpp(LlamaServer):
         known = Help.of(launch)
         chosen = {known.long(name): value for name, value in launch.options.items()}
         program.require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
+        given = {n for option in chosen for n in (option, *known.flags) if known.same(n, option)}
         own: dict[str, Value | None] = {
             **{flag: form.format(launch) for flag, form in _FLAGS.items()},
             **dict(_devices(launch, known)),
             **dict(_speculation(launch, known, chosen.get("spec-type"))),
             **dict(_reasoning(launch, known)),
-            **{known.require(flag): v for flag, v in self.setting_flags(launch).items()},
+            **{known.require(flag): v for flag, v in self.setting_flags(launch, given).items()},
             **{f: value for names, value in _UNAIDED.items() if (f := known.spelling(*names))},
         }
         # Its log can be read at level 4, but where that is no level of its own it means "debug":
