@@ -15,6 +15,9 @@ from typing import Any
 
 import psutil
 import yaml
+from click.testing import CliRunner
+
+from tokrig.cli.main import main
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
 TIMEOUT_S = 240
@@ -86,6 +89,10 @@ class Home:
             process.communicate()
             raise
         return Done(process.returncode, out, err)
+
+    def checks(self) -> bool:
+        """Whether ``tokrig check`` finds nothing, asked in this process."""
+        return CliRunner(env=self.environment()).invoke(main, ["check"]).exit_code == 0
 
     def records(self) -> list[dict[str, Any]]:
         return [yaml.safe_load(path.read_text()) for path in self.record_paths()]

@@ -150,7 +150,7 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_engine(tmp_path: Path) -> N
     health = tmp_path / "health"
     health.write_text("ok")
     with stranger() as port, contextlib.chdir(tmp_path):
-        context = server.running(BACKEND, lambda _: sleeper, tmp_path / "log", 3, port=lambda: port)
+        context = server.running(BACKEND, lambda _: sleeper, tmp_path / "log", 1, port=lambda: port)
         with pytest.raises(StartError):
             context.__enter__()
 

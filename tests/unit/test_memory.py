@@ -14,7 +14,7 @@ from tokrig.probes import Availability, Facts, Reading
 from tokrig.record.model import BackendFacts, Gpu, Model, Resolved
 from tokrig.record.rules import not_resident
 from tokrig.run import memory
-from tokrig.run.memory import Memory, Needed, judge, look, looked_up_bytes
+from tokrig.run.memory import Memory, judge, look, looked_up_bytes
 from tokrig.units import GIB, MIB
 
 MODEL = Model(family="m", file="m-Q4_K_M.gguf", format="gguf", bytes=4 * GIB)
@@ -143,8 +143,8 @@ def test_bytes_of_an_engine_that_says_nothing(
 def test_what_is_looked_up_row_by_row_stays_in_main_memory_and_the_cache_does_not() -> None:
     after = Memory(gpu_bytes=4 * GIB)
     assert judge(BEFORE, after, MODEL, CUDA, True).doubt
-    assert judge(BEFORE, after, MODEL, CUDA, True, Needed(GIB)).spilled is False
-    fit = judge(BEFORE, after, MODEL, CUDA, True, Needed(GIB, GIB))
+    assert judge(BEFORE, after, MODEL, CUDA, True, GIB).spilled is False
+    fit = judge(BEFORE, after, MODEL, CUDA, True, GIB, GIB)
     assert fit.doubt == "GPU memory grew by 3.00 GiB while loading, weights and cache take 4.00 GiB"
 
 

@@ -30,10 +30,12 @@ def main(streams: int, tokens: int, interval_ns: int) -> None:
     gc.collect()
     gc.disable()
     for connection in connections:
-        connection.sendall(HEAD + http_chunk(sse({"role": "assistant", "content": ""})))
+        connection.sendall(HEAD + sse(choices({"role": "assistant", "content": ""})))
     stream_all(connections, tokens, interval_ns)
+    usage = {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": tokens + 8}
+    ending = sse(choices({}, "length")) + sse({"choices": [], "usage": usage})
     for connection in connections:
-        connection.sendall(ending(tokens))
+        connection.sendall(ending + http_chunk(b"data: [DONE]") + b"0\r\n\r\n")
         connection.close()
 
 
@@ -79,7 +81,9 @@ def whole(request: bytes) -> bool:
 def stream_all(connections: list[socket.socket], tokens: int, interval_ns: int) -> None:
     """One token after the other to one stream after the other, each at its due time."""
     clock, sleep = time.monotonic_ns, time.sleep
-    template = token_template()
+    # The numbers have a fixed width, so the chunk's length is known before they are.
+    template = sse(choices({"content": TEXT % (0, 0)}))
+    template = template.replace((TEXT % (0, 0)).encode(), TEXT.encode())
     start = clock() + 20_000_000
     count = len(connections)
     for place in range(tokens * count):
@@ -90,51 +94,28 @@ def stream_all(connections: list[socket.socket], tokens: int, interval_ns: int) 
         connections[place % count].send(template % (now, now - due))
 
 
-def token_template() -> bytes:
-    """The bytes of one token's chunk with ``%`` places for its two numbers."""
-    # The numbers have a fixed width, so the chunk's length is known before they are.
-    return http_chunk(sse({"content": TEXT % (0, 0)})).replace(
-        (TEXT % (0, 0)).encode(), TEXT.encode()
-    )
-
-
-def ending(tokens: int) -> bytes:
-    """The finish chunk, the usage chunk, ``[DONE]`` and the end of the body."""
-    usage = {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": tokens + 8}
-    return b"".join(
-        [
-            http_chunk(sse({}, finish="length")),
-            http_chunk(sse(None, usage=usage)),
-            http_chunk(b"data: [DONE]\n\n"),
-            b"0\r\n\r\n",
-        ]
-    )
-
-
-def sse(
-    delta: dict[str, str] | None,
-    *,
-    finish: str | None = None,
-    usage: dict[str, int] | None = None,
-) -> bytes:
-    """One chunk of an OpenAI chat stream as a server-sent event."""
-    chunk = {
-        "id": "chatcmpl-0123456789abcdef0123456789abcdef",
-        "object": "chat.completion.chunk",
-        "created": 1_700_000_000,
-        "model": "known",
-        "system_fingerprint": "known-server",
-        "choices": [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}],
-        **({"usage": usage} if usage else {}),
-    }
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+def sse(chunk: dict[str, object]) -> bytes:
+    """A chunk of an OpenAI chat stream as a server-sent event, in an HTTP chunk."""
+    return http_chunk(b"data: " + json.dumps({**COMMON, **chunk}, separators=(",", ":")).encode())
 
 
 def http_chunk(data: bytes) -> bytes:
-    """``data`` as one chunk of a chunked body."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    """An event in a chunk of a chunked body."""
+    return b"%x\r\n%s\n\n\r\n" % (len(data) + 2, data)
 
 
+def choices(delta: dict[str, str], finish: str | None = None) -> dict[str, object]:
+    """The part of a chunk that carries text."""
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+COMMON = {
+    "id": "chatcmpl-0123456789abcdef0123456789abcdef",
+    "object": "chat.completion.chunk",
+    "created": 1_700_000_000,
+    "model": "known",
+    "system_fingerprint": "known-server",
+}
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
     b"Connection: close\r\n\r\n"

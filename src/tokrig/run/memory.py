@@ -22,7 +22,7 @@ from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
 from tokrig.probes import Probe
 from tokrig.quants import would_fit
-from tokrig.record.model import Gpu, LoadMemory, Model, Resolved
+from tokrig.record.model import Gpu, LoadMemory, Model
 from tokrig.record.rules import loaded_bytes
 from tokrig.units import MIB, human_bytes
 
@@ -55,24 +55,23 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Needed:
-    """Bytes of a model's file, None where it does not tell: of tables that stay in main memory,
-    and of the cache for all slots."""
-
-    looked_up_bytes: int | None = None
-    cache_bytes: int | None = None
-
-
-@dataclass(frozen=True)
 class Fit:
-    """``spilled``: the engine says that parts of the model are not where they were asked to be;
-    None where nobody could look. ``doubt`` says by which figures parts may lie elsewhere."""
+    """What was found, as the record tells it; ``reason`` says what the engine says of a spill."""
 
-    spilled: bool | None
+    memory: LoadMemory
     reason: str = ""
-    doubt: str | None = None
-    memory: LoadMemory | None = None
     free_bytes: int | None = None
+
+    @property
+    def spilled(self) -> bool | None:
+        """The engine says that parts of the model are not where they were asked to be; None where
+        nobody could look."""
+        return self.memory.spilled
+
+    @property
+    def doubt(self) -> str | None:
+        """By which figures parts may lie elsewhere."""
+        return self.memory.doubt
 
 
 def look(probes: Sequence[Probe], processes: Sequence[psutil.Process] = ()) -> Memory:
@@ -113,11 +112,17 @@ def _has_its_own(gpu: Gpu) -> bool:
 
 def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
     """Whether the model of an open session is where it should be."""
-    processes = session.monitor.processes()
-    after = look(session.monitor.probes, processes)
-    launch = session.prepared.launch
-    needed = needed_by(launch, session.engine.resolved) if launch else Needed()
-    return judge(session.before, after, model, session.engine, gpu_asked, needed)
+    after = look(session.monitor.probes, session.monitor.processes())
+    launch, resolved = session.prepared.launch, session.engine.resolved
+    looked_up = cache = None
+    if launch is not None:
+        looked_up = looked_up_bytes(launch.model)
+        context = resolved.context_total or launch.context
+        kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
+        with contextlib.suppress(InputError, ModelError):
+            per_token = needs.kv_bytes_per_token(launch.model, *kinds)
+            cache = None if per_token is None else per_token * context
+    return judge(session.before, after, model, session.engine, gpu_asked, looked_up, cache)
 
 
 def judge(
@@ -126,21 +131,23 @@ def judge(
     model: Model,
     engine: Engine,
     asked_gpu: bool,
-    needed: Needed | None = None,
+    looked_up: int | None = None,
+    cache: int | None = None,
 ) -> Fit:
     """Where the model is: by the engine's own words where it has any, else by the GPU memory that
     weights and cache should have taken. What the engine was asked to keep elsewhere is no spill,
-    and its bytes are not looked for."""
-    before, needed = before or Memory(), needed or Needed()
+    and its bytes are not looked for. Of a model's file ``looked_up`` are the bytes of tables that
+    stay in main memory, ``cache`` those of the cache for all slots; None where it does not tell."""
+    before = before or Memory()
     spilled, reason = _by_engine(engine, asked_gpu)
     doubt = None
     if spilled is None and not reason and model.bytes is not None:
-        weights = loaded_bytes(model, engine.resolved) - (needed.looked_up_bytes or 0)
+        weights = loaded_bytes(model, engine.resolved) - (looked_up or 0)
         if _on_devices(engine.device_bytes):
             doubt = _by_list(before, engine, weights)
             spilled = None if doubt else False
         elif _watched(engine):
-            spilled, doubt = _by_bytes(before, after, weights + (needed.cache_bytes or 0))
+            spilled, doubt = _by_bytes(before, after, weights + (cache or 0))
     free = None
     if before.gpu_total_bytes is not None and before.gpu_bytes is not None:
         free = max(before.gpu_total_bytes - before.gpu_bytes, 0)
@@ -149,11 +156,11 @@ def judge(
         gpu_after_bytes=after.gpu_bytes,
         engine_vram_bytes=after.engine_gpu_bytes,
         engine_rss_bytes=after.engine_rss_bytes,
-        looked_up_bytes=needed.looked_up_bytes,
+        looked_up_bytes=looked_up,
         spilled=spilled,
         doubt=doubt,
     )
-    return Fit(spilled, reason, doubt, memory, free)
+    return Fit(memory, reason, free)
 
 
 def _by_engine(engine: Engine, asked_gpu: bool) -> tuple[bool | None, str]:
@@ -225,18 +232,6 @@ def _watched(engine: Engine) -> bool:
     """Whether a probe can see the memory of the devices that compute."""
     software = any(_SOFTWARE_DEVICE in device.lower() for device in engine.resolved.devices)
     return engine.api not in _UNWATCHED_APIS and not software
-
-
-def needed_by(launch: Launch, resolved: Resolved) -> Needed:
-    """What the launched model's file tells of its tables and its cache."""
-    context = resolved.context_total or launch.context_per_slot * launch.slots
-    kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
-    try:
-        per_token = needs.kv_bytes_per_token(launch.model, *kinds)
-    except (InputError, ModelError):
-        per_token = None
-    cache = None if per_token is None else per_token * context
-    return Needed(looked_up_bytes(launch.model), cache)
 
 
 def looked_up_bytes(path: Path) -> int | None:
