@@ -59,6 +59,8 @@ ENVIRONMENT = tuple(
     " LLAMA_ARG_N_GPU_LAYERS_DRAFT LLAMA_ARG_OVERRIDE_TENSOR LLAMA_ARG_SPEC_DRAFT_CPU_MOE"
     " LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE VLLM_CPU_OMP_THREADS_BIND VLLM_CPU_KVCACHE_SPACE".split()
 )
+# What stands in a record as the engine said it.
+_OF_THE_ENGINE = ("engine", "build", "api", "api_confirmed", "wrapper")
 _SECRETS = frozenset({"api-key", "hf-token", "api_key"})
 _NOT_PRIVATE = frozenset({"root", "user", "localhost", "host"})
 # What must not leave the machine, and what stands in its place. Quoted paths may hold blanks,
@@ -215,18 +217,14 @@ def backend_facts(
         resolved = resolved.model_copy(update={"device_bytes": dict(engine.device_bytes)})
     return BackendFacts(
         name=prepared.backend.name,
-        engine=engine.engine,
-        build=engine.build,
-        api=engine.api,
-        api_confirmed=engine.api_confirmed,
         api_asked=prepared.spec.api,
-        wrapper=engine.wrapper,
         bypass=bypass,
         managed=prepared.launch is not None,
         argv=argv,
         env=env,
         asked=state.asked(prepared, engine),
         resolved=resolved,
+        **{name: getattr(engine, name) for name in _OF_THE_ENGINE},
     )
 
 

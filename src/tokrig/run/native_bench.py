@@ -96,8 +96,8 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
     commit = assemble.source_commit()
     error: EngineError | None = None
     watch = probes()
-    alone = Monitor(watch, list)
-    alone.look_before()
+    idle = Monitor(watch, list)
+    idle.look_before()
     # Files without a name vanish with the process, however it ends.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with contextlib.ExitStack() as held:
@@ -106,7 +106,7 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
                 process = held.enter_context(guard.guarded(command, stdout=out, stderr=err))
             except OSError as problem:
                 raise StoreError(f"cannot start {run.tool.binary}: {problem.strerror}") from None
-            monitor = Monitor(watch, lambda: below(process), alone.idle, alone.before, True)
+            monitor = Monitor(watch, lambda: below(process), idle.idle, idle.before, True)
             listen(Step(f"starting {run.tool.title}"))
             try:
                 with monitor.watching():
