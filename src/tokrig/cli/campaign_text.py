@@ -140,19 +140,16 @@ def print_runs(out: Console, runs: Sequence[Planned], *, states: bool = False) -
     hidden |= set() if states else {"state"}
     used = dict.fromkeys(heading for row in rows for heading, text in row.items() if text)
     wanted = [heading for heading in HEADINGS if heading in used.keys() - hidden]
-    table = present.plain_table()
-    table.add_column("#", justify="right", no_wrap=True)
-    for heading in wanted:
-        right = heading in ("about", "download")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    table = present.plain_table("#", *wanted, right=("#", "about", "download"))
     for number, row in enumerate(rows, 1):
         table.add_row(str(number), *(Text(row[heading]) for heading in wanted))
     present.put(out, table if fits(out, table) else _listing(rows, wanted))
 
 
 def _row(planned: Planned) -> dict[str, str]:
-    run, size = planned.run, planned.download_bytes
+    run, size, seconds = planned.run, planned.download_bytes, planned.time_s
     to_do = planned.state in TO_DO
+    about = NULL if seconds is None else roughly(seconds).removeprefix("about ")
     return {
         "state": WORDS[planned.state],
         "rig": line(run.rig),
@@ -160,13 +157,9 @@ def _row(planned: Planned) -> dict[str, str]:
         "backend (API)": backend(run),
         "mode": mode(run) + (", begun" if planned.state == "unfinished" else ""),
         "shapes": shapes(run),
-        "about": (_time(planned.time_s) or NULL) if to_do else "",
+        "about": about if to_do else "",
         "download": ("?" if size is None else human_bytes(size) if size else "") if to_do else "",
     }
-
-
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else roughly(seconds).removeprefix("about ")
 
 
 def _listing(rows: Sequence[Mapping[str, str]], wanted: Sequence[str]) -> Table:

@@ -31,7 +31,7 @@ from tokrig.errors import SpecError
 from tokrig.plan.expand import Names, expand, key_before
 from tokrig.plan.judge import Fits, Judge, Judgement, Sizes
 from tokrig.plan.model import TO_DO, Past, Plan, PlanInputs, Planned, RigMemory, Run, Shape
-from tokrig.spec.campaign import CampaignFile, RigFacts
+from tokrig.spec.campaign import CampaignFile
 from tokrig.spec.run import LEVELS
 from tokrig.units import GIB
 
@@ -142,26 +142,23 @@ def _rigs(files: Sequence[CampaignFile], known: PlanInputs) -> dict[str, RigMemo
     """What is known of the rigs; what campaigns declare fills the gaps, the first file first."""
     rigs = dict(known.rigs)
     for file in files:
-        for rig, facts in file.campaign.rigs.items():
-            rigs[rig] = _filled(rigs.get(rig, RigMemory()), facts)
+        for name, facts in file.campaign.rigs.items():
+            rig = rigs.get(name, RigMemory())
+            rigs[name] = RigMemory(
+                vram_bytes=_first(rig.vram_bytes, facts.vram_gib, GIB),
+                memory_bytes=_first(rig.memory_bytes, facts.memory_gib, GIB),
+                bandwidth_bytes_per_s=_first(
+                    rig.bandwidth_bytes_per_s, facts.memory_bandwidth_gb_per_s, 10**9
+                ),
+                power_w=rig.power_w or facts.power_w,
+                driver=rig.driver,
+            )
     return rigs
 
 
-def _filled(rig: RigMemory, facts: RigFacts) -> RigMemory:
-    def first(known: float | None, declared: float | None, unit: float) -> float | None:
-        return known if known is not None or declared is None else declared * unit
-
-    vram = first(rig.vram_bytes, facts.vram_gib, GIB)
-    memory = first(rig.memory_bytes, facts.memory_gib, GIB)
-    return RigMemory(
-        vram_bytes=None if vram is None else round(vram),
-        memory_bytes=None if memory is None else round(memory),
-        bandwidth_bytes_per_s=first(
-            rig.bandwidth_bytes_per_s, facts.memory_bandwidth_gb_per_s, 1e9
-        ),
-        power_w=rig.power_w or facts.power_w,
-        driver=rig.driver,
-    )
+def _first(known: float | None, declared: float | None, unit: int) -> int | None:
+    found = declared * unit if known is None and declared is not None else known
+    return None if found is None else round(found)
 
 
 def _download(run: Run, sizes: Sizes, fetched: set[tuple[str, str]]) -> int | None:
