@@ -21,7 +21,7 @@ from tokrig.cli import raw as cli
 from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError
 from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
-from tokrig.record import checks, recompute
+from tokrig.record import checks, consistency
 from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
 from tokrig.run.native_bench import RawRun, execute_raw, find_binary
@@ -348,20 +348,20 @@ def test_a_run_becomes_a_record_that_holds_itself(tmp_path: Path) -> None:
     assert record.backend.argv is not None
     assert not any("/" in word for word in record.backend.argv)
     assert Step("test 1/3: prompt run 2/3") in heard
-    assert recompute.contradictions(record, []) == []
+    assert consistency.contradictions(record, []) == []
 
 
 def test_the_trap_is_seen(tmp_path: Path) -> None:
     record = execute_raw(run_of(fake(tmp_path), api="vulkan"), lambda event: None).record
     assert (record.backend.api, record.backend.api_asked) == ("cpu", "vulkan")
     assert record.validity.reasons == ["api_not_confirmed"]
-    assert recompute.contradictions(record, []) == []
+    assert consistency.contradictions(record, []) == []
 
 
 def test_a_verdict_that_does_not_follow_is_found(tmp_path: Path) -> None:
     record = execute_raw(run_of(fake(tmp_path), api="vulkan"), lambda event: None).record
     whitewashed = record.validity.model_copy(update={"verdict": "valid", "reasons": []})
-    assert recompute.contradictions(record.model_copy(update={"validity": whitewashed}), [])
+    assert consistency.contradictions(record.model_copy(update={"validity": whitewashed}), [])
 
 
 def test_a_failure_keeps_what_was_measured_and_the_reason(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_failure_keeps_what_was_measured_and_the_reason(tmp_path: Path) -> Non
     assert record.failure is not None
     assert "failed to allocate 9 GiB" in record.failure.message
     assert "somebody" not in record.failure.message + record.failure.log_tail
-    assert recompute.contradictions(record, []) == []
+    assert consistency.contradictions(record, []) == []
 
 
 def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_no_figures_are_a_failure(tmp_path: Path) -> None:
     assert outcome.record.status == "failed"
     assert outcome.record.failure is not None
     assert "printed no figures" in outcome.record.failure.message
-    assert recompute.contradictions(outcome.record, []) == []
+    assert consistency.contradictions(outcome.record, []) == []
 
 
 def test_an_interrupted_program_is_stopped(tmp_path: Path) -> None:

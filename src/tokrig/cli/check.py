@@ -98,7 +98,7 @@ def _files(paths: Sequence[str], store: Store) -> Iterator[Path]:
 
 def examine(path: Path, store: Store) -> Report:
     """Read a record and its samples, and compare them."""
-    from tokrig.record import recompute
+    from tokrig.record import consistency
 
     try:
         record = store.read(path)
@@ -111,14 +111,14 @@ def examine(path: Path, store: Store) -> Report:
     found = None
     try:
         if measured or store.samples_path(record.id).exists():
-            found = recompute.contradictions(record, store.read_samples(record.id))
+            found = consistency.contradictions(record, store.read_samples(record.id))
     except TokrigError as problem:
         # A run that failed before its first figure has nothing that samples could prove.
         if record.results or not measured:
             report.problems.extend(problem.message.splitlines())
             report.hints.extend(_lines(problem.hint))
     if found is None:
-        found = recompute.own_contradictions(record)
+        found = consistency.own_contradictions(record)
     report.problems.extend(_with_lines(path, found))
     return report
 

@@ -1,31 +1,44 @@
-"""Do a record's own fields contradict each other? Pure: no samples, no I/O.
+"""Does a record hold? What is published against what follows: from the samples, and from the
+record's own fields. Pure.
 
 What a run measured is tied together many times over: a decode rate is one over its TPOT, answers
 take at least their first token's time, shares end at one. A figure edited by hand, a block pasted
-from another run or a damaged file breaks such a tie. Every rule here holds for every honest record
-of any methodology; where an honest one could break it, there is no rule. What the rules allow is
-no proof: samples are (``recompute``).
+from another run or a damaged file breaks such a tie. What the ties allow is no proof: samples are.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf, nan
+from typing import Any
+
+from pydantic import BaseModel
 
 from tokrig.record import METHODOLOGY_VERSION, checks
-from tokrig.record.model import Record, Validity
-from tokrig.record.ties import RESULT_RULES, Broken, Cell, wall_s
+from tokrig.record.metrics import figures
+from tokrig.record.model import (
+    Interference,
+    LoadMemory,
+    PeakMemory,
+    Record,
+    Result,
+    Validity,
+)
+from tokrig.record.samples import Sample
+from tokrig.record.ties import MEASURED_RULES, RESULT_RULES, Broken, Cell, known, wall_s
 
 Place = tuple[str | int, ...]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ID_STAMP = re.compile(r"(\d{8}-\d{6})-")
 _ADDRESS = re.compile(r"https?://[^\s/]+\S*|(?!/)[\w.-]+(?:/[\w.-]+)*")
 # File headers, tokenizers and padding are no weights: tens of megabytes, or a share.
 BESIDE_WEIGHTS_BYTES, BESIDE_WEIGHTS_SHARE = 128 * 1024**2, 0.1
 CLOCK_SLACK_S = 2.0
+_OF_MEASURED = RESULT_RULES | MEASURED_RULES
 
 
 @dataclass(frozen=True)
@@ -40,28 +53,20 @@ class Contradiction:
         return self.text
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One tie between fields. ``broken`` yields the dotted path of a field and the reason."""
-
-    name: str
-    broken: Callable[[Record], Iterator[Broken]]
-
-
-def contradictions(record: Record) -> list[Contradiction]:
+def broken_ties(record: Record) -> list[Contradiction]:
     """All that the record's own fields contradict; empty for an honest one."""
     found = [
-        Contradiction(place_of(path), rule.name, f"{path}: {why}")
-        for rule in RECORD_RULES
-        for path, why in rule.broken(record)
+        Contradiction(place_of(path), rule, f"{path}: {why}")
+        for rule, broken in RECORD_RULES.items()
+        for path, why in broken(record)
     ]
     for index, result in enumerate(record.results):
         cell = Cell(record, result)
         where = f"{result.workload.name} × {result.concurrency}: "
-        for name, broken in RESULT_RULES:
+        for rule, broken_by in (_OF_MEASURED if cell.measured else RESULT_RULES).items():
             found += [
-                Contradiction(("results", index, *place_of(path)), name, f"{where}{path}: {why}")
-                for path, why in broken(cell)
+                Contradiction(("results", index, *place_of(path)), rule, f"{where}{path}: {why}")
+                for path, why in broken_by(cell)
             ]
     return found
 
@@ -72,94 +77,288 @@ def place_of(path: str) -> Place:
     return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
-def _model(record: Record) -> Iterator[Broken]:
+# From the samples
+
+# Figures are published with six significant digits.
+RELATIVE = 1e-5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One published value that does not follow from the samples."""
+
+    workload: str
+    concurrency: int
+    path: str
+    published: Any
+    recomputed: Any
+
+    def __str__(self) -> str:
+        return (
+            f"{self.workload} × {self.concurrency}: {self.path} is {_show(self.published)}, "
+            f"the samples give {_show(self.recomputed)}"
+        )
+
+
+def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
+    """All published figures that the samples contradict; empty when everything follows."""
+    found: list[Difference] = []
+    for result in record.results:
+        key = (result.workload.name, result.concurrency)
+        again = figures(
+            _samples_of(result, samples),
+            result.counters,
+            methodology=record.provenance.methodology or 1,
+            starts=None if record.backend.managed else 1,
+        )
+        for name, recomputed in again.items():
+            for path, old, new in _unequal(name, getattr(result, name), recomputed):
+                found.append(Difference(*key, path, old, new))
+    return found
+
+
+def contradictions(record: Record, samples: Sequence[Sample]) -> list[Contradiction]:
+    """Everything published that does not follow: figures, verdicts, results left out."""
+    index = {(r.workload.name, r.concurrency): i for i, r in enumerate(record.results)}
+    found = [
+        Contradiction(
+            ("results", index[one.workload, one.concurrency], *place_of(one.path)),
+            "samples",
+            str(one),
+        )
+        for one in differences(record, samples)
+    ]
+    for name, concurrency in dict.fromkeys((s.workload, s.concurrency) for s in samples):
+        if (name, concurrency) not in index:
+            text = f"{name} × {concurrency}: there are samples, but no result"
+            found.append(Contradiction(("results",), "samples", text))
+    for number, result in enumerate(record.results):
+        again = judged_again(record, result, samples)
+        if again is not None:
+            found += _verdicts_differ(record, number, again, "the samples give")
+    return _each_place_once(found + own_contradictions(record))
+
+
+def own_contradictions(record: Record) -> list[Contradiction]:
+    """What can be told without samples: cheap enough for every record of a page."""
+    found = broken_ties(record)
+    if record.provenance.kind != "measured":
+        found += _unproven(record)
+    return _each_place_once(found + _overall(record))
+
+
+def _unproven(record: Record) -> list[Contradiction]:
+    """What a record without samples claims all the same: that somebody checked them. Nobody saw
+    the requests behind it, so it is never valid."""
+    expected = "unchecked" if (record.provenance.methodology or 1) < 2 else "unverified"
+    return [
+        Contradiction(
+            ("results", number, "validity"),
+            "samples",
+            f"{result.workload.name} × {result.concurrency}: there are no samples, and "
+            f"validity.{expected} does not say so",
+        )
+        for number, result in enumerate(record.results)
+        if "samples" not in getattr(result.validity, expected)
+    ]
+
+
+def _each_place_once(found: Iterable[Contradiction]) -> list[Contradiction]:
+    """Of what is found about one field the first: the samples know best."""
+    return list({one.place: one for one in reversed(list(found))}.values())[::-1]
+
+
+def _overall(record: Record) -> list[Contradiction]:
+    version, complete = record.provenance.methodology or 1, record.status == "complete"
+    if not record.raw or record.results:
+        again = checks.judge_run(record.results, complete=complete, methodology=version)
+        return _verdicts_differ(record, None, again, "the results give")
+    told = record.validity
+    seen = {
+        reason: None if unlooked in told.unchecked else reason in told.reasons
+        for reason, unlooked in checks.UNLOOKED.items()
+    }
+    if not record.rig.gpus:
+        seen["foreign_gpu_load"] = bool(seen["foreign_gpu_load"])
+    again = checks.judge_raw(
+        len(record.raw), record.backend, seen, complete=complete, methodology=version
+    )
+    return _verdicts_differ(record, None, again, "the record gives")
+
+
+def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
+    """The verdict the samples give, with what the record says was seen beside them, by the version
+    of the methodology that they were measured under.
+
+    None where the record does not tell the shape's lengths.
+    """
+    shape = result.workload
+    if shape.answer_tokens is None or shape.prompt_tokens is None:
+        return None
+    seen = checks.Seen(
+        workload=shape,
+        concurrency=result.concurrency,
+        backend=record.backend,
+        mode=record.mode,
+        model=record.model,
+        rig=record.rig,
+        interference=result.interference or Interference(),
+        memory=result.memory or PeakMemory(),
+        load_memory=record.load_memory or LoadMemory(),
+        counters=result.counters or {},
+        client_cpu_share=result.client_cpu_share,
+        compared_greedy=result.greedy is not None,
+        told=result.validity,
+    )
+    mine = _samples_of(result, samples)
+    return checks.judge(mine, seen, methodology=record.provenance.methodology or 1)
+
+
+def _samples_of(result: Result, samples: Sequence[Sample]) -> list[Sample]:
+    cell = (result.workload.name, result.concurrency)
+    return [s for s in samples if (s.workload, s.concurrency) == cell]
+
+
+def _verdicts_differ(
+    record: Record, number: int | None, again: Validity, source: str
+) -> list[Contradiction]:
+    """Fields in which two verdicts differ, on the run or on one of its results; the order of
+    codes says nothing."""
+    place: Place = ("validity",)
+    where, published = "", record.validity
+    if number is not None:
+        result = record.results[number]
+        place = ("results", number, "validity")
+        where, published = f"{result.workload.name} × {result.concurrency}: ", result.validity
+    told = []
+    if published.verdict != again.verdict:
+        told.append(("verdict", f"{published.verdict}, {source} {again.verdict}"))
+    for name in ("reasons", "unverified", "unchecked"):
+        old, new = getattr(published, name), getattr(again, name)
+        if set(old) != set(new):
+            told.append((name, f"{_codes(old)}, {source} {_codes(new)}"))
+    return [
+        Contradiction((*place, name), "verdict", f"{where}validity.{name} is {text}")
+        for name, text in told
+    ]
+
+
+def _codes(codes: Iterable[str]) -> str:
+    return ", ".join(codes) or "empty"
+
+
+def _unequal(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Leaves at which two values differ by more than rounding."""
+    if isinstance(old, BaseModel) and isinstance(new, BaseModel):
+        for name in type(old).model_fields:
+            yield from _unequal(f"{path}.{name}", getattr(old, name), getattr(new, name))
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        for index, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _unequal(f"{path}[{index}]", a, b)
+    elif _is_number(old) and _is_number(new):
+        if not math.isclose(old, new, rel_tol=RELATIVE, abs_tol=1e-12):
+            yield path, old, new
+    elif old != new:
+        yield path, old, new
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    return "missing" if value is None else f"{value}"
+
+
+# From its own fields
+
+
+def _model(record: Record) -> Broken:
     model = record.model
-    parameters, active = model.parameters, model.active_parameters
-    if parameters and active and active > parameters:
-        yield "model.active_parameters", f"{active} of {parameters} parameters"
-    if not (parameters and model.bits_per_weight and model.bytes):
-        return
-    weights = model.bits_per_weight * parameters / 8
-    beside = model.bytes - weights
+    if known(model.active_parameters) > known(model.parameters or None):
+        yield (
+            "model.active_parameters",
+            f"{model.active_parameters} of {model.parameters} parameters",
+        )
+    weights = known(model.bits_per_weight or None) * known(model.parameters or None) / 8
+    beside = known(model.bytes or None) - weights
     if beside < -0.01 * weights or beside > BESIDE_WEIGHTS_BYTES + BESIDE_WEIGHTS_SHARE * weights:
         yield (
             "model.bits_per_weight",
-            f"{model.bits_per_weight} × {parameters} parameters / 8 are {weights:.4g} bytes,"
+            f"{model.bits_per_weight} × {model.parameters} parameters / 8 are {weights:.4g} bytes,"
             f" model.bytes is {model.bytes}",
         )
 
 
-def _hashes(record: Record) -> Iterator[Broken]:
-    model = record.model
-    made = model.quantized_from
-    for path, value in (
-        ("model.sha256", model.sha256),
-        ("model.chat_template_sha256", model.chat_template_sha256),
-        ("model.quantized_from.sha256", made.sha256 if made else None),
-        ("mode.draft_sha256", record.mode.draft_sha256),
-        ("provenance.source_sha256", record.provenance.source_sha256),
-    ):
+def _hashes(record: Record) -> Broken:
+    model, made = record.model, record.model.quantized_from
+    hashes = {
+        "model.sha256": model.sha256,
+        "model.chat_template_sha256": model.chat_template_sha256,
+        "model.quantized_from.sha256": made.sha256 if made else None,
+        "mode.draft_sha256": record.mode.draft_sha256,
+        "provenance.source_sha256": record.provenance.source_sha256,
+    }
+    for path, value in hashes.items():
         if value is not None and not _SHA256.fullmatch(value):
             yield path, f"{value!r} is no SHA-256: 64 digits 0-9 a-f"
 
 
-def _rig(record: Record) -> Iterator[Broken]:
+def _rig(record: Record) -> Broken:
     cpu, memory = record.rig.cpu, record.rig.memory
-    if cpu.cores and cpu.threads and cpu.cores > cpu.threads:
-        yield "rig.cpu.cores", f"{cpu.cores} cores with {cpu.threads} threads"
-    if cpu.threads and cpu.usable_cpus and cpu.usable_cpus > cpu.threads:
-        yield "rig.cpu.usable_cpus", f"{cpu.usable_cpus} of {cpu.threads} threads"
-    if memory.total_bytes and (memory.usable_bytes or 0) > memory.total_bytes:
-        yield "rig.memory.usable_bytes", f"{memory.usable_bytes} of {memory.total_bytes}"
+    threads, total = cpu.threads or nan, memory.total_bytes or nan
+    if (cpu.cores or 0) > threads:
+        yield "rig.cpu.cores", f"{cpu.cores} cores with {threads} threads"
+    if (cpu.usable_cpus or 0) > threads:
+        yield "rig.cpu.usable_cpus", f"{cpu.usable_cpus} of {threads} threads"
+    if (memory.usable_bytes or 0) > total:
+        yield "rig.memory.usable_bytes", f"{memory.usable_bytes} of {total}"
     for index, gpu in enumerate(record.rig.gpus):
-        low, high = gpu.power_min_w or 0, gpu.power_max_w or float("inf")
-        for name in ("power_limit_w", "power_default_w"):
-            watts = getattr(gpu, name)
+        low, high = gpu.power_min_w or 0, gpu.power_max_w or inf
+        for path, watts, whose in (
+            (f"rig.gpus.{index}.power_limit_w", gpu.power_limit_w, ""),
+            (f"rig.gpus.{index}.power_default_w", gpu.power_default_w, ""),
+            ("mode.power_cap_w", record.mode.power_cap_w, "the card's "),
+        ):
             if watts is not None and not low <= watts <= high:
-                yield f"rig.gpus.{index}.{name}", f"{watts} W, outside {low:g} to {high:g} W"
-        cap = record.mode.power_cap_w
-        if cap is not None and not low <= cap <= high:
-            yield "mode.power_cap_w", f"{cap} W, outside the card's {low:g} to {high:g} W"
+                yield path, f"{watts} W, outside {whose}{low:g} to {high:g} W"
 
 
-def _times(record: Record) -> Iterator[Broken]:
-    provenance = record.provenance
-    moments = {}
+def _times(record: Record) -> Broken:
+    told, moments = record.provenance, []
     for name in ("started_at", "finished_at"):
-        text = getattr(provenance, name)
-        if text is None:
-            continue
+        text = getattr(told, name)
         try:
-            moments[name] = datetime.fromisoformat(text)
+            moments += [] if text is None else [datetime.fromisoformat(text)]
         except ValueError:
             yield f"provenance.{name}", f"{text!r} is no time: 2026-11-22T18:31:11Z"
-    if len(moments) < 2 or len({moment.tzinfo is None for moment in moments.values()}) > 1:
+    if len(moments) < 2 or len({moment.tzinfo is None for moment in moments}) > 1:
         return
-    took_s = (moments["finished_at"] - moments["started_at"]).total_seconds()
+    took_s = (moments[1] - moments[0]).total_seconds()
+    measured_s = sum(s for result in record.results if not math.isnan(s := wall_s(result)))
     if took_s < 0:
-        yield "provenance.finished_at", f"before the start, {provenance.started_at}"
-        return
-    measured_s = sum(wall_s(result) or 0.0 for result in record.results)
+        yield "provenance.finished_at", f"before the start, {told.started_at}"
     # A resumed run starts its clock where it was first begun, so there is only this bound.
-    if measured_s > took_s + CLOCK_SLACK_S:
+    elif measured_s > took_s + CLOCK_SLACK_S:
         yield (
             "provenance.finished_at",
             f"{took_s:.0f} s after the start; the answers alone took {measured_s:.0f} s",
         )
 
 
-def _status(record: Record) -> Iterator[Broken]:
-    if record.status == "complete" and record.failure is not None:
+def _status(record: Record) -> Broken:
+    complete = record.status == "complete"
+    if complete and record.failure is not None:
         yield "failure.code", "a complete run has no failure"
     if record.status == "failed" and record.failure is None:
         yield "status", "failed, and no failure says why"
-    if record.status == "complete" and not (record.results or record.raw or record.skipped):
+    if complete and not (record.results or record.raw or record.skipped):
         yield "status", "complete, with nothing measured"
     if record.results and record.raw:
         yield "raw", "raw figures beside results: one record holds one kind"
 
 
-def _cells(record: Record) -> Iterator[Broken]:
+def _cells(record: Record) -> Broken:
     seen: set[tuple[str, int]] = set()
     for index, result in enumerate(record.results):
         cell = (result.workload.name, result.concurrency)
@@ -170,56 +369,51 @@ def _cells(record: Record) -> Iterator[Broken]:
             yield f"results.{index}.concurrency", "no request at a time is no measurement"
 
 
-def _provenance(record: Record) -> Iterator[Broken]:
+def _provenance(record: Record) -> Broken:
     told = record.provenance
     if told.methodology is not None and not 1 <= told.methodology <= METHODOLOGY_VERSION:
-        yield (
-            "provenance.methodology",
-            f"{told.methodology}: this tokrig knows 1 to {METHODOLOGY_VERSION}; update it",
-        )
+        known = f"this tokrig knows 1 to {METHODOLOGY_VERSION}; update it"
+        yield "provenance.methodology", f"{told.methodology}: {known}"
     if told.kind == "measured":
-        managed = record.backend.managed
-        if managed is False and told.server_starts:
+        if record.backend.managed is False and told.server_starts:
             yield "provenance.server_starts", "tokrig started a server that it did not manage"
-        return
-    if (told.methodology or 1) < 2:
-        return
-    for name in ("source", "source_url", "source_sha256"):
-        if getattr(told, name) is None:
-            yield f"provenance.{name}", f"missing: what is {told.kind} names what it is from"
-    if told.source_url is not None and not _ADDRESS.fullmatch(told.source_url):
-        yield "provenance.source_url", "no address, and no path inside the repository"
+    elif (told.methodology or 1) >= 2:
+        for name in ("source", "source_url", "source_sha256"):
+            if getattr(told, name) is None:
+                yield f"provenance.{name}", f"missing: what is {told.kind} names what it is from"
+        if told.source_url is not None and not _ADDRESS.fullmatch(told.source_url):
+            yield "provenance.source_url", "no address, and no path inside the repository"
 
 
-def _verdicts(record: Record) -> Iterator[Broken]:
-    version_1 = (record.provenance.methodology or 1) < 2
+def _verdicts(record: Record) -> Broken:
+    version = record.provenance.methodology or 1
     validities = [("validity", record.validity, bool(record.results or record.raw))]
     validities += [
         (f"results.{i}.validity", r.validity, True) for i, r in enumerate(record.results)
     ]
     for path, validity, has_figures in validities:
-        yield from _verdict(path, validity, version_1, has_figures)
+        yield from _verdict(path, validity, version, has_figures)
         for name in ("reasons", "unverified", "unchecked"):
             for code in getattr(validity, name):
                 if code not in checks.HINTS:
                     yield f"{path}.{name}", f"unknown code {code!r}"
 
 
-def _verdict(path: str, validity: Validity, version_1: bool, has_figures: bool) -> Iterator[Broken]:
+def _verdict(path: str, validity: Validity, version: int, has_figures: bool) -> Broken:
     failed = bool(validity.reasons) or not has_figures
-    expected = checks.verdict(failed, [] if version_1 else validity.unverified)
+    expected = checks.verdict(failed, validity.unverified, version)
     if validity.verdict != expected:
         lists = ", ".join(validity.reasons + validity.unverified) or "nothing"
         yield f"{path}.verdict", f"{validity.verdict}, with {lists} against it: {expected}"
 
 
-RECORD_RULES: tuple[Rule, ...] = (
-    Rule("model", _model),
-    Rule("hashes", _hashes),
-    Rule("rig", _rig),
-    Rule("times", _times),
-    Rule("status", _status),
-    Rule("cells", _cells),
-    Rule("provenance", _provenance),
-    Rule("verdicts", _verdicts),
-)
+RECORD_RULES: dict[str, Callable[[Record], Broken]] = {
+    "model": _model,
+    "hashes": _hashes,
+    "rig": _rig,
+    "times": _times,
+    "status": _status,
+    "cells": _cells,
+    "provenance": _provenance,
+    "verdicts": _verdicts,
+}

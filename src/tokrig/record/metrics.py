@@ -71,11 +71,9 @@ class Metric(Generic[T]):
 
     def of(self, result: Any) -> T | None:
         """The metric's value in a result; None where it is not known."""
-        found = result
-        for step in self.name.split("."):
-            if found is not None:
-                found = getattr(found, step)
-        return found  # type: ignore[no-any-return]
+        block, _, field = self.name.partition(".")
+        found: Any = getattr(result, block)
+        return getattr(found, field) if field and found is not None else found  # type: ignore[no-any-return]
 
     def named(self, name: str) -> Metric[T]:
         """The same under its name, its parts with it."""
