@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tokrig.record import METHODOLOGY_VERSION, checks
-from tokrig.record.metrics import figures
+from tokrig.record.metrics import METRICS, figures
 from tokrig.record.model import (
     Interference,
     LoadMemory,
@@ -112,7 +112,10 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
             starts=None if record.backend.managed else 1,
         )
         for name, recomputed in again.items():
-            for path, old, new in _unequal(name, getattr(result, name), recomputed):
+            published = getattr(result, name)
+            if METRICS[name].later and published is None:
+                continue
+            for path, old, new in _unequal(name, published, recomputed):
                 found.append(Difference(*key, path, old, new))
     return found
 

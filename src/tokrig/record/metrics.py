@@ -52,7 +52,8 @@ class Metric(Generic[T]):
     ``name`` is that of the record's field, with the unit in it; ``definition`` has the words of
     docs/methodology.md, in Markdown; ``column`` is the name in flat files, of a block what its
     parts' names begin with there. ``compute`` makes it of the requests; without it, it is observed
-    beside them. ``compute_v1`` is how methodology 1 did, where that was otherwise.
+    beside them. ``compute_v1`` is how methodology 1 did, where that was otherwise. What came when
+    there were records already is ``later``: those that lack it are no worse for it.
     """
 
     kind: Kind
@@ -65,6 +66,7 @@ class Metric(Generic[T]):
     higher_is_better: bool | None = None
     shown: frozenset[Place] = RUN
     column: str = ""
+    later: bool = False
     values: tuple[str, ...] = ()
     block: str = ""
     parts: tuple[Metric[Any], ...] = ()
@@ -100,6 +102,7 @@ def _each(
     shown: frozenset[Place] = RUN,
     compute: Compute[Summary | None] | None = None,
     compute_v1: Compute[Summary | None] | None = None,
+    later: bool = False,
 ) -> Metric[Summary | None]:
     """A figure of each request, summed up; one that is compared keeps the medians of starts."""
     if value is not None:
@@ -108,7 +111,8 @@ def _each(
         def compute(of: Measured) -> Summary | None:
             return of.summary(formula, compared=compared)
 
-    return Metric("summary", label, definition, unit, "", compute, compute_v1, better, shown)
+    how = (compute, compute_v1)
+    return Metric("summary", label, definition, unit, "", *how, better, shown, later=later)
 
 
 def _tokens(label: str, definition: str, channel: str) -> Metric[float | None]:
@@ -530,5 +534,5 @@ def figures(
     return {
         name: (metric.compute_v1 or metric.compute)(of) if first else metric.compute(of)
         for name, metric in METRICS.items()
-        if metric.compute is not None
+        if metric.compute is not None and not (first and metric.later)
     }

@@ -27,14 +27,10 @@ class Block(BaseModel):
 
 
 class Summary(Block):
-    """One figure over the measured requests.
-
-    ``median`` is the median of the repeats' medians, ``min`` and ``max`` run over all ``n``
-    values, ``ci95`` is the bootstrap interval of the median and exists from 6 repeats on.
-    ``starts`` are the repeats' medians in their order, of those figures that are compared: what
-    tells two records apart is how far the starts of the engine lie apart. What others published
-    may be a bare median; what tokrig measured has all of it.
-    """
+    """One figure over the measured requests. ``median`` is the median of the repeats' medians,
+    ``min`` and ``max`` run over all ``n`` values, ``ci95`` is the bootstrap interval of the median
+    and exists from 6 repeats on. ``starts`` are the repeats' medians in their order, of figures
+    that are compared. What others published may be a bare median."""
 
     median: float
     min: float | None = None
@@ -212,11 +208,9 @@ class Rig(Block):
 
 
 class _Resolved(Block):
-    """Settings read back from the engine, not the ones asked for.
-
-    ``context_per_slot`` is what each slot can hold while all are full. Where the slots share one
-    cache (``kv_unified``) a slot alone can hold up to ``context_total``.
-    """
+    """Settings read back from the engine, not the ones asked for. ``context_per_slot`` is what each
+    slot can hold while all are full. Where the slots share one cache (``kv_unified``) a slot alone
+    can hold up to ``context_total``."""
 
     context_per_slot: Count | None = None
     context_total: Count | None = None
@@ -363,11 +357,8 @@ class Speculative(Block):
 
 
 class Greedy(Block):
-    """The greedy answer with speculation against the one without, at concurrency 1.
-
-    ``first_divergence_characters`` is how many characters both begin with, ``…_tokens`` how many
-    tokens that is; null where the two are the same.
-    """
+    """The greedy answer with speculation against the one without, at concurrency 1: how many
+    characters (``…_tokens``: tokens) both begin with; null where the two are the same."""
 
     compared_characters: Count
     same: bool
@@ -410,21 +401,19 @@ class Interference(Block):
     """What else happened on the machine while measuring, the worst of all repeats.
 
     Processors: ``engine_wait_share`` is the time that the engine's threads were ready but waited
-    for a processor, summed over them, in seconds a second, ``foreign_wait_share`` the part of it
-    for which others used a processor, ``thread_wait_share`` the same of the one thread that waited
-    most; ``other_cores_mean`` and ``other_cpu_share_max`` the cores
-    that neither engine nor client used, of the ``engine_cpus`` that the engine may use,
-    ``steal_share`` the share of their time that the hypervisor took.
+    for a processor, summed over them, in seconds a second; ``foreign_wait_share`` the part for
+    which others used a processor, ``thread_wait_share`` that of the thread that waited most.
+    ``other_cores_mean`` and ``other_cpu_share_max`` are the cores that neither engine nor client
+    used, of the ``engine_cpus`` that the engine may use, ``steal_share`` what the hypervisor took.
     ``client_wait_share`` is the share of the window in which the client's clock waited for a
-    processor, ``client_late_share`` that in which it was busy too long to see a chunk in time.
+    processor, ``client_late_share`` that in which it was too busy to see a chunk in time.
 
-    Graphics cards, only those that hold the model: ``gpu_busy_before`` is the share of time in
-    which they were used before the start, ``foreign_gpu_processes`` counts other processes that
-    computed on them, ``graphics_processes`` those that only draw, ``graphics_busy_share`` what
-    these used of the cards. ``throttled_share`` is the share of the window in which a fault (heat,
-    slowdown, power brake) held a card down, ``power_limited_share`` that in which its power limit
-    did; ``gpu_power_over_limit`` is mean power over ``gpu_enforced_limit_w``, the limit that the
-    driver enforces.
+    Graphics cards that hold the model: ``gpu_busy_before`` is the share of time in which they were
+    used before the start, ``foreign_gpu_processes`` counts others that computed on them,
+    ``graphics_processes`` those that only draw, ``graphics_busy_share`` what these used.
+    ``throttled_share`` is the share of the window in which a fault (heat, slowdown, power brake)
+    held a card down, ``power_limited_share`` that in which its power limit did;
+    ``gpu_power_over_limit`` is mean power over the driver's limit, ``gpu_enforced_limit_w``.
     """
 
     load_average_max: float | None = None
@@ -500,11 +489,8 @@ else:
 
 
 class Raw(Block):
-    """One figure of an engine's own benchmark: no server, no client, no chat template.
-
-    ``test`` is the tool's own name for it (``pp512``, ``tg128``); ``tok_per_s`` is over the
-    tool's repetitions.
-    """
+    """One figure of an engine's own benchmark: no server, no client, no chat template. ``test`` is
+    the tool's name for it (``pp512``, ``tg128``); ``tok_per_s`` is over its repetitions."""
 
     test: str
     prompt_tokens: Count = 0
