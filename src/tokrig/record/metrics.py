@@ -100,19 +100,12 @@ def _each(
     *,
     better: bool | None = None,
     shown: frozenset[Place] = RUN,
-    compute: Compute[Summary | None] | None = None,
-    compute_v1: Compute[Summary | None] | None = None,
-    later: bool = False,
+    **more: Any,
 ) -> Metric[Summary | None]:
     """A figure of each request, summed up; one that is compared keeps the medians of starts."""
-    if value is not None:
-        formula, compared = value, "compare" in shown
-
-        def compute(of: Measured) -> Summary | None:
-            return of.summary(formula, compared=compared)
-
-    how = (compute, compute_v1)
-    return Metric("summary", label, definition, unit, "", *how, better, shown, later=later)
+    if (formula := value) is not None:
+        more["compute"] = lambda of: of.summary(formula, compared="compare" in shown)
+    return Metric("summary", label, definition, unit, higher_is_better=better, shown=shown, **more)
 
 
 def _tokens(label: str, definition: str, channel: str) -> Metric[float | None]:
