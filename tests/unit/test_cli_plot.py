@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
+from tokrig.errors import get_extra
 from tokrig.record.model import Validity
 from tokrig.store import Store
 
@@ -107,4 +108,4 @@ def test_a_missing_package_is_named(
     outcome = show(content, "--plot", tmp_path / "x.png")
     assert outcome.exit_code == 2
     assert "charts need the package 'vl_convert'" in outcome.stderr
-    assert "pip install 'tokrig[site]'" in outcome.stderr
+    assert get_extra("site") in outcome.stderr

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.nvml import compile_stub
+from tokrig.errors import get_extra
 from tokrig.probes import nvidia
 from tokrig.units import MIB
 
@@ -45,7 +46,7 @@ STATUS = "Name:\tpython\nCapEff:\t{}\n"
 CAP = """
 import dataclasses, json, sys
 from pathlib import Path
-from tokrig.errors import TokrigError
+from tokrig.errors import TokrigError, get_extra
 from tokrig.probes.nvidia import NvidiaProbe
 probe = NvidiaProbe(root=Path(sys.argv[1]))
 seen = {"before": [dataclasses.asdict(cap) for cap in probe.caps()]}
@@ -254,7 +255,7 @@ def test_no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     available = nvidia.NvidiaProbe().availability()
     assert not available.ok
     assert "nvidia-ml-py" in available.detail
-    assert "tokrig[nvidia]" in available.hint
+    assert get_extra("nvidia") in available.hint
 
 
 def set_cap(

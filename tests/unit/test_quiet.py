@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tokrig.cli.live import Waiting
+from tokrig.cli.live import Status
 from tokrig.cli.main import main
 from tokrig.errors import PutOff
 from tokrig.probes import Card, Reading, reading_of
@@ -182,7 +182,7 @@ def test_a_card_is_busy_when_it_is_so_twice(
 
 def test_lines_where_there_is_no_terminal() -> None:
     out = io.StringIO()
-    waiting = Waiting(out)
+    waiting = Status(out)
     for left_s in (60.0, 58.9, 46.0, 44.0, 1.0):
         waiting.notice("2.0 of 2 cores are busy", left_s)
     waiting.notice("0.3 of 2 cores are busy", 0.0)
@@ -193,5 +193,5 @@ def test_lines_where_there_is_no_terminal() -> None:
         "waiting for a quiet machine, 1 s at most: 2.0 of 2 cores are busy",
         "note: 0.3 of 2 cores are busy",
     ]
-    Waiting(out, quiet=True).notice("nothing", 5)
+    Status(out, quiet=True).notice("nothing", 5)
     assert "nothing" not in out.getvalue()

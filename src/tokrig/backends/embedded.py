@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from tokrig.backends import Ask, Availability, Command, Engine, Launch
 from tokrig.backends._llama import LlamaServer
-from tokrig.errors import InputError
+from tokrig.errors import InputError, get_extra
 
 _NGRAM = frozenset({"spec_type", "ngram_size_n", "ngram_size_m", "ngram_min_hits"})
 # What llama.cpp has KV cache kernels for, whatever other tensor types there are.
@@ -25,7 +25,7 @@ class Embedded(LlamaServer):
     title = "llama.cpp embedded (xllamacpp)"
     starts = True
     attaches = False
-    get_it = "install it with: pip install 'tokrig[embedded]'"
+    get_it = f"install it with: {get_extra('embedded')}"
     takes: Mapping[str, tuple[str, ...]] = {
         "threads": ("threads",),
         "kv_type": ("cache_type_k", "cache_type_v"),

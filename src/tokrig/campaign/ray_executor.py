@@ -21,7 +21,15 @@ from types import ModuleType
 from typing import Any
 
 from tokrig.campaign import Ended, Note, ray_node
-from tokrig.errors import EngineError, InputError, Interrupted, PutOff, RecordError, TokrigError
+from tokrig.errors import (
+    EngineError,
+    InputError,
+    Interrupted,
+    PutOff,
+    RecordError,
+    TokrigError,
+    get_extra,
+)
 from tokrig.measure import switches
 from tokrig.plan import Run
 from tokrig.record.model import Rig
@@ -231,7 +239,7 @@ def library() -> ModuleType:
         import ray.exceptions
     except ImportError:
         raise InputError(
-            "several rigs need Ray, which is not installed", hint="pip install 'tokrig[ray]'"
+            "several rigs need Ray, which is not installed", hint=get_extra("ray")
         ) from None
     return ray
 

@@ -18,13 +18,13 @@ from tokrig.campaign import Executor
 from tokrig.campaign.local import Local, Stopwatch
 from tokrig.campaign.work import Began, Delayed, Done, News, Tally, Waiting, Work, selected
 from tokrig.cli import campaign_text, live, present
-from tokrig.cli.measuring import signals_interrupt
+from tokrig.cli.live import signals_interrupt
 from tokrig.errors import EngineError, InputError, Interrupted, StoreError
 from tokrig.measure import forget_stored, require_writable
 from tokrig.plan import TO_DO, Plan, Planned
 from tokrig.rig import probe_rig
 from tokrig.run.journal import this_rig
-from tokrig.run.monitor import Engine, Start, at_once, here, patiently
+from tokrig.run.monitor import Engine, Start, at_once, here
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener
 
@@ -93,10 +93,10 @@ class Eyes:
     failed: int = 0
     delayed: int = 0
     current: Planned | None = None
-    steps: live.Steps = field(init=False)
+    steps: live.Status = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = live.Steps(sys.stderr, quiet=self.quiet)
+        self.steps = live.Status(sys.stderr, quiet=self.quiet)
 
     def hear(self, news: News) -> None:
         """A line for what has happened."""
@@ -130,12 +130,7 @@ class Eyes:
 
     def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
         """Let a run begin when the machine is quiet."""
-        self.steps.end()
-        waiting = live.Waiting(sys.stderr, quiet=self.quiet)
-        try:
-            patiently(computes_on, engine, waiting.notice)
-        finally:
-            waiting.end()
+        self.steps.start(computes_on, engine)
 
     def view(self, prepared: Prepared) -> AbstractContextManager[Listener]:
         """The frame of one run."""

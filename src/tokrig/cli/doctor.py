@@ -15,6 +15,7 @@ import click
 
 from tokrig import __version__, registry
 from tokrig.cli.options import content_and_json, example
+from tokrig.errors import get_package
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -173,7 +174,7 @@ def models() -> Iterator[Finding]:
     for name, entry in CATALOG.items():
         here = importlib.util.find_spec(entry.module) is not None
         detail = f"{entry.note}; {entry.license_note}" if here else "not installed"
-        yield Finding("models", name, here, detail, entry.install)
+        yield Finding("models", name, here, detail, get_package(entry.install))
 
 
 def permissions(content: Path) -> Iterator[Finding]:

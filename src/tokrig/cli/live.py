@@ -1,4 +1,4 @@
-"""Progress on stderr: a small frame on a terminal, plain lines elsewhere.
+"""A run before somebody's eyes, on stderr: a small frame on a terminal, plain lines elsewhere.
 
 The load loop only hands events over; a thread of its own draws twice a second, so that neither
 drawing nor a terminal that has stopped (Ctrl-S, a hanging ssh) ever delays a time stamp.
@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TextIO
 
+import click
+
 from tokrig.cli.board import Board, Line, clip, clock, figures
-from tokrig.cli.present import model_name
+from tokrig.cli.present import count, model_name
+from tokrig.models.shelf import Tell
 from tokrig.naming import backend_name
+from tokrig.run.monitor import Engine, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
     CellBegan,
@@ -31,6 +39,7 @@ from tokrig.run.progress import (
 )
 from tokrig.units import human_seconds
 
+HASHING = "reading the model's file; its checksum is made once"
 PERIOD_S = 0.5
 PLAIN_TICK_S = 15.0
 STALLED_S = 2.0
@@ -52,7 +61,7 @@ def view(
         yield lambda event: None
         return
     now_s = time.monotonic()
-    if not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if not _is_terminal(stream):
         yield Lines(stream, now_s).hear
         return
     board = Board(prepared.workloads, prepared.level, now_s)
@@ -64,6 +73,10 @@ def view(
         painter.stop(erase=False)
         raise
     painter.stop(erase=True)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Painter(threading.Thread):
@@ -136,68 +149,122 @@ class Painter(threading.Thread):
         return line.text if self.plain else f"\x1b[{STYLES[line.style]}m{line.text}\x1b[0m"
 
 
-class Steps:
-    """What goes on before a run: a line in place on a terminal, elsewhere one for each tenth."""
+class Status:
+    """What goes on before a run: a line in place on a terminal, elsewhere a line now and then."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
         self.stream, self.quiet = stream, quiet
-        self.in_place = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self.shown: tuple[str, int] | None = None
-
-    def tell(self, doing: str, share: float | None) -> None:
-        """Show a step, and how far it is (0 to 1)."""
-        step = doing, int((share or 0) * (100 if self.in_place else 10))
-        if self.quiet or step == self.shown:
-            return
-        self.shown = step
-        text = doing if share is None else f"{doing}: {share:.0%}"
-        with contextlib.suppress(OSError, ValueError):
-            line = f"\r\x1b[2K{text}" if self.in_place else f"{text}\n"
-            print(line, end="", file=self.stream, flush=True)
-
-    def end(self) -> None:
-        """Make room for what comes next."""
-        if self.in_place and self.shown:
-            with contextlib.suppress(OSError, ValueError):
-                print("\r\x1b[2K", end="", file=self.stream, flush=True)
-        self.shown = None
-
-
-class Waiting:
-    """What loads the machine before a run: a countdown in place on a terminal, elsewhere a line
-    now and then."""
-
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
-        self.stream, self.quiet = stream, quiet
-        self.in_place = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self.counting = False
+        self.in_place = _is_terminal(stream)
+        self.standing = False
+        self.step: tuple[str, int] | None = None
         self.last_s: float | None = None
 
+    def tell(self, doing: str, share: float | None) -> None:
+        """Show a step, and how far it is (0 to 1); elsewhere each tenth of it."""
+        step = doing, int((share or 0) * (100 if self.in_place else 10))
+        if step != self.step:
+            self.step = step
+            self._show(doing if share is None else f"{doing}: {share:.0%}", stays=False)
+
     def notice(self, text: str, left_s: float) -> None:
-        """Show it; ``left_s`` is how much longer it is waited for, 0 where it is not."""
-        if self.quiet:
-            return
+        """Show what loads the machine; ``left_s`` is how much longer it is waited for, 0 where it
+        is not."""
         if left_s <= 0:
-            self._print(f"note: {text}", "\n")
+            self._show(f"note: {text}", stays=True)
         elif self.in_place:
             columns = os.get_terminal_size(self.stream.fileno()).columns
             left = f"waiting for a quiet machine, {left_s:.0f} s: "
-            self._print(clip(left + text, columns - 1), "")
-            self.counting = True
+            self._show(clip(left + text, columns - 1), stays=False)
         elif self.last_s is None or self.last_s - left_s >= PLAIN_TICK_S:
             self.last_s = left_s
-            self._print(f"waiting for a quiet machine, {left_s:.0f} s at most: {text}", "\n")
+            self._show(f"waiting for a quiet machine, {left_s:.0f} s at most: {text}", stays=True)
 
-    def _print(self, text: str, end: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            begin = "\r\x1b[2K" if self.in_place else ""
-            print(f"{begin}{text}", end=end, file=self.stream, flush=True)
-            self.counting = False
+    def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
+        """Let a run begin when the machine is quiet."""
+        self.end()
+        try:
+            patiently(computes_on, engine, self.notice)
+        finally:
+            self.end()
 
     def end(self) -> None:
         """Make room for what comes next."""
-        if self.counting:
-            self._print("", "")
+        if self.standing:
+            self._show("", stays=False)
+        self.standing, self.step, self.last_s = False, None, None
+
+    def _show(self, text: str, *, stays: bool) -> None:
+        if self.quiet:
+            return
+        begin = "\r\x1b[2K" if self.in_place else ""
+        self.standing = self.in_place and not stays
+        with contextlib.suppress(OSError, ValueError):
+            end = "" if self.standing else "\n"
+            print(f"{begin}{text}", end=end, file=self.stream, flush=True)
+
+
+@dataclass
+class Watch:
+    """A run before somebody's eyes: what is said while it is prepared, waited for, measured."""
+
+    quiet: bool = False
+    even_if_busy: bool = False
+    _before: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def note(self, text: str) -> None:
+        """A remark on stderr."""
+        if not self.quiet:
+            click.echo(f"note: {text}", err=True)
+
+    @contextlib.contextmanager
+    def patience(self, text: str) -> Iterator[None]:
+        """A remark, if what follows takes longer than a second."""
+        timer = threading.Timer(1.0, self.note, [f"{text} …"])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[Tell]:
+        """Tells what is done before a run can begin: hashing, fetching, quantizing."""
+        status = Status(sys.stderr, quiet=self.quiet)
+        with self._before:
+            self._before.enter_context(self.patience(HASHING))
+            self._before.callback(status.end)
+            yield status.tell
+
+    def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
+        """Let a run begin, when the machine is quiet or that is not asked for."""
+        self._before.close()
+        if not self.even_if_busy:
+            Status(sys.stderr, quiet=self.quiet).start(computes_on, engine)
+
+    def view(self, prepared: Prepared) -> AbstractContextManager[Listener]:
+        """The run itself, once it is prepared."""
+        self._before.close()
+        return view(sys.stderr, prepared, quiet=self.quiet)
+
+
+@contextlib.contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a run as Ctrl-C does, unless they are ignored (nohup)."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Lines:
@@ -228,7 +295,7 @@ class Lines:
                 results = len(event.cells) * event.repeats
                 return (
                     f"run {event.run_id}: {model_name(event.model)} on {event.rig.id}, "
-                    f"{results} result{'s' * (results != 1)}{kept}"
+                    f"{count(results, 'result')}{kept}"
                 )
             case Step(text=text, cell=cell):
                 return f"{cell.label}: {text}" if cell else text

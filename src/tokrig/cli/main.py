@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import sys
 import traceback
 from typing import Any
@@ -23,6 +24,7 @@ from tokrig.errors import (
     StoreError,
     TokrigError,
     did_you_mean,
+    program,
 )
 
 # One line each; the same text as the command's own --help begins with.
@@ -41,8 +43,12 @@ COMMANDS = {
     "instrument": "Measure the measuring client itself against a known server.",
 }
 EXIT_BUG = 70
-EXIT_BROKEN_PIPE = 1  # what click says, too
+EXIT_BROKEN_PIPE = 141  # as a shell says of a program that SIGPIPE ended
 LOG_LINES = 8
+# ``tokrig`` at the beginning of a command that a hint names.
+_TYPED = re.compile(rf"\btokrig(?= (?:{'|'.join(COMMANDS)})\b)")
+# Commands that are not called "command" in a module of their name.
+PLACES = {"instrument": ("rig", "instrument")}
 
 
 class Commands(click.Group):
@@ -54,7 +60,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"tokrig.cli.{cmd_name}").command
+        module, attribute = PLACES.get(cmd_name, (cmd_name, "command"))
+        found: click.Command = getattr(importlib.import_module(f"tokrig.cli.{module}"), attribute)
         return found
 
     def resolve_command(
@@ -91,10 +98,14 @@ class Commands(click.Group):
         try:
             code: Any = super().main(args=words, **given)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader has what it wanted (``tokrig list | head``): no reason to complain.
+        except (BrokenPipeError, SystemExit):
+            # The reader has what it wanted (``tokrig list | head``): no reason to complain. click
+            # and Rich end the program then.
             _silence_stdout()
             return EXIT_BROKEN_PIPE
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help())
+            return 0
         except TokrigError as error:
             return report(error, as_json)
         except click.Abort:
@@ -105,8 +116,19 @@ class Commands(click.Group):
             _silence_stdout()
             return report(_refused(error), as_json)
         except Exception as error:  # noqa: BLE001 (the last resort: one readable message)
-            return _report_bug(error, as_json)
+            if os.environ.get("TOKRIG_DEBUG"):
+                traceback.print_exception(error, file=sys.stderr)
+            message = f"this is a bug in tokrig: {type(error).__name__}: {error}"
+            hint = "TOKRIG_DEBUG=1 shows where; please report it with that output"
+            return report(Bug(message, hint=hint), as_json)
         return code if isinstance(code, int) else 0
+
+
+class Bug(TokrigError):
+    """Something that nobody foresaw."""
+
+    exit_code = EXIT_BUG
+    code = "bug"
 
 
 def _silence_stdout() -> None:
@@ -122,49 +144,39 @@ def _refused(error: OSError) -> StoreError:
     where = f"{error.filename}: " if error.filename else ""
     return StoreError(
         f"the system refused: {where}{error.strerror or error}",
-        hint="see to room, permissions and redirected output; TOKRIG_DEBUG=1 shows where",
+        hint="check free space, permissions and redirected output; TOKRIG_DEBUG=1 shows where",
     )
 
 
 def _from_click(error: click.ClickException) -> InputError:
     """click's usage errors in tokrig's words: what is wrong, then what to do."""
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tokrig"
-    hint = f"{path} --help explains"
+    hint = getattr(error, "hint", "") or f"{path} --help explains"
     if isinstance(error, click.NoSuchOption):
         if error.possibilities:
             hint = f"did you mean {' or '.join(error.possibilities)}?"
         return InputError(f"unknown option {error.option_name}", hint=hint)
+    message = error.format_message()
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
         # Not click's "Invalid value for": the message begins with what was typed.
-        message = f"{error.param.opts[0]}: {error.message.rstrip('.')}"
-        return InputError(message, hint=getattr(error, "hint", "") or hint)
-    return InputError(error.format_message().rstrip("."), hint=getattr(error, "hint", "") or hint)
+        message = f"{error.param.opts[0]}: {error.message}"
+    return InputError(message.rstrip("."), hint=hint)
 
 
 def report(error: TokrigError, as_json: bool) -> int:
     """The error for people on stderr, for machines on stdout; its exit code."""
     _say("error:" if not isinstance(error, Interrupted) else "stopped:", error.message, "red")
     for line in filter(None, error.hint.splitlines()):
-        _say("hint:", line, "cyan")
+        _say("hint:", _TYPED.sub(lambda _: program(), line), "cyan")
     if isinstance(error, EngineError) and error.log_tail:
         _say("log:", "the engine's last lines", "cyan")
         for line in error.log_tail.splitlines()[-LOG_LINES:]:
             _say("  |", line, "bright_black")
     if as_json:
-        _json_error(error.code, error.message, error.hint)
+        data = {"code": error.code, "message": error.message, "hint": error.hint}
+        with contextlib.suppress(OSError):
+            click.echo(json.dumps({"error": data}, ensure_ascii=False))
     return error.exit_code
-
-
-def _report_bug(error: Exception, as_json: bool) -> int:
-    message = f"this is a bug in tokrig: {type(error).__name__}: {error}"
-    hint = "TOKRIG_DEBUG=1 shows where; please report it with that output"
-    if os.environ.get("TOKRIG_DEBUG"):
-        traceback.print_exception(error, file=sys.stderr)
-    _say("error:", message, "red")
-    _say("hint:", hint, "cyan")
-    if as_json:
-        _json_error("bug", message, hint)
-    return EXIT_BUG
 
 
 def _say(label: str, text: str, color: str) -> None:
@@ -172,12 +184,6 @@ def _say(label: str, text: str, color: str) -> None:
     with contextlib.suppress(OSError):
         plain = False if os.environ.get("NO_COLOR") else None
         click.echo(f"{click.style(label, fg=color)} {text}", err=True, color=plain)
-
-
-def _json_error(code: str, message: str, hint: str) -> None:
-    error = {"code": code, "message": message, "hint": hint}
-    with contextlib.suppress(OSError):
-        click.echo(json.dumps({"error": error}, ensure_ascii=False))
 
 
 @click.group(

@@ -69,7 +69,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     REFERENCE is hf:owner/name/FILE.gguf, or hf:owner/name for a folder of safetensors; @revision
     may follow the name. What breaks off goes on with the same command.
     """
-    from tokrig.cli import live, measuring, present
+    from tokrig.cli import live, present
     from tokrig.models import shelf
     from tokrig.references import of_hub
 
@@ -77,10 +77,10 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
         raise InputError(
             f"{reference!r} is no model of a hub", hint="write hf:owner/name/FILE.gguf"
         )
-    steps = live.Steps(sys.stderr)
+    steps = live.Status(sys.stderr)
     budget = None if budget_gb is None else round(budget_gb * 1e9)
     try:
-        with measuring.signals_interrupt():
+        with live.signals_interrupt():
             found = shelf.resolve(reference, steps.tell, budget_bytes=budget)
     except KeyboardInterrupt:
         raise Interrupted(

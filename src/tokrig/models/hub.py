@@ -22,7 +22,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from tokrig import __version__
-from tokrig.errors import InputError, ModelError, PutOff, TokrigError, did_you_mean
+from tokrig.errors import InputError, ModelError, PutOff, TokrigError, did_you_mean, get_extra
 from tokrig.files import atomic_write, cache_dir
 from tokrig.models.disk import refused
 from tokrig.references import Reference, parse, stays_inside
@@ -255,7 +255,7 @@ def _api() -> HfApi:
         from huggingface_hub import HfApi
     except ImportError:
         raise InputError(
-            "models of a hub need the package huggingface-hub", hint="pip install 'tokrig[hub]'"
+            "models of a hub need the package huggingface-hub", hint=get_extra("hub")
         ) from None
     # What it warns of is told here, as errors.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

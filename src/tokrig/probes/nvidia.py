@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokrig.errors import InputError, PutOff
+from tokrig.errors import InputError, PutOff, get_extra
 from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
 
@@ -87,7 +87,7 @@ class NvidiaProbe:
             return Availability(
                 False,
                 "the package nvidia-ml-py is missing",
-                "with an NVIDIA card: pip install 'tokrig[nvidia]'",
+                f"with an NVIDIA card: {get_extra('nvidia')}",
             )
         try:
             self._nvml.nvmlInit()
