@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from tokrig.spec.settings import SETTINGS, Setting
 from tokrig.units import human_bytes, slug
 
 if TYPE_CHECKING:
-    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Result, Rig
+    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Resolved, Result, Rig
 
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
@@ -174,12 +175,10 @@ def model_address(model: Named) -> str:
 BASELINE = "baseline"
 # Parts of a mode's name; other parts, such as a power profile, are called what they are.
 _MODE_PARTS = {
-    "ngram": "n-gram speculation",
-    "draft": "draft-model speculation",
-    "mtp": "MTP",
-    "eagle": "EAGLE",
-    "reasoning-off": "reasoning off",
-    "reasoning-on": "reasoning on",
+    setting.part.format(choice): setting.say(choice)
+    for setting in SETTINGS.values()
+    if setting.part
+    for choice in setting.choices
 }
 
 
@@ -246,23 +245,24 @@ def full_name(record: Record) -> tuple[str, ...]:
 def details(record: Record) -> tuple[str, ...]:
     """The settings behind a name, each in its place; "" where one is not known."""
     found, gpu = record.backend.resolved, next(iter(record.rig.gpus), None)
-    kv_types = [t for t in (found.cache_type_k, found.cache_type_v) if t]
-    limit = gpu.power_limit_w if gpu else None
     return (
         _said("by {}", record.model.quant_creator),
-        _said("KV {}", "/".join(dict.fromkeys(kv_types)) or None),
-        _said("context {:,}", found.context_per_slot),
-        _said("{} threads", found.threads),
-        _said("batch {}", found.batch),
-        _said("micro-batch {}", found.ubatch),
+        *(_found(setting, found) for setting in SETTINGS.values() if setting.asked),
         _said("flash attention {}", found.flash_attention),
-        _said("{} layers on the GPU", found.gpu_layers),
         _said("{}", found.dtype),
-        _said("{:.0f} W", limit),
+        _said("{:.0f} W", gpu.power_limit_w if gpu else None),
         _said("driver {}", gpu.driver if gpu else None),
         _said("kernel {}", record.rig.kernel),
         _said("rig {}", record.rig.id),
     )
+
+
+def _found(setting: Setting, resolved: Resolved) -> str:
+    values = [getattr(resolved, name) for name in setting.asked]
+    known = [value for value in values if value not in (None, "", [])]
+    if len(setting.asked) > 1:
+        known = ["/".join(dict.fromkeys(map(str, known)))] if known else []
+    return setting.say(known[0]) if known else ""
 
 
 def apart(runs: Iterable[Record]) -> dict[str, str]:

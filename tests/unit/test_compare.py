@@ -366,7 +366,7 @@ def test_an_attached_server_of_which_little_is_known_is_c() -> None:
     assert found.grade == "C"
     assert found.reason == (
         "same model and quant; no A: not known of both: "
-        "threads, KV cache types, environment, command line"
+        "KV cache types, threads, environment, command line"
     )
     assert all(f.ratio.value == 1 for pair in found.pairs for f in pair.figures)
 

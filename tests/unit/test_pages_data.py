@@ -123,7 +123,7 @@ def test_every_file_has_the_same_figures(tmp_path: Path) -> None:
 def test_no_metric_of_a_result_is_left_out() -> None:
     fields = Result.model_fields.items()
     metrics = {name for name, field in fields if Summary in get_args(field.annotation)}
-    assert set(table.METRICS) == metrics
+    assert set(table.SUMMARIES) == metrics
 
 
 def test_names_of_columns_are_words_and_each_is_there_once() -> None:
@@ -197,10 +197,10 @@ def test_what_was_asked_and_what_came_of_it_are_columns_of_their_own() -> None:
 @pytest.mark.parametrize("block", [Mode, Speculative, Greedy, LoadMemory, BackendFacts, Resolved])
 def test_no_field_of_these_blocks_is_forgotten(block: type[BaseModel]) -> None:
     """What has keys of its own, or one value a device or a flag, stays in the record."""
-    kept = {"argv", "env", "resolved", "managed", "devices", "device_bytes", "cpu_features"}
+    kept = {"argv", "env", "resolved", "managed", "device_bytes", "cpu_features"}
     kept |= {"looked_up_bytes", "spilled", "doubt", "asked", "prompting"}
-    kept |= {"chat_template", "threads_batch", "batch", "ubatch", "layers"}
-    groups = (*table.OF_RUN, *table.OF_LOAD, *table.OF_RESULT, *table.OPTIONAL)
+    kept |= {"chat_template", "threads_batch", "layers"}
+    groups = (*table.OF_RUN, *table.OF_SETTINGS, *table.OF_LOAD, *table.OF_RESULT, *table.OPTIONAL)
     exported = {column.source.rpartition(".")[2] for column in groups}
     assert set(block.model_fields) - exported == set(block.model_fields) & kept
 
@@ -268,13 +268,14 @@ def test_the_data_page_explains_every_column_and_leads_to_every_file() -> None:
     groups = (
         table.ADDRESSES,
         table.OF_RUN,
+        table.OF_SETTINGS,
         table.OF_LOAD,
         table.OF_RESULT,
         table.OPTIONAL,
     )
     for column in (column for group in groups for column in group):
         assert f"<code>{column.name}</code>" in page
-    for metric in table.METRICS:
+    for metric in table.SUMMARIES:
         assert f"<code>{metric}</code>" in page
     for path in made:
         own = path == "data.html" or path.startswith(("data/runs/", "data/samples/"))

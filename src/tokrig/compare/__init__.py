@@ -27,15 +27,14 @@ from tokrig.compare.statistics import (
     usable,
 )
 from tokrig.compare.variables import Differences, State, differences, known_keys, value_text
+from tokrig.record.metrics import shown_in
 from tokrig.record.model import Record, Result, Summary, Verdict
 
 # The figures that are compared, in the order of a table, and whether more is faster.
-METRICS = {
-    "output_tok_per_s": True,
-    "ttft_s": False,
-    "prefill_tok_per_s": True,
-    "end_to_end_tok_per_s": True,
-    "system_tok_per_s": True,
+COMPARED = {
+    metric.name: bool(metric.higher_is_better)
+    for metric in shown_in("compare")
+    if metric.kind == "summary" and "." not in metric.name
 }
 
 # (t) Prompts may be off their shape's length by so much; two of one length, by twice that.
@@ -180,7 +179,9 @@ def rules() -> dict[str, Any]:
         "length_share": LENGTH_SHARE,
         "length_tokens": LENGTH_TOKENS,
         # A list: JSON objects keep no order.
-        "metrics": [{"name": name, "higher_is_better": higher} for name, higher in METRICS.items()],
+        "metrics": [
+            {"name": name, "higher_is_better": higher} for name, higher in COMPARED.items()
+        ],
         "classes": classes.CLASSES,
         "essential": list(classes.ESSENTIAL),
         "other_work": list(classes.OTHER_WORK),
@@ -232,7 +233,7 @@ def _cell(record: Record, result: Result) -> Cell:
         codes=tuple(map(value_text, codes)),
         starts=starts_of(record, result),
         prefill_source=result.prefill_source,
-        figures={name: _figure(getattr(result, name)) for name in METRICS},
+        figures={name: _figure(getattr(result, name)) for name in COMPARED},
     )
 
 
@@ -315,7 +316,7 @@ def _least_effects(a: Subject, b: Subject, *, alike: bool) -> dict[str, float]:
     known = () if alike else (a.noise, b.noise)
     return {
         name: max(SMALLEST_EFFECT, *(noise.get(name, 0.0) for noise in known), 0.0)
-        for name in METRICS
+        for name in COMPARED
     }
 
 
@@ -332,7 +333,7 @@ def _with_figures(
     tests = sum(
         decided(b.side(name), a.side(name))
         for pair, (a, b) in together
-        for name in METRICS
+        for name in COMPARED
         if _is_rated(pair, a, b, name)
     )
 
@@ -341,14 +342,14 @@ def _with_figures(
         if rated and _is_rated(pair, a, b, name):
             found = ratio(
                 *(b.side(name), a.side(name)),
-                higher_is_better=METRICS[name],
+                higher_is_better=COMPARED[name],
                 tests=max(tests, 1),
                 least=least[name],
             )
         return Figure(name, a.figures[name], b.figures[name], found)
 
     return tuple(
-        dataclasses.replace(pair, figures=tuple(figure(pair, *both, name) for name in METRICS))
+        dataclasses.replace(pair, figures=tuple(figure(pair, *both, name) for name in COMPARED))
         for pair, both in together
     )
 
@@ -372,7 +373,7 @@ def _means(a: Subject, b: Subject, pairs: Sequence[Pair]) -> tuple[Mean, ...]:
         if len(group) < 2 or not whole or not sure:
             continue
         doubtful = any("unverified" in pair.verdicts for pair in group)
-        for place, name in enumerate(METRICS):
+        for place, name in enumerate(COMPARED):
             values = [pair.figures[place].ratio.value for pair in group]
             known = [value for value in values if value is not None]
             if len(known) == len(group):

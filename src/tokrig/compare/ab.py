@@ -21,7 +21,7 @@ from fractions import Fraction
 from statistics import median
 from typing import Any, Literal
 
-from tokrig.compare import METRICS, Cell, Subject, comparison, subject
+from tokrig.compare import COMPARED, Cell, Subject, comparison, subject
 from tokrig.compare.statistics import (
     LEVEL,
     SMALLEST_EFFECT,
@@ -317,7 +317,7 @@ def _called(effect: Effect, tests: int) -> Effect:
     value, least = float(ratio), max(SMALLEST_EFFECT, float(effect.noise or 0))
     low, high = ratio_interval(mine, other, tests)
     low, high = min(low, value), max(high, value)
-    found = judged(value, low, high, least, higher_is_better=METRICS[effect.metric])
+    found = judged(value, low, high, least, higher_is_better=COMPARED[effect.metric])
     settle = ""
     if found in ("faster", "slower") and (p is None or p > LEVEL):
         found = "inconclusive"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from tokrig.compare import METRICS
+from tokrig.compare import COMPARED
 from tokrig.compare.statistics import STARTS_NEEDED, aa_noise, starts_of, usable
 from tokrig.compare.variables import VARIABLES, known_keys
 from tokrig.record import checks
@@ -282,7 +282,7 @@ def _shares(group: Sequence[Record]) -> dict[str, list[float]]:
     series: dict[tuple[object, ...], list[float]] = {}
     for record in group:
         for result in record.results:
-            for metric in METRICS:
+            for metric in COMPARED:
                 if value := _value(record, result, metric):
                     series.setdefault((metric, *_cell(result)), []).append(value)
     found: dict[str, list[float]] = {}

@@ -14,7 +14,8 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from tokrig.naming import UNKNOWN_RIG, gpus_known
-from tokrig.record.model import Record
+from tokrig.record.model import Record, _Resolved
+from tokrig.spec.settings import SETTINGS, Setting
 
 MAX_TEXT = 400
 
@@ -38,6 +39,16 @@ class Variable:
 
 def _under(prefix: str, names: str) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" for name in names.split())
+
+
+# What engines read back has a variable each; other settings are part of one of those below.
+_SETTINGS = [setting for setting in SETTINGS.values() if setting.asked]
+
+
+def _of_setting(setting: Setting) -> Variable:
+    # What records had before there was a table of settings, every engine tells.
+    new = not set(setting.asked) & set(_Resolved.model_fields)
+    return Variable(setting.label, setting.found, setting.follows, rare=new)
 
 
 VARIABLES = (
@@ -118,7 +129,7 @@ VARIABLES = (
     Variable("os", ("rig.os",), follows=("machine",)),
     Variable("kernel", ("rig.kernel",), follows=("machine",)),
     Variable("virtualization", ("rig.virtualization",), follows=("machine",)),
-    Variable("context", ("backend.resolved.context_per_slot",)),
+    *(_of_setting(setting) for setting in _SETTINGS),
     Variable("slots", ("backend.resolved.slots",)),
     Variable(
         "shared cache",
@@ -126,13 +137,8 @@ VARIABLES = (
         follows=("context", "slots"),
         rare=True,
     ),
-    Variable("threads", ("backend.resolved.threads",), follows=("machine",)),
     Variable("batch threads", ("backend.resolved.threads_batch",), follows=("machine", "threads")),
-    Variable("batch", ("backend.resolved.batch",), follows=("engine",)),
-    Variable("micro-batch", ("backend.resolved.ubatch",), follows=("engine",)),
-    Variable("KV cache types", _under("backend.resolved", "cache_type_k cache_type_v")),
     Variable("flash attention", ("backend.resolved.flash_attention",), follows=("engine",)),
-    Variable("GPU layers", ("backend.resolved.gpu_layers",), follows=("model", "API")),
     Variable("layers", ("backend.resolved.layers",), follows=("model", "engine")),
     Variable(
         "quantization",
@@ -154,11 +160,6 @@ VARIABLES = (
         ("backend.resolved.tensor_parallel",),
         follows=("machine", "GPU", "engine"),
         rare=True,
-    ),
-    Variable(
-        "devices",
-        ("backend.resolved.devices",),
-        follows=("machine", "GPU", "engine", "API", "tensor parallel"),
     ),
     Variable(
         "split mode",
@@ -183,9 +184,9 @@ VARIABLES = (
         ("backend.argv",),
         follows=(
             *("engine", "backend", "build", "wrapper", "API", "mode", "reasoning switch"),
-            *("context", "slots", "threads", "batch threads", "batch", "micro-batch"),
-            *("KV cache types", "flash attention", "GPU layers", "quantization", "dtype"),
-            *("prefix caching", "tensor parallel", "devices", "split mode"),
+            *("slots", "batch threads", "flash attention", "quantization", "dtype"),
+            *("prefix caching", "tensor parallel", "split mode"),
+            *(setting.label for setting in _SETTINGS),
         ),
     ),
     # Not a setting: figures of two methodologies are not compared at all (see classes.py).

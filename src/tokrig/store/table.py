@@ -11,13 +11,16 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
 from tokrig import naming
+from tokrig.record.metrics import METRICS, Metric
 from tokrig.record.model import Record, Result, Rig, Summary
+from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
 
 Kind = Literal["text", "integer", "number", "boolean"]
@@ -141,36 +144,26 @@ OF_GPUS = (
     _number("gpu_power_limit_w", "its power limit while measured, W"),
     _number("gpu_power_max_w", "the highest limit it can be given, W"),
 )
-OF_RESULT = (
-    _text("workload", "shape", "workload.name"),
-    _text("workload_hash", "hash of the shape's texts and lengths", "workload.content_hash"),
-    _integer("prompt_tokens_target", "prompt length of the shape", "workload.prompt_tokens"),
-    _integer("answer_tokens_target", "answer length of the shape", "workload.answer_tokens"),
-    _integer("concurrency", "requests in flight", "concurrency"),
-    _text("verdict", "valid, unverified or invalid: invalid is no headline", "validity.word"),
-    _integer("repeats", "repeats", "repeats"),
-    _integer("requests", "measured requests", "requests"),
-    _integer("request_errors", "measured requests that failed", "request_errors"),
-    _text("prefill_source", "server, or ttft_derived", "prefill_source"),
-    _text("token_count_source", "where token counts come from", "token_count_source"),
-    _number("reasoning_tokens_median", "reasoning tokens", "reasoning_tokens_median"),
-    _number("content_tokens_median", "tokens of the answer proper", "content_tokens_median"),
-    _number("tool_call_tokens_median", "tokens of tool calls", "tool_call_tokens_median"),
-    _number("hidden_tokens_median", "tokens counted but not shown", "hidden_tokens_median"),
-    _number("answered_share", "share of requests that answered, 0 to 1", "answered_share"),
-    _integer("cached_tokens", "prompt tokens that the engine reused", "cached_tokens"),
-    _number("ceiling_share", "share of the decode ceiling, 1 = all of it", "ceiling_share"),
-    _number("client_cpu_share", "client's share of a core, 0 to 1", "client_cpu_share"),
+_KINDS: dict[str, Kind] = {
+    "text": "text",
+    "count": "integer",
+    "whole": "integer",
+    "number": "number",
+    "amount": "number",
+    "share": "number",
+    "flag": "boolean",
+}
+# What was found of settings that have no column above.
+OF_SETTINGS = tuple(
+    Column(path.rpartition(".")[2], _KINDS.get(setting.kind, "text"), setting.label, path)
+    for setting in SETTINGS.values()
+    for path in setting.found
+    if path not in {column.source for column in OF_RUN}
 )
 CODES = (
     _text("invalid_because", "reason codes, with spaces between"),
     _text("unverified", "codes of what could not be confirmed, likewise"),
     _text("unchecked", "codes of what nobody could look at, likewise"),
-)
-METRICS = (
-    *("output_tok_per_s", "prefill_tok_per_s", "ttft_s", "ttfa_s", "tpot_s"),
-    *("end_to_end_tok_per_s", "useful_tok_per_s", "system_tok_per_s"),
-    *("prompt_tokens", "output_tokens"),
 )
 SPREAD = (
     _number("median", "median of the repeats' medians"),
@@ -180,57 +173,78 @@ SPREAD = (
     _number("ci95_low", "lower end of the 95 % interval; null below 6 repeats"),
     _number("ci95_high", "upper end of that interval"),
 )
-# Of blocks that a result need not have.
-OPTIONAL = (
-    _number("icl_s_p50", "inter-chunk latency, median, s", "icl_s.p50"),
-    _number("icl_s_p90", "its 90th percentile, s", "icl_s.p90"),
-    _number("icl_s_p95", "its 95th percentile, s", "icl_s.p95"),
-    _number("icl_s_p99", "its 99th percentile, s", "icl_s.p99"),
-    _number("icl_s_max", "the longest gap between chunks, s", "icl_s.max"),
-    _integer("icl_s_n", "number of gaps between chunks", "icl_s.n"),
-    _number("server_difference", "client's decode rate / server's − 1", "server.difference"),
-    _number("server_difference_largest", "that of a single request", "server.difference_largest"),
-    _text("server_source", "request, or counters: the server's sums alone", "server.source"),
-    _integer("drafted_tokens", "tokens drafted", "speculative.drafted_tokens"),
-    _integer("accepted_tokens", "drafted tokens accepted", "speculative.accepted_tokens"),
-    _number("acceptance_rate", "accepted / drafted tokens", "speculative.acceptance_rate"),
-    _integer(
-        "draft_steps", "steps of decoding; by methodology 1 with a draft", "speculative.steps"
-    ),
-    _number("acceptance_length", "output tokens a step", "speculative.acceptance_length"),
-    _boolean("greedy_same", "same greedy answer with and without speculation", "greedy.same"),
-    _integer("greedy_compared_characters", "length compared", "greedy.compared_characters"),
-    _integer(
-        "greedy_first_divergence_characters",
-        "characters that both begin with; null where they are the same",
-        "greedy.first_divergence_characters",
-    ),
-    _integer(
-        "greedy_first_divergence_tokens",
-        "that, in tokens",
-        "greedy.first_divergence_tokens",
-    ),
-    _integer("engine_rss_bytes", "peak of the engine's memory, bytes", "memory.engine_rss_bytes"),
-    _integer("engine_vram_bytes", "peak of its GPU memory, bytes", "memory.engine_vram_bytes"),
-    _text("energy_scope", "gpu, package or wall", "energy.scope"),
-    _number("energy_j", "energy of the measured phase, J", "energy.total_j"),
-    _number("j_per_output_token", "that, per output token, J", "energy.j_per_output_token"),
+
+
+def _column(metric: Metric[Any]) -> Column:
+    text = re.sub(r"[*`]", "", metric.definition) + (f", {metric.unit}" if metric.unit else "")
+    return Column(metric.column, _KINDS[metric.kind], text, metric.name)
+
+
+def _optional_columns() -> Iterator[Column]:
+    """Of blocks that a result need not have."""
+    for metric in METRICS.values():
+        if metric.kind == "percentiles":
+            for part in ("p50", "p90", "p95", "p99", "max"):
+                yield _number(
+                    f"{metric.column}_{part}", f"{metric.label}, {part}, s", f"{metric.name}.{part}"
+                )
+            yield _integer(f"{metric.column}_n", "number of values", f"{metric.name}.n")
+        yield from (_column(part) for part in metric.parts if part.kind in _KINDS)
+
+
+SUMMARIES = tuple(name for name, metric in METRICS.items() if metric.kind == "summary")
+OF_RESULT = (
+    _text("workload", "shape", "workload.name"),
+    _text("workload_hash", "hash of the shape's texts and lengths", "workload.content_hash"),
+    _integer("prompt_tokens_target", "prompt length of the shape", "workload.prompt_tokens"),
+    _integer("answer_tokens_target", "answer length of the shape", "workload.answer_tokens"),
+    _integer("concurrency", "requests in flight", "concurrency"),
+    _text("verdict", "valid, unverified or invalid: invalid is no headline", "validity.word"),
+    *(_column(metric) for metric in METRICS.values() if metric.kind in _KINDS),
 )
-COLUMNS = (
-    *(*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS, *OF_RESULT, *CODES),
+OPTIONAL = tuple(_optional_columns())
+# Files have had this order since their first version; what is newer than them stands at the end.
+_FIRST_ORDER = """
+workload workload_hash prompt_tokens_target answer_tokens_target concurrency verdict repeats
+requests request_errors prefill_source token_count_source reasoning_tokens_median
+content_tokens_median tool_call_tokens_median hidden_tokens_median answered_share cached_tokens
+ceiling_share client_cpu_share invalid_because unverified unchecked output_tok_per_s
+prefill_tok_per_s ttft_s ttfa_s tpot_s end_to_end_tok_per_s useful_tok_per_s system_tok_per_s
+prompt_tokens output_tokens icl_s_p50 icl_s_p90 icl_s_p95 icl_s_p99 icl_s_max icl_s_n
+server_difference server_difference_largest server_source drafted_tokens accepted_tokens
+acceptance_rate draft_steps acceptance_length greedy_same greedy_compared_characters
+greedy_first_divergence_characters greedy_first_divergence_tokens engine_rss_bytes
+engine_vram_bytes energy_scope energy_j j_per_output_token
+""".split()
+_OF_RUNS = (*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS)
+_MADE = (
+    *((column.name, column) for column in (*_OF_RUNS, *OF_SETTINGS, *OF_RESULT, *CODES)),
     *(
-        Column(f"{metric}_{part.name}", part.kind, part.text)
-        for metric in METRICS
+        (name, Column(f"{name}_{part.name}", part.kind, part.text))
+        for name in SUMMARIES
         for part in SPREAD
     ),
-    *OPTIONAL,
+    *((column.name, column) for column in OPTIONAL),
 )
+
+
+def _place(made: int) -> int:
+    name, column = _MADE[made]
+    if column in _OF_RUNS:
+        return -1
+    return _FIRST_ORDER.index(name) if name in _FIRST_ORDER else len(_FIRST_ORDER)
+
+
+_ORDER = sorted(range(len(_MADE)), key=_place)
+COLUMNS = tuple(_MADE[made][1] for made in _ORDER)
 
 Value = str | int | float | bool | None
 
+_in_order = itemgetter(*_ORDER)
 _facts_of_run = attrgetter(*(column.source for column in OF_RUN))
+_settings_of_run = [attrgetter(column.source) for column in OF_SETTINGS]
 _facts_of_result = attrgetter(*(column.source for column in OF_RESULT))
-_metrics_of_result = attrgetter(*METRICS)
+_summaries_of_result = attrgetter(*SUMMARIES)
 _NOTHING = (None,) * len(SPREAD)
 
 
@@ -238,10 +252,19 @@ def flat_rows(runs: Iterable[Run]) -> Iterator[tuple[Value, ...]]:
     """One row a result, values in the order of ``COLUMNS``."""
     for run in runs:
         record = run.record
-        load = _optional(record, OF_LOAD)
-        of_run = (*_addresses(run), *_facts_of_run(record), *load, *_gpus(record.rig))
+        of_run = (
+            *(*_addresses(run), *_facts_of_run(record), *_optional(record, OF_LOAD)),
+            *(*_gpus(record.rig), *(_plain(found(record)) for found in _settings_of_run)),
+        )
         for result in record.results:
-            yield (*of_run, *_facts_of_result(result), *_codes(result), *_figures(result))
+            yield _in_order(
+                (*of_run, *_facts_of_result(result), *_codes(result), *_figures(result))
+            )
+
+
+def _plain(value: Any) -> Value:
+    found: Value = " ".join(map(str, value)) if isinstance(value, list) else value
+    return None if found == "" else found
 
 
 def _addresses(run: Run) -> tuple[Value, ...]:
@@ -265,7 +288,7 @@ def _codes(result: Result) -> Iterator[str]:
 
 def _figures(result: Result) -> list[Value]:
     values: list[Value] = []
-    for metric in _metrics_of_result(result):
+    for metric in _summaries_of_result(result):
         values += _NOTHING if metric is None else _spread(metric)
     values += _optional(result, OPTIONAL)
     return values
