@@ -232,7 +232,7 @@ def probed(script: Script, backend: str = "openai") -> tuple[list[str], dict[str
 
         error = None
         try:
-            probe(session, listen, None)
+            probe(session, listen)
         except RequestError as failed:
             error = failed.code
         chats = [talk for talk in server.talks if b"/v1/chat/completions " in talk.head]

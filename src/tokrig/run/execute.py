@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.formulas import usual_gap_s
-from tokrig.record.model import Record, Rig, Skipped
+from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Sample
 from tokrig.run import assemble, memory, refusal, state
 from tokrig.run.assemble import scrub, source_commit
@@ -41,6 +41,7 @@ from tokrig.run.prompting import (
     fit,
     learn,
     probe,
+    reasons,
     settle,
     target_of,
 )
@@ -219,11 +220,14 @@ class _Run:
         if known.mode.speculative and session.engine.speculation is False:
             reason = session.backend.failure(session.log()) or "its log may tell why"
             self.listen(Note(f"the engine does not speculate: {reason}"))
-        observed = probe(session, self.listen, cold=known.cold)
+        first, by_itself = probe(session, self.listen)
         known.load_memory = self.require_fit(session).memory
-        known.model = known.model.model_copy(update={"reasoning": observed.model})
-        known.mode = known.mode.model_copy(update={"reasoning_observed": observed.switched})
-        known.cold = observed.cold
+        known.model = known.model.model_copy(update={"reasoning": by_itself})
+        known.mode = known.mode.model_copy(update={"reasoning_observed": reasons(first)})
+        if known.cold is None:  # what an earlier start of the run saw stays
+            first_s = round(first.chunks[0].t_ns / 1e9, 4) if first.chunks else None
+            load_s = None if session.load_s is None else round(session.load_s, 4)
+            known.cold = ColdStart(load_s=load_s, first_ttft_s=first_s)
         # A server that was already running is not started anew by being attached to again.
         known.server_starts += session.server is not None
         self.known = True

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tokrig import registry
 from tokrig.backends import Request
 from tokrig.errors import RequestError
-from tokrig.record.model import ColdStart, Greedy, Prompting
+from tokrig.record.model import Greedy, Prompting
 from tokrig.record.samples import Kind, Sample
 from tokrig.run.progress import Cell, Listener, Note, Step
 from tokrig.run.refusal import CONTEXT, HINTS, REFUSALS, code_of, wait_s
@@ -28,29 +28,23 @@ PROBE_TOKENS = 16
 QUESTION = Variant((("user", "{material}{ending}"),), ("How are you today?",))
 
 
-@dataclass(frozen=True)
-class Probed:
-    """``model``: whether the model reasons when nobody switches that, None where it cannot be
-    asked without; ``switched``: whether it did as the run asks for it."""
-
-    model: bool | None
-    switched: bool
-    cold: ColdStart
-
-
-def probe(session: Session, listen: Listener, cold: ColdStart | None) -> Probed:
-    """Does the server speak our dialect, does the model reason, is a switch for that honoured, how
-    long does a first answer take? ``cold`` is what an earlier start of the run saw; it stays.
+def probe(session: Session, listen: Listener) -> tuple[Sample, bool | None]:
+    """A first short answer, as the run asks for it; and whether the model reasons when nobody
+    switches that, None where it cannot be asked without.
 
     Raises RequestError when the server fails the request.
     """
-    sample = settle(session, listen)
-    switched = _reasons(sample)
-    if cold is None:
-        first_s = round(sample.chunks[0].t_ns / 1e9, 4) if sample.chunks else None
-        load_s = None if session.load_s is None else round(session.load_s, 4)
-        cold = ColdStart(load_s=load_s, first_ttft_s=first_s)
-    return Probed(_of_the_model(session, switched), switched, cold)
+    first, switch = settle(session, listen), session.prepared.reasoning
+    if switch is None:
+        return first, reasons(first)
+    if switch.asked == "off" and reasons(first):
+        return first, True
+    by_start = session.backend.capabilities.reasoning_switch == "start"
+    if by_start and switch.engine_flag and session.server is not None:
+        # What the engine was started with cannot be taken out of one request.
+        return first, None
+    plain = _ask(session, switched=False)
+    return first, None if plain.error is not None else reasons(plain)
 
 
 def settle(session: Session, listen: Listener) -> Sample:
@@ -115,21 +109,6 @@ def _first(session: Session, listen: Listener) -> Sample:
     return sample
 
 
-def _of_the_model(session: Session, switched: bool) -> bool | None:
-    """Whether the model reasons by itself."""
-    switch = session.prepared.reasoning
-    if switch is None:
-        return switched
-    if switched and switch.asked == "off":
-        return True
-    by_start = session.backend.capabilities.reasoning_switch == "start"
-    if by_start and switch.engine_flag and session.server is not None:
-        # What the engine was started with cannot be taken out of one request.
-        return None
-    sample = _ask(session, switched=False)
-    return None if sample.error is not None else _reasons(sample)
-
-
 def _ask(session: Session, *, switched: bool = True) -> Sample:
     return session.send([_question(session, switched)], PROBE, "warmup", 0)[0][0]
 
@@ -140,7 +119,8 @@ def _question(session: Session, switched: bool = True) -> Request:
     return session.request(messages, PROBE_TOKENS, unique, switched=switched)
 
 
-def _reasons(sample: Sample) -> bool:
+def reasons(sample: Sample) -> bool:
+    """Whether the model reasoned before it answered."""
     return any(chunk.kind is Kind.REASONING for chunk in sample.chunks)
 
 
