@@ -31,6 +31,8 @@ Values = tuple[Any, ...]
 KEY_DIGITS = 16
 # A person may change these in an entry's ``set`` without wanting another measurement.
 _REMARKS = ("notes", "api_key_env")
+# The axes that are settings.
+_CHOSEN = slice(AXES.index("build") + 1, AXES.index("driver"))
 _OF_AXES = tuple((s.name, s.axis) for s in askable() if s.axis and s.axis != MODE)
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
@@ -69,7 +71,7 @@ class _Expansion:
             for exclude in entry.exclude
         ]
         self.used = [False] * len(self.excludes)
-        self.modes: dict[Values, dict[str, Any]] = {}
+        self.asked: dict[Values, tuple[dict[str, Any], tuple[str, ...]]] = {}
         self.weights: dict[Values, tuple[Weights, str]] = {}
 
     def runs(self) -> Iterator[Run]:
@@ -181,19 +183,19 @@ class _Expansion:
     ) -> Run:
         axes = dict(zip(AXES, values, strict=True))
         rig, quant, creator, backend = (axes[n] for n in ("rig", "quant", "creator", "backend"))
-        model, build, driver, mode = (axes[n] for n in ("model", "build", "driver", MODE))
+        model, build, driver = axes["model"], axes["build"], axes["driver"]
         if (named := (model, quant, creator, backend)) not in self.weights:
             at = f"{place}.model[{(matrix.model or ()).index(model)}]"
             weights = self._weights(*named, at)
             self.weights[named] = weights, weights.reference
         weights, reference = self.weights[named]
-        if (mode, backend) not in self.modes:
-            self.modes[mode, backend] = self._mode(mode, backend, f"{place}.{MODE}")
-        asked = {name: axes[axis] for name, axis in _OF_AXES if axes[axis] is not None}
-        asked |= self.modes[mode, backend]
+        if (chosen := (*values[_CHOSEN], backend)) not in self.asked:
+            asked = {name: axes[axis] for name, axis in _OF_AXES if axes[axis] is not None}
+            asked |= self._mode(axes[MODE], backend, f"{place}.{MODE}")
+            self.asked[chosen] = self.set | asked, tuple(_pair(*one) for one in asked.items())
+        settings, pairs = self.asked[chosen]
         server_bin = self.file.campaign.builds[build] if build else None
         measured = {
-            **asked,
             "rig": rig,
             "model": reference,
             "quantize": weights.quantize,
@@ -204,7 +206,7 @@ class _Expansion:
             "repeat": which["repeat"],
         }
         return Run(
-            key=_digest([*common, *(_cached_pair(*pair) for pair in measured.items())]),
+            key=_digest([*common, *pairs, *map(_cached_pair, measured, measured.values())]),
             campaign=self.file.name,
             entry=self.entry.name,
             priority=self.entry.priority,
@@ -219,7 +221,7 @@ class _Expansion:
             workloads=matrix.workloads,
             concurrency=matrix.concurrency,
             level=self.level,
-            settings=self.set | asked,
+            settings=settings,
             others=self.others,
             **which,
         )

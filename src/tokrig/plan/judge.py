@@ -132,9 +132,9 @@ class Fits:
 
         Bytes = weights + draft model + cache per token × context per slot × slots + overhead.
         """
-        asked = (run.setting(name) for name in ("draft_model", "kv_type", "context"))
-        what = (run.campaign, run.rig, run.weights, run.quant, *asked)
-        name = (*what, run.workloads, run.concurrency, condition)
+        asked = run.settings.get
+        what = (run.campaign, run.rig, run.weights, run.quant, run.workloads, run.concurrency)
+        name = (*what, asked("draft_model"), asked("kv_type"), asked("context"), condition)
         if name not in self._found:
             self._found[name] = self._fit(run, condition)
         return self._found[name]
