@@ -20,12 +20,7 @@
 from __future__ import annotations
 
 import difflib
-import functools
-import json
-import shutil
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class TokrigError(Exception):
@@ -132,56 +127,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}? Known: {', '.join(known)}"
     return f"known: {', '.join(known)}"
-
-
-@functools.cache
-def _installation() -> tuple[str, str]:
-    """How tokrig was installed (``checkout``, ``uv``, ``pipx`` or ``pip``), and what an installer
-    wants after ``tokrig[extra]``."""
-    from importlib import metadata
-
-    try:
-        origin = json.loads(metadata.distribution("tokrig").read_text("direct_url.json") or "{}")
-    except (metadata.PackageNotFoundError, ValueError):
-        origin = {}
-    if origin.get("dir_info", {}).get("editable"):
-        return "checkout", ""
-    url, vcs = origin.get("url", ""), origin.get("vcs_info", {}).get("vcs")
-    source = f" @ {vcs}+{url}" if vcs else f" @ {url}" if url else ""
-    for receipt, tool in (("uv-receipt.toml", "uv"), ("pipx_metadata.json", "pipx")):
-        if Path(sys.prefix, receipt).exists():
-            return tool, source
-    return "pip", source
-
-
-def get_extra(extra: str) -> str:
-    """The command that adds an extra to this installation of tokrig."""
-    tool, source = _installation()
-    wanted = f"'tokrig[{extra}]{source}'"
-    return {
-        "checkout": f"in tokrig's checkout: uv sync --inexact --extra {extra}",
-        "uv": f"uv tool install --force {wanted}",
-        "pipx": f"pipx install --force {wanted}",
-        "pip": f"{sys.executable} -m pip install {wanted}",
-    }[tool]
-
-
-def get_package(words: str) -> str:
-    """The command that installs a package beside tokrig; ``words`` are what pip is given."""
-    return {
-        "checkout": f"in tokrig's checkout: uv pip install {words}",
-        "uv": f"uv pip install --python {sys.executable} {words}",
-        "pipx": f"pipx runpip tokrig install {words}",
-        "pip": f"{sys.executable} -m pip install {words}",
-    }[_installation()[0]]
-
-
-@functools.cache
-def program() -> str:
-    """What the user types for ``tokrig``: its path where the shell would not find it."""
-    called = Path(sys.argv[0])
-    if called.name == "__main__.py":
-        return f"{Path(sys.executable).name} -m tokrig"
-    found = shutil.which("tokrig")
-    by_name = called.name != "tokrig" or (found and Path(found).resolve() == called.resolve())
-    return "tokrig" if by_name else sys.argv[0]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.nvml import compile_stub
-from tokrig.errors import get_extra
+from tokrig.installed import get_extra
 from tokrig.probes import nvidia
 from tokrig.units import MIB
 
@@ -46,7 +46,8 @@ STATUS = "Name:\tpython\nCapEff:\t{}\n"
 CAP = """
 import dataclasses, json, sys
 from pathlib import Path
-from tokrig.errors import TokrigError, get_extra
+from tokrig.errors import TokrigError
+from tokrig.installed import get_extra
 from tokrig.probes.nvidia import NvidiaProbe
 probe = NvidiaProbe(root=Path(sys.argv[1]))
 seen = {"before": [dataclasses.asdict(cap) for cap in probe.caps()]}

@@ -28,8 +28,8 @@ from tokrig.errors import (
     PutOff,
     RecordError,
     TokrigError,
-    get_extra,
 )
+from tokrig.installed import get_extra
 from tokrig.measure import switches
 from tokrig.plan import Run
 from tokrig.record.model import Rig

@@ -24,7 +24,8 @@ from tokrig.cli.options import (
     setting_options,
     word_list,
 )
-from tokrig.errors import EngineError, InputError, program
+from tokrig.errors import EngineError, InputError
+from tokrig.installed import program
 
 if TYPE_CHECKING:
     from tokrig.cli.live import Watch

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
-from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean, get_extra
+from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
+from tokrig.installed import get_extra
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import content_and_json, example
-from tokrig.errors import InputError, get_extra
+from tokrig.errors import InputError
+from tokrig.installed import get_extra
 
 if TYPE_CHECKING:
     from tokrig.site.build import Report

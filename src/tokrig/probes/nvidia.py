@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokrig.errors import InputError, PutOff, get_extra
+from tokrig.errors import InputError, PutOff
+from tokrig.installed import get_extra
 from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
 
