@@ -17,7 +17,7 @@ import pytest
 
 from tests.unit.model_folder import model_folder
 from tokrig.errors import ModelError, StoreError
-from tokrig.installed import get_package
+from tokrig.installation import get_package
 from tokrig.models import catalog
 from tokrig.models.catalog import CATALOG, Entry, resolve
 from tokrig.models.gguf import read_gguf

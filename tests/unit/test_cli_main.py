@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from tokrig import __version__, installed
+from tokrig import __version__, installation
 from tokrig.cli.main import COMMANDS, EXIT_BROKEN_PIPE, EXIT_BUG, main
 from tokrig.errors import StartError
 from tokrig.store import Store
@@ -245,7 +245,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, origin: str | None, prefix: Path)
 
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: Found())
     monkeypatch.setattr(sys, "prefix", str(prefix))
-    installed._installation.cache_clear()
+    installation._installation.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_hints_install_into_the_environment_at_hand(
         (tmp_path / receipt).touch()
     installed(monkeypatch, origin, tmp_path)
     try:
-        assert (installed.get_extra("hub"), installed.get_package("toy")) == (extra, package)
+        assert (installation.get_extra("hub"), installation.get_package("toy")) == (extra, package)
     finally:
-        installed._installation.cache_clear()
+        installation._installation.cache_clear()
 
 
 @pytest.mark.parametrize("on_the_path", [True, False])
@@ -303,12 +303,12 @@ def test_hints_name_the_program_as_it_was_called(
     called.chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(called)])
     monkeypatch.setenv("PATH", str(tmp_path) if on_the_path else "/nowhere")
-    installed.program.cache_clear()
+    installation.program.cache_clear()
     try:
         typed = "tokrig" if on_the_path else str(called)
         assert f"hint: {typed} run --model m.gguf\n" in tokrig("run", "m.gguf").stderr
     finally:
-        installed.program.cache_clear()
+        installation.program.cache_clear()
 
 
 def completions(*words: str, env: dict[str, str] | None = None) -> list[str]:

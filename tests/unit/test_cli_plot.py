@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 from tokrig.record.model import Validity
 from tokrig.store import Store
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.nvml import compile_stub
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 from tokrig.probes import nvidia
 from tokrig.units import MIB
 
@@ -47,7 +47,7 @@ CAP = """
 import dataclasses, json, sys
 from pathlib import Path
 from tokrig.errors import TokrigError
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 from tokrig.probes.nvidia import NvidiaProbe
 probe = NvidiaProbe(root=Path(sys.argv[1]))
 seen = {"before": [dataclasses.asdict(cap) for cap in probe.caps()]}

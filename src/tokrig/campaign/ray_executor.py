@@ -29,7 +29,7 @@ from tokrig.errors import (
     RecordError,
     TokrigError,
 )
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 from tokrig.measure import switches
 from tokrig.plan import Run
 from tokrig.record.model import Rig

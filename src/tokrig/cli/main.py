@@ -24,8 +24,8 @@ from tokrig.errors import (
     StoreError,
     TokrigError,
     did_you_mean,
-    program,
 )
+from tokrig.installation import program
 
 # One line each; the same text as the command's own --help begins with.
 COMMANDS = {

@@ -25,7 +25,7 @@ from tokrig.cli.options import (
     word_list,
 )
 from tokrig.errors import EngineError, InputError
-from tokrig.installed import program
+from tokrig.installation import program
 
 if TYPE_CHECKING:
     from tokrig.cli.live import Watch

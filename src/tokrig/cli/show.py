@@ -13,7 +13,7 @@ import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -20,7 +20,7 @@ from typing import Any
 
 from tokrig.errors import ModelError, did_you_mean
 from tokrig.files import cache_dir, replacing
-from tokrig.installed import get_package
+from tokrig.installation import get_package
 from tokrig.models.disk import BLOCK_BYTES, refused
 from tokrig.models.gguf import check_file
 from tokrig.models.parts import first_of

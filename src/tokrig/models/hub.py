@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from tokrig import __version__
 from tokrig.errors import InputError, ModelError, PutOff, TokrigError, did_you_mean
 from tokrig.files import atomic_write, cache_dir
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 from tokrig.models.disk import refused
 from tokrig.references import Reference, parse, stays_inside
 from tokrig.units import GIB

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, PutOff
-from tokrig.installed import get_extra
+from tokrig.installation import get_extra
 from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
 
