@@ -24,6 +24,7 @@ help: ## this list
 bench: .venv/bench-ready ## measure this machine, build the page; LEVEL=standard|publish, CONTENT=folder, ARGS="--model ..."
 	$(BIN)/tokrig run --level $(LEVEL) --content $(CONTENT) $(ARGS)
 	@echo "The record: $$(ls -t $(CONTENT)/benchmarks/runs/*/*.yaml | head -n 1)"
+	@echo "All records: $(BIN)/tokrig list --content $(CONTENT)"
 	@echo "The page: $$($(BIN)/tokrig site build --content $(CONTENT) --out $(SITE))"
 
 # 5: none of these was selected.

@@ -23,6 +23,7 @@ from tokrig.record.model import (
     Model,
     Provenance,
     Record,
+    Resolved,
     Skipped,
     Summary,
     Validity,
@@ -215,6 +216,16 @@ def test_show_tells_everything(content: Path) -> None:
     assert f"{GOOD}.yaml" in done.stderr
 
 
+def test_show_speaks_in_words(tmp_path: Path) -> None:
+    found = Resolved(cache_type_k="q8_0", ubatch=512, context_per_slot=6144, kv_unified=True)
+    backend = record_of(three()).backend.model_copy(update={"resolved": found})
+    save(tmp_path, three(), backend=backend)
+    text = tokrig(tmp_path, "show", GOOD).stdout
+    for words in ("KV cache type, keys    q8_0", "Micro-batch", "Slots share one cache  yes"):
+        assert words in text
+    assert not re.search("cache_type|Ubatch|Cache type k|Kv unified", text)
+
+
 def test_show_explains_what_is_wrong(content: Path) -> None:
     done = tokrig(content, "show", SLOW)
     assert "INVALID" in done.stdout
@@ -286,8 +297,12 @@ def test_check_of_honest_records_passes(content: Path) -> None:
     done = tokrig(content, "check")
     assert done.exit_code == 0, done.stdout
     assert "3 records: 1 valid, 0 unverified, 2 INVALID, 0 broken" in done.stdout
-    assert "INVALID: cached_tokens" in done.stdout
-    assert "the engine reused cached prompt tokens" in done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5, "a line a record, and the summary"
+    assert any(line.startswith("INVALID") and line.endswith("  cached_tokens") for line in lines)
+    told = tokrig(content, "check", "--verbose").stdout
+    assert "INVALID: cached_tokens" in told
+    assert "the engine reused cached prompt tokens" in told
 
 
 def test_check_finds_a_median_edited_by_hand(content: Path) -> None:
@@ -380,7 +395,8 @@ def test_transcribed_records_need_no_samples(tmp_path: Path) -> None:
     done = tokrig(tmp_path, "check")
     assert done.exit_code == 0, done.stdout
     assert "1 unverified" in done.stdout
-    assert "unchecked: samples" in done.stdout
+    assert "  samples" in done.stdout.splitlines()[0]
+    assert "unchecked: samples" in tokrig(tmp_path, "check", "-v").stdout
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tokrig.store.facts import RigFacts
 
 
+WORDS = ("valid", "unverified", "INVALID", "broken")
+
+
 @dataclass(frozen=True)
 class Report:
     """What the check of one file found. Any problem makes the file broken; an INVALID result
@@ -49,16 +52,19 @@ class Report:
     epilog=example("tokrig check", "tokrig check content/benchmarks/runs/my-rig/*.yaml"),
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1, shell_complete=complete_run_id)
+@click.option("--verbose", "-v", is_flag=True, help="Explain every code of every record.")
 @content_and_json
 @click.pass_context
-def command(ctx: click.Context, paths: tuple[str, ...], content: Path, as_json: bool) -> None:
+def command(
+    ctx: click.Context, paths: tuple[str, ...], verbose: bool, content: Path, as_json: bool
+) -> None:
     """Validate records: schema, recomputation from samples, validity.
 
-    PATH is a file, a folder or a run's id; without one the whole content folder is checked.
+    A line a record, more of those with problems, then a summary. PATH is a file, a folder or a
+    run's id; without one the whole content folder is checked.
     Every published figure is computed again from the samples, and held against the record's
     other fields. Exit code 1 when a record is broken, contradicts itself or its samples, or has
-    lost them. A result marked INVALID is reported and
-    is no error: it says so itself.
+    lost them. A result marked INVALID is reported and is no error: it says so itself.
     """
     from tokrig.store import Store
 
@@ -70,7 +76,7 @@ def command(ctx: click.Context, paths: tuple[str, ...], content: Path, as_json: 
     elif reports:
         from tokrig.cli.present import console
 
-        _print(console(), reports)
+        _print(console(), reports, verbose)
     if not files:
         click.echo(f"no records in {', '.join(paths) or content}", err=True)
     if any(report.word == "broken" for report in reports):
@@ -228,27 +234,32 @@ def _print_json(reports: Sequence[Report]) -> None:
     print_json({"ok": ok, "records": records, "codes": hints})
 
 
-def _print(out: Console, reports: Sequence[Report]) -> None:
+def _print(out: Console, reports: Sequence[Report], verbose: bool) -> None:
     from tokrig.cli import present
 
-    styles = {"valid": "green", "unverified": "cyan", "INVALID": "yellow", "broken": "bold red"}
     meanings: dict[str, str] = {}
     for report in reports:
-        out.print(f"{report.word:<10} {report.path}", style=styles[report.word], soft_wrap=True)
-        for problem in report.problems:
-            out.print(f"           {problem}", soft_wrap=True)
-        for told in report.told:
-            out.print(f"           {told}", soft_wrap=True)
+        style = present.STYLES[report.word]
+        found = list(present.findings(report.record)) if report.record else []
+        gravest = next((f.kind for f in found), "")
+        codes = dict.fromkeys(f.code for f in found if f.kind == gravest != "unchecked")
+        if report.word == "unverified":
+            codes = codes or dict.fromkeys(f.code for f in found)
+        why = f"  {', '.join(codes)}" if codes and not verbose else ""
+        out.print(f"{report.word:<10} {report.path}{why}", style=style, soft_wrap=True)
+        for text in (*report.problems, *report.told):
+            out.print(f"           {text}", soft_wrap=True)
         for hint in report.hints:
             out.print(f"           hint: {hint}", style="cyan", soft_wrap=True)
-        for finding in present.findings(report.record) if report.record else ():
+        for finding in found if verbose else ():
             where = f" ({finding.where})" if finding.where else ""
             out.print(f"           {finding.kind}: {finding.code}{where}", soft_wrap=True)
             meanings[finding.code] = finding.hint
-    if meanings:
-        out.print()
-        present.print_pairs(out, meanings.items())
-    counts = {word: sum(report.word == word for report in reports) for word in styles}
-    counted = ", ".join(f"{count} {word}" for word, count in counts.items())
     out.print()
-    out.print(f"{len(reports)} record{'s' * (len(reports) != 1)}: {counted}")
+    if meanings:
+        present.print_pairs(out, meanings.items())
+        out.print()
+    words = [report.word for report in reports]
+    counted = ", ".join(f"{words.count(w)} {w}" for w in WORDS)
+    more = "" if verbose or set(words) == {"valid"} else "; -v explains the codes"
+    out.print(f"{present.count(len(reports), 'record')}: {counted}{more}")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
-from tokrig.cli.present import NULL, fits, line, plain_table, put, rate
+from tokrig.cli.present import NULL, figure_text, fits, line, plain_table, put
 from tokrig.errors import InputError
-from tokrig.units import human_seconds
+from tokrig.record.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from tokrig.record.model import Record
     from tokrig.store import Store
 
-LABELS = {
-    "output_tok_per_s": "gen tok/s",
-    "ttft_s": "TTFT",
-    "prefill_tok_per_s": "prefill tok/s",
-    "end_to_end_tok_per_s": "end-to-end tok/s",
-    "system_tok_per_s": "system tok/s",
-}
 NOT_COMPARED = {
     "invalid": "not compared",
     "other_shape": "another shape of the same name",
@@ -181,13 +174,17 @@ def _figures(found: Comparison) -> Table:
             where = _where(pair.shape, pair.concurrency) if place == 0 else ""
             values = [_value(figure.metric, m.median if m else None) for m in (figure.a, figure.b)]
             ratio = figure.ratio
-            cells = (LABELS[figure.metric], *values, _ratio(ratio.value, ratio.low, ratio.high))
+            cells = (
+                METRICS[figure.metric].label,
+                *values,
+                _ratio(ratio.value, ratio.low, ratio.high),
+            )
             last = place == len(shown) - 1
             table.add_row(where, *cells, _verdict(pair, figure), end_section=last)
     for mean in found.means:
         where = _where(f"all {mean.shapes}", mean.concurrency)
         verdict = "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified")
-        table.add_row(where, LABELS[mean.metric], "", "", _ratio(mean.value), verdict)
+        table.add_row(where, METRICS[mean.metric].label, "", "", _ratio(mean.value), verdict)
     return table
 
 
@@ -196,7 +193,7 @@ def _where(shape: str, levels: tuple[int, int]) -> str:
 
 
 def _value(metric: str, value: float | None) -> str:
-    return human_seconds(value) if metric == "ttft_s" else rate(value)
+    return figure_text(METRICS[metric].unit, value)
 
 
 def _ratio(
@@ -304,7 +301,7 @@ def _effect_cells(effect: Effect) -> tuple[str, ...]:
     p = None if effect.adjusted_p is None else float(effect.adjusted_p)
     return (
         line(f"{effect.shape} × {effect.concurrency}"),
-        LABELS[effect.metric],
+        METRICS[effect.metric].label,
         *values,
         _ratio(ratio, effect.low, effect.high, decimals=3),
         NULL if p is None else "<0.0001" if p < 0.0001 else f"{p:.2g}",

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tokrig import naming, units
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from tokrig.record.metrics import Metric
     from tokrig.record.model import Model, Record, Result, Summary, Validity
 
 NULL = "–"
@@ -56,6 +58,11 @@ def spread(metric: Summary | None) -> str:
         return NULL
     decimals = 0 if high >= 100 else 1 if high >= 10 else 2
     return f"{low:,.{decimals}f}–{high:,.{decimals}f}"
+
+
+def figure_text(unit: str, value: float | None) -> str:
+    """A figure as its unit wants it: ``412 ms``, ``148.3``."""
+    return human_seconds(value) if unit == "s" else rate(value)
 
 
 def count(number: int, word: str) -> str:
@@ -232,12 +239,18 @@ TOKENS = (
     Column("output\ntokens", lambda r: _number(_median(r.output_tokens))),
     Column("\nrequests", lambda r: _number(r.requests, "{}")),
 )
+# The metrics that have these columns.
+SHOWN = {
+    *("output_tok_per_s", "ttft_s", "prefill_tok_per_s", "end_to_end_tok_per_s"),
+    *("system_tok_per_s", "server.output_tok_per_s", "server.difference", "cached_tokens"),
+    *("client_cpu_share", "prompt_tokens", "output_tokens", "requests"),
+}
 VALIDITY = Column("\nvalidity", _verdict_text, right=False)
 
 
 def print_results(out: Console, results: Sequence[Result], *, tokens: bool = False) -> None:
     """The result table; two tables where one would be wider than the terminal."""
-    proof = PROOF + (TOKENS if tokens else ())
+    proof = PROOF + (TOKENS if tokens else ()) + _further()
     whole = _table((WORKLOAD, *SPEED, *proof, VALIDITY), results)
     if fits(out, whole):
         put(out, whole)
@@ -245,6 +258,26 @@ def print_results(out: Console, results: Sequence[Result], *, tokens: bool = Fal
     put(out, _table((WORKLOAD, *SPEED, VALIDITY), results))
     out.print()
     put(out, _table((WORKLOAD, *proof), results))
+
+
+def _further() -> tuple[Column, ...]:
+    """Columns of the metrics that are shown beside those above."""
+    from tokrig.record.metrics import shown_in
+
+    return tuple(
+        Column("\n".join(metric.label.rsplit(" ", 1)), partial(_figure, metric))
+        for metric in shown_in("show")
+        if metric.name not in SHOWN
+    )
+
+
+def _figure(metric: Metric[Any], result: Result) -> str:
+    value = metric.of(result)
+    if metric.kind in ("text", "flag", "count"):
+        return _number(value, "{}")
+    if metric.kind == "share":
+        return _number(value and 100 * value, "{:.1f} %")
+    return figure_text(metric.unit, getattr(value, "median", value))
 
 
 def _table(columns: Sequence[Column], results: Sequence[Result]) -> Table:

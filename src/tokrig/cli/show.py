@@ -14,6 +14,7 @@ import click
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
 from tokrig.installation import get_extra
+from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,26 @@ if TYPE_CHECKING:
     from tokrig.store import Store
 
 SUFFIXES = (".png", ".svg")
+# What engines report beside the settings that can be asked for, and what those settings name twice.
+READ_BACK = {
+    "context_per_slot": "context per slot",
+    "context_total": "context of all slots",
+    "kv_unified": "slots share one cache",
+    "slots": "slots",
+    "threads_batch": "threads for prompts",
+    "cache_type_k": "KV cache type, keys",
+    "cache_type_v": "KV cache type, values",
+    "flash_attention": "flash attention",
+    "layers": "layers of the model",
+    "device_bytes": "weights on devices",
+    "split_mode": "split between devices",
+    "dtype": "data type of the weights",
+    "quantization": "quantization",
+    "tensor_parallel": "tensor parallel",
+    "prefix_caching": "prefix caching",
+    "cpu_features": "CPU features used",
+    "chat_template": "chat template",
+}
 BINS = 40
 BLOCKS = "▁▂▃▄▅▆▇█"
 MAX_BARS = 60
@@ -117,7 +138,7 @@ def print_record(out: Console, record: Record) -> None:
 def _header(record: Record) -> list[tuple[str, str]]:
     from tokrig import naming
     from tokrig.cli import present
-    from tokrig.units import human_bytes, human_seconds
+    from tokrig.units import human_seconds
 
     model, provenance, cold = record.model, record.provenance, record.cold_start
     bits = f"{model.bits_per_weight:.2f} bits/weight" if model.bits_per_weight else ""
@@ -148,14 +169,22 @@ def _header(record: Record) -> list[tuple[str, str]]:
 
 
 def _resolved(resolved: Resolved) -> list[tuple[str, str]]:
-    """Settings the engine reported, in its own words."""
+    """Settings the engine reported, labelled as settings are everywhere."""
+    from tokrig.spec.settings import SETTINGS
+
+    labels = {name: s.label for s in SETTINGS.values() for name in s.asked} | READ_BACK
     rows = []
     for name in type(resolved).model_fields:
         value = getattr(resolved, name)
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
         if isinstance(value, list):
             value = " ".join(value)
-        if value not in (None, "", {}):
-            rows.append((name.replace("_", " ").capitalize(), _first_line(str(value))))
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {human_bytes(size)}" for key, size in value.items())
+        if value not in (None, ""):
+            label = labels.get(name) or name.replace("_", " ")
+            rows.append((label[0].upper() + label[1:], _first_line(str(value))))
     return rows
 
 
