@@ -26,6 +26,7 @@ from tokrig.cli.options import (
 from tokrig.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
+    from tokrig.models.shelf import Tell
     from tokrig.run.native_bench import RawOutcome, RawRun
     from tokrig.run.progress import Progress
 
@@ -44,11 +45,12 @@ TIME_LIMIT_S = 3600.0
 @click.option(
     "--model",
     "-m",
-    metavar="NAME|FILE.gguf",
+    metavar="NAME|FILE.gguf|hf:OWNER/NAME[@REVISION]/FILE.gguf",
     default="gemma-3-270m",
     show_default=True,
     shell_complete=complete_model,
-    help="A model of the catalog (tokrig doctor lists it) or a file.",
+    help="A model of the catalog (tokrig doctor lists it), a file, or a model of a hub, which is"
+    " fetched.",
 )
 @click.option("--tool", type=Word(TOOLS), default=TOOLS[0], show_default=True, help="The program.")
 @click.option(
@@ -134,7 +136,7 @@ def command(
     The table goes to stdout, progress and the record's path to stderr. Exit codes: 0 measured,
     2 bad input, 3 the program failed or the machine is busy, 130 interrupted.
     """
-    from tokrig.cli.live import HASHING, Watch, signals_interrupt
+    from tokrig.cli.live import Watch, signals_interrupt
     from tokrig.measure import require_writable
     from tokrig.run.journal import this_rig
     from tokrig.run.monitor import here
@@ -143,8 +145,8 @@ def command(
     watch = Watch(quiet, even_if_busy)
     with signals_interrupt():
         try:
-            with watch.patience(HASHING):
-                run = _wanted(asked)
+            with watch.preparing() as tell:
+                run = _wanted(asked, tell)
             if dry_run:
                 _print_command(run, as_json)
                 return
@@ -157,10 +159,10 @@ def command(
     _store_and_tell(outcome, content, as_json, quiet)
 
 
-def _wanted(asked: dict[str, Any]) -> RawRun:
+def _wanted(asked: dict[str, Any], tell: Tell) -> RawRun:
     """The run that was asked for, checked as far as it can be without running it."""
     from tokrig import registry
-    from tokrig.models import catalog, identity
+    from tokrig.models import identity, shelf
     from tokrig.models.gguf import check_file
     from tokrig.native_bench import BenchLaunch, BenchTool
     from tokrig.record.model import Mode
@@ -170,7 +172,7 @@ def _wanted(asked: dict[str, Any]) -> RawRun:
 
     tool: BenchTool = registry.load("native_bench", asked["tool"].replace("-", "_"), "NATIVE_BENCH")
     binary = find_binary(tool, asked["binary"])
-    path = catalog.resolve(asked["model"]).path
+    path = shelf.resolve(asked["model"], tell).path
     check_file(path)
     launch = BenchLaunch(
         binary=binary,
