@@ -233,6 +233,20 @@ def test_an_unknown_name_is_told_at_once() -> None:
         load_of(Endpoint("no-such-host.invalid", 9))
 
 
+@pytest.mark.parametrize("callback", ["on_header", "on_body", "on_message_complete"])
+def test_ctrl_c_inside_the_parser_is_no_broken_answer(
+    monkeypatch: pytest.MonkeyPatch, callback: str
+) -> None:
+    """The parser wraps whatever its callbacks raise into an error of its own."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.Wire, callback, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one(sends(WHOLE))
+
+
 def test_silence_ends_a_stream(quick_ticks: None) -> None:
     hold = threading.Event()
 

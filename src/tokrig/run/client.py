@@ -311,6 +311,9 @@ class Wire:
             return READ
         except ssl.SSLWantWriteError:
             return WRITE
+        except httptools.HttpParserCallbackError as error:
+            # Ctrl-C in the middle of a callback, which the parser takes for an error of its own.
+            raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             # What follows the end of the answer is nobody's.
             if not self.complete:
