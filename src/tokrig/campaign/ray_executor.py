@@ -58,7 +58,7 @@ AWAY_S = 600.0
 LOSSES = 3
 POLL_S = 1.0
 # An engine may take ten seconds to end in order.
-STOP_S = 30.0
+STOP_S, STOP_TRIES = 30.0, 3
 
 
 class RayExecutor:
@@ -124,11 +124,12 @@ class RayExecutor:
         # Ray aborts this process when a task ends while it is cancelled, so only those are that
         # take long, and a record that is finished then waits in the rig's outbox.
         tasks = list(self._running)
-        for task in tasks:
-            if not self._ray.wait([task], timeout=0)[0]:
+        for _ in range(STOP_TRIES):  # an interrupt may be lost on its way
+            tasks = [task for task in tasks if not self._ray.wait([task], timeout=0)[0]]
+            for task in tasks:
                 self._ray.cancel(task)
-        if tasks:
-            self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S)
+            if tasks:
+                self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S / STOP_TRIES)
         with self._idle:
             self._idle.wait_for(lambda: not self._measuring, timeout=STOP_S)
         self._ray.shutdown()
