@@ -58,7 +58,7 @@ AWAY_S = 600.0
 LOSSES = 3
 POLL_S = 1.0
 # An engine may take ten seconds to end in order.
-STOP_S, STOP_TRIES = 30.0, 3
+STOP_S, STOP_TRIES = 30.0, 2
 
 
 class RayExecutor:
