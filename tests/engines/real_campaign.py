@@ -115,8 +115,11 @@ def require_exactly_the_planned(home: Home, campaign: Path, env: dict[str, str])
     """Each planned run has one complete record, nothing else is there. Returns their number."""
     plan = home.tokrig("campaign", "plan", str(campaign), "--all", "--json", env=env).json
     wanted = {run["key"] for run in plan["runs"]}
-    assert plan["counts"]["done"] == len(wanted) == len(plan["runs"]), plan["counts"]
-    records = home.records()
+    counts, records = plan["counts"], home.records()
+    assert counts["done"] + counts["invalid"] == len(wanted) == len(plan["runs"]), counts
+    for record in records:
+        # A virtual machine whose processors were taken from it for a while says so, rightly.
+        assert set(record["validity"].get("reasons", ())) <= {"foreign_cpu_load"}, record["id"]
     found = Counter(record["provenance"]["planned"] for record in records)
     assert found == dict.fromkeys(wanted, 1), "a run is missing, or was recorded twice"
     assert {record["status"] for record in records} == {"complete"}
@@ -125,7 +128,7 @@ def require_exactly_the_planned(home: Home, campaign: Path, env: dict[str, str])
     assert not [name for name in home.files() if name.endswith(".tmp")], "a half file"
     assert home.unfinished() == [], "a journal is left"
     checked = home.tokrig("check", env=env)
-    assert checked.code in (0, 1), checked.err  # 1: a result came out invalid on a busy machine
+    assert checked.code == (1 if counts["invalid"] else 0), checked.err
     assert home.no_engines_left()
     return len(wanted)
 
