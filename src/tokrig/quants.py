@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from tokrig.units import MIB, human_bytes
@@ -91,7 +92,21 @@ def bits_per_weight(quant: str) -> float | None:
 OVERHEAD_BYTES = 600 * MIB
 """What an engine takes beside weights and cache: compute buffers and the driver's own context.
 Chosen (t): llama.cpp with batches of 512 stays between 0.3 and 0.6 GiB with models of up to some
-30 B parameters."""
+30 B parameters. Plans judge by it and suggestions after a spill reckon with it, so that a plan
+never promises what such a suggestion takes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What is known of a model's files: their bytes, and by how many an f16 cache grows with each
+    token. ``here`` tells that nothing has to be downloaded. ``source`` says where the figure is
+    from: "file", "repository", "declared", "estimated"."""
+
+    bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    here: bool = False
+    source: str = "estimated"
+
 
 # A slot has room for the chat template, then whole steps.
 CONTEXT_MARGIN, CONTEXT_STEP = 64, 256

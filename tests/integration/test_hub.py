@@ -27,6 +27,7 @@ from tokrig.installation import get_extra
 from tokrig.models import catalog, hub, identity, shelf
 from tokrig.models.hub import shelf_folder
 from tokrig.models.shelf import manifest_of, part_of
+from tokrig.quants import Size
 
 REPO = "Otter-Org/Otter-1B-GGUF"
 FILE = "Otter-1B-Q8_0.gguf"
@@ -377,7 +378,7 @@ def test_a_hub_in_trouble_says_nothing_about_the_model(server: Hub, status: int)
     problem = refusal(REFERENCE, PutOff)
     assert str(status) in problem.message
     assert problem.exit_code == 3
-    assert shelf.known_size(REFERENCE) == shelf.Size()
+    assert shelf.known_size(REFERENCE) == Size()
 
 
 def test_nobody_at_the_address(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,12 +406,12 @@ def test_without_the_library(server: Hub, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_listing_tells_the_size_and_is_kept(server: Hub) -> None:
-    assert shelf.known_size(REFERENCE) == shelf.Size()
+    assert shelf.known_size(REFERENCE) == Size()
     assert hub.listed(REFERENCE) == len(LARGE)
     assert hub.listed(REFERENCE) == len(LARGE)
     assert len(server.asked) == 1
     server.status = 500
-    assert shelf.known_size(REFERENCE) == shelf.Size(len(LARGE))
+    assert shelf.known_size(REFERENCE) == Size(len(LARGE), source="repository")
 
 
 # --- room ---------------------------------------------------------------------------------------

@@ -219,7 +219,7 @@ def test_a_missing_piece_is_a_missing_package(
     ("code", "word", "hint"),
     [
         (errno.ENOSPC, "no space left", "XDG_CACHE_HOME"),
-        (errno.EROFS, "cannot be put among", "XDG_CACHE_HOME"),
+        (errno.EROFS, "cannot be written to", "XDG_CACHE_HOME"),
     ],
 )
 def test_a_disk_that_refuses_is_a_store_error(

@@ -22,6 +22,7 @@ from tokrig import measure
 from tokrig.cli.main import main
 from tokrig.errors import EngineDied, EngineError, PutOff, StoreError
 from tokrig.models import hub, shelf
+from tokrig.quants import Size
 from tokrig.record.model import Failure, Rig, Skipped
 from tokrig.run import journal, quantize
 from tokrig.run.execute import Outcome
@@ -359,7 +360,7 @@ def test_a_dry_run_tells_what_would_be_fetched_and_fetches_nothing(
 
     monkeypatch.setattr(hub, "listed", listed)
     monkeypatch.setattr(shelf, "resolve", resolve)
-    monkeypatch.setattr(shelf, "known_size", lambda reference: shelf.Size(5 << 30))
+    monkeypatch.setattr(shelf, "known_size", lambda reference: Size(5 << 30))
     model = "hf:owner/name@main/big-Q4_K_M.gguf"
     words = ("run", "--model", model, "--workload", "chat", "--dry-run")
     done = bench.tokrig(*words, "--quantize", "Q2_K", "--kv-type", "q8_0", COLUMNS="200")

@@ -393,7 +393,7 @@ def described(kind: Any = "F32", shape: Any = (2,), at: Any = (0, 8)) -> dict[st
         (header(described(at=(8, 0)), data=bytes(8)), "ends before it begins"),
         (header(described(shape=(-1,)), data=bytes(8)), "impossible shape"),
         (header(described(shape=(2**60,)), data=bytes(8)), "impossible shape"),
-        (header(described(shape=(3,)), data=bytes(8)), "another size than its shape"),
+        (header(described(shape=(3,)), data=bytes(8)), "contradicts its shape"),
         (header({"dtype": "F32"}), "not described"),
         (header(7), "not described"),
     ],

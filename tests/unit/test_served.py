@@ -91,7 +91,7 @@ def test_a_missing_piece_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.gguf.part1of3").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="missing: number 2, 3") as caught:
         resolve(str(tmp_path / "m.gguf.part1of3"))
-    assert caught.value.hint.startswith("fetch the rest, then join them")
+    assert caught.value.hint.startswith("download the rest, then join them")
 
 
 def test_parts_joined_by_cat_are_told(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from tests.unit.model_folder import model_folder
 from tests.unit.test_gguf import gguf
 from tokrig.errors import InputError, ModelError, StoreError
-from tokrig.models import disk, hub, shelf
+from tokrig.models import files, hub, shelf
 from tokrig.models.hub import COMMIT, File, Listing
 from tokrig.models.shelf import Manifest, manifest_of
+from tokrig.quants import Size
 from tokrig.record.model import QuantizedFrom
 from tokrig.references import Reference, parse
 
@@ -83,9 +84,9 @@ def test_a_made_file_is_kept_with_what_it_was_made_of(
     [entry] = shelf.entries()
     assert (entry.kind, entry.quant, entry.bytes, entry.whole) == ("made", "Q8_0", 1000, True)
     assert entry.name == path.relative_to(folder).as_posix()
-    monkeypatch.setattr(disk, "read_sha256", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(files, "read_sha256", lambda _: pytest.fail("hashed again"))
     kept = json.loads(manifest_of(path).read_text())["files"][0]["sha256"]
-    assert disk.sha256_of([path]) == kept
+    assert files.sha256_of([path]) == kept
 
 
 def test_made_again_it_is_replaced(folder: Path) -> None:
@@ -285,7 +286,7 @@ def test_removing_an_unknown_model(folder: Path) -> None:
 def test_a_shelf_that_cannot_be_written(folder: Path) -> None:
     folder.parent.mkdir(parents=True)
     folder.write_bytes(b"a file where the shelf belongs")
-    with pytest.raises(StoreError, match="cannot be put among"):
+    with pytest.raises(StoreError, match="cannot be written to"):
         shelf.make_room(1, None)
 
 
@@ -301,19 +302,19 @@ def test_the_size_of_what_is_here_needs_no_network(tmp_path: Path) -> None:
     }
     file = tmp_path / "a.gguf"
     file.write_bytes(gguf(meta))
-    assert shelf.known_size(str(file)) == shelf.Size(
-        len(gguf(meta)), kv_bytes_per_token=3 * 2 * (32 + 32) * 2, here=True
+    assert shelf.known_size(str(file)) == Size(
+        len(gguf(meta)), kv_bytes_per_token=3 * 2 * (32 + 32) * 2, here=True, source="file"
     )
     found = model_folder(tmp_path / "folder")
     bytes_ = (found / "model.safetensors").stat().st_size
-    assert shelf.known_size(str(found)) == shelf.Size(bytes_, here=True)
+    assert shelf.known_size(str(found)) == Size(bytes_, here=True, source="file")
 
 
 @pytest.mark.parametrize(
     "reference", ["no-such-model", "/nowhere/x.gguf", "hf:o/n/x.gguf", "hf:bad", "llama3:8b", ""]
 )
 def test_nothing_is_known_of_what_is_not_here(reference: str) -> None:
-    assert shelf.known_size(reference) == shelf.Size()
+    assert shelf.known_size(reference) == Size()
 
 
 def test_other_references_are_the_catalogs() -> None:

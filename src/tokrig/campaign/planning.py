@@ -12,7 +12,7 @@ from tokrig.compare.ab import Arms, Outcome, compare
 from tokrig.errors import InputError, TokrigError
 from tokrig.measure import unfinished_keys
 from tokrig.models import catalog, identity, shelf
-from tokrig.plan import Past, Plan, PlanInputs, Planned, RigMemory, Shape, Size, Weights, plan
+from tokrig.plan import Past, Plan, PlanInputs, Planned, RigMemory, Shape, Weights, plan
 from tokrig.plan.expand import Names, expand
 from tokrig.plan.published import memory_of, seconds_between
 from tokrig.record.model import Record, Rig
@@ -65,7 +65,7 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
         PlanInputs(
             past=[_past(row) for row in rows],
             rigs=rigs,
-            sizes={reference: _size(reference) for reference in references},
+            sizes={reference: shelf.known_size(reference) for reference in references},
             made=_made(weights),
             unfinished=frozenset(unfinished_keys().values()),
             shapes=shapes,
@@ -118,16 +118,6 @@ def _rigs(rows: Iterable[Row], store: Store, here: Rig) -> dict[str, RigMemory]:
             with contextlib.suppress(TokrigError):
                 found[row.rig] = store.read(store.runs / row.path).rig
     return {name: memory_of(rig, written.get(name)) for name, rig in found.items()}
-
-
-def _size(reference: str) -> Size:
-    """What this machine knows of a model's file."""
-    try:
-        known = shelf.known_size(reference)
-    except TokrigError:
-        return Size()
-    source = "file" if known.here else "repository" if known.bytes else "estimated"
-    return Size(known.bytes, known.kv_bytes_per_token, known.here, source)
 
 
 def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:

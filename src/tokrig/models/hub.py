@@ -25,7 +25,7 @@ from tokrig import __version__
 from tokrig.errors import InputError, ModelError, PutOff, TokrigError, did_you_mean
 from tokrig.files import atomic_write, cache_dir
 from tokrig.installation import get_extra
-from tokrig.models.disk import refused
+from tokrig.models.files import refused
 from tokrig.references import Reference, parse, stays_inside
 from tokrig.units import GIB
 

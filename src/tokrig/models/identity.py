@@ -1,26 +1,26 @@
-"""What model a path is: a GGUF file, or a folder of safetensors files; and where it is from."""
+"""What model a path is, a GGUF file or a folder of safetensors files: what it is called, what it
+holds, where it is from.
+
+Files and repositories follow the GGUF naming convention loosely:
+``<base>-<size>-<finetune>-<quant>``. Metadata counts more than a name, which anyone can change;
+the name adds what the metadata leaves out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from tokrig.documents import parse
+from tokrig.errors import InputError
 from tokrig.models import needs, safetensors, shelf
-from tokrig.models.disk import sha256_of
-from tokrig.models.gguf import Tensor, bad, read_gguf, shown
-from tokrig.models.names import (
-    base_model_of,
-    folder_name_of,
-    name_of,
-    one_line,
-    quant_of,
-    repository_of,
-)
-from tokrig.models.parts import first_of, folder_is_else, read_parts, what_else
+from tokrig.models.files import first_of, folder_is_else, read_parts, sha256_of, what_else
+from tokrig.models.gguf import MAX_NAME, GgufHeader, Tensor, bad, one_line, read_gguf, shown
+from tokrig.models.quantization import QUANT, packing_of, quant_of
 from tokrig.models.safetensors import Weight, read_safetensors
 from tokrig.record.model import Model
 from tokrig.units import significant
@@ -49,10 +49,10 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
         path = first_of(path)
     if path.suffix.lower() == ".safetensors" and path.is_file():
         why = "one file of a model folder, which says what the model is"
-        raise bad(path, why, "name the folder it lies in")
+        raise bad(path, why, "name the folder it is in")
     model = _of_folder(path, sha256) if path.is_dir() else _of_gguf(path, sha256)
     # The shelf and a hub's own cache tell the repository by the same names of folders.
-    fetched, kept = repository_of(path), shelf.read_manifest(path)
+    fetched, kept = _repository_of(path), shelf.read_manifest(path)
     found: dict[str, object] = {}
     if fetched is not None:
         found |= {"repo": f"{fetched.owner}/{fetched.name}", "revision": fetched.revision}
@@ -76,7 +76,8 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
     tensors = [tensor for header in headers for tensor in header.tensors]
     if other := what_else(first, tensors, name):
         raise bad(files[0], f"{other[0]}, not a model to chat with", other[1])
-    names, source = name_of(first, name), repository_of(files[0])
+    family, variant, identity_from = _name_of_gguf(first, name)
+    source = _repository_of(files[0])
     held = sum(tensor.elements for tensor in tensors)
     stated = first.integer("general.parameter_count")
     near = stated is not None and abs(stated - held) <= _COUNT_TOLERANCE * held
@@ -85,9 +86,10 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
     quant, quant_stated = quant_of(first, name, tensors)
     context = first.own("context_length")
     owner = one_line(first.text("general.quantized_by")) or (source.owner if source else None)
+    experts = sum(tensor.elements for tensor in tensors if needs.is_routed(tensor))
     return Model(
-        family=names.family,
-        variant=names.variant,
+        family=family,
+        variant=variant,
         quant=quant,
         quant_stated=quant_stated,
         quant_creator=owner,
@@ -96,20 +98,16 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
         sha256=sha256_of(files) if sha256 else None,
         bytes=sum(header.file_bytes for header in headers),
         parameters=parameters,
-        active_parameters=_active(
-            held,
-            sum(tensor.elements for tensor in tensors if needs.is_routed(tensor)),
-            needs.experts_in_use(first),
-        ),
+        active_parameters=_active(held, experts, needs.experts_in_use(first)),
         bits_per_weight=_bits(sum(sizes), parameters) if len(sizes) == len(tensors) else None,
         tensor_types=_types(tensors),
         # Records hold 64-bit integers; a damaged file may state anything.
         context_train=context if context is not None and 0 <= context < 2**63 else None,
         architecture=one_line(first.text("general.architecture")),
         chat_template_sha256=_digest(first.text("tokenizer.chat_template")),
-        base_model=base_model_of(first),
+        base_model=_base_model_of(first),
         license=one_line(first.text("general.license")),
-        identity_from=names.source,
+        identity_from=identity_from,
     )
 
 
@@ -122,11 +120,13 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
     if other := folder_is_else(folder, config):
         raise bad(folder, f"{other[0]}, not a model to chat with", other[1])
     weights = [weight for file in files for weight in read_safetensors(file)]
-    quantization = _quantization_of(config, safetensors.quantizer_config(folder))
-    parameters = quantization.parameters(weights)
-    source, card = repository_of(folder), safetensors.card_of(folder)
+    packing = packing_of(config, safetensors.quantizer_config(folder))
+    parameters, share = packing.parameters(weights), needs.experts_share(config)
+    experts = packing.parameters([w for w in weights if needs.is_expert(w, share)])
+    source = _repository_of(folder)
+    base_model, license_, quantized_by = _card_of(folder)
     name = source.name if source else folder.absolute().name
-    names = folder_name_of(name, config.get("_name_or_path"))
+    family, variant, identity_from = _name_of_folder(name, config.get("_name_or_path"))
     kinds: Counter[str] = Counter()
     for weight in weights:
         kinds[weight.type] += weight.bytes
@@ -134,25 +134,25 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
     if not kind and isinstance(heads, list):
         kind = next(iter(heads), None)
     return Model(
-        family=names.family,
-        variant=names.variant,
-        # Of a model that is not quantised the type that most bytes have.
-        quant=quantization.label or next((kind for kind, _ in kinds.most_common(1)), None),
-        quant_creator=card.quantized_by or (source.owner if source else None),
+        family=family,
+        variant=variant,
+        # Of a model that is not quantized the type that most bytes have.
+        quant=packing.label or next((kind for kind, _ in kinds.most_common(1)), None),
+        quant_creator=quantized_by or (source.owner if source else None),
         format="safetensors",
         file=f"{source.name}@{source.revision[:12]}" if source else shown(Path(name)),
         sha256=sha256_of(files) if sha256 else None,
         bytes=sum(file.stat().st_size for file in files),
         parameters=parameters,
-        active_parameters=_active_of_folder(config, weights, quantization, parameters),
+        active_parameters=None if parameters is None else _active(parameters, experts or 0, share),
         bits_per_weight=_bits(kinds.total(), parameters) if parameters else None,
         tensor_types=_types(weights),
         context_train=needs.first_integer(safetensors.text_config(config), _CONTEXT_KEYS),
         architecture=one_line(kind) if isinstance(kind, str) else None,
         chat_template_sha256=_digest(safetensors.chat_template(folder)),
-        base_model=card.base_model,
-        license=card.license,
-        identity_from=names.source,
+        base_model=base_model,
+        license=license_,
+        identity_from=identity_from,
     )
 
 
@@ -175,256 +175,184 @@ def _active(parameters: int, experts: int, share: needs.Share) -> int | None:
     return parameters - experts + experts * share[0] // share[1]
 
 
-def _active_of_folder(
-    config: Mapping[str, Any],
-    weights: Sequence[Weight],
-    quantization: _Quantization,
-    parameters: int | None,
-) -> int | None:
-    share = needs.experts_share(config)
-    experts = quantization.parameters([w for w in weights if needs.is_expert(w, share)])
-    return None if parameters is None else _active(parameters, experts or 0, share)
+# --- where it is from ---------------------------------------------------------------------------
+
+_SNAPSHOT = re.compile(r"^models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)$")
+_REPOSITORY = re.compile(r"(?:https?://[\w.-]+/)?([\w][\w.-]*/[\w][\w.-]*)/?")
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
+_MAX_CARD_BYTES = 256 * 1024
 
 
-# --- how quantised safetensors pack their weights -----------------------------------------------
-
-# By the configurations that the tools write: ``quantization_config`` (transformers: AWQ, GPTQ,
-# AutoRound, FP8, bitsandbytes, MXFP4 and a dozen more; llm-compressor's compressed-tensors; AMD's
-# Quark; NVIDIA ModelOpt, which also writes ``hf_quant_config.json``) and ``quantization`` (MLX, and
-# Mistral's ``params.json``). AutoGPTQ and AutoAWQ once wrote files of their own.
-
-# Tensors beside the weights: scales, zero points, permutations, shapes, quantiser state.
-_BESIDE = (
-    "scales qzeros g_idx weight_scale weight_scale_inv weight_scale_2 weight_global_scale "
-    "weight_zero_point weight_shape weight_g_idx input_scale input_scale_inv input_global_scale "
-    "input_zero_point activation_scale k_scale v_scale q_scale SCB weight_format"
-).split()
-_BESIDE_ENDS = ("_scales", "_scale_inv")  # gpt-oss: …gate_up_proj_scales
-_QUANTISER_STATE = (".weight.absmax", ".weight.quant_map", ".weight.nested_", ".weight.quant_state")
-_PLAIN = ("F64", "F32", "F16", "BF16", "F8_", "F6_", "F4")
-_WIDTH = {"U8": 8, "I8": 8, "I32": 32, "U32": 32, "I64": 64}
-_BUFFERS = ("I64", "I32", "I16", "BOOL", "U16", "U64")
+class _Repository(NamedTuple):
+    owner: str
+    name: str
+    revision: str
 
 
-@dataclass(frozen=True)
-class _Quantization:
-    """How a model's weights are stored. ``bits`` is the width of one packed weight, None where
-    it is unknown or differs; ``module_bits`` are exceptions by module. ``label`` is None for a
-    model that is not quantised."""
+def _repository_of(path: Path) -> _Repository | None:
+    """The repository of a path ``…/models--owner--name/snapshots/revision/…``.
 
-    label: str | None = None
-    bits: int | None = None
-    module_bits: Mapping[str, int] = field(default_factory=dict)
-
-    def parameters(self, weights: Sequence[Weight]) -> int | None:
-        """Parameters of the model stored in ``weights``; None where a tensor is packed and
-        nothing says how. What lies beside a weight is no parameter."""
-        names = {weight.name for weight in weights}
-        counts = [self._count(weight, names) for weight in weights]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
-
-    def _count(self, weight: Weight, names: Collection[str]) -> int | None:
-        module, _, last = weight.name.rpartition(".")
-        if self.label is not None and _is_beside(weight.name, module, last, names):
-            return 0
-        if weight.type.startswith(_PLAIN):
-            return weight.elements
-        if self.label is None:
-            return 0 if weight.type in _BUFFERS else None
-        if weight.type == "I8" and last == "weight":  # one weight each: nothing is packed
-            return weight.elements
-        bits, width = self.module_bits.get(module, self.bits), _WIDTH.get(weight.type)
-        if bits is None or width is None or not 0 < bits <= width:
-            return None
-        return weight.elements * width // bits
+    That is how the Hugging Face client lays its cache out; None for any other path.
+    """
+    parts = path.absolute().parts
+    for folder, middle, revision in zip(parts, parts[1:], parts[2:], strict=False):
+        match = _SNAPSHOT.match(folder)
+        if match and middle == "snapshots":
+            return _Repository(match["owner"], match["name"], revision)
+    return None
 
 
-def _is_beside(name: str, module: str, last: str, names: Collection[str]) -> bool:
-    if last in _BESIDE or last.endswith(_BESIDE_ENDS):
-        return True
-    if any(mark in name for mark in _QUANTISER_STATE):
-        return True
-    return last == "biases" and f"{module}.scales" in names  # MLX: zero points, not a bias
+def _repository_id(text: str | None) -> str | None:
+    """``owner/name`` of a repository's id or address; the last component of anything else."""
+    match = _REPOSITORY.fullmatch((text or "").strip())
+    return match[1][:MAX_NAME] if match else one_line(text)
 
 
-def _quantization_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> _Quantization:
-    """The quantisation that ``config.json`` states, or one of the files ``beside`` it."""
-    stated = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(stated, dict) and isinstance(config.get("text_config"), dict):
-        stated = config["text_config"].get("quantization_config")
-    if isinstance(stated, dict) and stated.get("quant_method"):
-        return _by_method(stated)
-    own = config.get("quantization") or stated
-    if isinstance(own, dict) and own.get("qformat_weight"):
-        return _Quantization(_format_label(str(own["qformat_weight"])))
-    if isinstance(own, dict) and (
-        "bits" in own or any(isinstance(v, dict) and "bits" in v for v in own.values())
-    ):
-        return _mlx(own)
-    if isinstance(beside.get("quantization"), dict):
-        return _modelopt(beside["quantization"])
-    if "w_bit" in beside:
-        return _by_method({"quant_method": "awq", **beside})
-    if "bits" in beside and "group_size" in beside:
-        return _by_method({"quant_method": "gptq", **beside})
-    return _Quantization()
+def _base_model_of(header: GgufHeader) -> str | None:
+    """The model that this one was made from, as ``owner/name`` where the metadata has both."""
+    address = header.text("general.base_model.0.repo_url")
+    if address and _REPOSITORY.fullmatch(address.strip()):
+        return _repository_id(address)
+    name = _word(header, "base_model.0.name")
+    owner = _word(header, "base_model.0.organization")
+    return f"{owner}/{name}" if owner and name else name
 
 
-def _by_method(stated: Mapping[str, Any]) -> _Quantization:
-    method = str(stated["quant_method"]).casefold().replace("_", "-").removesuffix("-marlin")
-    bits = _integer(stated.get("bits")) or _integer(stated.get("w_bit"))
-    # A mixture whose exceptions are given as patterns: the widths are not known by module.
-    known = None if stated.get("dynamic") or stated.get("extra_config") else bits
-    match method:
-        case "bitsandbytes":
-            four = bool(stated.get("load_in_4bit"))
-            return _Quantization("bnb-4bit", 4) if four else _Quantization("bnb-8bit")
-        case "awq":
-            return _Quantization("AWQ" if bits in (4, None) else f"AWQ-Int{bits}", known)
-        case "gptq" if bits is not None:
-            return _Quantization(f"GPTQ-Int{bits}", known)
-        case "auto-round" | "intel/auto-round" if bits is not None:
-            return _Quantization(f"AutoRound-Int{bits}", known)
-        case "aqlm":
-            return _aqlm(stated)
-        case "compressed-tensors":
-            return _compressed(stated)
-        case "quark":
-            return _quark(stated)
-    if method.startswith("modelopt"):
-        return _modelopt(stated)
-    if method.endswith(("fp8", "fp4")):
-        width = 4 if "fp4" in method else None
-        return _Quantization(_format_label(method.rpartition("-")[2]), width)
-    return _other_tool(method, stated)
-
-
-def _format_label(name: str) -> str:
-    """``fp8_e4m3`` → ``FP8``; ``nvfp4`` → ``NVFP4``."""
-    return (one_line(name.partition("_")[0]) or "quantized").upper()
-
-
-_TITLES = {
-    "bitnet": "BitNet",
-    "eetq": "EETQ-8bit",
-    "exl2": "EXL2",
-    "exl3": "EXL3",
-    "fp-quant": "FPQuant",
-    "higgs": "HIGGS",
-    "hqq": "HQQ",
-    "quanto": "Quanto",
-    "spqr": "SpQR",
-    "vptq": "VPTQ",
-}
-_WIDTHS = ("bits", "nbits", "num_bits", "w_bit", "wbits")
-
-
-def _other_tool(method: str, stated: Mapping[str, Any]) -> _Quantization:
-    """Tools whose packing is not read here: the name and the width. exl2 and exl3 state a mean."""
-    title = _TITLES.get(method) or one_line(str(stated["quant_method"])) or "quantized"
-    nested = stated.get("quant_config")
-    if isinstance(nested, dict) and isinstance(nested.get("weight_quant_params"), dict):
-        stated = {**nested["weight_quant_params"], **stated}  # hqq
-    width = next((stated[key] for key in _WIDTHS if _is_width(stated.get(key))), None)
-    if width is not None:
-        unit = "bpw" if method.startswith("exl") else "bit"
-        return _Quantization(f"{title}-{width:g}{unit}")
-    named = stated.get("weights") or stated.get("forward_dtype") or stated.get("quant_type")
-    if isinstance(named, dict) and isinstance(named.get("default"), dict):
-        named = named["default"].get("_type")  # torchao
-    text = one_line(named) if isinstance(named, str) else None
-    return _Quantization(f"{title}-{text.removesuffix('Config')}" if text else title)
-
-
-def _is_width(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 32
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The objects among the values of an object; none where it is something else."""
-    values = value.values() if isinstance(value, dict) else ()
-    return [entry for entry in values if isinstance(entry, dict)]
-
-
-def _aqlm(stated: Mapping[str, Any]) -> _Quantization:
-    """Codes of ``nbits_per_codebook`` bits for a group of weights, from several codebooks."""
-    books, code = _integer(stated.get("num_codebooks")), _integer(stated.get("nbits_per_codebook"))
-    rows = _integer(stated.get("out_group_size")) or 1
-    group = (_integer(stated.get("in_group_size")) or 0) * rows
-    return _Quantization(
-        f"AQLM-{books * code / group:g}bit" if books and code and group else "AQLM"
+def _card_of(folder: Path) -> tuple[str | None, str | None, str | None]:
+    """What the front matter of ``README.md`` says of base model, license and quantizer, in short
+    clean texts; nothing where there is none or it is broken."""
+    match = _FRONT_MATTER.search(safetensors.text_of(folder / "README.md", _MAX_CARD_BYTES) or "")
+    try:
+        data = parse(match[1], "README.md") if match else None
+    except InputError:
+        data = None
+    if not isinstance(data, dict):
+        return None, None, None
+    license_ = data.get("license")
+    if license_ == "other":
+        license_ = data.get("license_name") or license_
+    bases = filter(None, map(_repository_id, _texts(data.get("base_model"))))
+    return (
+        ", ".join(bases) or None,
+        one_line(license_) if isinstance(license_, str) else None,
+        next(map(one_line, _texts(data.get("quantized_by"))), None),
     )
 
 
-def _quark(stated: Mapping[str, Any]) -> _Quantization:
-    """AMD's Quark: one scheme for all modules and others by pattern. Of two stages (FP8, then
-    INT4) the last is what is stored."""
-    labels = set()
-    for config in _dicts({"": stated.get("global_quant_config")}) + _dicts(
-        stated.get("layer_quant_config")
-    ):
-        weight = config.get("weight")
-        weight = weight[-1] if isinstance(weight, list) and weight else weight
-        if isinstance(weight, dict) and isinstance(weight.get("dtype"), str):
-            labels.add(_quark_label(weight["dtype"].casefold(), weight.get("group_size")))
-    packed = any(label.endswith("4") for label in labels)
-    name = "Quark-" + "+".join(sorted(labels)) if labels else "Quark"
-    return _Quantization(name, 4 if packed else None)
+def _texts(value: Any) -> list[str]:
+    """``value`` as a list of texts: a merge names several base models."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values[:8] if isinstance(text, str)]
 
 
-def _quark_label(dtype: str, group_size: Any) -> str:
-    if dtype.startswith("fp4"):
-        return "MXFP4" if group_size in (32, None) else "FP4"
-    if dtype in ("int4", "uint4", "int8", "uint8"):
-        return f"Int{dtype[-1]}"
-    return _format_label(dtype)
+# --- family and variant -------------------------------------------------------------------------
+
+# Sizes: 270M, 0.5B, 8x7B, E2B, 1.1b. No K: "4k" is a context length.
+_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?[AaEe]?\d+(?:\.\d+)?[MmBbTt](?![A-Za-z0-9])")
+# What repositories append to say how their weights are stored: -AWQ, -GPTQ-Int4, -FP8-dynamic.
+_PACKED = re.compile(
+    r"[-_.](?:AWQ|GPTQ|AutoRound|Quark|HQQ|AQLM|torchao|exl[23]|FP8|NVFP4|MXFP[48]|GGUF|"
+    r"(?:unsloth[-_])?bnb|quantized|w\d+a\d+|int[48]|[2-8]-?bit|\d(?:[.\d]*)bpw|BF16|FP16|MLX)"
+    r"(?![A-Za-z]).*$",
+    re.IGNORECASE,
+)
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+_NOT_OF_A_NAME = "gguf-hf-imat-imatrix-quantized-model"
+# What a released model was made for. A metadata finetune without any of them is the name of a
+# training checkpoint, and says less than a file name that has one.
+_PURPOSE = re.compile(
+    r"(?<![a-z])(instruct|it|chat|base|thinking|reasoning|reasoner|coder|assistant|pt)(?![a-z])",
+    re.IGNORECASE,
+)
+
+_Name = tuple[str, str | None]
+"""Family and variant."""
+_Names = tuple[str, str | None, Literal["metadata", "file_name"]]
+"""The same, and where from: ``file_name`` as soon as one part is guessed."""
 
 
-def _compressed(stated: Mapping[str, Any]) -> _Quantization:
-    """compressed-tensors: groups of modules, each with a scheme for weights and activations."""
-    schemes = [
-        _scheme(group, str(group.get("format") or stated.get("format")))
-        for group in _dicts(stated.get("config_groups"))
-        if isinstance(group.get("weights"), dict)
-    ]
-    labels = sorted({label for label, _ in schemes})
-    # FP8 weights are stored one by one: only what is packed needs a width.
-    packed = {bits for _, bits in schemes if bits is not None}
-    bits = packed.pop() if len(packed) == 1 else None
-    return _Quantization("+".join(labels) or "compressed-tensors", bits)
+def _name_of_folder(name: str, stated: Any) -> _Names:
+    """Family and variant of a model folder called ``name``, whose configuration says ``stated``.
+
+    Training tools leave the name of the model they began with in the configuration, so that one
+    counts only where it names the folder's family, or where the folder's name says nothing.
+    """
+    folder = _split_at_size(_PACKED.sub("", one_line(name) or "") or "unnamed")
+    if not isinstance(stated, str) or not _REPOSITORY.fullmatch(stated):
+        return *folder, "file_name"
+    named = _split_at_size(_PACKED.sub("", stated.rpartition("/")[2]))
+    if folder[1] is not None and not _same(named[0], folder[0]):
+        return *folder, "file_name"
+    return _the_fuller(named, folder)
 
 
-def _scheme(group: Mapping[str, Any], format_name: str) -> tuple[str, int | None]:
-    weights, activations = group["weights"], group.get("input_activations")
-    bits = _integer(weights.get("num_bits"))
-    if weights.get("type") == "float":
-        if bits == 8:
-            return "FP8", None
-        micro = "mxfp4" in format_name or weights.get("group_size") == 32
-        return "MXFP4" if micro else f"NVFP{bits}", bits
-    other = _integer(activations.get("num_bits")) if isinstance(activations, dict) else None
-    return f"W{bits}A{other or 16}", bits
+def _name_of_gguf(header: GgufHeader, file_name: str) -> _Names:
+    """Family and variant: ``Gemma-3`` and ``270M``, ``SmolLM2`` and ``135M-Instruct``."""
+    stem = _without_quant(file_name)
+    by_file, name = _split_at_size(stem), _word(header, "name")
+    stated = _stated(header, name, by_file)
+    if stated is None:
+        return *by_file, "file_name"
+    family, variant = stated
+    # Words that both the file's name and the metadata's have, and its parts have not: the basename
+    # of GLM-4.5-Air is GLM-4.5, that of another model.
+    has = {word.casefold() for word in f"{family}-{variant}-{_NOT_OF_A_NAME}".split("-")}
+    in_file = {word.casefold() for word in stem.split("-")} - has
+    words = (name or "").split("-")
+    left_out = [word for word in words if word.isalpha() and word.casefold() in in_file]
+    if family == family.lower():  # converters lower names: as one with capitals writes it
+        spelled = [other[: len(family)] for other in (stem, name or "") if other != other.lower()]
+        family = next((start for start in spelled if _same(start, family)), family)
+    return _the_fuller((family, "-".join(filter(None, (variant, *left_out))) or None), by_file)
 
 
-def _modelopt(stated: Mapping[str, Any]) -> _Quantization:
-    algorithm = one_line(str(stated.get("quant_algo") or "")) or "ModelOpt"
-    if algorithm == "MIXED_PRECISION":  # FP8 and NVFP4: only the latter is packed
-        return _Quantization("ModelOpt-mixed", 4)
-    return _Quantization(algorithm, 4 if "FP4" in algorithm or "W4A" in algorithm else None)
+def _the_fuller(stated: _Name, by_name: _Name) -> _Names:
+    """What the metadata says; with the name's variant where that alone tells a purpose."""
+    (family, variant), (other_family, other) = stated, by_name
+    if _same(family, other_family) and variant and other and _PURPOSE.search(other):
+        if not _PURPOSE.search(variant) and _same(variant.split("-")[0], other.split("-")[0]):
+            return family, other, "file_name"
+    return family, variant, "metadata"
 
 
-def _mlx(stated: Mapping[str, Any]) -> _Quantization:
-    bits, mode = _integer(stated.get("bits")), str(stated.get("mode", "affine"))
-    exceptions = {
-        str(module): own
-        for module, setting in stated.items()
-        if isinstance(setting, dict) and (own := _integer(setting.get("bits")))
-    }
-    width = f"{bits}bit" if bits else "mixed"
-    name = width if mode == "affine" else one_line(mode.upper())
-    return _Quantization(f"MLX-{name}", bits, exceptions)
+def _stated(header: GgufHeader, name: str | None, by_file: _Name) -> _Name | None:
+    """Family and variant as the metadata has them; None when it says too little."""
+    base, size = _word(header, "basename"), _word(header, "size_label")
+    if base:
+        family, variant = _split_at_size(base)
+        more = [_word(header, key) for key in ("finetune", "version")]
+        parts = [variant or size]
+        parts += [word for word in more if word and word.casefold() not in base.casefold()]
+        return family, "-".join(filter(None, parts)) or None
+    if not name:
+        return None
+    family, variant = _split_at_size(name)
+    if variant is None and size is None and by_file[1] is not None:
+        return None  # "LLaMA v2": the file's name says more
+    return family, variant or size
+
+
+def _word(header: GgufHeader, key: str) -> str | None:
+    return one_line(header.text(f"general.{key}"), "-")
+
+
+def _split_at_size(name: str) -> _Name:
+    """``Qwen3-30B-A3B-Instruct`` → ``Qwen3`` and ``30B-A3B-Instruct``."""
+    match = _SIZE.search(name)
+    if match is None or match.start() == 0:
+        return name, None
+    size = match.group().replace("X", "x")
+    size = size[:-1] + size[-1].upper()
+    return name[: match.start()].rstrip("-_. "), size + name[match.end() :]
+
+
+def _same(one: str, other: str) -> bool:
+    return re.sub(r"[-_ .]", "-", one).casefold() == re.sub(r"[-_ .]", "-", other).casefold()
+
+
+def _without_quant(file_name: str) -> str:
+    stem = _SPLIT.sub("", re.sub(r"\.gguf$", "", file_name, flags=re.IGNORECASE))
+    matches = list(QUANT.finditer(stem))
+    if matches and matches[-1].start() > 0:
+        stem = stem[: matches[-1].start()]
+    return one_line(stem.rstrip("-_. "), "-") or "unnamed"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, did_you_mean
+from tokrig.models.files import files_of
 from tokrig.models.gguf import GgufHeader, Tensor, read_gguf
-from tokrig.models.parts import files_of
 from tokrig.models.safetensors import (
     Weight,
     config_of,

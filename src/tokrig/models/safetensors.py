@@ -16,26 +16,23 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from tokrig.documents import parse
-from tokrig.errors import InputError, ModelError
+from tokrig.errors import ModelError
 from tokrig.models.gguf import (
     FETCH_AGAIN,
-    LFS_POINTER,
     LFS_REMEDY,
+    PAGE_REMEDY,
     bad,
     check_file,
-    is_web_page,
     shown,
+    sniff,
     unreadable,
 )
-from tokrig.models.names import one_line, repository_id
 from tokrig.units import human_bytes
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 """The format allows 100 MB; the largest published headers have a tenth of this."""
 MAX_TENSORS = 262_144
 MAX_TEXT_BYTES = 32 * 1024 * 1024
-MAX_CARD_BYTES = 256 * 1024
 
 _BITS = {
     4: "F4",
@@ -54,7 +51,6 @@ _QUANTIZERS = ("hf_quant_config.json", "quantize_config.json", "quant_config.jso
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _WEIGHTS = ("*.safetensors", *_PICKLES)
 _PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.safetensors$")
-_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 
 
 # --- the header of a file -----------------------------------------------------------------------
@@ -85,11 +81,9 @@ def read_safetensors(path: Path) -> tuple[Weight, ...]:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-            if head.startswith(LFS_POINTER):
-                raise bad(path, "not the weights, but a Git LFS pointer to them", LFS_REMEDY)
-            if is_web_page(head):
-                hint = "the download returned a page; use the direct link, log in if asked"
-                raise bad(path, "not the weights, but a web page", hint)
+            what, remedy = sniff(head)
+            if remedy in (LFS_REMEDY, PAGE_REMEDY):
+                raise bad(path, f"not the weights, but {what}", remedy)
             length = int.from_bytes(head[:8], "little")
             file.seek(8)
             if length > MAX_HEADER_BYTES or size < 8:
@@ -127,12 +121,12 @@ def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Weight:
     weight = Weight(name, kind, tuple(shape), end - start)
     bits = BITS.get(kind)
     if bits is not None and -(-weight.elements * bits // 8) != weight.bytes:
-        raise _damaged(path, f"{tensor} has another size than its shape says")
+        raise _damaged(path, f"the size of {tensor} contradicts its shape")
     return weight
 
 
 def _damaged(path: Path, why: str) -> ModelError:
-    hint = "the file is damaged or of another kind; fetch it again"
+    hint = "the file is damaged or of another kind; download it again"
     return bad(path, f"not a usable safetensors file: {why}", hint)
 
 
@@ -165,7 +159,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises ModelError for a folder without weights, with some missing, or with pickled ones.
     """
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        hint = "merge it into its base model and name the folder of the merged one"
+        hint = "merge it into its base model and name the folder of the merged model"
         raise bad(folder, "an adapter (LoRA), not a model", hint)
     for index in _INDEXES:
         if (folder / index).exists():
@@ -173,8 +167,7 @@ def weight_files(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.safetensors"))
     if not found:
         if pickles := sorted(path for pattern in _PICKLES for path in folder.glob(pattern)):
-            why = f"its weights are pickled ({shown(pickles[0])}); such a file can run any code "
-            why += "when it is loaded"
+            why = f"its weights are pickled ({shown(pickles[0])}), and loading can run any code"
             raise bad(folder, why, "use a safetensors version of this model")
         hint = "name a .gguf file, or the folder of a model in safetensors files"
         raise bad(folder, "a folder without weights: no .safetensors file in it", hint)
@@ -195,10 +188,10 @@ def weight_files(folder: Path) -> list[Path]:
 def _indexed(folder: Path, index: str) -> list[Path]:
     weight_map = _json(folder / index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index}: holds no weight_map", hint="fetch it again")
+        raise bad(folder / index, "holds no weight_map", "download it again")
     names = {str(name) for name in weight_map.values()}
     if any(Path(name).name != name or name in (".", "..") for name in names):
-        raise ModelError(f"{index}: names a file outside its folder", hint="fetch the model again")
+        raise bad(folder / index, "names a file outside its folder", "download the model again")
     files = sorted(folder / name for name in names)
     _refuse_missing(folder, [file.name for file in files if not file.exists()], len(files))
     return files
@@ -208,7 +201,7 @@ def _refuse_missing(folder: Path, missing: list[str], count: int) -> None:
     if missing:
         named = ", ".join(shown(Path(name)) for name in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        hint = "the download did not finish; fetch the missing files into that folder"
+        hint = "the download did not finish; download the missing files into that folder"
         raise bad(folder, f"{len(missing)} of {count} weight files missing: {named}{more}", hint)
 
 
@@ -258,7 +251,7 @@ def optional_json(path: Path) -> dict[str, Any]:
 
 def chat_template(folder: Path) -> str | None:
     """The chat template, looked for where and in the order in which transformers does."""
-    if text := _text(folder / "chat_template.jinja"):
+    if text := text_of(folder / "chat_template.jinja"):
         return text
     for name in ("chat_template.json", "tokenizer_config.json"):
         stated = optional_json(folder / name).get("chat_template")
@@ -270,59 +263,22 @@ def chat_template(folder: Path) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What the front matter of ``README.md`` says, in short clean texts."""
-
-    base_model: str | None = None
-    license: str | None = None
-    quantized_by: str | None = None
-
-
-def card_of(folder: Path) -> Card:
-    """The model card's front matter; nothing where there is none or it is broken."""
-    match = _FRONT_MATTER.search(_text(folder / "README.md", MAX_CARD_BYTES) or "")
-    try:
-        data = parse(match[1], "README.md") if match else None
-    except InputError:
-        data = None
-    if not isinstance(data, dict):
-        return Card()
-    licence = data.get("license")
-    if licence == "other":
-        licence = data.get("license_name") or licence
-    bases = filter(None, map(repository_id, _texts(data.get("base_model"))))
-    return Card(
-        base_model=", ".join(bases) or None,
-        license=one_line(licence) if isinstance(licence, str) else None,
-        quantized_by=next(map(one_line, _texts(data.get("quantized_by"))), None),
-    )
-
-
-def _texts(value: Any) -> list[str]:
-    """``value`` as a list of texts: a merge names several base models."""
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values[:8] if isinstance(text, str)]
-
-
 def _json(path: Path) -> dict[str, Any]:
-    text = _text(path)
+    text = text_of(path)
     if text is None:
-        raise ModelError(
-            f"{path.name}: missing, unreadable or not text",
-            hint="fetch all files of the model, the small ones too, into one folder",
-        )
+        hint = "download all files of the model, the small ones too, into one folder"
+        raise bad(path, "missing or unreadable", hint)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        raise ModelError(f"{path.name}: not JSON", hint="fetch it again") from None
+        raise bad(path, "not JSON", "download it again") from None
     if not isinstance(data, dict):
-        raise ModelError(f"{path.name}: not a JSON object", hint="fetch it again")
+        raise bad(path, "not a JSON object", "download it again")
     return data
 
 
-def _text(path: Path, limit: int = MAX_TEXT_BYTES) -> str | None:
-    """The text of a small file, its beginning if it is above ``limit`` bytes."""
+def text_of(path: Path, limit: int = MAX_TEXT_BYTES) -> str | None:
+    """The text of a small file, its beginning if it is above ``limit`` bytes; None without one."""
     try:
         with path.open("rb") as file:
             return file.read(limit).decode("utf-8", errors="replace")

@@ -25,11 +25,11 @@ from typing import Literal
 from tokrig.errors import InputError, ModelError, StoreError, TokrigError, did_you_mean
 from tokrig.files import Locked, locked
 from tokrig.models import catalog, hub, needs
-from tokrig.models.disk import read_sha256, refused, remember, sha256_of
+from tokrig.models.files import files_of, read_sha256, refused, remember, sha256_of
 from tokrig.models.gguf import shown
 from tokrig.models.hub import File, Listing, Stored, shelf_folder
-from tokrig.models.parts import files_of
 from tokrig.models.safetensors import weight_files
+from tokrig.quants import Size
 from tokrig.record.model import QuantizedFrom
 from tokrig.references import Reference, of_hub, parse
 from tokrig.units import MIB, human_bytes
@@ -72,16 +72,6 @@ class Manifest(Stored):
     def bytes_here(self, model: Path) -> int:
         """Bytes that the model takes on the disk, unfinished files included."""
         return sum((_size(p) or 0) + (_size(part_of(p)) or 0) for p in self.paths(model))
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What is known of a model without any network: bytes of its files, bytes that an f16 cache
-    grows by with each token, whether nothing has to be fetched."""
-
-    bytes: int | None = None
-    kv_bytes_per_token: int | None = None
-    here: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,9 +381,9 @@ def known_size(reference: str) -> Size:
         if path is not None:
             files = weight_files(path) if path.is_dir() else files_of(path)
             size = sum(file.stat().st_size for file in files)
-            return Size(size, needs.kv_bytes_per_token(path), here=True)
+            return Size(size, needs.kv_bytes_per_token(path), here=True, source="file")
         if listing is not None:
-            return Size(listing.bytes)
+            return Size(listing.bytes, source="repository")
     return Size()
 
 

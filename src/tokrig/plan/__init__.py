@@ -12,13 +12,13 @@ from tokrig.plan.model import (
     RigMemory,
     Run,
     Shape,
-    Size,
     State,
     Weights,
     command,
     run_spec,
 )
 from tokrig.plan.order import plan
+from tokrig.quants import Size
 
 __all__ = [
     "STATES",

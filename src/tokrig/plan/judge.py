@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from tokrig.plan.model import Past, PlanInputs, RigMemory, Run, Shape, Size, State, Weights
+from tokrig.plan.model import Past, PlanInputs, RigMemory, Run, Shape, State, Weights
 from tokrig.quants import (
     OVERHEAD_BYTES,
+    Size,
     bits_per_weight,
     cache_bytes,
     context_for,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from tokrig.quants import Size
 from tokrig.references import Reference
 from tokrig.spec.campaign import CampaignFile, Speculative
 from tokrig.spec.run import RunSpec
@@ -100,19 +101,6 @@ class Past:
     started_at: str | None
     duration_s: float | None
     model_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What is known of a model's file: from its header, a repository's listing or the campaign.
-
-    ``here`` tells that it need not be downloaded. ``source`` says where the figure is from:
-    "file", "repository", "declared", "estimated"."""
-
-    bytes: int | None = None
-    kv_bytes_per_token: int | None = None
-    here: bool = False
-    source: str = "estimated"
 
 
 @dataclass(frozen=True, slots=True)

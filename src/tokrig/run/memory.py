@@ -21,16 +21,13 @@ from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
 from tokrig.probes import Probe
-from tokrig.quants import would_fit
+from tokrig.quants import OVERHEAD_BYTES, would_fit
 from tokrig.record.model import Gpu, LoadMemory, Model
 from tokrig.record.rules import loaded_bytes
-from tokrig.units import MIB, human_bytes
+from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
     from tokrig.run.session import Session
-
-# What an engine takes beside weights and cache, for suggestions of what would fit.
-OVERHEAD_BYTES = 768 * MIB
 
 # The devices of these APIs have no probe here; what another card's memory does says nothing.
 _UNWATCHED_APIS = frozenset({"metal", "sycl"})

@@ -21,7 +21,7 @@ import psutil
 
 from tokrig.errors import EngineError, InputError, ModelError, StoreError
 from tokrig.models import identity, shelf
-from tokrig.models.parts import files_of
+from tokrig.models.files import files_of
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Model, QuantizedFrom
 from tokrig.run import guard
