@@ -9,21 +9,20 @@ reader takes the same way, and large texts of that subset are read by a faster p
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import yaml
 
 from tokrig.errors import InputError, SpecError, did_you_mean
-from tokrig.yaml_writer import dump
 
 try:
     from yaml import CSafeLoader as _SafeLoader
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
-
-__all__ = ["dump", "lines_of", "parse", "validate"]
 
 # Loaded where it is needed: lists of records parse, and validate nothing.
 if TYPE_CHECKING:
@@ -36,30 +35,27 @@ Place = tuple[int | str, ...]
 MAX_NESTING = 100
 MAX_LISTED = 10
 _SUSPICIOUS = 5000
-_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_RESOLVERS = _SafeLoader.yaml_implicit_resolvers
 
 
 class _Loader(_SafeLoader):
     """The safe loader with duplicate keys refused and dates left as text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(keys)) != len(keys):
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in seen:
-                        reason = f"duplicate key {key.value!r}"
-                        raise yaml.MarkedYAMLError(problem=reason, problem_mark=key.start_mark)
-                    seen.add(key.value)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    reason = f"duplicate key {key.value!r}"
+                    raise yaml.MarkedYAMLError(problem=reason, problem_mark=key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
-    for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in _RESOLVERS.items()
 }
-
 
 # What the faster parser is trusted with: the forms that ``dump`` writes, of whose plain scalars
 # YAML 1.1 makes what JSON does. Anything else is PyYAML's, errors with their lines among it.
@@ -76,20 +72,19 @@ _BLOCK_CHAR = rf"(?:[^ #:{_UNSEEN}]|:(?=[^ {_UNSEEN}])|(?<=[^ ])#)"
 _START = r"(?:[^\W_]|[_./(~+$\\]|--?[A-Za-z])"
 
 
-def _text(char: str, end: str) -> str:
+def _text_like(char: str, end: str) -> str:
     """Text, quoted or such that nobody takes it for anything else; ``end`` is what may follow."""
     return rf"(?:{_QUOTED}|(?!(?:{_TYPED})(?:{end}))(?={_START}){char}++(?: {char}++)*+)"
 
 
 _NO_TEXT = rf"(?:{_NUMBER}|true|false|null)"
-_KEY = _text(_FLOW_CHAR, ":")
-_LINE_END = r"\n"
-_FLOW_END = r"[,\]}]"
-_IN_FLOW = rf"(?:{_NO_TEXT}(?={_FLOW_END})|{_text(_FLOW_CHAR, _FLOW_END)})"
+_KEY = _text_like(_FLOW_CHAR, ":")
+_FLOW_END, _BLOCK_END = r"[,\]}]", r"\n"
+_IN_FLOW = rf"(?:{_NO_TEXT}(?={_FLOW_END})|{_text_like(_FLOW_CHAR, _FLOW_END)})"
 _LIST = rf"\[(?:{_IN_FLOW}(?:,\s++{_IN_FLOW})*+)?\]"
 _PAIR = rf"{_KEY}: (?:{_IN_FLOW}|{_LIST})"
 _MAP = rf"\{{(?:{_PAIR}(?:,\s++{_PAIR})*+)?\}}"
-_VALUE = rf"(?:{_LIST}|{_MAP}|{_NO_TEXT}|{_text(_BLOCK_CHAR, _LINE_END)})(?=\n)"
+_VALUE = rf"(?:{_LIST}|{_MAP}|{_NO_TEXT}|{_text_like(_BLOCK_CHAR, _BLOCK_END)})(?=\n)"
 _PROSE = rf"( *+){_KEY}: \|-?\n\1  [^ {_UNSEEN}][^{_UNSEEN}]*\n(?:(?:\1  [^{_UNSEEN}]+)?\n)*+"
 _LINE = rf"\n|#[^{_UNSEEN}]*\n| *+(?:- )?+(?:{_KEY}:(?: {_VALUE})?|{_VALUE})\n"
 _SIMPLE = re.compile(rf"(?:{_LINE}|{_PROSE})*+")
@@ -133,12 +128,20 @@ def parse(text: str, name: str, error: type[InputError] = SpecError) -> Any:
         finally:
             loader.dispose()
     except yaml.reader.ReaderError as problem:
-        raise _unreadable(problem, text, name, error) from None
+        # The reader gives an offset, not a line.
+        bad = next((c for c in text if not c.isprintable() and c not in "\n\r\t\x85\ufeff"), "")
+        line = text[: text.find(bad)].count("\n") + 1 if bad else 1
+        raise error(
+            f"{name}:{line}: {problem.reason}",
+            hint='write control characters as escapes in double quotes: "\\x1B"',
+        ) from None
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
-        line = mark.line + 1 if mark else 1
-        reason = " ".join(part for part in (problem.problem, problem.context) if part)
-        raise error(f"{name}:{line}: {reason}", hint=_yaml_hint(text, line)) from None
+        line = mark.line if mark else 0
+        reason = " ".join(filter(None, (problem.problem, problem.context)))
+        tabbed = any("\t" in one for one in text.splitlines()[line : line + 1])
+        hint = "indent with spaces, not tabs" if tabbed else ""
+        raise error(f"{name}:{line + 1}: {reason}", hint=hint) from None
     except RecursionError:
         raise error(f"{name}: nested too deeply") from None
     except (ValueError, KeyError, AttributeError, TypeError) as problem:
@@ -175,25 +178,6 @@ def _refuse_bombs(text: str) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _unreadable(
-    problem: yaml.reader.ReaderError, text: str, name: str, error: type[InputError]
-) -> InputError:
-    """A character YAML does not allow; the reader gives an offset, not a line."""
-    bad = next((c for c in text if not c.isprintable() and c not in "\n\r\t\x85\ufeff"), "")
-    line = text[: text.find(bad)].count("\n") + 1 if bad else 1
-    return error(
-        f"{name}:{line}: {problem.reason}",
-        hint='write control characters as escapes in double quotes: "\\x1B"',
-    )
-
-
-def _yaml_hint(text: str, line: int) -> str:
-    lines = text.splitlines()
-    if line <= len(lines) and "\t" in lines[line - 1]:
-        return "indent with spaces, not tabs"
-    return ""
-
-
 def validate(
     model: type[M], data: Any, text: str, name: str, error: type[InputError] = SpecError
 ) -> M:
@@ -206,19 +190,18 @@ def validate(
     try:
         return model.model_validate(data)
     except ValidationError as invalid:
-        root = yaml.compose(text, Loader=_Loader) if text else None
-        found = [
-            (_line(root, detail), _message(detail), _hint(model, detail))
-            for detail in invalid.errors(include_url=False)
-        ]
-    found.sort(key=lambda one: one[0])
-    messages = [
-        f"{name}:{line}: {reason}" if text else f"{name}: {reason}" for line, reason, _ in found
-    ]
+        details = invalid.errors(include_url=False)
+    where = [f"{name}"] * len(details)
+    if text:
+        lines = lines_of(text, [detail["loc"] for detail in details])
+        found = sorted(zip(lines, details, strict=True), key=lambda one: one[0])
+        details = [detail for _, detail in found]
+        where = [f"{name}:{line}" for line, _ in found]
+    messages = [f"{at}: {_message(one)}" for at, one in zip(where, details, strict=True)]
     if len(messages) > MAX_LISTED:
         messages[MAX_LISTED:] = [f"… and {len(messages) - MAX_LISTED} more"]
-    hints = dict.fromkeys(hint for _, _, hint in found[:MAX_LISTED] if hint)
-    raise error("\n".join(messages), hint="\n".join(hints))
+    hints = dict.fromkeys(_hint(model, detail) for detail in details[:MAX_LISTED])
+    raise error("\n".join(messages), hint="\n".join(filter(None, hints)))
 
 
 def lines_of(text: str, places: Sequence[Place]) -> list[int]:
@@ -227,48 +210,38 @@ def lines_of(text: str, places: Sequence[Place]) -> list[int]:
     return [_line_at(root, place) for place in places]
 
 
-def _line(root: yaml.Node | None, detail: ErrorDetails) -> int:
-    return _line_at(root, detail["loc"])
-
-
-def _line_at(root: yaml.Node | None, place: Place) -> int:
-    """The line of the key or item at ``place``, or of the nearest block around it."""
-    line, node = 1, root
+def _line_at(node: yaml.Node | None, place: Place) -> int:
+    line = 1
     for part in place:
+        inside: list[tuple[yaml.Node, yaml.Node]] = []
         if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    line, node = key.start_mark.line + 1, value
-                    break
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
-        ):
-            node = node.value[part]
-            line = node.start_mark.line + 1
+            inside = [pair for pair in node.value if pair[0].value == str(part)]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            inside = [(item, item) for item in node.value[part : part + 1]]
+        if inside:
+            at, node = inside[0]
+            line = at.start_mark.line + 1
     return line
 
 
 def _message(detail: ErrorDetails) -> str:
     """What is wrong, in the words of a file: keys and values, not fields and inputs."""
-    *parents, last = detail["loc"] or ("",)
-    where = _dotted(tuple(parents))
-    kind, value = detail["type"], detail["input"]
-    if kind == "extra_forbidden":
-        return f"unknown key {str(last)!r}" + (f" in {where}" if where else "")
-    if kind == "missing":
-        return f"missing key {str(last)!r}" + (f" in {where}" if where else "")
+    kind, value, reason = detail["type"], detail["input"], detail["msg"]
+    if kind in ("extra_forbidden", "missing"):
+        *parents, last = detail["loc"]
+        inside = f" in {_dotted(parents)}" if parents else ""
+        return f"{'missing' if kind == 'missing' else 'unknown'} key {str(last)!r}{inside}"
     place = _dotted(detail["loc"])
     prefix = f"{place}: " if place else ""
     if kind in ("value_error", "assertion_error"):
         # The validator wrote the message; it may have had a reason to leave the value out.
-        return prefix + detail["msg"].split(", ", 1)[-1]
+        return prefix + reason.split(", ", 1)[-1]
     if kind in ("model_type", "model_attributes_type"):
-        return f"{prefix}should be a mapping of keys, not {_shown(value)}"
-    reason = detail["msg"].replace("Input should", "should", 1)
-    return f"{prefix}{reason}, not {_shown(value)}"
+        reason = "should be a mapping of keys"
+    return f"{prefix}{reason.replace('Input should', 'should', 1)}, not {_shown(value)}"
 
 
-def _dotted(place: Place) -> str:
+def _dotted(place: Sequence[int | str]) -> str:
     """``results[0].ttft_s``: the path as people write it."""
     dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return dotted.removeprefix(".")
@@ -292,35 +265,251 @@ def _hint(model: type[BaseModel], detail: ErrorDetails) -> str:
     owner: Any = model
     for part in parents:
         owner = next(_inside(owner, part), None)
-    block = _block(owner)
-    return did_you_mean(str(last), _keys(block)) if block else ""
+    keys = _keys(owner)
+    return did_you_mean(str(last), keys) if keys else ""
 
 
-def _keys(block: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in block.model_fields.items()]
-
-
-def _block(annotation: Any) -> type[BaseModel] | None:
-    """The model inside ``Model``, ``Model | None`` or ``Annotated[Model, …]``."""
+def _keys(annotation: Any) -> dict[str, Any]:
+    """Key → annotation of the model inside ``Model``, ``Model | None``, ``Annotated[Model, …]``."""
     from pydantic import BaseModel
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return {one.alias or name: one.annotation for name, one in annotation.model_fields.items()}
     if get_origin(annotation) in (list, dict, tuple):
-        return None
-    return next((b for b in map(_block, get_args(annotation)) if b), None)
+        return {}
+    return next(filter(None, map(_keys, get_args(annotation))), {})
 
 
 def _inside(annotation: Any, part: int | str) -> Iterator[Any]:
     """The annotation one step down an error's path."""
-    block = _block(annotation)
-    if block:
-        for name, field in block.model_fields.items():
-            if part in (name, field.alias):
-                yield field.annotation
-        return
-    if get_origin(annotation) in (list, dict, tuple):
+    if keys := _keys(annotation):
+        if part in keys:
+            yield keys[str(part)]
+    elif get_origin(annotation) in (list, dict, tuple):
         yield get_args(annotation)[-1]
     else:
         for argument in get_args(annotation):
             yield from _inside(argument, part)
+
+
+# Written: order is kept. A small map stands on one line, a list of words fills its lines, text of
+# several lines is a literal block. Nothing depends on how a reader guesses types: what could be
+# taken for a number, a date or a truth value is quoted. Characters nobody can see (controls,
+# right-to-left marks, zero-width joiners) are escaped, so that a diff cannot hide anything.
+# PyYAML's emitter breaks lines after the width and indents lists otherwise: files would change.
+
+WIDTH = 100
+_LONGEST_WORD = 60
+_DEEP = 4
+_MAX_PLAIN_KEY = 100
+
+_AMOUNT = re.compile(
+    r"[-+]?(?:\.[0-9_]+|[0-9][0-9_,]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|0[oOxXbB][0-9a-fA-F_]+"
+)
+_TRUTH = re.compile(r"(?i:yes|no|on|off|true|false|null)")
+_PLAIN_START = re.compile(_START)
+_BREAKS_BLOCK = re.compile(r": |:$| #|^---|^\.\.\.")
+_BREAKS_FLOW = re.compile(r"[,?\[\]{}:]")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    """``data`` as YAML: maps with text keys, lists, text, numbers, truth values, None. Blank lines
+    stand between the large blocks of the top level. Lone surrogates, which no file can hold, become
+    U+FFFD.
+
+    Raises TypeError for any other type.
+    """
+    lines: list[str] = []
+    was_large = False
+    for key, value in data.items():
+        first, *block = _pair(key, value, 0)
+        if lines and (block or was_large):
+            lines.append("")
+        was_large = bool(block)
+        starts = [place for place, line in enumerate(block) if line.startswith("  - ")]
+        if isinstance(value, list | tuple) and len(starts) < len(block):
+            for place in reversed(starts[1:]):
+                block.insert(place, "")
+        lines += [first, *block]
+    return "\n".join(lines) + "\n" if lines else "{}\n"
+
+
+def _pair(key: Any, value: Any, indent: int) -> Iterator[str]:
+    """The lines of one key and its value."""
+    pad, name = " " * indent, _key(key)
+    if len(name) > _MAX_PLAIN_KEY:  # YAML reads a simple key of at most 1,024 characters
+        yield f"{pad}? {name}"
+        name = ""
+    first, *rest = _value(value, indent, len(name) + 1)
+    yield f"{pad}{name}: {first}" if first else f"{pad}{name}:"
+    yield from rest
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a YAML key must be text, not {key!r}")
+    return _text(key, flow=True)
+
+
+def _value(value: Any, indent: int, used: int, *, is_item: bool = False) -> Iterator[str]:
+    """The value's lines: the first follows ``used`` characters after ``indent``, and is empty
+    where the value begins on the next."""
+    if isinstance(value, str) and _fits_literal(value):
+        yield from _literal(value, indent + 2)
+        return
+    if not isinstance(value, Mapping | list | tuple):
+        yield _scalar(value, flow=False)
+        return
+    is_map = isinstance(value, Mapping)
+    words = _words(value)
+    if words is not None:
+        flow = _joined(words, is_map)
+        if not words or indent + used + 1 + len(flow) <= WIDTH:
+            yield flow
+            return
+        # Facts stand one a line where they stand once; deep in a list they would drown it.
+        may_fill = not is_map or (indent >= _DEEP and not is_item)
+        if may_fill and max(map(len, words)) <= _LONGEST_WORD:
+            yield from _filled(flow[0], words, flow[-1], indent, used)
+            return
+    yield ""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _pair(key, one, indent + 2)
+    else:
+        for one in value:
+            yield from _item(one, indent + 2)
+
+
+def _item(value: Any, indent: int) -> Iterator[str]:
+    """One list item: a map starts on the dash's own line."""
+    lines = _value(value, indent, 1, is_item=True)
+    first = next(lines)
+    if not first and isinstance(value, Mapping):
+        first = next(lines).lstrip()
+    dash = " " * indent + "-"
+    yield f"{dash} {first}" if first else dash
+    yield from lines
+
+
+def _filled(opening: str, words: list[str], closing: str, indent: int, used: int) -> Iterator[str]:
+    """A flow map or list over several lines, each filled up to the width."""
+    line, room = opening, WIDTH - indent - used - 1
+    for i, word in enumerate(words):
+        word += closing if i == len(words) - 1 else ","
+        gap = "" if line == opening else " "
+        if len(line) + len(gap) + len(word) > room:
+            yield line
+            line, gap, room = " " * (indent + 2), "", WIDTH
+        line += gap + word
+    yield line
+
+
+def _words(value: Mapping[Any, Any] | Sequence[Any]) -> list[str] | None:
+    """The parts of a map or list that may stand on one line; None where it has to be a block."""
+    if not isinstance(value, Mapping):
+        words = [_word(one) for one in value]
+        return None if None in words else [word for word in words if word is not None]
+    pairs = []
+    for key, one in value.items():
+        name, word = _key(key), _word(one, lists=True)
+        if word is None or len(key) > _MAX_PLAIN_KEY:
+            return None
+        pairs.append(f"{name}: {word}")
+    return pairs
+
+
+def _word(value: Any, *, lists: bool = False) -> str | None:
+    """A value inside of a map or list on one line; of those, only empty ones and ``lists``."""
+    if isinstance(value, Mapping | list | tuple):
+        is_map = isinstance(value, Mapping)
+        words = [] if not value else _words(value) if lists and not is_map else None
+        return None if words is None else _joined(words, is_map)
+    if isinstance(value, str) and "\n" in value:
+        return None
+    return _scalar(value, flow=True)
+
+
+def _joined(words: list[str], is_map: bool) -> str:
+    return f"{{{', '.join(words)}}}" if is_map else f"[{', '.join(words)}]"
+
+
+def _scalar(value: Any, *, flow: bool) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, str):
+        return _text(value, flow=flow)
+    raise TypeError(f"cannot be written as YAML: {type(value).__name__}")
+
+
+def _float(value: float) -> str:
+    """Shortest digits that read back the same. PyYAML takes ``1e-05`` for text, so small
+    numbers are written out and the rest get a dot and a sign: ``0.00001``, ``1.0e+22``."""
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else (".inf" if value > 0 else "-.inf")
+    text = repr(float(value))
+    if "e" not in text:
+        return text
+    mantissa, exponent = text.split("e")
+    if -10 < int(exponent) < 0:
+        return f"{Decimal(text):f}"
+    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+    return f"{mantissa}e{int(exponent):+03d}"
+
+
+def _text(text: str, *, flow: bool) -> str:
+    if _is_plain(text, flow):
+        return text
+    if "\\" not in text and '"' not in text and text.isprintable():
+        return f'"{text}"'
+    if text.isprintable() and "'" not in text:
+        return f"'{text}'"
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _is_plain(text: str, flow: bool) -> bool:
+    """Whether ``text`` means itself without quotes, to YAML 1.1 and 1.2 readers alike."""
+    if not _PLAIN_START.match(text) or not text.isprintable() or text.endswith(" "):
+        return False
+    if _BREAKS_BLOCK.search(text) or (flow and _BREAKS_FLOW.search(text)):
+        return False
+    if _AMOUNT.fullmatch(text) or _TRUTH.fullmatch(text):
+        return False
+    return not any(pattern.match(text) for _, pattern in _RESOLVERS.get(text[0], []))
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if 0xD800 <= code <= 0xDFFF:
+        return "\ufffd"
+    if code < 0x100:
+        return f"\\x{code:02X}"
+    return f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
+
+
+def _fits_literal(text: str) -> bool:
+    """Whether a literal block holds ``text`` exactly, and shows all of it."""
+    lines = text.removesuffix("\n").split("\n")
+    return (
+        "\n" in text
+        and bool(lines[-1].strip())
+        and all(line.replace("\t", "").isprintable() for line in lines)
+    )
+
+
+def _literal(text: str, indent: int) -> Iterator[str]:
+    starts_blank = text[0] in " \t\n"
+    yield "|" + ("2" if starts_blank else "") + ("" if text.endswith("\n") else "-")
+    for line in text.removesuffix("\n").split("\n"):
+        yield " " * indent + line if line else ""

@@ -1,4 +1,4 @@
-"""What things are called on pages and in addresses: short names of models, machines, engines.
+"""What things are called: short names of models, machines, engines, their addresses, references.
 
 Pure, and without the record's model, which takes a while to load. The same words everywhere:
 the command line, the pages, the charts, the feed.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from tokrig.errors import ModelError
 from tokrig.spec.settings import SETTINGS, Setting
 from tokrig.units import human_bytes, slug
 
@@ -305,3 +307,53 @@ def _minute(run: Record) -> str:
 
 def _said(text: str, value: object) -> str:
     return "" if value is None or value == "" else text.format(value)
+
+
+# References: ``hf:owner/name[@revision][/file.gguf]`` is how a model of a hub is written down
+
+SCHEME = "hf:"
+_REFERENCE = re.compile(
+    r"hf:(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[^/@\s]{0,127}))?(?:/(?P<file>.+))?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model of a hub: a GGUF file, or without a file a repository's folder of safetensors."""
+
+    repo: str
+    revision: str = "main"
+    file: str | None = None
+
+    def __str__(self) -> str:
+        revision = "" if self.revision == "main" else f"@{self.revision}"
+        return f"{SCHEME}{self.repo}{revision}{f'/{self.file}' if self.file else ''}"
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """The parts of ``text``. Raises ModelError where it is no such reference."""
+        match = _REFERENCE.fullmatch(text.strip())
+        if match is None or "--" in match["repo"] or ".." in match["repo"]:
+            raise ModelError(
+                f"{text!r} is not a reference to a model on a hub",
+                hint="write hf:owner/name/FILE.gguf, or hf:owner/name for a folder of safetensors; "
+                "@revision may follow the name",
+            )
+        file = match["file"]
+        if file is not None and not (file.endswith(".gguf") and stays_inside(file)):
+            raise ModelError(
+                f"{text!r}: {file!r} is not a GGUF file in a repository",
+                hint="name a .gguf file, or the repository alone for its safetensors",
+            )
+        return cls(match["repo"], match["revision"] or "main", file)
+
+
+def of_hub(text: str) -> bool:
+    """Whether ``text`` is meant as a model of a hub, a broken one included."""
+    return text.strip().startswith(SCHEME)
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a file's name is plain and cannot lead out of its repository."""
+    return name.isprintable() and not {"", ".", ".."} & {*name.split("/")}

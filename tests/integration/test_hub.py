@@ -23,11 +23,11 @@ from tests.unit.model_folder import model_folder
 from tests.unit.test_gguf import gguf
 from tokrig.cli.main import main
 from tokrig.errors import InputError, ModelError, PutOff, StoreError, TokrigError
-from tokrig.installation import get_extra
 from tokrig.models import catalog, hub, identity, shelf
 from tokrig.models.hub import shelf_folder
 from tokrig.models.shelf import manifest_of, part_of
 from tokrig.quants import Size
+from tokrig.registry import get_extra
 
 REPO = "Otter-Org/Otter-1B-GGUF"
 FILE = "Otter-1B-Q8_0.gguf"
@@ -574,7 +574,7 @@ def test_list_and_remove(server: Hub) -> None:
 
 
 def test_the_command_refuses_what_is_no_model_of_a_hub(server: Hub) -> None:
-    assert "no model of a hub" in command("fetch", "smollm2-135m").stderr
+    assert "not a reference to a model on a hub" in command("fetch", "smollm2-135m").stderr
     full = command("fetch", REFERENCE, "--budget", "0.0001", "--json")
     assert full.exit_code == 2
     assert json.loads(full.stdout)["error"]["code"] == "disk_full"

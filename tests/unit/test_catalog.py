@@ -17,11 +17,11 @@ import pytest
 
 from tests.unit.model_folder import model_folder
 from tokrig.errors import ModelError, StoreError
-from tokrig.installation import get_package
 from tokrig.models import catalog
 from tokrig.models.catalog import CATALOG, Entry, resolve
 from tokrig.models.gguf import read_gguf
 from tokrig.models.identity import identify
+from tokrig.registry import get_package
 
 PIECES = (b"one" * 1000, b"two" * 1000)
 WHOLE = b"".join(PIECES)

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from tokrig import __version__, installation
+from tokrig import __version__, registry
 from tokrig.cli.main import COMMANDS, EXIT_BROKEN_PIPE, EXIT_BUG, main
 from tokrig.errors import StartError
 from tokrig.store import Store
@@ -245,7 +245,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, origin: str | None, prefix: Path)
 
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: Found())
     monkeypatch.setattr(sys, "prefix", str(prefix))
-    installation._installation.cache_clear()
+    registry._installation.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_hints_install_into_the_environment_at_hand(
         (tmp_path / receipt).touch()
     installed(monkeypatch, origin, tmp_path)
     try:
-        assert (installation.get_extra("hub"), installation.get_package("toy")) == (extra, package)
+        assert (registry.get_extra("hub"), registry.get_package("toy")) == (extra, package)
     finally:
-        installation._installation.cache_clear()
+        registry._installation.cache_clear()
 
 
 @pytest.mark.parametrize("on_the_path", [True, False])
@@ -303,12 +303,12 @@ def test_hints_name_the_program_as_it_was_called(
     called.chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(called)])
     monkeypatch.setenv("PATH", str(tmp_path) if on_the_path else "/nowhere")
-    installation.program.cache_clear()
+    registry.program.cache_clear()
     try:
         typed = "tokrig" if on_the_path else str(called)
         assert f"hint: {typed} run --model m.gguf\n" in tokrig("run", "m.gguf").stderr
     finally:
-        installation.program.cache_clear()
+        registry.program.cache_clear()
 
 
 def completions(*words: str, env: dict[str, str] | None = None) -> list[str]:

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
-from tokrig.installation import get_extra
 from tokrig.record.model import Validity
+from tokrig.registry import get_extra
 from tokrig.store import Store
 
 RUN_ID = "20261122-120000-tiny-aaaa"

@@ -54,7 +54,7 @@ def warp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
         return [entry] if group == "tokrig.backends" and name in (None, "warp") else []
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     yield registry.load("backends", "warp", "BACKEND")
     sys.modules.pop("warp_backend", None)
 

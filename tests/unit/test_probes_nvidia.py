@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures.nvml import compile_stub
-from tokrig.installation import get_extra
 from tokrig.probes import nvidia
+from tokrig.registry import get_extra
 from tokrig.units import MIB
 
 # Runs in a process of its own, because the binding keeps the library it loaded first.
@@ -47,7 +47,7 @@ CAP = """
 import dataclasses, json, sys
 from pathlib import Path
 from tokrig.errors import TokrigError
-from tokrig.installation import get_extra
+from tokrig.registry import get_extra
 from tokrig.probes.nvidia import NvidiaProbe
 probe = NvidiaProbe(root=Path(sys.argv[1]))
 seen = {"before": [dataclasses.asdict(cap) for cap in probe.caps()]}

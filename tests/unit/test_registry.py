@@ -43,6 +43,6 @@ def test_a_part_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
         return [entry] if group == "tokrig.backends" and name in (None, "another") else []
 
-    monkeypatch.setattr(registry, "entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
     assert "another" in registry.names("backends")
     assert registry.load("backends", "another", "BACKEND") is part

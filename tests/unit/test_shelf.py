@@ -20,9 +20,9 @@ from tokrig.errors import InputError, ModelError, StoreError
 from tokrig.models import files, hub, shelf
 from tokrig.models.hub import COMMIT, File, Listing
 from tokrig.models.shelf import Manifest, manifest_of
+from tokrig.naming import Reference
 from tokrig.quants import Size
 from tokrig.record.model import QuantizedFrom
-from tokrig.references import Reference, parse
 
 SOURCE = "ab" * 32
 MADE_OF = QuantizedFrom(file="Otter-F16.gguf", sha256=SOURCE, quant="F16", tool="a tool b1")
@@ -336,8 +336,8 @@ def test_other_references_are_the_catalogs() -> None:
     ],
 )
 def test_a_reference_has_its_parts(text: str, reference: Reference) -> None:
-    assert parse(text) == reference
-    assert parse(str(reference)) == reference
+    assert Reference.parse(text) == reference
+    assert Reference.parse(str(reference)) == reference
 
 
 word = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.]{0,8}", fullmatch=True).filter(
@@ -348,14 +348,14 @@ word = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.]{0,8}", fullmatch=True).filter(
 @given(word, word, word, word)
 def test_any_reference_reads_back(owner: str, name: str, revision: str, file: str) -> None:
     reference = Reference(f"{owner}/{name}", revision, f"{file}.gguf")
-    assert parse(str(reference)) == reference
+    assert Reference.parse(str(reference)) == reference
     assert hub.snapshot(reference.repo, "c").is_relative_to(hub.repository_folder(reference.repo))
 
 
 @given(st.text(max_size=60))
 def test_no_text_leads_anywhere_else(text: str) -> None:
     try:
-        found = parse(f"hf:{text}")
+        found = Reference.parse(f"hf:{text}")
     except ModelError as problem:
         assert problem.hint
         return
@@ -371,7 +371,7 @@ def listing(*names: str) -> Listing:
 
 
 def names(reference: str, *there: str) -> list[str]:
-    return [file.name for file in hub.wanted(parse(reference), listing(*there)).files]
+    return [file.name for file in hub.wanted(Reference.parse(reference), listing(*there)).files]
 
 
 def test_a_split_file_is_all_of_its_parts_and_none_may_be_missing() -> None:

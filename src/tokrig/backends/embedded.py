@@ -12,7 +12,7 @@ from dataclasses import replace
 from tokrig.backends import Ask, Availability, Command, Engine, Launch
 from tokrig.backends._llama import LlamaServer
 from tokrig.errors import InputError
-from tokrig.installation import get_extra
+from tokrig.registry import get_extra
 
 _NGRAM = frozenset({"spec_type", "ngram_size_n", "ngram_size_m", "ngram_min_hits"})
 # What llama.cpp has KV cache kernels for, whatever other tensor types there are.

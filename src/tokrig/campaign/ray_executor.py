@@ -29,12 +29,12 @@ from tokrig.errors import (
     RecordError,
     TokrigError,
 )
-from tokrig.installation import get_extra
 from tokrig.measure import switches
 from tokrig.plan import Run
 from tokrig.record.model import Rig
 from tokrig.record.samples import from_parquet
 from tokrig.record.text import parse_record
+from tokrig.registry import get_extra
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 

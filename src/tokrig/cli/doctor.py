@@ -15,7 +15,7 @@ import click
 
 from tokrig import __version__, registry
 from tokrig.cli.options import content_and_json, example
-from tokrig.installation import get_package
+from tokrig.registry import get_package
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,8 +13,8 @@ from typing import Any
 from tokrig.cli import present
 from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
+from tokrig.naming import of_hub
 from tokrig.record.model import Model
-from tokrig.references import of_hub
 from tokrig.run import quantize
 from tokrig.run.prepare import Prepared, need, outline, prepare
 from tokrig.spec.run import RunSpec

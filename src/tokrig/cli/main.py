@@ -25,7 +25,7 @@ from tokrig.errors import (
     TokrigError,
     did_you_mean,
 )
-from tokrig.installation import program
+from tokrig.registry import program
 
 # One line each; the same text as the command's own --help begins with.
 COMMANDS = {

@@ -71,11 +71,12 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     """
     from tokrig.cli import live, present
     from tokrig.models import shelf
-    from tokrig.references import of_hub
+    from tokrig.naming import of_hub
 
     if not of_hub(reference):
         raise InputError(
-            f"{reference!r} is no model of a hub", hint="write hf:owner/name/FILE.gguf"
+            f"{reference!r} is not a reference to a model on a hub",
+            hint="write hf:owner/name/FILE.gguf",
         )
     steps = live.Status(sys.stderr)
     budget = None if budget_gb is None else round(budget_gb * 1e9)

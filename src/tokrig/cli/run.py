@@ -25,7 +25,7 @@ from tokrig.cli.options import (
     word_list,
 )
 from tokrig.errors import EngineError, InputError
-from tokrig.installation import program
+from tokrig.registry import program
 
 if TYPE_CHECKING:
     from tokrig.cli.live import Watch

@@ -13,7 +13,7 @@ import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
-from tokrig.installation import get_extra
+from tokrig.registry import get_extra
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:

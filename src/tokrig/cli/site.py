@@ -12,7 +12,7 @@ import click
 
 from tokrig.cli.options import content_and_json, example
 from tokrig.errors import InputError
-from tokrig.installation import get_extra
+from tokrig.registry import get_extra
 
 if TYPE_CHECKING:
     from tokrig.site.build import Report

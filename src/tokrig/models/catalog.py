@@ -20,10 +20,10 @@ from typing import Any
 
 from tokrig.errors import ModelError, did_you_mean
 from tokrig.files import cache_dir, replacing
-from tokrig.installation import get_package
 from tokrig.models.files import first_of, read_sha256, refused
 from tokrig.models.gguf import check_file
 from tokrig.models.safetensors import holds_gguf, looks_like_one, weight_files
+from tokrig.registry import get_package
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from tokrig import __version__
 from tokrig.errors import InputError, ModelError, PutOff, TokrigError, did_you_mean
 from tokrig.files import atomic_write, cache_dir
-from tokrig.installation import get_extra
 from tokrig.models.files import refused
-from tokrig.references import Reference, parse, stays_inside
+from tokrig.naming import Reference, stays_inside
+from tokrig.registry import get_extra
 from tokrig.units import GIB
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def listed(reference: str) -> int:
 
     Raises ModelError where there is no such model, PutOff where the hub cannot be asked.
     """
-    return listing_of(parse(reference)).bytes
+    return listing_of(Reference.parse(reference)).bytes
 
 
 def listing_of(asked: Reference) -> Listing:

@@ -29,9 +29,9 @@ from tokrig.models.files import files_of, read_sha256, refused, remember, sha256
 from tokrig.models.gguf import shown
 from tokrig.models.hub import File, Listing, Stored, shelf_folder
 from tokrig.models.safetensors import weight_files
+from tokrig.naming import Reference, of_hub
 from tokrig.quants import Size
 from tokrig.record.model import QuantizedFrom
-from tokrig.references import Reference, of_hub, parse
 from tokrig.units import MIB, human_bytes
 
 RESERVE_BYTES = 64 * MIB
@@ -226,7 +226,7 @@ def resolve(
     """
     if not of_hub(reference):
         return catalog.resolve(reference)
-    asked = parse(reference)
+    asked = Reference.parse(reference)
     try:
         listing = hub.listing_of(asked)
     except TokrigError as problem:
@@ -375,7 +375,7 @@ def known_size(reference: str) -> Size:
     with suppress(TokrigError):
         path, listing = None, None
         if of_hub(reference):
-            listing, path = _here(parse(reference))
+            listing, path = _here(Reference.parse(reference))
         else:
             path = catalog.resolve(reference).path
         if path is not None:

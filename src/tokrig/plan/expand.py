@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from tokrig import references
+from tokrig import naming
 from tokrig.errors import ModelError, SpecError, did_you_mean
 from tokrig.plan.model import RigMemory, Run, Weights
 from tokrig.record import METHODOLOGY_VERSION
@@ -247,9 +247,9 @@ class _Expansion:
 
     def _undeclared(self, name: str, reference: str, place: str) -> Weights:
         """A path, a reference to a hub, or a name of the catalog."""
-        if references.of_hub(reference):
+        if naming.of_hub(reference):
             try:
-                found = references.parse(reference)
+                found = naming.Reference.parse(reference)
             except ModelError as problem:
                 raise self._error(place, problem.message, problem.hint) from None
             return Weights(name, found.repo, found.revision, found.file)
@@ -260,7 +260,7 @@ class _Expansion:
         if (word := reference.strip().lower()) in catalog:
             return Weights(name, local=word)
         hint = did_you_mean(reference, {*self.file.campaign.models, *catalog})
-        hint += f"; or a path, or {references.SCHEME}owner/name/file"
+        hint += f"; or a path, or {naming.SCHEME}owner/name/file"
         raise self._error(place, f"unknown model {reference!r}", hint)
 
     def _mode(self, mode: Speculative | None, backend: str, place: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from tokrig import naming
+from tokrig.naming import Reference
 from tokrig.plan import Plan, Planned, command
 from tokrig.plan import State as PlanState
 from tokrig.plan.queue import Machine, because, machines
 from tokrig.record.checks import headline
 from tokrig.record.model import Record
-from tokrig.references import Reference
 from tokrig.store.load import Run
 from tokrig.units import slug
 

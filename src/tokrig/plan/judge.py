@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from tokrig.naming import of_hub
 from tokrig.plan.model import Past, PlanInputs, RigMemory, Run, Shape, State, Weights
 from tokrig.quants import (
     OVERHEAD_BYTES,
@@ -21,7 +22,6 @@ from tokrig.quants import (
     context_for,
     would_fit,
 )
-from tokrig.references import of_hub
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
 from tokrig.units import human_bytes
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from tokrig.naming import Reference
 from tokrig.quants import Size
-from tokrig.references import Reference
 from tokrig.spec.campaign import CampaignFile, Speculative
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import MODE, askable

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, PutOff
-from tokrig.installation import get_extra
 from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
 from tokrig.record.model import Gpu
+from tokrig.registry import get_extra
 
 # Bits of the clocks event reasons. Idling (bit 0) and the clocks that the user set (bit 1) hold
 # nothing down that was to be higher.

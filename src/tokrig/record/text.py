@@ -51,7 +51,7 @@ not touch ``schema`` itself."""
 def record_text(record: Record) -> str:
     """The YAML of a record, as a file under ``content/benchmarks/runs`` holds it."""
     header = HEADER.format(origin=ORIGINS[record.provenance.kind])
-    return header + "\n" + dump(_plain(record), spaced=True)
+    return header + "\n" + dump(_plain(record))
 
 
 def _plain(value: Any) -> Any:
