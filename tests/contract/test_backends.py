@@ -34,7 +34,7 @@ from tokrig.backends import (
 from tokrig.errors import EngineDied, InputError, RequestError, TokrigError
 from tokrig.record.samples import EngineTimings
 from tokrig.run.detect import attaching
-from tokrig.run.refusal import Dialect
+from tokrig.run.http import Dialect
 from tokrig.spec.reasoning import Switch
 from tokrig.spec.settings import Api, SpeculativeType
 

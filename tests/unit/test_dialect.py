@@ -13,11 +13,11 @@ import pytest
 
 from tests.contract.loopback import Script, Talk, answer, plain, serving
 from tokrig.errors import RequestError
+from tokrig.run.http import Dialect, named
 from tokrig.run.monitor import Monitor
+from tokrig.run.preflight import probe
 from tokrig.run.prepare import prepare
 from tokrig.run.progress import Note
-from tokrig.run.prompting import probe
-from tokrig.run.refusal import Dialect, named
 from tokrig.run.session import Session
 from tokrig.spec.run import RunSpec
 

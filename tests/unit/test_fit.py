@@ -9,7 +9,7 @@ import pytest
 
 from tokrig import registry
 from tokrig.errors import RequestError
-from tokrig.run.prompting import PromptSize, fit, target_of
+from tokrig.run.preflight import PromptSize, fit, target_of
 from tokrig.run.session import salt
 from tokrig.workloads import Messages, Workload, tolerance
 

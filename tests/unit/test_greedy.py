@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokrig.run.prompting import compare_greedy
+from tokrig.run.preflight import compare_greedy
 
 
 def words(text: str) -> int:

@@ -16,11 +16,10 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from tokrig import registry
-from tokrig.cli import raw as cli
+from tokrig.cli import run as cli
 from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError
-from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
+from tokrig.native_bench import TOOLS, BenchFound, BenchLaunch, BenchTool
 from tokrig.record import checks, consistency
 from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
@@ -37,18 +36,17 @@ def text(name: str) -> str:
 
 
 def tool_of(name: str) -> BenchTool:
-    part = "llama_batched_bench" if name.startswith("llama-batched") else "llama_bench"
-    tool: BenchTool = registry.load("native_bench", part, "NATIVE_BENCH")
-    return tool
+    """The tool whose output this is."""
+    return TOOLS["llama-batched-bench" if name.startswith("llama-batched") else "llama-bench"]
 
 
 def launch_of(tool: BenchTool, listing: str = NONE, **given: Any) -> BenchLaunch:
     answers = (
-        text(f"{tool.binary}-help.txt"),
+        text(f"{tool.name}-help.txt"),
         text("llama-bench-version.txt"),
         text(f"{listing}.txt"),
     )
-    return BenchLaunch(tool.binary, Path("model.gguf"), answers=answers, **given)
+    return BenchLaunch(tool.name, Path("model.gguf"), answers=answers, **given)
 
 
 def read(name: str, **given: Any) -> BenchFound:

@@ -18,9 +18,9 @@ from tokrig.errors import EngineDied, RequestError
 from tokrig.record.model import Model
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import Monitor
+from tokrig.run.preflight import PROBE
 from tokrig.run.prepare import prepare
 from tokrig.run.progress import Note
-from tokrig.run.prompting import PROBE
 from tokrig.run.server import Server
 from tokrig.run.session import Session, identified, load_model
 from tokrig.spec.run import RunSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokrig.run.prompting import _template_tokens, apart
+from tokrig.run.preflight import _template_tokens, apart
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.samples import sample
 from tokrig.errors import RequestError
 from tokrig.record.samples import Sample
-from tokrig.run.refusal import CONTEXT, ROLE, code_of, refused, wait_s
+from tokrig.run.http import CONTEXT, ROLE, code_of, refused, wait_s
 
 
 def failed(error: str, words: str = "") -> Sample:

@@ -12,7 +12,7 @@ import pytest
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, StartError
 from tokrig.record.model import Mode, Resolved
-from tokrig.run import state
+from tokrig.run import preflight
 from tokrig.run.assemble import backend_facts
 from tokrig.run.prepare import Prepared, prepare
 from tokrig.spec.run import RunSpec
@@ -33,7 +33,7 @@ def managed(**wanted: Any) -> Prepared:
 
 def require(prepared: Prepared, engine: Engine) -> None:
     facts = backend_facts(attached(**_wishes(prepared)), engine)
-    state.require(prepared, engine, facts)
+    preflight.require(prepared, engine, facts)
 
 
 def _wishes(prepared: Prepared) -> dict[str, Any]:
@@ -112,13 +112,13 @@ def test_an_engine_started_here_that_computes_with_another_api_is_stopped() -> N
     ],
 )
 def test_offload_is_part_of_a_modes_name(name: str, offload: str | None, named: str) -> None:
-    mode = state.found_mode(Mode(name=name), Engine("x", offload=offload))
+    mode = preflight.found_mode(Mode(name=name), Engine("x", offload=offload))
     assert (mode.name, mode.offload) == (named, offload)
 
 
 def test_two_patterns_never_look_alike() -> None:
     one, other = (
-        state.found_mode(Mode(), Engine("x", offload=f"override-tensor {pattern}")).name
+        preflight.found_mode(Mode(), Engine("x", offload=f"override-tensor {pattern}")).name
         for pattern in (r"blk\.1\.=CPU", r"blk.1.=CPU")
     )
     assert one != other
@@ -142,5 +142,5 @@ def test_two_patterns_never_look_alike() -> None:
 def test_a_running_server_that_speculates_unasked_is_no_baseline(
     asked: Mode, engine: Engine, named: str, speculative: str | None
 ) -> None:
-    mode = state.found_mode(asked, engine)
+    mode = preflight.found_mode(asked, engine)
     assert (mode.name, mode.speculative) == (named, speculative)

@@ -48,7 +48,7 @@ LOG_LINES = 8
 # ``tokrig`` at the beginning of a command that a hint names.
 _TYPED = re.compile(rf"\btokrig(?= (?:{'|'.join(COMMANDS)})\b)")
 # Commands that are not called "command" in a module of their name.
-PLACES = {"instrument": ("rig", "instrument")}
+PLACES = {"instrument": ("rig", "instrument"), "raw": ("run", "raw")}
 
 
 class Commands(click.Group):

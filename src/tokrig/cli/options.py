@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +11,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from tokrig.errors import did_you_mean
-from tokrig.spec.settings import SETTINGS, askable
+from tokrig.spec.settings import askable
 
 F = TypeVar("F", bound=Callable[..., Any])
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Words = Callable[[click.Context], Sequence[str]]
 
 CONTENT_DEFAULT = Path("content")
-APIS = SETTINGS["api"].choices
 
 
 even_if_busy = click.option(
@@ -67,7 +68,7 @@ class Word(click.Choice[str]):
         return str(value)
 
 
-def completing(words: Callable[[click.Context], list[str]]) -> Complete:
+def completing(words: Words) -> Complete:
     """Completion must never fail: a broken folder completes to nothing."""
 
     def complete(
@@ -84,13 +85,10 @@ def completing(words: Callable[[click.Context], list[str]]) -> Complete:
     return complete
 
 
-def _parts(package: str) -> Callable[[click.Context], list[str]]:
-    def names(ctx: click.Context) -> list[str]:
-        from tokrig import registry
+def _parts(package: str, ctx: click.Context) -> list[str]:
+    from tokrig import registry
 
-        return registry.names(package)
-
-    return names
+    return registry.names(package)
 
 
 def _models(ctx: click.Context) -> list[str]:
@@ -99,32 +97,25 @@ def _models(ctx: click.Context) -> list[str]:
     return sorted(CATALOG)
 
 
-def _run_ids(ctx: click.Context) -> list[str]:
-    """Ids of stored records, from the file names alone."""
-    from tokrig.store import Store
-
-    content = ctx.params.get("content") or ctx.lookup_default("content") or CONTENT_DEFAULT
-    return [path.stem for path in Store(Path(content)).iter_paths()]
-
-
 def _unfinished(ctx: click.Context) -> list[str]:
     from tokrig.run import journal
 
     return journal.unfinished()
 
 
-def _rigs(ctx: click.Context) -> list[str]:
+def _records(ctx: click.Context) -> list[Path]:
+    """The stored records, by their file names alone."""
     from tokrig.store import Store
 
-    content = ctx.params.get("content") or CONTENT_DEFAULT
-    return sorted({path.parent.name for path in Store(Path(content)).iter_paths()})
+    content = ctx.params.get("content") or ctx.lookup_default("content") or CONTENT_DEFAULT
+    return [*Store(Path(content)).iter_paths()]
 
 
-complete_backend = completing(_parts("backends"))
-complete_workload = completing(_parts("workloads"))
-complete_run_id = completing(_run_ids)
+complete_backend = completing(partial(_parts, "backends"))
+complete_workload = completing(partial(_parts, "workloads"))
+complete_run_id = completing(lambda ctx: [path.stem for path in _records(ctx)])
 complete_unfinished = completing(_unfinished)
-complete_rig = completing(_rigs)
+complete_rig = completing(lambda ctx: sorted({path.parent.name for path in _records(ctx)}))
 
 
 def complete_model(
@@ -145,9 +136,12 @@ def number_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
     """The same as whole numbers."""
     words = word_list(ctx, param, given)
     try:
-        return words and [int(word) for word in words]
+        numbers = words and [int(word) for word in words]
     except ValueError:
         raise click.BadParameter("give whole numbers, such as 1,4") from None
+    if numbers and min(numbers) < 0:
+        raise click.BadParameter("a number cannot be negative")
+    return numbers
 
 
 def key_values(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
@@ -175,28 +169,31 @@ def _value(text: str) -> str | int | float | bool:
 _KINDS: dict[str, dict[str, Any]] = {
     "texts": {"multiple": True, "callback": word_list},
     "options": {"multiple": True, "callback": key_values},
-    "whole": {"type": int},
     "amount": {"type": float},
 }
 
 
-def setting_options(command: F) -> F:
-    """An option for each setting that can be asked for, in their order."""
-    for setting in reversed([*askable()]):
-        how = dict(_KINDS.get(setting.kind, {}))
-        if setting.kind == "word":
-            how["type"] = Word(setting.choices)
-        if setting.offered:
-            offered = list(setting.offered)
-            how["shell_complete"] = (
-                complete_model if offered == ["*models"] else completing(_always(offered))
-            )
-        option = click.option(
-            setting.option, setting.name, help=setting.help, metavar=setting.metavar, **how
-        )
-        command = option(command)
-    return command
+def setting_options(*only: str) -> Callable[[F], F]:
+    """An option for each setting that can be asked for, or ``only`` some, in their order."""
+
+    def add(command: F) -> F:
+        for setting in reversed([s for s in askable() if not only or s.name in only]):
+            how = dict(_KINDS.get(setting.kind, {}))
+            if setting.kind == "word":
+                how["type"] = Word(setting.choices)
+            elif setting.kind == "whole":
+                how["type"] = click.IntRange(min=setting.least)
+            if setting.offered == ("*models",):
+                how["shell_complete"] = complete_model
+            elif setting.offered:
+                how["shell_complete"] = completing(partial(_always, setting.offered))
+            command = click.option(
+                setting.option, setting.name, help=setting.help, metavar=setting.metavar, **how
+            )(command)
+        return command
+
+    return add
 
 
-def _always(words: list[str]) -> Callable[[click.Context], list[str]]:
-    return lambda ctx: words
+def _always(words: Sequence[str], ctx: click.Context) -> Sequence[str]:
+    return words

@@ -1,9 +1,12 @@
-"""``tokrig run``: options, what they ask for, and the table at the end."""
+"""``tokrig run`` and ``tokrig raw``: options, what they ask for, and the table at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import shlex
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from tokrig.cli.options import (
+    F,
     Word,
     complete_backend,
     complete_model,
@@ -24,19 +28,47 @@ from tokrig.cli.options import (
     setting_options,
     word_list,
 )
-from tokrig.errors import EngineError, InputError
+from tokrig.errors import EngineError, InputError, Interrupted
 from tokrig.registry import program
 
 if TYPE_CHECKING:
     from tokrig.cli.live import Watch
-    from tokrig.measure import Ended
+    from tokrig.models.shelf import Tell
+    from tokrig.record.model import Record
+    from tokrig.run.native_bench import RawRun
+    from tokrig.run.progress import Progress
     from tokrig.spec.run import RunSpec
 
 NEWEST = "newest"
 LEVELS = ("quick", "standard", "publish")
+TOOLS = ("llama-bench", "llama-batched-bench")
+TIME_LIMIT_S = 3600.0
 # What may be given beside --resume: it changes nothing that is measured.
 BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume",
                  "even_if_busy"}  # fmt: skip
+
+option = click.option
+model_option = partial(option, "--model", "-m", shell_complete=complete_model)
+numbers_option = partial(option, multiple=True, callback=number_list, metavar="N")
+
+
+def record_options(command: F) -> F:
+    """What both commands take that measure and write a record."""
+    for one in (
+        content_and_json,
+        option("--quiet", "-q", is_flag=True, help="No progress and no notes."),
+        option("--dry-run", is_flag=True, help="Print what would be measured; start nothing."),
+        even_if_busy,
+        option("--notes", metavar="TEXT", help="A remark that goes into the record."),
+        option(
+            "--rig",
+            metavar="ID",
+            shell_complete=complete_rig,
+            help="Name of this machine in the record.  [default: derived from its hardware]",
+        ),
+    ):
+        command = one(command)
+    return command
 
 
 @click.command(
@@ -51,24 +83,21 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     ),
 )
 @click.argument("spec", required=False, metavar="[SPEC.yaml]", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    "-m",
+@model_option(
     metavar="NAME|FILE.gguf|FOLDER|hf:OWNER/NAME[@REVISION][/FILE.gguf]",
-    shell_complete=complete_model,
-    help="A model of the catalog (tokrig doctor lists it), a file, a folder of safetensors, or a"
-    " model of a hub, which is fetched; with --url its name there.  [default: gemma-3-270m]",
+    help="A model of the catalog (listed by tokrig doctor), a file, a folder of safetensors, or a"
+    " model to fetch from a hub; with --url, its name there.  [default: gemma-3-270m]",
 )
-@click.option(
+@option(
     "--backend",
     metavar="NAME",
     shell_complete=complete_backend,
-    help="The engine.  [default: embedded; told by itself with --url; llamacpp with --server-bin]",
+    help="The engine.  [default: embedded; detected with --url; llamacpp with --server-bin]",
 )
-@click.option("--url", metavar="URL", help="Measure a server that is already running.")
-@click.option("--server-bin", metavar="PATH", help="The llama-server to start.")
-@click.option("--served-model", metavar="NAME", help="The same as --model, with --url.")
-@click.option(
+@option("--url", metavar="URL", help="Measure a server that is already running.")
+@option("--server-bin", metavar="PATH", help="The llama-server to start.")
+@option("--served-model", metavar="NAME", help="The same as --model, with --url.")
+@option(
     "--workload",
     "workloads",
     multiple=True,
@@ -77,60 +106,47 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
     shell_complete=complete_workload,
     help="Shapes: chat, rag, codegen, agent. Repeat it or use commas.  [default: all]",
 )
-@click.option(
+@numbers_option(
     "--concurrency",
-    multiple=True,
-    callback=number_list,
-    metavar="N",
     help="Requests in flight. Repeat it or use commas.  [default: the workload's own]",
 )
-@click.option(
+@option(
     "--level",
     type=Word(LEVELS),
-    help="How often: 1, 6 or 10 server starts of 3 iterations.  [default: quick]",
+    help="How often: 1, 6 or 10 server starts of 3 iterations each.  [default: quick]",
 )
-@setting_options
-@click.option("--seed", type=int, metavar="N", help="Seed of sampling.  [default: 1]")
-@click.option(
+@setting_options()
+@option("--seed", type=int, metavar="N", help="Sampling seed.  [default: 1]")
+@option(
     "--patience",
     "patience_s",
     type=float,
     metavar="SECONDS",
     help="How long the engine may take to become ready.  [default: the engine's own]",
 )
-@click.option(
+@option(
     "--request-timeout",
     "request_timeout_s",
     type=float,
     metavar="SECONDS",
-    help="The longest wait for a token; heartbeats are none.  [default: 600]",
+    help="The longest wait for a token; heartbeats do not count.  [default: 600]",
 )
-@click.option(
-    "--rig",
-    metavar="ID",
-    shell_complete=complete_rig,
-    help="Name of this machine in the record.  [default: made from its hardware]",
-)
-@click.option("--notes", metavar="TEXT", help="A remark that goes into the record.")
-@click.option("--api-key-env", metavar="NAME", help="The environment variable with the key.")
-@click.option(
+@option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key.")
+@option(
     "--resume",
     is_flag=False,
     flag_value=NEWEST,
     metavar="[RUN_ID]",
     shell_complete=complete_unfinished,
-    help="Go on with an interrupted run; without an id with the newest.",
+    help="Go on with an interrupted run; without an id, with the newest.",
 )
-@click.option(
+@option(
     "--discard",
     metavar="RUN_ID",
     shell_complete=complete_unfinished,
     help="Throw an interrupted run away.",
 )
-@even_if_busy
-@click.option("--dry-run", is_flag=True, help="Print what would be measured; start nothing.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress and no notes.")
-@content_and_json
+@record_options
 def command(
     spec: Path | None,
     resume: str | None,
@@ -147,8 +163,8 @@ def command(
     What to measure comes from SPEC.yaml, from options, or from both: options win. Without any,
     the embedded engine measures gemma-3-270m over all four workloads in a few minutes.
 
-    The table goes to stdout, progress and the record's path to stderr. Ctrl-C keeps what is
-    measured; --resume goes on. A machine that something else loads is waited for, for a minute.
+    The table goes to stdout, progress and the record's path to stderr. Ctrl-C keeps what has been
+    measured; --resume goes on. If other programs load the machine, tokrig waits up to a minute.
     Exit codes: 0 measured, 2 bad input, 3 the engine failed or the machine is busy,
     130 interrupted.
     """
@@ -171,14 +187,183 @@ def command(
 
     watch = Watch(quiet, even_if_busy)
     with signals_interrupt(), watch.preparing() as tell:
+        ways = measure.Ways(view=watch.view, tell=tell, start=watch.start)
         if wanted is not None:
             _mention_unfinished(watch)
-            ended = measure.begin(wanted, content, view=watch.view, tell=tell, start=watch.start)
+            ended = measure.begin(wanted, content, **ways)
         else:
             elsewhere = content if _given(ctx, "content") else None
-            run_id, view, start = _unfinished(resume), watch.view, watch.start
-            ended = measure.go_on(run_id, elsewhere, overrides, view=view, tell=tell, start=start)
-    _tell(ended, as_json, quiet)
+            ended = measure.go_on(_unfinished(resume), elsewhere, overrides, **ways)
+    _tell(ended.record, ended.path, ended.error, as_json, quiet)
+
+
+@click.command(
+    "raw",
+    epilog=example(
+        "tokrig raw --model FILE.gguf",
+        "tokrig raw --model smollm2-135m --prompt 512,2048 --option d=4096 --api cpu",
+        "tokrig raw --tool llama-batched-bench --model FILE.gguf --concurrency 1,4,8",
+    ),
+)
+@model_option(
+    metavar="NAME|FILE.gguf|hf:OWNER/NAME[@REVISION]/FILE.gguf",
+    default="gemma-3-270m",
+    show_default=True,
+    help="A model of the catalog (listed by tokrig doctor), a file, or a model to fetch from a"
+    " hub.",
+)
+@option("--tool", type=Word(TOOLS), default=TOOLS[0], show_default=True, help="The program.")
+@option(
+    "--bin",
+    "binary",
+    metavar="PATH",
+    help="The program itself, its folder, or a llama-server beside it.  [default: on the PATH]",
+)
+@numbers_option(
+    "--prompt",
+    default=["512"],
+    show_default=True,
+    help="Prompt tokens; 0 for no such test. Repeat it or use commas.",
+)
+@numbers_option(
+    "--output",
+    default=["128"],
+    show_default=True,
+    help="Tokens to generate; 0 for no such test. Repeat it or use commas.",
+)
+@numbers_option(
+    "--concurrency",
+    default=["1"],
+    show_default=True,
+    help="Sequences at once, for llama-batched-bench.",
+)
+@option(
+    "--repetitions",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How often each test is measured.  [default: the program's own]",
+)
+@setting_options("api", "devices", "threads", "options")
+@option(
+    "--time-limit",
+    "limit_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=TIME_LIMIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the program may take.",
+)
+@record_options
+def raw(
+    even_if_busy: bool, dry_run: bool, quiet: bool, content: Path, as_json: bool, **asked: Any
+) -> None:
+    """Run an engine's own benchmark, write a record of its figures.
+
+    Raw figures involve no server, no chat template and no client. They are kept apart from served
+    ones: pages show them beside those, never among them. Which API computed is read from the
+    program's log, never from its own table.
+
+    The table goes to stdout, progress and the record's path to stderr. Exit codes: 0 measured,
+    2 bad input, 3 the program failed or the machine is busy, 130 interrupted.
+    """
+    from tokrig.cli import present
+    from tokrig.cli.live import Watch, signals_interrupt
+    from tokrig.measure import require_writable
+    from tokrig.run.journal import this_rig
+    from tokrig.run.monitor import here
+    from tokrig.run.native_bench import execute_raw
+    from tokrig.store import Store
+
+    watch = Watch(quiet, even_if_busy)
+    with signals_interrupt():
+        try:
+            with watch.preparing() as tell:
+                run = _bench(asked, tell)
+            if dry_run:
+                line = run.tool.command(run.launch)
+                if as_json:
+                    known = {"run_id": run.run_id, "tool": run.tool.name, "command": line}
+                    present.print_json(known)
+                else:
+                    print(shlex.join(line))
+                return
+            require_writable(content)
+            with this_rig(f"a benchmark of {run.launch.model.name}"):
+                watch.start(here(run.launch.api))
+                outcome = execute_raw(run, (lambda event: None) if quiet else _hear)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing of the benchmark is kept") from None
+    path, error = Store(content).save(outcome.record, []), outcome.error
+    if error is not None:
+        _keep_log(outcome.log, error)
+    _tell(outcome.record, path, error, as_json, quiet)
+
+
+def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
+    """The benchmark that was asked for, checked as far as it can be without running it."""
+    from tokrig.models import identity, shelf
+    from tokrig.models.gguf import check_file
+    from tokrig.native_bench import TOOLS, BenchLaunch
+    from tokrig.record.model import Mode
+    from tokrig.rig import probe_rig
+    from tokrig.run.native_bench import RawRun, find_binary, vetted
+    from tokrig.run.prepare import run_id
+
+    # 0 stands for no such test.
+    lengths = {
+        name: tuple(filter(None, dict.fromkeys(asked[name] or ())))
+        for name in ("prompt", "output", "concurrency")
+    }
+    if not (lengths["prompt"] or lengths["output"]) or not lengths["concurrency"]:
+        raise InputError(
+            "there is no test left", hint="give --prompt, --output or --concurrency above 0"
+        )
+    tool = TOOLS[asked["tool"]]
+    binary = find_binary(tool, asked["binary"])
+    path = shelf.resolve(asked["model"], tell).path
+    check_file(path)
+    launch = BenchLaunch(
+        binary=binary,
+        model=path,
+        prompt_tokens=lengths["prompt"],
+        output_tokens=lengths["output"],
+        concurrency=lengths["concurrency"],
+        repetitions=asked["repetitions"],
+        threads=asked["threads"],
+        api=asked["api"],
+        devices=tuple(asked["devices"] or ()),
+        options=asked["options"] or {},
+    )
+    launch = vetted(tool, launch)
+    model, now = identity.identify(path), datetime.now(UTC)
+    return RawRun(
+        run_id=run_id(model, tool.name, Mode(), now),
+        tool=tool,
+        launch=launch,
+        model=model,
+        rig=probe_rig(asked["rig"]),
+        started=now,
+        limit_s=asked["limit_s"],
+        notes=asked["notes"],
+    )
+
+
+def _hear(event: Progress) -> None:
+    from tokrig.run.progress import Step
+
+    if isinstance(event, Step):
+        click.echo(event.text, err=True)
+
+
+def _keep_log(log: str, error: EngineError) -> None:
+    """All that the program said, where the log of every failed engine is."""
+    from tokrig.files import state_dir
+
+    last = state_dir() / "failed-engine.log"
+    with contextlib.suppress(OSError):
+        last.parent.mkdir(parents=True, exist_ok=True)
+        last.write_text(log, encoding="utf-8")
+        error.hint = "\n".join(filter(None, (error.hint, f"its log: {last}")))
 
 
 def _unfinished(wanted: str | None) -> str:
@@ -192,7 +377,6 @@ def _unfinished(wanted: str | None) -> str:
 
 
 def _discard(run_id: str, as_json: bool) -> None:
-    """Throw an unfinished run away."""
     from tokrig.cli.present import print_json
     from tokrig.run import journal
 
@@ -217,28 +401,32 @@ def _mention_unfinished(watch: Watch) -> None:
         )
 
 
-def _tell(ended: Ended, as_json: bool, quiet: bool) -> None:
+def _tell(
+    record: Record, path: Path, error: EngineError | None, as_json: bool, quiet: bool
+) -> None:
     """The result table on stdout. A run without any result has only its error to tell."""
     from tokrig.cli import present
 
-    record = ended.record
-    if as_json and ended.error is None:
-        present.print_json({"path": str(ended.path), "record": present.record_json(record)})
+    if as_json and error is None:
+        present.print_json({"path": str(path), "record": present.record_json(record)})
     elif not as_json:
-        out = present.console()
-        if record.results:
+        out, measured = present.console(), bool(record.results or record.raw)
+        if measured:
             out.print(present.subject(record), style="bold", soft_wrap=True)
             out.print()
+        if record.results:
             present.print_results(out, record.results)
             out.print()
             out.print(present.caption(record), style="dim")
+        if record.raw:
+            present.print_raw(out, record)
         present.print_skipped(out, record)
-        if record.results:
+        if measured:
             present.print_findings(out, record)
     if not quiet:
-        click.echo(f"record: {ended.path}", err=True)
-    if ended.error is not None:
-        raise ended.error
+        click.echo(f"record: {path}", err=True)
+    if error is not None:
+        raise error
 
 
 def _given(ctx: click.Context, name: str) -> bool:
@@ -263,15 +451,15 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
     if path is not None:
         _refuse_model(path)
     base = RunSpec() if path is None else load_spec(path)
-    if overrides["url"] or base.url:
+    url, backend = overrides["url"] or base.url, overrides["backend"]
+    if url:
         _name_served(base, overrides)
-    told = overrides["backend"] is not None or "backend" in base.model_fields_set
-    if not told and not (overrides["url"] or base.url):
-        overrides["backend"] = "llamacpp" if overrides["server_bin"] or base.server_bin else None
-    spec = merge(base, overrides)
-    if spec.url and not told:
-        spec = merge(spec, {"backend": _behind(spec)})
-    return spec
+    if backend is None and "backend" not in base.model_fields_set:
+        if url:
+            backend = _behind(merge(base, overrides))
+        elif overrides["server_bin"] or base.server_bin:
+            backend = "llamacpp"
+    return merge(base, {**overrides, "backend": backend})
 
 
 def _refuse_model(path: Path) -> None:
@@ -310,7 +498,7 @@ def _name_served(base: RunSpec, overrides: dict[str, Any]) -> None:
 
 def _behind(spec: RunSpec) -> str:
     """The backend for the server at the address, as it is recognised; the generic one for a
-    server that nobody knows. Where nobody answers the run will say so.
+    server that is not. Where nobody answers the run will say so.
 
     Raises InputError for a server that wants a key, or is somewhere else."""
     from tokrig.run.detect import recognise

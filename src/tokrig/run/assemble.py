@@ -35,12 +35,11 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.rules import computed_on
-from tokrig.run import guard, state
+from tokrig.run import guard, preflight
 from tokrig.run.journal import CellRecord, Observed
+from tokrig.run.preflight import EngineState, target_of
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell
-from tokrig.run.prompting import target_of
-from tokrig.run.state import EngineState
 from tokrig.spec.run import RunSpec
 from tokrig.units import significant
 
@@ -222,7 +221,7 @@ def backend_facts(
         managed=prepared.launch is not None,
         argv=argv,
         env=env,
-        asked=state.asked(prepared, engine),
+        asked=preflight.asked(prepared, engine),
         resolved=resolved,
         **{name: getattr(engine, name) for name in _OF_THE_ENGINE},
     )

@@ -16,11 +16,22 @@ from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.formulas import usual_gap_s
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Sample
-from tokrig.run import assemble, memory, refusal, state
+from tokrig.run import assemble, http, memory, preflight
 from tokrig.run.assemble import scrub, source_commit
 from tokrig.run.counting import text_of
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import Idle, grown, remarks
+from tokrig.run.preflight import (
+    PromptSize,
+    answers,
+    compare_greedy,
+    fit,
+    learn,
+    probe,
+    reasons,
+    settle,
+    target_of,
+)
 from tokrig.run.prepare import Prepared, need
 from tokrig.run.progress import (
     Cell,
@@ -33,17 +44,6 @@ from tokrig.run.progress import (
     Note,
     RunBegan,
     Step,
-)
-from tokrig.run.prompting import (
-    PromptSize,
-    answers,
-    compare_greedy,
-    fit,
-    learn,
-    probe,
-    reasons,
-    settle,
-    target_of,
 )
 from tokrig.run.session import Session, identified, opened, salt
 from tokrig.workloads import Workload
@@ -90,9 +90,9 @@ class _Run:
         facts = journal.engine_facts()
         self.known, self.greeted = bool(facts), False
         self.state = (
-            state.EngineState.from_json(facts)
+            preflight.EngineState.from_json(facts)
             if facts
-            else state.EngineState(
+            else preflight.EngineState(
                 model=prepared.model,
                 backend=assemble.backend_facts(prepared, None),
                 mode=prepared.mode,
@@ -152,7 +152,7 @@ class _Run:
             first = self.skipped[0]
             raise RequestError(
                 f"nothing could be measured: {first.workload}: {first.message}",
-                hint=refusal.HINTS.get(first.code, "read the engine's log"),
+                hint=http.HINTS.get(first.code, "read the engine's log"),
                 code=first.code,
             )
 
@@ -212,10 +212,10 @@ class _Run:
                     hint=f"discard the run and begin anew: tokrig run --discard "
                     f"{self.prepared.run_id}",
                 )
-        state.require(self.prepared, session.engine, facts, session.log_tail())
+        preflight.require(self.prepared, session.engine, facts, session.log_tail())
         known.backend = facts
         known.model = assemble.name_endpoint(identified(known.model, session), session.served_model)
-        known.mode = state.found_mode(self.prepared.mode, session.engine)
+        known.mode = preflight.found_mode(self.prepared.mode, session.engine)
         self.listen(EngineReady(facts, session.load_s))
         if known.mode.speculative and session.engine.speculation is False:
             reason = session.backend.failure(session.log()) or "its log may tell why"
@@ -285,7 +285,7 @@ class _Run:
         with the server's own words, or kept with its failed requests where earlier repeats of it
         are there."""
         if message := self.too_small(session, cell.workload):
-            self.skip(cell, refusal.CONTEXT, message)
+            self.skip(cell, http.CONTEXT, message)
             return
         began = time.monotonic()
         for last in (False, True):
@@ -297,10 +297,10 @@ class _Run:
                     raise
                 self.require_answers(session, why)
                 if last:
-                    self.skip(cell, refusal.code_of(why), why.message)
+                    self.skip(cell, http.code_of(why), why.message)
                     return
                 self.listen(Note(f"{cell.label}: {why.message}; trying once more"))
-                time.sleep(refusal.wait_s(why) or 0)
+                time.sleep(http.wait_s(why) or 0)
         self.journal.add(finished)
         self.cells.append(finished)
         result = assemble.result(self.gathered, cell)
@@ -336,7 +336,7 @@ class _Run:
         self.listen(Step("warming up", cell, "warm_up"))
         requests = self.requests(session, cell, sizes, level.warmups)
         warmup, _ = session.send(requests, cell, "warmup", repeat)
-        if not must and (why := refusal.refused(warmup, asked_tokens)):
+        if not must and (why := http.refused(warmup, asked_tokens)):
             raise why
         index = self.prepared.cells.index(cell)
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
@@ -351,7 +351,7 @@ class _Run:
                 CellTick(cell, ended, len(requests), reads, elapsed_s)
             ),
         )
-        if not must and (why := refusal.refused(samples, asked_tokens)):
+        if not must and (why := http.refused(samples, asked_tokens)):
             raise why
         engine = session.engine
         observed = session.monitor.observed(

@@ -17,8 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from tokrig.backends import _llama_log as llama_log
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
-from tokrig.native_bench import BenchFound, BenchLaunch, BenchTool
+from tokrig.native_bench import ENGINE, BenchFound, BenchLaunch, BenchTool
 from tokrig.record import rules
 from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
@@ -60,18 +61,18 @@ def find_binary(tool: BenchTool, given: str | None) -> str:
     Raises InputError when there is none that can be run.
     """
     if given is None:
-        found = shutil.which(tool.binary)
+        found = shutil.which(tool.name)
         where = "on the PATH"
     else:
         path = Path(given)
-        itself = shutil.which(given) if tool.binary in path.name else None
+        itself = shutil.which(given) if tool.name in path.name else None
         folder = path if path.is_dir() else Path(shutil.which(given) or given).parent
-        found = itself or shutil.which(folder / tool.binary)
+        found = itself or shutil.which(folder / tool.name)
         where = f"at or beside {given!r}"
     if found is None:
         raise InputError(
-            f"no runnable {tool.binary} {where}",
-            hint=f"give the path of {tool.binary}, or of a llama-server beside it, with --bin",
+            f"no runnable {tool.name} {where}",
+            hint=f"give the path of {tool.name}, or of a llama-server beside it, with --bin",
         )
     return str(Path(found).absolute())
 
@@ -105,9 +106,9 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
                 command = run.tool.command(run.launch)
                 process = held.enter_context(guard.guarded(command, stdout=out, stderr=err))
             except OSError as problem:
-                raise StoreError(f"cannot start {run.tool.binary}: {problem.strerror}") from None
+                raise StoreError(f"cannot start {run.tool.name}: {problem.strerror}") from None
             monitor = Monitor(watch, lambda: below(process), idle.idle, idle.before, True)
-            listen(Step(f"starting {run.tool.title}"))
+            listen(Step(f"starting {ENGINE} {run.tool.name}"))
             try:
                 with monitor.watching():
                     _await_end(run, process, [_Lines(out), _Lines(err)], listen)
@@ -115,10 +116,10 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
                 error = caught
         stdout, log = _whole(out), _whole(err)
     if error is not None:
-        reason = run.tool.failure(log) if isinstance(error, EngineDied) else None
+        reason = llama_log.failure(log) if isinstance(error, EngineDied) else None
         message = f"{error.message}: {reason}" if reason else error.message
         error = type(error)(message, hint=error.hint, code=error.code, log_tail=tail(log))
-    found = BenchFound((), run.tool.engine, None, None, None)
+    found = BenchFound()
     try:
         found = run.tool.read(stdout, log, run.launch)
     except RequestError as caught:
@@ -127,7 +128,7 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
     seen = monitor.observed(0.0, 0.0, found.api, found.resolved.devices)
     backend = BackendFacts(
         name=run.tool.name,
-        engine=found.engine,
+        engine=ENGINE,
         build=found.build,
         api=found.api,
         api_confirmed=found.api_confirmed,
@@ -191,13 +192,13 @@ def _await_end(
                 listen(Step(text))
         if not ended and time.monotonic() > deadline:
             raise EngineError(
-                f"{run.tool.binary} was not done within {run.limit_s:g} s",
+                f"{run.tool.name} was not done within {run.limit_s:g} s",
                 hint="ask for shorter or fewer tests, or give it more time with --time-limit",
                 code="timeout",
             )
     if process.returncode:
         how = guard.describe_exit(process.returncode)
-        raise EngineDied(f"{run.tool.binary} failed ({how})")
+        raise EngineDied(f"{run.tool.name} failed ({how})")
 
 
 def _whole(file: BinaryIO) -> str:

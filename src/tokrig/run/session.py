@@ -35,13 +35,12 @@ from tokrig.run import http, server
 from tokrig.run.client import Loop, closed_loop
 from tokrig.run.counting import SameModel, observe
 from tokrig.run.detect import settled
-from tokrig.run.http import Endpoint
+from tokrig.run.http import HINTS, Dialect, Endpoint
 from tokrig.run.listening import whereabouts
 from tokrig.run.memory import Memory, look
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell, Listener, Note, Step
-from tokrig.run.refusal import HINTS, Dialect
 from tokrig.run.server import Server
 from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
