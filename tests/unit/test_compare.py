@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from tests.unit.compared import cell, measured, speculating, transcribed, with_value
 from tokrig.compare import Comparison, comparison, rules, subject
-from tokrig.compare.statistics import geometric_mean
 from tokrig.compare.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
 from tokrig.record.model import LoadMemory, Record, Summary, Validity
 from tokrig.site.pages.compare import run_script
@@ -625,7 +624,6 @@ def test_means_need_the_same_shapes_all_valid() -> None:
     assert by_metric["output_tok_per_s"].value == pytest.approx(1)
     assert by_metric["output_tok_per_s"].shapes == 2
     assert against(measured(), other).means == ()  # three shapes against two
-    assert geometric_mean([2, 8]) == pytest.approx(4)
 
 
 # As JSON

@@ -8,25 +8,30 @@ them. The compare page does the same from ``Subject.as_dict`` in the browser, by
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import geometric_mean
 from typing import Any, Literal
 
 from tokrig import naming
-from tokrig.compare import classes, statistics, variables
-from tokrig.compare.classes import Grade, classify, notes
+from tokrig.compare import statistics, variables
 from tokrig.compare.statistics import (
-    NO_RATIO,
     SMALLEST_EFFECT,
     Ratio,
     Side,
     decided,
-    geometric_mean,
     ratio,
     starts_of,
     usable,
 )
-from tokrig.compare.variables import Differences, State, differences, known_keys, value_text
+from tokrig.compare.variables import (
+    GRAVEST,
+    Differences,
+    State,
+    differences,
+    known_keys,
+    value_text,
+)
 from tokrig.record.metrics import shown_in
 from tokrig.record.model import Record, Result, Summary, Verdict
 
@@ -41,6 +46,31 @@ COMPARED = {
 LENGTH_SHARE = 0.02
 LENGTH_TOKENS = 4
 
+CLASSES = {
+    "A": "same machine, at most one changed variable",
+    "B": "same GPU model, build, model hash and shape",
+    "C": "same model and quant, other hardware or not all known",
+    "D": "not comparable",
+}
+# What has to be known and equal before anything else may be called the one changed variable.
+ESSENTIAL = ("model", "quant", "engine", "build", "API", "mode")
+# What makes it another measurement, whatever the hardware.
+OTHER_WORK = ("mode", "concurrency")
+# What of a machine may differ in class B; anything else is a setting.
+OF_THE_MACHINE = (
+    *("machine", "driver", "power limit", "GPU details", "CPU governor", "CPU details", "limits"),
+    *("memory", "os", "kernel", "virtualization"),
+)
+WHERE = {"differs": "other hardware", "unknown": "hardware not known of both"}
+HASH = "model.sha256"
+# Why a shape of both sides is not compared.
+LEFT_OUT = {
+    "invalid": "invalid results are not compared",
+    "other_shape": "other workload texts under the same name are not compared",
+    "other_length": "prompts of another length are not compared",
+}
+
+Grade = Literal["A", "B", "C", "D"]
 Comparable = Literal["yes", "invalid", "other_shape", "other_length"]
 
 
@@ -63,7 +93,7 @@ class Cell:
     def side(self, metric: str) -> Side | None:
         """A figure, with the starts behind it."""
         found = self.figures[metric]
-        return None if found is None else Side(found, self.starts)
+        return Side(found, self.starts) if found else None
 
 
 @dataclass(frozen=True)
@@ -111,6 +141,11 @@ class Pair:
     comparable: Comparable
     same_shape: State
     figures: tuple[Figure, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``agent × 4``, ``agent × 1 / 4``."""
+        return f"{self.shape} × {' / '.join(dict.fromkeys(map(str, self.concurrency)))}"
 
 
 @dataclass(frozen=True)
@@ -182,12 +217,12 @@ def rules() -> dict[str, Any]:
         "metrics": [
             {"name": name, "higher_is_better": higher} for name, higher in COMPARED.items()
         ],
-        "classes": classes.CLASSES,
-        "essential": list(classes.ESSENTIAL),
-        "other_work": list(classes.OTHER_WORK),
-        "of_the_machine": list(classes.OF_THE_MACHINE),
-        "left_out": [list(one) for one in classes.LEFT_OUT.items()],
-        "where": classes.WHERE,
+        "classes": CLASSES,
+        "essential": list(ESSENTIAL),
+        "other_work": list(OTHER_WORK),
+        "of_the_machine": list(OF_THE_MACHINE),
+        "left_out": [list(one) for one in LEFT_OUT.items()],
+        "where": WHERE,
         "of_the_file": list(variables.OF_THE_FILE),
         "started_by": list(variables.STARTED_BY),
         "variables": _plain(variables.VARIABLES),
@@ -241,13 +276,12 @@ def _figure(metric: Summary | None) -> Summary | None:
     """A metric that can be divided and written as JSON; a record may hold any number."""
     if metric is None or not usable(metric.median):
         return None
-    unusable: dict[str, Any] = {}
-    if not usable(*(bound for bound in (metric.min, metric.max) if bound is not None)):
-        unusable |= {"min": None, "max": None}
-    if metric.ci95 and not usable(*metric.ci95):
-        unusable |= {"ci95": None}
+    bounds = [bound for bound in (metric.min, metric.max) if bound is not None]
+    unusable: dict[str, Any] = {} if usable(*bounds) else {"min": None, "max": None}
+    if not usable(*metric.ci95 or ()):
+        unusable["ci95"] = None
     if not usable(*metric.starts):
-        unusable |= {"starts": []}
+        unusable["starts"] = []
     return metric.model_copy(update=unusable) if unusable else metric
 
 
@@ -256,11 +290,11 @@ def comparison(a: Subject, b: Subject) -> Comparison:
     found = differences(a.keys, b.keys)
     cells = _of_one_shape(a, b, found)
     together = [_pair(*both, found) for both in cells]
-    grade, reason = classify(found, together)
-    said = notes(a, b, (grade, reason), found, together)
+    grade, reason = _classify(found, together)
+    said = tuple(_notes(a, b, grade, reason, found, together))
     least = _least_effects(a, b, alike=grade == "A" and not found.changed)
     pairs = _with_figures(together, cells, least, rated=grade != "D")
-    return Comparison(a, b, grade, reason, said, found, pairs, _means(a, b, pairs))
+    return Comparison(a, b, grade, reason, said, found, pairs, tuple(_means(a, b, pairs)))
 
 
 def _of_one_shape(a: Subject, b: Subject, found: Differences) -> list[tuple[Cell, Cell]]:
@@ -275,8 +309,16 @@ def _of_one_shape(a: Subject, b: Subject, found: Differences) -> list[tuple[Cell
 
 
 def _pair(a: Cell, b: Cell, found: Differences) -> Pair:
-    texts = _same_texts(a, b, found)
-    of_one_length = _of_one_length(a.prompt_tokens, b.prompt_tokens)
+    # Unknown texts are the same only where both figures come from one and the same source.
+    texts: State = "same" if a.hash == b.hash else "differs"
+    if a.hash is None or b.hash is None:
+        one_source = a.hash == b.hash and found.state("provenance.source") == "same"
+        texts = "same" if one_source else "unknown"
+    # A long chat template makes some prompts longer. Where a side does not tell their length, the
+    # texts' version decides alone.
+    lengths = [n for n in (a.prompt_tokens, b.prompt_tokens) if n is not None]
+    may_differ = max(LENGTH_TOKENS, LENGTH_SHARE * min(lengths, default=0))
+    of_one_length = len(lengths) < 2 or abs(lengths[0] - lengths[1]) <= may_differ
     comparable: Comparable = "yes"
     if "invalid" in (a.verdict, b.verdict):
         comparable = "invalid"
@@ -294,20 +336,132 @@ def _pair(a: Cell, b: Cell, found: Differences) -> Pair:
     )
 
 
-def _same_texts(a: Cell, b: Cell, found: Differences) -> State:
-    """Unknown texts are the same only where both figures come from one and the same source."""
-    if a.hash is not None and b.hash is not None:
-        return "same" if a.hash == b.hash else "differs"
-    one_source = a.hash == b.hash and found.state("provenance.source") == "same"
-    return "same" if one_source else "unknown"
+# The class: the rules are the methodology's; docs/decisions/0007 says where they are read more
+# strictly
 
 
-def _of_one_length(a: float | None, b: float | None) -> bool:
-    """Whether prompts were of one length: a long chat template makes some longer. Where a side
-    does not tell, the texts' version decides alone."""
-    if a is None or b is None:
-        return True
-    return abs(a - b) <= max(LENGTH_TOKENS, LENGTH_SHARE * min(a, b))
+def _classify(found: Differences, together: Sequence[Pair]) -> tuple[Grade, str]:
+    """The comparability class and its reason in words. It rests on what is known of both."""
+    compared = [pair for pair in together if pair.comparable == "yes"]
+    if not compared:
+        return "D", _nothing(together)
+    # Figures of two methodologies are never equals. What others published has none: it is compared
+    # only with what the same source published.
+    state = found.state("methodology")
+    if state != "same" and (state, found.state("provenance.source")) != ("unknown", "same"):
+        return "D", _lacks(state, "methodology")
+    hardware = _hardware(found)
+    not_a = next(_against_a(found, compared, hardware), None)
+    if not_a is None:
+        what = f"one changed variable: {found.changed[0]}" if found.changed else "nothing changed"
+        return "A", f"same machine, {what}"
+    not_b = next(_against_b(found, compared), None)
+    if not_b is None:
+        return "B", "same machine, build, model hash and shape" if found.on_cpu else CLASSES["B"]
+    not_c = next(_against_c(found), None)
+    if hardware == "same":
+        if not_c or len(found.changed) > 1 or any(_unknown_essential(found)):
+            return "D", f"same machine, but {not_a}"
+        return "C", f"same model and quant; no A: {not_a}"
+    if not_c is not None:
+        return "D", f"{WHERE[hardware]}, and {not_c}"
+    return "C", f"same model and quant, {WHERE[hardware]}; no B: {not_b}"
+
+
+def _hardware(found: Differences) -> State:
+    """Whether it is one machine. Where both ran on the processor, idle cards say nothing."""
+    states = {found.state("machine")} | (set() if found.on_cpu else {found.state("GPU")})
+    return next(state for state in GRAVEST if state in states)
+
+
+def _nothing(together: Sequence[Pair]) -> str:
+    if not together:
+        return "no shape in common"
+    reasons = {pair.comparable for pair in together}
+    if "other_shape" in reasons:
+        return "other workload texts under the same shape name"
+    if "other_length" in reasons:
+        return "prompts of another length under the same shape name"
+    return "no shape with a valid result on both sides"
+
+
+def _against_a(found: Differences, compared: Sequence[Pair], hardware: State) -> Iterator[str]:
+    """Why there may be more than one changed variable."""
+    if hardware != "same":
+        yield _lacks(hardware, "machine")
+    if len(found.changed) > 1:
+        yield f"{len(found.changed)} changed variables: {', '.join(found.changed)}"
+    yield from _unknown_essential(found)
+    if found.assumed:
+        yield f"not known of both: {', '.join(found.assumed)}"
+    yield from _unsure_shape(compared)
+
+
+def _against_b(found: Differences, compared: Sequence[Pair]) -> Iterator[str]:
+    """Two graphics cards of one model are alike; two machines of one processor are not."""
+    if found.on_cpu and found.state("machine") != "same":
+        yield "no GPU did the work"
+    for name in (*(() if found.on_cpu else ("GPU",)), "engine", "build", "API", HASH):
+        if found.state(name) != "same":
+            yield _lacks(found.state(name), "model hash" if name == HASH else name)
+    if not found.on_cpu and found.no_gpu:
+        yield "no GPU did the work"
+    if settings := [name for name in found.changed if name not in OF_THE_MACHINE]:
+        yield from _other_work(found)
+        yield f"other settings: {', '.join(settings)}"
+    if unknown := [name for name in found.assumed if name not in OF_THE_MACHINE]:
+        yield f"not known of both: {', '.join(unknown)}"
+    yield from _unsure_shape(compared)
+
+
+def _against_c(found: Differences) -> Iterator[str]:
+    for name in ("model", "quant"):
+        if (state := _known(found, name)) != "same":
+            yield _lacks(state, name)
+    yield from _other_work(found)
+
+
+def _known(found: Differences, name: str) -> State:
+    """A variable's state; the same file is the same model and quant whatever they are called."""
+    if name in ("model", "quant") and found.state(HASH) == "same":
+        return "same"
+    return found.state(name)
+
+
+def _unknown_essential(found: Differences) -> Iterator[str]:
+    return (_lacks("unknown", name) for name in ESSENTIAL if _known(found, name) == "unknown")
+
+
+def _other_work(found: Differences) -> Iterator[str]:
+    return (_lacks("differs", name) for name in OTHER_WORK if found.state(name) == "differs")
+
+
+def _lacks(state: State, what: str) -> str:
+    return f"the {what} {'differs' if state == 'differs' else 'is not known of both'}"
+
+
+def _unsure_shape(pairs: Sequence[Pair]) -> Iterator[str]:
+    if any(pair.same_shape == "unknown" for pair in pairs if pair.comparable == "yes"):
+        yield "the prompts are not known to be the same"
+
+
+def _notes(
+    a: Subject, b: Subject, grade: Grade, reason: str, found: Differences, together: Sequence[Pair]
+) -> Iterator[str]:
+    """What a reader of the class has to know, too."""
+    if grade in ("B", "C") and found.changed:
+        yield f"changed: {', '.join(found.changed)}"
+    yield from (unsure for unsure in _unsure_shape(together) if unsure not in reason)
+    if grade in ("A", "B") and found.unread:
+        yield f"read on neither side, decided by what is the same: {', '.join(found.unread)}"
+    if "no" in (side.keys.get("backend.api_confirmed") for side in (a, b)):
+        yield "an API label is not confirmed by its engine"
+    for comparable, words in LEFT_OUT.items():
+        if left_out := [pair.label for pair in together if pair.comparable == comparable]:
+            yield f"{words}: {', '.join(left_out)}"
+
+
+# The figures
 
 
 def _least_effects(a: Subject, b: Subject, *, alike: bool) -> dict[str, float]:
@@ -329,40 +483,38 @@ def _with_figures(
 ) -> tuple[Pair, ...]:
     """The pairs with their figures, and with ratios where they are ``rated``. All ratios with an
     interval of their own are read together, so each is tested as one of so many."""
-    together = list(zip(pairs, cells, strict=True))
-    tests = sum(
-        decided(b.side(name), a.side(name))
-        for pair, (a, b) in together
-        for name in COMPARED
-        if _is_rated(pair, a, b, name)
-    )
+    sides = [
+        {
+            name: (b.side(name), a.side(name))
+            for name in COMPARED
+            if rated and pair.comparable == "yes" and _is_one_metric(name, a, b)
+        }
+        for pair, (a, b) in zip(pairs, cells, strict=True)
+    ]
+    tests = sum(decided(*both) for of_pair in sides for both in of_pair.values())
 
-    def figure(pair: Pair, a: Cell, b: Cell, name: str) -> Figure:
-        found = NO_RATIO
-        if rated and _is_rated(pair, a, b, name):
-            found = ratio(
-                *(b.side(name), a.side(name)),
-                higher_is_better=COMPARED[name],
-                tests=max(tests, 1),
-                least=least[name],
-            )
+    def figure(name: str, a: Cell, b: Cell, of: Mapping[str, tuple[Side | None, ...]]) -> Figure:
+        found = ratio(
+            *of.get(name, (None, None)),
+            higher_is_better=COMPARED[name],
+            tests=max(tests, 1),
+            least=least[name],
+        )
         return Figure(name, a.figures[name], b.figures[name], found)
 
     return tuple(
-        dataclasses.replace(pair, figures=tuple(figure(pair, *both, name) for name in COMPARED))
-        for pair, both in together
+        dataclasses.replace(pair, figures=tuple(figure(name, *both, of) for name in COMPARED))
+        for pair, both, of in zip(pairs, cells, sides, strict=True)
     )
 
 
-def _is_rated(pair: Pair, a: Cell, b: Cell, name: str) -> bool:
-    # A rate by the server's clock and one derived from TTFT are two metrics under one name.
-    one_metric = name != "prefill_tok_per_s" or a.prefill_source == b.prefill_source
-    return pair.comparable == "yes" and one_metric
+def _is_one_metric(name: str, a: Cell, b: Cell) -> bool:
+    """A rate by the server's clock and one derived from TTFT are two metrics under one name."""
+    return name != "prefill_tok_per_s" or a.prefill_source == b.prefill_source
 
 
-def _means(a: Subject, b: Subject, pairs: Sequence[Pair]) -> tuple[Mean, ...]:
+def _means(a: Subject, b: Subject, pairs: Sequence[Pair]) -> Iterator[Mean]:
     """One per metric and concurrency where both sides have the same shapes, all comparable."""
-    found = []
     for levels in dict.fromkeys(pair.concurrency for pair in pairs):
         group = [pair for pair in pairs if pair.concurrency == levels]
         whole = all(
@@ -378,5 +530,4 @@ def _means(a: Subject, b: Subject, pairs: Sequence[Pair]) -> tuple[Mean, ...]:
             known = [value for value in values if value is not None]
             if len(known) == len(group):
                 verdict: Verdict = "unverified" if doubtful else "valid"
-                found.append(Mean(levels, name, geometric_mean(known), len(group), verdict))
-    return tuple(found)
+                yield Mean(levels, name, geometric_mean(known), len(group), verdict)

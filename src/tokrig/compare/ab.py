@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import median
@@ -35,6 +35,7 @@ from tokrig.compare.statistics import (
     ratio_interval,
     repeats_needed,
     smallest_p,
+    too_few,
 )
 from tokrig.compare.variables import Entry, differences
 from tokrig.record.model import Record
@@ -144,9 +145,9 @@ def compare(axis: Axis, repeats: int, entry: Iterable[Arms]) -> tuple[Outcome, .
     outcomes = [_outcome(axis, repeats, arms) for arms in entry]
     if not all(outcome.complete for outcome in outcomes):
         return tuple(outcomes)
-    judged = iter(_judged([effect for outcome in outcomes for effect in outcome.effects]))
+    tested = _tested([effect for outcome in outcomes for effect in outcome.effects])
     return tuple(
-        replace(outcome, effects=tuple(itertools.islice(judged, len(outcome.effects))))
+        replace(outcome, effects=tuple(itertools.islice(tested, len(outcome.effects))))
         for outcome in outcomes
     )
 
@@ -156,30 +157,26 @@ def compare(axis: Axis, repeats: int, entry: Iterable[Arms]) -> tuple[Outcome, .
 
 def _outcome(axis: Axis, repeats: int, arms: Arms) -> Outcome:
     left_out: list[LeftOut] = []
-    a = _usable("A", arms.a, repeats, left_out)
-    b = _usable("B", arms.b, repeats, left_out)
+    sides = {"A": arms.a, "B": arms.b}
+    a, b = (_usable(arm, side, repeats, left_out) for arm, side in sides.items())
+    began = [(one.provenance.started_at or "", arm) for arm, side in sides.items() for one in side]
     reason, differing = _not_comparable(axis, a, b) if a and b else ("", ())
-    found = Outcome(
+    effects: tuple[Effect, ...] = ()
+    if not reason:
+        texts: dict[str, str | None] = {}
+        cells = _cells("A", a, texts, left_out), _cells("B", b, texts, left_out)
+        effects = tuple(_effects(*cells))
+    return Outcome(
         name=arms.name,
         axis=axis,
         repeats=repeats,
         measured=(len(arms.a), len(arms.b)),
-        order=_order(arms),
+        order="".join(arm for _, arm in sorted(began)) if all(time for time, _ in began) else "",
         reason=reason,
         differing=differing,
+        left_out=tuple(left_out),
+        effects=effects,
     )
-    if not reason:
-        texts: dict[str, str | None] = {}
-        cells = _cells("A", a, texts, left_out), _cells("B", b, texts, left_out)
-        found = replace(found, effects=tuple(_effects(*cells)))
-    return replace(found, left_out=tuple(left_out))
-
-
-def _order(arms: Arms) -> str:
-    sides = (("A", arms.a), ("B", arms.b))
-    began = [(record.provenance.started_at, arm) for arm, side in sides for record in side]
-    known = [(time, arm) for time, arm in began if time is not None]
-    return "".join(arm for _, arm in sorted(known)) if len(known) == len(began) else ""
 
 
 def _usable(
@@ -234,16 +231,15 @@ def _configuration(one: Subject) -> Subject:
 
 # Values
 
+Cells = dict[tuple[str, int], list[Cell]]
+
 
 def _cells(
-    arm: str,
-    subjects: Iterable[Subject],
-    texts: dict[str, str | None],
-    left_out: list[LeftOut],
-) -> dict[tuple[str, int], list[Cell]]:
+    arm: str, subjects: Iterable[Subject], texts: dict[str, str | None], left_out: list[LeftOut]
+) -> Cells:
     """The cells that count, by shape and concurrency. ``texts`` holds each shape's text. All
     records of an attached server are of its one start, which counts with the first of them."""
-    found: dict[tuple[str, int], list[Cell]] = {}
+    found: Cells = {}
     for one in subjects:
         for cell in one.cells:
             kept = found.setdefault((cell.shape, cell.concurrency), [])
@@ -259,22 +255,24 @@ def _cells(
     return found
 
 
-def _effects(
-    a: dict[tuple[str, int], list[Cell]], b: dict[tuple[str, int], list[Cell]]
-) -> Iterable[Effect]:
+def _effects(a: Cells, b: Cells) -> Iterator[Effect]:
     for (shape, concurrency), metric in itertools.product(dict.fromkeys([*a, *b]), FIGURES):
         cells = [side.get((shape, concurrency), []) for side in (a, b)]
-        values = [_values(side, metric) for side in cells]
-        codes = (cell.codes for side in cells for cell in side if cell.verdict == "unverified")
+        told = [
+            [(cell, found) for cell in side if (found := cell.figures[metric])] for side in cells
+        ]
+        values = [tuple(figure.median for _, figure in side) for side in told]
+        starts = [sum(cell.starts or 0 for cell, _ in side) for side in told]
+        every = [*cells[0], *cells[1]]
+        codes = (code for cell in every if cell.verdict == "unverified" for code in cell.codes)
         effect = Effect(
             *(shape, concurrency, metric),
             a=values[0],
             b=values[1],
-            starts=(_starts(cells[0], metric), _starts(cells[1], metric)),
-            unverified=tuple(dict.fromkeys(itertools.chain.from_iterable(codes))),
+            starts=(starts[0], starts[1]),
+            unverified=tuple(dict.fromkeys(codes)),
         )
-        sources = {cell.prefill_source for side in cells for cell in side}
-        if metric == "prefill_tok_per_s" and len(sources) > 1:
+        if metric == "prefill_tok_per_s" and len({cell.prefill_source for cell in every}) > 1:
             # By the server's clock and derived from TTFT: two metrics under one name.
             yield replace(effect, verdict="not_comparable")
         elif all(values):
@@ -284,43 +282,29 @@ def _effects(
             yield effect
 
 
-def _values(cells: Iterable[Cell], metric: str) -> tuple[float, ...]:
-    return tuple(found.median for cell in cells if (found := cell.figures[metric]))
-
-
-def _starts(cells: Iterable[Cell], metric: str) -> int:
-    return sum(cell.starts or 0 for cell in cells if cell.figures[metric])
-
-
-def _judged(effects: Sequence[Effect]) -> Iterable[Effect]:
+def _tested(effects: Sequence[Effect]) -> Iterator[Effect]:
     """The same effects, those with a ratio tested and called by their verdict."""
-    found = {
-        place: permutation_p(effect.a, effect.b)
-        for place, effect in enumerate(effects)
-        if effect.ratio is not None
-    }
-    adjusted = dict(zip(found, holm(list(found.values())), strict=True))
-    for place, effect in enumerate(effects):
-        if place in found:
-            yield _called(replace(effect, p=found[place], adjusted_p=adjusted[place]), len(found))
-        else:
+    found = [permutation_p(one.a, one.b) for one in effects if one.ratio is not None]
+    adjusted = iter(zip(found, holm(found), strict=True))
+    for effect in effects:
+        if effect.ratio is None:
             yield effect
+        else:
+            p, adjusted_p = next(adjusted)
+            yield _called(replace(effect, p=p, adjusted_p=adjusted_p), effect.ratio, len(found))
 
 
-def _called(effect: Effect, tests: int) -> Effect:
-    ratio, p = effect.ratio, effect.adjusted_p
-    assert ratio is not None  # else it would not have been tested
+def _called(effect: Effect, ratio: Fraction, tests: int) -> Effect:
     if min(effect.starts) < STARTS_NEEDED:
-        told = f"starts of the engine: A {effect.starts[0]}, B {effect.starts[1]}"
-        return replace(effect, settle=f"{told}; it takes {STARTS_NEEDED} on each side")
+        return replace(effect, settle=too_few(*effect.starts))
     mine, other = of_values(effect.b), of_values(effect.a)
     value, least = float(ratio), max(SMALLEST_EFFECT, float(effect.noise or 0))
     low, high = ratio_interval(mine, other, tests)
     low, high = min(low, value), max(high, value)
     found = judged(value, low, high, least, higher_is_better=COMPARED[effect.metric])
-    settle = ""
-    if found in ("faster", "slower") and (p is None or p > LEVEL):
+    if found in ("faster", "slower") and (effect.adjusted_p is None or effect.adjusted_p > LEVEL):
         found = "inconclusive"
+    settle = ""
     if found == "inconclusive":
         settle = more(mine, other, value, least, tests)
         if tests * smallest_p(len(effect.a), len(effect.b)) > LEVEL:

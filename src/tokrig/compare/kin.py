@@ -21,7 +21,7 @@ from tokrig.compare import COMPARED
 from tokrig.compare.statistics import STARTS_NEEDED, aa_noise, starts_of, usable
 from tokrig.compare.variables import VARIABLES, known_keys
 from tokrig.record import checks
-from tokrig.record.model import Record, Result, Validity
+from tokrig.record.model import Record, Validity
 from tokrig.store.facts import RigFigures
 from tokrig.store.index import Problem
 from tokrig.store.load import Run
@@ -44,12 +44,11 @@ class _Rate:
     run_id: str
     index: int
     rate: float
-    machine: tuple[object, ...]
     model: tuple[str | None, ...]
     shape: str
-    prompt_tokens: int | None
+    is_short: bool
     read_bytes: float | None
-    invalid: bool
+    is_invalid: bool
 
 
 def implausible(
@@ -57,21 +56,25 @@ def implausible(
 ) -> dict[str, dict[int, str]]:
     """What is told of results, by run and by their place in it. ``facts`` are those of rigs."""
     by_machine: dict[tuple[object, ...], list[_Rate]] = {}
-    ceilings: dict[str, float] = {}
+    ceilings: dict[str, float | None] = {}
     for record in records:
         if record.mode.speculative is not None:
             continue  # a step may give many tokens
-        if (ceiling := _ceiling(record, facts.get(record.rig.id))) is not None:
-            ceilings[record.id] = ceiling
-        for one in _rates(record):
-            by_machine.setdefault(one.machine, []).append(one)
+        ceilings[record.id] = _ceiling(record, facts.get(record.rig.id))
+        for machine, one in _rates(record):
+            by_machine.setdefault(machine, []).append(one)
     found: dict[str, dict[int, str]] = {}
     for rates in by_machine.values():
-        kin = _Kin(rates)
+        nearest = _nearest_kin(rates)
         for one in rates:
-            why = _beyond_memory(one, ceilings.get(one.run_id)) or kin.beyond(one)
+            ceiling, why = ceilings[one.run_id], ""
+            if ceiling is not None and one.rate > ceiling * CEILING_SLACK:
+                why = f"where the machine's memory can carry {ceiling:.4g}"
+            elif (kin := nearest(one)) is not None and one.rate > KIN * kin:
+                times = f"{one.rate / kin:.3g} times as fast as its nearest kin"
+                why = f"{times} ({kin:.4g} tok/s)"
             if why:
-                found.setdefault(one.run_id, {})[one.index] = why
+                found.setdefault(one.run_id, {})[one.index] = f"{one.rate:g} tok/s, {why}"
     return found
 
 
@@ -93,8 +96,7 @@ def mark(
     found = implausible((run.record for run in runs), facts)
     marked_runs, problems = [], []
     for run in runs:
-        told = found.get(run.id)
-        if told:
+        if told := found.get(run.id):
             lines = texts(run.record, told)
             problems += [Problem(run.path, f"{run.path}: {line}") for line in lines]
             digest = hashlib.sha256(f"{run.digest} {sorted(told)}".encode()).hexdigest()
@@ -116,35 +118,29 @@ def _doubted(validity: Validity) -> Validity:
     return validity.model_copy(update={"verdict": word, "unverified": unverified})
 
 
-def _rates(record: Record) -> Iterator[_Rate]:
-    model, backend = record.model, record.backend
+def _rates(record: Record) -> Iterator[tuple[tuple[object, ...], _Rate]]:
+    """The decode rates, each with the kind of machine, engine and settings that it was on."""
+    model, backend, resolved = record.model, record.backend, record.backend.resolved
     cards = tuple((gpu.name, gpu.vram_bytes) for gpu in record.rig.gpus)
     machine = (cards or record.rig.cpu.model or record.rig.id, backend.engine, backend.api)
-    names = (model.family.casefold(), (model.variant or "").casefold(), model.quant)
+    placed = (record.mode.name, resolved.gpu_layers, resolved.threads)
     for index, result in enumerate(record.results):
-        if result.output_tok_per_s is not None:
-            yield _Rate(
+        if result.output_tok_per_s is None:
+            continue
+        measured = result.prompt_tokens.median if result.prompt_tokens else 0
+        yield (
+            (*machine, *placed, result.concurrency),
+            _Rate(
                 run_id=record.id,
                 index=index,
                 rate=result.output_tok_per_s.median,
-                machine=(*machine, _placed(record), result.concurrency),
-                model=names,
+                model=(model.family.casefold(), (model.variant or "").casefold(), model.quant),
                 shape=result.workload.name,
-                prompt_tokens=_prompt_tokens(result),
+                is_short=(result.workload.prompt_tokens or measured) <= SHORT_PROMPT_TOKENS,
                 read_bytes=_read_bytes(record),
-                invalid=result.validity.verdict == "invalid",
-            )
-
-
-def _placed(record: Record) -> tuple[object, ...]:
-    """What else a machine's rate hangs on: layers left to the processor, threads."""
-    resolved = record.backend.resolved
-    return (record.mode.name, resolved.gpu_layers, resolved.threads)
-
-
-def _prompt_tokens(result: Result) -> int | None:
-    measured = result.prompt_tokens.median if result.prompt_tokens else None
-    return result.workload.prompt_tokens or (int(measured) if measured else None)
+                is_invalid=result.validity.verdict == "invalid",
+            ),
+        )
 
 
 def _read_bytes(record: Record) -> float | None:
@@ -167,59 +163,40 @@ def _ceiling(record: Record, facts: RigFigures | None) -> float | None:
     return max(known) * max(1, len(record.rig.gpus)) / read
 
 
-def _beyond_memory(one: _Rate, ceiling: float | None) -> str | None:
-    if ceiling is None or one.rate <= ceiling * CEILING_SLACK:
-        return None
-    return f"{one.rate:g} tok/s, where the machine's memory can carry {ceiling:.4g}"
+def _nearest_kin(rates: Iterable[_Rate]) -> Callable[[_Rate], float | None]:
+    """The highest rate of a rate's nearest kin among those of one kind of machine under one engine:
+    the same shape elsewhere, other shapes of the same model, else larger models by the bytes they
+    read."""
+    valid = sorted((one for one in rates if not one.is_invalid), key=lambda one: -one.rate)
+    of_shape: dict[tuple[object, ...], list[_Rate]] = {}
+    of_model: dict[tuple[object, ...], list[_Rate]] = {}
+    for one in valid:
+        of_shape.setdefault((one.model, one.shape), []).append(one)
+        if one.is_short:
+            of_model.setdefault(one.model, []).append(one)
 
-
-class _Kin:
-    """The rates of one kind of machine under one engine, by what they can be held against."""
-
-    def __init__(self, rates: Sequence[_Rate]) -> None:
-        self._all = [one for one in rates if not one.invalid]
-        # The fastest of each group, and the fastest of another run or shape than that one: one of
-        # them is the highest beside any rate.
-        self._of_shape: dict[tuple[object, ...], list[_Rate]] = {}
-        self._of_model: dict[tuple[object, ...], list[_Rate]] = {}
-        for one in sorted(self._all, key=lambda one: -one.rate):
-            shapes = self._of_shape.setdefault((one.model, one.shape), [])
-            if len(shapes) < 2 and one.run_id not in [other.run_id for other in shapes]:
-                shapes.append(one)
-            models = self._of_model.setdefault(one.model, [])
-            if len(models) < 2 and (one.prompt_tokens or 0) <= SHORT_PROMPT_TOKENS:
-                models.append(one)
-
-    def beyond(self, one: _Rate) -> str | None:
-        """Why a rate is not to be believed; None where nothing speaks against it."""
-        nearest = self._nearest(one)
-        if nearest is None or one.rate <= KIN * nearest:
-            return None
-        return (
-            f"{one.rate:g} tok/s, {one.rate / nearest:.3g} times as fast as its nearest kin"
-            f" ({nearest:.4g} tok/s)"
-        )
-
-    def _nearest(self, one: _Rate) -> float | None:
-        """The highest rate of the nearest kin: the same shape elsewhere, other shapes of the same
-        model, else larger models by the bytes they read."""
-        for other in self._of_shape.get((one.model, one.shape), []):
+    def nearest(one: _Rate) -> float | None:
+        for other in of_shape.get((one.model, one.shape), []):
             if other.run_id != one.run_id:
                 return other.rate
-        for other in self._of_model.get(one.model, []):
+        for other in of_model.get(one.model, []):
             if (other.run_id, other.index) != (one.run_id, one.index):
                 return other.rate
         own = one.read_bytes
         if own is None or own < CACHED_BYTES:
             return None
         # A small model is never as much faster as it is smaller: larger ones alone are a bound.
-        scaled = [
-            k.rate * k.read_bytes / own
-            for k in self._all
-            if k.read_bytes is not None and k.read_bytes >= own and k.shape == one.shape
-            if k.model != one.model
-        ]
-        return max(scaled, default=None)
+        return max(
+            (
+                other.rate * other.read_bytes / own
+                for other in valid
+                if other.read_bytes is not None and other.read_bytes >= own
+                if other.shape == one.shape and other.model != one.model
+            ),
+            default=None,
+        )
+
+    return nearest
 
 
 # A/A noise: by how much two records of one configuration differ on one rig
@@ -232,22 +209,20 @@ _KEYS = tuple(key for v in VARIABLES if v.counts and v.name != "concurrency" for
 def noise_of(records: Iterable[Record]) -> dict[str, Mapping[str, float]]:
     """By rig, the median difference of consecutive records of one configuration, as a share, of
     every figure that was measured twice with six starts; ``records`` in any order."""
-    alike: dict[tuple[object, ...], list[Record]] = {}
+    shares: dict[tuple[str, str], list[float]] = {}
     # By little first: all keys of thousands of records that are alone would take their time.
-    for group in _grouped(filter(tells_noise, records), _at_a_glance):
-        if len(group) > 1:
-            alike.update(
-                (_configuration(same[0]), same) for same in _grouped(group, _configuration)
-            )
-    found: dict[str, dict[str, list[float]]] = {}
-    for group in alike.values():
-        group.sort(key=lambda record: record.provenance.started_at or "")
-        for metric, shares in _shares(group).items():
-            found.setdefault(group[0].rig.id, {}).setdefault(metric, []).extend(shares)
-    return {
-        rig: {metric: round(median(shares), 4) for metric, shares in metrics.items()}
-        for rig, metrics in found.items()
-    }
+    for like in _grouped(filter(tells_noise, records), _at_a_glance):
+        for group in _grouped(like, _configuration) if len(like) > 1 else ():
+            group.sort(key=lambda record: record.provenance.started_at or "")
+            for metric, values in _series(group):
+                pairs = map(aa_noise, itertools.pairwise(values))
+                found = [float(share) for share in pairs if share is not None]
+                shares.setdefault((group[0].rig.id, metric), []).extend(found)
+    noise: dict[str, Mapping[str, float]] = {}
+    for (rig, metric), found in shares.items():
+        if found:
+            noise[rig] = {**noise.get(rig, {}), metric: round(median(found), 4)}
+    return noise
 
 
 def tells_noise(record: Record) -> bool:
@@ -277,29 +252,16 @@ def _configuration(record: Record) -> tuple[object, ...]:
     return (record.provenance.methodology, *(keys.get(key) for key in _KEYS))
 
 
-def _shares(group: Sequence[Record]) -> dict[str, list[float]]:
-    """Of each figure, the shares by which it differs from one record to the next."""
-    series: dict[tuple[object, ...], list[float]] = {}
-    for record in group:
-        for result in record.results:
-            for metric in COMPARED:
-                if value := _value(record, result, metric):
-                    series.setdefault((metric, *_cell(result)), []).append(value)
-    found: dict[str, list[float]] = {}
-    for (name, *_), values in series.items():
-        for pair in itertools.pairwise(values):
-            share = aa_noise(pair)
-            found.setdefault(str(name), []).extend([float(share)] if share is not None else [])
-    return found
-
-
-def _cell(result: Result) -> tuple[object, ...]:
-    shape = result.workload
-    return shape.name, shape.content_hash, result.concurrency, result.prefill_source
-
-
-def _value(record: Record, result: Result, metric: str) -> float | None:
-    figure, starts = getattr(result, metric), starts_of(record, result)
-    if figure is None or result.validity.word != "valid" or (starts or 0) < STARTS_NEEDED:
-        return None
-    return float(figure.median) if usable(figure.median) else None
+def _series(group: Sequence[Record]) -> Iterator[tuple[str, list[float]]]:
+    """The values of each figure of each shape and concurrency, record after record."""
+    found: dict[tuple[object, ...], list[float]] = {}
+    for record, result in ((one, result) for one in group for result in one.results):
+        if result.validity.word != "valid" or (starts_of(record, result) or 0) < STARTS_NEEDED:
+            continue
+        shape = result.workload
+        cell = (shape.name, shape.content_hash, result.concurrency, result.prefill_source)
+        for metric in COMPARED:
+            figure = getattr(result, metric)
+            if figure is not None and usable(figure.median):
+                found.setdefault((metric, *cell), []).append(float(figure.median))
+    return ((str(metric), values) for (metric, *_), values in found.items())

@@ -211,11 +211,11 @@ def ratio(
     if of is None or reference is None or not usable(of.metric.median, reference.metric.median):
         return NO_RATIO
     value = of.metric.median / reference.metric.median
-    if not (_enough(of.starts) and _enough(reference.starts)):
-        return _open(value, _too_few(reference.starts, of.starts))
     spreads = _spreads(of, reference)
     if spreads is None:
-        return _open(value, NO_INTERVAL)
+        enough = min(of.starts or 0, reference.starts or 0) >= STARTS_NEEDED
+        settle = NO_INTERVAL if enough else too_few(reference.starts, of.starts)
+        return Ratio(value, None, None, "inconclusive", "none", settle)
     basis, mine, other = spreads
     low, high = ratio_interval(mine, other, tests)
     if basis == "intervals" and of.metric.ci95 and reference.metric.ci95:
@@ -253,21 +253,16 @@ def decided(of: Side | None, reference: Side | None) -> bool:
     return all(of_starts(side.metric, side.starts) for side in (of, reference))
 
 
-def _enough(starts: int | None) -> bool:
-    return starts is not None and starts >= STARTS_NEEDED
-
-
-def _open(value: float, settle: str) -> Ratio:
-    return Ratio(value, None, None, "inconclusive", "none", settle)
-
-
-def _too_few(a: int | None, b: int | None) -> str:
-    told = [f"{side} {'unknown' if n is None else n}" for side, n in (("A", a), ("B", b))]
+def too_few(a: int | None, b: int | None) -> str:
+    """What would settle the difference of two figures of so few starts."""
+    told = (f"{side} {'unknown' if n is None else n}" for side, n in (("A", a), ("B", b)))
     return f"starts of the engine: {', '.join(told)}; it takes {STARTS_NEEDED} on each side"
 
 
 def _spreads(of: Side, reference: Side) -> tuple[Basis, Spread, Spread] | None:
-    """What is known of the starts of both, of one kind."""
+    """What is known of the starts of both, of one kind; None where there were fewer than six."""
+    if min(of.starts or 0, reference.starts or 0) < STARTS_NEEDED:
+        return None
     kinds: tuple[tuple[Basis, Callable[[Summary, int | None], Spread | None]], ...] = (
         ("starts", of_starts),
         ("intervals", of_interval),
@@ -277,12 +272,6 @@ def _spreads(of: Side, reference: Side) -> tuple[Basis, Spread, Spread] | None:
         if mine and other:
             return basis, mine, other
     return None
-
-
-def geometric_mean(values: Iterable[float]) -> float:
-    """exp of the mean logarithm; for ratios over identical sets of shapes only."""
-    logs = [math.log(value) for value in values]
-    return math.exp(math.fsum(logs) / len(logs))
 
 
 # The exact test

@@ -8,18 +8,19 @@ change of this one, so that it does not count by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
 from tokrig.naming import UNKNOWN_RIG, gpus_known
-from tokrig.record.model import Record, _Resolved
-from tokrig.spec.settings import SETTINGS, Setting
+from tokrig.record.model import ReadBack, Record
+from tokrig.spec.settings import SETTINGS
 
 MAX_TEXT = 400
 
 State = Literal["same", "differs", "unknown"]
+GRAVEST: tuple[State, ...] = ("differs", "unknown", "same")
 
 
 @dataclass(frozen=True)
@@ -37,174 +38,150 @@ class Variable:
     covers: tuple[str, ...] = ()
 
 
-def _under(prefix: str, names: str) -> tuple[str, ...]:
-    return tuple(f"{prefix}.{name}" for name in names.split())
+def _of(
+    name: str,
+    keys: str,
+    follows: str = "",
+    *,
+    counts: bool = True,
+    rare: bool = False,
+    covers: tuple[str, ...] = (),
+) -> Variable:
+    """A line of the table below: keys one after the other, a word that ends in a dot being the
+    block of those after it; the names of variables with commas between them."""
+    found, block = [], ""
+    for word in keys.split():
+        if word.endswith("."):
+            block = word
+        else:
+            found.append(block + word)
+    return Variable(
+        name, tuple(found), tuple(filter(None, follows.split(", "))), counts, rare, covers
+    )
 
 
 # What engines read back has a variable each; other settings are part of one of those below.
 _SETTINGS = [setting for setting in SETTINGS.values() if setting.asked]
 
-
-def _of_setting(setting: Setting) -> Variable:
-    # What records had before there was a table of settings, every engine tells.
-    new = not set(setting.asked) & set(_Resolved.model_fields)
-    return Variable(setting.label, setting.found, setting.follows, rare=new)
-
-
 VARIABLES = (
-    Variable("model", _under("model", "family variant")),
-    Variable("quant", ("model.quant",)),
-    Variable("quant creator", ("model.quant_creator",), covers=("quant",)),
-    Variable(
+    _of("model", "model. family variant"),
+    _of("quant", "model. quant"),
+    _of("quant creator", "model. quant_creator", covers=("quant",)),
+    _of(
         "model file",
-        _under(
-            "model",
-            "sha256 file bytes format parameters active_parameters bits_per_weight tensor_types"
-            " context_train architecture chat_template_sha256 license",
-        ),
-        follows=("model", "quant", "quant creator"),
+        "model. sha256 file bytes format parameters active_parameters bits_per_weight tensor_types"
+        " context_train architecture chat_template_sha256 license",
+        "model, quant, quant creator",
     ),
     # What a file is called beside what is in it makes no other quant.
-    Variable("quant stated", ("model.quant_stated",), counts=False, rare=True),
+    _of("quant stated", "model. quant_stated", counts=False, rare=True),
     # Another base makes another file; one file that does not name it is the same all the same.
-    Variable("base model", ("model.base_model",), counts=False, rare=True),
+    _of("base model", "model. base_model", counts=False, rare=True),
     # Where a file came from makes no other file.
-    Variable("repository", _under("model", "repo revision"), counts=False, rare=True),
-    Variable(
+    _of("repository", "model. repo revision", counts=False, rare=True),
+    _of(
         "quantized from",
-        _under("model.quantized_from", "file sha256 quant tool"),
-        follows=("model", "quant", "quant creator", "model file"),
+        "model.quantized_from. file sha256 quant tool",
+        "model, quant, quant creator, model file",
         rare=True,
     ),
-    Variable("engine", ("backend.engine",)),
-    Variable("build", ("backend.build",), follows=("engine",)),
-    Variable("wrapper", ("backend.wrapper",), rare=True),
-    Variable("backend", ("backend.name",), follows=("engine", "build", "wrapper")),
-    Variable("API", ("backend.api",)),
+    _of("engine", "backend. engine"),
+    _of("build", "backend. build", "engine"),
+    _of("wrapper", "backend. wrapper", rare=True),
+    _of("backend", "backend. name", "engine, build, wrapper"),
+    _of("API", "backend. api"),
     # One choice with all that belongs to it: kind, draft model, length of drafts, reasoning.
-    Variable(
-        "mode", _under("mode", "name speculative draft_model draft_tokens reasoning_asked offload")
-    ),
-    Variable("draft model file", ("mode.draft_sha256",), follows=("mode",)),
+    _of("mode", "mode. name speculative draft_model draft_tokens reasoning_asked offload"),
+    _of("draft model file", "mode. draft_sha256", "mode"),
     # Families and engines are switched in ways of their own: that makes no other mode.
-    Variable("reasoning switch", ("mode.reasoning_switch",), follows=("model", "engine", "mode")),
-    Variable(
-        "reasoning", ("model.reasoning", "mode.reasoning_observed"), follows=("model", "mode")
-    ),
-    Variable("concurrency", ("concurrency",)),
-    Variable("machine", ("rig.id", "rig.cpu.model", "rig.cpu.cores")),
+    _of("reasoning switch", "mode. reasoning_switch", "model, engine, mode"),
+    _of("reasoning", "model. reasoning mode. reasoning_observed", "model, mode"),
+    _of("concurrency", "concurrency"),
+    _of("machine", "rig. id cpu.model cpu.cores"),
     # What it is on, where its processor does not say that.
-    Variable("board", ("rig.board", "rig.cpu.soc"), follows=("machine",), rare=True),
-    Variable("GPU", ("rig.gpus.name", "rig.gpus.mig_profile"), follows=("machine",)),
-    Variable("driver", ("rig.gpus.driver",), follows=("machine", "GPU")),
-    Variable("power limit", ("rig.gpus.power_limit_w",), follows=("machine", "GPU")),
+    _of("board", "rig. board cpu.soc", "machine", rare=True),
+    _of("GPU", "rig.gpus. name mig_profile", "machine"),
+    _of("driver", "rig.gpus. driver", "machine, GPU"),
+    _of("power limit", "rig.gpus. power_limit_w", "machine, GPU"),
     # The limit says what there was; this, that the run itself had set it.
-    Variable("power cap", ("mode.power_cap_w", "rig.gpus.power_min_w"), counts=False, rare=True),
-    Variable(
+    _of("power cap", "mode. power_cap_w rig.gpus. power_min_w", counts=False, rare=True),
+    _of(
         "GPU details",
-        _under(
-            "rig.gpus",
-            "vendor arch vram_bytes unified_memory power_max_w power_default_w clock_max_mhz"
-            " memory_clock_max_mhz pcie_generation pcie_width",
-        ),
-        follows=("machine", "GPU", "driver"),
+        "rig.gpus. vendor arch vram_bytes unified_memory power_max_w power_default_w clock_max_mhz"
+        " memory_clock_max_mhz pcie_generation pcie_width",
+        "machine, GPU, driver",
     ),
-    Variable("CPU governor", ("rig.cpu.governor",), follows=("machine",)),
+    _of("CPU governor", "rig.cpu. governor", "machine"),
     # A kernel decides how much memory and which features of the processor can be seen.
-    Variable(
-        "CPU details", _under("rig.cpu", "threads max_mhz features"), follows=("machine", "kernel")
-    ),
+    _of("CPU details", "rig.cpu. threads max_mhz features", "machine, kernel"),
     # Older records do not tell, and a machine without limits leaves all of it.
-    Variable(
-        "limits",
-        ("rig.cpu.usable_cpus", "rig.memory.usable_bytes"),
-        follows=("machine", "kernel"),
-        rare=True,
+    _of("limits", "rig. cpu.usable_cpus memory.usable_bytes", "machine, kernel", rare=True),
+    _of("memory", "rig.memory. total_bytes speed_mt_per_s type", "machine, kernel"),
+    _of("os", "rig. os", "machine"),
+    _of("kernel", "rig. kernel", "machine"),
+    _of("virtualization", "rig. virtualization", "machine"),
+    # What records had before there was a table of settings, every engine tells.
+    *(
+        Variable(s.label, s.found, s.follows, rare=not {*s.asked} & {*ReadBack.model_fields})
+        for s in _SETTINGS
     ),
-    Variable(
-        "memory",
-        _under("rig.memory", "total_bytes speed_mt_per_s type"),
-        follows=("machine", "kernel"),
-    ),
-    Variable("os", ("rig.os",), follows=("machine",)),
-    Variable("kernel", ("rig.kernel",), follows=("machine",)),
-    Variable("virtualization", ("rig.virtualization",), follows=("machine",)),
-    *(_of_setting(setting) for setting in _SETTINGS),
-    Variable("slots", ("backend.resolved.slots",)),
-    Variable(
-        "shared cache",
-        _under("backend.resolved", "context_total kv_unified"),
-        follows=("context", "slots"),
-        rare=True,
-    ),
-    Variable("batch threads", ("backend.resolved.threads_batch",), follows=("machine", "threads")),
-    Variable("flash attention", ("backend.resolved.flash_attention",), follows=("engine",)),
-    Variable("layers", ("backend.resolved.layers",), follows=("model", "engine")),
-    Variable(
+    _of("slots", "backend.resolved. slots"),
+    _of("shared cache", "backend.resolved. context_total kv_unified", "context, slots", rare=True),
+    _of("batch threads", "backend.resolved. threads_batch", "machine, threads"),
+    _of("flash attention", "backend.resolved. flash_attention", "engine"),
+    _of("layers", "backend.resolved. layers", "model, engine"),
+    _of(
         "quantization",
-        ("backend.resolved.quantization",),
-        follows=("model", "quant", "model file", "engine"),
+        "backend.resolved. quantization",
+        "model, quant, model file, engine",
         rare=True,
     ),
-    Variable(
+    _of(
         "dtype",
-        ("backend.resolved.dtype",),
-        follows=("model", "quant", "model file", "quantization", "engine"),
+        "backend.resolved. dtype",
+        "model, quant, model file, quantization, engine",
         rare=True,
     ),
-    Variable(
-        "prefix caching", ("backend.resolved.prefix_caching",), follows=("engine",), rare=True
-    ),
-    Variable(
-        "tensor parallel",
-        ("backend.resolved.tensor_parallel",),
-        follows=("machine", "GPU", "engine"),
-        rare=True,
-    ),
-    Variable(
+    _of("prefix caching", "backend.resolved. prefix_caching", "engine", rare=True),
+    _of("tensor parallel", "backend.resolved. tensor_parallel", "machine, GPU, engine", rare=True),
+    _of(
         "split mode",
-        ("backend.resolved.split_mode",),
-        follows=("machine", "GPU", "engine", "API", "devices"),
+        "backend.resolved. split_mode",
+        "machine, GPU, engine, API, devices",
         rare=True,
     ),
-    Variable(
-        "compiled CPU features",
-        ("backend.resolved.cpu_features",),
-        follows=("machine", "engine", "build"),
-    ),
-    Variable(
-        "chat template",
-        ("backend.resolved.chat_template",),
-        follows=("model", "quant creator", "engine"),
-    ),
-    Variable("environment", ("backend.env",), follows=("engine",)),
+    _of("compiled CPU features", "backend.resolved. cpu_features", "machine, engine, build"),
+    _of("chat template", "backend.resolved. chat_template", "model, quant creator, engine"),
+    _of("environment", "backend. env", "engine"),
     # Whatever a setting above shows has changed the command line, too.
-    Variable(
+    _of(
         "command line",
-        ("backend.argv",),
-        follows=(
-            *("engine", "backend", "build", "wrapper", "API", "mode", "reasoning switch"),
-            *("slots", "batch threads", "flash attention", "quantization", "dtype"),
-            *("prefix caching", "tensor parallel", "split mode"),
-            *(setting.label for setting in _SETTINGS),
-        ),
+        "backend. argv",
+        "engine, backend, build, wrapper, API, mode, reasoning switch, slots, batch threads,"
+        " flash attention, quantization, dtype, prefix caching, tensor parallel, split mode, "
+        + ", ".join(setting.label for setting in _SETTINGS),
     ),
-    # Not a setting: figures of two methodologies are not compared at all (see classes.py).
-    Variable("methodology", ("provenance.methodology",), counts=False),
-    Variable(
+    # Not a setting: figures of two methodologies are not compared at all.
+    _of("methodology", "provenance. methodology", counts=False),
+    _of(
         "provenance",
-        (
-            *_under("provenance", "kind source tokrig_version tokrig_commit server_starts"),
-            *_under("provenance", "level seed source_url source_sha256 campaign planned"),
-            *("model.identity_from", "backend.api_confirmed", "backend.managed"),
-        ),
+        "provenance. kind source tokrig_version tokrig_commit server_starts level seed source_url"
+        " source_sha256 campaign planned model. identity_from backend. api_confirmed managed",
         counts=False,
     ),
-    Variable("source of the machine's facts", ("rig.facts_from",), counts=False, rare=True),
+    _of("source of the machine's facts", "rig. facts_from", counts=False, rare=True),
     # What came of a wish stands among the settings.
-    Variable("start", _under("backend", "api_asked asked bypass"), counts=False, rare=True),
+    _of("start", "backend. api_asked asked bypass", counts=False, rare=True),
 )
 KEYS = tuple(key for variable in VARIABLES for key in variable.keys)
+# What a mode does not name was not switched on, where a record tells of modes at all.
+_ABSENT_UNLESS_ASKED = {
+    *("mode.speculative", "mode.draft_model", "mode.draft_tokens", "mode.reasoning_asked"),
+    *("mode.reasoning_switch", "mode.offload"),
+}
+OF_THE_FILE = ("model", "quant", "quant creator", "model file", "quantized from")
+# What decides everything that an engine was not asked for and does not tell.
+STARTED_BY = ("engine", "build", "environment", "machine")
 
 
 def known_keys(record: Record) -> dict[str, str]:
@@ -216,11 +193,12 @@ def known_keys(record: Record) -> dict[str, str]:
 def _value(record: Record, key: str) -> Any:
     """A key's value, None where it is not known. An empty list is what nobody looked for,
     except where its absence is a fact."""
+    backend, mode, measured = record.backend, record.mode, record.provenance.kind == "measured"
     if key.startswith("rig.gpus."):
         return _of_gpus(record, key.removeprefix("rig.gpus."))
     if key.startswith("model.quantized_from.") and record.model.quantized_from is None:
         return None
-    if key == "provenance.methodology" and record.provenance.kind != "measured":
+    if key == "provenance.methodology" and not measured:
         return None  # it judged the figures; how they were measured is not known
     value = attrgetter(key)(record)
     if key == "rig.id" and value == UNKNOWN_RIG:
@@ -228,28 +206,18 @@ def _value(record: Record, key: str) -> Any:
     if key == "mode.name":
         # A cap is told by the cards' limit; here it would make one change two.
         return "+".join(p for p in value.split("+") if not p.startswith("cap-")) or "baseline"
-    if key == "backend.env" and record.backend.argv:
-        return value or "none"
     if key == "backend.argv" and value and record.model.file:
         # Which file it is stands in model.file; here it would make one change two.
         return [word.replace(record.model.file, "<model file>") for word in value]
-    if key in _ABSENT_UNLESS_ASKED and _tells_of_modes(record):
-        return value or "none"
-    if key == "mode.draft_sha256" and record.mode.draft_model is None and _tells_of_modes(record):
-        return "none"
-    if key == "backend.wrapper" and record.backend.managed:
+    tells_of_modes = measured or mode.name == "baseline"
+    if (
+        (key in _ABSENT_UNLESS_ASKED and tells_of_modes)
+        or (key == "mode.draft_sha256" and mode.draft_model is None and tells_of_modes)
+        or (key == "backend.env" and backend.argv)
+        or (key == "backend.wrapper" and backend.managed)
+    ):
         return value or "none"
     return None if value in ([], {}) else value
-
-
-_ABSENT_UNLESS_ASKED = frozenset(
-    _under("mode", "speculative draft_model draft_tokens reasoning_asked reasoning_switch offload")
-)
-
-
-def _tells_of_modes(record: Record) -> bool:
-    """Whether what a mode does not name was not switched on, rather than not written down."""
-    return record.mode.name == "baseline" or record.provenance.kind == "measured"
 
 
 def _of_gpus(record: Record, name: str) -> Any:
@@ -299,7 +267,8 @@ class Entry:
 class Differences:
     """``changed`` are the variables that count as changed, ``assumed`` those that would count
     but are not known of both; ``unread`` are not told either, but what decides them is the same.
-    ``differing`` and ``unknown`` are the keys of either kind."""
+    ``differing`` and ``unknown`` are the keys of either kind, ``states`` those of all of them and
+    of the variables."""
 
     changed: tuple[str, ...]
     assumed: tuple[str, ...]
@@ -318,36 +287,35 @@ class Differences:
 def differences(a: Mapping[str, str], b: Mapping[str, str]) -> Differences:
     """What differs between the ``known_keys`` of two runs."""
     states: dict[str, State] = {}
-    differing: list[Entry] = []
-    unknown: list[Entry] = []
-    untold: set[str] = set()
+    entries: dict[State, list[Entry]] = {"same": [], "differs": [], "unknown": []}
     for variable in VARIABLES:
         for key in variable.keys:
             entry = Entry(key, variable.name, a.get(key), b.get(key))
-            states[key] = _state(entry, variable)
-            if states[key] != "same":
-                (differing if states[key] == "differs" else unknown).append(entry)
-            if entry.a is None and entry.b is None:
-                untold.add(key)
+            states[key] = _state(entry.a, entry.b, variable)
+            entries[states[key]].append(entry)
         of_keys = {states[key] for key in variable.keys}
-        states[variable.name] = next(s for s in _GRAVEST if s in of_keys)
+        states[variable.name] = next(state for state in GRAVEST if state in of_keys)
+
+    def explained(by: Iterable[str]) -> bool:
+        return any(states[name] == "differs" for name in by)
+
     on_cpu = a.get("backend.api") == b.get("backend.api") == "cpu"
     counted = [v for v in VARIABLES if v.counts and not (on_cpu and is_of_gpus(v))]
     changed = tuple(
-        v.name for v in counted if states[v.name] == "differs" and not _explained(v.follows, states)
+        v.name for v in counted if states[v.name] == "differs" and not explained(v.follows)
     )
-    open_ = [
-        v
+    untold = {*KEYS} - a.keys() - b.keys()
+    decided = {
+        v.name: _is_decided(v, states, untold, changed)
         for v in counted
-        if states[v.name] == "unknown" and not _explained((*v.follows, *v.covers), states)
-    ]
-    unread = [v for v in open_ if _is_decided(v, states, untold, changed)]
+        if states[v.name] == "unknown" and not explained((*v.follows, *v.covers))
+    }
     return Differences(
         changed=changed,
-        assumed=tuple(v.name for v in open_ if v not in unread),
-        unread=tuple(v.name for v in unread),
-        differing=tuple(differing),
-        unknown=tuple(unknown),
+        assumed=tuple(name for name, is_decided in decided.items() if not is_decided),
+        unread=tuple(name for name, is_decided in decided.items() if is_decided),
+        differing=tuple(entries["differs"]),
+        unknown=tuple(entries["unknown"]),
         states=states,
         on_cpu=on_cpu,
         no_gpu="cpu" in (a.get("backend.api"), b.get("backend.api"))
@@ -355,21 +323,24 @@ def differences(a: Mapping[str, str], b: Mapping[str, str]) -> Differences:
     )
 
 
+def _state(a: str | None, b: str | None, variable: Variable) -> State:
+    if variable.rare and a is None and b is None:
+        return "same"
+    if a is None or b is None:
+        return "unknown"
+    return "same" if a == b else "differs"
+
+
 def is_of_gpus(variable: Variable) -> bool:
     """Whether a variable is of the graphics cards alone: idle ones change nothing of a CPU's."""
     return all(key.startswith("rig.gpus.") for key in variable.keys)
 
 
-def _explained(by: Iterable[str], states: Mapping[str, State]) -> bool:
-    return any(states[name] == "differs" for name in by)
-
-
-# What decides everything that an engine was not asked for and does not tell.
-STARTED_BY = ("engine", "build", "environment", "machine")
-
-
 def _is_decided(
-    variable: Variable, states: Mapping[str, State], untold: set[str], changed: Sequence[str]
+    variable: Variable,
+    states: Mapping[str, State],
+    untold: Collection[str],
+    changed: Sequence[str],
 ) -> bool:
     """Whether what is not known is the same all the same, because what decides it is known.
 
@@ -391,15 +362,3 @@ def _is_decided(
         and all(states[name] == "same" for name in STARTED_BY)
         and any(key.startswith(("backend.resolved.", "mode.", "model.")) for key in variable.keys)
     )
-
-
-OF_THE_FILE = ("model", "quant", "quant creator", "model file", "quantized from")
-_GRAVEST: tuple[State, ...] = ("differs", "unknown", "same")
-
-
-def _state(entry: Entry, variable: Variable) -> State:
-    if variable.rare and entry.a is None and entry.b is None:
-        return "same"
-    if entry.a is None or entry.b is None:
-        return "unknown"
-    return "same" if entry.a == entry.b else "differs"

@@ -207,7 +207,7 @@ class Rig(Block):
     virtualization: str | None = None
 
 
-class _Resolved(Block):
+class ReadBack(Block):
     """Settings read back from the engine, not the ones asked for. ``context_per_slot`` is what each
     slot can hold while all are full. Where the slots share one cache (``kv_unified``) a slot alone
     can hold up to ``context_total``."""
@@ -238,16 +238,16 @@ class _Resolved(Block):
 
 if TYPE_CHECKING:
 
-    class Resolved(_Resolved):
+    class Resolved(ReadBack):
         """Those, and what further settings are found to be."""
 
 else:
     Resolved = create_model(
         "Resolved",
-        __base__=_Resolved,
-        __doc__=_Resolved.__doc__,
+        __base__=ReadBack,
+        __doc__=ReadBack.__doc__,
         __module__=__name__,
-        **fields_found(_Resolved.model_fields),
+        **fields_found(ReadBack.model_fields),
     )
 
 
