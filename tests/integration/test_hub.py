@@ -26,6 +26,7 @@ from tokrig.errors import InputError, ModelError, PutOff, StoreError, TokrigErro
 from tokrig.models import catalog, hub, identity, shelf
 from tokrig.models.hub import shelf_folder
 from tokrig.models.shelf import manifest_of, part_of
+from tokrig.naming import Reference
 from tokrig.quants import Size
 from tokrig.registry import get_extra
 
@@ -288,7 +289,7 @@ def test_a_wrong_small_file_is_noticed_too(server: Hub, tmp_path: Path) -> None:
     source = model_folder(tmp_path / "source")
     files = {p.name: p.read_bytes() for p in source.iterdir()}
     server.put("o/n", files)
-    hub.listed("hf:o/n")
+    hub.listing_of(Reference.parse("hf:o/n"))
     files["config.json"] = bytes(len(files["config.json"]))
     server.repos["o/n"].commits[server.repos["o/n"].refs["main"]] = files
     assert refusal("hf:o/n").code == "checksum_differs"
@@ -407,8 +408,8 @@ def test_without_the_library(server: Hub, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_listing_tells_the_size_and_is_kept(server: Hub) -> None:
     assert shelf.known_size(REFERENCE) == Size()
-    assert hub.listed(REFERENCE) == len(LARGE)
-    assert hub.listed(REFERENCE) == len(LARGE)
+    assert hub.listing_of(Reference.parse(REFERENCE)).bytes == len(LARGE)
+    assert hub.listing_of(Reference.parse(REFERENCE)).bytes == len(LARGE)
     assert len(server.asked) == 1
     server.status = 500
     assert shelf.known_size(REFERENCE) == Size(len(LARGE), source="repository")
@@ -482,7 +483,8 @@ def filling_up(server: Hub, folder: Path) -> Iterator[Callable[[], object]]:
 
 @contextlib.contextmanager
 def never_taking(server: Hub, folder: Path) -> Iterator[Callable[[], object]]:
-    path = hub.snapshot(REPO, server.repos[REPO].refs["main"]) / FILE
+    commit = server.repos[REPO].refs["main"]
+    path = hub.repository_folder(REPO) / "snapshots" / commit / FILE
     path.parent.mkdir(parents=True)
     part_of(path).symlink_to("/dev/full")
     yield lambda: part_of(path).unlink(missing_ok=True)
@@ -546,8 +548,8 @@ def test_two_processes_fetch_it_once(server: Hub, home: Home) -> None:
     assert len([one for one in server.downloads() if one.path.startswith("/cdn/")]) == 1
 
 
-def command(*words: str) -> Result:
-    return CliRunner().invoke(main, ["models", *words])
+def command(*words: str, columns: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["models", *words], env={"COLUMNS": columns})
 
 
 def test_list_and_remove(server: Hub) -> None:
@@ -556,8 +558,11 @@ def test_list_and_remove(server: Hub) -> None:
     listed = command("list").stdout.splitlines()
     commit = server.repos[REPO].refs["main"]
     assert listed[0].split() == ["model", "size", "last", "used", "state", "from"]
-    assert listed[1].startswith(REFERENCE)
-    assert listed[1].endswith(f"commit {commit[:12]}")
+    assert listed[2].startswith(REFERENCE)
+    assert listed[2].endswith(f"commit {commit[:12]}")
+    narrow = command("list", columns="80").stdout.splitlines()
+    assert narrow[0].split() == ["model", "size", "last", "used", "state"]
+    assert narrow[2].startswith(REFERENCE)
     [entry] = json.loads(command("list", "--json").stdout)
     assert entry["name"] == REFERENCE
     assert (entry["bytes"], entry["whole"], entry["evictable"]) == (len(LARGE), True, True)

@@ -22,6 +22,8 @@ from tokrig import measure
 from tokrig.cli.main import main
 from tokrig.errors import EngineDied, EngineError, PutOff, StoreError
 from tokrig.models import hub, shelf
+from tokrig.models.hub import Listing
+from tokrig.naming import Reference
 from tokrig.quants import Size
 from tokrig.record.model import Failure, Rig, Skipped
 from tokrig.run import journal, quantize
@@ -352,13 +354,13 @@ def test_a_dry_run_of_the_real_model_starts_nothing(
 def test_a_dry_run_tells_what_would_be_fetched_and_fetches_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def listed(reference: str) -> int:
+    def listing_of(asked: Reference) -> Listing:
         raise PutOff("the hub cannot be reached")
 
     def resolve(*_: object, **__: object) -> None:
         raise AssertionError("it would be fetched")
 
-    monkeypatch.setattr(hub, "listed", listed)
+    monkeypatch.setattr(hub, "listing_of", listing_of)
     monkeypatch.setattr(shelf, "resolve", resolve)
     monkeypatch.setattr(shelf, "known_size", lambda reference: Size(5 << 30))
     model = "hf:owner/name@main/big-Q4_K_M.gguf"

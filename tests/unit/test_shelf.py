@@ -82,7 +82,12 @@ def test_a_made_file_is_kept_with_what_it_was_made_of(
     assert kept and kept.quantized_from == MADE_OF
     assert (kept.repo, kept.commit) == (None, None)
     [entry] = shelf.entries()
-    assert (entry.kind, entry.quant, entry.bytes, entry.whole) == ("made", "Q8_0", 1000, True)
+    assert (entry.manifest.kind, entry.quant, entry.bytes, entry.whole) == (
+        "made",
+        "Q8_0",
+        1000,
+        True,
+    )
     assert entry.name == path.relative_to(folder).as_posix()
     monkeypatch.setattr(files, "read_sha256", lambda _: pytest.fail("hashed again"))
     kept = json.loads(manifest_of(path).read_text())["files"][0]["sha256"]
@@ -100,7 +105,7 @@ def test_a_file_of_the_users_is_never_replaced(folder: Path) -> None:
     final = shelf.place_made(SOURCE, "Q8_0", "Otter-Q8_0.gguf")
     final.parent.mkdir(parents=True)
     final.write_bytes(b"mine")
-    with pytest.raises(StoreError, match="is not what belongs there"):
+    with pytest.raises(StoreError, match="not tokrig"):
         make()
     assert final.read_bytes() == b"mine"
 
@@ -349,7 +354,7 @@ word = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.]{0,8}", fullmatch=True).filter(
 def test_any_reference_reads_back(owner: str, name: str, revision: str, file: str) -> None:
     reference = Reference(f"{owner}/{name}", revision, f"{file}.gguf")
     assert Reference.parse(str(reference)) == reference
-    assert hub.snapshot(reference.repo, "c").is_relative_to(hub.repository_folder(reference.repo))
+    assert hub.repository_folder(reference.repo).parent == hub.shelf_folder() / "hub"
 
 
 @given(st.text(max_size=60))

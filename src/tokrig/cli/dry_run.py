@@ -13,7 +13,7 @@ from typing import Any
 from tokrig.cli import present
 from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
-from tokrig.naming import of_hub
+from tokrig.naming import Reference, of_hub
 from tokrig.record.model import Model
 from tokrig.run import quantize
 from tokrig.run.prepare import Prepared, need, outline, prepare
@@ -65,7 +65,7 @@ def _to_fetch(spec: RunSpec) -> dict[str, int | None]:
     for reference in filter(None, (spec.model, spec.draft_model)):
         if of_hub(reference):
             with contextlib.suppress(PutOff):
-                hub.listed(reference)
+                hub.listing_of(Reference.parse(reference))
             known = shelf.known_size(reference)
             if not known.here:
                 found[reference] = known.bytes

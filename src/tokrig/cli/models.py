@@ -29,15 +29,16 @@ def _kept(ctx: click.Context) -> list[str]:
     epilog=example("tokrig models list", "tokrig models fetch hf:owner/name/FILE.gguf"),
 )
 def command() -> None:
-    """Keep models of a hub here: list, fetch, remove."""
+    """Download models of a hub, list and remove those that tokrig keeps."""
 
 
 @command.command("list", epilog=example("tokrig models list", "tokrig models list --json"))
 @content_and_json
 def list_command(content: Path, as_json: bool) -> None:
-    """List the models that tokrig fetched or made, the least recently used first.
+    """List the models that tokrig downloaded or made, the least recently used first.
 
-    That is the order in which they go when room is needed; none goes while it is in use.
+    That is the order in which they are removed when room is needed; none is removed while it is
+    in use.
     """
     from tokrig.cli import present
     from tokrig.models import shelf
@@ -60,14 +61,14 @@ def list_command(content: Path, as_json: bool) -> None:
     "budget_gb",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GB",
-    help="Keep no more than this on the shelf: what was used least recently goes.",
+    help="Keep at most this much: the least recently used models are removed.",
 )
 @content_and_json
 def fetch_command(reference: str, budget_gb: float | None, content: Path, as_json: bool) -> None:
-    """Fetch a model of a hub, check it, print where it lies.
+    """Download a model of a hub, check it, print its path.
 
     REFERENCE is hf:owner/name/FILE.gguf, or hf:owner/name for a folder of safetensors; @revision
-    may follow the name. What breaks off goes on with the same command.
+    may follow the name. The same command continues an interrupted download.
     """
     from tokrig.cli import live, present
     from tokrig.models import shelf
@@ -85,7 +86,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
             found = shelf.resolve(reference, steps.tell, budget_bytes=budget)
     except KeyboardInterrupt:
         raise Interrupted(
-            "interrupted: what has come is kept",
+            "interrupted: what was downloaded is kept",
             hint=f"go on with: tokrig models fetch {reference}",
         ) from None
     finally:
@@ -100,7 +101,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
 @click.argument("names", nargs=-1, required=True, shell_complete=completing(_kept))
 @content_and_json
 def remove_command(names: tuple[str, ...], content: Path, as_json: bool) -> None:
-    """Remove models from the shelf, by the names that list shows."""
+    """Remove models that tokrig keeps, by the names that list shows."""
     from tokrig.cli import present
     from tokrig.models import shelf
 
@@ -113,18 +114,18 @@ def remove_command(names: tuple[str, ...], content: Path, as_json: bool) -> None
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:
-    made_of = entry.manifest.quantized_from
+    kept = entry.manifest
     return {
         "name": entry.name,
         "path": str(entry.path),
-        "kind": entry.kind,
+        "kind": kept.kind,
         "bytes": entry.bytes,
         "whole": entry.whole,
         "last_used": _time(entry).isoformat(timespec="seconds"),
         "evictable": not entry.in_use,
-        "repo": entry.manifest.repo,
-        "revision": entry.manifest.commit,
-        "quantized_from": made_of.model_dump(mode="json") if made_of else None,
+        "repo": kept.repo,
+        "revision": kept.commit,
+        "quantized_from": kept.quantized_from and kept.quantized_from.model_dump(mode="json"),
     }
 
 
@@ -133,21 +134,24 @@ def _time(entry: Entry) -> datetime:
 
 
 def _print(entries: Sequence[Entry]) -> None:
-    rows = [("model", "size", "last used", "state", "from")]
-    for entry in entries:
-        state = "in use" if entry.in_use else "" if entry.whole else "unfinished"
-        size, used = human_bytes(entry.bytes), f"{_time(entry):%Y-%m-%d %H:%M}"
-        rows.append((entry.name, size, used, state, _origin(entry)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            text.rjust(width) if number == 1 else text.ljust(width)
-            for number, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        click.echo("  ".join(cells).rstrip())
+    """On a narrow terminal the last column gives way, then names are broken."""
+    from tokrig.cli import present
 
-
-def _origin(entry: Entry) -> str:
-    if entry.manifest.quantized_from:
-        return f"made here of {entry.manifest.quantized_from.file}"
-    return f"commit {(entry.manifest.commit or '')[:12]}"
+    out = present.console()
+    headings = ("model", "size", "last used", "state", "from")
+    for wanted in (headings, headings[:-1]):
+        table = present.plain_table(*wanted, right=("size",))
+        for entry in entries:
+            made_of, commit = entry.manifest.quantized_from, entry.manifest.commit or ""
+            cells = (
+                entry.name,
+                human_bytes(entry.bytes),
+                f"{_time(entry):%Y-%m-%d %H:%M}",
+                "in use" if entry.in_use else "" if entry.whole else "unfinished",
+                f"made here of {made_of.file}" if made_of else f"commit {commit[:12]}",
+            )
+            table.add_row(*cells[: len(wanted)])
+        if present.fits(out, table):
+            break
+        table.columns[0].no_wrap = False
+    present.put(out, table)

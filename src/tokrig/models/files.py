@@ -21,9 +21,16 @@ from typing import Any
 
 from tokrig.errors import ModelError, StoreError
 from tokrig.files import atomic_write, cache_dir
-from tokrig.models.gguf import GgufHeader, Tensor, bad, read_gguf, shown, unreadable
+from tokrig.models.gguf import (
+    GgufHeader,
+    Tensor,
+    bad,
+    part_names,
+    read_gguf,
+    shown,
+    unreadable,
+)
 
-_PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 # What split, 7-Zip and people name them: .part1of2, .part-00001, -split-a, .part01, .001, .aa
 _CUT = re.compile(
     r"(?P<whole>.+\.gguf)[.-]"
@@ -52,8 +59,8 @@ def _named_by(path: Path, header: GgufHeader) -> list[Path]:
     count = header.integer("split.count") or 1
     if count <= 1:
         return [path]
-    match = _PART.match(path.name)
-    if match is None:
+    names = part_names(path.name)
+    if names == [path.name]:
         if header.expected_bytes is not None and header.file_bytes > header.expected_bytes + 4096:
             raise bad(
                 path,
@@ -63,10 +70,10 @@ def _named_by(path: Path, header: GgufHeader) -> list[Path]:
             )
         hint = f"give all parts their names back: …-00001-of-{count:05d}.gguf"
         raise bad(path, f"one of {count} parts, under a name that hides the others", hint)
-    if int(match[3]) != count:
-        why = f"its metadata says {count} parts, its name {int(match[3])}"
+    if len(names) != count:
+        why = f"its metadata says {count} parts, its name {len(names)}"
         raise bad(path, why, "download all parts again from one place")
-    files = [path.with_name(f"{match[1]}-{n:05d}-of-{match[3]}.gguf") for n in range(1, count + 1)]
+    files = [path.with_name(name) for name in names]
     if missing := [file for file in files if not file.exists()]:
         why = f"{len(missing)} of {count} parts missing, first {shown(missing[0])}"
         raise bad(path, why, "put all parts into one folder")
@@ -137,8 +144,7 @@ def first_of(path: Path) -> Path:
     if path.is_dir():
         return _only_model(path)
     _refuse_cut(path)
-    match = _PART.match(path.name)
-    return path if match is None or int(match[2]) == 1 else files_of(path)[0]
+    return path if path.name == part_names(path.name)[0] else files_of(path)[0]
 
 
 def _only_model(folder: Path) -> Path:
@@ -146,8 +152,7 @@ def _only_model(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("*/*.gguf"))
     models, others = [], []
     for file in files[:_MAX_LISTED]:
-        match = _PART.match(file.name)
-        first = file.with_name(f"{match[1]}-00001-of-{match[3]}.gguf") if match else file
+        first = file.with_name(part_names(file.name)[0])
         if first != file and first in files:
             continue
         other = None

@@ -40,12 +40,14 @@ MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 2**63 - 1
 MAX_ALIGNMENT = 1 << 20
 MAX_NAME = 120
+MAX_PARTS = 10_000
 
 LFS_REMEDY = "run 'git lfs pull' in the clone it lies in"
 PAGE_REMEDY = "the download returned a page or a message; use the direct link, log in if asked"
 FETCH_AGAIN = "the download or the copy did not finish; download the file again"
 _CONVERT = "tokrig reads .gguf files; look for a GGUF conversion of this model"
 
+_PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.(gguf|safetensors)")
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _NUMBERS = {
     code: struct.Struct("<" + form)
@@ -125,6 +127,16 @@ def one_line(text: str | None, space: str = " ") -> str | None:
     text = re.split(r"[/\\]", text.strip().rstrip("/\\"))[-1]
     text = "".join(c if c.isprintable() else " " for c in text)
     return space.join(text.split())[:MAX_NAME] or None
+
+
+def part_names(name: str) -> list[str]:
+    """The names of all parts of the split file that one called ``name`` is a part of, first to
+    last; its own alone where it is none."""
+    match = _PART.fullmatch(name)
+    if match is None:
+        return [name]
+    count = max(1, min(int(match[2]), MAX_PARTS))
+    return [f"{match[1]}-{n:05d}-of-{match[2]}.{match[3]}" for n in range(1, count + 1)]
 
 
 def bad(path: Path, why: str, hint: str) -> ModelError:

@@ -1,7 +1,7 @@
 """Models in the repositories of a Hugging Face hub: which files they are, and fetching one.
 
-``HF_ENDPOINT`` names the hub and ``HF_TOKEN`` who asks, as for other tools; the token is neither
-printed nor stored. Listings are kept on the shelf, so that a plan needs no network.
+``HF_ENDPOINT`` names the hub and ``HF_TOKEN``, or a login, who asks, as for other tools; the token
+is neither printed nor stored. Listings are kept on the shelf, so that a plan needs no network.
 
 Files come over plain HTTP, which every hub speaks. ``hf_hub_download`` begins anew each time; here
 a file is taken up where it ends.
@@ -10,28 +10,28 @@ a file is taken up where it ends.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints
 
 from tokrig import __version__
 from tokrig.errors import InputError, ModelError, PutOff, TokrigError, did_you_mean
 from tokrig.files import atomic_write, cache_dir
-from tokrig.models.files import refused
+from tokrig.models.gguf import part_names
 from tokrig.naming import Reference, stays_inside
 from tokrig.registry import get_extra
 from tokrig.units import GIB
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoSibling
 
 TIMEOUT_S = 20.0
 FRESH_S = 86_400.0
@@ -43,9 +43,6 @@ MAX_STALLS = 5
 """So often in a row a connection may bring nothing."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-_MAX_PARTS = 1000
 # Weights, configuration, tokenizer, chat template: what an engine or a record reads.
 _FOLDER_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt")
 
@@ -64,70 +61,72 @@ class File(Stored):
 
     name: str
     bytes: NonNegativeInt
-    sha256: str | None = None
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
     git: str | None = None
 
 
 class Listing(Stored):
-    """Files of a repository at the commit that ``revision`` was when it was asked for."""
+    """Files of a repository at the commit that ``revision`` was when it was asked for: all of
+    them, or those of one model, which ``file`` is the first of or which are a folder."""
 
     repo: str
     revision: str
-    commit: str
+    commit: Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
     files: tuple[File, ...]
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return str(Reference(self.repo, self.revision, self.file))
 
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
 
+    def inside(self, repository: Path) -> Path:
+        """Where the files lie in a folder of the repository: in that of their commit."""
+        return repository / "snapshots" / self.commit
+
+    def model(self, repository: Path) -> Path:
+        """What an engine is given: the folder, or the first file in it."""
+        folder = self.inside(repository)
+        return folder if self.file is None else folder / self.files[0].name
+
 
 # --- which files --------------------------------------------------------------------------------
-
-
-def listed(reference: str) -> int:
-    """Bytes of a model of a hub, from its repository's listing.
-
-    Raises ModelError where there is no such model, PutOff where the hub cannot be asked.
-    """
-    return listing_of(Reference.parse(reference)).bytes
 
 
 def listing_of(asked: Reference) -> Listing:
     """The files that ``asked`` consists of. The hub is asked about a branch once a day.
 
-    Raises as ``listed`` does.
+    Raises ModelError where there is no such model, PutOff where the hub cannot be asked.
     """
-    known = kept(asked)
-    if known and (COMMIT.fullmatch(asked.revision) or _age_s(asked) < FRESH_S):
+    max_age_s = math.inf if COMMIT.fullmatch(asked.revision) else FRESH_S
+    if listing := kept(asked, max_age_s):
         with suppress(ModelError):  # the repository may have it by now
-            return wanted(asked, known)
+            return wanted(asked, listing)
     listing = _listing(asked)
     for revision in {asked.revision, listing.commit}:
         with suppress(OSError):  # only a saving
-            path = _kept_at(Reference(asked.repo, revision))
+            path = _kept_at(asked.repo, revision)
             atomic_write(path, listing.model_dump_json(exclude_none=True), sync=False)
     return wanted(asked, listing)
 
 
-def kept(asked: Reference) -> Listing | None:
-    """All files of the repository as they were listed last, however long ago; None where the hub
-    was never asked."""
+def kept(asked: Reference, max_age_s: float = math.inf) -> Listing | None:
+    """All files of the repository as they were listed last; None where the hub was not asked for
+    so long."""
+    path = _kept_at(asked.repo, asked.revision)
     try:
-        return Listing.model_validate_json(_kept_at(asked).read_bytes())
+        if abs(time.time() - path.stat().st_mtime) < max_age_s:
+            return Listing.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
-        return None
+        pass
+    return None
 
 
-def _age_s(asked: Reference) -> float:
-    try:
-        return abs(time.time() - _kept_at(asked).stat().st_mtime)
-    except OSError:
-        return FRESH_S
-
-
-def _kept_at(asked: Reference) -> Path:
-    return repository_folder(asked.repo) / "listings" / f"{quote(asked.revision, safe='')}.json"
+def _kept_at(repo: str, revision: str) -> Path:
+    return repository_folder(repo) / "listings" / f"{quote(revision, safe='')}.json"
 
 
 def wanted(asked: Reference, listing: Listing) -> Listing:
@@ -136,17 +135,14 @@ def wanted(asked: Reference, listing: Listing) -> Listing:
     Raises ModelError where the repository does not hold it.
     """
     files = _folder(asked, listing) if asked.file is None else _parts(asked, asked.file, listing)
-    return listing.model_copy(update={"files": tuple(files)})
+    found = {"files": tuple(files), "file": asked.file, "revision": asked.revision}
+    return listing.model_copy(update=found)
 
 
 def _parts(asked: Reference, file: str, listing: Listing) -> list[File]:
     known = {one.name: one for one in listing.files}
-    names, split = [file], _SPLIT.fullmatch(file)
-    if split:
-        count = min(int(split[3]), _MAX_PARTS)
-        names = [f"{split[1]}-{n:05d}-of-{split[3]}.gguf" for n in range(1, count + 1)]
-    missing = [name for name in names if name not in known]
-    if missing:
+    names = part_names(file)
+    if missing := [name for name in names if name not in known]:
         ggufs = _choices(known)
         raise ModelError(
             f"{asked}: there is no file {missing[0]!r} in {asked.repo} at {asked.revision}",
@@ -186,7 +182,7 @@ def _choices(names: Iterable[str]) -> list[str]:
         for name in names
         if name.endswith(".gguf")
         and not any(word in name.lower() for word in ("mmproj", "imatrix"))
-        and ((split := _SPLIT.fullmatch(name)) is None or split[2] == "00001")
+        and name == part_names(name)[0]
     )
 
 
@@ -200,25 +196,16 @@ def shelf_folder() -> Path:
 
 def repository_folder(repo: str) -> Path:
     """Where a repository's files lie on the shelf, in folders named as in the hub's own cache."""
-    return shelf_folder() / "hub" / _folder_name(repo)
+    return shelf_folder() / "hub" / f"models--{repo.replace('/', '--')}"
 
 
-def snapshot(repo: str, commit: str) -> Path:
-    """Where the files of one commit lie on the shelf."""
-    return repository_folder(repo) / "snapshots" / commit
-
-
-def cached_snapshot(repo: str, commit: str) -> Path | None:
+def cached_folder(repo: str) -> Path | None:
     """The same in the user's own cache of the hub; None without the library that has one."""
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
         return None
-    return Path(HF_HUB_CACHE) / _folder_name(repo) / "snapshots" / commit
-
-
-def _folder_name(repo: str) -> str:
-    return f"models--{repo.replace('/', '--')}"
+    return Path(HF_HUB_CACHE) / repository_folder(repo).name
 
 
 def in_cache(asked: Reference) -> Listing | None:
@@ -226,26 +213,22 @@ def in_cache(asked: Reference) -> Listing | None:
 
     A file there is a link to one that is named by its SHA-256, a small one by git's SHA-1.
     """
-    commit, folder = asked.revision, cached_snapshot(asked.repo, asked.revision)
-    if folder is None:
+    if (repository := cached_folder(asked.repo)) is None:
         return None
+    commit = asked.revision
     with suppress(OSError, ValueError):
         if not COMMIT.fullmatch(commit):
-            commit = (folder.parents[1] / "refs" / commit).read_text(encoding="utf-8").strip()
-            folder = folder.with_name(commit)
-        paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
-        files = [_linked(name, path) for name, path in paths.items() if path.is_file()]
-        if files and COMMIT.fullmatch(commit):
-            return Listing(
-                repo=asked.repo, revision=asked.revision, commit=commit, files=tuple(files)
-            )
+            commit = (repository / "refs" / commit).read_text(encoding="utf-8").strip()
+        listing = Listing(repo=asked.repo, revision=asked.revision, commit=commit, files=())
+        folder, files = listing.inside(repository), []
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                name, blob = path.relative_to(folder).as_posix(), path.resolve().name
+                digest = {64: "sha256", 40: "git"}.get(len(blob))
+                known = {digest: blob} if digest else {}
+                files.append(File(name=name, bytes=path.stat().st_size, **known))
+        return listing.model_copy(update={"files": tuple(files)}) if files else None
     return None
-
-
-def _linked(name: str, path: Path) -> File:
-    blob = path.resolve().name
-    kind = {64: "sha256", 40: "git"}.get(len(blob))
-    return File(name=name, bytes=path.stat().st_size, **({kind: blob} if kind else {}))
 
 
 # --- asking the hub -----------------------------------------------------------------------------
@@ -272,46 +255,41 @@ def _listing(asked: Reference) -> Listing:
             info = api.model_info(
                 asked.repo, revision=asked.revision, files_metadata=True, timeout=TIMEOUT_S
             )
-            files = tuple(_file(one) for one in info.siblings or () if stays_inside(one.rfilename))
-            if info.sha is None or not COMMIT.fullmatch(info.sha):
-                raise ValueError("no commit")
-            return Listing(repo=asked.repo, revision=asked.revision, commit=info.sha, files=files)
+            files = [
+                {"name": one.rfilename, "bytes": one.size, "git": one.blob_id}
+                if one.lfs is None
+                else {"name": one.rfilename, "bytes": one.lfs.size, "sha256": one.lfs.sha256}
+                for one in info.siblings or ()
+                if stays_inside(one.rfilename)
+            ]
+            return Listing.model_validate(
+                {"repo": asked.repo, "revision": asked.revision, "commit": info.sha, "files": files}
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as nonsense:
             if "huggingface_hub" in type(nonsense).__module__:  # a refusal that is one of these
                 raise
             raise PutOff(
-                f"{api.endpoint} answers, but not as a hub does", hint="HF_ENDPOINT names the hub"
+                f"{api.endpoint} answers, but not as a hub does",
+                hint="set HF_ENDPOINT to the address of a hub, or unset it",
             ) from nonsense
 
 
-def _file(stated: RepoSibling) -> File:
-    if stated.lfs is None:
-        return File.model_validate(
-            {"name": stated.rfilename, "bytes": stated.size, "git": stated.blob_id}
-        )
-    if not _SHA256.fullmatch(stated.lfs.sha256):
-        raise ValueError("no SHA-256")
-    return File(name=stated.rfilename, bytes=stated.lfs.size, sha256=stated.lfs.sha256)
-
-
-def download(
-    asked: Reference, commit: str, file: File, part: Path, heard: Callable[[int], None]
-) -> None:
+def download(listing: Listing, file: File, part: Path, heard: Callable[[int], None]) -> None:
     """Bring ``file`` to ``part``, going on where that ends. ``heard`` takes its bytes so far.
 
     A broken connection is taken up again as long as each one brings something.
-    Raises PutOff where the hub is lost, StoreError where the disk is full, ModelError where the
-    file may not be had; what has come stays in ``part``.
+    Raises PutOff where the hub is lost, OSError where the disk refuses, ModelError where the file
+    may not be had; what has come stays in ``part``.
     """
     api = _api()
     from huggingface_hub import hf_hub_url, hf_raise_for_status
     from huggingface_hub.utils import build_hf_headers, http_stream_backoff, httpx
 
-    url = hf_hub_url(asked.repo, file.name, revision=commit, endpoint=api.endpoint)
+    url = hf_hub_url(listing.repo, file.name, revision=listing.commit, endpoint=api.endpoint)
     headers = build_hf_headers(library_name="tokrig", library_version=__version__)
     headers["Accept-Encoding"] = "identity"  # a piece of a compressed answer could not be used
     stalls = 0
-    with _growing(part) as out, _translated(asked, api.endpoint):
+    with part.open("ab") as out, _translated(listing, api.endpoint):
         if out.tell() > file.bytes:
             out.truncate(0)
         while (begun := out.seek(0, os.SEEK_END)) < file.bytes:
@@ -338,21 +316,43 @@ def download(
                 if stalls > MAX_STALLS:
                     raise
                 time.sleep(1)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+_LOG_IN = "log in with: hf auth login (or set HF_TOKEN)"
+# By the library's errors: code, message, what to do. The order counts: some are kinds of others.
+_REFUSALS: Mapping[str, tuple[str, str, str]] = {
+    "GatedRepoError": (
+        "model_gated",
+        "{repo} is gated: its owners want to know who uses it",
+        f"accept its terms at {{endpoint}}/{{repo}}, then {_LOG_IN}",
+    ),
+    "RepositoryNotFoundError": (
+        "model_not_found",
+        "{endpoint} has no repository {repo}",
+        f"check the spelling; to see a private one {_LOG_IN}",
+    ),
+    "RevisionNotFoundError": (
+        "model_not_found",
+        "{repo} has no revision {revision!r}",
+        "name a branch, a tag or a whole commit, or leave out @{revision} for main",
+    ),
+    "EntryNotFoundError": (
+        "model_not_found",
+        "the file is no longer in {repo}",
+        "name one of the files at {endpoint}/{repo}/tree/{revision}",
+    ),
+    "HFValidationError": (
+        "",
+        "{repo} is not a valid name of a repository",
+        "write hf:owner/name/FILE.gguf",
+    ),
+}
 
 
 @contextmanager
-def _growing(part: Path) -> Iterator[BinaryIO]:
-    try:
-        with part.open("ab") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-    except OSError as error:
-        raise refused(part, error) from error
-
-
-@contextmanager
-def _translated(asked: Reference, endpoint: str) -> Iterator[None]:
+def _translated(asked: Reference | Listing, endpoint: str) -> Iterator[None]:
     """The library's errors as ours."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
@@ -363,58 +363,32 @@ def _translated(asked: Reference, endpoint: str) -> Iterator[None]:
         raise _refusal(asked, endpoint, error) from None
 
 
-def _refusal(asked: Reference, endpoint: str, error: Exception) -> TokrigError:
+def _refusal(asked: Reference | Listing, endpoint: str, error: Exception) -> TokrigError:
     from huggingface_hub import errors
 
-    repo, revision = asked.repo, asked.revision
-    # The order counts: some are kinds of others.
-    for kind, code, why, hint in (
-        (
-            errors.GatedRepoError,
-            "model_gated",
-            f"{repo} is gated: its owners want to know who uses it",
-            f"accept its terms at {endpoint}/{repo}, then set HF_TOKEN to your token",
-        ),
-        (
-            errors.RepositoryNotFoundError,
-            "model_not_found",
-            f"{endpoint} has no repository {repo}",
-            "check the spelling; a private one shows itself only to its HF_TOKEN",
-        ),
-        (
-            errors.RevisionNotFoundError,
-            "model_not_found",
-            f"{repo} has no revision {revision!r}",
-            "name a branch, a tag or a whole commit, or leave @… out for main",
-        ),
-        (
-            errors.EntryNotFoundError,
-            "model_not_found",
-            f"the file is gone from {repo}",
-            "see what the repository holds now",
-        ),
-        (
-            errors.HFValidationError,
-            "",
-            "no name that a hub could know",
-            "write hf:owner/name/FILE.gguf",
-        ),
-    ):
-        if isinstance(error, kind):
-            return ModelError(f"{asked}: {why}", hint=hint, code=code)
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return PutOff(f"{asked}: not here, and HF_HUB_OFFLINE forbids to fetch it", hint="unset it")
-    if isinstance(error, errors.HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
+    place = {"endpoint": endpoint, "repo": asked.repo, "revision": asked.revision}
+    for name, (code, why, hint) in _REFUSALS.items():
+        if isinstance(error, getattr(errors, name)):
             return ModelError(
-                f"{asked}: {endpoint} does not let you have it ({status})",
-                hint="set HF_TOKEN to a valid token that may read this repository",
-                code="model_gated",
+                f"{asked}: {why.format(**place)}", hint=hint.format(**place), code=code
             )
-        hint = "try again later; what has come is kept"
-        return PutOff(f"{asked}: {endpoint} answers {status}", hint=hint)
-    return PutOff(
-        f"{asked}: {endpoint} cannot be reached: {str(error) or type(error).__name__}",
-        hint="check the network; HF_ENDPOINT names the hub. What has come is kept",
-    )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return PutOff(
+            f"{asked}: not on this machine, and HF_HUB_OFFLINE forbids downloading it",
+            hint="unset HF_HUB_OFFLINE to download it",
+        )
+    if not isinstance(error, errors.HfHubHTTPError):
+        return PutOff(
+            f"{asked}: {endpoint} cannot be reached: {str(error) or type(error).__name__}",
+            hint="check the network and HF_ENDPOINT. What was downloaded is kept; models that are"
+            " here need no network",
+        )
+    status = error.response.status_code
+    if status in (401, 403):
+        return ModelError(
+            f"{asked}: {endpoint} refuses access ({status})",
+            hint=f"with an account that may read this repository {_LOG_IN}",
+            code="model_gated",
+        )
+    hint = "try again later; what was downloaded is kept"
+    return PutOff(f"{asked}: {endpoint} answers {status}", hint=hint)

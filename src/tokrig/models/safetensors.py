@@ -9,7 +9,6 @@ header or a ModelError.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -23,6 +22,7 @@ from tokrig.models.gguf import (
     PAGE_REMEDY,
     bad,
     check_file,
+    part_names,
     shown,
     sniff,
     unreadable,
@@ -50,7 +50,6 @@ _INDEXES = ("model.safetensors.index.json", "consolidated.safetensors.index.json
 _QUANTIZERS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _WEIGHTS = ("*.safetensors", *_PICKLES)
-_PART = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.safetensors$")
 
 
 # --- the header of a file -----------------------------------------------------------------------
@@ -176,11 +175,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [single]
     # Mistral's own format lies beside the ordinary one and holds the same weights once more.
     files = [file for file in found if not file.name.startswith("consolidated")] or found
-    wanted = set()
-    for file in files:
-        if match := _PART.match(file.name):
-            count = min(int(match[3]), 10_000)
-            wanted |= {f"{match[1]}-{n:05d}-of-{match[3]}.safetensors" for n in range(1, count + 1)}
+    wanted = {name for file in files for name in part_names(file.name)}
     _refuse_missing(folder, sorted(wanted - {file.name for file in files}), len(wanted))
     return files
 

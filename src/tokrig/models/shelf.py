@@ -84,7 +84,6 @@ class Entry:
 
     name: str
     path: Path
-    kind: Literal["fetched", "made"]
     bytes: int
     whole: bool
     last_used: float
@@ -94,7 +93,8 @@ class Entry:
     @property
     def quant(self) -> str | None:
         """That of a file made here."""
-        return self.path.parent.name.partition("-")[2] if self.kind == "made" else None
+        made = self.manifest.kind == "made"
+        return self.path.parent.name.partition("-")[2] if made else None
 
 
 # --- manifests and locks ------------------------------------------------------------------------
@@ -119,11 +119,9 @@ def read_manifest(model: Path) -> Manifest | None:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
-    try:
+    with suppress(OSError):
         return path.stat().st_size
-    except OSError:
-        return None
+    return None
 
 
 def _touch(model: Path) -> None:
@@ -157,15 +155,13 @@ def owning(
 def _holding(model: Path, *, shared: bool) -> Iterator[bool]:
     """Whether the model is tokrig's and could be locked: while it is shared it stays where it
     is, and nobody uses one that is not."""
+    wait_s = None if shared else 0.0
     with contextlib.ExitStack() as held:
-        mine = True
-        try:
-            lock = locked(
-                manifest_of(model), timeout_s=None if shared else 0.0, shared=shared, create=False
-            )
+        mine = False
+        with suppress(Locked, FileNotFoundError):
+            lock = locked(manifest_of(model), timeout_s=wait_s, shared=shared, create=False)
             held.enter_context(lock)
-        except (Locked, FileNotFoundError):
-            mine = False
+            mine = True
         yield mine
 
 
@@ -236,9 +232,9 @@ def resolve(
         listing = known
         tell(f"{problem.message}; taking what is here", None)
     else:
-        path = _lying(asked, listing)
+        path = _lying(listing)
         if path is None or not _is_sound(listing, path):
-            path = _fetched(asked, listing, tell, budget_bytes)
+            path = _fetched(listing, tell, budget_bytes)
     _touch(path)
     return catalog.ModelSource(path, f"{asked} at commit {listing.commit}", "")
 
@@ -249,23 +245,20 @@ def _here(asked: Reference) -> tuple[Listing | None, Path | None]:
     for listing in filter(None, (hub.kept(asked), hub.in_cache(asked))):
         with suppress(ModelError):
             known = hub.wanted(asked, listing)
-            if path := _lying(asked, known):
+            if path := _lying(known):
                 return known, path
     return known, None
 
 
-def _lying(asked: Reference, listing: Listing) -> Path | None:
+def _lying(listing: Listing) -> Path | None:
     """Where the model's files lie, all of them and of the right sizes: on the shelf, or in the
     user's own cache of the hub. None where something is missing."""
-    for place in (hub.snapshot, hub.cached_snapshot):
-        folder = place(listing.repo, listing.commit)
-        if folder and all(_size(folder / file.name) == file.bytes for file in listing.files):
-            return _model(asked, listing, folder)
+    for find in (hub.repository_folder, hub.cached_folder):
+        if repository := find(listing.repo):
+            folder = listing.inside(repository)
+            if all(_size(folder / file.name) == file.bytes for file in listing.files):
+                return listing.model(repository)
     return None
-
-
-def _model(asked: Reference, listing: Listing, folder: Path) -> Path:
-    return folder if asked.file is None else folder / listing.files[0].name
 
 
 def _is_sound(listing: Listing, model: Path) -> bool:
@@ -287,18 +280,17 @@ def _matches(file: File, path: Path, sha256: Callable[[Sequence[Path]], str]) ->
     return _size(path) == file.bytes
 
 
-def _fetched(asked: Reference, listing: Listing, tell: Tell, budget_bytes: int | None) -> Path:
+def _fetched(listing: Listing, tell: Tell, budget_bytes: int | None) -> Path:
     """The model on the shelf, fetched and checked; what is there of it is not fetched again.
 
     Raises as ``resolve`` does; what has come stays for the next time, except of a file that is
     not what it should be.
     """
-    folder = hub.snapshot(listing.repo, listing.commit)
-    model = _model(asked, listing, folder)
+    model = listing.model(hub.repository_folder(listing.repo))
     manifest = Manifest(
         kind="fetched",
         files=tuple(f.model_copy(update={"name": Path(f.name).name}) for f in listing.files),
-        folder=asked.file is None,
+        folder=listing.file is None,
         repo=listing.repo,
         revision=listing.revision,
         commit=listing.commit,
@@ -306,11 +298,10 @@ def _fetched(asked: Reference, listing: Listing, tell: Tell, budget_bytes: int |
     for path in manifest.paths(model):
         if path.exists() and read_manifest(model) is None:
             raise _in_the_way(path)
+    waiting = "waiting for another process that downloads it"
     try:
-        with owning(
-            model, manifest, lambda: tell("waiting for another process that fetches it", None)
-        ):
-            _bring(asked, listing, folder, tell, budget_bytes)
+        with owning(model, manifest, lambda: tell(waiting, None)):
+            _bring(listing, tell, budget_bytes)
     except OSError as error:
         raise refused(model, error) from error
     finally:
@@ -319,16 +310,15 @@ def _fetched(asked: Reference, listing: Listing, tell: Tell, budget_bytes: int |
     return model
 
 
-def _bring(
-    asked: Reference, listing: Listing, folder: Path, tell: Tell, budget_bytes: int | None
-) -> None:
+def _bring(listing: Listing, tell: Tell, budget_bytes: int | None) -> None:
     """Fetch the files that are not there, one after the other; each gets its name if it is what
     the hub announced."""
+    folder = listing.inside(hub.repository_folder(listing.repo))
     missing = [file for file in listing.files if _size(folder / file.name) != file.bytes]
     total = sum(file.bytes for file in missing)
     begun = sum(_size(part_of(folder / file.name)) or 0 for file in missing)
     make_room(max(total - begun, 0), budget_bytes)
-    before, doing = 0, f"fetching {human_bytes(total)} of {asked}"
+    before, doing = 0, f"downloading {human_bytes(total)} of {listing}"
     for file in missing:
         path = folder / file.name
         part = part_of(path)
@@ -337,17 +327,17 @@ def _bring(
         def heard(count: int, before: int = before) -> None:
             tell(doing, (before + count) / total)
 
-        hub.download(asked, listing.commit, file, part, heard)
+        hub.download(listing, file, part, heard)
         tell(f"checking {path.name}", None)
         if not _matches(file, part, read_sha256):
             part.unlink()
             raise ModelError(
-                f"{asked}: {shown(path)} came with another checksum than the hub states",
-                hint="it was removed; fetch it again. If it differs again, what lies between here "
-                "and the hub changes files",
+                f"{listing}: the checksum of {shown(path)} differs from the one the hub states",
+                hint="the file was removed; download it again. If it differs again, what lies "
+                "between here and the hub changes files",
                 code="checksum_differs",
             )
-        os.replace(part, path)
+        part.replace(path)
         if file.sha256:
             remember(path, file.sha256)
         before += file.bytes
@@ -356,8 +346,8 @@ def _bring(
 def _in_the_way(path: Path) -> StoreError:
     """A file on the shelf that tokrig did not put there, and will not write over."""
     return StoreError(
-        f"{shown(path)}: lies where tokrig keeps its models, but is not what belongs there",
-        hint="it is not tokrig's, so it stays: move it elsewhere",
+        f"{shown(path)}: a file that is not tokrig's lies where tokrig keeps this model",
+        hint="it is left alone: move it elsewhere",
     )
 
 
@@ -391,7 +381,7 @@ def entries() -> list[Entry]:
     """All models that tokrig put on the shelf, the least recently used first."""
     shelf = shelf_folder()
     found = []
-    for path in sorted(shelf.rglob(f"*{SUFFIX}")):
+    for path in shelf.rglob(f"*{SUFFIX}"):
         model = path.with_name(path.name.removesuffix(SUFFIX))
         if manifest := read_manifest(model):
             found.append(_entry(model, manifest, shelf))
@@ -401,20 +391,18 @@ def entries() -> list[Entry]:
 def _entry(path: Path, manifest: Manifest, shelf: Path) -> Entry:
     name = path.relative_to(shelf).as_posix()
     if manifest.repo and manifest.commit:
-        inside = path.relative_to(hub.snapshot(manifest.repo, manifest.commit)).as_posix()
-        file = None if manifest.folder else inside
+        snapshot = hub.repository_folder(manifest.repo) / "snapshots" / manifest.commit
+        file = None if manifest.folder else path.relative_to(snapshot).as_posix()
         name = str(Reference(manifest.repo, manifest.revision or "main", file))
     last_used = 0.0
     with suppress(OSError):
         last_used = manifest_of(path).stat().st_mtime
-    sizes = [_size(file) for file in manifest.paths(path)]
     return Entry(
         name=name,
         path=path,
-        kind=manifest.kind,
         bytes=manifest.bytes_here(path),
         # Files get their final names when they are checked.
-        whole=sizes == [file.bytes for file in manifest.files],
+        whole=[_size(p) for p in manifest.paths(path)] == [f.bytes for f in manifest.files],
         last_used=last_used,
         in_use=not is_free(path),
         manifest=manifest,
@@ -442,13 +430,13 @@ def keep_made(temporary: Path, final: Path, quantized_from: QuantizedFrom) -> No
     if before is not None and not _discard(final, before):
         raise _in_use(final)
     try:
-        with open(temporary, "rb") as file:
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         digest = read_sha256([temporary])
         made = File(name=final.name, bytes=temporary.stat().st_size, sha256=digest)
         manifest = Manifest(kind="made", files=(made,), quantized_from=quantized_from)
         with owning(final, manifest):
-            os.replace(temporary, final)
+            temporary.replace(final)
     except OSError as error:
         raise refused(final, error) from error
     remember(final, digest)
@@ -467,9 +455,10 @@ def make_room(bytes_needed: int, budget_bytes: int | None) -> None:
         raise refused(shelf, error) from error
     held = entries()
     free = shutil.disk_usage(shelf).free - RESERVE_BYTES
-    short = bytes_needed - free
+    short, budget = bytes_needed - free, ""
     if budget_bytes is not None:
         short = max(short, bytes_needed - (budget_bytes - sum(entry.bytes for entry in held)))
+        budget = f" The disk budget is {human_bytes(budget_bytes)}."
     evictable = [entry for entry in held if not entry.in_use]
     removable = sum(entry.bytes for entry in evictable)
     for entry in evictable if removable >= short else ():
@@ -477,9 +466,6 @@ def make_room(bytes_needed: int, budget_bytes: int | None) -> None:
             # Somebody may have begun to use it.
             short -= entry.bytes if _discard(entry.path, entry.manifest) else 0
     if short > 0:
-        budget = (
-            f" The disk budget is {human_bytes(budget_bytes)}." if budget_bytes is not None else ""
-        )
         raise StoreError(
             f"no room for {human_bytes(bytes_needed)} of models: {human_bytes(max(free, 0))} are "
             f"free on their disk, and {human_bytes(removable)} could be removed.{budget}",
