@@ -14,7 +14,7 @@ import pytest
 from tests.contract.recordings import FOLDER
 from tests.contract.test_python_engines import VLLM_LOG, Server, about
 from tokrig.backends import Backend, Engine, Launch
-from tokrig.backends._answers import count, text
+from tokrig.backends._reading import count, text
 from tokrig.backends.llamacpp import BACKEND as LLAMACPP
 from tokrig.backends.mlx import BACKEND as MLX
 from tokrig.backends.sglang import BACKEND as SGLANG

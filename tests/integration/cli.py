@@ -114,7 +114,7 @@ class Home:
         found = []
         for process in psutil.process_iter(["cmdline"]):
             line = " ".join(process.info["cmdline"] or [])
-            if any(word in line for word in ("fake_llama", "_embedded_server", "guard.py")):
+            if any(word in line for word in ("fake_llama", "backends.embedded", "guard.py")):
                 with contextlib.suppress(psutil.Error):
                     if process.environ().get("TOKRIG_STATE") == str(self.state):
                         found.append(process)

@@ -338,7 +338,7 @@ def test_a_dry_run_of_the_real_model_starts_nothing(
     done = bench.tokrig(*words, "--option", "ubatch=256", "--option", "flash_attention=on")
     assert done.exit_code == 0, done.stderr
     assert "SmolLM2-135M-Instruct.Q4_1.gguf" in done.stdout
-    assert "_embedded_server" in done.stdout
+    assert "backends.embedded" in done.stdout
     assert "2048 tokens in each of 4 slots" in done.stdout
     assert bench.runs == []
     assert not bench.content.exists()

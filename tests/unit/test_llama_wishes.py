@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tokrig.backends import Launch
-from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._llama import asked_gpu_layers, asked_settings, offload
+from tokrig.backends import _llama as llama
 from tokrig.spec.settings import Api
 
 # As koboldcpp#2030 and llama.cpp#15077 show such logs.
@@ -30,9 +29,15 @@ def launch(api: Api | None = "cuda", **options: Any) -> Launch:
     return Launch(Path("m.gguf"), 0, 4096, 1, api=api, options=named)
 
 
+def placed(
+    wanted: Launch | None, log: str, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return llama.placement(wanted, log, llama.settings(log), environment or {})
+
+
 def kept(wanted: Launch, environment: dict[str, str] | None = None, layers: int = 49) -> str | None:
-    log = LOG.format(layers - 1, layers)
-    return offload(wanted, log, llama_log.settings(log), environment)
+    offload: str | None = placed(wanted, LOG.format(layers - 1, layers), environment)["offload"]
+    return offload
 
 
 @pytest.mark.parametrize(
@@ -94,7 +99,7 @@ def test_layers(name: str) -> None:
     options: dict[str, Any] = {name: 20}
     wanted = launch(**options)
     log = LOG.format(19, 20)
-    assert asked_gpu_layers(wanted, log) == 20
+    assert placed(wanted, log)["asked_gpu_layers"] == 20
     assert kept(wanted, layers=20) == "20 of 49 layers"
     # Fewer than asked are a spill, told elsewhere; the mode is what was asked.
     assert kept(wanted, layers=10) == "20 of 49 layers"
@@ -106,7 +111,7 @@ def test_where_nobody_asked_the_engines_own_choice_is_told() -> None:
     assert kept(launch(api=None), layers=44) == "44 of 49 layers"
     assert kept(launch(api=None)) is None
     named = {"LLAMA_ARG_N_GPU_LAYERS": "44"}
-    assert asked_gpu_layers(launch(api=None), LOG.format(43, 44), named) == 44
+    assert placed(launch(api=None), LOG.format(43, 44), named)["asked_gpu_layers"] == 44
 
 
 def test_an_engine_told_to_fit_the_model_to_the_free_memory() -> None:
@@ -116,26 +121,24 @@ def test_an_engine_told_to_fit_the_model_to_the_free_memory() -> None:
     assert kept(launch(fit="off")) is None
     log = LOG.format(48, 49)
     log += "common_params_fit_impl: will leave 4096 >= 1024 MiB of free device memory, no changes"
-    found = llama_log.settings(log)
-    assert offload(launch(fit="on"), log + " needed\n", found) is None
+    assert placed(launch(fit="on"), log + " needed\n")["offload"] is None
 
 
 def test_where_all_computes_on_the_cpu_nothing_is_kept_back() -> None:
-    assert offload(launch(api="cpu", cpu_moe=True), ON_CPU, llama_log.settings(ON_CPU)) is None
-    assert offload(launch(api=None, cpu_moe=True), ON_CPU, llama_log.settings(ON_CPU)) is None
+    assert placed(launch(api="cpu", cpu_moe=True), ON_CPU)["offload"] is None
+    assert placed(launch(api=None, cpu_moe=True), ON_CPU)["offload"] is None
     # ROCm/legacy-rocm-build#5104: all weights in main memory, the GPU takes long prompts.
     helped = ON_CPU + "llama_context:      ROCm0 compute buffer size =  1094.99 MiB\n"
     helped += "load_tensors: offloaded 0/49 layers to GPU\n"
-    found = offload(launch(api=None), helped, llama_log.settings(helped))
-    assert found == "0 of 49 layers"
-    assert offload(None, helped, llama_log.settings(helped)) is None
+    assert placed(launch(api=None), helped)["offload"] == "0 of 49 layers"
+    assert placed(None, helped)["offload"] is None
 
 
 def test_settings_that_the_engine_logs() -> None:
     wanted = launch(batch_size=4096, flash_attn=True, cache_type_k="q8_0", no_mmap=True)
     expected = {"batch": 4096, "flash_attention": "enabled", "cache_type_k": "q8_0"}
-    assert asked_settings(wanted) == expected
-    assert asked_settings(launch(flash_attn="auto")) == {}
+    assert llama.asked_settings(wanted) == expected
+    assert llama.asked_settings(launch(flash_attn="auto")) == {}
     pinned = Launch(Path("m"), 0, 1, 1, devices=("CUDA1", "CUDA0"))
-    assert asked_settings(pinned) == {"devices": "CUDA1,CUDA0"}
-    assert asked_settings(None) == {}
+    assert llama.asked_settings(pinned) == {"devices": "CUDA1,CUDA0"}
+    assert llama.asked_settings(None) == {}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tokrig.backends import Launch, Request, Speculation
-from tokrig.backends._embedded_server import parameters
 from tokrig.backends.embedded import BACKEND as EMBEDDED
+from tokrig.backends.embedded import parameters
 from tokrig.backends.llamacpp import BACKEND, Help
 from tokrig.errors import InputError, RequestError
 from tokrig.spec.reasoning import Switch

@@ -15,8 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tokrig.backends import _program
-from tokrig.backends._answers import answer, at, metric, owner, page, served_models
+from tokrig.backends._reading import (
+    answer,
+    at,
+    count,
+    find,
+    flag_name,
+    metric,
+    owner,
+    page,
+    served_models,
+)
 from tokrig.errors import InputError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
@@ -91,7 +100,7 @@ class Launch:
     @property
     def flags(self) -> dict[str, Value]:
         """Options under the names of flags, however they are written."""
-        return {_program.flag_name(name): value for name, value in self.options.items()}
+        return {flag_name(name): value for name, value in self.options.items()}
 
     def answer(self, number: int) -> str:
         """What the binary said to a question; empty where it was not asked."""
@@ -291,7 +300,7 @@ class Backend:
 
     def binary(self, launch: Launch) -> str:
         """The engine's program, found. Raises InputError where there is none."""
-        return _program.find(launch.binary or self.program, self.program, self.hint)
+        return find(launch.binary or self.program, self.program, self.hint)
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         """Command lines that make the binary tell what it is; each ends by itself in seconds."""
@@ -343,7 +352,7 @@ class Backend:
                         f"the backend {self.name!r} takes no {value!r} for {option}",
                         hint=did_you_mean(str(value), known),
                     )
-                if _program.flag_name(flag) in (launch.flags if given is None else given):
+                if flag_name(flag) in (launch.flags if given is None else given):
                     raise InputError(
                         f"the option {flag!r} and {option} {value} say the same twice",
                         hint="leave one of them out; options alone can tell keys from values",
@@ -434,8 +443,7 @@ class Backend:
         by the usage of a one-token request, which costs a whole prefill."""
         more = ("stream", "stream_options", "min_tokens", "generation_config")
         once = {key: value for key, value in self.body(request).items() if key not in more}
-        found = at(ask(self.chat_path, {**once, "max_tokens": 1}), "usage", "prompt_tokens")
-        return found if isinstance(found, int) and found > 0 else None
+        return count(at(ask(self.chat_path, {**once, "max_tokens": 1}), "usage", "prompt_tokens"))
 
     def count_text(self, ask: Ask, text: str) -> int | None:
         """Tokens of plain text; None where the server has no tokenizer to ask."""

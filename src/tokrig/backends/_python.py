@@ -21,8 +21,8 @@ from tokrig.backends import (
     Speculation,
     Value,
 )
-from tokrig.backends import _program as program
-from tokrig.backends._answers import answer, at, count, metric, models, page, served_models
+from tokrig.backends import _reading as program
+from tokrig.backends._reading import answer, at, count, metric, models, page, served_models
 from tokrig.errors import InputError
 from tokrig.record.model import Resolved
 from tokrig.spec.settings import Api
@@ -105,14 +105,14 @@ class PythonServer(Backend):
 
     def vet(self, launch: Launch) -> None:
         help_text = launch.answer(self.help_answer)
-        if launch.answers and not program.knows(help_text, self.listed):
+        if launch.answers and not program.lists(help_text, self.listed):
             name = Path(launch.binary or self.program).name
             program.refuse(name, self.program, help_text, failure(help_text), self.hint)
 
     def command(self, launch: Launch) -> Command:
         help_text = launch.answer(self.help_answer)
         program.require_free(launch.options, {*self.flags, *self.own})
-        listed = [flag for flag in self.if_listed if program.knows(help_text, flag)]
+        listed = [flag for flag in self.if_listed if program.lists(help_text, flag)]
         flags: dict[str, Value | None] = {
             **{flag: _word(form, launch) for flag, form in self.flags.items()},
             "device": self.devices.get(launch.api) if launch.api else None,

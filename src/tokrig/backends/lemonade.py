@@ -25,8 +25,7 @@ from urllib.parse import quote
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
-from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._answers import answer, at, mapping, mappings, one_token, whole
+from tokrig.backends._reading import answer, at, count, mapping, mappings, one_token
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Resolved
 
@@ -129,7 +128,7 @@ class Lemonade(llama.LlamaServer):
         """The engine's process: lemonade starts one that died anew and says nothing."""
         models = _language_models(answer(ask, "/v1/health"))
         named = [entry for entry in models if entry.get("model_name") == served_model] or models
-        pid = whole(named[0].get("pid")) if len(named) == 1 else None
+        pid = count(named[0].get("pid")) if len(named) == 1 else None
         return f"process {pid}" if pid else None
 
     def unload(self, ask: Ask, served_model: str | None) -> None:
@@ -154,7 +153,7 @@ class Lemonade(llama.LlamaServer):
         name, recipe = entry.get("model_name"), str(entry.get("recipe") or "unknown")
         last_load = log.rpartition("Loading model: ")[2]
         slots, direct = _slots(ask), _direct(ask, entry)
-        found = llama_log.settings(last_load)
+        found = llama.settings(last_load)
         placed = llama.placement(launch, last_load, found, {})
         chosen = str(at(entry, "recipe_options", f"{recipe}_backend") or "")
         if placed["api"] is None and chosen in self.capabilities.apis and _is_bundled(entry):
@@ -164,7 +163,7 @@ class Lemonade(llama.LlamaServer):
             build=_build(ask, direct, name) if entry else None,
             served_models=(str(name),) if name else tuple(_ids(ask("/v1/models"))),
             resolved=found.model_copy(update=_context(slots, entry, found)),
-            speculation=llama.speculates(slots, last_load),
+            speculation=llama.speculates(last_load, slots),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),
             model_file=_model_file(ask, name) if recipe == "llamacpp" else None,
             **placed,
@@ -188,7 +187,7 @@ class Lemonade(llama.LlamaServer):
         if timed_out:
             return timed_out.group()
         last = re.findall(r"(?:Backend load failed|Failed to load model): (.+)", log)
-        return llama_log.failure(log) or (last[-1].strip()[:300] if last else None)
+        return llama.failure(log) or (last[-1].strip()[:300] if last else None)
 
 
 # A model: fetched and loaded.
@@ -332,10 +331,10 @@ def _build(ask: Ask, direct: Ask | None, model: Any) -> str | None:
     """What the engine says, itself or by the fingerprint of an answer; never what lemonade has
     installed or would install: a program of the user's may be served instead."""
     said = at(direct("/props"), "build_info") if direct else None
-    found = llama_log.build_of(str(said or ""))
+    found = llama.build_of(str(said or ""))
     if found is None:
         told = answer(ask, Lemonade.chat_path, one_token(model))
-        found = llama_log.build_of(str(told.get("system_fingerprint") or ""))
+        found = llama.build_of(str(told.get("system_fingerprint") or ""))
     return found
 
 
@@ -352,15 +351,15 @@ def _context(
 ) -> dict[str, int | bool]:
     """What each slot has while all are full. Slots that share one cache each tell all of it, which
     shows by the context that lemonade asked for."""
-    contexts = [n for slot in slots if (n := whole(slot.get("n_ctx")))]
+    contexts = [n for slot in slots if (n := count(slot.get("n_ctx")))]
     if not contexts:
         return {}
-    each, count = min(contexts), len(slots)
-    asked = whole(at(entry, "recipe_options", "ctx_size"))
-    shared = found.kv_unified or (count > 1 and asked is not None and each >= asked > 0)
+    each, many = min(contexts), len(slots)
+    asked = count(at(entry, "recipe_options", "ctx_size"))
+    shared = found.kv_unified or (many > 1 and asked is not None and each >= asked > 0)
     if not shared:
-        return {"context_per_slot": each, "slots": count}
-    return {"context_per_slot": each // count, "slots": count, "kv_unified": True}
+        return {"context_per_slot": each, "slots": many}
+    return {"context_per_slot": each // many, "slots": many, "kv_unified": True}
 
 
 def _entry(health: Mapping[str, Any], name: Any) -> dict[str, Any]:

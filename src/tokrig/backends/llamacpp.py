@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokrig.backends import Command, Launch, Value
-from tokrig.backends import _llama_log as llama_log
-from tokrig.backends import _program as program
-from tokrig.backends._llama import GPU_LAYERS, LlamaServer
+from tokrig.backends import _llama as llama
+from tokrig.backends._reading import flag_name, long_flags, refuse, require_free
 from tokrig.errors import InputError
 from tokrig.spec.settings import SpeculativeType
 
@@ -51,7 +50,6 @@ _TYPES: Mapping[SpeculativeType, tuple[str, ...]] = {
     "eagle": ("draft-eagle3", "eagle3"),
 }
 
-_REMOVED = "the argument has been removed"
 # A flag begins at the left; what follows further right belongs to its description.
 _HEAD = re.compile(r"^ {0,8}(-{1,2}[A-Za-z].*)$")
 
@@ -61,7 +59,7 @@ class Flag:
     """``--gpu-layers`` under all its names, with the words it takes, of ``[on|off|auto]`` or
     ``none,draft-simple``, and the description."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     about: str = ""
 
@@ -72,29 +70,28 @@ class Help:
     ``binary`` is its name, for messages."""
 
     binary: str
-    flags: Mapping[str, Flag] = field(default_factory=dict)
-    removed: Mapping[str, Flag] = field(default_factory=dict)
+    flags: dict[str, Flag] = field(default_factory=dict)
+    removed: dict[str, Flag] = field(default_factory=dict)
 
     @classmethod
     def of(cls, launch: Launch) -> Help:
         """The flags in what the binary of ``launch`` said last."""
-        heads: list[tuple[str, list[str]]] = []
+        heads: list[list[str]] = []
         for line in (launch.answers[-1] if launch.answers else "").splitlines():
             if match := _HEAD.match(line):
                 # Two spaces part names from the text, but also short names from long ones.
-                head, *about = re.split(r"(?<![,\s])\s{2,}", match.group(1), maxsplit=1)
-                heads.append((head, about))
+                heads.append(re.split(r"(?<![,\s])\s{2,}", match.group(1), maxsplit=1))
             elif heads:
-                heads[-1][1].append(line.strip())
-        found = cls(Path(launch.binary or "llama-server").name, {}, {})
-        for head, about in heads:
+                heads[-1].append(line.strip())
+        found = cls(Path(launch.binary or "llama-server").name)
+        for head, *about in heads:
             names = tuple(re.findall(r"(?<!\S)--?[A-Za-z][\w-]*", head))
             value = head.split()[-1]
             words = [] if value in names else re.split(r"[|,]", value.strip("[]{}"))
             flag = Flag(names, tuple(words) if len(words) > 1 else (), " ".join(about))
-            of_which = found.removed if flag.about.startswith(_REMOVED) else found.flags
-            assert isinstance(of_which, dict)
-            of_which |= {name[2:]: flag for name in names if name.startswith("--")}
+            gone = flag.about.startswith("the argument has been removed")
+            long_names = {name[2:]: flag for name in names if name.startswith("--")}
+            (found.removed if gone else found.flags).update(long_names)
         return found
 
     def spelling(self, *names: str) -> str | None:
@@ -113,7 +110,7 @@ class Help:
 
     def long(self, option: str) -> str:
         """The long name of an option, however it is written (``ngl``)."""
-        name = program.flag_name(option)
+        name = flag_name(option)
         if name in self.flags:
             return name
         of_it = (long for long, flag in self.flags.items() if f"-{name}" in flag.names)
@@ -125,20 +122,20 @@ class Help:
 
     def check(self, name: str) -> None:
         """Raises InputError for an option this build does not know."""
-        if name in self.flags:
-            return
         if name in self.removed:
             raise InputError(
                 f"this {self.binary} takes --{name} no longer", hint=self.removed[name].about
             )
-        near = difflib.get_close_matches(name, self.flags, n=1)
-        raise InputError(
-            f"this {self.binary} knows no --{name}: its --help does not list it",
-            hint=f"did you mean --{near[0]}?" if near else "it may be too old, or too new, for it",
-        )
+        if name not in self.flags:
+            near = difflib.get_close_matches(name, self.flags, n=1)
+            meant = f"did you mean --{near[0]}?" if near else None
+            raise InputError(
+                f"this {self.binary} knows no --{name}: its --help does not list it",
+                hint=meant or "it may be too old, or too new, for it",
+            )
 
 
-class LlamaCpp(LlamaServer):
+class LlamaCpp(llama.LlamaServer):
     """Managed. Options are ``llama-server``'s long flags without dashes (``n-gpu-layers: 99``,
     ``flash-attn: on``), checked against the binary's own ``--help``."""
 
@@ -172,17 +169,17 @@ class LlamaCpp(LlamaServer):
         known = Help.of(launch)
         if not all(name in known.flags for name in _BASIC):
             said = launch.answers[-1] if launch.answers else ""
-            reason = llama_log.failure(said)
-            program.refuse(known.binary, self.program, said, reason, self.hint)
+            refuse(known.binary, self.program, said, llama.failure(said), self.hint)
         for name in launch.options:
             known.check(known.long(name))
-        listing = "\n".join(launch.answers[:-1])
-        llama_log.require_api(listing, launch.api, launch.devices, known.binary, "--server-bin")
+        llama.require_api(
+            _listing(launch), launch.api, launch.devices, known.binary, "--server-bin"
+        )
 
     def command(self, launch: Launch) -> Command:
         known = Help.of(launch)
         chosen = {known.long(name): value for name, value in launch.options.items()}
-        program.require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
+        require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
         given = {n for option in chosen for n in (option, *known.flags) if known.same(n, option)}
         own: dict[str, Value | None] = {
             **{flag: form.format(launch) for flag, form in _FLAGS.items()},
@@ -194,41 +191,37 @@ class LlamaCpp(LlamaServer):
         }
         # Its log can be read at level 4, but where that is no level of its own it means "debug":
         # a line for every token.
-        verbosity = known.flags.get("verbosity")
-        own["verbosity"] = "4" if verbosity and "4: trace" in verbosity.about else None
-        own = {
-            name: value
-            for name, value in own.items()
-            if name in _OWN or not any(known.same(name, option) for option in chosen)
-        }
-        chosen = {name: _word(known.flags.get(name), value) for name, value in chosen.items()}
-        return Command((self.binary(launch), *program.long_flags(own), *program.long_flags(chosen)))
+        if "4: trace" in known.flags.get("verbosity", Flag()).about:
+            own["verbosity"] = "4"
+        own = {name: value for name, value in own.items() if name in _OWN or name not in given}
+        for name, value in chosen.items():
+            # YAML turns ``on`` and ``off`` into booleans; flags that take the words get them back.
+            words = known.flags.get(name, Flag()).choices
+            if isinstance(value, bool) and "on" in words and "off" in words:
+                chosen[name] = "on" if value else "off"
+        return Command((self.binary(launch), *long_flags(own), *long_flags(chosen)))
 
     def values(self, launch: Launch, flag: str) -> list[str]:
         """As the flag's description lists them."""
-        found = Help.of(launch).flags.get(flag, Flag(()))
-        listed = re.search(r"allowed values: ([\w, ]+)", found.about)
+        about = Help.of(launch).flags.get(flag, Flag()).about
+        listed = re.search(r"allowed values: ([\w, ]+)", about)
         return re.findall(r"\w+", listed.group(1)) if listed else []
 
 
-def _word(flag: Flag | None, value: Value) -> Value:
-    """YAML turns ``on`` and ``off`` into booleans; flags that take the words get them back."""
-    if isinstance(value, bool) and flag is not None and {"on", "off"} <= {*flag.choices}:
-        return "on" if value else "off"
-    return value
+def _listing(launch: Launch) -> str:
+    return "\n".join(launch.answers[:-1])
 
 
 def _devices(launch: Launch, known: Help) -> Iterator[tuple[str, str]]:
     """Which devices the model and its draft may use, and all layers on them."""
-    listing = "\n".join(launch.answers[:-1])
-    names = llama_log.devices_for(listing, launch.api, launch.devices)
+    names = llama.devices_for(_listing(launch), launch.api, launch.devices)
     if names:
         yield known.require("device"), ",".join(names)
         draft = known.spelling("spec-draft-device", "device-draft")
         if draft and launch.speculation and launch.speculation.draft_model:
             yield draft, ",".join(names)
     if launch.devices or launch.api not in (None, "cpu"):
-        layers = known.require(*GPU_LAYERS)
+        layers = known.require(*llama.GPU_LAYERS)
         yield layers, "all" if "'all'" in known.flags[layers].about else "999"
 
 
@@ -240,7 +233,7 @@ def _speculation(
     asked = launch.speculation
     if asked is None:
         return
-    words = known.flags["spec-type"].choices if "spec-type" in known.flags else ()
+    words = known.flags.get("spec-type", Flag()).choices
     kind = next((word for word in _TYPES[asked.type] if word in words), None)
     if given is not None:
         kind = str(given)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tokrig.backends import Ask, Availability, Backend, Capabilities, Engine, Launch, Loading
-from tokrig.backends._answers import answer, mapping, mappings, one_token, whole
+from tokrig.backends._reading import answer, count, mapping, mappings, one_token
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.model import Resolved
 
@@ -86,9 +86,9 @@ class LMStudio(Backend):
             api=next((api for api in _APIS if api in parts), "cpu") if parts[0] else None,
             served_models=loaded or _keys(models),
             resolved=Resolved(
-                context_per_slot=whole(config.get("context_length")) or None,
-                slots=whole(config.get("parallel")) or None,
-                batch=whole(config.get("eval_batch_size")) or None,
+                context_per_slot=count(config.get("context_length")) or None,
+                slots=count(config.get("parallel")) or None,
+                batch=count(config.get("eval_batch_size")) or None,
                 flash_attention=None if flash is None else "enabled" if flash else "disabled",
                 quantization=str(quant) if quant else None,
             ),

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tokrig.backends import Ask, Capabilities, Engine, Launch, Loading
-from tokrig.backends._answers import answer, one_token
 from tokrig.backends._python import PythonServer
+from tokrig.backends._reading import answer, one_token
 from tokrig.errors import RequestError, StartError
 
 # mlx-lm's version, MLX's version, the platform, the device's architecture.

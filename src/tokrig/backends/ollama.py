@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
-from tokrig.backends import _llama_log as llama_log
-from tokrig.backends._answers import answer, at, mapping, mappings, whole
+from tokrig.backends import _llama as llama
+from tokrig.backends._reading import answer, at, count, mapping, mappings
 from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
@@ -134,9 +134,9 @@ class Ollama(Backend):
         named = [model for model in models if launch and model.get("name") == str(launch.model)]
         entry: dict[str, Any] = next(iter(named or models), {})
         last_load = log.rpartition("starting llama-server")[2]
-        api, confirmed = llama_log.api_of(last_load)
+        api, confirmed = llama.api_of(last_load)
         quantization = at(entry, "details", "quantization_level")
-        size, vram = whole(entry.get("size")) or 0, whole(entry.get("size_vram")) or 0
+        size, vram = count(entry.get("size")) or 0, count(entry.get("size_vram")) or 0
         memory = {"GPU": vram, "CPU": size - vram} if vram <= size > 0 else {}
         spilled, offload = _placement(size, vram, launch)
         return Engine(
@@ -145,16 +145,16 @@ class Ollama(Backend):
             api=api,
             api_confirmed=confirmed,
             served_models=_names(running) or _names(ask("/api/tags")),
-            resolved=llama_log.settings(last_load).model_copy(
+            resolved=llama.settings(last_load).model_copy(
                 update={
-                    "context_per_slot": whole(entry.get("context_length")) or None,
+                    "context_per_slot": count(entry.get("context_length")) or None,
                     "quantization": str(quantization) if quantization else None,
                 }
             ),
             spilled=spilled,
             offload=offload,
-            device_bytes=llama_log.device_bytes(last_load) or memory,
-            speculation=llama_log.speculates(last_load),
+            device_bytes=llama.device_bytes(last_load) or memory,
+            speculation=llama.speculates(last_load),
             model_file=_file(ask, entry.get("name")),
         )
 
@@ -194,7 +194,7 @@ class Ollama(Backend):
         }
         if data.get("done") is True:
             chunk["usage"] = {
-                "prompt_tokens": whole(data.get("prompt_eval_count")) or None,
+                "prompt_tokens": count(data.get("prompt_eval_count")) or None,
                 "completion_tokens": data.get("eval_count"),
                 "prompt_tokens_details": {"cached_tokens": data.get("prompt_eval_cached_count")},
             }
@@ -204,20 +204,20 @@ class Ollama(Backend):
         """By a one-token request; costs a whole prefill."""
         body = self.body(request)
         once = {**body, "stream": False, "options": {**body["options"], "num_predict": 1}}
-        return whole(at(ask(self.chat_path, once), "prompt_eval_count")) or None
+        return count(at(ask(self.chat_path, once), "prompt_eval_count")) or None
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """Durations of the last event, in ns. Without a decode time there is no clock; a prompt of
         which the tokens or the time are not told counts as none."""
-        counted = whole(event.get("eval_count"))
+        counted = count(event.get("eval_count"))
         prompt_ns = event.get("prompt_eval_duration") or 0
         decode_ns = event.get("eval_duration") or 0
         if event.get("done") is not True or counted is None or decode_ns == 0:
             return None
         if not isinstance(prompt_ns, int | float) or not isinstance(decode_ns, int | float):
             return None
-        prompt = whole(event.get("prompt_eval_count")) or 0
-        prompt -= min(whole(event.get("prompt_eval_cached_count")) or 0, prompt)
+        prompt = count(event.get("prompt_eval_count")) or 0
+        prompt -= min(count(event.get("prompt_eval_cached_count")) or 0, prompt)
         if prompt == 0 or prompt_ns == 0:
             prompt, prompt_ns = 0, 0
         return EngineTimings(
@@ -228,7 +228,7 @@ class Ollama(Backend):
         )
 
     def failure(self, log: str) -> str | None:
-        return llama_log.failure(log)
+        return llama.failure(log)
 
 
 def _devices(launch: Launch) -> dict[str, str]:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from tokrig.backends import Ask, Engine, Launch, Request, Speculation, Value
-from tokrig.backends._answers import answer, count, mapping, mappings, owner, text
 from tokrig.backends._python import BatchingServer, draft
+from tokrig.backends._reading import answer, count, mapping, mappings, owner, text
 from tokrig.spec.settings import Api
 from tokrig.units import GIB
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokrig.backends import Ask, Capabilities, Engine, Launch, Request, Value
-from tokrig.backends._answers import answer, mapping, word
-from tokrig.backends._program import knows
 from tokrig.backends._python import PythonServer
+from tokrig.backends._reading import answer, lists, mapping, word
 from tokrig.spec.settings import Api
 
 
@@ -55,7 +54,7 @@ class Transformers(PythonServer):
         return ((self.binary(launch), "version"), *super().questions(launch))
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
-        listed = knows(help_text, "reasoning")
+        listed = lists(help_text, "reasoning")
         return {"reasoning": launch.engine_switch if listed else None}
 
     def recognises(self, ask: Ask) -> bool:

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.backends import Ask, Backend, Engine, Launch, Request, Speculation, Value
-from tokrig.backends._answers import answer, at, count, logged, number, page, text, word
-from tokrig.backends._program import knows
 from tokrig.backends._python import BatchingServer, draft
+from tokrig.backends._reading import answer, at, count, lists, logged, page, text, word
 from tokrig.errors import InputError
 from tokrig.record.samples import EngineTimings
 from tokrig.units import GIB
@@ -109,7 +108,7 @@ class VLLM(BatchingServer):
 
     def vet(self, launch: Launch) -> None:
         super().vet(launch)
-        too_old = launch.answers and not knows(launch.answers[0], "speculative-config")
+        too_old = launch.answers and not lists(launch.answers[0], "speculative-config")
         if launch.speculation and too_old:
             raise InputError(
                 "this vLLM is too old for --speculative-config",
@@ -126,7 +125,7 @@ class VLLM(BatchingServer):
         if launch.speculation is None:
             return {}
         # Only where it speculates it can tell of drafts.
-        tells = knows(help_text, "per-request-spec-decode-metrics")
+        tells = lists(help_text, "per-request-spec-decode-metrics")
         return {
             "speculative-config": json.dumps(_speculation(launch.speculation)),
             "per-request-spec-decode-metrics": "summary" if tells else None,
@@ -216,7 +215,7 @@ def _threads(log: str, launch: Launch | None) -> int | None:
 def _device_bytes(log: str, api: str | None) -> dict[str, int]:
     """Weights and cache on the devices, as each worker logs them; empty where not all did."""
     weights = re.findall(r"[Mm]odel (?:loading|weights) took ([\d.]+) Gi?B", log)
-    workers = number(log, _LOGGED["tensor_parallel"]) or 1
+    workers = count(word(log, _LOGGED["tensor_parallel"])) or 1
     if api in (None, "cpu") or len(weights) != workers:
         return {}
     caches = re.findall(r"Available KV cache memory: ([\d.]+) Gi?B", log)

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from tokrig.backends import _llama_log as llama_log
+from tokrig.backends import _llama as llama
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
 from tokrig.native_bench import ENGINE, BenchFound, BenchLaunch, BenchTool
 from tokrig.record import rules
@@ -116,7 +116,7 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
                 error = caught
         stdout, log = _whole(out), _whole(err)
     if error is not None:
-        reason = llama_log.failure(log) if isinstance(error, EngineDied) else None
+        reason = llama.failure(log) if isinstance(error, EngineDied) else None
         message = f"{error.message}: {reason}" if reason else error.message
         error = type(error)(message, hint=error.hint, code=error.code, log_tail=tail(log))
     found = BenchFound()
