@@ -42,42 +42,68 @@ def rows(home: Home) -> dict[tuple[str, int], dict[str, Any]]:
     return {(r["workload"]["name"], r["concurrency"]): r for r in record["results"]}
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
-def test_a_quick_chat_run(home: Home, model: str) -> None:
-    done = home.tokrig("run", "--model", model, "--workload", "chat", env=PATIENT)
-    assert done.code == 0, done.err
+def require_sound(home: Home) -> dict[str, Any]:
+    """What holds for every quick chat run. Returns the record."""
     [record] = home.records()
     assert record["status"] == "complete"
     assert record["model"]["identity_from"] in ("metadata", "file_name")
     assert record["backend"]["api"] == "cpu"
     resolved = record["backend"]["resolved"]
-    assert resolved["slots"] == 1
     assert resolved["threads"] >= 1
     assert resolved["batch"] > 0
     assert resolved["cache_type_k"] == "f16"
     assert "avx2" in resolved["cpu_features"] or os.uname().machine != "x86_64"
     assert record["model"]["reasoning"] is False
-    result = rows(home)["chat", 1]
-    assert is_sound(result["validity"]), result["validity"]
-    assert result["requests"] == 3
-    assert result["cached_tokens"] == 0
-    assert result["output_tokens"]["median"] == 128
-    # Gemma has no template of its own: ChatML alone takes so many of its tokens.
-    target = result["workload"].get("target_prompt_tokens", 64)
-    assert abs(result["prompt_tokens"]["median"] - target) <= 2
-    assert abs(result["server"]["difference"]) <= 0.03
-    assert result["finish_reasons"] == {"length": 3}
-    assert 0 < result["client_cpu_share"] < 0.8
+    for (_, concurrency), result in rows(home).items():
+        assert is_sound(result["validity"]), result["validity"]
+        assert result["requests"] == 3 * concurrency
+        assert result["cached_tokens"] == 0
+        assert result["output_tokens"]["median"] == 128
+        # Gemma has no template of its own: ChatML alone takes so many of its tokens.
+        target = result["workload"].get("target_prompt_tokens", 64)
+        assert abs(result["prompt_tokens"]["median"] - target) <= 2
+        assert abs(result["server"]["difference"]) <= 0.03
+        assert result["finish_reasons"] == {"length": 3 * concurrency}
+        assert 0 < result["client_cpu_share"] < 0.8
     assert home.tokrig("check").code == 0
     text = home.record_paths()[0].read_text()
     assert str(Path.home()) not in text
     assert str(home.root) not in text
     # No prompt is sent twice, every one begins with its salt, and nothing is left of the run.
-    samples = Store(home.content).read_samples(record["id"])
-    salts = [s.salt for s in samples]
-    assert len(set(salts)) == len(salts) == 4
-    assert {s.variant for s in samples if s.phase == "measured"} == {0, 1, 2}
+    salts = [s.salt for s in Store(home.content).read_samples(record["id"])]
+    assert len(set(salts)) == len(salts) == sum(4 * concurrency for _, concurrency in rows(home))
     assert home.unfinished() == []
+    return record
+
+
+def test_a_quick_run_with_a_shape_too_long_for_the_context(home: Home) -> None:
+    done = home.tokrig(
+        *("run", "--model", "gemma-3-270m", "--workload", "chat,rag", "--context", "1024"),
+        env=PATIENT,
+    )
+    assert done.code == 0, done.err
+    record = require_sound(home)
+    assert list(rows(home)) == [("chat", 1)]
+    assert record["backend"]["resolved"]["slots"] == 1
+    assert record["skipped"][0]["code"] == "context_too_small"
+    samples = Store(home.content).read_samples(record["id"])
+    assert {s.variant for s in samples if s.phase == "measured"} == {0, 1, 2}
+
+
+def test_four_requests_in_flight(home: Home) -> None:
+    done = home.tokrig(
+        "run", "--model", "smollm2-135m", "--workload", "chat", "--concurrency", "1,4", env=PATIENT
+    )
+    assert done.code == 0, done.err
+    record = require_sound(home)
+    found = rows(home)
+    assert list(found) == [("chat", 1), ("chat", 4)]
+    one, four = found.values()
+    assert four["system_tok_per_s"]["median"] > one["output_tok_per_s"]["median"] / 4
+    assert one["workload"]["content_hash"] == four["workload"]["content_hash"]
+    samples = Store(home.content).read_samples(record["id"])
+    measured = [s for s in samples if s.concurrency == 4 and s.phase == "measured"]
+    assert {s.worker for s in measured} == {0, 1, 2, 3}
 
 
 def test_busy_loops_beside_it_do_not_pass(home: Home) -> None:
@@ -96,26 +122,6 @@ def test_busy_loops_beside_it_do_not_pass(home: Home) -> None:
     result = rows(home)["chat", 1]
     assert "foreign_cpu_load" in result["validity"]["reasons"], result["interference"]
     assert result["interference"]["foreign_wait_share"] > 0.2
-    assert home.tokrig("check").code == 0
-
-
-def test_four_requests_in_flight(home: Home) -> None:
-    done = home.tokrig(
-        "run", "--model", "smollm2-135m", "--workload", "chat", "--concurrency", "1,4", env=PATIENT
-    )
-    assert done.code == 0, done.err
-    found = rows(home)
-    assert list(found) == [("chat", 1), ("chat", 4)]
-    for (_, concurrency), result in found.items():
-        assert result["requests"] == 3 * concurrency
-        assert result["cached_tokens"] == 0
-        assert is_sound(result["validity"]), result["validity"]
-    one, four = found["chat", 1], found["chat", 4]
-    assert four["system_tok_per_s"]["median"] > one["output_tok_per_s"]["median"] / 4
-    assert one["workload"]["content_hash"] == four["workload"]["content_hash"]
-    samples = Store(home.content).read_samples(home.records()[0]["id"])
-    measured = [s for s in samples if s.concurrency == 4 and s.phase == "measured"]
-    assert {s.worker for s in measured} == {0, 1, 2, 3}
     assert home.tokrig("check").code == 0
 
 
@@ -170,16 +176,6 @@ def test_broken_model_files(home: Home) -> None:
         assert "hint:" in done.err
     assert home.files() == []
     assert home.unfinished() == []
-
-
-def test_a_model_too_small_for_a_shape_is_told_so(home: Home) -> None:
-    done = home.tokrig(
-        "run", "--model", "smollm2-135m", "--workload", "chat,rag", "--context", "1024", env=PATIENT
-    )
-    assert done.code == 0, done.err
-    [record] = home.records()
-    assert record["skipped"][0]["code"] == "context_too_small"
-    assert list(rows(home)) == [("chat", 1)]
 
 
 # ChatML that opens the thinking itself, as families do that reason by template. From how it shows
