@@ -13,6 +13,8 @@ ENGINES ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tokrig/engines
 PYTHON ?= python3
 UV     := $(or $(shell command -v uv 2>/dev/null),.tools/uv/bin/uv)
 BIN    := .venv/bin
+# Tests start a thousand processes: Python keeps what it compiled, where that is not switched off.
+export PYTHONDONTWRITEBYTECODE :=
 export UV_PROJECT_ENVIRONMENT := .venv
 
 .DEFAULT_GOAL := help

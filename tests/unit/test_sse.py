@@ -177,9 +177,9 @@ def test_parsing_time_is_linear() -> None:
         pieces = [(i, b"data: " + b"x" * 250 + b"\n\n") for i in range(events)]
         best = float("inf")
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             assert len(parse(pieces)) == events
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         return best
 
     # 16 times the events: quadratic would take 256 times as long.
