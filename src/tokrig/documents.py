@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -179,9 +180,15 @@ def _refuse_bombs(text: str) -> None:
 
 
 def validate(
-    model: type[M], data: Any, text: str, name: str, error: type[InputError] = SpecError
+    model: type[M],
+    data: Any,
+    text: str,
+    name: str,
+    error: type[InputError] = SpecError,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> M:
-    """``data`` as a ``model``. ``text`` is the YAML it came from, or "" where there is none.
+    """``data`` as a ``model``. ``text`` is the YAML it came from, or "" where there is none;
+    ``names`` are what its keys are called where they came from elsewhere.
 
     Raises ``error`` naming file and line of everything that is wrong (the first ten).
     """
@@ -191,13 +198,16 @@ def validate(
         return model.model_validate(data)
     except ValidationError as invalid:
         details = invalid.errors(include_url=False)
-    where = [f"{name}"] * len(details)
+    where = [name] * len(details)
     if text:
         lines = lines_of(text, [detail["loc"] for detail in details])
         found = sorted(zip(lines, details, strict=True), key=lambda one: one[0])
         details = [detail for _, detail in found]
         where = [f"{name}:{line}" for line, _ in found]
-    messages = [f"{at}: {_message(one)}" for at, one in zip(where, details, strict=True)]
+    messages = [
+        ": ".join(filter(None, (at, _message(one, names))))
+        for at, one in zip(where, details, strict=True)
+    ]
     if len(messages) > MAX_LISTED:
         messages[MAX_LISTED:] = [f"… and {len(messages) - MAX_LISTED} more"]
     hints = dict.fromkeys(_hint(model, detail) for detail in details[:MAX_LISTED])
@@ -224,21 +234,24 @@ def _line_at(node: yaml.Node | None, place: Place) -> int:
     return line
 
 
-def _message(detail: ErrorDetails) -> str:
+def _message(detail: ErrorDetails, names: Mapping[str, str]) -> str:
     """What is wrong, in the words of a file: keys and values, not fields and inputs."""
     kind, value, reason = detail["type"], detail["input"], detail["msg"]
     if kind in ("extra_forbidden", "missing"):
         *parents, last = detail["loc"]
         inside = f" in {_dotted(parents)}" if parents else ""
         return f"{'missing' if kind == 'missing' else 'unknown'} key {str(last)!r}{inside}"
-    place = _dotted(detail["loc"])
+    place = names.get(str(next(iter(detail["loc"]), ""))) or _dotted(detail["loc"])
     prefix = f"{place}: " if place else ""
     if kind in ("value_error", "assertion_error"):
         # The validator wrote the message; it may have had a reason to leave the value out.
-        return prefix + reason.split(", ", 1)[-1]
+        reason = reason.split(", ", 1)[-1]
+        if not place:  # about several keys, which it names
+            reason = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), reason)
+        return prefix + reason
     if kind in ("model_type", "model_attributes_type"):
         reason = "should be a mapping of keys"
-    return f"{prefix}{reason.replace('Input should', 'should', 1)}, not {_shown(value)}"
+    return f"{prefix}{re.sub('^[A-Z][a-z]+ should', 'should', reason)}, not {_shown(value)}"
 
 
 def _dotted(place: Sequence[int | str]) -> str:
@@ -252,7 +265,7 @@ def _shown(value: Any) -> str:
         return "empty"
     if isinstance(value, dict | list | tuple):
         return "a mapping" if isinstance(value, dict) else "a list"
-    text = repr(value)
+    text = repr(value).removesuffix(".0")
     return text if len(text) <= 40 else text[:39] + "…"
 
 

@@ -96,7 +96,7 @@ BASE = "    matrix: {model: a.gguf, backend: embedded}\n"
         ("mode: mtb", "unknown mode 'mtb': did you mean 'mtp'"),
         ("mode: {speculative: draft}", "'draft' needs a draft_model"),
         ("mode: draft", "'draft' needs a draft_model"),
-        ("mode: {speculative: ngram, draft_model: x.gguf}", "takes no draft_model"),
+        ("mode: {speculative: ngram, draft_model: x.gguf}", "leave draft_model out"),
         ("reasoning: off", 'put it in quotes, "on" or "off"'),
         ("reasoning: never", "should be 'on' or 'off'"),
         ("context: 4k", "should be a valid integer, not '4k'"),

@@ -310,6 +310,17 @@ def test_a_wrong_key_in_a_spec_is_named_with_its_line(bench: Bench) -> None:
     assert "did you mean 'workloads'?" in done.stderr
 
 
+def test_a_refusal_names_what_the_user_wrote(bench: Bench) -> None:
+    """The key and its line where the file has it, the option where that was typed."""
+    spec = bench.folder / "spec.yaml"
+    spec.write_text("backend: transformers\nbatch: 256\n")
+    of_file = bench.tokrig("run", str(spec), "--dry-run").stderr
+    assert f"has no switch for batch ({spec}:2)\n" in of_file
+    assert "hint: leave batch out, or take another backend" in of_file
+    typed = bench.tokrig("run", str(spec), "--dry-run", "--batch", "128").stderr
+    assert "has no switch for --batch\nhint: leave --batch out" in typed
+
+
 def test_options_win_over_the_spec(bench: Bench) -> None:
     spec = bench.folder / "spec.yaml"
     spec.write_text("url: http://127.0.0.1:9\nworkloads: [chat]\nseed: 5\nnotes: from the file\n")
@@ -403,7 +414,7 @@ def test_a_dry_run_makes_no_quant(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--power-cap", "0"), "power_cap_w: should be greater than 0"),
+        (("--power-cap", "0"), "--power-cap: should be greater than 0"),
         (("--power-cap", "much"), "'much' is not a valid float"),
         (("--kv-type", "q8"), "takes no 'q8' for --kv-type"),
         (("--quantize", "Q8_0", "--backend", "ollama"), "models of its own store"),

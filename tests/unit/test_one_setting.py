@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import io
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.unit.anew import Tokrig, anew
 from tokrig.spec.settings import SETTINGS
 
 MADE_UP: dict[str, Any] = {
@@ -25,31 +28,35 @@ MADE_UP: dict[str, Any] = {
 }
 
 
-class Tokrig:
-    """The package as it is with the made-up setting; attributes are its modules."""
+@pytest.fixture(scope="module")
+def warped() -> Iterator[Tokrig]:
+    """All of tokrig, after one entry was added to the table."""
 
-    def __getattr__(self, name: str) -> Any:
-        return importlib.import_module(f"tokrig.{name.replace('__', '.')}")
+    def add(settings: ModuleType) -> None:
+        settings.SETTINGS["warp_factor"] = settings.Setting(**MADE_UP)
+
+    with anew("tokrig.spec.settings", add) as tokrig:
+        yield tokrig
+
+
+RUNS = ("20261122-120000-tiny-aaaa", "20261122-130000-tiny-bbbb")
 
 
 @pytest.fixture(scope="module")
-def warped() -> Iterator[Tokrig]:
-    """All of tokrig imported anew after one entry was added to the table."""
-    before = {name: module for name, module in sys.modules.items() if _is_ours(name)}
-    for name in before:
-        del sys.modules[name]
-    try:
-        settings = importlib.import_module("tokrig.spec.settings")
-        settings.SETTINGS["warp_factor"] = settings.Setting(**MADE_UP)
-        yield Tokrig()
-    finally:
-        for name in [name for name in sys.modules if _is_ours(name)]:
-            del sys.modules[name]
-        sys.modules.update(before)
-
-
-def _is_ours(name: str) -> bool:
-    return name == "tokrig" or name.startswith("tokrig.")
+def content(warped: Tokrig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as the engine does by itself, and one for which warp 5 was asked."""
+    folder = tmp_path_factory.mktemp("content")
+    store = warped.store.Store(folder, cache=folder / "cache")
+    samples = importlib.import_module("tests.unit.samples")
+    records = importlib.import_module("tests.unit.records")
+    for run_id, warp in zip(RUNS, (None, 5), strict=True):
+        measured = [samples.sample()]
+        record = records.record_of(measured, run_id)
+        asked = {} if warp is None else {"warp_factor": warp}
+        found = record.backend.resolved.model_copy(update={"warp_factor": warp or 1})
+        backend = record.backend.model_copy(update={"asked": asked, "resolved": found})
+        store.save(record.model_copy(update={"backend": backend}), measured)
+    return folder
 
 
 def test_a_spec_file_and_the_command_line_take_it(warped: Tokrig, tmp_path: Path) -> None:
@@ -104,6 +111,55 @@ def test_it_is_asked_and_found(warped: Tokrig) -> None:
     assert judge.ignored(facts(warp_factor=5)) == {}
     assert judge.ignored(facts(warp_factor=4)) == {"warp_factor": "5 asked, 4 used"}
     assert judge.untold(facts()) == ["warp_factor"]
+
+
+def test_a_wrong_value_names_the_option_that_was_typed(warped: Tokrig) -> None:
+    run = warped.spec__run
+    with pytest.raises(warped.errors.SpecError, match=r"^--warp-factor: should be .* 1, not 0$"):
+        run.merge(run.RunSpec(), {"warp_factor": 0})
+
+
+def test_it_is_in_schema_and_yaml(warped: Tokrig, content: Path) -> None:
+    schema = json.loads(warped.record__text.schema_text())["$defs"]["Resolved"]["properties"]
+    assert schema["warp_factor"]["anyOf"][0] == {"minimum": 1, "type": "integer"}
+    store = warped.store.Store(content)
+    path = store.find(RUNS[1])
+    written = path.read_text(encoding="utf-8")
+    assert "  asked: {warp_factor: 5}\n  resolved: {warp_factor: 5}\n" in written
+    assert warped.record__text.record_text(store.read(path)) == written
+
+
+def test_it_is_a_column_of_the_flat_files(warped: Tokrig, content: Path) -> None:
+    table = warped.store__table
+    rows = list(table.flat_rows(warped.store__load.load(warped.store.Store(content)).runs))
+    read = csv.DictReader(io.StringIO(table.to_csv(rows).decode()))
+    assert [row["warp_factor"] for row in read] == ["1", "5"]
+
+
+def test_the_commands_have_it(warped: Tokrig, content: Path) -> None:
+    shown = warped.says(content, "show", RUNS[1]).stdout
+    assert any(line.split() == ["Warp", "factor", "5"] for line in shown.splitlines())
+    header, plain, asked = warped.says(content, "list").stdout.splitlines()
+    assert "mode" in header and "warp 5" in asked and "warp" not in plain
+    found = json.loads(warped.says(content, "list", "--mode", "warp", "--json").stdout)
+    assert [(row["id"], row["asked"]) for row in found] == [(RUNS[1], {"warp_factor": 5})]
+    compared = warped.says(content, "compare", *RUNS).stdout
+    differs = "backend.resolved.warp_factor warp factor 1 5".split()
+    assert differs in [line.split() for line in compared.splitlines()]
+
+
+def test_the_pages_have_it(warped: Tokrig, content: Path) -> None:
+    runs = warped.store__load.load(warped.store.Store(content)).runs
+    data = warped.site__table.columns(runs, {})
+    words = [data["settings"][number] for number in data["runs"]["settings"]]
+    assert words == [["the engine's own", "the-engine-s-own"], ["warp 5", "warp-5"]]
+    assert data["runs"]["apart"] == ["warp 1", "warp 5"]
+    site = warped.site__context.Site(
+        warped.store.Store(content), runs, families={}, rigs={}, redirects={}
+    )
+    pages = {one.path: one for one in warped.site__pages__run.PAGE(site)}
+    html = pages[f"runs/{RUNS[1]}.html"].render().decode()
+    assert '<dt title="warp factor. How fast the ship goes.">resolved.warp_factor</dt>' in html
 
 
 def test_every_entry_says_what_it_needs() -> None:

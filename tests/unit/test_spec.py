@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from tokrig.errors import SpecError
-from tokrig.spec.run import LEVELS, Level, RunSpec, load_spec, merge
+from tokrig.spec.run import LEVELS, Level, RunSpec, load_spec, merge, option_of
 
 
 def spec_file(folder: Path, text: str) -> Path:
@@ -221,8 +222,17 @@ def test_merge_refuses_what_the_file_would_not_take() -> None:
         merge(RunSpec(), {"concurency": [1]})
     assert caught.value.message == "unknown option 'concurency'"
     assert "did you mean 'concurrency'?" in caught.value.hint
-    with pytest.raises(SpecError, match=r"^command line: concurrency\[0\]: should be greater"):
+    with pytest.raises(SpecError, match=r"^--concurrency: should be greater"):
         merge(RunSpec(), {"concurrency": (0,)})
+    with pytest.raises(SpecError, match=r"^--speculative 'draft' needs a --draft-model$"):
+        merge(RunSpec(), {"speculative": "draft"})
+
+
+def test_every_key_has_the_option_that_says_it() -> None:
+    command = importlib.import_module("tokrig.cli.run").command
+    options = {param.name: param.opts for param in command.params}
+    for key in RunSpec.model_fields.keys() - {"campaign", "planned"}:
+        assert option_of(key) in options[key]
 
 
 def test_levels() -> None:

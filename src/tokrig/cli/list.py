@@ -7,12 +7,12 @@ import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from tokrig import naming
 from tokrig.cli.options import (
     UnknownWord,
     Word,
@@ -23,7 +23,8 @@ from tokrig.cli.options import (
     content_and_json,
     example,
 )
-from tokrig.cli.present import NULL, bounded, print_json, rate
+from tokrig.cli.present import NULL, bounded, figure_cell, print_json
+from tokrig.record.metrics import Metric, shown_in
 
 if TYPE_CHECKING:
     from tokrig.store import Listing, Row
@@ -33,12 +34,21 @@ SHORTEST_ID = 15  # the time a run began: 20261122-171500
 SHORTEST_NAME = 8
 
 
-def _rates(row: Row) -> str:
-    low, high = row.output_tok_per_s_min, row.output_tok_per_s_max
-    if low is None or high is None:
-        return NULL
-    rates = rate(low) if low == high else f"{rate(low)}–{rate(high)}"
-    return f"{rates}; {row.left_out}" if row.left_out else rates
+FIGURES = shown_in("list")
+HEADLINE = FIGURES[0]
+
+
+def _range(metric: Metric[Any], row: Row) -> str | None:
+    """The lowest and the highest; what is missing in it is named once."""
+    if metric.name not in row.figures:
+        return None
+    low, high = (figure_cell(metric, value) for value in row.figures[metric.name])
+    found = low if low == high else f"{low}–{high}"
+    return f"{found}; {row.left_out}" if row.left_out and metric is HEADLINE else found
+
+
+def _highest(metric: Metric[Any], row: Row) -> float | None:
+    return row.figures[metric.name][1] if metric.name in row.figures else None
 
 
 def _verdict(row: Row) -> str:
@@ -59,16 +69,17 @@ COLUMNS = {
     "model": Column(lambda row: row.model),
     "quant": Column(lambda row: row.quant),
     "backend": Column(lambda row: row.backend),
-    "mode": Column(lambda row: naming.mode_label(row.mode)),
+    "mode": Column(lambda row: row.choices),
     "rig": Column(lambda row: row.rig),
-    "gen tok/s": Column(_rates, lambda row: row.output_tok_per_s_max),
+    **{m.label: Column(partial(_range, m), partial(_highest, m)) for m in FIGURES},
     "validity": Column(_verdict),
     "date": Column(lambda row: row.started_at and row.started_at[:10], lambda row: row.started_at),
 }
 # What gives way on a narrow terminal, the first first; names are cut only after all of these.
-DISPENSABLE = ("backend", "quant", "validity", "gen tok/s")
-# A column is sorted by the first word of its heading.
+DISPENSABLE = ("backend", "quant", "validity", *(m.label for m in reversed(FIGURES)))
+# A column is sorted by the first word of its heading, a figure also by its name in the record.
 SORTABLE = {heading.split()[0]: column for heading, column in COLUMNS.items()}
+SORTABLE |= {m.name: COLUMNS[m.label] for m in FIGURES}
 
 
 def _sort_column(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
@@ -126,7 +137,7 @@ def command(
         if _holds(wanted["model"], f"{row.model} {row.quant or ''}")
         and _holds(wanted["rig"], row.rig)
         and _holds(wanted["backend"], row.backend)
-        and _holds(wanted["mode"], f"{row.mode} {naming.mode_name(row.mode)}")
+        and _holds(wanted["mode"], f"{row.mode} {row.choices}")
         and (status is None or status in (row.status, row.verdict))
     ]
     shown = _sorted(rows, sort)[:limit]
@@ -173,7 +184,11 @@ def _complain(listing: Listing) -> None:
 
 
 def _as_json(row: Row) -> dict[str, object]:
-    return {**dataclasses.asdict(row), "model": row.model, "backend": row.backend}
+    data = dataclasses.asdict(row)
+    figures = data.pop("figures")
+    for name in (metric.name for metric in FIGURES):
+        data[f"{name}_min"], data[f"{name}_max"] = figures.get(name, (None, None))
+    return {**data, "model": row.model, "backend": row.backend}
 
 
 def _print(rows: Sequence[Row], ids: Iterable[str]) -> None:
@@ -200,9 +215,10 @@ def _print(rows: Sequence[Row], ids: Iterable[str]) -> None:
         width = max(SHORTEST_NAME, max(map(len, cells[name])) - max(0, lacking()))
         cells[name] = [t if len(t) <= width else f"{t[: width - 1]}…" for t in cells[name]]
     widths = {name: max(map(len, (name, *column))) for name, column in cells.items()}
+    numbers = {metric.label for metric in FIGURES}
     for line in zip(*([name, *column] for name, column in cells.items()), strict=True):
         padded = (
-            text.rjust(width) if name == "gen tok/s" else text.ljust(width)
+            text.rjust(width) if name in numbers else text.ljust(width)
             for text, (name, width) in zip(line, widths.items(), strict=True)
         )
         click.echo("  ".join(padded).rstrip())

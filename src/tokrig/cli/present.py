@@ -65,6 +65,15 @@ def figure_text(unit: str, value: float | None) -> str:
     return human_seconds(value) if unit == "s" else rate(value)
 
 
+def figure_cell(metric: Metric[Any], value: Any) -> str:
+    """A metric's value, or its median, as its kind and its unit want it."""
+    if metric.kind in ("text", "flag", "count"):
+        return _number(value, "{}")
+    if metric.kind == "share":
+        return _number(value and 100 * value, "{:.1f} %")
+    return figure_text(metric.unit, value)
+
+
 def count(number: int, word: str) -> str:
     """``1 run``, ``1,200 runs``."""
     return f"{number:,} {word}{'s' * (number != 1)}"
@@ -273,11 +282,7 @@ def _further() -> tuple[Column, ...]:
 
 def _figure(metric: Metric[Any], result: Result) -> str:
     value = metric.of(result)
-    if metric.kind in ("text", "flag", "count"):
-        return _number(value, "{}")
-    if metric.kind == "share":
-        return _number(value and 100 * value, "{:.1f} %")
-    return figure_text(metric.unit, getattr(value, "median", value))
+    return figure_cell(metric, getattr(value, "median", value))
 
 
 def _table(columns: Sequence[Column], results: Sequence[Result]) -> Table:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import shlex
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,7 @@ from tokrig.cli.options import (
     setting_options,
     word_list,
 )
-from tokrig.errors import EngineError, InputError, Interrupted
+from tokrig.errors import EngineError, InputError, Interrupted, TokrigError
 from tokrig.registry import program
 
 if TYPE_CHECKING:
@@ -175,26 +177,27 @@ def command(
         return
     if resume is not None:
         _alone(ctx, "--resume", BESIDE_RESUME)
-    wanted = _wanted(spec, overrides) if resume is None else None
-    if dry_run and wanted is not None:
-        from tokrig.cli import dry_run as dry
-        from tokrig.measure import switches
+    with _blaming_the_file(spec, overrides):
+        wanted = _wanted(spec, overrides) if resume is None else None
+        if dry_run and wanted is not None:
+            from tokrig.cli import dry_run as dry
+            from tokrig.measure import switches
 
-        dry.print_plan(dry.foresee(wanted, datetime.now(UTC), switches(content)), as_json)
-        return
-    from tokrig import measure
-    from tokrig.cli.live import Watch, signals_interrupt
+            dry.print_plan(dry.foresee(wanted, datetime.now(UTC), switches(content)), as_json)
+            return
+        from tokrig import measure
+        from tokrig.cli.live import Watch, signals_interrupt
 
-    watch = Watch(quiet, even_if_busy)
-    with signals_interrupt(), watch.preparing() as tell:
-        ways = measure.Ways(view=watch.view, tell=tell, start=watch.start)
-        if wanted is not None:
-            _mention_unfinished(watch)
-            ended = measure.begin(wanted, content, **ways)
-        else:
-            elsewhere = content if _given(ctx, "content") else None
-            ended = measure.go_on(_unfinished(resume), elsewhere, overrides, **ways)
-    _tell(ended.record, ended.path, ended.error, as_json, quiet)
+        watch = Watch(quiet, even_if_busy)
+        with signals_interrupt(), watch.preparing() as tell:
+            ways = measure.Ways(view=watch.view, tell=tell, start=watch.start)
+            if wanted is not None:
+                _mention_unfinished(watch)
+                ended = measure.begin(wanted, content, **ways)
+            else:
+                elsewhere = content if _given(ctx, "content") else None
+                ended = measure.go_on(_unfinished(resume), elsewhere, overrides, **ways)
+        _tell(ended.record, ended.path, ended.error, as_json, quiet)
 
 
 @click.command(
@@ -364,6 +367,33 @@ def _keep_log(log: str, error: EngineError) -> None:
         last.parent.mkdir(parents=True, exist_ok=True)
         last.write_text(log, encoding="utf-8")
         error.hint = "\n".join(filter(None, (error.hint, f"its log: {last}")))
+
+
+@contextlib.contextmanager
+def _blaming_the_file(path: Path | None, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Errors name settings by their options. What came from the spec file is named by its key
+    there, with the line."""
+    try:
+        yield
+    except InputError as error:
+        if path is not None:
+            with contextlib.suppress(TokrigError):  # a file that could not be read at all
+                _name_keys(error, path, overrides)
+        raise
+
+
+def _name_keys(error: InputError, path: Path, overrides: Mapping[str, Any]) -> None:
+    from tokrig.documents import lines_of
+    from tokrig.spec.run import load_spec, option_of
+
+    keys = [key for key in load_spec(path).model_fields_set if overrides.get(key) is None]
+    lines = lines_of(path.read_text(encoding="utf-8-sig"), [(key,) for key in keys])
+    for key, line in zip(keys, lines, strict=True):
+        option = rf"(?<![\w-]){option_of(key)}(?![\w-])"
+        at = f"{path}:{line}"
+        message = re.sub(rf"^{option}", f"{at}: {key}", error.message)
+        error.message = re.sub(option, f"{key} ({at})", message)
+        error.hint = re.sub(option, key, error.hint)
 
 
 def _unfinished(wanted: str | None) -> str:

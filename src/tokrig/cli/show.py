@@ -19,7 +19,7 @@ from tokrig.units import human_bytes
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokrig.record.model import Record, Resolved, Result
+    from tokrig.record.model import BackendFacts, Record, Result
     from tokrig.record.samples import Sample
     from tokrig.site.charts import Figure
     from tokrig.store import Store
@@ -132,7 +132,7 @@ def print_record(out: Console, record: Record) -> None:
     out.print()
     present.print_findings(out, record, full=True)
     out.print()
-    present.print_pairs(out, [*summary_rows(record.rig), *_resolved(record.backend.resolved)])
+    present.print_pairs(out, [*summary_rows(record.rig), *_settings(record.backend)])
 
 
 def _header(record: Record) -> list[tuple[str, str]]:
@@ -168,14 +168,16 @@ def _header(record: Record) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value]
 
 
-def _resolved(resolved: Resolved) -> list[tuple[str, str]]:
-    """Settings the engine reported, labelled as settings are everywhere."""
+def _settings(backend: BackendFacts) -> list[tuple[str, str]]:
+    """Settings as the engine reports them, else as they were asked for, labelled as everywhere."""
     from tokrig.spec.settings import SETTINGS
 
     labels = {name: s.label for s in SETTINGS.values() for name in s.asked} | READ_BACK
     rows = []
-    for name in type(resolved).model_fields:
-        value = getattr(resolved, name)
+    for name in type(backend.resolved).model_fields:
+        value = getattr(backend.resolved, name)
+        if value in (None, [], {}) and name in backend.asked:
+            value = f"{backend.asked[name]} asked, not confirmed"
         if isinstance(value, bool):
             value = "yes" if value else "no"
         if isinstance(value, list):

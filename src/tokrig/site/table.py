@@ -15,6 +15,7 @@ from tokrig.compare.statistics import Side, starts_of, tie_span
 from tokrig.record.metrics import Metric, shown_in
 from tokrig.record.model import Record, Result, Rig, Summary
 from tokrig.site import formats
+from tokrig.spec.settings import said_asked
 from tokrig.store.facts import Family
 from tokrig.store.load import Row, Run
 from tokrig.units import significant
@@ -134,6 +135,8 @@ def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]
 
 _VERDICTS = ("invalid", "valid", "unverified")
 _HEADLINE = "output_tok_per_s"
+# What no setting was asked for of.
+AS_IT_CAME = "the engine's own"
 _ROW = "run shape concurrency valid gen low high spread from to"
 
 
@@ -163,7 +166,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     run could not measure: both are few.
     """
     family, model, quant, rig, backend, mode = (_Words() for _ in range(6))
-    kind, shape = _Words(), _Words()
+    kind, shape, settings = _Words(), _Words(), _Words()
     for name in shapes(runs):
         shape.number(name)
     of_runs: list[list[Any]] = []
@@ -188,6 +191,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
                 rig.number(record.rig.id, _rig_words(record.rig)),
                 _number_of(backend, formats.backend(record.backend)),
                 mode.number(record.mode.name, _mode_word(record.mode.name)),
+                _number_of(settings, ", ".join(said_asked(record.backend.asked)) or AS_IT_CAME),
                 kind.number((record.provenance.kind, record.provenance.level, record.status)),
                 len(record.errata),
                 told_apart.get(run.id, ""),
@@ -207,9 +211,10 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "rigs": rig.listed,
         "backends": backend.listed,
         "modes": mode.listed,
+        "settings": settings.listed,
         "kinds": kind.listed,
         "shapes": shape.listed,
-        "runs": _turned("id model quant rig backend mode kind errata apart", of_runs),
+        "runs": _turned("id model quant rig backend mode settings kind errata apart", of_runs),
         "rows": _turned(" ".join([_ROW, *(metric.name for metric in _others())]), of_rows),
         "accepted": accepted,
         "skipped": skipped,

@@ -120,11 +120,12 @@ class RunSpec(_Settings):
     def _draft_of_a_type(self) -> Self:
         """A draft model belongs to the types that need one; a length to any of them."""
         if self.speculative is None and (self.draft_model or self.draft_tokens):
-            raise ValueError("a draft model or length needs a type: set speculative")
+            given = "draft_model" if self.draft_model else "draft_tokens"
+            raise ValueError(f"{given} needs speculative: how to draft, such as 'draft' or 'mtp'")
         if self.speculative == "draft" and self.draft_model is None:
             raise ValueError("speculative 'draft' needs a draft_model")
         if self.speculative == "ngram" and self.draft_model is not None:
-            raise ValueError("speculative 'ngram' drafts from the text and takes no draft_model")
+            raise ValueError("speculative 'ngram' drafts from the text: leave draft_model out")
         return self
 
     @field_validator("url")
@@ -204,7 +205,7 @@ def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
     """``spec`` with command-line options on top. None means *not given*; ``options`` are added
     to the spec's own, key by key.
 
-    Raises SpecError for a name or value the spec does not take.
+    Raises SpecError for a name or value the spec does not take, naming the option.
     """
     known = RunSpec.model_fields
     data = spec.model_dump()
@@ -215,4 +216,14 @@ def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
             value = {**spec.options, **value}
         if value is not None:
             data[name] = list(value) if isinstance(value, tuple) else value
-    return validate(RunSpec, data, "", "command line")
+    return validate(RunSpec, data, "", "", names={name: option_of(name) for name in known})
+
+
+_SHORT = {"workloads": "workload", "patience_s": "patience", "request_timeout_s": "request-timeout"}
+
+
+def option_of(key: str) -> str:
+    """The option of ``tokrig run`` that says a key of the spec: ``--power-cap``."""
+    if key in settings.SETTINGS:
+        return settings.SETTINGS[key].option
+    return f"--{_SHORT.get(key, key).replace('_', '-')}"

@@ -27,8 +27,10 @@ from tokrig import parallel
 from tokrig.documents import parse
 from tokrig.errors import RecordError, StoreError, TokrigError
 from tokrig.files import cache_dir
-from tokrig.naming import backend_name, model_name
+from tokrig.naming import backend_name, mode_label, model_name
+from tokrig.record.metrics import shown_in
 from tokrig.record.text import upgrade
+from tokrig.spec.settings import SETTINGS, said_asked
 
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.
 TICK_NS = 2_000_000_000
@@ -45,12 +47,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """A record in one line. The rates are the lowest and highest median decode rate (tok/s)
-    over the valid results at ``concurrency``, the lowest one that has a valid result; all three
-    are None when no result is valid. ``left_out`` names the shapes that are not in that range and
-    why: ``agent INVALID, rag skipped``. ``planned`` and ``campaign`` are of a record that a
-    campaign asked for; ``failure`` is why a run did not finish, ``part`` tokrig's name of the
-    backend."""
+    """A record in one line. ``figures`` are the metrics of lists: the lowest and the highest of
+    the valid results at ``concurrency``, the lowest one that has a valid result; without any there
+    are none, and the concurrency is None. ``left_out`` names the shapes that are not in that range
+    and why: ``agent INVALID, rag skipped``. ``asked`` are the settings that a user chose, as the
+    record has them. ``planned`` and ``campaign`` are of a record that a campaign asked for;
+    ``failure`` is why a run did not finish, ``part`` tokrig's name of the backend."""
 
     id: str
     path: str
@@ -68,11 +70,11 @@ class Row:
     build: str | None
     api: str | None
     mode: str
-    workloads: tuple[str, ...]
+    workloads: list[str]
     results: int
     concurrency: int | None
-    output_tok_per_s_min: float | None
-    output_tok_per_s_max: float | None
+    figures: dict[str, list[float]]
+    asked: dict[str, Any]
     finished_at: str | None = None
     model_bytes: int | None = None
     planned: str | None = None
@@ -90,6 +92,12 @@ class Row:
     def backend(self) -> str:
         """``llama.cpp b9174 (cuda)``."""
         return backend_name(self)
+
+    @property
+    def choices(self) -> str:
+        """The mode and what else was asked for, ``n-gram speculation, KV q8_0``; "" for a
+        baseline as the engine has it."""
+        return ", ".join(filter(None, (mode_label(self.mode), *said_asked(self.asked))))
 
 
 @dataclass(frozen=True)
@@ -123,16 +131,19 @@ def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
 
 _WANTED = (
     "id|status|verdict|validity|kind|level|started_at|finished_at|campaign|planned|family|variant|"
-    "quant|quant_creator|bytes|engine|build|api|name|workload|concurrency|output_tok_per_s|median|"
-    "message"
+    "quant|quant_creator|bytes|engine|build|api|asked|name|workload|concurrency|median|message"
 )
-# Nothing at six or more columns is wanted, whatever its name: those are the engine's own figures.
+_FIGURES = shown_in("list")
+_CHOSEN = [name for setting in SETTINGS.values() for name in setting.asked]
+_WANTED = "|".join((_WANTED, *_CHOSEN, *(word for m in _FIGURES for word in m.name.split("."))))
+# At six or more columns only parts of such a figure are wanted, whatever else is called alike.
+_PARTS = "|".join(m.name.partition(".")[2] for m in _FIGURES if "." in m.name) or "(?!)"
 # One key with all of its value, in the simple forms tokrig writes. A deeper line after it would
 # belong to the value, so there must be none.
 _QUOTED = r'"[^"\\\n]*"'
 _FLAT = r"""[^{}\[\]"'#]"""
 _UNUSED = re.compile(
-    rf"^( {{2,}})(?:(?<= {{6}})|(?!(?:{_WANTED}):))[a-z_0-9]+: "
+    rf"^( {{2,}})(?:(?<= {{6}})(?!(?:{_PARTS}):)|(?!(?:{_WANTED}):))[a-z_0-9]+: "
     rf"(?:[\w.+-]+|{_QUOTED}|\[(?:{_FLAT}|{_QUOTED})*+\]"
     rf"|\{{(?:{_FLAT}|{_QUOTED}|\[(?:{_FLAT}|{_QUOTED})*+\])*+\}})\n"
     r"(?!(?: *\n)*+\1 )",
@@ -163,13 +174,13 @@ def _row_data(text: str, name: str) -> str:
 
 
 def _kept_row(data: str) -> Row:
-    values = json.loads(data)
-    return Row(**{**values, "workloads": tuple(values["workloads"])})
+    return Row(**json.loads(data))
 
 
 def _row(data: Any, name: str) -> Row:
     try:
         row = _unchecked_row(upgrade(data), name)
+        _ = row.choices  # a value that no setting has shows here
         for field in fields(Row):
             if not _fits(value := getattr(row, field.name), str(field.type)):
                 raise ValueError(f"{field.name} is {value!r}")
@@ -189,7 +200,8 @@ def _unchecked_row(data: dict[str, Any], name: str) -> Row:
     provenance, model, backend = data["provenance"], data["model"], data["backend"]
     results = data.get("results") or []
     mode = (data.get("mode") or {}).get("name", "baseline")
-    concurrency, rates, doubtful = _headline(results, plain=mode == "baseline")
+    headline, doubtful = _headline(results, plain=mode == "baseline")
+    concurrency = headline[0]["concurrency"] if headline else None
     return Row(
         id=data["id"],
         path="/".join(Path(name).parts[-2:]),
@@ -207,11 +219,11 @@ def _unchecked_row(data: dict[str, Any], name: str) -> Row:
         build=backend.get("build"),
         api=backend.get("api"),
         mode=mode,
-        workloads=tuple(dict.fromkeys(result["workload"]["name"] for result in results)),
+        workloads=list(dict.fromkeys(result["workload"]["name"] for result in results)),
         results=len(results),
         concurrency=concurrency,
-        output_tok_per_s_min=min(rates, default=None),
-        output_tok_per_s_max=max(rates, default=None),
+        figures=_ranges(headline),
+        asked=backend.get("asked") or {},
         finished_at=provenance.get("finished_at"),
         model_bytes=model.get("bytes"),
         planned=provenance.get("planned"),
@@ -230,20 +242,41 @@ def _word(validity: dict[str, Any], doubtful: bool) -> str:
     )
 
 
-def _headline(results: list[dict[str, Any]], plain: bool) -> tuple[int | None, list[float], bool]:
-    """Lowest concurrency with a rate that stands, the medians there, and whether one was left out
-    for being several times as fast as all others. In a ``plain`` run tokens come one by one."""
-    rates: dict[int, list[float]] = {}
-    for result in results:
-        metric = result.get("output_tok_per_s")
-        if metric and result["validity"]["verdict"] != "invalid":
-            rates.setdefault(result["concurrency"], []).append(metric["median"])
-    if not rates:
-        return None, [], False
-    lowest = min(rates)
-    *others, fastest = sorted(rates[lowest])
-    doubtful = plain and len(others) > 1 and fastest > KIN * others[-1]
-    return lowest, others if doubtful else rates[lowest], doubtful
+def _headline(results: list[dict[str, Any]], plain: bool) -> tuple[list[dict[str, Any]], bool]:
+    """The results at the lowest concurrency that have a rate which stands, the slowest first, and
+    whether one was left out for being several times as fast as all others. In a ``plain`` run
+    tokens come one by one."""
+
+    def rate(result: dict[str, Any]) -> float:
+        return float(result["output_tok_per_s"]["median"])
+
+    found = [
+        result
+        for result in results
+        if result.get("output_tok_per_s") and result["validity"]["verdict"] != "invalid"
+    ]
+    lowest = min((result["concurrency"] for result in found), default=None)
+    found = sorted((result for result in found if result["concurrency"] == lowest), key=rate)
+    doubtful = plain and len(found) > 2 and rate(found[-1]) > KIN * rate(found[-2])
+    return found[:-1] if doubtful else found, doubtful
+
+
+def _ranges(results: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """The lowest and the highest value of each metric of lists."""
+    found = {}
+    for metric in _FIGURES:
+        block, _, part = metric.name.partition(".")
+        each = [
+            (result.get(block) or {}).get(part) if part else result.get(block) for result in results
+        ]
+        values = [
+            one["median"] if isinstance(one, dict) else one for one in each if one is not None
+        ]
+        if not all(_fits(value, "float") for value in values):
+            raise ValueError(f"{metric.name} is {values!r}")
+        if values:
+            found[metric.name] = [min(values), max(values)]
+    return found
 
 
 def _left_out(
@@ -266,8 +299,10 @@ def _fits(value: Any, kind: str) -> bool:
     """Whether ``value`` is what a field of ``Row`` says; annotations are text in this module."""
     if value is None:
         return kind.endswith("| None")
-    if kind.startswith("tuple"):
-        return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+    if kind.startswith("dict"):
+        return isinstance(value, dict)
+    if kind.startswith("list"):
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if kind.startswith("float"):
         return isinstance(value, float | int) and not isinstance(value, bool)
     wanted = int if kind.startswith("int") else str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from tokrig.site.charts import Figure
 from tokrig.site.charts.points import short
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.context import Site, key_of
+from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
 from tokrig.units import human_bytes, human_seconds, significant
 
@@ -190,11 +191,13 @@ LONG = 160
 
 @dataclass(frozen=True)
 class Field:
-    """One field: its name inside its block, dots between levels, and its value as text."""
+    """One field: its name inside its block, dots between levels, its value as text, and what it
+    means where it is a setting."""
 
     name: str
     text: str
     known: bool = True
+    meaning: str = ""
 
     @property
     def is_long(self) -> bool:
@@ -217,12 +220,23 @@ def blocks(record: Record) -> list[Block]:
     found: list[Block] = []
     for name, value in _members(record):
         if isinstance(value, BaseModel):
-            found.append(Block(name, tuple(_of_model(value))))
+            found.append(Block(name, tuple(_with_meaning(name, _of_model(value)))))
         elif name == "results":
             found += [Block(_title(r), tuple(_of_model(r)), is_result=True) for r in value]
         else:
             alone += _fields(name, _ABSENT.get(name, value) if value is None else value)
     return [Block("run", tuple(alone)), *found]
+
+
+def _with_meaning(block: str, fields: Iterable[Field]) -> Iterator[Field]:
+    """Settings explained, where they are as they were found."""
+    for field in fields:
+        setting = _SETTINGS.get(f"{block}.{field.name}")
+        meaning = f"{setting.label}. {setting.help}".strip() if setting else ""
+        yield replace(field, meaning=meaning)
+
+
+_SETTINGS = {path: setting for setting in SETTINGS.values() for path in setting.found}
 
 
 def _title(result: Result) -> str:

@@ -49,6 +49,7 @@
     backend: (run) => data.backends[runs.backend[run]],
     quant: (run) => data.quants[runs.quant[run]],
     mode: (run) => data.modes[runs.mode[run]],
+    settings: (run) => data.settings[runs.settings[run]],
   };
   const accepted = (line) => {
     const shares = line.rows.map((row) => data.accepted[row]).filter((share) => share !== undefined);
@@ -61,12 +62,12 @@
     const mode = words.mode(line.run)[0];
     return mode === "baseline" ? "" : [mode, accepted(line)].filter(Boolean).join(", ");
   };
-  const ofRun = ["hardware", "family", "backend", "quant", "mode"];
+  const ofRun = ["hardware", "family", "backend", "quant", "mode", "settings"];
 
   // State, in the address
 
   const DEFAULTS = {
-    shape: "", concurrency: perResult ? "all" : "1", hardware: "", family: "", backend: "", quant: "", mode: "",
+    shape: "", concurrency: perResult ? "all" : "1", hardware: "", family: "", backend: "", quant: "", mode: "", settings: "",
     validity: "shown", sort: perResult ? "ttft" : "-gen", group: perResult ? "none" : "family", closed: "", page: "1",
   };
   const CONCURRENCIES = [...new Set(rows.concurrency)].sort((a, b) => a - b);
@@ -522,6 +523,7 @@
     ["backend", "Backend", [["all backends", ""], ...options("backend", data.backends)]],
     ["quant", "Quant", [["all quants", ""], ...options("quant", data.quants)]],
     ["mode", "Mode", [["all modes", ""], ...options("mode", data.modes)]],
+    ["settings", "Settings", [["all settings", ""], ...options("settings", data.settings)]],
     ["validity", "Validity", [["valid, unverified", "shown"], ...["valid", "unverified", "invalid", "all"].map((word) => [word, word])]],
   ];
 
