@@ -69,19 +69,17 @@ Value = Scalar | tuple[Scalar, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor. ``offset`` counts from the first tensor's; ``bytes`` is None where the type is
-    unknown."""
+    """One tensor as it is stored, packed or not; ``bytes`` is None where the type is unknown."""
 
     name: str
-    dimensions: tuple[int, ...]
+    shape: tuple[int, ...]
     type: str
-    offset: int
     bytes: int | None
 
     @property
     def elements(self) -> int:
-        """How many numbers the tensor holds."""
-        return prod(self.dimensions)
+        """How many stored elements the tensor has."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +337,10 @@ class _Reader:
             if key in metadata:
                 raise self._damaged(f"metadata key {key[:80]!r} is there twice")
             metadata[key] = self._value(key, key == whole)
-        tensors = tuple(self._tensor() for _ in range(tensor_count))
+        tensors, offsets = [], []
+        for _ in range(tensor_count):
+            tensors.append(self._tensor())
+            offsets.append(self._length())
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment.bit_count() != 1:
             raise self._damaged("general.alignment is not a power of two")
@@ -347,7 +348,15 @@ class _Reader:
             raise self._damaged(f"general.alignment is {alignment}")
         end = self._base + self._at
         data = -(-end // alignment) * alignment if tensors else end
-        return GgufHeader(metadata, tensors, self._size, self._expected(tensors, data))
+        ends: list[int | None] = [data]
+        for tensor, offset in zip(tensors, offsets, strict=True):
+            ends.append(None if tensor.bytes is None else data + offset + tensor.bytes)
+        known = [end for end in ends if end is not None]
+        expected = max(known) if len(known) == len(ends) else None
+        if expected is not None and expected > self._size:
+            missing = expected - self._size
+            raise self._truncated(f"in the tensors, {missing} bytes are missing")
+        return GgufHeader(metadata, tuple(tensors), self._size, expected)
 
     def _check_magic(self, head: bytes) -> None:
         if head[:4] == b"GGUF":
@@ -397,25 +406,13 @@ class _Reader:
         rank = self._u32()
         if rank > MAX_DIMENSIONS:
             raise self._damaged(f"tensor {name[:80]!r} claims {rank} dimensions")
-        dimensions = tuple(self._length() for _ in range(rank))
-        elements = prod(dimensions)
-        code, offset = self._u32(), self._length()
+        shape = tuple(self._length() for _ in range(rank))
+        elements, code = prod(shape), self._u32()
         if elements > MAX_ELEMENTS:
             raise self._damaged(f"tensor {name[:80]!r} claims {elements} elements")
         kind = TENSOR_TYPES.get(code)
         if kind is None:
-            return Tensor(name, dimensions, f"type_{code}", offset, None)
-        if (dimensions[0] if dimensions else 1) % kind.block:
+            return Tensor(name, shape, f"type_{code}", None)
+        if (shape[0] if shape else 1) % kind.block:
             raise self._damaged(f"tensor {name[:80]!r} has rows of incomplete {kind.name} blocks")
-        return Tensor(name, dimensions, kind.name, offset, elements // kind.block * kind.size)
-
-    def _expected(self, tensors: tuple[Tensor, ...], data: int) -> int | None:
-        """The size that the file has to have, its tensors' data beginning at ``data``."""
-        ends = [data]
-        for tensor in tensors:
-            if tensor.bytes is None:
-                return None
-            ends.append(data + tensor.offset + tensor.bytes)
-        if max(ends) > self._size:
-            raise self._truncated(f"in the tensors, {max(ends) - self._size} bytes are missing")
-        return max(ends)
+        return Tensor(name, shape, kind.name, elements // kind.block * kind.size)

@@ -21,7 +21,7 @@ from tokrig.models import needs, safetensors, shelf
 from tokrig.models.files import first_of, folder_is_else, read_parts, sha256_of, what_else
 from tokrig.models.gguf import MAX_NAME, GgufHeader, Tensor, bad, one_line, read_gguf, shown
 from tokrig.models.quantization import QUANT, packing_of, quant_of
-from tokrig.models.safetensors import Weight, read_safetensors
+from tokrig.models.safetensors import read_safetensors
 from tokrig.record.model import Model
 from tokrig.units import significant
 
@@ -81,12 +81,10 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
     held = sum(tensor.elements for tensor in tensors)
     stated = first.integer("general.parameter_count")
     near = stated is not None and abs(stated - held) <= _COUNT_TOLERANCE * held
-    parameters = stated if stated is not None and near else held
-    sizes = [tensor.bytes for tensor in tensors if tensor.bytes is not None]
+    experts = sum(tensor.elements for tensor in tensors if needs.is_expert(tensor))
     quant, quant_stated = quant_of(first, name, tensors)
     context = first.own("context_length")
     owner = one_line(first.text("general.quantized_by")) or (source.owner if source else None)
-    experts = sum(tensor.elements for tensor in tensors if needs.is_routed(tensor))
     return Model(
         family=family,
         variant=variant,
@@ -95,12 +93,8 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
         quant_creator=owner,
         format="gguf",
         file=name,
-        sha256=sha256_of(files) if sha256 else None,
-        bytes=sum(header.file_bytes for header in headers),
-        parameters=parameters,
+        **_measures(files, tensors, stated if near else held, sha256),
         active_parameters=_active(held, experts, needs.experts_in_use(first)),
-        bits_per_weight=_bits(sum(sizes), parameters) if len(sizes) == len(tensors) else None,
-        tensor_types=_types(tensors),
         # Records hold 64-bit integers; a damaged file may state anything.
         context_train=context if context is not None and 0 <= context < 2**63 else None,
         architecture=one_line(first.text("general.architecture")),
@@ -119,17 +113,17 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
     config = safetensors.config_of(folder)
     if other := folder_is_else(folder, config):
         raise bad(folder, f"{other[0]}, not a model to chat with", other[1])
-    weights = [weight for file in files for weight in read_safetensors(file)]
+    tensors = [tensor for file in files for tensor in read_safetensors(file)]
     packing = packing_of(config, safetensors.quantizer_config(folder))
-    parameters, share = packing.parameters(weights), needs.experts_share(config)
-    experts = packing.parameters([w for w in weights if needs.is_expert(w, share)])
+    parameters, share = packing.parameters(tensors), needs.experts_share(config)
+    experts = packing.parameters([one for one in tensors if needs.is_expert(one, share)])
     source = _repository_of(folder)
     base_model, license_, quantized_by = _card_of(folder)
     name = source.name if source else folder.absolute().name
     family, variant, identity_from = _name_of_folder(name, config.get("_name_or_path"))
-    kinds: Counter[str] = Counter()
-    for weight in weights:
-        kinds[weight.type] += weight.bytes
+    by_type: Counter[str] = Counter()
+    for tensor in tensors:
+        by_type[tensor.type] += tensor.bytes or 0
     heads, kind = config.get("architectures"), config.get("model_type")
     if not kind and isinstance(heads, list):
         kind = next(iter(heads), None)
@@ -137,16 +131,12 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
         family=family,
         variant=variant,
         # Of a model that is not quantized the type that most bytes have.
-        quant=packing.label or next((kind for kind, _ in kinds.most_common(1)), None),
+        quant=packing.label or next((kind for kind, _ in by_type.most_common(1)), None),
         quant_creator=quantized_by or (source.owner if source else None),
         format="safetensors",
         file=f"{source.name}@{source.revision[:12]}" if source else shown(Path(name)),
-        sha256=sha256_of(files) if sha256 else None,
-        bytes=sum(file.stat().st_size for file in files),
-        parameters=parameters,
+        **_measures(files, tensors, parameters, sha256),
         active_parameters=None if parameters is None else _active(parameters, experts or 0, share),
-        bits_per_weight=_bits(kinds.total(), parameters) if parameters else None,
-        tensor_types=_types(weights),
         context_train=needs.first_integer(safetensors.text_config(config), _CONTEXT_KEYS),
         architecture=one_line(kind) if isinstance(kind, str) else None,
         chat_template_sha256=_digest(safetensors.chat_template(folder)),
@@ -156,16 +146,21 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
     )
 
 
-def _bits(size: int, parameters: int) -> float:
-    return significant(8 * size / parameters)
-
-
-def _types(tensors: Sequence[Tensor] | Sequence[Weight]) -> dict[str, int]:
-    return dict(Counter(tensor.type for tensor in tensors).most_common())
-
-
-def _digest(text: str | None) -> str | None:
-    return hashlib.sha256(text.encode()).hexdigest() if text else None
+def _measures(
+    files: Sequence[Path], tensors: Sequence[Tensor], parameters: int | None, sha256: bool
+) -> dict[str, Any]:
+    """What a model's files and tensors say of its size, by the names of the record."""
+    sizes = [tensor.bytes for tensor in tensors if tensor.bytes is not None]
+    bits = None
+    if parameters and len(sizes) == len(tensors):
+        bits = significant(8 * sum(sizes) / parameters)
+    return {
+        "sha256": sha256_of(files) if sha256 else None,
+        "bytes": sum(file.stat().st_size for file in files),
+        "parameters": parameters,
+        "bits_per_weight": bits,
+        "tensor_types": dict(Counter(tensor.type for tensor in tensors).most_common()),
+    }
 
 
 def _active(parameters: int, experts: int, share: needs.Share) -> int | None:
@@ -173,6 +168,10 @@ def _active(parameters: int, experts: int, share: needs.Share) -> int | None:
     if share is None or not experts:
         return None
     return parameters - experts + experts * share[0] // share[1]
+
+
+def _digest(text: str | None) -> str | None:
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
 
 
 # --- where it is from ---------------------------------------------------------------------------

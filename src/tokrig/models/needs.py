@@ -13,35 +13,17 @@ from typing import Any
 from tokrig.errors import InputError, did_you_mean
 from tokrig.models.files import files_of
 from tokrig.models.gguf import GgufHeader, Tensor, read_gguf
-from tokrig.models.safetensors import (
-    Weight,
-    config_of,
-    read_safetensors,
-    text_config,
-    weight_files,
-)
+from tokrig.models.safetensors import config_of, read_safetensors, text_config, weight_files
 from tokrig.quants import TENSOR_TYPES
+
+# --- the cache ----------------------------------------------------------------------------------
 
 # llama.cpp gives these a window that their files need not state.
 _WINDOWED = frozenset({"gemma2", "llama4", "exaone4"})
 # llama.cpp ignores the stated window: the whole context stays in the cache.
 _WINDOW_IGNORED = frozenset({"phi3"})
-# The input embedding and the output weights, as checkpoints call them: transformers; GPT-2, DBRX;
-# GPT-NeoX; Falcon, ChatGLM; InternLM 2 and Mistral's own; hybrids (backbone.embeddings).
-_EMBEDDING = re.compile(
-    r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\."
-)
-_OUTPUT = re.compile(
-    r"(?:^|\.)(?:lm_head|embed_out)\.weight$|^(?:transformer\.|model\.)?output(?:_layer)?\.weight$"
-)
-# Tables looked up by row even where the embedding is the output too: Gemma 3n, GPT-2's positions.
-_ROWS = re.compile(r"(?:^|\.)(?:embed_tokens_per_layer|wpe)\.")
-_OF_OTHER_INPUTS = re.compile(r"(?:^|\.)(?:vision|visual|audio|multi_modal|mtp)")
-# Tables of which one row is looked up for each token.
-_LOOKED_UP = {"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
-
-
-# --- the cache ----------------------------------------------------------------------------------
+# Keys of layers that keep a state of constant size.
+_RECURRENT = ("ssm.", "wkv.", "shortconv.", "full_attention_inter")
 
 
 def kv_bytes_per_token(
@@ -57,7 +39,10 @@ def kv_bytes_per_token(
 
     Raises InputError for an unknown type, ModelError for a file that cannot be read.
     """
-    sizes = _cache_type(type_k), _cache_type(type_v)
+    types = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
+    for name in (type_k, type_v):
+        if name.lower() not in types:
+            raise InputError(f"unknown cache type {name!r}", hint=did_you_mean(name, types))
     if isinstance(source, Path):
         if source.is_dir():
             return None
@@ -67,41 +52,32 @@ def kv_bytes_per_token(
         return None
     total = 0
     for count in heads:
-        for length, (block, size) in zip(lengths, sizes, strict=True):
-            if count * length % block:
+        for length, name in zip(lengths, (type_k, type_v), strict=True):
+            kind = types[name.lower()]
+            if count * length % kind.block:
                 return None  # the engine refuses such a type for this model
-            total += count * length // block * size
+            total += count * length // kind.block * kind.size
     return total
-
-
-def _cache_type(name: str) -> tuple[int, int]:
-    """Elements in a block and its bytes."""
-    types = {kind.name.lower(): (kind.block, kind.size) for kind in TENSOR_TYPES.values()}
-    if name.lower() not in types:
-        raise InputError(f"unknown cache type {name!r}", hint=did_you_mean(name, types))
-    return types[name.lower()]
 
 
 def _heads_by_layer(header: GgufHeader) -> list[int] | None:
     """Key/value heads of each layer that a served token passes; None where that is unsettled."""
-    kind, layers = header.kind, header.own("block_count")
+    kind, layers, metadata = header.kind, header.own("block_count"), header.metadata
     window = header.own("attention.sliding_window") or 0
     if kind in _WINDOWED or (window > 0 and kind not in _WINDOW_IGNORED):
         return None
-    if not layers or f"{kind}.attention.kv_lora_rank" in header.metadata:
+    if not layers or f"{kind}.attention.kv_lora_rank" in metadata:
         return None
-    stated = header.metadata.get(f"{kind}.attention.head_count_kv")
-    if stated is None:
-        stated = header.metadata.get(f"{kind}.attention.head_count")
+    every = metadata.get(f"{kind}.attention.head_count")
+    stated = metadata.get(f"{kind}.attention.head_count_kv", every)
     served = layers - (header.own("nextn_predict_layers") or 0)
     if isinstance(stated, tuple):
         heads = [count for count in stated if isinstance(count, int) and count >= 0]
         return heads[:served] if len(heads) == layers else None
     if not isinstance(stated, int) or stated <= 0 or not 0 < served <= layers <= 4096:
         return None
-    marks = (f"{kind}.ssm.", f"{kind}.wkv.", f"{kind}.shortconv.", f"{kind}.full_attention_inter")
-    recurrent = any(key.startswith(marks) for key in header.metadata)
-    return None if recurrent else [stated] * served
+    recurrent = tuple(f"{kind}.{key}" for key in _RECURRENT)
+    return None if any(key.startswith(recurrent) for key in metadata) else [stated] * served
 
 
 def _head_lengths(header: GgufHeader) -> tuple[int, int] | None:
@@ -117,6 +93,22 @@ def _head_lengths(header: GgufHeader) -> tuple[int, int] | None:
 
 
 # --- weights ------------------------------------------------------------------------------------
+
+# Tables of a GGUF of which one row is looked up for each token.
+_LOOKED_UP = {"per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"}
+# The input embedding and the output weights, as checkpoints call them: transformers; GPT-2, DBRX;
+# GPT-NeoX; Falcon, ChatGLM; InternLM 2 and Mistral's own; hybrids (backbone.embeddings).
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\."
+)
+_OUTPUT = re.compile(
+    r"(?:^|\.)(?:lm_head|embed_out)\.weight$|^(?:transformer\.|model\.)?output(?:_layer)?\.weight$"
+)
+# What a token does not read even where the embedding is the output too: tables looked up by row
+# (Gemma 3n, GPT-2's positions) and what serves other inputs.
+_NOT_READ = re.compile(
+    r"(?:^|\.)(?:(?:embed_tokens_per_layer|wpe)\.|vision|visual|audio|multi_modal|mtp)"
+)
 
 
 def looked_up_bytes(model: Path) -> int:
@@ -144,31 +136,35 @@ def read_bytes_per_token(model: Path) -> int | None:
 
     Raises ModelError for a model that cannot be read.
     """
-    sizes: list[tuple[int | None, bool]] = []  # of each tensor that is read; of routed experts?
     if model.is_dir():
         config = config_of(model)
         layers, share = text_config(config).get("num_hidden_layers"), experts_share(config)
-        weights = [w for file in weight_files(model) for w in read_safetensors(file)]
-        own_output = any(_OUTPUT.search(w.name) for w in weights)
-        for weight in weights:
-            if _ROWS.search(weight.name) or (own_output and _EMBEDDING.search(weight.name)):
-                continue
-            drafts = isinstance(layers, int) and _layer(weight.name, ".layers.") >= layers
-            if not drafts and not _OF_OTHER_INPUTS.search(weight.name):
-                sizes.append((weight.bytes, is_expert(weight, share)))
+        tensors = [tensor for file in weight_files(model) for tensor in read_safetensors(file)]
+        own_output = any(_OUTPUT.search(tensor.name) for tensor in tensors)
+        tables = {
+            tensor.name
+            for tensor in tensors
+            if _NOT_READ.search(tensor.name) or (own_output and _EMBEDDING.search(tensor.name))
+        }
+        before_number, stacked = ".layers.", share
     else:
         headers = [read_gguf(file) for file in files_of(model)]
         tensors = [tensor for header in headers for tensor in header.tensors]
-        share, tables = experts_in_use(headers[0]), _tables(tensors)
-        served = headers[0].own("block_count") or 0
-        served -= headers[0].own("nextn_predict_layers") or 0
-        for tensor in tensors:
-            if tensor.name not in tables and not _layer(tensor.name, "blk.") >= served > 0:
-                sizes.append((tensor.bytes, is_routed(tensor)))
-    known = [(size, routed) for size, routed in sizes if size is not None]
-    experts = sum(size for size, routed in known if routed)
-    total = sum(size for size, routed in known if not routed)
-    if len(known) != len(sizes) or (experts and share is None):
+        layers, share = headers[0].own("block_count"), experts_in_use(headers[0])
+        layers = (layers or 0) - (headers[0].own("nextn_predict_layers") or 0)
+        tables, before_number, stacked = _tables(tensors), "blk.", None
+    total = experts = 0
+    for tensor in tensors:
+        drafts = isinstance(layers, int) and _layer(tensor.name, before_number) >= layers > 0
+        if tensor.name in tables or drafts:
+            continue
+        if tensor.bytes is None:
+            return None
+        if is_expert(tensor, stacked):
+            experts += tensor.bytes
+        else:
+            total += tensor.bytes
+    if experts and share is None:
         return None
     return total + (experts * share[0] // share[1] if share else 0)
 
@@ -184,7 +180,6 @@ def _layer(name: str, before: str) -> int:
 Share = tuple[int, int] | None
 """Experts that a token uses and experts there are; None for a model without any."""
 
-_ROUTED = re.compile(r"_exps\b|\.ffn_(?:gate|up|down)\.\d+\.")
 _COUNT_KEYS = (
     "num_experts num_local_experts n_routed_experts moe_num_experts num_moe_experts "
     "num_routed_experts"
@@ -193,9 +188,10 @@ _USED_KEYS = (
     "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts moe_top_k "
     "num_selected_experts experts_per_token num_active_experts"
 ).split()
-# How checkpoints call the weights of routed experts. By repository or library:
+# How the weights of routed experts are called: in GGUF files, and in checkpoints.
 _EXPERTS = re.compile(
-    r"\.experts\."  # Mixtral, Qwen, DeepSeek, DBRX, Jamba, Phi, Llama 4, gpt-oss, Gemma 4
+    r"_exps\b|\.ffn_(?:gate|up|down)\.\d+\."  # the latter from before 2024
+    r"|\.experts\."  # Mixtral, Qwen, DeepSeek, DBRX, Jamba, Phi, Llama 4, gpt-oss, Gemma 4
     r"|\.switch_(?:mlp|glu)\."  # mlx-lm
     r"|\.block_sparse_moe\.(?:(?:in|out)put_linear|w[123])\b"  # Granite; Mixtral as released
     r"|\.mlp\.(?:in|out)put_linear\."  # JetMoE
@@ -205,33 +201,30 @@ _EXPERTS = re.compile(
 
 def experts_in_use(header: GgufHeader) -> Share:
     """The same for a GGUF file."""
-    count, used = header.own("expert_count"), header.own("expert_used_count")
-    return (used, count) if count and used and 0 < used <= count else None
-
-
-def is_routed(tensor: Tensor) -> bool:
-    """Whether a tensor belongs to routed experts: ``ffn_up_exps``, or one a tensor, as in files
-    from before 2024. Shared experts (``ffn_up_shexp``) work for every token."""
-    return _ROUTED.search(tensor.name) is not None
+    return _share(header.own("expert_used_count"), header.own("expert_count"))
 
 
 def experts_share(config: Mapping[str, Any]) -> Share:
     """The same by a folder's configuration."""
     text = text_config(config)
-    count, used = first_integer(text, _COUNT_KEYS), first_integer(text, _USED_KEYS)
+    return _share(first_integer(text, _USED_KEYS), first_integer(text, _COUNT_KEYS))
+
+
+def _share(used: int | None, count: int | None) -> Share:
     return (used, count) if count and used and 0 < used <= count else None
 
 
-def is_expert(weight: Weight, share: Share = None) -> bool:
-    """Whether the tensor belongs to routed experts: ``…mlp.experts.17.down_proj.weight``, or to
-    all of them at once, whatever it is called: the first of three dimensions is their number.
+def is_expert(tensor: Tensor, share: Share = None) -> bool:
+    """Whether the tensor belongs to routed experts: ``blk.0.ffn_up_exps.weight``,
+    ``…mlp.experts.17.down_proj.weight``; in a folder whose ``share`` is given to all of them at
+    once, whatever it is called: the first of three dimensions is their number.
 
-    Shared experts (``shared_experts``, ``shared_mlp``) work for every token.
+    Shared experts (``ffn_up_shexp``, ``shared_experts``) work for every token.
     """
-    if ".shared_" in weight.name:
+    if ".shared_" in tensor.name:
         return False
-    stacked = share is not None and len(weight.shape) > 2 and weight.shape[0] == share[1] > 1
-    return stacked or _EXPERTS.search(f".{weight.name}") is not None
+    stacked = share is not None and len(tensor.shape) > 2 and tensor.shape[0] == share[1] > 1
+    return stacked or _EXPERTS.search(f".{tensor.name}") is not None
 
 
 def first_integer(config: Mapping[str, Any], keys: Sequence[str]) -> int | None:

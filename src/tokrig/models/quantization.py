@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokrig.models.gguf import GgufHeader, Tensor, one_line
-from tokrig.models.safetensors import Weight
 from tokrig.quants import FILE_TYPES, TYPE_BITS, bits_per_weight
 
 # llama.cpp's recipes, ik_llama.cpp's (IQ4_KSS, Q8_KV, …_R4), those that repositories made of
@@ -65,7 +64,7 @@ def _main_type(tensors: Sequence[Tensor]) -> str | None:
     """The type of most weights of the layers; None where that is one ggml does not have."""
     count: Counter[str] = Counter()
     for tensor in tensors:
-        if tensor.name.startswith("blk.") and len(tensor.dimensions) > 1:
+        if tensor.name.startswith("blk.") and len(tensor.shape) > 1:
             count[tensor.type] += tensor.elements
     main = count.most_common(1)[0][0] if count else None
     return main if main in TYPE_BITS else None
@@ -136,7 +135,7 @@ class Packing:
     bits: int | None = None
     module_bits: Mapping[str, int] = field(default_factory=dict)
 
-    def parameters(self, weights: Sequence[Weight]) -> int | None:
+    def parameters(self, weights: Sequence[Tensor]) -> int | None:
         """Parameters of the model stored in ``weights``; None where a tensor is packed and
         nothing says how. What lies beside a weight is no parameter."""
         names = {weight.name for weight in weights}
@@ -148,7 +147,7 @@ class Packing:
             total += count
         return total
 
-    def _count(self, weight: Weight, names: Collection[str]) -> int | None:
+    def _count(self, weight: Tensor, names: Collection[str]) -> int | None:
         module, _, last = weight.name.rpartition(".")
         # MLX: its biases are zero points.
         zeros = last == "biases" and f"{module}.scales" in names

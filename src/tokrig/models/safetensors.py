@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from tokrig.models.gguf import (
     FETCH_AGAIN,
     LFS_REMEDY,
     PAGE_REMEDY,
+    Tensor,
     bad,
     check_file,
     part_names,
@@ -55,22 +54,7 @@ _WEIGHTS = ("*.safetensors", *_PICKLES)
 # --- the header of a file -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """One tensor as it is stored: ``shape`` counts stored elements, packed or not."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    bytes: int
-
-    @property
-    def elements(self) -> int:
-        """How many stored elements the tensor has."""
-        return prod(self.shape)
-
-
-def read_safetensors(path: Path) -> tuple[Weight, ...]:
+def read_safetensors(path: Path) -> tuple[Tensor, ...]:
     """The tensors that the header of the file ``path`` announces.
 
     Raises ModelError when the file is missing, is something else, is damaged, or ends before its
@@ -104,7 +88,7 @@ def read_safetensors(path: Path) -> tuple[Weight, ...]:
     return tuple(_weight(path, name, entry, size - 8 - length) for name, entry in header.items())
 
 
-def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Weight:
+def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Tensor:
     tensor = f"tensor {name[:80]!r}"
     match entry:
         case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(start), int(end)]}:
@@ -117,7 +101,7 @@ def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Weight:
         raise _damaged(path, f"{tensor} ends before it begins")
     if end > data_bytes:
         raise _truncated(path, data_bytes, f"{tensor}, {end - data_bytes} bytes")
-    weight = Weight(name, kind, tuple(shape), end - start)
+    weight = Tensor(name, tuple(shape), kind, end - start)
     bits = BITS.get(kind)
     if bits is not None and -(-weight.elements * bits // 8) != weight.bytes:
         raise _damaged(path, f"the size of {tensor} contradicts its shape")
