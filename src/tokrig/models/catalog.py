@@ -54,13 +54,9 @@ class Entry:
 
     def missing(self, why: str) -> ModelError:
         """The error of a package that is not there, or not whole."""
-        return ModelError(
-            f"{self.file}: {why}", hint=get_package(self.install), code="model_not_installed"
-        )
+        hint = get_package(self.install)
+        return ModelError(f"{self.file}: {why}", hint=hint, code="model_not_installed")
 
-
-# OWNER/NAME, perhaps with a revision and a file: what people copy from a hub.
-_AS_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?(/[\w./-]+)?", re.ASCII)
 
 CATALOG: dict[str, Entry] = {
     "gemma-3-270m": Entry(
@@ -84,6 +80,10 @@ CATALOG: dict[str, Entry] = {
 }
 
 
+# OWNER/NAME, perhaps with a revision and a file: what people copy from a hub.
+_AS_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?(/[\w./-]+)?", re.ASCII)
+
+
 def resolve(name_or_path: str) -> ModelSource:
     """The file of a catalog name, or the file or model folder that a path names.
 
@@ -101,19 +101,18 @@ def resolve(name_or_path: str) -> ModelSource:
         if not path.exists() and _AS_ON_A_HUB.fullmatch(name_or_path):
             raise ModelError(
                 f"no such file or folder: {name_or_path}",
-                hint=f"a model of a hub is fetched with: --model hf:{name_or_path}",
+                hint=f"a model of a hub is downloaded with: --model hf:{name_or_path}",
             )
         return ModelSource(_served(path), "", "")
     text = name_or_path.strip()
-    entry = CATALOG.get(text.lower())
-    if entry is None:
-        hint = did_you_mean(text, CATALOG)
-        if text and Path(text).exists():
-            kind = "folder" if Path(text).is_dir() else "file"
-            hint = f"to use the {kind} of that name write .{os.sep}{text}"
-        raise ModelError(f"unknown model {text!r}", hint=hint)
-    path = _packaged(entry) if entry.pieces is None else _assembled(entry, entry.pieces)
-    return ModelSource(path, entry.note, entry.license_note)
+    if entry := CATALOG.get(text.lower()):
+        path = _assembled(entry) if entry.pieces else _packaged(entry)
+        return ModelSource(path, entry.note, entry.license_note)
+    hint = f"{did_you_mean(text, CATALOG)}; a path or hf:owner/name/FILE.gguf names any other model"
+    if text and Path(text).exists():
+        kind = "folder" if Path(text).is_dir() else "file"
+        hint = f"to use the {kind} of that name write .{os.sep}{text}"
+    raise ModelError(f"unknown model {text!r}", hint=hint)
 
 
 def _served(path: Path) -> Path:
@@ -130,10 +129,9 @@ def _served(path: Path) -> Path:
 
 def _packaged(entry: Entry) -> Path:
     """``entry.file`` inside its package, found without importing the package."""
-    try:
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(entry.module)
-    except (ImportError, ValueError):
-        spec = None
     if spec is None:
         raise entry.missing(f"the package {entry.module} is not installed")
     path = Path(spec.origin or entry.module).with_name(entry.file)
@@ -142,40 +140,36 @@ def _packaged(entry: Entry) -> Path:
     return path
 
 
-def _assembled(entry: Entry, pieces: Callable[[Any], Sequence[Path]]) -> Path:
-    """``entry.file`` in the cache folder, put together there unless it is there already."""
+def _assembled(entry: Entry) -> Path:
+    """``entry.file`` in the cache folder, put together there unless it is there already.
+
+    Not by the package's own ``assemble``: that writes to the final name and leaves half a file
+    when it is killed.
+    """
     target = cache_dir() / "models" / entry.file
     with contextlib.suppress(OSError):
         if target.stat().st_size == entry.bytes:
             return target
     _packaged(entry)
+    assert entry.pieces is not None
     try:
-        found = list(pieces(importlib.import_module(entry.module)))
+        pieces = list(entry.pieces(importlib.import_module(entry.module)))
     except ImportError as error:
         raise entry.missing(f"a part of the package is missing: {error.name}") from error
-    for piece in found:
+    for piece in pieces:
         check_file(piece)
     try:
-        _write(entry, found, target)
+        with replacing(target) as temporary:
+            with temporary.open("wb") as out:
+                for piece in pieces:
+                    with piece.open("rb") as part:
+                        shutil.copyfileobj(part, out)
+            if read_sha256([temporary]) != entry.sha256:
+                again = get_package(f"--force-reinstall {entry.install}")
+                raise ModelError(
+                    f"{entry.file}: its SHA-256 differs from the published one",
+                    hint=f"the package is damaged or another one: {again}",
+                )
     except OSError as error:
         raise refused(target, error) from error
     return target
-
-
-def _write(entry: Entry, pieces: Sequence[Path], target: Path) -> None:
-    """The pieces one after the other, under a temporary name until whole and checked.
-
-    Not by the package's own ``assemble``: that writes to the final name and leaves half a file
-    when it is killed.
-    """
-    with replacing(target) as temporary:
-        with temporary.open("wb") as out:
-            for piece in pieces:
-                with piece.open("rb") as part:
-                    shutil.copyfileobj(part, out)
-        if read_sha256([temporary]) != entry.sha256:
-            again = get_package(f"--force-reinstall {entry.install}")
-            raise ModelError(
-                f"{entry.file}: its SHA-256 differs from the published one",
-                hint=f"the package is damaged or another one: {again}",
-            )

@@ -13,37 +13,26 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokrig.models.gguf import GgufHeader, read_gguf
+from tokrig.models.gguf import read_gguf
 from tokrig.models.safetensors import config_of, optional_json, text_config
 
 MAX_SIZE_DIFFERENCE = 128
 FIRST_COMPARED_TOKEN = 5
 """Both as in llama.cpp: sizes may differ by padding, the first tokens by their spelling."""
 
-_TOKENS = "tokenizer.ggml.tokens"
-
-
-class _Defaults(NamedTuple):
-    """A tokenizer's kind and what holds where the header leaves the special tokens out."""
-
-    kind: str
-    bos: int | None = None
-    eos: int | None = None
-    add_bos: bool = False
-    add_eos: bool = False
-
-
-_BPE = _Defaults("BPE", 11, 11)
-_KINDS = {
-    "llama": _Defaults("SPM", 1, 2, add_bos=True),
-    "bert": _Defaults("WPM", 101, None, add_bos=True),
+# By ``tokenizer.ggml.model``: the tokenizer's kind; where the header leaves them out, the tokens
+# that begin and end a text; which of the two are put around every text.
+_BPE = ("BPE", 11, 11, False, False)
+_KINDS: dict[str, tuple[str, int | None, int | None, bool, bool]] = {
+    "llama": ("SPM", 1, 2, True, False),
+    "bert": ("WPM", 101, None, True, False),
     "gpt2": _BPE,
     "hybriddna": _BPE,
     "whitespace": _BPE,
-    "gemma4": _Defaults("BPE", add_bos=True),
-    "t5": _Defaults("UGM", None, 1, add_eos=True),
-    "rwkv": _Defaults("RWKV"),
-    "plamo2": _Defaults("PLaMo-2", 1, 2),
+    "gemma4": ("BPE", None, None, True, False),
+    "t5": ("UGM", None, 1, False, True),
+    "rwkv": ("RWKV", None, None, False, False),
+    "plamo2": ("PLaMo-2", 1, 2, False, False),
 }
 # Pre-tokenizers for which llama.cpp begins a text with BOS unless the header forbids it.
 _BOS_FIRST = frozenset(
@@ -85,9 +74,12 @@ def _compare(model: _Vocabulary, draft: _Vocabulary, difference: int, start: int
     if model.kind != draft.kind:
         return f"its tokenizer is {draft.kind}, the model's {model.kind}"
     for what in ("begin", "end"):
-        one, other = getattr(model, what), getattr(draft, what)
+        one, other = (
+            "no special token" if token is None else f"token {token}"
+            for token in (getattr(model, what), getattr(draft, what))
+        )
         if one != other:
-            return f"it {what}s texts with {_shown(other)}, the model with {_shown(one)}"
+            return f"it {what}s texts with {other}, the model with {one}"
     if abs(len(model.tokens) - len(draft.tokens)) > difference:
         return _sizes(len(model.tokens), len(draft.tokens))
     for number, (mine, its) in enumerate(zip_longest(model.tokens, draft.tokens)):
@@ -101,36 +93,24 @@ def _sizes(model: Any, draft: Any) -> str:
     return f"its vocabulary has {its} tokens, the model's {own}"
 
 
-def _shown(token: int | None) -> str:
-    return "no special token" if token is None else f"token {token}"
-
-
 def _of_gguf(path: Path) -> _Vocabulary:
-    header = read_gguf(path, whole=_TOKENS)
-    stated = header.metadata.get(_TOKENS)
+    header = read_gguf(path, whole="tokenizer.ggml.tokens")
+    stated = header.metadata.get("tokenizer.ggml.tokens")
     stated = stated if isinstance(stated, tuple) else ()
     tokens = [token if isinstance(token, str) else None for token in stated]
     name = header.text("tokenizer.ggml.model") or "none"
-    defaults = _KINDS.get(name, _Defaults(name))
-    add_bos = defaults.add_bos or header.text("tokenizer.ggml.pre") in _BOS_FIRST
-    add_bos = _flag(header, "add_bos_token", add_bos) or name == "gemma4"
-    add_eos = _flag(header, "add_eos_token", defaults.add_eos)
-    return _Vocabulary(
-        defaults.kind,
-        tokens,
-        _special(header, "bos_token_id", defaults.bos, len(tokens)) if add_bos else None,
-        _special(header, "eos_token_id", defaults.eos, len(tokens)) if add_eos else None,
-    )
+    kind, bos, eos, add_bos, add_eos = _KINDS.get(name, (name, None, None, False, False))
+    add_bos = add_bos or header.text("tokenizer.ggml.pre") in _BOS_FIRST
 
+    def special(which: str, default: int | None, added: bool) -> int | None:
+        flag = header.metadata.get(f"tokenizer.ggml.add_{which}_token")
+        number = header.integer(f"tokenizer.ggml.{which}_token_id")
+        # llama.cpp overrides what the first Gemma 4 files say.
+        if not (flag if isinstance(flag, bool) else added) and (which, name) != ("bos", "gemma4"):
+            return None
+        return number if number is not None and 0 <= number < len(tokens) else default
 
-def _flag(header: GgufHeader, key: str, default: bool) -> bool:
-    value = header.metadata.get(f"tokenizer.ggml.{key}")
-    return value if isinstance(value, bool) else default
-
-
-def _special(header: GgufHeader, key: str, default: int | None, size: int) -> int | None:
-    value = header.integer(f"tokenizer.ggml.{key}")
-    return value if value is not None and 0 <= value < size else default
+    return _Vocabulary(kind, tokens, special("bos", bos, add_bos), special("eos", eos, add_eos))
 
 
 def _of_tokenizer(folder: Path) -> _Vocabulary | None:

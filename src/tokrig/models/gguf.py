@@ -14,7 +14,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from math import prod
-from operator import length_hint
+from operator import add, length_hint
 from pathlib import Path
 from typing import BinaryIO
 
@@ -325,9 +325,8 @@ class _Reader:
     def header(self, whole: str) -> GgufHeader:
         """All of it; the array under the key ``whole`` in full length."""
         self._need(min(self._size, 512))
-        self._check_magic(self._window[:512])
-        self._at = 4
-        self._check_version(self._u32())
+        self._check_kind(self._window[:512])
+        self._at = 8
         tensor_count, key_count = self._length(), self._length()
         if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:
             raise self._damaged(f"it claims {tensor_count} tensors and {key_count} metadata keys")
@@ -348,35 +347,29 @@ class _Reader:
             raise self._damaged(f"general.alignment is {alignment}")
         end = self._base + self._at
         data = -(-end // alignment) * alignment if tensors else end
-        ends: list[int | None] = [data]
-        for tensor, offset in zip(tensors, offsets, strict=True):
-            ends.append(None if tensor.bytes is None else data + offset + tensor.bytes)
-        known = [end for end in ends if end is not None]
-        expected = max(known) if len(known) == len(ends) else None
-        if expected is not None and expected > self._size:
-            missing = expected - self._size
-            raise self._truncated(f"in the tensors, {missing} bytes are missing")
+        sizes = [tensor.bytes for tensor in tensors if tensor.bytes is not None]
+        expected = None
+        if len(sizes) == len(tensors):
+            expected = data + max(map(add, offsets, sizes), default=0)
+            if (missing := expected - self._size) > 0:
+                raise self._truncated(f"in the tensors, {missing} bytes are missing")
         return GgufHeader(metadata, tuple(tensors), self._size, expected)
 
-    def _check_magic(self, head: bytes) -> None:
-        if head[:4] == b"GGUF":
+    def _check_kind(self, head: bytes) -> None:
+        version = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"GGUF":
+            why, hint = sniff(head)
+            why = f"not a GGUF file, but {why}"
+        elif len(head) < 8 or version in (2, 3):
             return
-        if b"GGUF".startswith(head):
-            raise self._truncated()
-        what, remedy = sniff(head)
-        raise bad(self._path, f"not a GGUF file, but {what}", remedy)
-
-    def _check_version(self, version: int) -> None:
-        if version in (2, 3):
-            return
-        if version == 1:
+        elif version == 1:
             why, hint = "GGUF version 1, of August 2023", "convert the model again with llama.cpp"
         elif version & 0xFFFF == 0 and version:
             why, hint = "a big-endian GGUF file", "use the little-endian file of this model"
         else:
             why = f"GGUF version {version}, but tokrig reads versions 2 and 3"
             hint = "update tokrig; if the file should be an ordinary one, download it again"
-        raise bad(self._path, why, hint)
+        raise self._truncated() if b"GGUF".startswith(head) else bad(self._path, why, hint)
 
     def _value(self, key: str, whole: bool) -> Value:
         code = self._u32()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,13 +139,9 @@ class Packing:
         """Parameters of the model stored in ``weights``; None where a tensor is packed and
         nothing says how. What lies beside a weight is no parameter."""
         names = {weight.name for weight in weights}
-        total = 0
-        for weight in weights:
-            count = self._count(weight, names)
-            if count is None:
-                return None
-            total += count
-        return total
+        counts = [self._count(weight, names) for weight in weights]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def _count(self, weight: Tensor, names: Collection[str]) -> int | None:
         module, _, last = weight.name.rpartition(".")
@@ -186,35 +182,38 @@ def packing_of(config: Mapping[str, Any], beside: Mapping[str, Any]) -> Packing:
     return Packing()
 
 
+_BY_WIDTH = {
+    "awq": "AWQ",
+    "gptq": "GPTQ",
+    "auto-round": "AutoRound",
+    "intel/auto-round": "AutoRound",
+}
+
+
 def _by_method(stated: Mapping[str, Any]) -> Packing:
     method = str(stated["quant_method"]).casefold().replace("_", "-").removesuffix("-marlin")
-    if method in _METHODS and (found := _METHODS[method](stated)):
-        return found
+    bits = _integer(stated.get("bits")) or _integer(stated.get("w_bit"))
+    if method in _BY_WIDTH and (bits or method == "awq"):
+        usual = method == "awq" and bits in (4, None)
+        label = _BY_WIDTH[method] if usual else f"{_BY_WIDTH[method]}-Int{bits}"
+        # A mixture whose exceptions are given as patterns: the widths are not known by module.
+        mixed = stated.get("dynamic") or stated.get("extra_config")
+        return Packing(label, None if mixed else bits)
+    match method:
+        case "bitsandbytes":
+            four = stated.get("load_in_4bit")
+            return Packing("bnb-4bit", 4) if four else Packing("bnb-8bit")
+        case "aqlm":
+            return _aqlm(stated)
+        case "compressed-tensors":
+            return _compressed(stated)
+        case "quark":
+            return _quark(stated)
     if method.startswith("modelopt"):
         return _modelopt(stated)
     if method.endswith(("fp8", "fp4")):
         return Packing(_format(method.rpartition("-")[2]), 4 if method.endswith("fp4") else None)
     return _other_tool(method, stated)
-
-
-def _by_width(template: str, usual: int | None = None) -> Callable[[Mapping[str, Any]], Any]:
-    """Tools whose label is their name and the width of a weight, which the ``usual`` one needs
-    not."""
-
-    def read(stated: Mapping[str, Any]) -> Packing | None:
-        bits = _integer(stated.get("bits")) or _integer(stated.get("w_bit"))
-        if bits is None and usual is None:
-            return None
-        # A mixture whose exceptions are given as patterns: the widths are not known by module.
-        mixed = stated.get("dynamic") or stated.get("extra_config")
-        label = template if bits in (usual, None) else f"{template}-Int{bits}"
-        return Packing(label, None if mixed else bits)
-
-    return read
-
-
-def _bitsandbytes(stated: Mapping[str, Any]) -> Packing:
-    return Packing("bnb-4bit", 4) if stated.get("load_in_4bit") else Packing("bnb-8bit")
 
 
 def _aqlm(stated: Mapping[str, Any]) -> Packing:
@@ -241,10 +240,8 @@ def _quark(stated: Mapping[str, Any]) -> Packing:
                 labels.add(f"Int{dtype[-1]}")
             else:
                 labels.add(_format(dtype))
-    packed = any(label.endswith("4") for label in labels)
-    return Packing(
-        "-".join(filter(None, ("Quark", "+".join(sorted(labels))))), 4 if packed else None
-    )
+    name = "-".join(filter(None, ("Quark", "+".join(sorted(labels)))))
+    return Packing(name, 4 if any(label.endswith("4") for label in labels) else None)
 
 
 def _compressed(stated: Mapping[str, Any]) -> Packing:
@@ -289,16 +286,6 @@ def _mlx(stated: Mapping[str, Any]) -> Packing:
     return Packing(f"MLX-{width if mode == 'affine' else one_line(mode.upper())}", bits, exceptions)
 
 
-_METHODS: Mapping[str, Callable[[Mapping[str, Any]], Packing | None]] = {
-    "bitsandbytes": _bitsandbytes,
-    "awq": _by_width("AWQ", 4),
-    "gptq": _by_width("GPTQ"),
-    "auto-round": _by_width("AutoRound"),
-    "intel/auto-round": _by_width("AutoRound"),
-    "aqlm": _aqlm,
-    "compressed-tensors": _compressed,
-    "quark": _quark,
-}
 # Tools whose packing is not read here: how they are spelled.
 _TITLES = {
     name.casefold(): name for name in "BitNet EXL2 EXL3 HIGGS HQQ Quanto SpQR VPTQ".split()

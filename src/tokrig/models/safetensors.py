@@ -85,27 +85,26 @@ def read_safetensors(path: Path) -> tuple[Tensor, ...]:
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise _damaged(path, f"it claims {len(header)} tensors")
-    return tuple(_weight(path, name, entry, size - 8 - length) for name, entry in header.items())
+    return tuple(_tensor(path, name, entry, size - 8 - length) for name, entry in header.items())
 
 
-def _weight(path: Path, name: str, entry: Any, data_bytes: int) -> Tensor:
-    tensor = f"tensor {name[:80]!r}"
+def _tensor(path: Path, name: str, entry: Any, data_bytes: int) -> Tensor:
+    called = f"tensor {name[:80]!r}"
     match entry:
         case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(start), int(end)]}:
             pass
         case _:
-            raise _damaged(path, f"{tensor} is not described")
+            raise _damaged(path, f"{called} is not described")
     if not all(isinstance(n, int) and 0 <= n < 2**48 for n in shape) or len(shape) > 16:
-        raise _damaged(path, f"{tensor} has an impossible shape")
+        raise _damaged(path, f"{called} has an impossible shape")
     if not 0 <= start <= end:
-        raise _damaged(path, f"{tensor} ends before it begins")
+        raise _damaged(path, f"{called} ends before it begins")
     if end > data_bytes:
-        raise _truncated(path, data_bytes, f"{tensor}, {end - data_bytes} bytes")
-    weight = Tensor(name, tuple(shape), kind, end - start)
-    bits = BITS.get(kind)
-    if bits is not None and -(-weight.elements * bits // 8) != weight.bytes:
-        raise _damaged(path, f"the size of {tensor} contradicts its shape")
-    return weight
+        raise _truncated(path, data_bytes, f"{called}, {end - data_bytes} bytes")
+    tensor = Tensor(name, tuple(shape), kind, end - start)
+    if kind in BITS and -(-tensor.elements * BITS[kind] // 8) != tensor.bytes:
+        raise _damaged(path, f"the size of {called} contradicts its shape")
+    return tensor
 
 
 def _damaged(path: Path, why: str) -> ModelError:
@@ -144,44 +143,42 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         hint = "merge it into its base model and name the folder of the merged model"
         raise bad(folder, "an adapter (LoRA), not a model", hint)
-    for index in _INDEXES:
-        if (folder / index).exists():
-            return _indexed(folder, index)
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    names = _indexed(folder)
+    if not names:
+        found = [path.name for path in folder.glob("*.safetensors")]
+        # Mistral's own format lies beside the ordinary one and holds the same weights once more.
+        ordinary = [name for name in found if not name.startswith("consolidated")] or found
+        single = "model.safetensors" in found
+        names = (
+            {"model.safetensors"} if single else {n for one in ordinary for n in part_names(one)}
+        )
+    if not names:
         if pickles := sorted(path for pattern in _PICKLES for path in folder.glob(pattern)):
             why = f"its weights are pickled ({shown(pickles[0])}), and loading can run any code"
             raise bad(folder, why, "use a safetensors version of this model")
         hint = "name a .gguf file, or the folder of a model in safetensors files"
         raise bad(folder, "a folder without weights: no .safetensors file in it", hint)
-    single = folder / "model.safetensors"
-    if single in found:
-        return [single]
-    # Mistral's own format lies beside the ordinary one and holds the same weights once more.
-    files = [file for file in found if not file.name.startswith("consolidated")] or found
-    wanted = {name for file in files for name in part_names(file.name)}
-    _refuse_missing(folder, sorted(wanted - {file.name for file in files}), len(wanted))
+    files = sorted(folder / name for name in names)
+    if missing := [shown(file) for file in files if not file.exists()]:
+        named = ", ".join(missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        why = f"{len(missing)} of {len(files)} weight files missing: {named}{more}"
+        raise bad(folder, why, "download the missing files into that folder")
     return files
 
 
-def _indexed(folder: Path, index: str) -> list[Path]:
-    weight_map = _json(folder / index).get("weight_map")
+def _indexed(folder: Path) -> set[str]:
+    """The files that the folder's index names; none without an index."""
+    index = next((folder / name for name in _INDEXES if (folder / name).exists()), None)
+    if index is None:
+        return set()
+    weight_map = _json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise bad(folder / index, "holds no weight_map", "download it again")
+        raise bad(index, "holds no weight_map", "download it again")
     names = {str(name) for name in weight_map.values()}
     if any(Path(name).name != name or name in (".", "..") for name in names):
-        raise bad(folder / index, "names a file outside its folder", "download the model again")
-    files = sorted(folder / name for name in names)
-    _refuse_missing(folder, [file.name for file in files if not file.exists()], len(files))
-    return files
-
-
-def _refuse_missing(folder: Path, missing: list[str], count: int) -> None:
-    if missing:
-        named = ", ".join(shown(Path(name)) for name in missing[:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        hint = "the download did not finish; download the missing files into that folder"
-        raise bad(folder, f"{len(missing)} of {count} weight files missing: {named}{more}", hint)
+        raise bad(index, "names a file outside its folder", "download the model again")
+    return names
 
 
 # --- its small files ----------------------------------------------------------------------------
