@@ -1,20 +1,7 @@
-"""Every error tokrig raises on purpose, as a tree. Each says what, where, why, what to do.
+"""Every error tokrig raises on purpose. Each says what, where, why, what to do.
 
-    TokrigError
-    ├── InputError            exit 2: what the user gave is wrong
-    │   ├── SpecError         a spec file or option: unknown key, wrong type (file:line)
-    │   ├── ModelError        a model file: missing, truncated, not GGUF
-    │   └── RecordError       a record that cannot be read (file:line), or is of a newer schema
-    ├── CheckFailed           exit 1: a check found something
-    ├── EngineError           exit 3: the engine or its server failed
-    │   ├── StartError        it never became ready
-    │   ├── EngineDied        it ended while in use
-    │   └── RequestError      it answered, but not with what was asked
-    ├── StoreError            exit 2: reading or writing the content folder failed
-    ├── PutOff                exit 3: a run cannot be done now, and that says nothing about it
-    └── Interrupted           exit 130: Ctrl-C or SIGTERM; what was measured is kept
-
-``code`` is a stable word for machines (records, ``--json``); ``hint`` tells people what to do.
+``exit_code`` is what the command line returns for it, ``code`` a stable word for machines (records,
+``--json``); ``hint`` tells people what to do.
 """
 
 from __future__ import annotations
@@ -24,7 +11,7 @@ from collections.abc import Iterable
 
 
 class TokrigError(Exception):
-    """Base of the tree. ``exit_code`` is what the command line returns for it."""
+    """Base of them all."""
 
     exit_code = 1
     code = "error"
@@ -33,8 +20,7 @@ class TokrigError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        if code:
-            self.code = code
+        self.code = code or self.code
 
 
 class InputError(TokrigError):
@@ -45,7 +31,7 @@ class InputError(TokrigError):
 
 
 class SpecError(InputError):
-    """A spec file or a command-line option is wrong."""
+    """A spec file or an option is wrong: an unknown key, a wrong type (file:line)."""
 
     code = "bad_spec"
 
@@ -57,7 +43,7 @@ class ModelError(InputError):
 
 
 class RecordError(InputError):
-    """A record cannot be read: broken YAML, wrong field, newer schema."""
+    """A record cannot be read: broken YAML, a wrong field (file:line), a newer schema."""
 
     code = "bad_record"
 
@@ -65,7 +51,6 @@ class RecordError(InputError):
 class CheckFailed(TokrigError):
     """A check ran and found something."""
 
-    exit_code = 1
     code = "check_failed"
 
 
@@ -114,7 +99,7 @@ class PutOff(TokrigError):
 
 
 class Interrupted(TokrigError):
-    """The user stopped the run; what was measured so far is kept."""
+    """Ctrl-C or SIGTERM stopped the run; what was measured so far is kept."""
 
     exit_code = 130
     code = "interrupted"
@@ -124,6 +109,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the nearest known word, or all of them when none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}? Known: {', '.join(known)}"
-    return f"known: {', '.join(known)}"
+    listed = ", ".join(known)
+    return f"did you mean {near[0]!r}? Known: {listed}" if near else f"known: {listed}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -116,29 +117,20 @@ def hardware_name(rig: Rig) -> str:
     many CPUs could be used where a limit left less than there are."""
     if rig.id == UNKNOWN_RIG:
         return "machine not known"
+    if rig.gpus:
+        cards = [
+            " · ".join(
+                (gpu_name(gpu), *([] if gpu.vram_bytes is None else [human_bytes(gpu.vram_bytes)]))
+            )
+            for gpu in rig.gpus
+        ]
+        alike = len(cards) > 1 and len(set(cards)) == 1
+        machine, memory = f"{len(cards)} × {cards[0]} each" if alike else " + ".join(cards), None
+    else:
+        machine, memory = cpu_name(rig), limited_bytes(rig.memory) or rig.memory.total_bytes
     cpus = limited_cpus(rig.cpu)
     limit = f"{cpus:g} CPU{'' if cpus == 1 else 's'}" if cpus else ""
-    if not rig.gpus:
-        memory = limited_bytes(rig.memory) or rig.memory.total_bytes
-        parts = [cpu_name(rig), limit, human_bytes(memory) if memory is not None else ""]
-    else:
-        parts = [_cards(rig.gpus), limit]
-    return " · ".join(filter(None, parts))
-
-
-def _cards(gpus: Sequence[Gpu]) -> str:
-    first = gpus[0]
-    alike = all((gpu.name, gpu.vram_bytes) == (first.name, first.vram_bytes) for gpu in gpus)
-    if not alike:
-        return " + ".join(_with_memory(gpu) for gpu in gpus)
-    if len(gpus) == 1:
-        return _with_memory(first)
-    return f"{len(gpus)} × {_with_memory(first)} each"
-
-
-def _with_memory(gpu: Gpu) -> str:
-    memory = f" · {human_bytes(gpu.vram_bytes)}" if gpu.vram_bytes is not None else ""
-    return gpu_name(gpu) + memory
+    return " · ".join(filter(None, (machine, limit, "" if memory is None else human_bytes(memory))))
 
 
 def power_share(gpu: Gpu) -> float | None:
@@ -202,19 +194,14 @@ def accepted_percent(result: Result) -> int | None:
     return round(100 * found.accepted_tokens / found.drafted_tokens)
 
 
-def accepted(results: Iterable[Result]) -> str:
-    """``52 % accepted``, ``31–64 % accepted`` over several shapes, or nothing."""
-    known = [share for result in results if (share := accepted_percent(result)) is not None]
-    if not known:
-        return ""
-    low, high = min(known), max(known)
-    return f"{low} % accepted" if low == high else f"{low}–{high} % accepted"
-
-
 def mode_accepted(name: str, results: Iterable[Result]) -> str:
-    """``n-gram speculation, 52 % accepted``; nothing for the baseline."""
+    """``n-gram speculation, 52 % accepted``, ``… 31–64 % accepted`` over several shapes; nothing
+    for the baseline."""
+    shares = sorted(share for one in results if (share := accepted_percent(one)) is not None)
     called = mode_label(name)
-    return ", ".join(filter(None, (called, accepted(results)))) if called else ""
+    if not called or not shares:
+        return called
+    return f"{called}, {'–'.join(map(str, dict.fromkeys((shares[0], shares[-1]))))} % accepted"
 
 
 def backend_label(backend: BackendFacts) -> str:
@@ -283,26 +270,20 @@ def apart(runs: Iterable[Record]) -> dict[str, str]:
 def _apart(runs: Sequence[Record]) -> list[str]:
     columns = zip(*(details(run) for run in runs), strict=True)
     differing = [column for column in columns if len(set(column)) > 1]
-    words = [", ".join(filter(None, row)) for row in zip(*differing, strict=True)] or [""] * len(
-        runs
-    )
-    for more in (_day, _minute, lambda run: run.id.rpartition("-")[2]):
-        if len(set(words)) == len(words):
-            break
-        twice = {word for word in words if words.count(word) > 1}
+    words = [", ".join(filter(None, row)) for row in zip(*differing, strict=True)]
+    words = words or [""] * len(runs)
+    started = [run.provenance.started_at or "" for run in runs]
+    for more in (
+        [time[:10] for time in started],
+        [time[11:16] for time in started],
+        [run.id.rpartition("-")[2] for run in runs],
+    ):
+        counts = Counter(words)
         words = [
-            ", ".join(filter(None, (word, more(run)))) if word in twice else word
-            for word, run in zip(words, runs, strict=True)
+            ", ".join(filter(None, (word, one))) if counts[word] > 1 else word
+            for word, one in zip(words, more, strict=True)
         ]
     return words
-
-
-def _day(run: Record) -> str:
-    return (run.provenance.started_at or "")[:10]
-
-
-def _minute(run: Record) -> str:
-    return (run.provenance.started_at or "")[11:16]
 
 
 def _said(text: str, value: object) -> str:

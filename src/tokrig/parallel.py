@@ -12,16 +12,13 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-WORTH_IT = 200
-CHUNK = 32
-
 
 def map_forked(
     function: Callable[[Item], Outcome],
     items: Sequence[Item],
     *,
-    worth_it: int = WORTH_IT,
-    chunk: int = CHUNK,
+    worth_it: int = 200,
+    chunk: int = 32,
     may_fork: bool = True,
 ) -> Generator[Outcome, None, None]:
     """``function`` of each item, in order. From ``worth_it`` items on by forked processes, which

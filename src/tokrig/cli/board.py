@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tokrig.cli.present import model_name, rate, verdict
-from tokrig.naming import backend_name
+from tokrig.cli.present import rate, verdict
+from tokrig.naming import backend_name, model_label
 from tokrig.record.model import Result
 from tokrig.run.progress import (
     Cell,
@@ -101,7 +101,7 @@ class Board:
                 self.notes.append(event.text)
 
     def _run_began(self, event: RunBegan) -> None:
-        self.title, self.rig = model_name(event.model), event.rig.id
+        self.title, self.rig = model_label(event.model), event.rig.id
         self.repeats = event.repeats
         self.rows = {cell: _Row(cell) for cell in event.cells}
         order = list(event.cells) * event.repeats

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ from tokrig.errors import InputError, TokrigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokrig.record.consistency import Contradiction
+    from tokrig.documents import Place
     from tokrig.record.model import Record
     from tokrig.store import Store
     from tokrig.store.facts import RigFacts
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WORDS = ("valid", "unverified", "INVALID", "broken")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """What the check of one file found. Any problem makes the file broken; an INVALID result
     that is marked as such is none, nor is what is told: a rate beyond what is plausible."""
@@ -45,6 +45,35 @@ class Report:
         if self.problems or self.record is None:
             return "broken"
         return present.verdict(self.record.validity)
+
+    def fail(self, problem: TokrigError) -> None:
+        """The file, or what belongs to it, cannot be read."""
+        self.problems += problem.message.splitlines()
+        self.hints += problem.hint.splitlines()
+
+    def at_lines(self, found: Sequence[tuple[Place, str]]) -> list[str]:
+        """``file:line: reason`` of places in the file, in its order."""
+        from tokrig.documents import lines_of
+
+        if not found:
+            return []
+        text = self.path.read_text(encoding="utf-8-sig")
+        lines = lines_of(text, [place for place, _ in found])
+        ordered = sorted(zip(lines, found, strict=True), key=lambda one: one[0])
+        return [f"{self.path}:{line}: {reason}" for line, (_, reason) in ordered]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "path": str(self.path),
+            "id": self.record.id if self.record else None,
+            "status": self.record.status if self.record else None,
+            "outcome": self.word,
+            "problems": self.problems,
+            "implausible": self.told,
+            "hints": self.hints,
+            "validity": self.record.validity.model_dump() if self.record else None,
+        }
 
 
 @click.command(
@@ -66,20 +95,23 @@ def command(
     other fields. Exit code 1 when a record is broken, contradicts itself or its samples, or has
     lost them. A result marked INVALID is reported and is no error: it says so itself.
     """
+    from tokrig.record.checks import HINTS
     from tokrig.store import Store
 
     files = list(dict.fromkeys(_files(paths, Store(content))))
     reports = [examine(file, Store(root_of(file) or content)) for file in files]
-    reports = _doubted(reports, content)
+    _tell_implausible(reports, content)
+    broken = any(report.word == "broken" for report in reports)
     if as_json:
-        _print_json(reports)
+        found = [f.code for one in reports if one.record for f in present.findings(one.record)]
+        codes = {code: HINTS.get(code, "") for code in sorted({*found})}
+        records = [report.as_dict() for report in reports]
+        present.print_json({"ok": not broken, "records": records, "codes": codes})
     elif reports:
-        from tokrig.cli.present import console
-
-        _print(console(), reports, verbose)
+        _print(present.console(), reports, verbose)
     if not files:
         click.echo(f"no records in {', '.join(paths) or content}", err=True)
-    if any(report.word == "broken" for report in reports):
+    if broken:
         ctx.exit(1)
 
 
@@ -106,13 +138,13 @@ def examine(path: Path, store: Store) -> Report:
     """Read a record and its samples, and compare them."""
     from tokrig.record import consistency
 
+    report = Report(path)
     try:
-        record = store.read(path)
+        record = report.record = store.read(path)
     except TokrigError as problem:
-        return Report(path, None, problem.message.splitlines(), _lines(problem.hint))
-    report = Report(path, record)
-    report.problems.extend(_misplaced(record, path))
-    report.problems.extend(_other_source(record, store.content))
+        report.fail(problem)
+        return report
+    report.problems += [*_misplaced(record, path), *_other_source(record, store.content)]
     measured = record.provenance.kind == "measured"
     found = None
     try:
@@ -121,29 +153,11 @@ def examine(path: Path, store: Store) -> Report:
     except TokrigError as problem:
         # A run that failed before its first figure has nothing that samples could prove.
         if record.results or not measured:
-            report.problems.extend(problem.message.splitlines())
-            report.hints.extend(_lines(problem.hint))
+            report.fail(problem)
     if found is None:
         found = consistency.own_contradictions(record)
-    report.problems.extend(_with_lines(path, found))
+    report.problems += report.at_lines([(one.place, str(one)) for one in found])
     return report
-
-
-def _with_lines(path: Path, found: Sequence[Contradiction]) -> list[str]:
-    """``file:line: reason``, in the order of the file."""
-    if not found:
-        return []
-    lines = _line_numbers(path, [one.place for one in found])
-    return [
-        f"{path}:{line}: {one}"
-        for line, one in sorted(zip(lines, found, strict=True), key=lambda pair: pair[0])
-    ]
-
-
-def _line_numbers(path: Path, places: Sequence[tuple[str | int, ...]]) -> list[int]:
-    from tokrig.documents import lines_of
-
-    return lines_of(path.read_text(encoding="utf-8-sig"), places)
 
 
 def _other_source(record: Record, content: Path) -> Iterator[str]:
@@ -156,9 +170,9 @@ def _other_source(record: Record, content: Path) -> Iterator[str]:
         yield f"provenance.source_sha256 is not that of {told.source_url}"
 
 
-def _doubted(reports: Sequence[Report], content: Path) -> list[Report]:
-    """The reports with what is not plausible beside their kin: all records that were given, and
-    those that lie beside them."""
+def _tell_implausible(reports: Sequence[Report], content: Path) -> None:
+    """Marks what is not plausible beside its kin: all records that were given, and those that lie
+    beside them."""
     from tokrig.compare import kin
     from tokrig.store import Store
     from tokrig.store.facts import load_rigs
@@ -174,29 +188,13 @@ def _doubted(reports: Sequence[Report], content: Path) -> list[Report]:
     with contextlib.suppress(TokrigError):  # said where it matters: when the site is built
         for root in {root_of(report.path) or content for report in reports}:
             facts |= load_rigs(root)
-    found = kin.implausible(filter(None, records.values()), facts)
-    return [
-        _told(report, found.get(report.record.id)) if report.record else report
-        for report in reports
-    ]
-
-
-def _told(report: Report, found: dict[int, str] | None) -> Report:
-    from tokrig.compare import kin
-
-    if report.record is None or not found:
-        return report
-    places = [("results", index, "output_tok_per_s", "median") for index in found]
-    lines = _line_numbers(report.path, places)
-    told = [
-        f"{report.path}:{line}: {text}"
-        for line, text in zip(lines, kin.texts(report.record, found), strict=True)
-    ]
-    return replace(report, record=kin.marked(report.record, found), told=told)
-
-
-def _lines(hint: str) -> list[str]:
-    return hint.splitlines()
+    found = kin.implausible(records.values(), facts)
+    for report in reports:
+        if report.record and (told := found.get(report.record.id)):
+            places = [("results", index, "output_tok_per_s", "median") for index in told]
+            texts = kin.texts(report.record, told)
+            report.told = report.at_lines(list(zip(places, texts, strict=True)))
+            report.record = kin.marked(report.record, told)
 
 
 def _misplaced(record: Record, path: Path) -> Iterator[str]:
@@ -207,54 +205,24 @@ def _misplaced(record: Record, path: Path) -> Iterator[str]:
         yield f"the rig {record.rig.id!r} is not the folder's name"
 
 
-def _print_json(reports: Sequence[Report]) -> None:
-    from tokrig.cli.present import print_json
-    from tokrig.record.checks import HINTS
-
-    records = []
-    codes: set[str] = set()
-    for report in reports:
-        validity = report.record.validity.model_dump() if report.record else None
-        records.append(
-            {
-                "path": str(report.path),
-                "id": report.record.id if report.record else None,
-                "status": report.record.status if report.record else None,
-                "outcome": report.word,
-                "problems": report.problems,
-                "implausible": report.told,
-                "hints": report.hints,
-                "validity": validity,
-            }
-        )
-        if validity:
-            codes |= {*validity["reasons"], *validity["unverified"], *validity["unchecked"]}
-    hints = {code: HINTS.get(code, "") for code in sorted(codes)}
-    ok = not any(report.word == "broken" for report in reports)
-    print_json({"ok": ok, "records": records, "codes": hints})
-
-
 def _print(out: Console, reports: Sequence[Report], verbose: bool) -> None:
-    from tokrig.cli import present
-
     meanings: dict[str, str] = {}
     for report in reports:
-        style = present.STYLES[report.word]
         found = list(present.findings(report.record)) if report.record else []
         gravest = next((f.kind for f in found), "")
         codes = dict.fromkeys(f.code for f in found if f.kind == gravest != "unchecked")
         if report.word == "unverified":
             codes = codes or dict.fromkeys(f.code for f in found)
         why = f"  {', '.join(codes)}" if codes and not verbose else ""
+        style = present.STYLES[report.word]
         out.print(f"{report.word:<10} {report.path}{why}", style=style, soft_wrap=True)
-        for text in (*report.problems, *report.told):
-            out.print(f"           {text}", soft_wrap=True)
-        for hint in report.hints:
-            out.print(f"           hint: {hint}", style="cyan", soft_wrap=True)
-        for finding in found if verbose else ():
-            where = f" ({finding.where})" if finding.where else ""
-            out.print(f"           {finding.kind}: {finding.code}{where}", soft_wrap=True)
-            meanings[finding.code] = finding.hint
+        lines = [(text, "") for text in (*report.problems, *report.told)]
+        lines += [(f"hint: {hint}", "cyan") for hint in report.hints]
+        if verbose:
+            lines += [(f"{finding.kind}: {finding}", "") for finding in found]
+            meanings |= {finding.code: finding.hint for finding in found}
+        for text, style in lines:
+            out.print(f"           {text}", style=style, soft_wrap=True)
     out.print()
     if meanings:
         present.print_pairs(out, meanings.items())

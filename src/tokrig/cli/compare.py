@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
-from tokrig.cli.present import NULL, figure_text, fits, line, plain_table, put
+from tokrig.cli.present import (
+    NULL,
+    console,
+    figure_text,
+    fits,
+    line,
+    plain_table,
+    print_json,
+    print_pairs,
+    put,
+)
 from tokrig.errors import InputError
 from tokrig.record.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from tokrig.compare import Comparison, Figure, Pair
-    from tokrig.compare.ab import Effect, LeftOut, Outcome
+    from tokrig.compare.ab import Effect, Outcome
     from tokrig.record.model import Record
     from tokrig.store import Store
 
@@ -65,22 +74,31 @@ def command(a: str, b: str, concurrency: int | None, content: Path, as_json: boo
     model hash and shape; C: same model and quant, other hardware or not all known; D: not
     comparable, no ratios. Faster or slower takes 6 starts of the engine on both sides.
     """
-    from tokrig.cli import present
     from tokrig.compare import comparison, subject
     from tokrig.store import Store
 
     store = Store(content)
     records = [store.read(store.find(wanted)) for wanted in (a, b)]
     for record in records:
-        _refuse_empty(record, concurrency)
+        levels = sorted({result.concurrency for result in record.results})
+        if not levels:
+            raise InputError(
+                f"{record.id} has no results to compare",
+                hint=f"tokrig show {record.id} tells why the run failed",
+            )
+        if concurrency is not None and concurrency not in levels:
+            raise InputError(
+                f"{record.id} has no result at concurrency {concurrency}",
+                hint=f"it has: {', '.join(map(str, levels))}",
+            )
     noise = _noise(store, {record.rig.id for record in records})
     found = comparison(
         *(subject(r, concurrency=concurrency, noise=noise.get(r.rig.id)) for r in records)
     )
     if as_json:
-        present.print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
-        print_comparison(present.console(), found)
+        print_comparison(console(), found)
 
 
 def _noise(store: Store, rigs: Collection[str]) -> dict[str, Mapping[str, float]]:
@@ -96,25 +114,9 @@ def _noise(store: Store, rigs: Collection[str]) -> dict[str, Mapping[str, float]
     return noise_of(found)
 
 
-def _refuse_empty(record: Record, concurrency: int | None) -> None:
-    levels = sorted({result.concurrency for result in record.results})
-    if not levels:
-        raise InputError(
-            f"{record.id} has no results to compare",
-            hint=f"tokrig show {record.id} tells why the run failed",
-        )
-    if concurrency is not None and concurrency not in levels:
-        raise InputError(
-            f"{record.id} has no result at concurrency {concurrency}",
-            hint=f"it has: {', '.join(map(str, levels))}",
-        )
-
-
 def print_comparison(out: Console, found: Comparison) -> None:
     """The class and its reason, what differs, the figures, what is not known."""
     from rich.text import Text
-
-    from tokrig.cli.present import print_pairs
 
     sides = (("A", found.a), ("B", found.b))
     print_pairs(out, [(side, f"{one.id}  {one.name} · {one.place}") for side, one in sides])
@@ -169,31 +171,20 @@ def _figures(found: Comparison) -> Table:
     headings = ("workload × conc.", "figure", "A", "B", "ratio", "verdict")
     table = plain_table(*headings, right=("A", "B"), fold=True)
     for pair in found.pairs:
-        shown = [figure for figure in pair.figures if figure.a or figure.b]
-        for place, figure in enumerate(shown):
-            where = _where(pair.shape, pair.concurrency) if place == 0 else ""
-            values = [_value(figure.metric, m.median if m else None) for m in (figure.a, figure.b)]
-            ratio = figure.ratio
-            cells = (
-                METRICS[figure.metric].label,
-                *values,
-                _ratio(ratio.value, ratio.low, ratio.high),
+        where = pair.label
+        for figure in (one for one in pair.figures if one.a or one.b):
+            metric, ratio = METRICS[figure.metric], figure.ratio
+            sides = (
+                figure_text(metric.unit, m.median if m else None) for m in (figure.a, figure.b)
             )
-            last = place == len(shown) - 1
-            table.add_row(where, *cells, _verdict(pair, figure), end_section=last)
+            shown = _ratio(ratio.value, ratio.low, ratio.high)
+            table.add_row(where, metric.label, *sides, shown, _verdict(pair, figure))
+            where = ""
+        table.add_section()
     for mean in found.means:
-        where = _where(f"all {mean.shapes}", mean.concurrency)
         verdict = "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified")
-        table.add_row(where, METRICS[mean.metric].label, "", "", _ratio(mean.value), verdict)
+        table.add_row(mean.label, METRICS[mean.metric].label, "", "", _ratio(mean.value), verdict)
     return table
-
-
-def _where(shape: str, levels: tuple[int, int]) -> str:
-    return f"{shape} × {' / '.join(dict.fromkeys(map(str, levels)))}"
-
-
-def _value(metric: str, value: float | None) -> str:
-    return figure_text(METRICS[metric].unit, value)
 
 
 def _ratio(
@@ -207,12 +198,8 @@ def _ratio(
 
 def _verdict(pair: Pair, figure: Figure) -> str:
     """The verdict, and the marks of the figures it is about."""
-    if pair.comparable != "yes":
-        said = [NOT_COMPARED[pair.comparable]]
-    elif figure.ratio.verdict == "none":
-        said = ["no ratio"]
-    else:
-        said = [figure.ratio.verdict.replace("_", " ")]
+    word = "no ratio" if figure.ratio.verdict == "none" else figure.ratio.verdict.replace("_", " ")
+    said = [NOT_COMPARED.get(pair.comparable, word)]
     for side, verdict, codes in zip("AB", pair.verdicts, pair.codes, strict=True):
         if verdict != "valid":
             word = verdict.upper() if verdict == "invalid" else verdict
@@ -243,8 +230,9 @@ def print_outcomes(out: Console, outcomes: Sequence[Outcome]) -> None:
 def _print_outcome(out: Console, outcome: Outcome) -> None:
     from rich.text import Text
 
-    order = f"measured as {outcome.order}" if outcome.order else ""
-    told = [f"A/B {outcome.axis}", outcome.name, order]
+    told = [f"A/B {outcome.axis}", outcome.name]
+    if outcome.order:
+        told.append(f"measured as {outcome.order}")
     if outcome.reason:
         told.append(f"not comparable: {outcome.reason}")
     elif not outcome.complete:
@@ -252,58 +240,41 @@ def _print_outcome(out: Console, outcome: Outcome) -> None:
         told.append(f"{a} and {b} of {outcome.repeats} repeats each are measured")
     elif any(e.ratio is not None and e.p is None for e in outcome.effects):
         told.append("waits for the entry's other comparisons")
-    out.print(Text(line(" · ".join(filter(None, told)))))
+    out.print(Text(line(" · ".join(told))))
     for entry in outcome.differing:
         out.print(Text(line(f"  {entry.key}: {entry.a} → {entry.b}"), style="dim"))
     if outcome.complete and outcome.effects:
-        table = _effects_table(outcome.effects)
-        put(out, table if fits(out, table) else _effects_listing(outcome.effects))
-    for left_out in outcome.left_out[:LISTED]:
-        out.print(Text(_left_out(left_out), style="dim"))
+        _print_effects(out, outcome.effects)
+    for one in outcome.left_out[:LISTED]:
+        where = f" {one.where}" if one.where else ""
+        text = line(f"left out: arm {one.arm}, {one.record}{where}: {one.why}")
+        out.print(Text(text, style="dim"))
     if len(outcome.left_out) > LISTED:
         out.print(Text(f"… and {len(outcome.left_out) - LISTED} more left out", style="dim"))
 
 
-def _left_out(one: LeftOut) -> str:
-    where = f" {one.where}" if one.where else ""
-    return line(f"left out: arm {one.arm}, {one.record}{where}: {one.why}")
-
-
-def _effects_table(effects: Sequence[Effect]) -> Table:
+def _print_effects(out: Console, effects: Sequence[Effect]) -> None:
+    """A table; a line or two each, where it is too wide."""
     from rich.text import Text
 
     numbers = ("A", "B", "B / A", "p")
     table = plain_table("workload × conc.", "figure", *numbers, "verdict", right=numbers)
+    listing = Text()
     for effect in effects:
-        *cells, last = _effect_cells(effect)
-        table.add_row(*map(Text, cells), Text(last, style=AB_VERDICTS[effect.verdict][1]))
-    return table
-
-
-def _effects_listing(effects: Sequence[Effect]) -> Text:
-    """A line or two each, where the table is too wide."""
-    from rich.text import Text
-
-    text = Text()
-    for effect in effects:
-        shape, figure, a, b, ratio, p, verdict = _effect_cells(effect)
-        text.append(f"{shape} {figure}: {a} → {b}, {ratio}, p {p}, ")
-        text.append(f"{verdict}\n", style=AB_VERDICTS[effect.verdict][1])
-    text.rstrip()
-    return text
-
-
-def _effect_cells(effect: Effect) -> tuple[str, ...]:
-    values = (
-        _value(effect.metric, median(side) if side else None) for side in (effect.a, effect.b)
-    )
-    ratio = None if effect.ratio is None else float(effect.ratio)
-    p = None if effect.adjusted_p is None else float(effect.adjusted_p)
-    return (
-        line(f"{effect.shape} × {effect.concurrency}"),
-        METRICS[effect.metric].label,
-        *values,
-        _ratio(ratio, effect.low, effect.high, decimals=3),
-        NULL if p is None else "<0.0001" if p < 0.0001 else f"{p:.2g}",
-        AB_VERDICTS[effect.verdict][0] + (", unverified" if effect.unverified else ""),
-    )
+        metric, (verdict, style) = METRICS[effect.metric], AB_VERDICTS[effect.verdict]
+        a, b = (
+            figure_text(metric.unit, median(one) if one else None) for one in (effect.a, effect.b)
+        )
+        ratio = None if effect.ratio is None else float(effect.ratio)
+        p = NULL
+        if effect.adjusted_p is not None:
+            p = "<0.0001" if effect.adjusted_p < 0.0001 else f"{float(effect.adjusted_p):.2g}"
+        shape = line(f"{effect.shape} × {effect.concurrency}")
+        shown = _ratio(ratio, effect.low, effect.high, decimals=3)
+        verdict += ", unverified" if effect.unverified else ""
+        cells = (shape, metric.label, a, b, shown, p)
+        table.add_row(*map(Text, cells), Text(verdict, style=style))
+        listing.append(f"{shape} {metric.label}: {a} → {b}, {shown}, p {p}, ")
+        listing.append(f"{verdict}\n", style=style)
+    listing.rstrip()
+    put(out, table if fits(out, table) else listing)

@@ -13,7 +13,7 @@ from typing import Any
 from tokrig.cli import present
 from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
-from tokrig.naming import Reference, of_hub
+from tokrig.naming import Reference, model_label, of_hub
 from tokrig.record.model import Model
 from tokrig.run import quantize
 from tokrig.run.prepare import Prepared, need, outline, prepare
@@ -113,7 +113,7 @@ def _plan(found: Foreseen) -> dict[str, Any]:
         )
     return {
         "run_id": prepared.run_id or None,
-        "model": present.model_name(prepared.model),
+        "model": model_label(prepared.model),
         "model_file": prepared.model.file,
         "fetch": [{"model": name, "bytes": size} for name, size in found.fetch.items()],
         "quantize": making

@@ -20,9 +20,9 @@ from typing import TextIO
 import click
 
 from tokrig.cli.board import Board, Line, clip, clock, figures
-from tokrig.cli.present import count, model_name
+from tokrig.cli.present import count
 from tokrig.models.shelf import Tell
-from tokrig.naming import backend_name
+from tokrig.naming import backend_name, model_label
 from tokrig.run.monitor import Engine, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
@@ -294,7 +294,7 @@ class Lines:
                 kept = f", {event.already_done} of them kept" if event.already_done else ""
                 results = len(event.cells) * event.repeats
                 return (
-                    f"run {event.run_id}: {model_name(event.model)} on {event.rig.id}, "
+                    f"run {event.run_id}: {model_label(event.model)} on {event.rig.id}, "
                     f"{count(results, 'result')}{kept}"
                 )
             case Step(text=text, cell=cell):

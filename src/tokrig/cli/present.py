@@ -10,21 +10,18 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tokrig import naming, units
 from tokrig.units import human_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
     from tokrig.record.metrics import Metric
-    from tokrig.record.model import Model, Record, Result, Summary, Validity
+    from tokrig.record.model import Record, Result, Summary, Validity
 
 NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.
@@ -67,10 +64,14 @@ def figure_text(unit: str, value: float | None) -> str:
 
 def figure_cell(metric: Metric[Any], value: Any) -> str:
     """A metric's value, or its median, as its kind and its unit want it."""
-    if metric.kind in ("text", "flag", "count"):
-        return _number(value, "{}")
+    if value is None:
+        return NULL
     if metric.kind == "share":
-        return _number(value and 100 * value, "{:.1f} %")
+        return f"{100 * value:.1f} %"
+    if metric.kind in ("text", "flag"):
+        return str(value)
+    if metric.kind == "count" or metric.unit == "tokens":
+        return f"{value:,.0f}"
     return figure_text(metric.unit, value)
 
 
@@ -84,16 +85,11 @@ def line(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def model_name(model: Model) -> str:
-    """``Gemma-3 270m · Q4_K_M``."""
-    return " · ".join(filter(None, (naming.model_name(model), model.quant)))
-
-
 def subject(record: Record) -> str:
     """What was measured: ``Gemma-3 270m · Q4_K_M · llama.cpp b9174 (cuda) · rig my-rig``; the mode
     before the rig, unless it is the baseline."""
     backend, mode = naming.backend_label(record.backend), naming.mode_label(record.mode.name)
-    what = (model_name(record.model), backend, mode, f"rig {record.rig.id}")
+    what = (naming.model_label(record.model), backend, mode, f"rig {record.rig.id}")
     return " · ".join(filter(None, what))
 
 
@@ -169,131 +165,88 @@ def fits(out: Console, table: Table) -> bool:
     return Measurement.get(out, wide, table).maximum <= out.width
 
 
-def pairs_table() -> Table:
-    """A grid of labels and values, values wrapped beside their label."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    return grid
-
-
-def print_pairs(out: Console, pairs: Iterable[tuple[str, str]]) -> None:
+def print_pairs(out: Console, pairs: Iterable[tuple[str | Text, str]]) -> None:
     """Labels and values, values wrapped beside their label."""
-    grid = pairs_table()
-    for name, value in pairs:
-        grid.add_row(name, value)
-    put(out, grid)
-
-
-def _median(metric: Summary | None) -> float | None:
-    return metric.median if metric else None
-
-
-def _prefill(result: Result) -> str:
-    mark = "~" if result.prefill_source == "ttft_derived" else ""
-    return mark + rate(_median(result.prefill_tok_per_s))
-
-
-def _difference(result: Result) -> str:
-    """Client against engine in percent; without a sign where it rounds to nothing."""
-    if result.server is None or result.server.difference is None:
-        return NULL
-    percent = round(100 * result.server.difference, 1)
-    return f"{percent:+.1f}" if percent else "0.0"
-
-
-def _number(value: float | None, text: str = "{:,.0f}") -> str:
-    return NULL if value is None else text.format(value)
-
-
-def _engine_rate(result: Result) -> float | None:
-    return _median(result.server.output_tok_per_s) if result.server else None
-
-
-def _verdict_text(result: Result) -> Text:
+    from rich.table import Table
     from rich.text import Text
 
-    word = verdict(result.validity)
-    return Text(word, style=STYLES[word])
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        grid.add_row(Text(name, style="bold") if isinstance(name, str) else name, value)
+    if grid.row_count:
+        put(out, grid)
 
 
-class Column(NamedTuple):
-    """A heading (two lines at most) and how a result fills it."""
-
-    heading: str
-    cell: Callable[[Result], str | Text]
-    right: bool = True
-
-
-WORKLOAD = Column("workload\n× conc.", label, right=False)
-SPEED = (
-    Column("gen\ntok/s", lambda r: rate(_median(r.output_tok_per_s))),
-    Column("\nmin–max", lambda r: spread(r.output_tok_per_s)),
-    Column("\nTTFT", lambda r: human_seconds(_median(r.ttft_s))),
-    Column("prefill\ntok/s", _prefill),
-    Column("end to\nend t/s", lambda r: rate(_median(r.end_to_end_tok_per_s))),
-    Column("system\ntok/s", lambda r: rate(_median(r.system_tok_per_s))),
-)
-PROOF = (
-    Column("engine\ntok/s", lambda r: rate(_engine_rate(r))),
-    Column("diff.\n%", _difference),
-    Column("\ncached", lambda r: _number(r.cached_tokens)),
-    Column("client\nCPU %", lambda r: _number(r.client_cpu_share and r.client_cpu_share * 100,
-                                             "{:.1f}")),
-)  # fmt: skip
-TOKENS = (
-    Column("prompt\ntokens", lambda r: _number(_median(r.prompt_tokens))),
-    Column("output\ntokens", lambda r: _number(_median(r.output_tokens))),
-    Column("\nrequests", lambda r: _number(r.requests, "{}")),
-)
-# The metrics that have these columns.
-SHOWN = {
-    *("output_tok_per_s", "ttft_s", "prefill_tok_per_s", "end_to_end_tok_per_s"),
-    *("system_tok_per_s", "server.output_tok_per_s", "server.difference", "cached_tokens"),
-    *("client_cpu_share", "prompt_tokens", "output_tokens", "requests"),
+# Headings where a metric's label is too wide, in the order of the columns: others stand behind.
+HEADINGS = {
+    "output_tok_per_s": "gen\ntok/s",
+    "ttft_s": "\nTTFT",
+    "prefill_tok_per_s": "prefill\ntok/s",
+    "end_to_end_tok_per_s": "end to\nend t/s",
+    "system_tok_per_s": "system\ntok/s",
+    "server.output_tok_per_s": "engine\ntok/s",
+    "server.difference": "diff.\n%",
+    "cached_tokens": "\ncached",
+    "client_cpu_share": "client\nCPU %",
+    "prompt_tokens": "prompt\ntokens",
+    "output_tokens": "output\ntokens",
+    "requests": "\nrequests",
 }
-VALIDITY = Column("\nvalidity", _verdict_text, right=False)
+# What whoever has just asked for it knows.
+ASKED = {"prompt_tokens", "output_tokens", "requests"}
 
 
-def print_results(out: Console, results: Sequence[Result], *, tokens: bool = False) -> None:
-    """The result table; two tables where one would be wider than the terminal."""
-    proof = PROOF + (TOKENS if tokens else ()) + _further()
-    whole = _table((WORKLOAD, *SPEED, *proof, VALIDITY), results)
+def print_results(out: Console, results: Sequence[Result], *, asked: bool = False) -> None:
+    """The result table, with what was ``asked`` for; two where the terminal is too narrow."""
+    from tokrig.record.metrics import shown_in
+
+    shown = {
+        metric.name: metric for metric in shown_in("show") if asked or metric.name not in ASKED
+    }
+    ordered = [shown[name] for name in dict.fromkeys([*HEADINGS, *shown]) if name in shown]
+    speeds = [metric for metric in ordered if "compare" in metric.shown]
+    proof = [metric for metric in ordered if metric not in speeds]
+    whole = _table(results, [*speeds, *proof], validity=True)
     if fits(out, whole):
         put(out, whole)
         return
-    put(out, _table((WORKLOAD, *SPEED, VALIDITY), results))
+    put(out, _table(results, speeds, validity=True))
     out.print()
-    put(out, _table((WORKLOAD, *proof), results))
+    put(out, _table(results, proof, validity=False))
 
 
-def _further() -> tuple[Column, ...]:
-    """Columns of the metrics that are shown beside those above."""
-    from tokrig.record.metrics import shown_in
+def _table(results: Sequence[Result], metrics: Iterable[Metric[Any]], *, validity: bool) -> Table:
+    from rich.text import Text
 
-    return tuple(
-        Column("\n".join(metric.label.rsplit(" ", 1)), partial(_figure, metric))
-        for metric in shown_in("show")
-        if metric.name not in SHOWN
-    )
-
-
-def _figure(metric: Metric[Any], result: Result) -> str:
-    value = metric.of(result)
-    return figure_cell(metric, getattr(value, "median", value))
-
-
-def _table(columns: Sequence[Column], results: Sequence[Result]) -> Table:
-    speeds = [r.output_tok_per_s for r in results]
-    range_is = "gen 95 %\ninterval" if all(s and s.ci95 for s in speeds) else "\nmin–max"
-    headings = [range_is if c.heading == "\nmin–max" else c.heading for c in columns]
-    right = [heading for heading, c in zip(headings, columns, strict=True) if c.right]
-    table = plain_table(*headings, right=right)
-    for result in results:
-        table.add_row(*(column.cell(result) for column in columns))
+    columns: dict[str, list[Text]] = {"workload\n× conc.": [Text(label(r)) for r in results]}
+    for metric in metrics:
+        heading = HEADINGS.get(metric.name) or "\n".join(metric.label.rsplit(" ", 1))
+        columns[heading] = [Text(_cell(metric, result, heading)) for result in results]
+        if metric.name == "output_tok_per_s":
+            speeds = [result.output_tok_per_s for result in results]
+            intervals = all(speed and speed.ci95 for speed in speeds)
+            range_is = "gen 95 %\ninterval" if intervals else "\nmin–max"
+            columns[range_is] = [Text(spread(speed)) for speed in speeds]
+    right = list(columns)[1:]
+    if validity:
+        words = [verdict(result.validity) for result in results]
+        columns["\nvalidity"] = [Text(word, style=STYLES[word]) for word in words]
+    table = plain_table(*columns, right=right)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _cell(metric: Metric[Any], result: Result, heading: str) -> str:
+    value = metric.of(result)
+    value = getattr(value, "median", value)
+    if value is not None and heading.endswith("%"):
+        percent = round(100 * value, 1) or 0.0
+        return f"{percent:+.1f}" if metric.name == "server.difference" and percent else f"{percent}"
+    derived = metric.name == "prefill_tok_per_s" and result.prefill_source == "ttft_derived"
+    return "~" * derived + figure_cell(metric, value)
 
 
 class Finding(NamedTuple):
@@ -305,42 +258,38 @@ class Finding(NamedTuple):
     where: str
     hint: str
 
+    def __str__(self) -> str:
+        return f"{self.code} ({self.where})" if self.where else self.code
+
 
 def findings(record: Record) -> Iterator[Finding]:
     """Everything that keeps a record from being simply valid, the gravest first."""
     from tokrig.record.checks import HINTS
 
-    for kind, field in (
-        ("INVALID", "reasons"),
-        ("unverified", "unverified"),
-        ("unchecked", "unchecked"),
-    ):
-        held: list[tuple[Result, list[str]]]
-        held = [(result, getattr(result.validity, field)) for result in record.results]
-        codes = dict.fromkeys(code for _, found in held for code in found)
-        for code in codes | dict.fromkeys(getattr(record.validity, field)):
-            holders = [label(result) for result, found in held if code in found]
+    fields = {"INVALID": "reasons", "unverified": "unverified", "unchecked": "unchecked"}
+    for kind, field in fields.items():
+        held = [(label(result), getattr(result.validity, field)) for result in record.results]
+        codes = [code for _, found in held for code in found] + getattr(record.validity, field)
+        for code in dict.fromkeys(codes):
+            holders = [name for name, found in held if code in found]
             where = "" if len(holders) == len(held) else ", ".join(holders)
             yield Finding(kind, code, where, HINTS.get(code, "a code this tokrig does not know"))
 
 
 def print_findings(out: Console, record: Record, *, full: bool = False) -> None:
     """Findings with their hints; what is merely unchecked in one line unless ``full``."""
-    from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    rows: list[tuple[str | Text, str]] = []
     unchecked = []
-    for kind, code, where, hint in findings(record):
-        if kind == "unchecked" and not full:
-            unchecked.append(code)
-            continue
-        where = f" ({where})" if where else ""
-        grid.add_row(Text(kind, style=STYLES[kind]), Text(f"{code}{where}: {hint}"))
+    for found in findings(record):
+        if found.kind == "unchecked" and not full:
+            unchecked.append(found.code)
+        else:
+            rows.append((Text(found.kind, style=STYLES[found.kind]), f"{found}: {found.hint}"))
     if unchecked:
-        grid.add_row(Text("unchecked", style="dim"), Text(", ".join(unchecked), style="dim"))
-    if grid.row_count:
-        put(out, grid)
+        rows.append((Text("unchecked", style="dim"), ", ".join(unchecked)))
+    print_pairs(out, rows)
 
 
 def print_raw(out: Console, record: Record) -> None:
@@ -354,7 +303,7 @@ def print_raw(out: Console, record: Record) -> None:
             str(figure.concurrency),
             rate(found.median),
             NULL if found.n == 1 else spread(found),
-            _number(found.n, "{}"),
+            NULL if found.n is None else str(found.n),
         )
     put(out, table)
     out.print()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
+from tokrig.files import atomic_write
 from tokrig.registry import get_extra
 from tokrig.units import human_bytes
 
@@ -116,7 +116,7 @@ def print_record(out: Console, record: Record) -> None:
     present.print_pairs(out, _header(record))
     if record.results:
         out.print()
-        present.print_results(out, record.results, tokens=True)
+        present.print_results(out, record.results, asked=True)
         out.print()
         out.print(present.caption(record), style="dim")
     if record.raw:
@@ -141,31 +141,44 @@ def _header(record: Record) -> list[tuple[str, str]]:
     from tokrig.units import human_seconds
 
     model, provenance, cold = record.model, record.provenance, record.cold_start
-    bits = f"{model.bits_per_weight:.2f} bits/weight" if model.bits_per_weight else ""
-    size = human_bytes(model.bytes) if model.bytes is not None else ""
-    creator = f"quantized by {model.quant_creator}" if model.quant_creator else ""
-    stated = f"called {model.quant_stated}" if model.quant_stated else ""
-    file = ", ".join(filter(None, (model.file, size, bits, stated, creator)))
-    seed = f"seed {provenance.seed}" if provenance.seed is not None else ""
-    measured = ", ".join(filter(None, (provenance.level, provenance.started_at, seed)))
-    version = f"tokrig {provenance.tokrig_version}" if provenance.tokrig_version else ""
-    source = ", ".join(filter(None, (provenance.kind, provenance.source, version)))
-    verdict = present.verdict(record.validity)
-    pairs = [
-        ("Run", record.id),
-        ("Model", present.model_name(model)),
-        ("File", file),
-        ("Backend", naming.backend_label(record.backend)),
-        ("Mode", naming.mode_accepted(record.mode.name, record.results)),
-        ("Status", f"{record.status}, {verdict}"),
-        ("Measured", measured if provenance.started_at else ""),
-        ("Source", source),
-    ]
-    if cold and cold.load_s is not None:
-        first = f", first token after {human_seconds(cold.first_ttft_s)}"
-        pairs.append(("Cold start", f"loaded in {human_seconds(cold.load_s)}{first}"))
-    pairs.append(("Notes", record.notes or ""))
-    return [(name, value) for name, value in pairs if value]
+
+    def listed(*parts: tuple[str, Any]) -> str:
+        return ", ".join(text.format(value) for text, value in parts if value not in (None, ""))
+
+    file = listed(
+        ("{}", model.file),
+        ("{}", None if model.bytes is None else human_bytes(model.bytes)),
+        ("{:.2f} bits/weight", model.bits_per_weight),
+        ("called {}", model.quant_stated),
+        ("quantized by {}", model.quant_creator),
+    )
+    measured = (
+        ("{}", provenance.level),
+        ("{}", provenance.started_at),
+        ("seed {}", provenance.seed),
+    )
+    source = listed(
+        ("{}", provenance.kind),
+        ("{}", provenance.source),
+        ("tokrig {}", provenance.tokrig_version),
+    )
+    load_s = cold.load_s if cold else None
+    first = human_seconds(cold.first_ttft_s) if cold else ""
+    pairs = {
+        "Run": record.id,
+        "Model": naming.model_label(model),
+        "File": file,
+        "Backend": naming.backend_label(record.backend),
+        "Mode": naming.mode_accepted(record.mode.name, record.results),
+        "Status": f"{record.status}, {present.verdict(record.validity)}",
+        "Measured": listed(*measured) if provenance.started_at else "",
+        "Source": source,
+        "Cold start": ""
+        if load_s is None
+        else f"loaded in {human_seconds(load_s)}, first token after {first}",
+        "Notes": record.notes or "",
+    }
+    return [(name, value) for name, value in pairs.items() if value]
 
 
 def _settings(backend: BackendFacts) -> list[tuple[str, str]]:
@@ -174,8 +187,7 @@ def _settings(backend: BackendFacts) -> list[tuple[str, str]]:
 
     labels = {name: s.label for s in SETTINGS.values() for name in s.asked} | READ_BACK
     rows = []
-    for name in type(backend.resolved).model_fields:
-        value = getattr(backend.resolved, name)
+    for name, value in backend.resolved:
         if value in (None, [], {}) and name in backend.asked:
             value = f"{backend.asked[name]} asked, not confirmed"
         if isinstance(value, bool):
@@ -186,14 +198,11 @@ def _settings(backend: BackendFacts) -> list[tuple[str, str]]:
             value = ", ".join(f"{key} {human_bytes(size)}" for key, size in value.items())
         if value not in (None, ""):
             label = labels.get(name) or name.replace("_", " ")
-            rows.append((label[0].upper() + label[1:], _first_line(str(value))))
+            # A chat template is a page long; its beginning tells it from others.
+            line = str(value).split("\n", 1)[0]
+            shown = line if line == str(value) and len(line) <= 100 else line[:100] + " …"
+            rows.append((label[0].upper() + label[1:], shown))
     return rows
-
-
-def _first_line(text: str) -> str:
-    """A chat template is a page long; its beginning tells it from others."""
-    line = text.split("\n", 1)[0]
-    return line if line == text and len(line) <= 100 else line[:100] + " …"
 
 
 def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> None:
@@ -203,55 +212,48 @@ def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> Non
     out.print()
     for result in record.results:
         key = (result.workload.name, result.concurrency)
-        mine = [
-            s
+        good = [
+            [chunk.t_ns / 1e9 for chunk in s.chunks]
             for s in samples
             if (s.workload, s.concurrency) == key and s.phase == "measured" and s.error is None
         ]
-        lines = [*_gap_lines(result, mine), *_ttft_lines(result, mine)]
+        lines = [*_gap_lines(result, good), *_ttft_lines(result, good)]
         if lines:
             out.print(label(result), style="bold")
         for line in lines:
             out.print(f"  {line}", soft_wrap=True)
 
 
-def _gap_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
+def _gap_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[str]:
     from tokrig.units import human_seconds
 
-    gaps = [
-        (b.t_ns - a.t_ns) / 1e9
-        for s in samples
-        for a, b in zip(s.chunks, s.chunks[1:], strict=False)
-    ]
+    gaps = [later - earlier for one in stamps for earlier, later in pairwise(one)]
     if gaps:
         counts, low, high, beyond = bins(gaps, BINS)
         tail = f", {beyond} beyond, up to {human_seconds(max(gaps))}" if beyond else ""
-        return [
+        yield (
             f"between chunks  {human_seconds(low):>8} │{histogram(counts)}│ "
             f"{human_seconds(high)}  ({len(gaps)} gaps{tail})"
-        ]
-    if result.icl_s:
-        names = ("p50", "p90", "p95", "p99", "max")
-        shares = ((name, getattr(result.icl_s, name)) for name in names)
+        )
+    elif result.icl_s:
+        shares = (
+            (name, getattr(result.icl_s, name)) for name in ("p50", "p90", "p95", "p99", "max")
+        )
         known = ", ".join(f"{name} {human_seconds(v)}" for name, v in shares if v is not None)
-        return [f"between chunks  {known}  ({result.icl_s.n} gaps)"]
-    return []
+        yield f"between chunks  {known}  ({result.icl_s.n} gaps)"
 
 
-def _ttft_lines(result: Result, samples: Sequence[Sample]) -> list[str]:
+def _ttft_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[str]:
     from tokrig.units import human_seconds
 
-    values = [s.chunks[0].t_ns / 1e9 for s in samples if s.chunks]
-    if values:
-        return [
+    if values := [one[0] for one in stamps if one]:
+        yield (
             f"TTFT, each       {human_seconds(min(values)):>7} │{sparkline(values)}│ "
             f"{human_seconds(max(values))}  ({len(values)} requests)"
-        ]
-    if result.ttft_s:
-        ttft = result.ttft_s
+        )
+    elif ttft := result.ttft_s:
         known = [s for s in (ttft.min, ttft.median, ttft.max) if s is not None]
-        return [f"TTFT            {' … '.join(map(human_seconds, known))}"]
-    return []
+        yield f"TTFT            {' … '.join(map(human_seconds, known))}"
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -306,13 +308,25 @@ def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None
             f"--plot: {file} is neither PNG nor SVG", hint="end the file's name in .png or .svg"
         )
     try:
+        from tokrig.site.charts.draw import png, svg_file
+        from tokrig.site.charts.points import subject
+
         figure = _figure(record, samples, name)
-        drawn = _drawn(figure, record, file)
+        if file.suffix.lower() == ".svg":
+            drawn = svg_file(figure, subject=subject(record)).encode()
+        else:
+            drawn = png(figure, subject=subject(record))
     except ModuleNotFoundError as missing:
         raise InputError(
             f"charts need the package {missing.name!r}", hint=get_extra("site")
         ) from None
-    _write(file, drawn)
+    try:
+        atomic_write(file.parent.resolve(strict=True) / file.name, drawn, sync=False)
+    except OSError as problem:
+        raise StoreError(
+            f"cannot write {file}: {problem.strerror or problem}",
+            hint="--plot takes a file in a folder that exists and that you may write to",
+        ) from None
     return figure.slug
 
 
@@ -326,32 +340,6 @@ def _figure(record: Record, samples: Sequence[Sample], name: str | None) -> Figu
             f"{record.id} has nothing to draw",
             hint="a chart needs valid results or samples; tokrig show says what is wrong with them",
         )
-    if name is None:
-        return next(iter(figures.values()))
-    if name not in figures:
+    if name is not None and name not in figures:
         raise InputError(f"{record.id} has no chart {name!r}", hint=did_you_mean(name, figures))
-    return figures[name]
-
-
-def _drawn(figure: Figure, record: Record, file: Path) -> bytes:
-    from tokrig.site.charts.draw import png, svg_file
-    from tokrig.site.charts.points import subject
-
-    if file.suffix.lower() == ".svg":
-        return svg_file(figure, subject=subject(record)).encode()
-    return png(figure, subject=subject(record))
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Beside its place first: a reader sees the old file or the whole new one."""
-    staged = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        staged.write_bytes(data)
-        staged.replace(file)
-    except OSError as problem:
-        with contextlib.suppress(OSError):
-            staged.unlink()
-        raise StoreError(
-            f"{file}: cannot be written: {problem.strerror or problem}",
-            hint="--plot takes a file in a folder that exists and that you may write to",
-        ) from None
+    return figures[name or next(iter(figures))]

@@ -128,6 +128,11 @@ class Figure:
     ratio: Ratio
 
 
+def _label(shape: str, concurrency: tuple[int, int]) -> str:
+    """``agent × 4``, ``agent × 1 / 4``."""
+    return f"{shape} × {' / '.join(dict.fromkeys(map(str, concurrency)))}"
+
+
 @dataclass(frozen=True)
 class Pair:
     """The same shape on both sides, with both sides' marks. ``same_shape`` tells whether texts and
@@ -145,7 +150,7 @@ class Pair:
     @property
     def label(self) -> str:
         """``agent × 4``, ``agent × 1 / 4``."""
-        return f"{self.shape} × {' / '.join(dict.fromkeys(map(str, self.concurrency)))}"
+        return _label(self.shape, self.concurrency)
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,11 @@ class Mean:
     value: float
     shapes: int
     verdict: Verdict
+
+    @property
+    def label(self) -> str:
+        """``all 3 × 4``."""
+        return _label(f"all {self.shapes}", self.concurrency)
 
 
 @dataclass(frozen=True)
