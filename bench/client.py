@@ -30,7 +30,7 @@ from tokrig import __version__
 from tokrig.run.answer import parse
 from tokrig.run.client import closed_loop
 from tokrig.run.http import Endpoint
-from tokrig.run.instrument import known_server
+from tokrig.run.instrument import token_server
 
 PATH = "/v1/chat/completions"
 BODY = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'
@@ -118,7 +118,7 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 def measured(client: Client, streams: int, tokens: int, interval_s: float) -> Figures:
     """One round of one client."""
-    with known_server(streams, tokens, interval_s) as endpoint:
+    with token_server(streams, tokens, interval_s) as endpoint:
         lines, cpu_s = client(endpoint, streams)
     found = ((stamp, TOKEN.search(line)) for stamp, line in lines)
     errors = np.array([stamp - int(match[1]) for stamp, match in found if match]) / 1e6

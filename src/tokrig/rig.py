@@ -1,4 +1,4 @@
-"""This machine as a record sees it: the facts of all probes, a name for it, rows for people."""
+"""This machine as a record sees it: the facts of all probes, and a name for it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from tokrig.naming import UNKNOWN_RIG, limited_bytes, limited_cpus
 from tokrig.probes import Facts, Probe
 from tokrig.probes.linux import PROBE as LINUX
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
-from tokrig.units import GIB, human_bytes, slug
-
-NULL = "–"
+from tokrig.units import GIB, slug
 
 # Sizes that memory is sold in. A machine shows a little less than it has: firmware, kernel and
 # integrated graphics keep some.
@@ -147,64 +145,3 @@ def _sold_gb(total_bytes: int, hidden: float = HIDDEN_SHARE) -> int:
         if gib <= size:
             return size if gib >= size * (1 - hidden) else max(1, round(gib))
     return round(gib)
-
-
-def summary_rows(rig: Rig) -> list[tuple[str, str]]:
-    """Label and value of every fact, for people; an unknown one is ``–``."""
-    cpu, memory = rig.cpu, rig.memory
-    cpus, usable = limited_cpus(cpu), limited_bytes(memory)
-    speed = f"{memory.speed_mt_per_s} MT/s" if memory.speed_mt_per_s else None
-    cores = f"{_text(cpu.cores)} cores, {_text(cpu.threads)} threads"
-    rows = [
-        ("Rig", rig.id),
-        ("Board", rig.board or ""),
-        ("Processor", _joined(cpu.model, cpu.soc)),
-        ("Cores", cores if cpu.cores or cpu.threads else NULL),
-        ("CPUs to use", f"{cpus:g}, by affinity or quota" if cpus else ""),
-        ("Processor clock", _text(cpu.max_mhz, "MHz max")),
-        ("Governor", _text(cpu.governor)),
-        ("Instruction sets", " ".join(cpu.features) or NULL),
-        ("Memory", human_bytes(memory.total_bytes)),
-        ("Memory to use", f"{human_bytes(usable)}, by a limit" if usable else ""),
-        ("Memory type", _joined(memory.type, speed)),
-    ]
-    for number, gpu in enumerate(rig.gpus, start=1):
-        rows += _gpu_rows("GPU" if len(rig.gpus) == 1 else f"GPU {number}", gpu)
-    rows += [] if rig.gpus else [("GPU", NULL)]
-    rows += [
-        ("System", _text(rig.os)),
-        ("Kernel", _text(rig.kernel)),
-        ("Virtualization", _text(rig.virtualization)),
-    ]
-    return [(label, value) for label, value in rows if value]
-
-
-def _gpu_rows(label: str, gpu: Gpu) -> list[tuple[str, str]]:
-    shared = " (shared with the processor)" if gpu.unified_memory else ""
-    limit, clocks, link = NULL, NULL, NULL
-    if gpu.power_limit_w is not None:
-        most, usual = _text(gpu.power_max_w, "W"), _text(gpu.power_default_w, "W")
-        limit = f"{gpu.power_limit_w:g} W (default {usual}, max {most})"
-    if gpu.clock_max_mhz is not None or gpu.memory_clock_max_mhz is not None:
-        memory = _text(gpu.memory_clock_max_mhz, "MHz")
-        clocks = f"{_text(gpu.clock_max_mhz, 'MHz')} core, {memory} memory"
-    if gpu.pcie_generation or gpu.pcie_width:
-        link = f"{_text(gpu.pcie_generation)}.0 x{_text(gpu.pcie_width)}"
-    return [
-        (label, _joined(gpu.name, gpu.arch)),
-        (f"{label} memory", human_bytes(gpu.vram_bytes) + shared),
-        (f"{label} driver", _text(gpu.driver)),
-        (f"{label} power limit", limit),
-        (f"{label} max clocks", clocks),
-        (f"{label} PCIe", link),
-    ]
-
-
-def _text(value: str | float | None, unit: str = "") -> str:
-    if value is None:
-        return NULL
-    return f"{value:g} {unit}" if unit and not isinstance(value, str) else str(value)
-
-
-def _joined(*values: str | None) -> str:
-    return ", ".join(v for v in values if v) or NULL

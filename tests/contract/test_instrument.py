@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from tokrig.errors import EngineDied, InputError
 from tokrig.run import instrument
 from tokrig.run.client import Loop, closed_loop
-from tokrig.run.instrument import SERVER, known_server, measure
+from tokrig.run.instrument import SERVER, measure, token_server
 
 
 def test_many_streams() -> None:
@@ -66,7 +65,7 @@ def test_figures_that_are_no_load(streams: int, tokens: int, interval_s: float) 
 
 
 def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instrument, "SERVER", SERVER.with_name("no_such_file.py"))
+    monkeypatch.setattr(instrument, "SERVER", (sys.executable, "-c", ""))
     with pytest.raises(EngineDied, match="did not start"):
         measure(1, 2, 0.001)
 
@@ -85,14 +84,14 @@ def test_a_server_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_server_is_gone_afterwards() -> None:
-    with known_server(1, 2, 0.001) as endpoint:
+    with token_server(1, 2, 0.001) as endpoint:
         socket.create_connection((endpoint.host, endpoint.port), timeout=5).close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((endpoint.host, endpoint.port), timeout=5)
 
 
 def test_the_server_ends_when_nobody_is_left() -> None:
-    argv = [sys.executable, "-I", os.fspath(SERVER), "1", "2", "1000000"]
+    argv = [*SERVER, "1", "2", "1000000"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -101,7 +100,7 @@ def test_the_server_ends_when_nobody_is_left() -> None:
         assert process.wait(5) == 0
 
 
-def test_the_known_server_keeps_its_pace() -> None:
+def test_the_server_keeps_its_pace() -> None:
     began = time.monotonic()
     report = measure(streams=4, tokens=50, interval_s=0.004)
     assert time.monotonic() - began >= 0.19

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 
 from tokrig import registry
 from tokrig.backends import Capabilities, Engine
-from tokrig.cli import doctor
+from tokrig.cli import machine
 from tokrig.cli.main import main
 from tokrig.run import detect
 from tokrig.run.detect import Found, Program
+from tokrig.run.http import Endpoint
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine("llama.cpp", "b9174", "cuda", True, tuple("abcdef"))
     hostile = Engine("x\x1b[2J", served_models=("m\x07",))
     servers = [
-        Found(backend, "http://127.0.0.1:8080", engine),
-        Found(backend, "http://127.0.0.1:8081"),
-        Found(backend, "http://127.0.0.1:8082", hostile),
+        Found(Endpoint("127.0.0.1", 8080), backend, engine),
+        Found(Endpoint("127.0.0.1", 8081), backend),
+        Found(Endpoint("127.0.0.1", 8082), backend, hostile),
     ]
     programs = [
         Program("llama-server", "/bin/llama-server", "b9174", True, ("CUDA0",), ("cpu", "cuda")),
@@ -42,8 +43,8 @@ def test_servers_and_programs(tmp_path: Path) -> None:
     assert "http://127.0.0.1:8080: llama.cpp b9174 (cuda), serves a, b, c, d and 2 more" in text
     assert "http://127.0.0.1:8081: llama.cpp llama-server" in text
     assert "b9174, computes with cpu, cuda (CUDA0), /bin/llama-server" in text
-    assert "version not told in time, /bin/vllm" in text
-    assert "version not told, /bin/lms" in text
+    assert "did not tell its version in time, /bin/vllm" in text
+    assert "version unknown, /bin/lms" in text
     assert "\x1b[2J" not in text
     assert "\x07" not in text
     findings = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)["findings"]
@@ -58,7 +59,7 @@ def test_servers_and_programs(tmp_path: Path) -> None:
     }
     (program, *_) = [f for f in findings if f["group"] == "installed programs"]
     assert program["facts"]["devices"] == ["CUDA0"]
-    assert {f["group"] for f in findings} == set(doctor.GROUPS)
+    assert {f["group"] for f in findings} == set(machine.GROUPS)
 
 
 def test_nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +71,9 @@ def test_nothing_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_abilities_in_a_few_words() -> None:
-    assert doctor.abilities(Capabilities()) == "cache kept off by salt"
+    assert machine.abilities(Capabilities()) == "prompt cache bypassed by salt"
     can = Capabilities(("ngram",), ("cpu", "cuda"), "start", "request", timings="counters")
-    assert doctor.abilities(can) == (
-        "cpu, cuda · speculation: ngram · cache off by start · reasoning by request"
-        " · its own counters"
+    assert machine.abilities(can) == (
+        "cpu, cuda · speculation: ngram · prompt cache off at start · reasoning switched"
+        " per request · engine counters"
     )

@@ -498,7 +498,7 @@ def test_doctor_fails_where_nothing_can_be_measured(tmp_path: Path) -> None:
     done = tokrig(tmp_path / "content", "doctor")
     assert done.exit_code == 1
     assert "is no folder" in done.stdout
-    assert "choose another one with --content" in done.stdout
+    assert "choose another folder with --content" in done.stdout
 
 
 def test_rig(tmp_path: Path) -> None:

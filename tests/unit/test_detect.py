@@ -283,7 +283,7 @@ def test_running_servers_are_found_and_strangers_passed_over() -> None:
         assert time.monotonic() - began < 2.5
         assert found.backend is not None
     assert found.backend.name == "llamacpp"
-    assert found.url == f"http://{address}"
+    assert found.endpoint.host_header == address
     assert found.engine is not None
     assert found.engine.engine == "llama.cpp"
     assert found.engine.served_models == ("m",)
@@ -292,10 +292,10 @@ def test_running_servers_are_found_and_strangers_passed_over() -> None:
 def test_the_usual_ports_are_those_of_all_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Endpoint] = []
 
-    def look_all(looks: list[detect._Look], *_: object, **__: object) -> None:
-        asked.extend(look.endpoint for look in looks)
+    def look(servers: list[detect.Found], *_: object, **__: object) -> None:
+        asked.extend(server.endpoint for server in servers)
 
-    monkeypatch.setattr(detect, "_look_all", look_all)
+    monkeypatch.setattr(detect, "_look", look)
     assert detect.running() == []
     assert {endpoint.host for endpoint in asked} == {"127.0.0.1"}
     assert {1234, 8000, 8080, 11434, 13305} <= {endpoint.port for endpoint in asked}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tokrig.probes import _limits
-from tokrig.probes._limits import Limits
+from tokrig.probes import _sysfs
+from tokrig.probes._sysfs import Limits
 from tokrig.probes.linux import LinuxProbe
 from tokrig.record.model import Cpu, Memory
 from tokrig.rig import default_rig_id, merge
@@ -161,7 +161,7 @@ CASES = [
 
 @pytest.mark.parametrize(("files", "expected"), CASES)
 def test_limits(tmp_path: Path, files: dict[str, str], expected: Limits) -> None:
-    assert _limits.of_process(tree(tmp_path, files)) == expected
+    assert _sysfs.limits_of(tree(tmp_path, files)) == expected
 
 
 def test_limits_of_another_process(tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ def test_limits_of_another_process(tmp_path: Path) -> None:
     files["proc/77/status"] = "Cpus_allowed_list:\t3\n"
     files["proc/78/cgroup"] = "0::/../elsewhere\n"
     root = tree(tmp_path, files)
-    assert _limits.of_process(root, "77") == Limits(frozenset({3}), 1.0, GIB)
-    assert _limits.of_process(root, "78") == Limits()
-    assert _limits.of_process(root, "79") == Limits(quota=1.0)  # it has just ended
+    assert _sysfs.limits_of(root, "77") == Limits(frozenset({3}), 1.0, GIB)
+    assert _sysfs.limits_of(root, "78") == Limits()
+    assert _sysfs.limits_of(root, "79") == Limits(quota=1.0)  # it has just ended
 
 
 def host(root: Path, shown: int = 8, kib: int = 64 << 20) -> Path:

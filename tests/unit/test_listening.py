@@ -14,9 +14,9 @@ from typing import Any, cast
 import psutil
 import pytest
 
-from tokrig.run import listening
+from tokrig.run import detect
+from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
-from tokrig.run.listening import Whereabouts, whereabouts
 
 # Listens at the port it prints until its input ends; "child" starts another process first.
 SERVER = """
@@ -67,7 +67,7 @@ def serving(program: str = sys.executable, *words: str) -> Iterator[tuple[str, p
     ],
 )
 def test_which_addresses_are_of_this_machine(host: str, here: bool) -> None:
-    assert listening.is_loopback(host) is here
+    assert detect.is_loopback(host) is here
 
 
 def test_the_listening_process_and_what_it_starts_is_the_server() -> None:
@@ -140,7 +140,7 @@ def test_the_kernels_table_of_sockets(
 ) -> None:
     (tmp_path / "tcp").write_text(HEADER + tcp)
     (tmp_path / "tcp6").write_text(HEADER + tcp6)
-    assert [inode for _, inode in listening._sockets(tmp_path, host, 80)] == inodes
+    assert [inode for _, inode in detect._sockets(tmp_path, host, 80)] == inodes
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_kernels_table_of_sockets(
     ],
 )
 def test_a_tunnels_command_line_tells_its_port(word: str, mentions: bool) -> None:
-    assert listening._mentions(word, 8000) is mentions
+    assert detect._mentions(word, 8000) is mentions
 
 
 def test_the_server_in_a_container_is_found(tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_the_server_in_a_container_is_found(tmp_path: Path) -> None:
     proxy.symlink_to(Path(sys.executable).resolve())
     words = ["-host-port", "9000", "-container-ip", "172.17.0.2", "-container-port", "8000"]
     with serving(str(proxy), *words) as (_, process):
-        assert listening._in_container(tmp_path, process) == [psutil.Process(me)]
+        assert detect._in_container(tmp_path, process) == [psutil.Process(me)]
         (folder / "net/fib_trie").write_text("Local:\n  |-- 172.17.0.3\n     /32 host LOCAL\n")
-        assert listening._in_container(tmp_path, process) == []
+        assert detect._in_container(tmp_path, process) == []
 
 
 def test_tokrig_itself_is_never_the_server() -> None:
@@ -202,7 +202,7 @@ def test_a_file_of_the_servers_is_looked_for_where_the_server_has_it(
     assert Whereabouts(True, (psutil.Process(),)).found(path) == path
     container = "/proc/77/ns/mnt"
     links = {container: "mnt:[2]", "/proc/self/ns/mnt": "mnt:[1]"}
-    monkeypatch.setattr("tokrig.run.listening.os.readlink", links.__getitem__)
+    monkeypatch.setattr("tokrig.run.detect.os.readlink", links.__getitem__)
     process = SimpleNamespace(pid=77)
     found = Whereabouts(True, cast("Any", (process,))).found(path)
     assert found == Path("/proc/77/root/models/tiny.gguf")

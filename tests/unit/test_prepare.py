@@ -15,7 +15,7 @@ from tokrig.errors import InputError, SpecError
 from tokrig.models import catalog, shelf
 from tokrig.models.shelf import Tell
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model
-from tokrig.run.listening import Whereabouts
+from tokrig.run.detect import Whereabouts
 from tokrig.run.preflight import EngineState
 from tokrig.run.prepare import Prepared, located, mode_of, outline, prepare
 from tokrig.spec.reasoning import Switch

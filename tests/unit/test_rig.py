@@ -8,6 +8,7 @@ import platform
 import pytest
 
 from tokrig import rig as rig_module
+from tokrig.cli.machine import rig_rows
 from tokrig.naming import gpus_known, hardware_name
 from tokrig.probes import Facts
 from tokrig.record.model import Cpu, Gpu, Memory, Rig
@@ -17,7 +18,6 @@ from tokrig.rig import (
     probe_rig,
     rig_elsewhere,
     rig_of_server,
-    summary_rows,
 )
 from tokrig.units import GIB, MIB
 
@@ -143,7 +143,7 @@ def test_rows_of_a_full_rig() -> None:
         memory=Memory(total_bytes=32 * GIB, speed_mt_per_s=5200, type="DDR5"),
         gpus=[gpu],
     )
-    rows = dict(summary_rows(full))
+    rows = dict(rig_rows(full))
     assert rows["Cores"] == "12 cores, 24 threads"
     assert rows["Memory"] == "32.00 GiB"
     assert rows["Memory type"] == "DDR5, 5200 MT/s"
@@ -156,12 +156,12 @@ def test_rows_of_a_full_rig() -> None:
 
 
 def test_rows_of_an_unknown_rig_and_of_two_gpus() -> None:
-    rows = dict(summary_rows(rig()))
+    rows = dict(rig_rows(rig()))
     assert {v for k, v in rows.items() if k != "Rig"} == {"–"}
-    two = dict(summary_rows(rig(RTX_5070, INTEGRATED)))
+    two = dict(rig_rows(rig(RTX_5070, INTEGRATED)))
     assert two["GPU 2"] == "AMD Radeon Graphics"
     shared = INTEGRATED.model_copy(update={"unified_memory": True})
-    assert "shared" in dict(summary_rows(rig(shared)))["GPU memory"]
+    assert "shared" in dict(rig_rows(rig(shared)))["GPU memory"]
 
 
 def test_memory_sizes_rise() -> None:
@@ -194,7 +194,7 @@ def test_a_limit_stands_in_the_id_and_the_name_of_the_hardware() -> None:
     limited = Rig(id="x", cpu=cpu, memory=memory)
     assert default_rig_id(limited) == "amd-epyc-7643-4t-16gb"
     assert hardware_name(limited) == "EPYC 7643 · 4 CPUs · 16.00 GiB"
-    rows = dict(summary_rows(limited))
+    rows = dict(rig_rows(limited))
     assert rows["CPUs to use"].startswith("4,")
     assert rows["Memory to use"].startswith("16.00 GiB")
     with_card = limited.model_copy(update={"gpus": [RTX_5070]})

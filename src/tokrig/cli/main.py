@@ -37,7 +37,7 @@ COMMANDS = {
     "compare": "Compare two records: class, differing keys, ratios.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
-    "models": "Keep models of a hub here: list, fetch, remove.",
+    "models": "Download models of a hub, list and remove those that tokrig keeps.",
     "rig": "Show what this machine is, as a record tells it.",
     "doctor": "Tell what can be used here, what is missing, and how to get it.",
     "instrument": "Measure the measuring client itself against a known server.",
@@ -48,7 +48,12 @@ LOG_LINES = 8
 # ``tokrig`` at the beginning of a command that a hint names.
 _TYPED = re.compile(rf"\btokrig(?= (?:{'|'.join(COMMANDS)})\b)")
 # Commands that are not called "command" in a module of their name.
-PLACES = {"instrument": ("rig", "instrument"), "raw": ("run", "raw")}
+PLACES = {
+    "raw": ("run", "raw"),
+    "rig": ("machine", "rig"),
+    "doctor": ("machine", "doctor"),
+    "instrument": ("machine", "instrument"),
+}
 
 
 class Commands(click.Group):

@@ -111,7 +111,7 @@ def _samples(store: Store, record: Record) -> list[Sample]:
 def print_record(out: Console, record: Record) -> None:
     """Everything but the charts."""
     from tokrig.cli import present
-    from tokrig.rig import summary_rows
+    from tokrig.cli.machine import rig_rows
 
     present.print_pairs(out, _header(record))
     if record.results:
@@ -132,7 +132,7 @@ def print_record(out: Console, record: Record) -> None:
     out.print()
     present.print_findings(out, record, full=True)
     out.print()
-    present.print_pairs(out, [*summary_rows(record.rig), *_settings(record.backend)])
+    present.print_pairs(out, [*rig_rows(record.rig), *_settings(record.backend)])
 
 
 def _header(record: Record) -> list[tuple[str, str]]:

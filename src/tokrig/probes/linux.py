@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from tokrig.probes import Availability, Facts, Reading, _limits, _sysfs
-from tokrig.probes._limits import Limits
+from tokrig.probes import Availability, Facts, Reading, _sysfs
+from tokrig.probes._sysfs import Limits
 from tokrig.record.model import Cpu, Memory
 
 # Instruction sets that inference engines have kernels for, by the kernel's names.
@@ -69,7 +69,7 @@ class LinuxProbe:
         flags = _flags(cpuinfo)
         # Only x86 kernels show the hypervisor bit, and only they call the list so.
         x86 = "fpu" in flags and "flags" in _sysfs.key_values(cpuinfo, ":")
-        limits = _limits.of_process(root, process)
+        limits = _sysfs.limits_of(root, process)
         release = _sysfs.read_text(root / "etc/os-release")
         release = release or _sysfs.read_text(root / "usr/lib/os-release")
         return Facts(

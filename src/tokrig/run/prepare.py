@@ -20,8 +20,8 @@ from tokrig.models.shelf import Tell, quiet
 from tokrig.quants import context_for
 from tokrig.record.model import Mode, Model
 from tokrig.run import quantize
+from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
-from tokrig.run.listening import Whereabouts, whereabouts
 from tokrig.run.progress import Cell
 from tokrig.run.server import asked
 from tokrig.spec.reasoning import Switch, switch_for, table

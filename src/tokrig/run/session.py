@@ -34,9 +34,8 @@ from tokrig.record.samples import Phase, Sample
 from tokrig.run import http, server
 from tokrig.run.client import Loop, closed_loop
 from tokrig.run.counting import SameModel, observe
-from tokrig.run.detect import settled
+from tokrig.run.detect import settled, whereabouts
 from tokrig.run.http import HINTS, Dialect, Endpoint
-from tokrig.run.listening import whereabouts
 from tokrig.run.memory import Memory, look
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared

@@ -1,0 +1,374 @@
+"""What this machine is and what works on it: ``tokrig rig``, ``tokrig doctor``, and how exact the
+measuring client is here: ``tokrig instrument``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tokrig import __version__, registry
+from tokrig.cli import present
+from tokrig.cli.options import Word, content_and_json, example
+from tokrig.naming import limited_bytes, limited_cpus
+from tokrig.units import human_bytes
+
+if TYPE_CHECKING:
+    from tokrig.backends import Backend, Capabilities
+    from tokrig.bandwidth import Bandwidth
+    from tokrig.record.model import Gpu, Rig
+    from tokrig.run.detect import Found, Program
+    from tokrig.run.instrument import InstrumentReport, Spread
+
+NULL = "–"
+Rows = list[tuple[str, str]]
+"""Labels and values."""
+
+# The machine.
+
+
+@click.command("rig", epilog=example("tokrig rig", "tokrig rig --bandwidth --json"))
+@click.argument("action", type=Word(["probe"]), default="probe", metavar="[probe]")
+@click.option(
+    "--bandwidth", is_flag=True, help="Measure the memory bandwidth too (some seconds, all cores)."
+)
+@content_and_json
+def rig(action: str, bandwidth: bool, content: Path, as_json: bool) -> None:
+    """Show what this machine is, as a record tells it.
+
+    A dash stands for what cannot be read here; nothing is guessed. Nothing personal is read.
+    """
+    from tokrig.rig import probe_rig
+
+    found = probe_rig()
+    measured = None
+    if bandwidth:
+        from tokrig.bandwidth import measure_memory_bandwidth
+
+        click.echo("measuring memory bandwidth …", err=True)
+        measured = measure_memory_bandwidth()
+    if as_json:
+        width = dataclasses.asdict(measured) if measured else None
+        present.print_json({"rig": found.model_dump(mode="json"), "memory_bandwidth": width})
+        return
+    rows = rig_rows(found)
+    if measured:
+        rows.append(("Memory bandwidth", _bandwidth(measured)))
+    present.print_pairs(present.console(), rows)
+
+
+def rig_rows(rig: Rig) -> Rows:
+    """Every fact of a machine; an unknown one is a dash."""
+    cpu, memory = rig.cpu, rig.memory
+    cpus, usable = limited_cpus(cpu), limited_bytes(memory)
+    cores = f"{_text(cpu.cores)} cores, {_text(cpu.threads)} threads"
+    rows = [
+        ("Rig", rig.id),
+        ("Board", rig.board or ""),
+        ("Processor", _joined(cpu.model, cpu.soc)),
+        ("Cores", cores if cpu.cores or cpu.threads else NULL),
+        ("CPUs to use", f"{cpus:g}, by affinity or quota" if cpus else ""),
+        ("Processor clock", _text(cpu.max_mhz, "MHz max")),
+        ("Governor", _text(cpu.governor)),
+        ("Instruction sets", " ".join(cpu.features) or NULL),
+        ("Memory", human_bytes(memory.total_bytes)),
+        ("Memory to use", f"{human_bytes(usable)}, by a limit" if usable else ""),
+        (
+            "Memory type",
+            _joined(memory.type, memory.speed_mt_per_s and f"{memory.speed_mt_per_s} MT/s"),
+        ),
+    ]
+    for number, gpu in enumerate(rig.gpus, start=1):
+        rows += _gpu_rows("GPU" if len(rig.gpus) == 1 else f"GPU {number}", gpu)
+    rows += [] if rig.gpus else [("GPU", NULL)]
+    rows += [
+        ("System", _text(rig.os)),
+        ("Kernel", _text(rig.kernel)),
+        ("Virtualization", _text(rig.virtualization)),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def _gpu_rows(label: str, gpu: Gpu) -> Rows:
+    shared = " (shared with the processor)" if gpu.unified_memory else ""
+    limit, clocks, link = NULL, NULL, NULL
+    if gpu.power_limit_w is not None:
+        most, usual = _text(gpu.power_max_w, "W"), _text(gpu.power_default_w, "W")
+        limit = f"{gpu.power_limit_w:g} W (default {usual}, max {most})"
+    if gpu.clock_max_mhz is not None or gpu.memory_clock_max_mhz is not None:
+        memory = _text(gpu.memory_clock_max_mhz, "MHz")
+        clocks = f"{_text(gpu.clock_max_mhz, 'MHz')} core, {memory} memory"
+    if gpu.pcie_generation or gpu.pcie_width:
+        link = f"{_text(gpu.pcie_generation)}.0 x{_text(gpu.pcie_width)}"
+    return [
+        (label, _joined(gpu.name, gpu.arch)),
+        (f"{label} memory", human_bytes(gpu.vram_bytes) + shared),
+        (f"{label} driver", _text(gpu.driver)),
+        (f"{label} power limit", limit),
+        (f"{label} max clocks", clocks),
+        (f"{label} PCIe", link),
+    ]
+
+
+def _text(value: str | float | None, unit: str = "") -> str:
+    if value is None:
+        return NULL
+    return f"{value:g} {unit}" if unit and not isinstance(value, str) else str(value)
+
+
+def _joined(*values: str | int | None) -> str:
+    return ", ".join(str(v) for v in values if v) or NULL
+
+
+def _bandwidth(found: Bandwidth) -> str:
+    text = (
+        f"{found.gb_per_s:.1f} GB/s read by {found.threads} threads over "
+        f"{human_bytes(found.bytes)}, best of {found.repeats}"
+    )
+    if found.cache_bound:
+        text += "; may be the cache's: too little memory was free"
+    if found.other_cpu_share and found.other_cpu_share > 0.05:
+        text += f"; low: other programs took {found.other_cpu_share:.0%} of the processor"
+    return text
+
+
+# What can be used.
+
+# In the order of printing; what is said of a group where nothing was found.
+GROUPS = {
+    "backends": "",
+    "running servers": "none on the usual ports of 127.0.0.1",
+    "installed programs": "none of the engines' programs is on the PATH",
+    "probes": "",
+    "models": "",
+    "permissions": "",
+}
+MODELS_SHOWN = 4
+PERF = Path("/proc/sys/kernel/perf_event_paranoid")
+_WHEN = {"start": "at start", "request": "per request"}
+_TIMINGS = {"request": "engine timings per request", "counters": "engine counters"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is here or missing. ``needed``: without it no run is possible at all.
+    ``facts`` is what ``detail`` tells, for machines."""
+
+    group: str
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+    needed: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@click.command("doctor", epilog=example("tokrig doctor"))
+@content_and_json
+@click.pass_context
+def doctor(ctx: click.Context, content: Path, as_json: bool) -> None:
+    """Tell what can be used here, what is missing, and how to get it.
+
+    That is: backends, running servers, programs, probes, models and permissions. Servers are
+    looked for on the engines' usual ports of this machine. Exit code 1 only when nothing can be
+    measured at all.
+    """
+    found = list(_findings(content))
+    if as_json:
+        versions = {"tokrig": __version__, "python": platform.python_version()}
+        findings = [dataclasses.asdict(one) for one in found]
+        present.print_json({"versions": versions, "findings": findings})
+    else:
+        _print(found)
+    engine = any(one.ok for one in found if one.group == "backends")
+    if not engine or any(one.needed and not one.ok for one in found):
+        ctx.exit(1)
+
+
+def _findings(content: Path) -> Iterator[Finding]:
+    from tokrig.models.catalog import CATALOG
+    from tokrig.run import detect
+
+    for name in registry.names("backends"):
+        backend: Backend = registry.load("backends", name, "BACKEND")
+        state, can = backend.availability(), backend.capabilities
+        detail = f"{backend.title}: {state.detail}\n{abilities(can)}"
+        facts = {"title": backend.title, **dataclasses.asdict(can)}
+        yield Finding("backends", name, state.ok, detail, state.hint, facts=facts)
+    for found in detect.running():
+        yield _server(found)
+    for program in detect.installed():
+        facts = dataclasses.asdict(program)
+        yield Finding("installed programs", program.name, True, _program(program), facts=facts)
+    for name in registry.names("probes"):
+        state = registry.load("probes", name, "PROBE").availability()
+        yield Finding("probes", name, state.ok, state.detail, state.hint)
+    for name, entry in CATALOG.items():
+        here = importlib.util.find_spec(entry.module) is not None
+        detail = f"{entry.note}; {entry.license_note}" if here else "not installed"
+        yield Finding("models", name, here, detail, registry.get_package(entry.install))
+    yield from _permissions(content)
+
+
+def abilities(can: Capabilities) -> str:
+    """What an engine can do, in a few words."""
+    parts = [
+        ", ".join(can.apis),
+        f"speculation: {', '.join(can.speculation)}" if can.speculation else "",
+        f"prompt cache off {_WHEN[can.cache_switch]}"
+        if can.cache_switch
+        else "prompt cache bypassed by salt",
+        f"reasoning switched {_WHEN[can.reasoning_switch]}" if can.reasoning_switch else "",
+        _TIMINGS.get(can.timings or "", ""),
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _server(found: Found) -> Finding:
+    """``http://127.0.0.1:8080: llama.cpp b9174 (cuda), serves a, b and 3 more``."""
+    engine, url = found.engine, f"http://{found.endpoint.host_header}"
+    words = found.backend.title if found.backend else "a server"
+    models = list(engine.served_models) if engine else []
+    if engine:
+        api = f"({engine.api})" if engine.api else ""
+        words = " ".join(filter(None, (engine.engine, engine.build, api)))
+    if models:
+        rest = len(models) - MODELS_SHOWN
+        words += f", serves {', '.join(models[:MODELS_SHOWN])}"
+        words += f" and {rest} more" if rest > 0 else ""
+    if found.locked:
+        words += ", needs an API key (--api-key-env NAME)"
+    names = ("engine", "build", "api")
+    facts = {name: getattr(engine, name, None) for name in names}
+    return Finding(
+        "running servers",
+        found.backend.name if found.backend else "locked",
+        True,
+        f"{url}: {words}",
+        facts={"url": url, **facts, "served_models": models, "locked": found.locked},
+    )
+
+
+def _program(program: Program) -> str:
+    """``b9174, computes with cpu, cuda (CUDA0), /usr/bin/llama-server``."""
+    silence = "version unknown" if program.in_time else "did not tell its version in time"
+    parts = [program.version or silence]
+    if program.apis is not None:
+        devices = f" ({', '.join(program.devices)})" if program.devices else ""
+        parts.append(f"computes with {', '.join(program.apis)}{devices}")
+    return ", ".join([*parts, program.path])
+
+
+def _permissions(content: Path) -> Iterator[Finding]:
+    """Folders that tokrig writes to, and whether a user may read the kernel's performance
+    counters."""
+    from tokrig.files import cache_dir, state_dir
+    from tokrig.store import unwritable
+
+    for name, folder, option, needed in (
+        ("content folder", content, "--content", True),
+        ("state folder", state_dir(), "TOKRIG_STATE", True),
+        ("cache folder", cache_dir(), "XDG_CACHE_HOME", False),
+        ("temporary folder", Path(tempfile.gettempdir()), "TMPDIR", False),
+    ):
+        reason = unwritable(folder)
+        hint = f"choose another folder with {option}"
+        yield Finding("permissions", name, not reason, reason or str(folder), hint, needed)
+    try:
+        level = int(PERF.read_text(encoding="ascii"))
+        ok, detail = level <= 2, f"kernel.perf_event_paranoid is {level}"
+        hint = "sudo sysctl kernel.perf_event_paranoid=2 (tokrig itself does not need it)"
+    except (OSError, ValueError):
+        ok, detail = False, "this system has none"
+        hint = "normal outside Linux and in sandboxes; tokrig itself does not need them"
+    yield Finding("permissions", "perf counters", ok, detail, hint)
+
+
+def _print(found: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = present.console()
+    out.print(f"tokrig {__version__}, Python {platform.python_version()}")
+    for group, nothing in GROUPS.items():
+        out.print()
+        out.print(group, style="bold")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for finding in (f for f in found if f.group == group):
+            mark = Text("✓", style="green") if finding.ok else Text("✗", style="red")
+            # Servers and programs name themselves as they like, control characters included.
+            shown = (c if c.isprintable() or c == "\n" else "�" for c in finding.detail)
+            text = Text("".join(shown), overflow="fold")
+            if not finding.ok and finding.hint:
+                text.append(f"\n{finding.hint}", style="cyan")
+            grid.add_row(mark, finding.name, text)
+        if not grid.row_count:
+            grid.add_row(Text(NULL), Text(nothing, style="dim"))
+        present.put(out, grid)
+
+
+# The measuring client.
+
+
+@click.command("instrument", epilog=example("tokrig instrument --streams 8 --interval 0.01"))
+@click.option("--streams", type=int, default=64, show_default=True, help="Streams at once.")
+@click.option("--tokens", type=int, default=1000, show_default=True, help="Tokens per stream.")
+@click.option(
+    "--interval",
+    "interval_s",
+    type=float,
+    default=0.001,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two tokens of a stream.",
+)
+@content_and_json
+def instrument(streams: int, tokens: int, interval_s: float, content: Path, as_json: bool) -> None:
+    """Measure the measuring client itself against a known server.
+
+    A second process sends tokens that carry the time of their sending; the error of a stamp is
+    the client's stamp minus that time, the kernel's share included.
+    """
+    from tokrig.run.instrument import measure
+
+    click.echo(f"receiving {tokens} tokens on each of {streams} streams …", err=True)
+    report = measure(streams, tokens, interval_s)
+    if as_json:
+        cost = {"client_us_per_token": report.client_us_per_token}
+        present.print_json({**dataclasses.asdict(report), **cost})
+    else:
+        present.print_pairs(present.console(), _report(report))
+
+
+def _report(report: InstrumentReport) -> Rows:
+    asked = report.streams / report.interval_s
+    return [
+        (
+            "Load",
+            f"{report.streams} streams, {report.tokens} tokens each, one every "
+            f"{report.interval_s * 1e3:g} ms",
+        ),
+        ("Reached", f"{report.tok_per_s:,.0f} of {asked:,.0f} tokens a second"),
+        ("Error of a stamp", _percentiles(report.error_s)),
+        ("Server late by", _percentiles(report.server_late_s)),
+        ("Sharing a read", f"{report.coalesced_share:.2%} of the tokens"),
+        (
+            "Cost per token",
+            f"{report.client_us_per_token:.1f} µs "
+            f"({report.receive_us_per_token:.1f} while measuring, "
+            f"{report.decode_us_per_token:.1f} decoding afterwards)",
+        ),
+        ("Client CPU", f"{report.client_cpu_share:.1%} of one core while measuring"),
+    ]
+
+
+def _percentiles(spread: Spread) -> str:
+    told = dataclasses.asdict(spread)
+    return ", ".join(f"{name} {s * 1e3:.3f} ms" for name, s in told.items() if s is not None)
