@@ -22,8 +22,8 @@ import yaml
 
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record import model as m
+from tokrig.record.model import record_text
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
-from tokrig.record.text import record_text
 from tokrig.store import Store
 
 SHAPES = {"chat": (512, 256), "rag": (4096, 256), "codegen": (1024, 512), "agent": (2048, 128)}

@@ -18,7 +18,7 @@ from tokrig.naming import address, hardware_name
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record import model as m
 from tokrig.record.checks import judge_run
-from tokrig.record.text import record_text
+from tokrig.record.model import record_text
 from tokrig.record.ties import wall_s
 from tokrig.spec.run import LEVELS
 from tokrig.store import Store

@@ -23,8 +23,7 @@ from tests.unit.compared import measured
 from tokrig.documents import dump
 from tokrig.errors import InputError, RecordError
 from tokrig.naming import address
-from tokrig.record.model import Record
-from tokrig.record.text import record_text
+from tokrig.record.model import Record, record_text
 from tokrig.site.build import build
 from tokrig.store.facts import Family, RigFigures
 

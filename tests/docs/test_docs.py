@@ -15,7 +15,7 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import METHODOLOGY_VERSION, checks, formulas, pace, rules
+from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples
 from tokrig.record.metrics import leaves
 from tokrig.run import counting, interference, preflight
 from tokrig.workloads import Workload
@@ -220,44 +220,44 @@ def percent(share: float) -> str:
 def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("two token counts of one request") == percent(checks.COUNT_MISMATCH)
     assert limit("client and server decode rate") == percent(formulas.CLOCK_MISMATCH)
-    assert limit("client CPU share of one core") == percent(rules.CLIENT_CPU_SHARE)
-    waited, late = rules.CLIENT_WAIT_SHARE, rules.CLIENT_LATE_SHARE
+    assert limit("client CPU share of one core") == percent(checks.CLIENT_CPU_SHARE)
+    waited, late = checks.CLIENT_WAIT_SHARE, checks.CLIENT_LATE_SHARE
     assert limit("client's clock waited for a processor") == percent(waited)
     assert limit("client's loop in rounds above a tenth of the usual gap") == percent(late)
     others = limit("others' share of a CPU engine's processors")
-    assert others == percent(rules.FOREIGN_CPU_SHARE)
+    assert others == percent(checks.FOREIGN_CPU_SHARE)
     together = limit("threads of a CPU engine waited for others, all together")
-    assert together == percent(rules.CPU_ENGINE_WAIT_SHARE)
-    waited = rules.GPU_ENGINE_WAIT_SHARE
+    assert together == percent(checks.CPU_ENGINE_WAIT_SHARE)
+    waited = checks.GPU_ENGINE_WAIT_SHARE
     assert limit("a thread of a GPU engine waited for others") == percent(waited)
     woken = limit("waking a thread up, which is no waiting")
     assert woken == f"{interference.WAKE_NS / 1000:g} µs"
-    assert limit("a fault held a card down") == percent(rules.THROTTLED_SHARE)
+    assert limit("a fault held a card down") == percent(checks.THROTTLED_SHARE)
     busy = limit("card busy before the start, or drawn on")
-    assert busy == percent(rules.GPU_BUSY_SHARE)
+    assert busy == percent(checks.GPU_BUSY_SHARE)
     assert limit("another process computed on the card") == percent(interference.USED_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt
     assert limit("two readings of one stream that are the same") == percent(counting.SAME_RATE)
     assert limit("a count by tokenizer that is the length asked for") == percent(counting.AS_ASKED)
-    at_once = f"{percent(pace.AT_ONCE_SHARE)} of a token's mean time, at most 1 ms"
-    assert (limit("chunks that came at once"), pace.AT_ONCE_NS) == (at_once, 1_000_000)
+    at_once = f"{percent(samples.AT_ONCE_SHARE)} of a token's mean time, at most 1 ms"
+    assert (limit("chunks that came at once"), samples.AT_ONCE_NS) == (at_once, 1_000_000)
     factor = f"a factor of {counting.IMPLAUSIBLE:g}"
     assert limit("running counts against the text's tokens") == factor
     fewest, most = counting.PLAUSIBLE_BYTES
     assert limit("text of so many tokens") == f"{fewest:g} to {most:g} bytes a token"
-    assert limit("fewest bursts that show a pace") == str(pace.FEWEST_STAMPS)
-    assert limit("longest gap, of the decode window") == percent(pace.LONGEST_GAP_SHARE)
-    assert limit("text that came after a gap, of what was due in it") == percent(pace.HELD_BACK)
-    assert limit("tokens at once that make deliveries of bursts") == f"{pace.BURSTY:g}"
-    assert limit("what deliveries may leave open of a rate") == percent(pace.RATE_UNCERTAINTY)
-    assert limit("bursts that are steps of speculative decoding") == percent(pace.STEPS_SHOWN)
-    assert limit("their ninth decile, of the first") == f"{pace.STEPS_ALIKE:g}"
+    assert limit("fewest bursts that show a pace") == str(samples.FEWEST_STAMPS)
+    assert limit("longest gap, of the decode window") == percent(samples.LONGEST_GAP_SHARE)
+    assert limit("text that came after a gap, of what was due in it") == percent(samples.HELD_BACK)
+    assert limit("tokens at once that make deliveries of bursts") == f"{samples.BURSTY:g}"
+    assert limit("what deliveries may leave open of a rate") == percent(samples.RATE_UNCERTAINTY)
+    assert limit("bursts that are steps of speculative decoding") == percent(samples.STEPS_SHOWN)
+    assert limit("their ninth decile, of the first") == f"{samples.STEPS_ALIKE:g}"
     assert limit("further tokens of the first chunk, of TTFT") == percent(
         formulas.TTFT_DECODE_SHARE
     )
-    assert limit("client's rate and the clock that confirms it") == percent(pace.CLOCK_CONFIRMS)
-    assert limit("tokens of a clock that a window has") == percent(pace.SAME_WINDOW)
+    assert limit("client's rate and the clock that confirms it") == percent(samples.CLOCK_CONFIRMS)
+    assert limit("tokens of a clock that a window has") == percent(samples.SAME_WINDOW)
     for percentile, need in formulas.PERCENTILES_NEED.items():
         assert f"{percentile} from {need}" in text(METHODOLOGY)
 
@@ -266,7 +266,7 @@ def test_thresholds_of_a_cell_are_the_documented_ones() -> None:
     asked = "mean number of requests served at once, of what was asked"
     assert limit(asked) == percent(checks.CONCURRENCY_SHARE)
     beside = "share of chunks that the most streams at once stand beside"
-    assert limit(beside) == percent(pace.PEAK_SHARE)
+    assert limit(beside) == percent(samples.PEAK_SHARE)
     own = "tokens of a prompt that are the shape's own, beside the chat template's"
     assert limit(own) == str(preflight.LEAST_OWN_TOKENS)
     saved = f"{percent(preflight.APART)}; from {percent(preflight.SHARED)} on the prompt was cached"

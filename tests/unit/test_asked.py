@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tokrig.record.checks import ignored, untold
 from tokrig.record.model import BackendFacts, Resolved
-from tokrig.record.rules import ignored, untold
 
 
 def facts(asked: dict[str, Any], **resolved: Any) -> BackendFacts:

@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 from tests.unit.compared import cell, measured, with_value
 from tokrig.cli.main import main
 from tokrig.compare import comparison, subject
-from tokrig.record.model import Record
-from tokrig.record.text import record_text
+from tokrig.record.model import Record, record_text
 
 A, B, FAILED = "20261122-gemma-aaaa", "20261123-gemma-bbbb", "20261124-gemma-cccc"
 RESULTS = [cell("agent", 1, 120.0), cell("agent", 4, 50.0)]

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tests.unit.samples import sample
-from tokrig.record.pace import concurrency_mean
-from tokrig.record.samples import Chunk, Kind, Sample
+from tokrig.record.samples import Chunk, Kind, Sample, concurrency_mean
 
 ENOUGH = 0.9
 CHAT, RAG, AGENT = (64, 128), (4096, 128), (1536, 256)

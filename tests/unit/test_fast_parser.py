@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bench.list_records import example_record
 from tokrig import documents
 from tokrig.errors import SpecError
-from tokrig.record.text import record_text
+from tokrig.record.model import record_text
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((ROOT / "content").glob("benchmarks/runs/*/*.yaml"))

@@ -12,8 +12,7 @@ import pytest
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.errors import RecordError
-from tokrig.record.model import Validity
-from tokrig.record.text import parse_record, record_text
+from tokrig.record.model import Validity, parse_record, record_text
 from tokrig.store import Store, index
 from tokrig.store.load import load
 

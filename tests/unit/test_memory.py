@@ -11,8 +11,8 @@ import pytest
 from tests.unit.test_gguf import gguf
 from tokrig.backends import Engine, Launch
 from tokrig.probes import Availability, Facts, Reading
+from tokrig.record.checks import not_resident
 from tokrig.record.model import BackendFacts, Gpu, Model, Resolved
-from tokrig.record.rules import not_resident
 from tokrig.run import memory
 from tokrig.run.memory import Memory, judge, look, looked_up_bytes
 from tokrig.units import GIB, MIB

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tokrig.errors import RecordError
-from tokrig.record import SCHEMA_VERSION
-from tokrig.record.text import MIGRATIONS, upgrade
+from tokrig.record import MIGRATIONS, SCHEMA_VERSION, upgrade
 
 
 def to_2(data: dict[str, Any]) -> dict[str, Any]:

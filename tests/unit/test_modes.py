@@ -14,8 +14,7 @@ from tests.unit.compared import measured, speculating, with_value
 from tokrig import naming
 from tokrig.cli import present
 from tokrig.cli.main import main
-from tokrig.record.model import Record, Speculative, Validity
-from tokrig.record.text import record_text
+from tokrig.record.model import Record, Speculative, Validity, record_text
 from tokrig.site import Page, formats, table
 from tokrig.site.context import Site
 from tokrig.site.pages import index, latency, rig

@@ -55,21 +55,21 @@ def content(odd: Tokrig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_in_model_schema_and_yaml(odd: Tokrig, content: Path) -> None:
-    schema = json.loads(odd.record__text.schema_text())["$defs"]["Result"]["properties"][NAME]
+    schema = json.loads(odd.record__model.schema_text())["$defs"]["Result"]["properties"][NAME]
     assert schema["description"] == "time to the third chunk, s"
     store = odd.store.Store(content)
     path = store.find(RUNS[0])
     written = path.read_text(encoding="utf-8")
     assert f"{NAME}: {{median: 0.522, " in written
     record = store.read(path)
-    assert odd.record__text.record_text(record) == written
+    assert odd.record__model.record_text(record) == written
 
 
 def test_check_computes_it_again(odd: Tokrig, content: Path) -> None:
     store = odd.store.Store(content)
     samples = store.read_samples(RUNS[0])
     written = store.find(RUNS[0]).read_text(encoding="utf-8")
-    parse, contradictions = odd.record__text.parse_record, odd.record__consistency.contradictions
+    parse, contradictions = odd.record__model.parse_record, odd.record__consistency.contradictions
     assert contradictions(parse(written, "as-is.yaml"), samples) == []
     edited = written.replace("{median: 0.522,", "{median: 0.622,")
     found = map(str, contradictions(parse(edited, "edited.yaml"), samples))

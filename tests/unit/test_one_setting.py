@@ -100,7 +100,7 @@ def test_it_is_an_axis_and_in_the_key_and_changes_no_other_key(
 
 
 def test_it_is_asked_and_found(warped: Tokrig) -> None:
-    model, judge = warped.record__model, warped.record__rules
+    model, judge = warped.record__model, warped.record__checks
     assert warped.spec__settings.asked_values({"warp_factor": 5}) == {"warp_factor": 5}
     assert warped.spec__settings.option_of("warp_factor") == "--warp-factor"
 
@@ -120,13 +120,13 @@ def test_a_wrong_value_names_the_option_that_was_typed(warped: Tokrig) -> None:
 
 
 def test_it_is_in_schema_and_yaml(warped: Tokrig, content: Path) -> None:
-    schema = json.loads(warped.record__text.schema_text())["$defs"]["Resolved"]["properties"]
+    schema = json.loads(warped.record__model.schema_text())["$defs"]["Resolved"]["properties"]
     assert schema["warp_factor"]["anyOf"][0] == {"minimum": 1, "type": "integer"}
     store = warped.store.Store(content)
     path = store.find(RUNS[1])
     written = path.read_text(encoding="utf-8")
     assert "  asked: {warp_factor: 5}\n  resolved: {warp_factor: 5}\n" in written
-    assert warped.record__text.record_text(store.read(path)) == written
+    assert warped.record__model.record_text(store.read(path)) == written
 
 
 def test_it_is_a_column_of_the_flat_files(warped: Tokrig, content: Path) -> None:

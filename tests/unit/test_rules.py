@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tokrig.record import rules
+from tokrig.record import checks
 from tokrig.record.model import BackendFacts, Interference, Mode, Resolved
 
 CPU = BackendFacts(name="llamacpp", engine="llama.cpp", api="cpu")
@@ -24,11 +24,11 @@ UNKNOWN = BackendFacts(name="openai", engine="unknown")
 
 
 def test_experts_kept_off_the_card_compute_on_the_processor() -> None:
-    assert rules.computed_on(GPU, Mode(offload="n-cpu-moe=12")) == {"cpu", "gpu"}
-    assert rules.computed_on(GPU, Mode()) == {"gpu"}
+    assert checks.computed_on(GPU, Mode(offload="n-cpu-moe=12")) == {"cpu", "gpu"}
+    assert checks.computed_on(GPU, Mode()) == {"gpu"}
     seen = Interference(foreign_wait_share=0.03, thread_wait_share=0.03)
-    assert rules.foreign_cpu_load(seen, GPU, Mode(offload="cpu-moe")) is False
-    assert rules.foreign_cpu_load(seen, GPU, Mode()) is True
+    assert checks.foreign_cpu_load(seen, GPU, Mode(offload="cpu-moe")) is False
+    assert checks.foreign_cpu_load(seen, GPU, Mode()) is True
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_experts_kept_off_the_card_compute_on_the_processor() -> None:
     [(CPU, "cpu"), (GPU, "gpu"), (SHARED, "cpu gpu"), (SOFTWARE, "cpu"), (UNKNOWN, "")],
 )
 def test_where_it_computed(backend: BackendFacts, where: str) -> None:
-    assert rules.computed_on(backend) == set(where.split())
+    assert checks.computed_on(backend) == set(where.split())
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_where_it_computed(backend: BackendFacts, where: str) -> None:
     ],
 )
 def test_foreign_load(backend: BackendFacts, seen: dict[str, Any], starved: bool | None) -> None:
-    assert rules.foreign_cpu_load(Interference(**seen), backend) is starved
+    assert checks.foreign_cpu_load(Interference(**seen), backend) is starved
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_foreign_load(backend: BackendFacts, seen: dict[str, Any], starved: bool
     ],
 )
 def test_limits_are_not_faults(seen: dict[str, Any], throttled: bool | None) -> None:
-    assert rules.throttled(Interference(**seen)) is throttled
+    assert checks.throttled(Interference(**seen)) is throttled
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_limits_are_not_faults(seen: dict[str, Any], throttled: bool | None) -> 
     ],
 )
 def test_a_busy_card(seen: dict[str, Any], busy: bool) -> None:
-    assert rules.gpu_was_busy(Interference(**seen)) is busy
+    assert checks.gpu_was_busy(Interference(**seen)) is busy
 
 
 def test_a_client_that_saw_chunks_late() -> None:
     fine = Interference(client_wait_share=0.01, client_late_share=0.01)
-    assert not rules.client_bound(fine, 0.8)
-    assert rules.client_bound(fine, 0.81)
-    assert rules.client_bound(Interference(client_wait_share=0.011), 0.1)
-    assert rules.client_bound(Interference(client_late_share=0.011), None)
+    assert not checks.client_bound(fine, 0.8)
+    assert checks.client_bound(fine, 0.81)
+    assert checks.client_bound(Interference(client_wait_share=0.011), 0.1)
+    assert checks.client_bound(Interference(client_late_share=0.011), None)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tokrig.record.text import main, schema_text
+from tokrig.record.model import main, schema_text
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "record.schema.json"
 
 
 def test_the_committed_schema_is_up_to_date() -> None:
     assert COMMITTED.read_text(encoding="utf-8") == schema_text(), (
-        "docs/record.schema.json is stale: run python -m tokrig.record.text"
+        "docs/record.schema.json is stale: run python -m tokrig.record.model"
     )
 
 

@@ -19,8 +19,7 @@ from tokrig.naming import (
     model_name,
     power_share,
 )
-from tokrig.record.model import Record
-from tokrig.record.text import record_text
+from tokrig.record.model import Record, record_text
 from tokrig.rig import default_rig_id
 from tokrig.store import Store
 from tokrig.store.facts import load_families, load_rigs

@@ -27,9 +27,17 @@ from hypothesis import strategies as st
 
 from bench.list_records import example_record, example_samples
 from tokrig.errors import InputError, RecordError, StoreError
-from tokrig.record.model import Failure, Record, Result, ServerTimings, Skipped, Validity
+from tokrig.record.model import (
+    Failure,
+    Record,
+    Result,
+    ServerTimings,
+    Skipped,
+    Validity,
+    parse_record,
+    record_text,
+)
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample, from_parquet, to_parquet
-from tokrig.record.text import parse_record, record_text
 from tokrig.store import Store, index
 
 RECORD = example_record(1)

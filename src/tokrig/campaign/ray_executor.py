@@ -31,9 +31,8 @@ from tokrig.errors import (
 )
 from tokrig.measure import switches
 from tokrig.plan import Run
-from tokrig.record.model import Rig
+from tokrig.record.model import Rig, parse_record
 from tokrig.record.samples import from_parquet
-from tokrig.record.text import parse_record
 from tokrig.registry import get_extra
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store

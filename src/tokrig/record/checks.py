@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 from tokrig.naming import gpus_known
-from tokrig.record import METHODOLOGY_VERSION, rules
+from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.formulas import (
     CLOCK_MISMATCH,
     clock_confirms,
@@ -33,14 +33,47 @@ from tokrig.record.model import (
     Model,
     PeakMemory,
     Record,
+    Resolved,
     Result,
     Rig,
     Validity,
     Verdict,
     WorkloadFacts,
 )
-from tokrig.record.pace import concurrency_mean, is_coarse
-from tokrig.record.samples import Kind, Sample
+from tokrig.record.samples import Kind, Sample, concurrency_mean, is_coarse
+
+Value = str | int | float | bool
+
+# An engine that computes on the CPU loses up to what its threads wait, all together, and what
+# others take of the processors that it may use; one on a GPU only needs its threads in time.
+CPU_ENGINE_WAIT_SHARE = 0.03
+FOREIGN_CPU_SHARE = 0.05
+GPU_ENGINE_WAIT_SHARE = 0.02
+CLIENT_CPU_SHARE = 0.80
+CLIENT_WAIT_SHARE = 0.01
+CLIENT_LATE_SHARE = 0.01
+THROTTLED_SHARE = 0.01
+GPU_BUSY_SHARE = 0.05
+
+FAULTS = frozenset(
+    "sw_thermal_slowdown hw_thermal_slowdown hw_slowdown hw_power_brake thermal prochot".split()
+)
+"""Why a card runs below what it was set to: too hot, or its supply fails. What it then does says
+nothing of the card in a sound machine."""
+
+LIMITS = frozenset("sw_power_cap power_limit current_limit".split())
+"""What a card was set to, or was built for: it says how fast this card is."""
+
+# Mesa's Vulkan on the CPU.
+_SOFTWARE_DEVICE = "llvmpipe"
+# The share of a model that input embeddings may take where nobody can tell: tokrig's own figure.
+# Untied ones are 2 to 8 % of models of 7 to 70 billion parameters.
+LOOKED_UP_SHARE = 0.10
+_LOADED_BITS = {"float16": 16, "half": 16, "bfloat16": 16, "float32": 32, "float": 32}
+# Engines make contexts a multiple of this, never less than was asked.
+CONTEXT_STEP = 256
+# Other names of the same type.
+_SAME = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 COUNT_MISMATCH = 0.01
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
@@ -190,11 +223,11 @@ class _Case:
 
     @cached_property
     def starved(self) -> bool | None:
-        return rules.foreign_cpu_load(self.seen.interference, self.seen.backend, self.seen.mode)
+        return foreign_cpu_load(self.seen.interference, self.seen.backend, self.seen.mode)
 
     @cached_property
     def needs_card(self) -> bool:
-        return rules.computed_on(self.seen.backend, self.seen.mode) != {"cpu"}
+        return computed_on(self.seen.backend, self.seen.mode) != {"cpu"}
 
     @property
     def has_card(self) -> bool:
@@ -345,7 +378,7 @@ def _fit_unknown(case: _Case) -> bool:
 def _not_resident(case: _Case) -> bool:
     seen = case.seen
     held, looked_up = seen.memory.engine_rss_bytes, seen.load_memory.looked_up_bytes
-    return rules.not_resident(seen.model, seen.backend, held, looked_up, seen.mode.offload)
+    return not_resident(seen.model, seen.backend, held, looked_up, seen.mode.offload)
 
 
 # When a code stands in a list of the verdict.
@@ -377,7 +410,7 @@ RULES_1: tuple[Rule, ...] = (
     ("reasons", "clock_mismatch", lambda c: abs(median(c.differences) or 0) > CLOCK_MISMATCH),
     ("unverified", "api_unverified", lambda c: c.api is None or not c.seen.backend.api_confirmed),
     ("reasons", "reasoning_off_not_honoured", _still_reasoned_1),
-    ("reasons", "client_bound", lambda c: (c.client_cpu_share or 0) > rules.CLIENT_CPU_SHARE),
+    ("reasons", "client_bound", lambda c: (c.client_cpu_share or 0) > CLIENT_CPU_SHARE),
     ("reasons", "throttled", lambda c: not c.said("throttle") and c.beside.throttle_reasons),
     ("unchecked", "throttle", lambda c: c.said("throttle")),
     ("reasons", "foreign_gpu_load", lambda c: c.beside.foreign_gpu_processes),
@@ -405,8 +438,8 @@ RULES_2: tuple[Rule, ...] = (
     ("unchecked", "api", lambda c: c.api is None),
     ("unverified", "greedy_unverified", lambda c: c.drafted and not c.seen.compared_greedy),
     ("reasons", "reasoning_off_not_honoured", _still_reasoned),
-    ("reasons", "setting_ignored", lambda c: rules.ignored(c.seen.backend)),
-    ("unverified", "setting_unverified", lambda c: rules.untold(c.seen.backend)),
+    ("reasons", "setting_ignored", lambda c: ignored(c.seen.backend)),
+    ("unverified", "setting_unverified", lambda c: untold(c.seen.backend)),
     ("unverified", "setting_unverified", _did_not_reason),
     # Was the model where it should be?
     ("reasons", "cpu_spill", lambda c: c.seen.load_memory.spilled),
@@ -417,12 +450,12 @@ RULES_2: tuple[Rule, ...] = (
     # shared? Whoever uses it takes nothing from what computes on the processor.
     ("reasons", "foreign_cpu_load", lambda c: c.starved),
     ("unchecked", "scheduling", lambda c: c.starved is None),
-    ("reasons", "client_bound", lambda c: rules.client_bound(c.beside, c.client_cpu_share)),
-    ("reasons", "throttled", lambda c: rules.throttled(c.beside)),
-    ("unchecked", "throttle", lambda c: rules.throttled(c.beside) is None),
+    ("reasons", "client_bound", lambda c: client_bound(c.beside, c.client_cpu_share)),
+    ("reasons", "throttled", lambda c: throttled(c.beside)),
+    ("unchecked", "throttle", lambda c: throttled(c.beside) is None),
     ("reasons", "foreign_gpu_load", lambda c: c.needs_card and c.beside.foreign_gpu_processes),
     ("unchecked", "gpu_processes", lambda c: c.needs_card and c.has_card and c.card_unseen),
-    ("unverified", "gpu_was_busy", lambda c: c.needs_card and rules.gpu_was_busy(c.beside)),
+    ("unverified", "gpu_was_busy", lambda c: c.needs_card and gpu_was_busy(c.beside)),
 )
 
 
@@ -514,3 +547,148 @@ def judge_raw(
         unverified=[] if backend.api_confirmed else ["api_unverified"],
         unchecked=[code for reason, code in UNLOOKED.items() if seen[reason] is None],
     )
+
+
+# The machine
+
+
+def computed_on(backend: BackendFacts, mode: Mode | None = None) -> frozenset[str]:
+    """``cpu``, ``gpu`` or both: where layers or experts were kept off the card. Empty where nobody
+    tells."""
+    resolved = backend.resolved
+    software = any(_SOFTWARE_DEVICE in device.lower() for device in resolved.devices)
+    if backend.api == "cpu" or software:
+        return frozenset({"cpu"})
+    if backend.api is None:
+        return frozenset()
+    there, layers = resolved.gpu_layers, resolved.layers
+    shared = there is not None and layers is not None and there < layers
+    shared = shared or (mode is not None and mode.offload is not None)
+    return frozenset({"cpu", "gpu"}) if shared else frozenset({"gpu"})
+
+
+def foreign_cpu_load(
+    seen: Interference, backend: BackendFacts, mode: Mode | None = None
+) -> bool | None:
+    """Whether others took from the engine what it needed of the processor; None where its threads
+    could not be looked at and nothing else tells."""
+    waited, stolen = seen.foreign_wait_share, seen.steal_share or 0.0
+    if computed_on(backend, mode) == {"gpu"}:
+        # Its threads do different things: what one waits the others need not.
+        if seen.thread_wait_share is None:
+            return None
+        return max(seen.thread_wait_share, stolen) > GPU_ENGINE_WAIT_SHARE
+    others = (seen.other_cores_mean or 0.0) / seen.engine_cpus if seen.engine_cpus else 0.0
+    if (waited or 0.0) > CPU_ENGINE_WAIT_SHARE or others + stolen > FOREIGN_CPU_SHARE:
+        return True
+    return None if waited is None else False
+
+
+def client_bound(seen: Interference, client_cpu_share: float | None) -> bool:
+    """Whether the client may have been the limit, or have seen chunks late."""
+    return (
+        (client_cpu_share or 0.0) > CLIENT_CPU_SHARE
+        or (seen.client_wait_share or 0.0) > CLIENT_WAIT_SHARE
+        or (seen.client_late_share or 0.0) > CLIENT_LATE_SHARE
+    )
+
+
+def throttled(seen: Interference) -> bool | None:
+    """Whether a fault held a graphics card down; a limit that binds is none. None where nobody
+    looked."""
+    if seen.throttled_share is not None:
+        return seen.throttled_share > THROTTLED_SHARE
+    return None if seen.throttle_reasons is None else bool(FAULTS & set(seen.throttle_reasons))
+
+
+def gpu_was_busy(seen: Interference) -> bool:
+    """Whether the cards had work of others, by what they did before the start or by what those
+    that draw did meanwhile."""
+    return max(seen.gpu_busy_before or 0.0, seen.graphics_busy_share or 0.0) > GPU_BUSY_SHARE
+
+
+# The model
+
+
+def loaded_bytes(model: Model, resolved: Resolved) -> int:
+    """Bytes of the weights as loaded: fewer than on disk where an engine narrows their type."""
+    assert model.bytes is not None
+    bits = _LOADED_BITS.get((resolved.dtype or "").removeprefix("torch."))
+    if bits is None or model.bits_per_weight is None or model.bits_per_weight <= bits:
+        return model.bytes
+    return int(model.bytes * bits / model.bits_per_weight)
+
+
+def not_resident(
+    model: Model,
+    backend: BackendFacts,
+    rss_bytes: int | None,
+    looked_up: int | None = None,
+    offload: str | None = None,
+) -> bool:
+    """Whether less of the model was in main memory than a run on the CPU needs, or one that keeps
+    a part of the model there (``offload``): ``rss_bytes`` is the most its processes held while
+    measuring. False also where that could not be looked at.
+
+    Experts that no token chose may stay on disk: only the active ones are expected.
+    """
+    if model.bytes is None or rss_bytes is None:
+        return False
+    expected = loaded_bytes(model, backend.resolved)
+    expected -= int(model.bytes * LOOKED_UP_SHARE) if looked_up is None else looked_up
+    if backend.api != "cpu":
+        listed = backend.resolved.device_bytes
+        if offload is None or not listed:
+            return False
+        expected -= sum(size for name, size in listed.items() if name != "CPU")
+    if model.active_parameters and model.parameters:
+        expected = int(expected * min(1.0, model.active_parameters / model.parameters))
+    return rss_bytes < expected
+
+
+# The settings
+
+
+def ignored(backend: BackendFacts) -> dict[str, str]:
+    """Settings that the engine resolved to something else than was asked, by name: ``1 asked, 2
+    used``."""
+    told = {name: getattr(backend.resolved, name, None) for name in backend.asked}
+    return {
+        name: f"{_shown(asked)} asked, {_shown(told[name])} used"
+        for name, asked in backend.asked.items()
+        if told[name] not in (None, []) and not _honoured(name, asked, told[name], backend.resolved)
+    }
+
+
+def untold(backend: BackendFacts) -> list[str]:
+    """Settings that were asked for and that the engine does not read back."""
+    return [n for n in backend.asked if getattr(backend.resolved, n, None) in (None, [])]
+
+
+def _honoured(name: str, asked: Value, found: object, resolved: Resolved) -> bool:
+    if name == "devices" and isinstance(found, list):
+        return {*str(asked).split(",")} == {*map(str, found)}
+    if isinstance(found, int) and isinstance(asked, int) and not isinstance(found, bool):
+        if name == "context_per_slot":
+            return asked <= found < asked + CONTEXT_STEP
+        # No batch is longer than the context, no part of it longer than the batch; and people
+        # write 99 for all layers.
+        most = {
+            "batch": resolved.context_total,
+            "ubatch": resolved.batch,
+            "gpu_layers": resolved.layers,
+        }
+        largest = most.get(name)
+        return found == asked or (found < asked and found == largest)
+    one, other = _plain(asked), _plain(found)
+    # fp8 → fp8_e4m3, awq → awq_marlin.
+    return one == other or other.startswith(f"{one}_")
+
+
+def _plain(value: object) -> str:
+    word = str(value).lower().removeprefix("torch.")
+    return _SAME.get(word, word)
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -13,16 +13,17 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tokrig.record.pace import (
+from tokrig.record.samples import (
     CLOCK_CONFIRMS,
     RATE_UNCERTAINTY,
     SAME_WINDOW,
+    Kind,
+    Sample,
     decoded_tokens,
     gaps_ns,
     is_coarse,
     rate_uncertainty,
 )
-from tokrig.record.samples import Kind, Sample
 from tokrig.units import significant
 
 # Both take a while to load, and lists of records need the table of metrics without them.

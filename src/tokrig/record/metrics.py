@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from tokrig.record import METHODOLOGY_VERSION, formulas
 from tokrig.record.formulas import Counters, Formula, Measured
-from tokrig.record.pace import concurrency_mean
-from tokrig.record.samples import Sample
+from tokrig.record.samples import Sample, concurrency_mean
 
 if TYPE_CHECKING:
     from tokrig.record.model import (

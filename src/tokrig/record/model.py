@@ -1,17 +1,24 @@
 """The published record of one run: what a YAML under ``content/benchmarks/runs`` holds.
 
 Field order is the order in the file. Units stand in names; ``None`` means *not known*, never
-*zero*. The JSON Schema generated from here is committed as ``docs/record.schema.json``.
+*zero*. What is not known is left out of the file, and so is an empty list where it says nothing.
+``python -m tokrig.record.model [FILE]`` writes the JSON Schema, from the repository root to
+``docs/record.schema.json``.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from tokrig.record import SCHEMA_VERSION
+from tokrig.documents import dump, parse, validate
+from tokrig.errors import RecordError
+from tokrig.record import SCHEMA_VERSION, upgrade
 from tokrig.record.metrics import METRICS, Figures, Metric
 from tokrig.spec.settings import fields_found
 
@@ -547,3 +554,72 @@ class Record(Block):
     notes: str | None = None
 
     model_config = ConfigDict(populate_by_name=True)
+
+
+# As YAML, and its JSON Schema
+
+HEADER = """\
+# One run {origin}: a served model, its results by workload and concurrency.
+# Units stand in the names; a key that is absent was not known. Verify it: tokrig check FILE
+"""
+ORIGINS = {
+    "measured": "as tokrig measured it",
+    "transcribed": "as others published it",
+    "imported": "as another tool measured it",
+}
+# Blocks and fields that stay although they are empty: absence could be read as *not looked at*.
+_KEPT = {
+    *(("Record", "schema_"), ("Record", "results"), ("Record", "mode")),
+    *(("Mode", "name"), ("Rig", "gpus")),
+}
+
+
+def record_text(record: Record) -> str:
+    """The YAML of a record, as a file under ``content/benchmarks/runs`` holds it."""
+    header = HEADER.format(origin=ORIGINS[record.provenance.kind])
+    return header + "\n" + dump(_plain(record))
+
+
+def _plain(value: Any) -> Any:
+    """Models as maps without the keys that equal their default; all else as it is."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    fields = getattr(type(value), "model_fields", None)
+    if fields is None:
+        return value
+    plain = {}
+    for name, field in fields.items():
+        one = getattr(value, name)
+        kept = (type(value).__name__, name) in _KEPT
+        if kept or one != field.get_default(call_default_factory=True):
+            plain[field.alias or name] = _plain(one)
+    return plain
+
+
+def parse_record(text: str, name: str) -> Record:
+    """The record in a YAML text; ``name`` (a path) stands in front of every message.
+
+    Raises RecordError with file and line; older schemas are lifted to the present one.
+    """
+    data = parse(text, name, RecordError)
+    try:
+        data = upgrade(data)
+    except RecordError as problem:
+        raise RecordError(f"{name}: {problem.message}", hint=problem.hint) from None
+    return validate(Record, data, text, name, RecordError)
+
+
+def schema_text() -> str:
+    """The JSON Schema of a record, as the committed file holds it."""
+    schema = Record.model_json_schema(by_alias=True)
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the schema to the file named, or to ``docs/record.schema.json``."""
+    path = Path(arguments[0] if arguments else "docs/record.schema.json")
+    path.write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

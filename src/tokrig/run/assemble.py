@@ -18,6 +18,7 @@ import tokrig
 from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
 from tokrig.record import METHODOLOGY_VERSION, checks
+from tokrig.record.checks import computed_on
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
@@ -34,7 +35,6 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
-from tokrig.record.rules import computed_on
 from tokrig.run import guard, preflight
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.preflight import EngineState, target_of

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tokrig.backends import Backend
-from tokrig.record.pace import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, bursts
-from tokrig.record.samples import Chunk, Kind, Sample
+from tokrig.record.samples import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, Chunk, Kind, Sample, bursts
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Response
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from tokrig.probes import Card
-from tokrig.record.rules import FAULTS, LIMITS
+from tokrig.record.checks import FAULTS, LIMITS
 from tokrig.units import MIB
 
 # Threads that ended between two looks took their waits with them. Where those that were seen ran

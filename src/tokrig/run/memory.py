@@ -22,8 +22,8 @@ from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
 from tokrig.probes import Probe
 from tokrig.quants import OVERHEAD_BYTES, would_fit
+from tokrig.record.checks import loaded_bytes
 from tokrig.record.model import Gpu, LoadMemory, Model
-from tokrig.record.rules import loaded_bytes
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from tokrig import registry
 from tokrig.backends import Counters
 from tokrig.errors import PutOff
 from tokrig.probes import Card, Probe
+from tokrig.record.checks import FOREIGN_CPU_SHARE, GPU_BUSY_SHARE
 from tokrig.record.model import Interference, PeakMemory, Rig
-from tokrig.record.rules import FOREIGN_CPU_SHARE, GPU_BUSY_SHARE
 from tokrig.run import interference
 from tokrig.run.interference import Look, Processor, Thread, Times, most
 from tokrig.run.journal import Observed

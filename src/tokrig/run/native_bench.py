@@ -20,7 +20,7 @@ from typing import BinaryIO
 from tokrig.backends import _llama as llama
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
 from tokrig.native_bench import ENGINE, BenchFound, BenchLaunch, BenchTool
-from tokrig.record import rules
+from tokrig.record import checks
 from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
 from tokrig.run import assemble, guard
@@ -140,11 +140,11 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
     )
     interference = assemble.interference([seen])
     foreign = interference.foreign_gpu_processes
-    on_card = bool(run.rig.gpus) and rules.computed_on(backend) != {"cpu"}
+    on_card = bool(run.rig.gpus) and checks.computed_on(backend) != {"cpu"}
     beside = {
-        "throttled": rules.throttled(interference),
+        "throttled": checks.throttled(interference),
         "foreign_gpu_load": None if foreign is None and on_card else bool(foreign),
-        "foreign_cpu_load": rules.foreign_cpu_load(interference, backend),
+        "foreign_cpu_load": checks.foreign_cpu_load(interference, backend),
         "cpu_spill": found.spilled,
     }
     record = Record(

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokrig import registry
 from tokrig.backends import Engine, Request
 from tokrig.errors import InputError, RequestError, StartError
+from tokrig.record.checks import Value, ignored, untold
 from tokrig.record.model import (
     BackendFacts,
     ColdStart,
@@ -29,7 +30,6 @@ from tokrig.record.model import (
     Model,
     Prompting,
 )
-from tokrig.record.rules import Value, ignored, untold
 from tokrig.record.samples import Kind, Sample
 from tokrig.run.http import CONTEXT, HINTS, REFUSALS, code_of, wait_s
 from tokrig.run.prepare import Prepared

@@ -72,7 +72,7 @@ class Store:
                 raise StoreError(
                     f"{taken} exists already", hint="a run has an id of its own: choose another"
                 )
-        from tokrig.record.text import record_text
+        from tokrig.record.model import record_text
 
         text = record_text(record).encode()
         try:
@@ -83,7 +83,7 @@ class Store:
 
     def read(self, path: Path) -> Record:
         """The record in a file. Raises RecordError with file and line."""
-        from tokrig.record.text import parse_record
+        from tokrig.record.model import parse_record
 
         return parse_record(_text(path), str(path))
 

@@ -28,8 +28,8 @@ from tokrig.documents import parse
 from tokrig.errors import RecordError, StoreError, TokrigError
 from tokrig.files import cache_dir
 from tokrig.naming import backend_name, mode_label, model_name
+from tokrig.record import upgrade
 from tokrig.record.metrics import shown_in
-from tokrig.record.text import upgrade
 from tokrig.spec.settings import SETTINGS, said_asked
 
 # A file changed twice within its clock's tick keeps its time (FAT: 2 s), so the youngest wait.

@@ -14,8 +14,7 @@ from pathlib import Path
 from tokrig import documents
 from tokrig.errors import RecordError
 from tokrig.record.consistency import own_contradictions
-from tokrig.record.model import Record, Result, Validity
-from tokrig.record.text import parse_record
+from tokrig.record.model import Record, Result, Validity, parse_record
 from tokrig.store import Store
 from tokrig.store.index import Index, Problem, Progress
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from tokrig.record.text import schema_text
+from tokrig.record.model import schema_text
 from tokrig.site import Output
 from tokrig.site.context import Site, key_of
 from tokrig.store import table
