@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -144,12 +145,15 @@ def sides(chance: random.Random) -> tuple[Subject, Subject]:
         subject(
             anyone(chance, record, keep),
             concurrency=level,
-            shape=shape,
             noise=chance.choice(({}, {}, {"output_tok_per_s": 0.04})),
         )
         for record, level in zip(kinds, levels, strict=True)
     )
-    return first, second
+    return of_shape(first, shape), of_shape(second, shape)
+
+
+def of_shape(side: Subject, shape: str | None) -> Subject:
+    return replace(side, cells=tuple(one for one in side.cells if shape in (None, one.shape)))
 
 
 def rounded(value: Any) -> Any:

@@ -168,10 +168,12 @@ def _reading(found: Comparison) -> Iterator[str]:
 
 def _figures(found: Comparison) -> Table:
     """Shape by shape; the geometric means where there are any."""
+    from tokrig.compare import label
+
     headings = ("workload × conc.", "figure", "A", "B", "ratio", "verdict")
     table = plain_table(*headings, right=("A", "B"), fold=True)
     for pair in found.pairs:
-        where = pair.label
+        where = label(pair.shape, pair.concurrency)
         for figure in (one for one in pair.figures if one.a or one.b):
             metric, ratio = METRICS[figure.metric], figure.ratio
             sides = (
@@ -183,7 +185,8 @@ def _figures(found: Comparison) -> Table:
         table.add_section()
     for mean in found.means:
         verdict = "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified")
-        table.add_row(mean.label, METRICS[mean.metric].label, "", "", _ratio(mean.value), verdict)
+        where = label(f"all {mean.shapes}", mean.concurrency)
+        table.add_row(where, METRICS[mean.metric].label, "", "", _ratio(mean.value), verdict)
     return table
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from statistics import geometric_mean
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from tokrig import naming
 from tokrig.compare import statistics, variables
 from tokrig.compare.statistics import (
@@ -114,8 +116,7 @@ class Subject:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
+        return _plain(self)
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,6 @@ class Figure:
     a: Summary | None
     b: Summary | None
     ratio: Ratio
-
-
-def _label(shape: str, concurrency: tuple[int, int]) -> str:
-    """``agent × 4``, ``agent × 1 / 4``."""
-    return f"{shape} × {' / '.join(dict.fromkeys(map(str, concurrency)))}"
 
 
 @dataclass(frozen=True)
@@ -147,11 +143,6 @@ class Pair:
     same_shape: State
     figures: tuple[Figure, ...] = ()
 
-    @property
-    def label(self) -> str:
-        """``agent × 4``, ``agent × 1 / 4``."""
-        return _label(self.shape, self.concurrency)
-
 
 @dataclass(frozen=True)
 class Mean:
@@ -163,11 +154,6 @@ class Mean:
     value: float
     shapes: int
     verdict: Verdict
-
-    @property
-    def label(self) -> str:
-        """``all 3 × 4``."""
-        return _label(f"all {self.shapes}", self.concurrency)
 
 
 @dataclass(frozen=True)
@@ -185,68 +171,67 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, as the browser's ``tokrig.compare`` makes it, too."""
-        return {
-            "a": self.a.id,
-            "b": self.b.id,
-            "class": self.grade,
-            "reason": self.reason,
-            "notes": list(self.notes),
-            "changed": list(self.differences.changed),
-            "differing": _plain(self.differences.differing),
-            "unknown": _plain(self.differences.unknown),
-            "pairs": _plain(self.pairs),
-            "means": _plain(self.means),
-        }
+        return _plain(
+            {
+                "a": self.a.id,
+                "b": self.b.id,
+                "class": self.grade,
+                "reason": self.reason,
+                "notes": self.notes,
+                "changed": self.differences.changed,
+                "differing": self.differences.differing,
+                "unknown": self.differences.unknown,
+                "pairs": self.pairs,
+                "means": self.means,
+            }
+        )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Summary):
-        return value.model_dump(mode="json")
-    if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return value
+def _plain(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = TypeAdapter(Any).dump_python(value, mode="json")
+    return plain
+
+
+def label(shape: str, concurrency: tuple[int, int]) -> str:
+    """``agent × 4``, ``agent × 1 / 4``."""
+    return f"{shape} × {' / '.join(dict.fromkeys(map(str, concurrency)))}"
 
 
 def rules() -> dict[str, Any]:
     """What the compare page needs to know to do the same in the browser."""
-    return {
-        "smallest_effect": SMALLEST_EFFECT,
-        "widest": statistics.WIDEST,
-        "starts_needed": statistics.STARTS_NEEDED,
-        "most_starts": statistics.MOST_STARTS,
-        "level": float(statistics.LEVEL),
-        "normal_95": statistics.NORMAL_95,
-        "power_80": statistics.POWER_80,
-        "length_share": LENGTH_SHARE,
-        "length_tokens": LENGTH_TOKENS,
-        # A list: JSON objects keep no order.
-        "metrics": [
-            {"name": name, "higher_is_better": higher} for name, higher in COMPARED.items()
-        ],
-        "classes": CLASSES,
-        "essential": list(ESSENTIAL),
-        "other_work": list(OTHER_WORK),
-        "of_the_machine": list(OF_THE_MACHINE),
-        "left_out": [list(one) for one in LEFT_OUT.items()],
-        "where": WHERE,
-        "of_the_file": list(variables.OF_THE_FILE),
-        "started_by": list(variables.STARTED_BY),
-        "variables": _plain(variables.VARIABLES),
-    }
+    return _plain(
+        {
+            "smallest_effect": SMALLEST_EFFECT,
+            "widest": statistics.WIDEST,
+            "starts_needed": statistics.STARTS_NEEDED,
+            "most_starts": statistics.MOST_STARTS,
+            "level": float(statistics.LEVEL),
+            "normal_95": statistics.NORMAL_95,
+            "power_80": statistics.POWER_80,
+            "length_share": LENGTH_SHARE,
+            "length_tokens": LENGTH_TOKENS,
+            # A list: JSON objects keep no order.
+            "metrics": [{"name": name, "higher_is_better": up} for name, up in COMPARED.items()],
+            "classes": CLASSES,
+            "essential": ESSENTIAL,
+            "other_work": OTHER_WORK,
+            "of_the_machine": OF_THE_MACHINE,
+            "left_out": list(LEFT_OUT.items()),
+            "where": WHERE,
+            "of_the_file": variables.OF_THE_FILE,
+            "started_by": variables.STARTED_BY,
+            "variables": variables.VARIABLES,
+        }
+    )
 
 
 def subject(
     record: Record,
     *,
     concurrency: int | None = None,
-    shape: str | None = None,
     noise: Mapping[str, float] | None = None,
 ) -> Subject:
-    """What a comparison needs of a record; only of one concurrency and one shape if given."""
+    """What a comparison needs of a record; only of one ``concurrency`` if given."""
     keys = known_keys(record)
     keys["concurrency"] = "every" if concurrency is None else str(concurrency)
     mode = naming.mode_label(record.mode.name)
@@ -260,7 +245,7 @@ def subject(
         cells=tuple(
             _cell(record, result)
             for result in record.results
-            if concurrency in (None, result.concurrency) and shape in (None, result.workload.name)
+            if concurrency in (None, result.concurrency)
         ),
         noise=noise or {},
     )
@@ -467,8 +452,8 @@ def _notes(
     if "no" in (side.keys.get("backend.api_confirmed") for side in (a, b)):
         yield "an API label is not confirmed by its engine"
     for comparable, words in LEFT_OUT.items():
-        if left_out := [pair.label for pair in together if pair.comparable == comparable]:
-            yield f"{words}: {', '.join(left_out)}"
+        if left_out := [one for one in together if one.comparable == comparable]:
+            yield f"{words}: {', '.join(label(one.shape, one.concurrency) for one in left_out)}"
 
 
 # The figures

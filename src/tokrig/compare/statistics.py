@@ -401,16 +401,12 @@ def ties(rows: Sequence[Row]) -> list[str]:
     Only valid results have a rank, so that nothing unverified stands before one of them; where
     none is valid the unverified ones are ranked among themselves. All others get "".
     """
-    verdicts = [row.result.validity.word for row in rows]
-    ranked = "valid" if "valid" in verdicts else "unverified"
-    spans = [
-        tie_span(_side(row)) if verdict == ranked else None
-        for row, verdict in zip(rows, verdicts, strict=True)
-    ]
-    words = iter(rank_words(span for span in spans if span))
+    is_any_valid = any(row.result.validity.word == "valid" for row in rows)
+    ranked = "valid" if is_any_valid else "unverified"
+    spans: list[Span | None] = []
+    for row in rows:
+        figure = row.result.output_tok_per_s if row.result.validity.word == ranked else None
+        starts = starts_of(row.run.record, row.result)
+        spans.append(tie_span(Side(figure, starts)) if figure else None)
+    words = iter(rank_words(filter(None, spans)))
     return [next(words) if span else "" for span in spans]
-
-
-def _side(row: Row) -> Side | None:
-    figure = row.result.output_tok_per_s
-    return None if figure is None else Side(figure, starts_of(row.run.record, row.result))
