@@ -82,4 +82,4 @@ def vulkan_build(engines: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct, Q4_1."""
-    return catalog.resolve("smollm2-135m").path
+    return catalog.resolve("smollm2-135m")

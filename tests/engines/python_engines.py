@@ -162,7 +162,7 @@ def convert(folder: Path) -> None:
     if not made(environment):
         environment = folder / "converting"
         install(environment, CONVERTING)
-    source = catalog.resolve(MODEL).path
+    source = catalog.resolve(MODEL)
     run(environment / "bin" / "python", "-c", CONVERT, source, half)
     shutil.rmtree(folder / "converting", ignore_errors=True)
     half.rename(target)

@@ -43,7 +43,7 @@ def higher_precision(build: Path, folder: Path) -> Path:
     """SmolLM2 in 16 bits, the file that quants are made from. It comes in Q4_1, so its quants
     are no better than that; here only speed is looked at."""
     target = folder / "SmolLM2-135M-Instruct-F16.gguf"
-    source = catalog.resolve("smollm2-135m").path
+    source = catalog.resolve("smollm2-135m")
     subprocess.run(
         [build / "llama-quantize", "--allow-requantize", source, target, "F16"],
         check=True,

@@ -161,7 +161,7 @@ def test_killing_the_real_engine_in_mid_stream(home: Home) -> None:
 
 
 def test_broken_model_files(home: Home) -> None:
-    real = catalog.resolve("smollm2-135m").path
+    real = catalog.resolve("smollm2-135m")
     truncated, foreign = home.root / "cut.gguf", home.root / "page.gguf"
     truncated.write_bytes(real.read_bytes()[:20_000_000])
     foreign.write_text("<!doctype html><title>Not a model</title>")

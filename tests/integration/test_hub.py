@@ -81,20 +81,20 @@ def test_a_file_is_fetched_checked_and_known_by_its_commit(server: Hub) -> None:
     told: list[tuple[str, float | None]] = []
     found = shelf.resolve(REFERENCE, lambda text, share: told.append((text, share)))
     commit = server.repos[REPO].refs["main"]
-    assert found.path.read_bytes() == LARGE
+    assert found.read_bytes() == LARGE
     assert shelved() == [FILE, f"{FILE}.tokrig.json"]
-    kept = shelf.read_manifest(found.path)
+    kept = shelf.read_manifest(found)
     assert kept and (kept.repo, kept.commit) == (REPO, commit)
     shares = [share for _, share in told if share is not None]
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    manifest = json.loads(manifest_of(found.path).read_text())
+    manifest = json.loads(manifest_of(found).read_text())
     assert manifest["files"] == [{"name": FILE, "bytes": len(LARGE), "sha256": sha256(LARGE)}]
     assert manifest["revision"] == "main"
 
 
 def test_a_record_names_the_repository_and_its_commit(server: Hub) -> None:
-    model = identity.identify(shelf.resolve(REFERENCE).path)
+    model = identity.identify(shelf.resolve(REFERENCE))
     assert (model.repo, model.revision) == (REPO, server.repos[REPO].refs["main"])
     assert model.quant_creator == "Otter-Org"
     assert model.sha256 == sha256(LARGE)
@@ -103,7 +103,7 @@ def test_a_record_names_the_repository_and_its_commit(server: Hub) -> None:
 def test_what_is_here_is_not_fetched_again(server: Hub) -> None:
     first = shelf.resolve(REFERENCE)
     asked = len(server.asked)
-    assert shelf.resolve(REFERENCE).path == first.path
+    assert shelf.resolve(REFERENCE) == first
     assert len(server.asked) == asked, "not even its listing, within a day"
 
 
@@ -113,37 +113,37 @@ def test_what_is_here_serves_when_the_hub_is_gone(server: Hub) -> None:
         os.utime(listing, (0, 0))
     server.status = 503
     told: list[str] = []
-    assert shelf.resolve(REFERENCE, lambda text, _: told.append(text)).path == first.path
+    assert shelf.resolve(REFERENCE, lambda text, _: told.append(text)) == first
     assert "answers 503" in told[0]
     commit = server.repos[REPO].refs["main"]
-    assert shelf.resolve(f"hf:{REPO}@{commit}/{FILE}").path == first.path
+    assert shelf.resolve(f"hf:{REPO}@{commit}/{FILE}") == first
 
 
 def test_a_branch_that_moved_is_fetched_anew_after_a_day(server: Hub) -> None:
     first = shelf.resolve(REFERENCE)
     server.put(REPO, {FILE: LARGE[:-1] + b"\1"})
-    assert shelf.resolve(REFERENCE).path == first.path
+    assert shelf.resolve(REFERENCE) == first
     for listing in shelf_folder().rglob("listings/*.json"):
         os.utime(listing, (0, 0))
     second = shelf.resolve(REFERENCE)
-    assert second.path != first.path
-    assert second.path.read_bytes()[-1] == 1
-    assert first.path.exists()
+    assert second != first
+    assert second.read_bytes()[-1] == 1
+    assert first.exists()
 
 
 def test_a_tag_and_a_commit_are_revisions_too(server: Hub) -> None:
     commit = server.put(REPO, {FILE: SMALL}, revision="v1.0")
     for revision in ("v1.0", commit):
         found = shelf.resolve(f"hf:{REPO}@{revision}/{FILE}")
-        assert found.path.read_bytes() == SMALL
-        assert found.path.parent.name == commit
+        assert found.read_bytes() == SMALL
+        assert found.parent.name == commit
 
 
 def test_all_parts_of_a_split_file_come(server: Hub) -> None:
     names = [f"big/Otter-{n:05d}-of-00003.gguf" for n in (1, 2, 3)]
     parts = {name: gguf({**META, "split.no": n, "split.count": 3}) for n, name in enumerate(names)}
     server.put(REPO, parts)
-    found = shelf.resolve(f"hf:{REPO}/{names[0]}").path
+    found = shelf.resolve(f"hf:{REPO}/{names[0]}")
     assert found.name == "Otter-00001-of-00003.gguf"
     assert identity.identify(found, sha256=False).bytes == sum(map(len, parts.values()))
     assert len(shelved()) == 4
@@ -160,7 +160,7 @@ def test_a_folder_of_safetensors_comes_without_what_no_engine_reads(
     files = {p.name: p.read_bytes() for p in source.iterdir()}
     others = ["pytorch_model.bin", "model.pth", "onnx/model.onnx", "x.gguf", "run.py"]
     commit = server.put("Otter-Org/Otter", {**files, **dict.fromkeys(others, b"no")})
-    found = shelf.resolve("hf:Otter-Org/Otter").path
+    found = shelf.resolve("hf:Otter-Org/Otter")
     assert sorted(p.name for p in found.iterdir()) == sorted(files)
     model = identity.identify(found)
     assert (model.family, model.repo, model.revision) == ("Otter", "Otter-Org/Otter", commit)
@@ -171,11 +171,11 @@ def test_a_folder_of_safetensors_comes_without_what_no_engine_reads(
 
 
 def test_the_real_model_comes_whole_and_is_what_it_was(server: Hub) -> None:
-    content = catalog.resolve("smollm2-135m").path.read_bytes()
+    content = catalog.resolve("smollm2-135m").read_bytes()
     server.put(REPO, {"SmolLM2-135M-Instruct.Q4_1.gguf": content})
     server.cut_after, server.cuts = 40 * MIB, 2
     reference = f"hf:{REPO}/SmolLM2-135M-Instruct.Q4_1.gguf"
-    model = identity.identify(shelf.resolve(reference).path)
+    model = identity.identify(shelf.resolve(reference))
     assert model.sha256 == sha256(content)
     ranges = [one.range for one in server.downloads() if one.path.startswith("/cdn/")]
     assert ranges[0] is None
@@ -191,7 +191,7 @@ def test_a_file_above_the_limit_of_one_answer_comes_in_pieces(
 ) -> None:
     monkeypatch.setattr(hub, "WINDOW_BYTES", 100_000)
     server.cut_after, server.cuts = 65_536, 1
-    assert shelf.resolve(REFERENCE).path.read_bytes() == LARGE
+    assert shelf.resolve(REFERENCE).read_bytes() == LARGE
     ranges = [one.range for one in server.downloads() if one.path.startswith("/cdn/")]
     assert ranges[0] == "bytes=0-99999"
     assert ranges[-1] == f"bytes=200000-{len(LARGE) - 1}"
@@ -222,7 +222,7 @@ def test_a_file_in_the_users_cache_is_used_where_it_is(server: Hub, reachable: b
     server.asked.clear()
     if not reachable:
         server.status = 500
-    found = shelf.resolve(REFERENCE).path
+    found = shelf.resolve(REFERENCE)
     assert found == path
     assert server.downloads() == []
     assert shelf.entries() == []
@@ -235,7 +235,7 @@ def test_a_file_in_the_users_cache_is_used_where_it_is(server: Hub, reachable: b
 def test_a_damaged_file_in_the_users_cache_is_not_used(server: Hub) -> None:
     path = cached(server, LARGE)
     path.resolve().write_bytes(bytes(len(LARGE)))
-    found = shelf.resolve(REFERENCE).path
+    found = shelf.resolve(REFERENCE)
     assert found.read_bytes() == LARGE
     assert shelf_folder() in found.parents
     server.status = 500
@@ -257,7 +257,7 @@ def test_a_download_goes_on_where_it_broke(server: Hub, monkeypatch: pytest.Monk
     assert not entry.whole
     assert 0 < entry.bytes <= 131_072
     server.status = None
-    assert shelf.resolve(REFERENCE).path.read_bytes() == LARGE
+    assert shelf.resolve(REFERENCE).read_bytes() == LARGE
     assert server.downloads()[-1].range == f"bytes={entry.bytes}-{len(LARGE) - 1}"
 
 
@@ -269,11 +269,11 @@ def test_a_connection_that_brings_nothing_is_given_up(server: Hub) -> None:
 
 
 def test_an_unfinished_file_that_is_too_long_begins_anew(server: Hub) -> None:
-    path = shelf.resolve(REFERENCE).path
+    path = shelf.resolve(REFERENCE)
     path.rename(part_of(path))
     with part_of(path).open("ab") as file:
         file.write(b"more")
-    assert shelf.resolve(REFERENCE).path.read_bytes() == LARGE
+    assert shelf.resolve(REFERENCE).read_bytes() == LARGE
 
 
 def test_wrong_bytes_never_get_the_files_name(server: Hub) -> None:
@@ -282,7 +282,7 @@ def test_wrong_bytes_never_get_the_files_name(server: Hub) -> None:
     assert problem.code == "checksum_differs"
     assert shelved() == []
     server.spoiled = False
-    assert shelf.resolve(REFERENCE).path.read_bytes() == LARGE
+    assert shelf.resolve(REFERENCE).read_bytes() == LARGE
 
 
 def test_a_wrong_small_file_is_noticed_too(server: Hub, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_names_in_a_listing_cannot_lead_out_of_the_shelf(server: Hub, tmp_path: 
     source = model_folder(tmp_path / "source")
     files = {p.name: p.read_bytes() for p in source.iterdir()}
     server.put("o/n", {**files, "../../../evil.json": b"{}", "/evil.json": b"{}", "e\n.json": b""})
-    found = shelf.resolve("hf:o/n").path
+    found = shelf.resolve("hf:o/n")
     assert sorted(p.name for p in found.iterdir()) == sorted(files)
     assert list(tmp_path.rglob("evil.json")) == []
 
@@ -354,7 +354,7 @@ def test_a_gated_repository_wants_a_token_and_nobody_else_sees_it(
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert refusal(REFERENCE).code == "model_gated"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    found = shelf.resolve(REFERENCE).path
+    found = shelf.resolve(REFERENCE)
     asked = [one for one in server.downloads() if one.token == "Bearer hf_secret"]
     assert asked, "the hub is told"
     assert not any(one.token for one in server.asked if one.path.startswith("/cdn/"))
@@ -395,12 +395,12 @@ def test_a_page_to_log_in_is_no_hub(server: Hub) -> None:
 
 
 def test_without_the_library(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = shelf.resolve(REFERENCE).path
+    first = shelf.resolve(REFERENCE)
     for listing in shelf_folder().rglob("listings/*.json"):
         os.utime(listing, (0, 0))
     for name in [n for n in sys.modules if n.partition(".")[0] == "huggingface_hub"]:
         monkeypatch.setitem(sys.modules, name, None)
-    assert shelf.resolve(REFERENCE).path == first, "what is here needs no library"
+    assert shelf.resolve(REFERENCE) == first, "what is here needs no library"
     shelf.remove(REFERENCE)
     problem = refusal(REFERENCE, InputError)
     assert problem.hint == get_extra("hub")
@@ -430,16 +430,16 @@ def test_the_least_recently_used_model_makes_room(server: Hub) -> None:
     names = [f"Otter-{n}.gguf" for n in range(3)]
     server.put(REPO, {name: LARGE[:-1] + bytes([n]) for n, name in enumerate(names)})
     budget = 2 * len(LARGE)
-    paths = [shelf.resolve(f"hf:{REPO}/{name}", budget_bytes=budget).path for name in names[:2]]
+    paths = [shelf.resolve(f"hf:{REPO}/{name}", budget_bytes=budget) for name in names[:2]]
     os.utime(manifest_of(paths[1]), (1, 1))
-    third = shelf.resolve(f"hf:{REPO}/{names[2]}", budget_bytes=budget).path
+    third = shelf.resolve(f"hf:{REPO}/{names[2]}", budget_bytes=budget)
     assert (paths[0].exists(), paths[1].exists(), third.exists()) == (True, False, True)
 
 
 def test_a_disk_that_fills_up_on_the_way_keeps_what_came(server: Hub, tmp_path: Path) -> None:
     """Root gets a full disk, a real small tmpfs; others may not mount one and get a file that
     takes no byte."""
-    content = catalog.resolve("smollm2-135m").path.read_bytes()
+    content = catalog.resolve("smollm2-135m").read_bytes()
     server.put(REPO, {FILE: content})
     broken = filling_up if os.geteuid() == 0 else never_taking
     with broken(server, tmp_path / "cache") as mend:
@@ -449,7 +449,7 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_came(server: Hub, tmp_path: 
         came = sum(entry.bytes for entry in shelf.entries())
         assert FILE not in shelved()
         mend()
-        assert shelf.resolve(REFERENCE).path.stat().st_size == len(content)
+        assert shelf.resolve(REFERENCE).stat().st_size == len(content)
         assert server.downloads()[-1].range == (
             f"bytes={came}-{len(content) - 1}" if came else None
         )
@@ -499,7 +499,7 @@ def home(tmp_path: Path, server: Hub) -> Home:
 
 
 def test_killed_in_the_middle_of_a_download_the_next_goes_on(server: Hub, home: Home) -> None:
-    content = catalog.resolve("smollm2-135m").path.read_bytes()
+    content = catalog.resolve("smollm2-135m").read_bytes()
     server.put(REPO, {FILE: content})
     server.hold_after = 50 * MIB
     process = home.start("models", "fetch", REFERENCE)
@@ -514,12 +514,13 @@ def test_killed_in_the_middle_of_a_download_the_next_goes_on(server: Hub, home: 
     done = home.tokrig("models", "fetch", REFERENCE, "--json")
     assert done.code == 0, done.err
     assert Path(done.json["path"]).read_bytes() == content
+    assert done.json["note"] == f"{REFERENCE} at commit {server.repos[REPO].refs['main']}"
     assert server.downloads()[-1].range == f"bytes={entry.bytes}-{len(content) - 1}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_says_how_to_go_on(server: Hub, home: Home, number: signal.Signals) -> None:
-    content = catalog.resolve("smollm2-135m").path.read_bytes()
+    content = catalog.resolve("smollm2-135m").read_bytes()
     server.put(REPO, {FILE: content})
     server.hold_after = 50 * MIB
     process = home.start("models", "fetch", REFERENCE)

@@ -21,7 +21,7 @@ WORDS = [f"w{n}" for n in range(200)]
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("draft")))
-        path = resolve("gemma-3-270m").path
+        path = resolve("gemma-3-270m")
         yield path
         path.unlink()
 
@@ -35,7 +35,7 @@ def vocabulary(
 
 
 def test_the_real_models_do_not_fit_each_other(gemma: Path) -> None:
-    smollm2 = resolve("smollm2-135m").path
+    smollm2 = resolve("smollm2-135m")
     start = time.perf_counter()
     assert mismatch(smollm2, gemma) == "its tokenizer is SPM, the model's BPE"
     assert mismatch(gemma, smollm2) == "its tokenizer is BPE, the model's SPM"

@@ -41,7 +41,7 @@ def made(
 
 
 def test_the_cache_of_the_real_model() -> None:
-    path = resolve("smollm2-135m").path
+    path = resolve("smollm2-135m")
     # 30 layers × 3 heads × 64 numbers × (K and V) × 2 bytes
     assert kv_bytes_per_token(path) == 30 * 3 * 64 * 2 * 2
     assert kv_bytes_per_token(read_gguf(path)) == 23040
@@ -129,7 +129,7 @@ def test_what_a_gguf_reads_for_a_token(tmp_path: Path) -> None:
 
 
 def test_what_the_real_model_reads() -> None:
-    path = resolve("smollm2-135m").path  # its output is its embedding: everything is read
+    path = resolve("smollm2-135m")  # its output is its embedding: everything is read
     assert read_bytes_per_token(path) == sum(t.bytes or 0 for t in read_gguf(path).tensors)
 
 

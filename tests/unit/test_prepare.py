@@ -107,13 +107,13 @@ def test_a_model_of_a_hub_is_fetched_and_told(
 ) -> None:
     folder = tmp_path / "models--HuggingFaceTB--SmolLM2" / "snapshots" / ("0" * 40)
     folder.mkdir(parents=True)
-    (folder / "SmolLM2.gguf").symlink_to(catalog.resolve("smollm2-135m").path)
+    (folder / "SmolLM2.gguf").symlink_to(catalog.resolve("smollm2-135m"))
     asked: list[tuple[str, int | None]] = []
 
-    def resolve(reference: str, tell: Tell, *, budget_bytes: int | None) -> catalog.ModelSource:
+    def resolve(reference: str, tell: Tell, *, budget_bytes: int | None) -> Path:
         asked.append((reference, budget_bytes))
         tell("fetching", 0.5)
-        return catalog.ModelSource(folder / "SmolLM2.gguf", "", "")
+        return folder / "SmolLM2.gguf"
 
     monkeypatch.setattr(shelf, "resolve", resolve)
     told: list[str] = []

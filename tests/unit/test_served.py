@@ -39,7 +39,7 @@ def test_a_folder_of_gguf_files_is_the_one_model_in_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a folder without a model: it holds mmproj-F16"):
         resolve(str(folder))
     (folder / "model.gguf").write_bytes(gguf())
-    assert resolve(str(folder)).path == folder / "model.gguf"
+    assert resolve(str(folder)) == folder / "model.gguf"
     assert identify(folder).file == "model.gguf"
     (folder / "other.gguf").write_bytes(gguf())
     with pytest.raises(ModelError, match="2 models: model.gguf, other.gguf"):
@@ -53,8 +53,8 @@ def test_of_a_split_file_the_first_part_is_served(tmp_path: Path) -> None:
     """Engines refuse any other: lemonade-sdk/lemonade#499, ngxson/wllama#135."""
     parts = split(tmp_path, count=3)
     for part in parts:
-        assert resolve(str(part)).path == parts[0]
-    assert resolve(str(tmp_path)).path == parts[0]
+        assert resolve(str(part)) == parts[0]
+    assert resolve(str(tmp_path)) == parts[0]
     parts[2].unlink()
     with pytest.raises(ModelError, match="1 of 3 parts missing, first m-00003-of-00003.gguf"):
         resolve(str(parts[1]))
@@ -84,7 +84,7 @@ def test_a_file_cut_by_bytes_is_to_be_joined(tmp_path: Path, names: list[str], j
     (tmp_path / "m.gguf").write_bytes(gguf())
     with pytest.raises(ModelError, match="a piece of m.gguf, which lies beside it"):
         resolve(str(tmp_path / names[0]))
-    assert resolve(str(tmp_path / "m.gguf")).path == tmp_path / "m.gguf"
+    assert resolve(str(tmp_path / "m.gguf")) == tmp_path / "m.gguf"
 
 
 def test_a_missing_piece_is_named(tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_mistrals_own_format_needs_no_config_json(tmp_path: Path) -> None:
         "layers.0.experts.0.w1.weight": ("F8_E4M3", (16, 8)),
     }
     (folder / "consolidated.safetensors").write_bytes(safetensors(tensors))
-    assert resolve(str(folder)).path == folder
+    assert resolve(str(folder)) == folder
     model = known(folder)
     assert (model.family, model.quant, model.context_train) == ("Mistral-Small", "FP8", 32768)
     assert model.active_parameters == 1600 + 128 // 4

@@ -323,7 +323,7 @@ def test_nothing_is_known_of_what_is_not_here(reference: str) -> None:
 
 
 def test_other_references_are_the_catalogs() -> None:
-    assert shelf.resolve("smollm2-135m").path.name == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert shelf.resolve("smollm2-135m").name == "SmolLM2-135M-Instruct.Q4_1.gguf"
     with pytest.raises(ModelError, match="unknown model"):
         shelf.resolve("smollm3")
 

@@ -139,7 +139,7 @@ def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:
 def _digest(reference: str) -> str | None:
     """The SHA-256 of a model that is here, from the notes of earlier runs."""
     try:
-        return identity.identify(catalog.resolve(reference).path).sha256
+        return identity.identify(catalog.resolve(reference)).sha256
     except (TokrigError, OSError):
         return None
 

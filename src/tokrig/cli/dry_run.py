@@ -41,7 +41,7 @@ def foresee(spec: RunSpec, now: datetime, switches: Path | None) -> Foreseen:
         return Foreseen(replace(outlined, model=Model(family=spec.model)), fetch)
     if spec.quantize is None:
         return Foreseen(prepare(spec, now, switches))
-    source = shelf.resolve(spec.model).path
+    source = shelf.resolve(spec.model)
     making = quantize.how(source, spec.quantize, spec.server_bin)
     if making.done:
         return Foreseen(prepare(spec, now, switches), making=making)

@@ -72,7 +72,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     """
     from tokrig.cli import live, present
     from tokrig.models import shelf
-    from tokrig.naming import of_hub
+    from tokrig.naming import Reference, of_hub
 
     if not of_hub(reference):
         raise InputError(
@@ -83,7 +83,7 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     budget = None if budget_gb is None else round(budget_gb * 1e9)
     try:
         with live.signals_interrupt():
-            found = shelf.resolve(reference, steps.tell, budget_bytes=budget)
+            path = shelf.resolve(reference, steps.tell, budget_bytes=budget)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted: what was downloaded is kept",
@@ -92,9 +92,14 @@ def fetch_command(reference: str, budget_gb: float | None, content: Path, as_jso
     finally:
         steps.end()
     if as_json:
-        present.print_json({"path": str(found.path), "note": found.note})
+        from tokrig.models.identity import repository_of
+
+        found = repository_of(path)
+        assert found is not None
+        note = f"{Reference.parse(reference)} at commit {found.revision}"
+        present.print_json({"path": str(path), "note": note})
     else:
-        click.echo(found.path)
+        click.echo(path)
 
 
 @command.command("remove", epilog=example("tokrig models remove hf:owner/name/FILE.gguf"))

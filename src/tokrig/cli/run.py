@@ -323,7 +323,7 @@ def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
         )
     tool = TOOLS[asked["tool"]]
     binary = find_binary(tool, asked["binary"])
-    path = shelf.resolve(asked["model"], tell).path
+    path = shelf.resolve(asked["model"], tell)
     check_file(path)
     launch = BenchLaunch(
         binary=binary,

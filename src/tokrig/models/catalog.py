@@ -27,17 +27,9 @@ from tokrig.registry import get_package
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model's file or folder, what it is, and under which terms; both texts are for people."""
-
-    path: Path
-    note: str
-    license_note: str
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
-    """One model of the catalog. ``module`` is the package that carries ``file``.
+    """One model of the catalog, what it is and under which terms: two texts for people. ``module``
+    is the package that carries ``file``.
 
     ``pieces`` names the paths of its parts, in order, given the imported module; None means
     that ``file`` lies in the package as it is, which is then not imported.
@@ -84,7 +76,7 @@ CATALOG: dict[str, Entry] = {
 _AS_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?(/[\w./-]+)?", re.ASCII)
 
 
-def resolve(name_or_path: str) -> ModelSource:
+def resolve(name_or_path: str) -> Path:
     """The file of a catalog name, or the file or model folder that a path names.
 
     Whatever holds a path separator or ends in ``.gguf`` is a path; catalog names are read
@@ -103,11 +95,10 @@ def resolve(name_or_path: str) -> ModelSource:
                 f"no such file or folder: {name_or_path}",
                 hint=f"a model of a hub is downloaded with: --model hf:{name_or_path}",
             )
-        return ModelSource(_served(path), "", "")
+        return _served(path)
     text = name_or_path.strip()
     if entry := CATALOG.get(text.lower()):
-        path = _assembled(entry) if entry.pieces else _packaged(entry)
-        return ModelSource(path, entry.note, entry.license_note)
+        return _assembled(entry) if entry.pieces else _packaged(entry)
     hint = f"{did_you_mean(text, CATALOG)}; a path or hf:owner/name/FILE.gguf names any other model"
     if text and Path(text).exists():
         kind = "folder" if Path(text).is_dir() else "file"

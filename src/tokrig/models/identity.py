@@ -52,7 +52,7 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
         raise bad(path, why, "name the folder it is in")
     model = _of_folder(path, sha256) if path.is_dir() else _of_gguf(path, sha256)
     # The shelf and a hub's own cache tell the repository by the same names of folders.
-    fetched, kept = _repository_of(path), shelf.read_manifest(path)
+    fetched, kept = repository_of(path), shelf.read_manifest(path)
     found: dict[str, object] = {}
     if fetched is not None:
         found |= {"repo": f"{fetched.owner}/{fetched.name}", "revision": fetched.revision}
@@ -77,7 +77,7 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
     if other := what_else(first, tensors, name):
         raise bad(files[0], f"{other[0]}, not a model to chat with", other[1])
     family, variant, identity_from = _name_of_gguf(first, name)
-    source = _repository_of(files[0])
+    source = repository_of(files[0])
     held = sum(tensor.elements for tensor in tensors)
     stated = first.integer("general.parameter_count")
     near = stated is not None and abs(stated - held) <= _COUNT_TOLERANCE * held
@@ -117,7 +117,7 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
     packing = packing_of(config, safetensors.quantizer_config(folder))
     parameters, share = packing.parameters(tensors), needs.experts_share(config)
     experts = packing.parameters([one for one in tensors if needs.is_expert(one, share)])
-    source = _repository_of(folder)
+    source = repository_of(folder)
     base_model, license_, quantized_by = _card_of(folder)
     name = source.name if source else folder.absolute().name
     family, variant, identity_from = _name_of_folder(name, config.get("_name_or_path"))
@@ -182,13 +182,15 @@ _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE
 _MAX_CARD_BYTES = 256 * 1024
 
 
-class _Repository(NamedTuple):
+class Repository(NamedTuple):
+    """Where a file of the Hugging Face cache comes from: ``owner/name`` at ``revision``."""
+
     owner: str
     name: str
     revision: str
 
 
-def _repository_of(path: Path) -> _Repository | None:
+def repository_of(path: Path) -> Repository | None:
     """The repository of a path ``…/models--owner--name/snapshots/revision/…``.
 
     That is how the Hugging Face client lays its cache out; None for any other path.
@@ -197,7 +199,7 @@ def _repository_of(path: Path) -> _Repository | None:
     for folder, middle, revision in zip(parts, parts[1:], parts[2:], strict=False):
         match = _SNAPSHOT.match(folder)
         if match and middle == "snapshots":
-            return _Repository(match["owner"], match["name"], revision)
+            return Repository(match["owner"], match["name"], revision)
     return None
 
 

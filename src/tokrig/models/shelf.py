@@ -208,9 +208,7 @@ def using(path: Path) -> Iterator[None]:
 # --- getting a model ----------------------------------------------------------------------------
 
 
-def resolve(
-    reference: str, tell: Tell = quiet, *, budget_bytes: int | None = None
-) -> catalog.ModelSource:
+def resolve(reference: str, tell: Tell = quiet, *, budget_bytes: int | None = None) -> Path:
     """The file or folder of a catalog name, a path, or ``hf:owner/name[@revision][/file.gguf]``.
 
     A model of a hub is fetched unless it is here: on the shelf, or in the user's own cache of the
@@ -229,14 +227,13 @@ def resolve(
         known, path = _here(asked)
         if known is None or path is None or not _is_sound(known, path):
             raise
-        listing = known
-        tell(f"{problem.message}; taking what is here", None)
+        tell(f"{problem.message}; using what is here", None)
     else:
         path = _lying(listing)
         if path is None or not _is_sound(listing, path):
             path = _fetched(listing, tell, budget_bytes)
     _touch(path)
-    return catalog.ModelSource(path, f"{asked} at commit {listing.commit}", "")
+    return path
 
 
 def _here(asked: Reference) -> tuple[Listing | None, Path | None]:
@@ -367,7 +364,7 @@ def known_size(reference: str) -> Size:
         if of_hub(reference):
             listing, path = _here(Reference.parse(reference))
         else:
-            path = catalog.resolve(reference).path
+            path = catalog.resolve(reference)
         if path is not None:
             files = weight_files(path) if path.is_dir() else files_of(path)
             size = sum(file.stat().st_size for file in files)

@@ -183,7 +183,7 @@ def _managed(
     path, model, speculation, draft_model = _weights(
         spec,
         backend,
-        lambda reference: shelf.resolve(reference, tell, budget_bytes=budget_bytes).path,
+        lambda reference: shelf.resolve(reference, tell, budget_bytes=budget_bytes),
         lambda source, quant: quantize.made(
             source, quant, server_bin=spec.server_bin, tell=tell, budget_bytes=budget_bytes
         ),
