@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from tokrig import plan as p
+from tokrig.plan.order import plan as planned
 from tokrig.spec.campaign import CampaignFile, load_campaign
 
 SHAPES = {
@@ -69,9 +70,11 @@ def load(text: str) -> CampaignFile:
         return load_campaign(path)
 
 
-def made(file: CampaignFile, known: p.PlanInputs) -> p.Plan:
+def made(file: CampaignFile, past: list[p.Past]) -> p.Plan:
     needs = {name: shape.prompt_tokens + shape.answer_tokens for name, shape in SHAPES.items()}
-    return p.plan([file], known, here="rig-0", catalog=(), own_models=(), needs=needs)
+    return planned(
+        [file], p.PlanInputs(here="rig-0", catalog=(), needs=needs, shapes=SHAPES, past=past)
+    )
 
 
 def records(runs: list[p.Run], count: int) -> list[p.Past]:
@@ -101,12 +104,11 @@ def measure(text: str, count: int, times: int) -> None:
     began = time.perf_counter()
     file = load(text)
     loading = time.perf_counter() - began
-    past = records([planned.run for planned in made(file, p.PlanInputs()).runs], count)
-    known = p.PlanInputs(past=past, shapes=SHAPES)
+    past = records([planned.run for planned in made(file, []).runs], count)
     took, beside = [], []
     for _ in range(times):
         began = time.perf_counter()
-        plan = made(file, known)
+        plan = made(file, past)
         took.append(time.perf_counter() - began)
         rows = plan.as_json()["runs"]
         began = time.perf_counter()

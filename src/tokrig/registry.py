@@ -23,8 +23,8 @@ def names(package: str) -> list[str]:
     """Names of all parts of ``package`` ("backends"), own ones and those of entry points."""
     from importlib.metadata import entry_points
 
-    root = importlib.import_module(f"tokrig.{package}")
-    own = [m.name for m in pkgutil.iter_modules(root.__path__) if not m.name.startswith("_")]
+    folder = Path(__file__).parent.joinpath(*package.split("."))
+    own = [m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")]
     return sorted({*own, *(e.name for e in entry_points(group=f"tokrig.{package}"))})
 
 

@@ -16,10 +16,12 @@ from pydantic import BaseModel
 from tokrig import registry
 from tokrig.documents import dump, parse
 from tokrig.models.catalog import CATALOG
-from tokrig.plan import STATES, Plan, PlanInputs, plan
+from tokrig.plan import STATES, Plan, PlanInputs
+from tokrig.plan.order import plan
 from tokrig.run.prepare import need
 from tokrig.spec import campaign
 from tokrig.spec.campaign import MAX_CELLS, Campaign, CampaignFile, load_campaign
+from tokrig.workloads import texts
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "campaigns.md").read_text(encoding="utf-8")
@@ -48,14 +50,14 @@ def loaded(example: str, folder: Path) -> CampaignFile:
 def planned(*files: CampaignFile) -> Plan:
     backends = {n: registry.load("backends", n, "BACKEND") for n in registry.names("backends")}
     shapes = [registry.load("workloads", n, "WORKLOAD") for n in registry.names("workloads")]
-    return plan(
-        files,
-        PlanInputs(),
+    known = PlanInputs(
         here="my-rig",
         catalog=set(CATALOG),
         own_models={name for name, backend in backends.items() if backend.own_models},
+        texts=texts(),
         needs={shape.name: need(shape) for shape in shapes},
     )
+    return plan(files, known)
 
 
 @cache

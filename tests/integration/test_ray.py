@@ -21,9 +21,10 @@ import psutil
 import pytest
 
 from tests.integration.cli import FAKE, Home
-from tokrig.campaign import Ended, ray_executor
+from tokrig.campaign import ray_executor
 from tokrig.campaign.ray_executor import RayExecutor
 from tokrig.errors import InputError, Interrupted, PutOff, RecordError, StoreError
+from tokrig.measure import Ended
 from tokrig.plan import Run, Weights
 from tokrig.run.server import free_port
 from tokrig.spec.run import RunSpec

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokrig.plan import Past, Plan, PlanInputs, Run, Shape, plan
+from tokrig.plan import Past, Plan, PlanInputs, Run, Shape
+from tokrig.plan.order import plan
 from tokrig.spec.campaign import CampaignFile, load_campaign
 
 GIB = 1024**3
@@ -34,7 +36,7 @@ def made(*files: CampaignFile, known: PlanInputs | None = None, **keys: Any) -> 
     """The plan of ``files`` on the machine ``desktop``."""
     catalog = ["gemma-3-270m", "smollm2-135m"]
     given = {"here": "desktop", "catalog": catalog, "own_models": ["ollama"], "needs": NEEDS}
-    return plan(files, known or PlanInputs(), **{**given, **keys})
+    return plan(files, replace(known or PlanInputs(), **{**given, **keys}))
 
 
 def past(run: Run, record: str = "r1", **keys: Any) -> Past:

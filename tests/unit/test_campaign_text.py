@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from tests.unit.compared import cell, measured, with_value
-from tokrig.campaign.work import Delayed, Done, Tally
+from tokrig.campaign.work import Began, Delayed, Done, Tally, Waiting
 from tokrig.cli import campaign_text
 from tokrig.compare.ab import Effect, LeftOut, Outcome
 from tokrig.compare.variables import Entry as Difference
@@ -26,6 +26,7 @@ from tokrig.spec.campaign import Blocked, Campaign, CampaignFile, Entry, Matrix
 
 HOSTILE = "evil[/bold]\x1b[2J\nname\u202e"
 GIB = 1024**3
+ERROR = EngineError("it ended")
 
 RUN = Run(
     key="0" * 16,
@@ -280,9 +281,8 @@ def test_the_head_counts_and_estimates() -> None:
     runs = [planned(quant=quant) for quant in ("Q2_K", "Q4_0", "Q6_K", "Q8_0")]
 
     def head(current: Planned | None, elapsed_s: float) -> str:
-        return campaign_text.head(
-            runs, done=1, failed=1, delayed=0, current=current, elapsed_s=elapsed_s
-        )
+        fine, bad = Done(runs[0], ended(record())), Done(runs[1], ended(record(), ERROR))
+        return campaign_text.head(Tally(runs, done=[fine], failed=[bad]), current, elapsed_s)
 
     assert head(runs[2], 1500.0) == (
         "run 3 of 4 · 1 done, 1 failed · about 15 min left"
@@ -295,7 +295,7 @@ def test_the_head_counts_and_estimates() -> None:
 
 def test_rigs_work_at_the_same_time() -> None:
     runs = [planned(), planned(run={"rig": "other"}), planned(run={"rig": "other"})]
-    text = campaign_text.head(runs, done=0, failed=0, delayed=0, current=None, elapsed_s=0.0)
+    text = campaign_text.head(Tally(runs), None, 0.0)
     assert "about 20 min left" in text
 
 
@@ -308,7 +308,7 @@ def record(verdict: Any = "valid", reasons: tuple[str, ...] = ()) -> Record:
     return with_value(made, "results", [cell("chat", 1, 31.25), cell("chat", 4, 148.3)])
 
 
-def test_a_line_for_each_run() -> None:
+def test_a_line_for_each_run(capsys: pytest.CaptureFixture[str]) -> None:
     name = "gemma-3-270m · Q4_K_M · llamacpp b9174 (cuda)"
     one = planned()
     assert campaign_text.done_line(one, ended(record())) == (
@@ -318,18 +318,25 @@ def test_a_line_for_each_run() -> None:
     assert campaign_text.done_line(one, bad).endswith("tok/s, INVALID, throttled")
     failed = ended(record(), EngineError("it\nended"))
     assert campaign_text.done_line(one, failed) == f"✗ {name}: it ended (content/x.yaml)"
-    assert campaign_text.delayed_line(one, PutOff("no network")) == f"· {name}: put off: no network"
+    eyes = campaign_text.Eyes(Tally([one]), quiet=False)
+    for news in (Began(one), Waiting(one, "away"), Delayed(one, PutOff("no network"))):
+        eyes.hear(news)
+    assert capsys.readouterr().err.splitlines() == [
+        f"run 1 of 1 · about 10 min left · {name}",
+        f"  {name}: away",
+        f"· {name}: put off: no network",
+    ]
 
 
 def tally() -> Tally:
     return Tally(
+        wanted=[planned()] * 7,
         done=[
             Done(planned(), ended(record())),
             Done(planned(quant="Q2_K"), ended(record("invalid", ("throttled",)))),
         ],
         failed=[Done(planned(quant="Q6_K"), ended(record(), EngineError("out of memory")))],
         delayed=[Delayed(planned(quant="Q8_0"), PutOff("no network", hint="connect"))],
-        left=3,
     )
 
 
@@ -347,7 +354,7 @@ def test_the_summary_tells_what_became_of_the_runs_and_of_the_time() -> None:
         "16 min 40 s: engine start 30.00 s (3.0 %), warm-up 20.00 s (2.0 %),"
         " measurement 15 min 45 s (94.5 %), other 5.00 s (0.5 %)",
     ]
-    assert squeezed(shown(lambda out: campaign_text.print_summary(out, Tally(), {}))) == [
+    assert squeezed(shown(lambda out: campaign_text.print_summary(out, Tally([]), {}))) == [
         "nothing was done"
     ]
 
@@ -403,7 +410,7 @@ def test_strangers_text_is_printed_as_it_is() -> None:
     def everything(out: Console) -> None:
         campaign_text.print_plan(out, evils, everything=True)
         campaign_text.print_status(out, evils, {"sweeps/quants": [said]})
-        campaign_text.print_summary(out, Tally(failed=[failed]), {})
+        campaign_text.print_summary(out, Tally([evil], failed=[failed]), {})
         out.file.write(campaign_text.done_line(evil, failed.ended) + "\n")
 
     for width in (60, 200):

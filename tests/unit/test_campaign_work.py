@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from tests.unit.planned import loaded, made, one
-from tokrig.campaign import Ended, Note
-from tokrig.campaign.local import Stopwatch
-from tokrig.campaign.work import Began, Done, News, Work
+from tokrig.campaign.work import Began, Done, News, Note, Stopwatch, Tally, Work
 from tokrig.errors import EngineError, InputError, Interrupted, ModelError, PutOff, StoreError
+from tokrig.measure import Ended
 from tokrig.plan import Planned, Run
 from tokrig.record.model import BackendFacts, Model, Provenance, Record, Rig, Validity
 from tokrig.run.journal import this_rig
@@ -85,12 +84,13 @@ def work(
     rigs: Sequence[str] = ("here",),
 ) -> tuple[Work, Pretending, list[News]]:
     executor, heard = Pretending(outcomes or {}, rigs), list[News]()
-    return Work(wanted, executor, content, heard.append), executor, heard
+    return Work(Tally(wanted), executor, content, heard.append), executor, heard
 
 
 def test_every_run_has_its_turn_in_order(tmp_path: Path) -> None:
     doing, executor, heard = work(runs("a", "b", "c"), tmp_path)
-    tally = doing.all()
+    doing.all()
+    tally = doing.tally
     assert executor.asked == ["a", "b", "c"]
     assert [type(news) for news in heard] == [Began, Done] * 3
     assert (len(tally.done), tally.left) == (3, 0)
@@ -98,7 +98,8 @@ def test_every_run_has_its_turn_in_order(tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_now_leaves_nothing(tmp_path: Path) -> None:
     doing, executor, _ = work(runs("a", "b"), tmp_path, {"a": PutOff("no network")})
-    tally = doing.all()
+    doing.all()
+    tally = doing.tally
     assert executor.asked == ["a", "b"]
     assert [d.why.message for d in tally.delayed] == ["no network"]
     assert list(Store(tmp_path).iter_paths()) == []
@@ -107,7 +108,8 @@ def test_what_cannot_be_done_now_leaves_nothing(tmp_path: Path) -> None:
 def test_a_request_that_cannot_be_prepared_is_a_failed_record(tmp_path: Path) -> None:
     error = ModelError("/home/somebody/model.gguf: no such file", code="model_missing")
     doing, _, _ = work(runs("a", "b"), tmp_path, {"a": error})
-    tally = doing.all()
+    doing.all()
+    tally = doing.tally
     [failed] = tally.failed
     assert failed.ended.record.status == "failed"
     assert failed.ended.record.provenance.planned == "a"
@@ -120,7 +122,8 @@ def test_a_request_that_cannot_be_prepared_is_a_failed_record(tmp_path: Path) ->
 def test_a_quant_that_cannot_be_made_is_a_failed_record(tmp_path: Path) -> None:
     error = EngineError("llama-quantize failed", code="quantize_failed", log_tail="its last words")
     doing, executor, _ = work(runs("a", "b"), tmp_path, {"a": error})
-    [failed] = doing.all().failed
+    doing.all()
+    [failed] = doing.tally.failed
     assert executor.asked == ["a", "b"]
     assert failed.ended.record.failure is not None
     assert failed.ended.record.failure.code == "quantize_failed"
@@ -130,7 +133,8 @@ def test_a_quant_that_cannot_be_made_is_a_failed_record(tmp_path: Path) -> None:
 def test_what_is_wrong_with_the_rig_says_nothing_of_the_run(tmp_path: Path) -> None:
     error = InputError("rig here has tokrig 9", code="version_mismatch")
     doing, _, _ = work(runs("a"), tmp_path, {"a": error})
-    assert len(doing.all().delayed) == 1
+    doing.all()
+    assert len(doing.tally.delayed) == 1
     assert list(Store(tmp_path).iter_paths()) == []
 
 
@@ -142,7 +146,9 @@ def test_a_server_that_is_away_is_put_off_and_one_without_the_model_has_failed(
     wanted = [replace(planned, run=replace(planned.run, key=key, rig="here")) for key in "ab"]
     away = InputError("nobody answers at 127.0.0.1:9", code="no_answer")
     none = InputError("the server knows no model 'm'")
-    tally = work(wanted, tmp_path, {"a": away, "b": none})[0].all()
+    doing, _, _ = work(wanted, tmp_path, {"a": away, "b": none})
+    doing.all()
+    tally = doing.tally
     assert [d.why for d in tally.delayed] == [away]
     assert [d.planned.run.key for d in tally.failed] == ["b"]
 
@@ -160,7 +166,8 @@ def test_a_run_that_is_put_off_holds_up_its_sequence_alone(tmp_path: Path) -> No
     sequence = runs("a1", "b1", "b2", "a2", sequence="matrix/0", arm="A")
     other = runs("a3", sequence="matrix/1", arm="A")
     doing, executor, _ = work([*sequence, *other], tmp_path, {"b1": PutOff("another driver")})
-    tally = doing.all()
+    doing.all()
+    tally = doing.tally
     assert executor.asked == ["a1", "b1", "a3"]
     assert [d.planned.run.key for d in tally.delayed] == ["b1", "b2", "a2"]
 
@@ -174,7 +181,8 @@ def test_rigs_measure_side_by_side_one_run_each(tmp_path: Path) -> None:
         meeting.wait()  # both rigs are measuring now
 
     executor.meanwhile = meet
-    tally = doing.all()
+    doing.all()
+    tally = doing.tally
     assert executor.most_at_once == 2
     assert set(executor.asked) == {"a", "b", "c", "d"}
     assert [d.why.code for d in tally.delayed] == ["rig_away"]

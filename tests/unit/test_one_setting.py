@@ -82,9 +82,7 @@ def test_it_is_an_axis_and_in_the_key_and_changes_no_other_key(
         data = {"title": "T", "rig": "desktop", "entries": [entry]}
         path.write_text(json.dumps(data), encoding="utf-8")
         file = warped.spec__campaign.load_campaign(path)
-        made = warped.plan.plan(
-            [file], warped.plan.PlanInputs(), here="desktop", catalog=(), own_models=(), needs={}
-        )
+        made = warped.plan__order.plan([file], warped.plan.PlanInputs(here="desktop"))
         return {p.run.key: p.run for p in made.runs}
 
     matrix: dict[str, Any] = {"model": "a.gguf", "backend": "embedded", "kv_type": [None, "q8_0"]}

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.planned import MATRIX, SHAPES, loaded, made, one, past
-from tokrig.plan import TO_DO, Plan, PlanInputs, Planned, RigMemory, Run, Size
-from tokrig.plan.model import STATES
+from tokrig.plan import STATES, TO_DO, Plan, PlanInputs, Planned, RigMemory, Run
+from tokrig.quants import Size
 
 
 def column(plan: Plan, of: Callable[[Run], object]) -> list[object]:
@@ -191,7 +191,7 @@ def campaigns(draw: st.DrawFn) -> tuple[list[dict[str, Any]], PlanInputs]:
     begun = frozenset(run.key for run in draw(st.lists(some, max_size=3 * bool(runs))))
     rigs = {"desktop": RigMemory(draw(st.sampled_from([None, 0, 10**9])), driver="1")}
     sizes = {"a.gguf": Size(10**9), "hf:o/n/c.gguf": Size(10, here=True)}
-    return wanted, PlanInputs(records, rigs, sizes, unfinished=begun, shapes=SHAPES)
+    return wanted, PlanInputs(past=records, rigs=rigs, sizes=sizes, unfinished=begun, shapes=SHAPES)
 
 
 def count(entry: dict[str, Any]) -> int:

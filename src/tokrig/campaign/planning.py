@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokrig import registry
@@ -12,9 +13,10 @@ from tokrig.compare.ab import Arms, Outcome, compare
 from tokrig.errors import InputError, TokrigError
 from tokrig.measure import unfinished_keys
 from tokrig.models import catalog, identity, shelf
-from tokrig.plan import Past, Plan, PlanInputs, Planned, RigMemory, Shape, Weights, plan
-from tokrig.plan.expand import Names, expand
-from tokrig.plan.published import memory_of, seconds_between
+from tokrig.plan import Past, Plan, PlanInputs, Planned, RigMemory, Shape, Weights
+from tokrig.plan.expand import expand
+from tokrig.plan.order import plan
+from tokrig.plan.queue import memory_of, seconds_between
 from tokrig.record.model import Record, Rig
 from tokrig.run.prepare import need
 from tokrig.spec.campaign import CampaignFile, load_campaign
@@ -22,7 +24,7 @@ from tokrig.spec.settings import askable
 from tokrig.store import Store
 from tokrig.store.facts import load_rigs
 from tokrig.store.index import Row
-from tokrig.workloads import Workload
+from tokrig.workloads import Workload, texts
 
 
 def campaign_files(paths: Sequence[Path]) -> list[CampaignFile]:
@@ -32,10 +34,7 @@ def campaign_files(paths: Sequence[Path]) -> list[CampaignFile]:
     """
     found: list[Path] = []
     for path in paths or [Path("campaigns")]:
-        if path.is_dir():
-            found += sorted(path.glob("*.yaml"))
-        else:
-            found.append(path)
+        found += sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     if not found:
         raise InputError(
             "there is no campaign file here",
@@ -50,46 +49,34 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
 
     Raises what ``plan`` raises.
     """
-    own_models = frozenset(name for name in registry.names("backends") if _backend(name).own_models)
+    backends: list[tuple[str, Backend]] = [
+        (name, registry.load("backends", name, "BACKEND")) for name in registry.names("backends")
+    ]
+    shapes: list[tuple[str, Workload]] = [
+        (name, registry.load("workloads", name, "WORKLOAD")) for name in registry.names("workloads")
+    ]
     store = Store(content)
     rows = store.listing().rows
-    rigs = _rigs(rows, store, here)
-    names = Names(here.id, frozenset(catalog.CATALOG), own_models, rigs)
-    runs = [run for file in files for run in expand(file, names)]
+    known = PlanInputs(
+        here=here.id,
+        catalog=frozenset(catalog.CATALOG),
+        own_models=frozenset(name for name, backend in backends if backend.own_models),
+        texts=texts(),
+        needs={name: need(shape) for name, shape in shapes},
+        shapes={
+            name: Shape(one.prompt_tokens, one.answer_tokens, tuple(one.concurrencies))
+            for name, one in shapes
+        },
+        rigs=_rigs(rows, store, here),
+        past=[_past(row) for row in rows],
+        unfinished=frozenset(unfinished_keys().values()),
+    )
+    runs = [run for file in files for run in expand(file, known)]
     weights = {run.weights for run in runs}
     references = {one.reference for one in weights}
     references |= {run.setting("draft_model") for run in runs} - {None}
-    shapes = {name: _shape(name) for name in registry.names("workloads")}
-    return plan(
-        files,
-        PlanInputs(
-            past=[_past(row) for row in rows],
-            rigs=rigs,
-            sizes={reference: shelf.known_size(reference) for reference in references},
-            made=_made(weights),
-            unfinished=frozenset(unfinished_keys().values()),
-            shapes=shapes,
-        ),
-        here=names.here,
-        catalog=names.catalog,
-        own_models=own_models,
-        needs={name: need(_workload(name)) for name in shapes},
-    )
-
-
-def _backend(name: str) -> Backend:
-    backend: Backend = registry.load("backends", name, "BACKEND")
-    return backend
-
-
-def _workload(name: str) -> Workload:
-    workload: Workload = registry.load("workloads", name, "WORKLOAD")
-    return workload
-
-
-def _shape(name: str) -> Shape:
-    workload = _workload(name)
-    return Shape(workload.prompt_tokens, workload.answer_tokens, tuple(workload.concurrencies))
+    sizes = {reference: shelf.known_size(reference) for reference in references}
+    return plan(files, replace(known, sizes=sizes, made=_made(weights)))
 
 
 def _past(row: Row) -> Past:
@@ -127,21 +114,17 @@ def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:
         for entry in shelf.entries()
         if entry.manifest.quantized_from
     }
-    sources = {one.reference for one in weights if one.quantize} if there else set()
-    digests = {source: _digest(source) for source in sources}
-    return frozenset(
-        (one.reference, one.quantize)
-        for one in weights
-        if one.quantize and (digests.get(one.reference), one.quantize.upper()) in there
-    )
-
-
-def _digest(reference: str) -> str | None:
-    """The SHA-256 of a model that is here, from the notes of earlier runs."""
-    try:
-        return identity.identify(catalog.resolve(reference)).sha256
-    except (TokrigError, OSError):
-        return None
+    digests: dict[str, str | None] = {}  # from the notes of earlier runs
+    found = set()
+    for one in weights if there else ():
+        if one.quantize and one.reference not in digests:
+            digests[one.reference] = None
+            with contextlib.suppress(TokrigError, OSError):
+                file = catalog.resolve(one.reference)
+                digests[one.reference] = identity.identify(file).sha256
+        if one.quantize and (digests[one.reference], one.quantize.upper()) in there:
+            found.add((one.reference, one.quantize))
+    return frozenset(found)
 
 
 # A/B entries
@@ -152,44 +135,34 @@ def comparisons(plan: Plan, store: Store) -> dict[str, tuple[Outcome, ...]]:
     one for each combination of its other axes. Raises RecordError for a record that cannot be
     read."""
     paths = {path.stem: path for path in store.iter_paths()}
+    sequences: dict[str, dict[str | None, list[Planned]]] = {}
+    for planned in sorted(plan.runs, key=lambda one: one.run.position):
+        of_entry = sequences.setdefault(planned.run.place, {})
+        of_entry.setdefault(planned.run.sequence, []).append(planned)
+
+    def records(sequence: Iterable[Planned], arm: str) -> list[Record]:
+        ids = [p.record for p in sequence if p.run.arm == arm]
+        return [store.read(paths[one]) for one in ids if one in paths]
+
     found = {}
     for file in plan.campaigns:
         for entry in file.campaign.entries:
-            runs = [
-                p for p in plan.runs if (p.run.campaign, p.run.entry) == (file.name, entry.name)
-            ]
-            if entry.ab is None or not runs:
-                continue
-            sequences: dict[str | None, list[Planned]] = {}
-            for planned in sorted(runs, key=lambda one: one.run.position):
-                sequences.setdefault(planned.run.sequence, []).append(planned)
-            arms = [
-                Arms(_name(of, entry.ab), *(_records(of, arm, paths, store) for arm in "AB"))
-                for of in sequences.values()
-            ]
-            found[f"{file.name}/{entry.name}"] = compare(entry.ab, entry.repeats, arms)
+            place = f"{file.name}/{entry.name}"
+            if entry.ab is not None and place in sequences:
+                arms = [
+                    Arms(_name(of, entry.ab), records(of, "A"), records(of, "B"))
+                    for of in sequences[place].values()
+                ]
+                found[place] = compare(entry.ab, entry.repeats, arms)
     return found
-
-
-def _records(
-    sequence: Iterable[Planned], arm: str, paths: dict[str, Path], store: Store
-) -> list[Record]:
-    ids = [p.record for p in sequence if p.run.arm == arm and p.record is not None]
-    return [store.read(paths[one]) for one in ids if one in paths]
 
 
 def _name(sequence: list[Planned], axis: str) -> str:
     """What tells a sequence from the entry's others: its model, quant, backend and mode."""
     run = sequence[0].run
-    told = {
-        "model": run.weights.name,
-        "quant": run.quant,
-        "creator": run.creator,
-        "backend": run.backend,
-    }
-    told |= {
-        one.axis: one.say(run.setting(one.name))
-        for one in askable()
-        if one.axis and run.setting(one.name) is not None
-    }
-    return " · ".join(str(word) for key, word in told.items() if word and key != axis)
+    told = {"model": run.weights.name, "quant": run.quant, "creator": run.creator}
+    told["backend"] = run.backend
+    for one in askable():
+        if one.axis and run.setting(one.name) is not None:
+            told[one.axis] = one.say(run.setting(one.name))
+    return " · ".join(word for key, word in told.items() if word and key != axis)

@@ -1,14 +1,16 @@
 """Runs on the rigs of a Ray cluster: each rig is a node with the custom resource ``rig:<id>``.
 
 The head, this process, sends a run to its rig as one task that takes the whole resource, so a rig
-measures one run at a time whoever asks. Record and samples come back in the task's answer and are
-stored here. A rig that is lost is waited for; its journal and its outbox make sure that nothing
-finished is measured twice.
+measures one run at a time whoever asks. The record and its samples come back in the task's answer
+and are stored here. A rig that is lost is waited for; its journal and its outbox, a content folder
+in its state folder, make sure that nothing finished is measured twice: a record waits there until
+a head has it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -16,24 +18,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tokrig.campaign import Ended, Note, ray_node
-from tokrig.errors import (
-    EngineError,
-    InputError,
-    Interrupted,
-    PutOff,
-    RecordError,
-    TokrigError,
-)
-from tokrig.measure import switches
+import psutil
+
+from tokrig.campaign.work import Note
+from tokrig.errors import EngineError, InputError, Interrupted, PutOff, RecordError, TokrigError
+from tokrig.files import state_dir
+from tokrig.measure import Ended, measure_spec, switches
 from tokrig.plan import Run
 from tokrig.record.model import Rig, parse_record
 from tokrig.record.samples import from_parquet
 from tokrig.registry import get_extra
+from tokrig.run.monitor import at_once, patiently
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
@@ -60,6 +60,97 @@ POLL_S = 1.0
 STOP_S, STOP_TRIES = 30.0, 2
 
 
+# On the rig
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request to measure: a record as YAML with its samples as Parquet, an error,
+    or both for a failed run. Returned, not raised: Ray would wrap its traceback around it."""
+
+    record: str | None = None
+    samples: bytes = b""
+    error: TokrigError | None = None
+
+
+def run_planned(spec: RunSpec, table: str | None, even_if_busy: bool) -> Answer:
+    """Measure the run of a spec that has a ``planned`` key, or hand over what waits of it.
+
+    ``table`` is the text of the head's own table of reasoning switches; the rig is looked at
+    before it starts unless ``even_if_busy``. A KeyboardInterrupt, Ray's way to cancel, leaves the
+    journal for the next time.
+    """
+    own = outbox() / "reasoning.yaml"
+    try:
+        with _threads_as_owner_set():
+            if (found := next(_waiting(spec.planned), None)) is None:
+                own.parent.mkdir(parents=True, exist_ok=True)
+                own.unlink(missing_ok=True)
+                if table is not None:
+                    own.write_text(table, encoding="utf-8")
+                start = at_once if even_if_busy else patiently
+                ended = measure_spec(spec, outbox(), start=start)
+                found = ended.path, ended.error
+        path, error = found
+        samples = Store(outbox()).samples_path(path.stem).read_bytes()
+        return Answer(path.read_text("utf-8"), samples, error)
+    except TokrigError as problem:
+        return Answer(error=problem)
+
+
+def forget(planned: str) -> None:
+    """The head has stored the record: remove it here, the record before its samples."""
+    for path, _ in _waiting(planned):
+        path.unlink(missing_ok=True)
+        Store(outbox()).samples_path(path.stem).unlink(missing_ok=True)
+
+
+def outbox() -> Path:
+    """The content folder of records that no head has stored yet."""
+    return state_dir() / "outbox"
+
+
+def _waiting(planned: str | None) -> Iterator[tuple[Path, EngineError | None]]:
+    """Records of a planned run in the outbox, with the error of a failed one. A record that cannot
+    be read is nobody's answer."""
+    store = Store(outbox())
+    for path in store.iter_paths():
+        with contextlib.suppress(RecordError):
+            record = store.read(path)
+            if record.provenance.planned == planned:
+                error = None
+                if why := record.failure:
+                    error = EngineError(why.message, code=why.code, log_tail=why.log_tail)
+                yield path, error
+
+
+@contextlib.contextmanager
+def _threads_as_owner_set() -> Iterator[None]:
+    """Ray tells its workers to compute with one thread, and engines would inherit that: the number
+    of OpenMP threads is what the rig's owner set, or not set at all."""
+    name = "OMP_NUM_THREADS"
+    by_ray = os.environ.pop(name, None)
+    owners = psutil.Process(os.getppid()).environ().get(name)
+    if owners is not None:
+        os.environ[name] = owners
+    try:
+        yield
+    finally:
+        if by_ray is not None:
+            os.environ[name] = by_ray
+
+
+# On the head
+
+
+class _AwayError(Exception):
+    """A rig does not answer; ``lost`` when that happened while it was asked."""
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
+
+
 class RayExecutor:
     """Measures on the rigs of the cluster at ``address`` (``host:port``, or ``auto`` for the one
     this machine belongs to) and stores in ``content``. ``away_s`` is how long a rig may be away.
@@ -71,14 +162,12 @@ class RayExecutor:
     def __init__(
         self, address: str, content: Path, *, away_s: float = AWAY_S, even_if_busy: bool = False
     ) -> None:
-        self._ray = library()
-        self._content, self._away_s = content, away_s
-        self._even_if_busy = even_if_busy
+        self._content, self._away_s, self._even_if_busy = content, away_s, even_if_busy
         self._running: set[Any] = set()
         self._measuring = 0
         self._idle = threading.Condition()
         self._cancelled = threading.Event()
-        join(self._ray, address)
+        self._ray = _joined(address)
 
     def rigs(self) -> Sequence[str]:
         """The rigs whose nodes are alive, by id."""
@@ -99,20 +188,21 @@ class RayExecutor:
     def measure(self, run: Run, spec: RunSpec, note: Note) -> Ended:
         """As ``Executor.measure``. Raises also InputError for a rig of another version, and what
         measuring raised on the rig."""
-        with self._counted():
-            try:
-                answer = self._until_back(run, spec, note)
-                if answer.record is None:
-                    assert answer.error is not None
-                    raise ray_node.raised(answer.error, run.rig)
-                ended = self._stored(run, answer)
-                with contextlib.suppress(_AwayError, PutOff, Interrupted):
-                    self._answer(run.rig, self._send(run.rig, ray_node.forget, run.key))
-                return ended
-            except TokrigError as problem:
-                if self._cancelled.is_set() and not isinstance(problem, Interrupted):
-                    raise Interrupted(f"interrupted; rig {run.rig}: {problem.message}") from None
-                raise
+        with self._idle:
+            self._measuring += 1
+        try:
+            ended = self._stored(run, self._until_back(run, spec, note))
+            with contextlib.suppress(_AwayError, PutOff, Interrupted):
+                self._answer(run.rig, self._send(run.rig, forget, run.key))
+            return ended
+        except TokrigError as problem:
+            if self._cancelled.is_set() and not isinstance(problem, Interrupted):
+                raise Interrupted(f"interrupted; rig {run.rig}: {problem.message}") from None
+            raise
+        finally:
+            with self._idle:
+                self._measuring -= 1
+                self._idle.notify_all()
 
     def cancel(self) -> None:
         """End what is being measured and leave the cluster, for good. Returns when engines have
@@ -129,23 +219,11 @@ class RayExecutor:
                 self._ray.cancel(task)
             if tasks:
                 self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S / STOP_TRIES)
-        with self._idle:
+        with self._idle:  # threads that still use the connection
             self._idle.wait_for(lambda: not self._measuring, timeout=STOP_S)
         self._ray.shutdown()
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Leaving the cluster waits for threads that still use the connection."""
-        with self._idle:
-            self._measuring += 1
-        try:
-            yield
-        finally:
-            with self._idle:
-                self._measuring -= 1
-                self._idle.notify_all()
-
-    def _until_back(self, run: Run, spec: RunSpec, note: Note) -> ray_node.Answer:
+    def _until_back(self, run: Run, spec: RunSpec, note: Note) -> Answer:
         """Ask until the rig answers. It has ``away_s`` from the moment it was missed or lost."""
         missed: float | None = None
         losses = 0
@@ -157,22 +235,25 @@ class RayExecutor:
                 if missed is None or away.lost:
                     missed = time.monotonic()
                     note(f"rig {run.rig} {away}; waiting for it")
-                if losses >= LOSSES:
-                    raise _put_off(run.rig, f"was lost {losses} times during this run") from None
-                if time.monotonic() - missed > self._away_s:
-                    raise _put_off(run.rig, str(away)) from None
+                too_often = losses >= LOSSES
+                if too_often or time.monotonic() - missed > self._away_s:
+                    why = f"was lost {losses} times during this run" if too_often else away
+                    raise PutOff(
+                        f"rig {run.rig} {why}",
+                        hint="start Ray on it again (docs/rigs.md), then run the campaign again",
+                        code="rig_away",
+                    ) from None
             if self._cancelled.wait(POLL_S):
                 raise Interrupted(f"interrupted while rig {run.rig} was away")
 
-    def _asked(self, run: Run, spec: RunSpec) -> ray_node.Answer:
+    def _asked(self, run: Run, spec: RunSpec) -> Answer:
         """One attempt. The versions are looked at each time: a rig may come back with others."""
         _require_same(run.rig, self._answer(run.rig, self._send(run.rig, _versions())))
         table = switches(self._content)
         text = table.read_text("utf-8") if table else None
-        asked = spec.model_dump_json(), text, self._even_if_busy
-        task = self._send(run.rig, ray_node.run_planned, *asked)
+        task = self._send(run.rig, run_planned, spec, text, self._even_if_busy)
         self._running.add(task)
-        answer: ray_node.Answer = self._answer(run.rig, task)
+        answer: Answer = self._answer(run.rig, task)
         self._running.discard(task)
         if answer.error and answer.error.code == "rig_in_use":
             # Its owner measures something, or what was lost is still ending there.
@@ -212,14 +293,21 @@ class RayExecutor:
                 hint="start Ray there with RAY_memory_monitor_refresh_ms=0 (docs/rigs.md)",
             ) from None
         except gone.RayError as problem:
-            raise PutOff(
-                f"rig {rig}: {_last_line(problem)}", hint="Ray's logs on that rig tell more"
-            ) from None
+            # The error itself, at the end of the traceback that Ray makes its message.
+            lines = str(problem).split("\n")
+            why = next(filter(None, map(str.strip, reversed(lines))), type(problem).__name__)
+            raise PutOff(f"rig {rig}: {why}", hint="see Ray's logs on that rig") from None
 
-    def _stored(self, run: Run, answer: ray_node.Answer) -> Ended:
-        """Store what a rig sent, after the checks that any foreign file gets."""
+    def _stored(self, run: Run, answer: Answer) -> Ended:
+        """Store what a rig sent, after the checks that any foreign file gets. Raises what was
+        raised there, saying where it happened."""
+        if answer.error:
+            answer.error.message = f"rig {run.rig}: {answer.error.message}"
+        if answer.record is None:
+            assert answer.error is not None
+            raise answer.error
         name = f"the record from rig {run.rig}"
-        record = parse_record(answer.record or "", name)
+        record = parse_record(answer.record, name)
         samples = from_parquet(answer.samples, name)
         found = (record.rig.id, record.provenance.planned)
         if found != (run.rig, run.key):
@@ -228,12 +316,12 @@ class RayExecutor:
                 hint="remove it from the outbox in that rig's state folder",
             )
         path = Store(self._content).save(record, samples, overwrite=True)
-        error = ray_node.raised(answer.error, run.rig) if answer.error else None
+        error = answer.error
         return Ended(record, path, error if isinstance(error, EngineError) else None)
 
 
-def library() -> ModuleType:
-    """Ray. Raises InputError when it is not installed."""
+def _joined(address: str) -> ModuleType:
+    """Ray, once this process is part of the cluster at ``address``."""
     try:
         import ray
         import ray.exceptions
@@ -241,17 +329,15 @@ def library() -> ModuleType:
         raise InputError(
             "several rigs need Ray, which is not installed", hint=get_extra("ray")
         ) from None
-    return ray
-
-
-def join(ray: ModuleType, address: str) -> None:
-    """Make this process part of the cluster at ``address``, ``host:port`` or ``auto``.
-
-    Raises InputError when no cluster that this machine can use answers there.
-    """
     _require_answer(address)
-    with _signals_kept():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
         ray.init(address=address, namespace="tokrig", log_to_driver=False, configure_logging=False)
+    finally:
+        # Ray takes SIGTERM for itself; it is tokrig's, to stop in order.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+    return ray
 
 
 def _require_answer(address: str) -> None:
@@ -279,33 +365,6 @@ def _require_answer(address: str) -> None:
     if tried.returncode:
         why = " ".join(tried.stdout.split())[:400] or "it gave no reason"
         raise InputError(f"cannot join the Ray cluster at {address}: {why}", hint=hint)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; it is tokrig's, to stop in order."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-class _AwayError(Exception):
-    """A rig does not answer; ``lost`` when that happened while it was asked."""
-
-    def __init__(self, message: str, *, lost: bool = False) -> None:
-        super().__init__(message)
-        self.lost = lost
-
-
-def _put_off(rig: str, why: str) -> PutOff:
-    return PutOff(
-        f"rig {rig} {why}",
-        hint="start Ray on it again (docs/rigs.md), then: tokrig campaign run, as before",
-        code="rig_away",
-    )
 
 
 def _versions() -> Callable[[], dict[str, str]]:
@@ -352,9 +411,3 @@ def _require_same(rig: str, there: dict[str, str]) -> None:
             hint="start Ray there with RAY_worker_niceness=0 (docs/rigs.md)",
             code="rig_is_nice",
         )
-
-
-def _last_line(problem: Exception) -> str:
-    """The error itself, at the end of the traceback that Ray makes its message."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[-1] if lines else type(problem).__name__

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +21,16 @@ from tokrig.cli.options import (
     example,
     word_list,
 )
+from tokrig.errors import EngineError, InputError, Interrupted, StoreError
 
 if TYPE_CHECKING:
+    from tokrig.campaign.work import Executor, Stopwatch, Tally
+    from tokrig.cli.campaign_text import Eyes
     from tokrig.plan import Plan
+    from tokrig.record.model import Rig
 
 DOCS_DEFAULT = Path("docs/benchmark-campaign.md")
+GB = 10**9
 
 
 def _entries(ctx: click.Context) -> list[str]:
@@ -86,10 +95,10 @@ def plan_command(
     Tells what is done, what does not fit and why, what is blocked, and what the rest will cost in
     time and downloads. Starts nothing, asks no network.
     """
-    from tokrig.campaign.work import only_entries
     from tokrig.cli import campaign_text, present
+    from tokrig.rig import probe_rig
 
-    plan = only_entries(_plan(files, content, rig), only or ())
+    plan = _plan(files, content, probe_rig(rig), only)
     if as_json:
         present.print_json(plan.as_json())
     else:
@@ -107,11 +116,11 @@ def status_command(
 ) -> None:
     """Show how far each entry is, and what the comparisons that are complete say."""
     from tokrig.campaign.planning import comparisons
-    from tokrig.campaign.work import only_entries
     from tokrig.cli import campaign_text, present
+    from tokrig.rig import probe_rig
     from tokrig.store import Store
 
-    plan = only_entries(_plan(files, content, rig), only or ())
+    plan = _plan(files, content, probe_rig(rig), only)
     compared = comparisons(plan, Store(content))
     if as_json:
         present.print_json(campaign_text.status_json(plan, compared))
@@ -152,7 +161,17 @@ def status_command(
 @click.option("--address", metavar="HOST:PORT", help="Where the Ray cluster's head answers.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; only the summary.")
 @of_a_plan
-def run_command(files: tuple[Path, ...], content: Path, as_json: bool, **asked: Any) -> int:
+def run_command(
+    files: tuple[Path, ...],
+    only: list[str] | None,
+    retry: tuple[Any, ...],
+    limit: int | None,
+    dry_run: bool,
+    rig: str | None,
+    content: Path,
+    as_json: bool,
+    **ways: Any,
+) -> int:
     """Work through the plan: measure what is not done yet, one run at a time on each rig.
 
     A run that fails becomes a failed record with its reason, and the rest goes on. Ctrl-C, a
@@ -162,11 +181,127 @@ def run_command(files: tuple[Path, ...], content: Path, as_json: bool, **asked: 
     The summary goes to stdout, progress to stderr. Exit codes: 0 all done, 2 bad input or a full
     disk, 3 some runs failed or were put off, 130 interrupted.
     """
-    from tokrig.cli.campaign_run import carry_out
+    from tokrig.campaign.work import Tally
+    from tokrig.cli import campaign_text, present
+    from tokrig.measure import forget_stored
+    from tokrig.plan import TO_DO
+    from tokrig.rig import probe_rig
 
-    plan = _plan(files, content, asked["rig"])
-    only, retry = tuple(asked.pop("only") or ()), frozenset(asked.pop("retry"))
-    return carry_out(plan, content=content, as_json=as_json, only=only, retry=retry, **asked)
+    local, address, here = ways["executor"] == "local", ways["address"], probe_rig(rig)
+    if local and address is not None:
+        hint = "add --executor ray, or leave it out"
+        raise InputError("--address belongs to the executor ray", hint=hint)
+    if not local and address is None:
+        raise InputError("the Ray cluster's address is missing", hint="add --address HOST:PORT")
+    plan = _plan(files, content, here, only)
+    if local:
+        plan = _of_this_rig(plan, here.id, ways["quiet"])
+    runs = plan.of(*TO_DO, *retry)[:limit]
+    if dry_run:
+        if as_json:
+            present.print_json(replace(plan, runs=runs).as_json())
+        else:
+            campaign_text.print_runs(present.console(), runs)
+        return 0
+    forget_stored(content)
+    tally = Tally(runs)
+    watch = _work(tally, plan, content, here, **ways) if runs else None
+    if as_json:
+        present.print_json(campaign_text.summary_json(tally, watch))
+    elif runs:
+        campaign_text.print_summary(present.console(), tally, watch.spent_s if watch else {})
+    else:
+        click.echo(campaign_text.nothing_to_do(plan), err=True)
+    if not (tally.failed or tally.delayed):
+        return 0
+    if as_json:
+        return EngineError.exit_code
+    parts = [(len(tally.failed), "failed"), (len(tally.delayed), "could not be done now")]
+    hints = ["go on with the same command"] if tally.delayed else []
+    hints += ["try the failed ones again with --retry failed"] if tally.failed else []
+    told = " and ".join(f"{n} {word}" for n, word in parts if n)
+    raise EngineError(f"of the runs {told}", hint="; ".join(hints), code="runs_left")
+
+
+def _of_this_rig(plan: Plan, here: str, quiet: bool) -> Plan:
+    """Without the runs of other machines, whose owners do them; a note tells how many."""
+    from tokrig.plan import TO_DO
+
+    others = Counter(p.run.rig for p in plan.of(*TO_DO) if p.run.rig != here)
+    if others and not quiet:
+        named = ", ".join(f"{rig} ({runs})" for rig, runs in others.items())
+        click.echo(f"note: this machine is {here}; runs of other rigs are left: {named}", err=True)
+    return replace(plan, runs=[planned for planned in plan.runs if planned.run.rig == here])
+
+
+def _work(
+    tally: Tally, plan: Plan, content: Path, rig: Rig, *, quiet: bool, **ways: Any
+) -> Stopwatch | None:
+    """Do what is wanted; where the time went, if that was here.
+
+    Raises StoreError, Interrupted, PutOff on a busy machine.
+    """
+    from tokrig.campaign.work import Work
+    from tokrig.cli import campaign_text, live
+    from tokrig.measure import require_writable
+
+    eyes = campaign_text.Eyes(tally, quiet)
+    try:
+        with live.signals_interrupt(), _executor(plan, content, rig, eyes, **ways) as executor:
+            require_writable(content)
+            Work(tally, executor, content, eyes.hear).all()
+    except (KeyboardInterrupt, Interrupted) as problem:
+        told = f"; the run in flight: {problem.message}" if isinstance(problem, Interrupted) else ""
+        raise Interrupted(
+            f"interrupted: {len(tally.done) + len(tally.failed)} runs have their records, "
+            f"{tally.left} are left{told}",
+            hint="go on with the same command",
+        ) from None
+    except StoreError as problem:
+        problem.hint += "; the same command then goes on where this one stopped"
+        raise
+    return eyes.watch if ways["executor"] == "local" else None
+
+
+@contextlib.contextmanager
+def _executor(
+    plan: Plan,
+    content: Path,
+    rig: Rig,
+    eyes: Eyes,
+    *,
+    executor: str,
+    address: str,
+    even_if_busy: bool,
+    disk_budget: float | None,
+) -> Iterator[Executor]:
+    if executor == "ray":
+        from tokrig.campaign.ray_executor import RayExecutor
+
+        cluster = RayExecutor(address, content, even_if_busy=even_if_busy)
+        try:
+            yield cluster
+        finally:
+            cluster.cancel()
+        return
+    from tokrig.campaign.work import Local
+    from tokrig.run.journal import this_rig
+    from tokrig.run.monitor import at_once, here
+
+    declared = [file.campaign.disk_budget_gb for file in plan.campaigns]
+    budget = disk_budget or min((gb for gb in declared if gb), default=None)
+    start = at_once if even_if_busy else eyes.steps.start
+    with this_rig("a campaign"):
+        start(here(None), list)
+        yield Local(
+            rig,
+            content,
+            eyes.watch,
+            view=eyes.view,
+            tell=eyes.steps.tell,
+            budget_bytes=None if budget is None else int(budget * GB),
+            start=start,
+        )
 
 
 @command.command("docs", epilog=example("tokrig campaign docs --out docs/benchmark-campaign.md"))
@@ -196,8 +331,7 @@ def docs_command(
         click.echo(f"{out}: {'written' if changed else 'up to date'}")
 
 
-def _plan(files: tuple[Path, ...], content: Path, rig: str | None) -> Plan:
+def _plan(files: tuple[Path, ...], content: Path, here: Rig, only: list[str] | None) -> Plan:
     from tokrig.campaign.planning import campaign_files, make_plan
-    from tokrig.rig import probe_rig
 
-    return make_plan(campaign_files(list(files)), content, probe_rig(rig))
+    return make_plan(campaign_files(list(files)), content, here).only(only or ())

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from tokrig import naming
 from tokrig.errors import ModelError, SpecError, did_you_mean
-from tokrig.plan.model import RigMemory, Run, Weights
+from tokrig.plan import PlanInputs, RigMemory, Run, Weights
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.spec.campaign import (
     AXES,
@@ -37,32 +36,21 @@ _OF_AXES = tuple((s.name, s.axis) for s in askable() if s.axis and s.axis != MOD
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
-@dataclass(frozen=True)
-class Names:
-    """Whose names count beside those that a campaign declares. ``here`` is the rig of campaigns
-    that name none; ``catalog`` None takes any model."""
-
-    here: str | None
-    catalog: Collection[str] | None
-    own_models: Collection[str]
-    rigs: Mapping[str, RigMemory]
-
-
-def expand(file: CampaignFile, names: Names) -> Iterator[Run]:
+def expand(file: CampaignFile, known: PlanInputs) -> Iterator[Run]:
     """The runs of a campaign in the order of its file.
 
     Raises SpecError for names that mean nothing, a cap that the rig's card does not take, and an
     exclude that leaves nothing out.
     """
     for entry in file.campaign.entries:
-        yield from _Expansion(file, entry, names).runs()
+        yield from _Expansion(file, entry, known).runs()
 
 
 class _Expansion:
     """One entry. What a value means is looked up once."""
 
-    def __init__(self, file: CampaignFile, entry: Entry, names: Names) -> None:
-        self.file, self.entry, self.names = file, entry, names
+    def __init__(self, file: CampaignFile, entry: Entry, known: PlanInputs) -> None:
+        self.file, self.entry, self.known = file, entry, known
         self.level = entry.level or file.campaign.level
         self.set = {name: value for name, value in entry.set.items() if name in SETTINGS}
         self.others = {name: value for name, value in entry.set.items() if name not in SETTINGS}
@@ -79,8 +67,7 @@ class _Expansion:
             columns = [matrix.values(axis) for axis in AXES]
             columns[0] = matrix.rig or (self._default_rig(),)
             for number, rig in enumerate(columns[0]):
-                self._require_rig(rig, f"{place}.rig[{number}]")
-                self._require_caps(rig, matrix, place)
+                self._require_rig(rig, place, matrix, f"{place}.rig[{number}]")
             common = self._common(matrix)
             for values, which in self._requests(columns, place):
                 yield self._run(place, matrix, common, values, which)
@@ -93,27 +80,24 @@ class _Expansion:
         return self.file.error(self.entry.name, place, message, hint)
 
     def _default_rig(self) -> str:
-        rig = self.file.campaign.rig or self.names.here
+        rig = self.file.campaign.rig or self.known.here
         if rig is None:
             hint = "name the rig: tokrig rig tells this machine's id"
             raise self._error("", "no rig is named, by the entry or by the campaign", hint)
         return rig
 
-    def _require_rig(self, rig: str, place: str) -> None:
-        known = {*self.file.campaign.rigs, *self.names.rigs} | ({self.names.here} - {None})
-        if rig not in known:
-            hint = f"{did_you_mean(rig, filter(None, known))}; or declare it under rigs"
-            raise self._error(place, f"unknown rig {rig!r}", hint)
-
-    def _require_caps(self, rig: str, matrix: Matrix, place: str) -> None:
-        """The card that a rig has may take another range than the file declares, or be told of
-        by its records alone."""
-        known = self.names.rigs.get(rig)
+    def _require_rig(self, rig: str, place: str, matrix: Matrix, at: str) -> None:
+        """A rig of the campaign or a known one; its card may take another range of caps than the
+        file declares, or be told of by its records alone."""
+        rigs = {*self.file.campaign.rigs, *self.known.rigs} | ({self.known.here} - {None})
+        if rig not in rigs:
+            hint = f"{did_you_mean(rig, filter(None, rigs))}; or declare it under rigs"
+            raise self._error(at, f"unknown rig {rig!r}", hint)
+        power_w = self.known.rigs.get(rig, RigMemory()).power_w
         for number, watts in enumerate(matrix.power_cap_w or ()):
-            if watts is not None and known and known.power_w:
-                if reason := cap_out_of_range(watts, rig, known.power_w):
-                    place = f"{place}.power_cap_w[{number}]"
-                    raise self._error(place, reason, "take a cap in that range")
+            if watts and power_w and (reason := cap_out_of_range(watts, rig, power_w)):
+                at = f"{place}.power_cap_w[{number}]"
+                raise self._error(at, reason, "take a cap in that range")
 
     def _left_out(self, values: Values) -> bool:
         """Whether a combination is excluded; notes which excludes did so."""
@@ -160,7 +144,7 @@ class _Expansion:
 
     def _common(self, matrix: Matrix) -> tuple[str, ...]:
         """What all runs of a matrix have in their keys."""
-        texts = self.file.texts
+        texts = self.known.texts
         shapes = matrix.workloads or sorted(texts)
         common = {
             **self.set,
@@ -182,11 +166,11 @@ class _Expansion:
         which: dict[str, Any],
     ) -> Run:
         axes = dict(zip(AXES, values, strict=True))
-        rig, quant, creator, backend = (axes[n] for n in ("rig", "quant", "creator", "backend"))
-        model, build, driver = axes["model"], axes["build"], axes["driver"]
+        backend, build = axes["backend"], axes["build"]
+        model, quant, creator = axes["model"], axes["quant"], axes["creator"]
         if (named := (model, quant, creator, backend)) not in self.weights:
             at = f"{place}.model[{(matrix.model or ()).index(model)}]"
-            weights = self._weights(*named, at)
+            weights = self._weights(model, quant, creator, backend, at)
             self.weights[named] = weights, weights.reference
         weights, reference = self.weights[named]
         if (chosen := (*values[_CHOSEN], backend)) not in self.asked:
@@ -194,15 +178,12 @@ class _Expansion:
             asked |= self._mode(axes[MODE], backend, f"{place}.{MODE}")
             self.asked[chosen] = self.set | asked, tuple(_pair(*one) for one in asked.items())
         settings, pairs = self.asked[chosen]
-        server_bin = self.file.campaign.builds[build] if build else None
+        same = {name: axes[name] for name in ("rig", "backend", "build", "driver")}
+        same["server_bin"] = self.file.campaign.builds[build] if build else None
         measured = {
-            "rig": rig,
+            **same,
             "model": reference,
             "quantize": weights.quantize,
-            "backend": backend,
-            "build": build,
-            "server_bin": server_bin,
-            "driver": driver,
             "repeat": which["repeat"],
         }
         return Run(
@@ -210,19 +191,15 @@ class _Expansion:
             campaign=self.file.name,
             entry=self.entry.name,
             priority=self.entry.priority,
-            rig=rig,
             weights=weights,
             quant=quant,
             creator=creator,
-            backend=backend,
-            build=build,
-            server_bin=server_bin,
-            driver=driver,
             workloads=matrix.workloads,
             concurrency=matrix.concurrency,
             level=self.level,
             settings=settings,
             others=self.others,
+            **same,
             **which,
         )
 
@@ -232,18 +209,17 @@ class _Expansion:
         """The files of a model. Raises SpecError for a name that means nothing."""
         source = self.file.campaign.models.get(model)
         if source is None:
-            if backend in self.names.own_models or "url" in self.entry.set:
+            if backend in self.known.own_models or "url" in self.entry.set:
                 return Weights(model, local=model)
             return self._undeclared(model, model, place)
-
-        def filled(text: str) -> str:
-            return text.replace("{quant}", quant or "").replace("{creator}", creator or "")
-
-        file = filled(source.file) if source.file else None
-        if source.repo is None:
-            found = self._undeclared(model, file or "", place)
-            return Weights(model, local=found.local, quantize=quant if source.quantize else None)
-        return Weights(model, filled(source.repo), filled(source.revision), file)
+        repo, revision, file = (
+            text and text.replace("{quant}", quant or "").replace("{creator}", creator or "")
+            for text in (source.repo, source.revision, source.file)
+        )
+        if repo:
+            return Weights(model, repo, revision or "main", file)
+        found = self._undeclared(model, file or "", place)
+        return Weights(model, local=found.local, quantize=quant if source.quantize else None)
 
     def _undeclared(self, name: str, reference: str, place: str) -> Weights:
         """A path, a reference to a hub, or a name of the catalog."""
@@ -253,7 +229,7 @@ class _Expansion:
             except ModelError as problem:
                 raise self._error(place, problem.message, problem.hint) from None
             return Weights(name, found.repo, found.revision, found.file)
-        catalog = self.names.catalog
+        catalog = self.known.catalog
         path = "/" in reference or "\\" in reference or reference.lower().endswith(".gguf")
         if path or catalog is None:
             return Weights(name, local=reference)

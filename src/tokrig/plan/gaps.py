@@ -18,7 +18,6 @@ from tokrig.plan import Plan, Planned, command
 from tokrig.plan import State as PlanState
 from tokrig.plan.queue import Machine, because, machines
 from tokrig.record.checks import headline
-from tokrig.record.model import Record
 from tokrig.store.load import Run
 from tokrig.units import slug
 
@@ -98,12 +97,11 @@ class FamilyGaps(NamedTuple):
     models: list[ModelGaps]
 
 
-@dataclass(frozen=True)
-class Gaps:
+class Gaps(NamedTuple):
     """The map: machines across, those with most models first; families down, by name."""
 
-    machines: tuple[Machine, ...]
-    families: tuple[FamilyGaps, ...]
+    machines: list[Machine]
+    families: list[FamilyGaps]
     counts: Mapping[State, int]
 
 
@@ -113,7 +111,10 @@ def gaps(plan: Plan, runs: Sequence[Run]) -> Gaps:
     by_rig = Counter(rig for model in models for rig, tried in model.tried.items() if valid(tried))
     there = machines(plan, runs)
     rigs = sorted(there, key=lambda rig: (-by_rig[rig], rig))
-    builds, backends = _builds(runs), _backends(runs)
+    builds = _builds(runs)
+    backends: dict[str, list[str]] = {}  # that served models on each rig, the latest first
+    for record in (run.record for run in runs if run.record.results):
+        backends.setdefault(record.rig.id, []).append(record.backend.name)
     families: dict[str, list[ModelGaps]] = {}
     for model in models:
         model.cells = tuple(_cell(model, rig, builds, backends.get(rig, ())) for rig in rigs)
@@ -121,9 +122,9 @@ def gaps(plan: Plan, runs: Sequence[Run]) -> Gaps:
     counts = Counter(cell.state for model in models for cell in model.cells)
     in_order = sorted(families, key=lambda family: (family == UNMEASURED, family.casefold()))
     return Gaps(
-        machines=tuple(there[rig] for rig in rigs),
-        families=tuple(FamilyGaps(family, families[family]) for family in in_order),
-        counts={state: counts[state] for state in STATES},
+        [there[rig] for rig in rigs],
+        [FamilyGaps(family, families[family]) for family in in_order],
+        {state: counts[state] for state in STATES},
     )
 
 
@@ -155,15 +156,12 @@ def _models(plan: Plan, runs: Iterable[Run]) -> Iterable[ModelGaps]:
         word = planned.run.weights.name
         key = words.setdefault(word, naming.address(word))
         if key not in found:
-            found[key] = ModelGaps(_family(key, families), word, None)
+            # Of the family with the longest name that the model's name begins with.
+            near = [name for name in families if f"{key}-".startswith(f"{name}-")]
+            family = families[max(near, key=len)] if near else UNMEASURED
+            found[key] = ModelGaps(family, word, None)
         found[key].wanted.setdefault(planned.run.rig, []).append(planned)
     return found.values()
-
-
-def _family(key: str, families: Mapping[str, str]) -> str:
-    """The family with the longest name that a model's name begins with."""
-    near = [address for address in families if key.startswith(f"{address}-") or key == address]
-    return families[max(near, key=len)] if near else UNMEASURED
 
 
 _Builds = Mapping[tuple[str, str], Mapping[str, str]]
@@ -195,15 +193,6 @@ def _outdated(rig: str, measured: Sequence[Run], builds: _Builds) -> str:
     return f"measured with {engine} {last}; this machine has since measured with {newest}"
 
 
-def _backends(runs: Iterable[Run]) -> dict[str, list[str]]:
-    """The backends that served models on each rig, the latest first."""
-    found: dict[str, list[str]] = {}
-    for run in runs:
-        if run.record.results:
-            found.setdefault(run.record.rig.id, []).append(run.record.backend.name)
-    return found
-
-
 def _cell(model: ModelGaps, rig: str, builds: _Builds, usual: Iterable[str]) -> Cell:
     tried, wanted = model.tried.get(rig, []), model.wanted.get(rig, [])
     states = Counter(_OF_PLAN[p.state] for p in wanted if p.state in _OF_PLAN)
@@ -222,20 +211,14 @@ def _cell(model: ModelGaps, rig: str, builds: _Builds, usual: Iterable[str]) -> 
             why = because(first.why, first.until)
             fill = None if state == "does_not_fit" else fills
             return Cell(state, rig, why, _besides(states), first.record, fill)
-    if tried:
-        why = _reason(tried[0].record)
-        return Cell("failed", rig, why, "", tried[0].id, model.command(usual))
-    return Cell("never", rig, command=model.command(usual))
+    if not tried:
+        return Cell("never", rig, command=model.command(usual))
+    last = tried[0].record
+    reasons = ", ".join(last.validity.reasons).replace("_", " ") or "no valid result"
+    why = last.failure.message if last.failure else f"{last.status}, but invalid: {reasons}"
+    return Cell("failed", rig, why, "", last.id, model.command(usual))
 
 
 def _besides(states: Mapping[State, int]) -> str:
     """``2 queued, 1 failed``."""
     return ", ".join(f"{states[s]} {s.replace('_', ' ')}" for s in STATES if states.get(s))
-
-
-def _reason(record: Record) -> str:
-    """Why a record shows nothing."""
-    if record.failure:
-        return record.failure.message
-    reasons = [reason.replace("_", " ") for reason in record.validity.reasons]
-    return f"{record.status}, but invalid: {', '.join(reasons) or 'no valid result'}"

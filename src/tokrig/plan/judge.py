@@ -1,43 +1,65 @@
-"""What a run needs and in which state it is: sizes, whether it fits, what its records say.
+"""In which state a run is: what its records say, whether it fits, how long it takes.
 
-States, the first that holds: a complete valid record (*done*); a complete invalid one (*invalid*:
-measured, and not to be measured again unasked); results in a journal (*unfinished*); its entry is
-*blocked*; a *failed* record; it *does_not_fit*; else it is *todo*. So work begun goes on before
-anything is judged again, and a failure is not hidden by an estimate.
+**States**, the first that holds: a complete valid record (*done*); a complete invalid one
+(*invalid*: measured, and not to be measured again unasked); results in a journal (*unfinished*);
+its entry is *blocked*; a *failed* record; it *does_not_fit*; else it is *todo*. So work begun goes
+on before anything is judged again, and a failure is not hidden by an estimate.
+
+**Time.** From records: that of the nearest model size on the same rig and backend, else on the
+same rig. time = its duration × (bytes / its bytes) × (cells × server starts / its own).
+
+From bytes, a lower bound in spirit and no prediction: a decode step reads the weights once,
+whatever the concurrency, at ``EFFICIENCY`` of the rig's bandwidth; prefill is ``PREFILL_GAIN``
+times as fast per token. For each server start:
+
+    start = READY_S + bytes / LOAD_BYTES_PER_S
+    cell  = (warm-ups + iterations) × (answer + concurrency × prompt / PREFILL_GAIN) × step
+
+The constants are chosen (t); they decide estimates, never a published figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from math import log
 
 from tokrig.naming import of_hub
-from tokrig.plan.model import Past, PlanInputs, RigMemory, Run, Shape, State, Weights
-from tokrig.quants import (
-    OVERHEAD_BYTES,
-    Size,
-    bits_per_weight,
-    cache_bytes,
-    context_for,
-    would_fit,
+from tokrig.plan import (
+    TO_DO,
+    Past,
+    PlanInputs,
+    Planned,
+    RigMemory,
+    Run,
+    Shape,
+    State,
+    Weights,
 )
+from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
+from tokrig.spec.run import LEVELS
 from tokrig.units import human_bytes
 
-_Fit = tuple[bool | None, str]
-"""Whether a run fits, None where nobody knows; a sentence unless it does."""
+EFFICIENCY = 0.6
+PREFILL_GAIN = 10
+READY_S = 10.0
+LOAD_BYTES_PER_S = 1e9
+NO_LIMIT = 1 << 62
+
+Cells = list[tuple[str, int]]
+"""Workloads × concurrencies."""
 
 
 class Sizes:
-    """Sizes of the models of these campaigns. ``here`` is the rig whose disk ``known`` tells of."""
+    """Sizes of the models of these campaigns, as far as they are known."""
 
-    def __init__(self, files: Sequence[CampaignFile], known: PlanInputs, here: str | None) -> None:
-        self.known, self.here = known, here
-        self.models: Mapping[str, Mapping[str, ModelSource]] = {
-            file.name: file.campaign.models for file in files
-        }
-        self._single = {
+    def __init__(self, files: Sequence[CampaignFile], known: PlanInputs) -> None:
+        self.known = known
+        self.models = {file.name: file.campaign.models for file in files}
+        self.single = {
             (campaign, Weights(name, s.repo, s.revision, s.file, s.file).reference): s
             for campaign, models in self.models.items()
             for name, s in models.items()
@@ -57,218 +79,193 @@ class Sizes:
         """
         name = (run.campaign, run.weights, run.quant)
         if name not in self._served:
-            self._served[name] = self._size(run)
+            size, source = self.known.sizes.get(run.weights.reference, Size()), self.source(run)
+            if source is not None:
+                cache = size.kv_bytes_per_token or source.kv_bytes_per_token
+                if size.bytes is None or run.weights.quantize is not None:
+                    size = _declared(source, run.quant, size)
+                size = replace(size, kv_bytes_per_token=cache)
+            self._served[name] = size
         return self._served[name]
-
-    def _size(self, run: Run) -> Size:
-        known = self.known.sizes.get(run.weights.reference, Size())
-        source = self.source(run)
-        if source is None:
-            return known
-        cache = known.kv_bytes_per_token or source.kv_bytes_per_token
-        if known.bytes is not None and run.weights.quantize is None:
-            return replace(known, kv_bytes_per_token=cache)
-        count, origin = _declared(source, run.quant)
-        return Size(count, cache, known.here, origin)
-
-    def read_share(self, run: Run) -> float:
-        """The share of the weights that one token reads: all, or a mixture's active experts."""
-        source = self.source(run)
-        if source and source.parameters and source.active_parameters:
-            return min(1.0, source.active_parameters / source.parameters)
-        return 1.0
 
     def draft(self, run: Run) -> Size | None:
         """The draft model; None for a run without one."""
         reference = run.setting("draft_model")
         if reference is None:
             return None
-        known = self.known.sizes.get(reference, Size())
-        if known.bytes is None and (source := self._single.get((run.campaign, reference))):
-            count, origin = _declared(source, None)
-            return Size(count, known.kv_bytes_per_token, known.here, origin)
-        return known
+        size = self.known.sizes.get(reference, Size())
+        source = self.single.get((run.campaign, reference))
+        return _declared(source, None, size) if source and size.bytes is None else size
 
     def downloads(self, run: Run) -> dict[str, int | None]:
         """What of a hub a run needs that is not on its rig's disk: bytes by reference, None where
         unknown. What lies on the disks of other rigs than ``here`` is not known, and counts."""
-        found: dict[str, int | None] = {}
-        for reference, size in (
+        needed = (
             (run.weights.reference, self.served(run)),
             (run.setting("draft_model"), self.draft(run)),
-        ):
-            if reference and size and of_hub(reference):
-                if not (size.here and run.rig == self.here):
-                    found[reference] = size.bytes
-        return found
+        )
+        return {
+            reference: size.bytes
+            for reference, size in needed
+            if reference and size and of_hub(reference)
+            if not (size.here and run.rig == self.known.here)
+        }
 
 
-def _declared(source: ModelSource, quant: str | None) -> tuple[int | None, str]:
-    """Bytes that the campaign declares or lets estimate, and which of the two."""
+def _declared(source: ModelSource, quant: str | None, size: Size) -> Size:
+    """``size`` with the bytes that the campaign declares or lets estimate."""
     declared = source.bytes.get(quant) if quant else None
     if quant is None and len(source.bytes) == 1:
         declared = next(iter(source.bytes.values()))
     if declared is not None:
-        return declared, "declared"
+        return replace(size, bytes=declared, source="declared")
     bits = bits_per_weight(quant) if quant else None
     estimate = round(source.parameters * bits / 8) if source.parameters and bits else None
-    return estimate, "estimated"
-
-
-class Fits:
-    """Answers for the runs of one plan; ``needs`` are tokens of context by workload."""
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        rigs: Mapping[str, RigMemory],
-        shapes: Mapping[str, Shape],
-        needs: Mapping[str, int],
-    ) -> None:
-        self.sizes, self.rigs, self.shapes, self.needs = sizes, rigs, shapes, needs
-        self._found: dict[tuple[object, ...], _Fit] = {}
-
-    def of(self, run: Run, condition: Condition) -> _Fit:
-        """Whether weights, cache of all slots and overhead fit into the memory of ``condition``.
-
-        Bytes = weights + draft model + cache per token × context per slot × slots + overhead.
-        """
-        asked = run.settings.get
-        what = (run.campaign, run.rig, run.weights, run.quant, run.workloads, run.concurrency)
-        name = (*what, asked("draft_model"), asked("kv_type"), asked("context"), condition)
-        if name not in self._found:
-            self._found[name] = self._fit(run, condition)
-        return self._found[name]
-
-    def _fit(self, run: Run, condition: Condition) -> _Fit:
-        rig = self.rigs.get(run.rig, RigMemory())
-        room = rig.vram_bytes if condition == "fits_vram" else rig.memory_bytes
-        memory = "VRAM" if condition == "fits_vram" else "memory"
-        if room == 0:
-            return (False, f"{run.rig} has no graphics card")
-        if room is None:
-            return (None, f"the {memory} of {run.rig} is not known")
-        size, draft = self.sizes.served(run), self.sizes.draft(run)
-        if size.bytes is None or (draft and draft.bytes is None):
-            what = "model" if size.bytes is None else "draft model"
-            return (None, f"the size of the {what} is not known")
-        weights = size.bytes + (draft.bytes or 0 if draft else 0)
-        context, slots = self.context(run), self.slots(run)
-        kv_type = run.setting("kv_type") or "f16"
-        each = cache_bytes(kv_type)
-        if size.kv_bytes_per_token is None or each is None or context is None:
-            if weights + OVERHEAD_BYTES > room:
-                parts = f"weights of {human_bytes(weights)} ({size.source})"
-                return (False, _too_large(parts, weights + OVERHEAD_BYTES, room, memory))
-            return (None, _unknown_cache(run, each, context))
-        token = size.kv_bytes_per_token * slots
-        cache = round(token * each / 2.0 * context)  # f16 takes two bytes
-        if (total := weights + cache + OVERHEAD_BYTES) <= room:
-            return True, ""
-        parts = f"weights of {human_bytes(weights)} ({size.source}), "
-        parts += f"a cache of {human_bytes(cache)} for {slots} × {context:,} tokens"
-        options = would_fit(
-            room - OVERHEAD_BYTES,
-            weights,
-            token,
-            context,
-            kv_type=kv_type,
-            bits=bits_per_weight(run.quant) if run.quant else None,
-            gguf=run.weights.repo is None or run.weights.file is not None,
-        )
-        fitting = f"; would fit: {' or '.join(options)}" if options else ""
-        return (False, _too_large(parts, total, room, memory) + fitting)
-
-    def context(self, run: Run) -> int | None:
-        """Tokens per slot: as asked for, else what the longest shape takes that the model was
-        made for. None where the length of a shape is not known."""
-        if (asked := run.setting("context")) is not None:
-            return int(asked)
-        names = run.workloads or tuple(self.needs)
-        if not names or any(name not in self.needs for name in names):
-            return None
-        source = self.sizes.source(run)
-        limit = source.context if source and source.context else 1 << 62
-        longest = max((self.needs[name] for name in names if self.needs[name] <= limit), default=0)
-        return context_for(longest, limit)
-
-    def slots(self, run: Run) -> int:
-        """Requests in flight at most."""
-        if run.concurrency:
-            return max(run.concurrency)
-        names = run.workloads or tuple(self.needs)
-        return max(
-            (max(self.shapes[n].concurrencies) for n in names if n in self.shapes), default=1
-        )
-
-
-def _too_large(parts: str, total: int, room: int, memory: str) -> str:
-    overhead = human_bytes(OVERHEAD_BYTES)
-    whole = f"{human_bytes(total)} of {memory} needed, {human_bytes(room)} there"
-    return f"{whole}: {parts}, {overhead} for the engine"
-
-
-def _unknown_cache(run: Run, each: float | None, context: int | None) -> str:
-    if each is None:
-        return f"the size of a cache of type {run.setting('kv_type')} is not known"
-    if context is None:
-        return "the context that its shapes take is not known"
-    return "the cache's bytes per token are not known"
-
-
-class Judgement(NamedTuple):
-    """A state, with what there is to say about it."""
-
-    state: State
-    why: str = ""
-    until: str = ""
-    record: str | None = None
+    return replace(size, bytes=estimate, source="estimated")
 
 
 class Judge:
     """Judges the runs of these campaigns."""
 
-    def __init__(
-        self,
-        files: Sequence[CampaignFile],
-        past: Iterable[Past],
-        unfinished: frozenset[str],
-        fits: Fits,
-    ) -> None:
+    def __init__(self, files: Sequence[CampaignFile], known: PlanInputs, sizes: Sizes) -> None:
+        self.known, self.sizes = known, sizes
         self.entries = {(f.name, entry.name): entry for f in files for entry in f.campaign.entries}
-        self.best: dict[str, Past] = {}
-        for record in past:
-            if record.planned is not None:
-                before = self.best.get(record.planned)
-                if before is None or _rank(record) > _rank(before):
-                    self.best[record.planned] = record
-        self.unfinished, self.fits = unfinished, fits
+        self.best = {past.planned: past for past in sorted(known.past, key=_rank)}
+        # By rig and backend, and by rig: (log of the model's bytes, seconds for each byte, cell
+        # and server start) of each record that tells how long its cells took.
+        samples = defaultdict[tuple[str, str | None], list[tuple[float, float]]](list)
+        for past in known.past:
+            size, duration, level = past.model_bytes, past.duration_s, LEVELS.get(past.level or "")
+            if past.status == "complete" and level and size and duration and past.results:
+                sample = log(size), duration / (size * past.results * level.repeats)
+                for backend in {past.backend, None}:
+                    samples[past.rig, backend].append(sample)
+        self.samples = {name: sorted(of_name) for name, of_name in samples.items()}
 
-    def state(self, run: Run) -> Judgement:
-        """The state of a run."""
-        record = self.best.get(run.key)
-        if record and record.status == "complete":
-            if record.verdict != "invalid":
-                return Judgement("done", record=record.id)
-            return Judgement("invalid", "its figures did not pass every check", record=record.id)
-        if run.key in self.unfinished:
-            return Judgement("unfinished")
+    def judged(self, run: Run) -> Planned:
+        """The run with its state and its time; what it downloads depends on what comes before."""
+        names = run.workloads or tuple(self.known.needs)
+        shapes, one = self.known.shapes, Shape(0, 0)
+        cells = [
+            (n, at) for n in names for at in run.concurrency or shapes.get(n, one).concurrencies
+        ]
+        state, why, until, record = self._state(run, cells)
+        time_s = self._time_s(run, cells) if state in TO_DO else None
+        return Planned(run, state, why, until, record, None, time_s, len(cells))
+
+    def _state(self, run: Run, cells: Cells) -> tuple[State, str, str, str | None]:
+        """With why, until when, and the record that tells so."""
+        past = self.best.get(run.key)
+        if past and past.status == "complete":
+            if past.verdict != "invalid":
+                return "done", "", "", past.id
+            return "invalid", "its figures did not pass every check", "", past.id
+        if run.key in self.known.unfinished:
+            return "unfinished", "", "", None
         entry = self.entries[run.campaign, run.entry]
         if entry.blocked:
-            return Judgement("blocked", entry.blocked.why, entry.blocked.until)
-        if record:
-            return Judgement("failed", record.failure or f"it was {record.status}", "", record.id)
+            return "blocked", entry.blocked.why, entry.blocked.until, None
+        if past:
+            return "failed", past.failure or f"it was {past.status}", "", past.id
         unknown = ""
         for condition in entry.when:
-            fits, why = self.fits.of(run, condition)
+            fits, why = self._fit(run, condition, cells)
             if fits is False:
-                return Judgement("does_not_fit", why)
+                return "does_not_fit", why, "", None
             unknown = unknown or why
-        return Judgement("todo", f"not known whether it fits: {unknown}" if unknown else "")
+        return "todo", f"not known whether it fits: {unknown}" if unknown else "", "", None
+
+    def _fit(self, run: Run, condition: Condition, cells: Cells) -> tuple[bool | None, str]:
+        """Whether weights, cache of all slots and overhead fit into the memory of ``condition``,
+        None where nobody knows; a sentence unless they do.
+
+        Bytes = weights + draft model + cache per token × context per slot × slots + overhead.
+        """
+        rig = self.known.rigs.get(run.rig, RigMemory())
+        room, memory = rig.memory_bytes, "memory"
+        if condition == "fits_vram":
+            room, memory = rig.vram_bytes, "VRAM"
+        if room == 0:
+            return False, f"{run.rig} has no graphics card"
+        if room is None:
+            return None, f"the {memory} of {run.rig} is not known"
+        size, draft = self.sizes.served(run), self.sizes.draft(run)
+        if size.bytes is None or (draft and draft.bytes is None):
+            what = "model" if size.bytes is None else "draft model"
+            return None, f"the size of the {what} is not known"
+        weights = size.bytes + ((draft and draft.bytes) or 0)
+        context, slots = self._context(run), max((at for _, at in cells), default=1)
+        kv_type = run.setting("kv_type") or "f16"
+        each, per_token = cache_bytes(kv_type), size.kv_bytes_per_token
+        total, unknown, options, cache = weights + OVERHEAD_BYTES, "", [], ""
+        if each is None:
+            unknown = f"the size of a cache of type {kv_type} is not known"
+        elif context is None:
+            unknown = "the context that its shapes take is not known"
+        elif per_token is None:
+            unknown = "the cache's bytes per token are not known"
+        else:
+            held = round(per_token * slots * each / 2.0 * context)  # f16 takes two bytes
+            cache = f", a cache of {human_bytes(held)} for {slots} × {context:,} tokens"
+            if (total := total + held) > room:
+                options = would_fit(
+                    room - OVERHEAD_BYTES,
+                    weights,
+                    per_token * slots,
+                    context,
+                    kv_type=kv_type,
+                    bits=bits_per_weight(run.quant) if run.quant else None,
+                    gguf=run.weights.repo is None or run.weights.file is not None,
+                )
+        if total <= room:
+            return (None, unknown) if unknown else (True, "")
+        why = f"{human_bytes(total)} of {memory} needed, {human_bytes(room)} there: "
+        why += f"weights of {human_bytes(weights)} ({size.source}){cache}, "
+        why += f"{human_bytes(OVERHEAD_BYTES)} for the engine"
+        return False, f"{why}; would fit: {' or '.join(options)}" if options else why
+
+    def _context(self, run: Run) -> int | None:
+        """Tokens per slot: as asked for, else what the longest shape takes that the model was
+        made for. None where the length of a shape is not known."""
+        if (asked := run.setting("context")) is not None:
+            return int(asked)
+        source, lengths = self.sizes.source(run), self.known.needs
+        limit = source.context if source and source.context else NO_LIMIT
+        names = run.workloads or tuple(lengths)
+        if not names or any(name not in lengths for name in names):
+            return None
+        longest = max((lengths[name] for name in names if lengths[name] <= limit), default=0)
+        return context_for(longest, limit)
+
+    def _time_s(self, run: Run, cells: Cells) -> float | None:
+        """Seconds that a run takes; None where nothing tells."""
+        size, level = self.sizes.served(run).bytes, LEVELS[run.level]
+        if not size:
+            return None
+        samples = self.samples.get((run.rig, run.backend)) or self.samples.get((run.rig, None))
+        if samples:
+            wanted = log(size)
+            at = bisect_left(samples, (wanted, 0.0))
+            near = samples[max(at - 1, 0) : at + 1]
+            _, seconds = min(near, key=lambda sample: abs(sample[0] - wanted))
+            return seconds * size * len(cells) * level.repeats
+        bandwidth = self.known.rigs.get(run.rig, RigMemory()).bandwidth_bytes_per_s
+        if not bandwidth or any(name not in self.known.shapes for name, _ in cells):
+            return None
+        source, share = self.sizes.source(run), 1.0  # of a mixture a token reads the active experts
+        if source and source.parameters and source.active_parameters:
+            share = min(1.0, source.active_parameters / source.parameters)
+        step = size * share / (bandwidth * EFFICIENCY)
+        start = READY_S + size / LOAD_BYTES_PER_S
+        for name, concurrency in cells:
+            shape = self.known.shapes[name]
+            steps = shape.answer_tokens + concurrency * shape.prompt_tokens / PREFILL_GAIN
+            start += (level.warmups + level.iterations) * steps * step
+        return level.repeats * start
 
 
 def _rank(record: Past) -> tuple[bool, bool, str, str]:
-    """What stands for a run: a complete record before a failed one, a valid one before an invalid
-    one, then the newest."""
+    """What stands for a run comes last: a complete record after a failed one, a valid one after an
+    invalid one, then the newest."""
     complete = record.status == "complete"
     return complete, complete and record.verdict != "invalid", record.started_at or "", record.id

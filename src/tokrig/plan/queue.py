@@ -1,6 +1,8 @@
-"""The public queue: what campaigns want, how far it is, what blocks it, what fills it. Pure.
+"""What is published of campaigns: the plan that records alone tell, and the public queue. Pure.
 
-An entry whose runs are all done leaves the queue by itself and stands with its results instead.
+Nothing of this machine goes in, neither its disk nor its network: whoever plans from the same
+content folder and the same campaigns gets the same plan. An entry whose runs are all done leaves
+the queue by itself and stands with its results instead.
 """
 
 from __future__ import annotations
@@ -8,11 +10,118 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from tokrig import naming
-from tokrig.plan import TO_DO, Plan, Planned, State, command
+from tokrig.plan import (
+    TO_DO,
+    Past,
+    Plan,
+    PlanInputs,
+    Planned,
+    RigMemory,
+    Shape,
+    State,
+    command,
+)
+from tokrig.plan.order import plan
+from tokrig.record.model import Rig
+from tokrig.spec.campaign import CampaignFile
+from tokrig.store.facts import RigFacts, RigFigures
 from tokrig.store.load import Run
 from tokrig.units import human_bytes
+
+# What a campaign's runs stand under where neither it nor its entries name a machine.
+ANY_RIG = "any-rig"
+
+
+def public_plan(
+    files: Sequence[CampaignFile],
+    runs: Sequence[Run],
+    rigs: Mapping[str, RigFacts],
+    texts: Mapping[str, str],
+) -> Plan:
+    """The plan of ``files`` as far as records and the campaigns themselves tell: of a machine
+    what its newest record says, and its written bandwidth. ``runs`` come newest first; ``texts``
+    are the versions of the workloads' texts.
+
+    Names of models are taken as they are: which ones a catalog or an engine's own store knows is
+    for the machine to say that runs them. Raises SpecError with file and line.
+    """
+    newest = {run.record.rig.id: run.record.rig for run in reversed(runs)}
+    shapes = _shapes(runs)
+    known = PlanInputs(
+        here=ANY_RIG,
+        texts=texts,
+        needs={name: s.prompt_tokens + s.answer_tokens for name, s in shapes.items()},
+        shapes=shapes,
+        rigs={name: memory_of(rig, rigs.get(name)) for name, rig in newest.items()},
+        past=[_past(run) for run in runs],
+    )
+    return plan(files, known)
+
+
+def _past(run: Run) -> Past:
+    record, provenance = run.record, run.record.provenance
+    return Past(
+        id=record.id,
+        planned=provenance.planned,
+        status=record.status,
+        verdict=record.validity.verdict,
+        failure=record.failure.message if record.failure else None,
+        rig=record.rig.id,
+        level=provenance.level,
+        results=len(record.results),
+        started_at=provenance.started_at,
+        duration_s=seconds_between(provenance.started_at, provenance.finished_at),
+        model_bytes=record.model.bytes,
+        backend=record.backend.name,
+    )
+
+
+def seconds_between(started_at: str | None, finished_at: str | None) -> float | None:
+    """From one to the other; None for what are no two moments in order."""
+    try:
+        begin, end = (datetime.fromisoformat(one or "") for one in (started_at, finished_at))
+        seconds = (end - begin).total_seconds()
+    except (ValueError, TypeError):  # no date; one with and one without a time zone
+        return None
+    return seconds if seconds > 0 else None
+
+
+def memory_of(rig: Rig, facts: RigFigures | None) -> RigMemory:
+    """A machine as a plan knows it: from its record, and what is written about it. Its power caps
+    are those that every card takes."""
+    sizes = [gpu.vram_bytes for gpu in rig.gpus if gpu.vram_bytes is not None]
+    width = facts.memory_bandwidth_bytes_per_s if facts else None
+    least = [gpu.power_min_w for gpu in rig.gpus if gpu.power_min_w is not None]
+    most = [gpu.power_max_w for gpu in rig.gpus if gpu.power_max_w is not None]
+    told = rig.gpus and len(least) == len(most) == len(rig.gpus)
+    return RigMemory(
+        vram_bytes=sum(sizes) if len(sizes) == len(rig.gpus) and naming.gpus_known(rig) else None,
+        memory_bytes=rig.memory.usable_bytes or rig.memory.total_bytes,
+        bandwidth_bytes_per_s=(width.measured or width.theoretical) if width else None,
+        power_w=(max(least), min(most)) if told else None,
+        driver=next((gpu.driver for gpu in rig.gpus if gpu.driver), None),
+    )
+
+
+def _shapes(runs: Iterable[Run]) -> dict[str, Shape]:
+    """Workloads as they were measured: their longest prompts and answers, all concurrencies."""
+    found: dict[str, Shape] = {}
+    for result in (result for run in runs for result in run.record.results):
+        shape, name = result.workload, result.workload.name
+        if shape.prompt_tokens is not None and shape.answer_tokens is not None:
+            old = found.get(name, Shape(0, 0, ()))
+            found[name] = Shape(
+                max(shape.prompt_tokens, old.prompt_tokens),
+                max(shape.answer_tokens, old.answer_tokens),
+                tuple(sorted({*old.concurrencies, result.concurrency})),
+            )
+    return found
+
+
+# The queue
 
 # States in the order in which they are told, and the words for them after a number of runs.
 _WORDS: Mapping[State, str] = {
@@ -109,42 +218,43 @@ class QueueEntry:
 def queue(plan: Plan, runs: Sequence[Run]) -> list[QueueEntry]:
     """The entries of all campaigns that mean any runs: those that are not done by priority, then
     those that are, newest result first. ``runs`` are all records, newest first."""
-    by_entry: dict[tuple[str, str], list[Planned]] = {}
+    by_entry: dict[str, list[Planned]] = {}
     downloads: dict[tuple[str, str], int | None] = {}
     for planned in plan.runs:
-        by_entry.setdefault((planned.run.campaign, planned.run.entry), []).append(planned)
+        by_entry.setdefault(planned.run.place, []).append(planned)
         if planned.state in TO_DO:  # a plan counts a file of several runs on the first of them
             downloads.setdefault(_file(planned), planned.download_bytes)
-    records = {run.id: (place, run) for place, run in enumerate(runs)}
     there = machines(plan, runs)
     found = []
     for file in plan.campaigns:
         for entry in file.campaign.entries:
-            of_entry = by_entry.get((file.name, entry.name), [])
-            done = {p.record for p in of_entry if p.state == "done" and p.record}
-            results = sorted((records[one] for one in done if one in records), key=lambda r: r[0])
+            if not (of_entry := by_entry.get(f"{file.name}/{entry.name}")):
+                continue
+            done = {p.record for p in of_entry if p.state == "done"}
             times = [p.time_s for p in of_entry if p.time_s is not None and p.state != "done"]
-            if of_entry:
-                queued = QueueEntry(
-                    campaign=file.name,
-                    name=entry.name,
-                    title=entry.title,
-                    about=entry.about,
-                    priority=entry.priority,
-                    machines=tuple(there[rig] for rig in sorted({p.run.rig for p in of_entry})),
-                    counts=Counter(planned.state for planned in of_entry),
-                    reasons=_reasons(of_entry),
-                    command=command(of_entry[0].run),
-                    time_s=sum(times) if times else None,
-                    download_bytes=_download(of_entry, downloads),
-                    results=tuple(run for _, run in results),
-                )
-                found.append(queued)
+            files = {_file(p): None for p in of_entry if p.state not in _SETTLED}
+            sizes = [downloads.get(name) for name in files]
+            # What keeps runs from being done, each reason once.
+            told = Counter((p.state, p.why, p.until) for p in of_entry if p.why)
+            queued = QueueEntry(
+                campaign=file.name,
+                name=entry.name,
+                title=entry.title,
+                about=entry.about,
+                priority=entry.priority,
+                machines=tuple(there[rig] for rig in sorted({p.run.rig for p in of_entry})),
+                counts=Counter(p.state for p in of_entry),
+                reasons=tuple(Reason(*r, n) for r, n in told.most_common() if r[0] in _WORDS),
+                command=command(of_entry[0].run),
+                time_s=sum(times) if times else None,
+                download_bytes=None if None in sizes else sum(filter(None, sizes)),
+                results=tuple(run for run in runs if run.id in done),
+            )
+            found.append(queued)
     # Sorting is stable: entries alike keep the order of the files.
     found.sort(key=lambda entry: -entry.priority)
-    waiting = [entry for entry in found if not entry.is_done]
-    over = [entry for entry in found if entry.is_done]
-    return waiting + sorted(over, key=_newest, reverse=True)
+    over = sorted((entry for entry in found if entry.is_done), key=_newest, reverse=True)
+    return [entry for entry in found if not entry.is_done] + over
 
 
 def machines(plan: Plan, runs: Iterable[Run]) -> dict[str, Machine]:
@@ -178,22 +288,6 @@ def roughly(seconds: float) -> str:
         return f"about {max(1, round(minutes))} min"
     hours = minutes / 60
     return f"about {round(hours)} h" if hours < 48 else f"about {round(hours / 24)} days"
-
-
-def _reasons(of_entry: Iterable[Planned]) -> tuple[Reason, ...]:
-    """What keeps runs from being done, each reason once, the most frequent first."""
-    counted = Counter((p.state, p.why, p.until) for p in of_entry if p.state in _WORDS and p.why)
-    return tuple(Reason(*key, runs) for key, runs in counted.most_common())
-
-
-def _download(
-    of_entry: Iterable[Planned], downloads: Mapping[tuple[str, str], int | None]
-) -> int | None:
-    """Bytes of all files that runs still to be done need; None where one is not known."""
-    files = {_file(planned) for planned in of_entry if planned.state not in _SETTLED}
-    sizes = [downloads.get(file) for file in files]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
 
 
 def _file(planned: Planned) -> tuple[str, str]:

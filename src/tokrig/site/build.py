@@ -24,7 +24,7 @@ import tokrig
 from tokrig import parallel, registry
 from tokrig.compare.kin import mark
 from tokrig.errors import CheckFailed, InputError, StoreError
-from tokrig.plan.published import public_plan
+from tokrig.plan.queue import public_plan
 from tokrig.site import Output
 from tokrig.site.charts import draw
 from tokrig.site.context import Site, methodology
@@ -34,6 +34,7 @@ from tokrig.store import Store
 from tokrig.store.facts import load_families, load_published, load_redirects, load_rigs
 from tokrig.store.index import Problem
 from tokrig.store.load import load, refuted
+from tokrig.workloads import texts
 
 MANIFEST = ".tokrig-site.json"
 STAGE = ".tokrig-stage"
@@ -157,7 +158,7 @@ def open_site(
         redirects=load_redirects(content),
         problems=loaded.problems,
         marked=(*refuted(loaded, store), *doubted),
-        plan=public_plan(files, runs, rigs),
+        plan=public_plan(files, runs, rigs, texts()),
     )
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -296,14 +295,12 @@ class Campaign(Part):
 @dataclass(frozen=True)
 class CampaignFile:
     """A campaign as it was read. ``lines`` are the line of each entry by its name, and of what is
-    in it by a path such as ``entry.matrix.quant[1]``; ``texts`` are the versions of the texts that
-    it measures with, by workload."""
+    in it by a path such as ``entry.matrix.quant[1]``."""
 
     name: str
     path: str
     campaign: Campaign
     lines: Mapping[str, int]
-    texts: Mapping[str, str] = field(default_factory=dict)
 
     def where(self, entry: str, place: str = "") -> str:
         """``file:line`` of a place in an entry, or of the nearest thing around it."""
@@ -328,15 +325,9 @@ def load_campaign(path: Path) -> CampaignFile:
     data = parse(text, str(path))
     campaign = validate(Campaign, {} if data is None else data, text, str(path))
     lines = _entry_lines(text, str(path))
-    file = CampaignFile(path.stem, str(path), campaign, lines, _texts())
+    file = CampaignFile(path.stem, str(path), campaign, lines)
     _check(file)
     return file
-
-
-@cache
-def _texts() -> Mapping[str, str]:
-    names = registry.names("workloads")
-    return {name: registry.load("workloads", name, "WORKLOAD").content_hash for name in names}
 
 
 def _entry_lines(text: str, name: str) -> dict[str, int]:

@@ -11,8 +11,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Literal
+
+from tokrig import registry
 
 MATERIAL = "{material}"
 ENDING = "{ending}"
@@ -91,6 +94,13 @@ class Workload:
     def variant(self, index: int) -> Variant:
         """The prompt of the ``index``-th request; requests walk through the variants in order."""
         return self.variants[index % len(self.variants)]
+
+
+@cache
+def texts() -> dict[str, str]:
+    """The version of each shape, by its name."""
+    names = registry.names("workloads")
+    return {name: registry.load("workloads", name, "WORKLOAD").content_hash for name in names}
 
 
 def tolerance(tokens: int) -> int:
