@@ -38,10 +38,6 @@ class Named(Protocol):
     @property
     def variant(self) -> str | None: ...
 
-
-class Quantized(Named, Protocol):
-    """A model with its quantization."""
-
     @property
     def quant(self) -> str | None: ...
 
@@ -66,7 +62,7 @@ def model_name(model: Named) -> str:
     return f"{model.family} {model.variant}"
 
 
-def model_label(model: Quantized) -> str:
+def model_label(model: Named) -> str:
     """``Gemma-3 270m · Q4_K_M``."""
     return " · ".join(filter(None, (model_name(model), model.quant)))
 
@@ -117,20 +113,19 @@ def hardware_name(rig: Rig) -> str:
     many CPUs could be used where a limit left less than there are."""
     if rig.id == UNKNOWN_RIG:
         return "machine not known"
-    if rig.gpus:
-        cards = [
-            " · ".join(
-                (gpu_name(gpu), *([] if gpu.vram_bytes is None else [human_bytes(gpu.vram_bytes)]))
-            )
-            for gpu in rig.gpus
-        ]
-        alike = len(cards) > 1 and len(set(cards)) == 1
-        machine, memory = f"{len(cards)} × {cards[0]} each" if alike else " + ".join(cards), None
-    else:
-        machine, memory = cpu_name(rig), limited_bytes(rig.memory) or rig.memory.total_bytes
     cpus = limited_cpus(rig.cpu)
     limit = f"{cpus:g} CPU{'' if cpus == 1 else 's'}" if cpus else ""
-    return " · ".join(filter(None, (machine, limit, "" if memory is None else human_bytes(memory))))
+    if not rig.gpus:
+        memory = limited_bytes(rig.memory) or rig.memory.total_bytes
+        return _with_memory(" · ".join(filter(None, (cpu_name(rig), limit))), memory)
+    cards = [_with_memory(gpu_name(gpu), gpu.vram_bytes) for gpu in rig.gpus]
+    alike = len(cards) > 1 and len(set(cards)) == 1
+    named = f"{len(cards)} × {cards[0]} each" if alike else " + ".join(cards)
+    return " · ".join(filter(None, (named, limit)))
+
+
+def _with_memory(name: str, count: int | None) -> str:
+    return name if count is None else f"{name} · {human_bytes(count)}"
 
 
 def power_share(gpu: Gpu) -> float | None:

@@ -103,23 +103,6 @@ def verdict(validity: Validity) -> str:
     return "INVALID" if validity.verdict == "invalid" else validity.word
 
 
-def caption(record: Record) -> str:
-    """How often was measured, and so what the range beside a median is."""
-    if not record.results:
-        return ""
-    level = record.provenance.level or record.provenance.kind
-    requests = sorted({r.requests for r in record.results if r.requests is not None})
-    if not requests:
-        return f"{level}: medians; the number of requests is not known"
-    number = "–".join(map(str, dict.fromkeys((requests[0], requests[-1]))))
-    interval = any(r.output_tok_per_s and r.output_tok_per_s.ci95 for r in record.results)
-    spread_is = "95 % interval" if interval else "range, no interval"
-    text = f"{level}: medians of {number} requests, {spread_is}"
-    if any(r.prefill_source == "ttft_derived" for r in record.results):
-        text += "; ~ prefill derived from TTFT"
-    return text
-
-
 def bounded(stream: TextIO) -> bool:
     """Whether lines have to end where a terminal does."""
     return stream.isatty() or "COLUMNS" in os.environ
@@ -292,7 +275,36 @@ def print_findings(out: Console, record: Record, *, full: bool = False) -> None:
     print_pairs(out, rows)
 
 
-def print_raw(out: Console, record: Record) -> None:
+def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
+    """The results with a line that says what they are, those of an engine's own benchmark, and
+    what could not be measured."""
+    if record.results:
+        print_results(out, record.results, asked=asked)
+        out.print()
+        out.print(_caption(record), style="dim")
+    if record.raw:
+        _print_raw(out, record)
+    for skipped in record.skipped:
+        where = f"{skipped.workload} × {skipped.concurrency}"
+        out.print(f"not measured: {where}: {skipped.message}", style="yellow", soft_wrap=True)
+
+
+def _caption(record: Record) -> str:
+    """How often was measured, and so what the range beside a median is."""
+    level = record.provenance.level or record.provenance.kind
+    requests = sorted({r.requests for r in record.results if r.requests is not None})
+    if not requests:
+        return f"{level}: medians; the number of requests is not known"
+    number = "–".join(map(str, dict.fromkeys((requests[0], requests[-1]))))
+    interval = any(r.output_tok_per_s and r.output_tok_per_s.ci95 for r in record.results)
+    spread_is = "95 % interval" if interval else "range, no interval"
+    text = f"{level}: medians of {number} requests, {spread_is}"
+    if any(r.prefill_source == "ttft_derived" for r in record.results):
+        text += "; ~ prefill derived from TTFT"
+    return text
+
+
+def _print_raw(out: Console, record: Record) -> None:
     """The figures of an engine's own benchmark, with a line that says what they are not."""
     headings = ("test", "at once", "tok/s", "min–max", "repetitions")
     table = plain_table(*headings, right=headings[1:])
@@ -313,10 +325,3 @@ def print_raw(out: Console, record: Record) -> None:
         style="dim",
         soft_wrap=True,
     )
-
-
-def print_skipped(out: Console, record: Record) -> None:
-    """The shapes that could not be measured, and why."""
-    for skipped in record.skipped:
-        where = f"{skipped.workload} × {skipped.concurrency}"
-        out.print(f"not measured: {where}: {skipped.message}", style="yellow", soft_wrap=True)

@@ -444,13 +444,7 @@ def _tell(
         if measured:
             out.print(present.subject(record), style="bold", soft_wrap=True)
             out.print()
-        if record.results:
-            present.print_results(out, record.results)
-            out.print()
-            out.print(present.caption(record), style="dim")
-        if record.raw:
-            present.print_raw(out, record)
-        present.print_skipped(out, record)
+        present.print_figures(out, record)
         if measured:
             present.print_findings(out, record)
     if not quiet:

@@ -114,15 +114,9 @@ def print_record(out: Console, record: Record) -> None:
     from tokrig.cli.machine import rig_rows
 
     present.print_pairs(out, _header(record))
-    if record.results:
+    if record.results or record.raw:
         out.print()
-        present.print_results(out, record.results, asked=True)
-        out.print()
-        out.print(present.caption(record), style="dim")
-    if record.raw:
-        out.print()
-        present.print_raw(out, record)
-    present.print_skipped(out, record)
+    present.print_figures(out, record, asked=True)
     if record.failure:
         out.print(f"failed: {record.failure.code}: {record.failure.message}", style="bold red")
         for line in record.failure.log_tail.splitlines()[-8:]:

@@ -299,14 +299,12 @@ def _called(effect: Effect, ratio: Fraction, tests: int) -> Effect:
         return replace(effect, settle=too_few(*effect.starts))
     mine, other = of_values(effect.b), of_values(effect.a)
     value, least = float(ratio), max(SMALLEST_EFFECT, float(effect.noise or 0))
-    low, high = ratio_interval(mine, other, tests)
-    low, high = min(low, value), max(high, value)
-    found = judged(value, low, high, least, higher_is_better=COMPARED[effect.metric])
-    if found in ("faster", "slower") and (effect.adjusted_p is None or effect.adjusted_p > LEVEL):
-        found = "inconclusive"
-    settle = ""
-    if found == "inconclusive":
-        settle = more(mine, other, value, least, tests)
-        if tests * smallest_p(len(effect.a), len(effect.b)) > LEVEL:
-            settle = f"so many figures need {repeats_needed(tests)} repeats"
-    return replace(effect, low=low, high=high, verdict=found, settle=settle)
+    better, interval = COMPARED[effect.metric], ratio_interval(mine, other, tests)
+    found = judged(value, interval, mine, other, tests, least, higher_is_better=better)
+    verdict: Verdict = "inconclusive" if found.verdict == "none" else found.verdict
+    settle = found.settle
+    if verdict in ("faster", "slower") and (effect.adjusted_p is None or effect.adjusted_p > LEVEL):
+        verdict, settle = "inconclusive", more(mine, other, value, least, tests)
+    if verdict == "inconclusive" and tests * smallest_p(len(effect.a), len(effect.b)) > LEVEL:
+        settle = f"so many figures need {repeats_needed(tests)} repeats"
+    return replace(effect, low=found.low, high=found.high, verdict=verdict, settle=settle)

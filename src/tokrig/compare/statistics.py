@@ -22,7 +22,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from statistics import fmean, median
@@ -114,22 +114,6 @@ def ratio_interval(mine: Spread, other: Spread, tests: int) -> tuple[float, floa
     return math.exp(centre - half), math.exp(centre + half)
 
 
-def starts_needed(
-    mine: Spread, other: Spread, tests: int, *, apart: float, room: float
-) -> int | None:
-    """About how many starts of each side settle it, with these spreads; None for more than 100.
-
-    ``apart`` is the logarithm of the ratio that was seen, to be shown in 80 of 100 trials; where
-    it is 0, within the smallest effect, ``room`` is how wide half the interval may be instead.
-    """
-    both = math.sqrt(mine.deviation**2 + other.deviation**2)
-    for count in range(max(mine.count, other.count) + 1, MOST_STARTS + 1):
-        quantile, error = critical(2 * count - 2, tests), both / math.sqrt(count)
-        if (quantile + POWER_80) * error <= apart if apart else quantile * error <= room:
-            return count
-    return None
-
-
 @lru_cache(maxsize=4096)
 def critical(freedom: int, tests: int = 1) -> float:
     """Student's t that a true zero exceeds, either way, in 5 % / ``tests`` of all cases."""
@@ -165,8 +149,8 @@ SMALLEST_EFFECT = 0.02
 WIDEST = 0.05
 NO_INTERVAL = "the figures of the single starts are not in the record: measure it again"
 
-Shown = Literal["faster", "slower", "not_distinguishable", "inconclusive"]
-Verdict = Literal[Shown, "none"]
+Span = tuple[float, float]
+Verdict = Literal["faster", "slower", "not_distinguishable", "inconclusive", "none"]
 Basis = Literal["starts", "intervals", "none"]
 
 
@@ -217,33 +201,54 @@ def ratio(
         settle = NO_INTERVAL if enough else too_few(reference.starts, of.starts)
         return Ratio(value, None, None, "inconclusive", "none", settle)
     basis, mine, other = spreads
-    low, high = ratio_interval(mine, other, tests)
+    interval = ratio_interval(mine, other, tests)
     if basis == "intervals" and of.metric.ci95 and reference.metric.ci95:
         # The ends divided: wider than the ratio's own interval, it errs towards no difference.
-        low = of.metric.ci95[0] / reference.metric.ci95[1]
-        high = of.metric.ci95[1] / reference.metric.ci95[0]
-    # A median may lie outside of an interval of means.
-    low, high = min(low, value), max(high, value)
-    verdict = judged(value, low, high, least, higher_is_better=higher_is_better)
-    settle = "" if verdict != "inconclusive" else more(mine, other, value, least, tests)
-    return Ratio(value, low, high, verdict, basis, settle)
+        low, high = reference.metric.ci95
+        interval = of.metric.ci95[0] / high, of.metric.ci95[1] / low
+    found = judged(value, interval, mine, other, tests, least, higher_is_better=higher_is_better)
+    return replace(found, basis=basis)
 
 
-def judged(value: float, low: float, high: float, least: float, *, higher_is_better: bool) -> Shown:
+def judged(
+    value: float,
+    interval: Span,
+    mine: Spread,
+    other: Spread,
+    tests: int,
+    least: float,
+    *,
+    higher_is_better: bool,
+) -> Ratio:
     """What a ratio and its interval show."""
+    # A median may lie outside of an interval of means.
+    low, high = min(interval[0], value), max(interval[1], value)
+    verdict: Verdict = "inconclusive"
+    settle = ""
     if max(value, 1 / value) - 1 > least and (low > 1 or high < 1):
-        return "faster" if (value > 1) == higher_is_better else "slower"
-    within = max(high, 1 / low) - 1 <= max(WIDEST, least)
-    return "not_distinguishable" if within else "inconclusive"
+        verdict = "faster" if (value > 1) == higher_is_better else "slower"
+    elif max(high, 1 / low) - 1 <= max(WIDEST, least):
+        verdict = "not_distinguishable"
+    else:
+        settle = more(mine, other, value, least, tests)
+    return Ratio(value, low, high, verdict, "starts", settle)
 
 
 def more(mine: Spread, other: Spread, value: float, least: float, tests: int) -> str:
-    """How many starts would settle what is inconclusive, if these are like the next ones."""
+    """About how many starts would settle what is inconclusive, if these are like the next ones.
+
+    The ratio that was seen is to be shown in 80 of 100 trials; where it is within the smallest
+    effect, the interval is to be narrow enough instead.
+    """
     seen = abs(math.log(value))
-    apart = seen if math.expm1(seen) > least else 0.0
+    is_apart = math.expm1(seen) > least
     room = math.log1p(max(WIDEST, least)) - seen
-    needed = starts_needed(mine, other, tests, apart=apart, room=room)
-    return f"about {needed} starts on each side" if needed else "more than 100 starts on each side"
+    both = math.sqrt(mine.deviation**2 + other.deviation**2)
+    for count in range(max(mine.count, other.count) + 1, MOST_STARTS + 1):
+        quantile, error = critical(2 * count - 2, tests), both / math.sqrt(count)
+        if (quantile + POWER_80) * error <= seen if is_apart else quantile * error <= room:
+            return f"about {count} starts on each side"
+    return f"more than {MOST_STARTS} starts on each side"
 
 
 def decided(of: Side | None, reference: Side | None) -> bool:
@@ -345,8 +350,6 @@ def repeats_needed(tests: int) -> int:
 
 # (t) Two single starts that lie 2 % around their mean differ by more than this in 3 of 100 cases.
 UNKNOWN_SPREAD = 0.06
-
-Span = tuple[float, float]
 
 
 def tie_span(side: Side | None) -> Span | None:
