@@ -274,8 +274,8 @@ def test_waiting_ends_with_a_new_manifest_when_the_old_one_went(folder: Path) ->
     with shelf.owning(path, before, removed_while_waiting):
         assert calls == ["waiting"]
         assert manifest_of(path).exists()
-        assert not shelf.is_free(path)
-    assert shelf.is_free(path)
+        assert [entry.in_use for entry in shelf.entries()] == [True]
+    assert [entry.in_use for entry in shelf.entries()] == [False]
 
 
 def test_removing_an_unknown_model(folder: Path) -> None:

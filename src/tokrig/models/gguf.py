@@ -24,7 +24,7 @@ from tokrig.units import human_bytes
 
 WINDOW_BYTES = 4 * 1024 * 1024
 MAX_STRING_BYTES = 1024 * 1024
-"""Longer strings (a tokenizer's JSON) are passed over and kept as a length."""
+"""Longer strings (a tokenizer's JSON) are passed over."""
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 """All kept strings of one header together; what comes after is passed over."""
 MAX_SKIPPED_STRINGS = 2 * 1024 * 1024
@@ -56,15 +56,9 @@ _NUMBERS = {
 _STRING, _ARRAY = 8, 9
 
 
-@dataclass(frozen=True, slots=True)
-class Omitted:
-    """A long array or string that was passed over: elements, or bytes of a string."""
-
-    length: int
-
-
-Scalar = int | float | bool | str | Omitted
+Scalar = int | float | bool | str | None
 Value = Scalar | tuple[Scalar, ...]
+"""None for a long array or string that was passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +268,12 @@ class _Reader:
     def _length(self) -> int:
         return int(self._number(_U64))
 
-    def _text(self, limit: int) -> str | Omitted:
-        """The next string; its length in bytes, the string passed over, when above ``limit``."""
+    def _text(self, limit: int) -> str | None:
+        """The next string; None, the string passed over, when it is above ``limit`` bytes."""
         count = self._length()
         if count > min(limit, self._text_left):
             self._skip(count)
-            return Omitted(count)
+            return None
         self._text_left -= count
         self._need(count)
         self._at += count
@@ -288,8 +282,8 @@ class _Reader:
     def _name_of(self, what: str) -> str:
         """The next string, which the specification keeps below 64 KiB."""
         text = self._text(65_535)
-        if isinstance(text, Omitted):
-            raise self._damaged(f"the name of {what} has {text.length} bytes")
+        if text is None:
+            raise self._damaged(f"the name of {what} has more than 65,535 bytes")
         return text
 
     def _skip(self, count: int) -> None:
@@ -379,12 +373,12 @@ class _Reader:
         if code == _STRING:
             if count > (MAX_WHOLE_STRINGS if whole else KEPT_STRINGS):
                 self._skip_strings(count)
-                return Omitted(count)
+                return None
         elif code not in _NUMBERS:
             raise self._damaged(f"metadata key {key[:80]!r} is an array of unknown type {code}")
         elif count > KEPT_NUMBERS:
             self._skip(count * _NUMBERS[code].size)
-            return Omitted(count)
+            return None
         return tuple(self._scalar(key, code) for _ in range(count))
 
     def _scalar(self, key: str, code: int) -> Scalar:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tokrig.documents import parse
 from tokrig.errors import InputError
@@ -22,6 +22,7 @@ from tokrig.models.files import first_of, folder_is_else, read_parts, sha256_of,
 from tokrig.models.gguf import MAX_NAME, GgufHeader, Tensor, bad, one_line, read_gguf, shown
 from tokrig.models.quantization import QUANT, packing_of, quant_of
 from tokrig.models.safetensors import read_safetensors
+from tokrig.naming import Reference
 from tokrig.record.model import Model
 from tokrig.units import significant
 
@@ -55,7 +56,9 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
     fetched, kept = repository_of(path), shelf.read_manifest(path)
     found: dict[str, object] = {}
     if fetched is not None:
-        found |= {"repo": f"{fetched.owner}/{fetched.name}", "revision": fetched.revision}
+        owner = fetched.repo.partition("/")[0]
+        found |= {"repo": fetched.repo, "revision": fetched.revision}
+        found |= {"quant_creator": model.quant_creator or owner}
     if kept is not None and kept.quantized_from is not None:
         found |= {"quantized_from": kept.quantized_from, "quant_creator": MADE_HERE}
     return model.model_copy(update=found)
@@ -77,20 +80,18 @@ def _of_gguf(path: Path, sha256: bool) -> Model:
     if other := what_else(first, tensors, name):
         raise bad(files[0], f"{other[0]}, not a model to chat with", other[1])
     family, variant, identity_from = _name_of_gguf(first, name)
-    source = repository_of(files[0])
     held = sum(tensor.elements for tensor in tensors)
     stated = first.integer("general.parameter_count")
     near = stated is not None and abs(stated - held) <= _COUNT_TOLERANCE * held
     experts = sum(tensor.elements for tensor in tensors if needs.is_expert(tensor))
     quant, quant_stated = quant_of(first, name, tensors)
     context = first.own("context_length")
-    owner = one_line(first.text("general.quantized_by")) or (source.owner if source else None)
     return Model(
         family=family,
         variant=variant,
         quant=quant,
         quant_stated=quant_stated,
-        quant_creator=owner,
+        quant_creator=one_line(first.text("general.quantized_by")),
         format="gguf",
         file=name,
         **_measures(files, tensors, stated if near else held, sha256),
@@ -119,7 +120,7 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
     experts = packing.parameters([one for one in tensors if needs.is_expert(one, share)])
     source = repository_of(folder)
     base_model, license_, quantized_by = _card_of(folder)
-    name = source.name if source else folder.absolute().name
+    name = source.repo.partition("/")[2] if source else folder.absolute().name
     family, variant, identity_from = _name_of_folder(name, config.get("_name_or_path"))
     by_type: Counter[str] = Counter()
     for tensor in tensors:
@@ -132,9 +133,9 @@ def _of_folder(folder: Path, sha256: bool) -> Model:
         variant=variant,
         # Of a model that is not quantized the type that most bytes have.
         quant=packing.label or next((kind for kind, _ in by_type.most_common(1)), None),
-        quant_creator=quantized_by or (source.owner if source else None),
+        quant_creator=quantized_by,
         format="safetensors",
-        file=f"{source.name}@{source.revision[:12]}" if source else shown(Path(name)),
+        file=f"{name}@{source.revision[:12]}" if source else shown(Path(name)),
         **_measures(files, tensors, parameters, sha256),
         active_parameters=None if parameters is None else _active(parameters, experts or 0, share),
         context_train=needs.first_integer(safetensors.text_config(config), _CONTEXT_KEYS),
@@ -182,16 +183,8 @@ _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE
 _MAX_CARD_BYTES = 256 * 1024
 
 
-class Repository(NamedTuple):
-    """Where a file of the Hugging Face cache comes from: ``owner/name`` at ``revision``."""
-
-    owner: str
-    name: str
-    revision: str
-
-
-def repository_of(path: Path) -> Repository | None:
-    """The repository of a path ``…/models--owner--name/snapshots/revision/…``.
+def repository_of(path: Path) -> Reference | None:
+    """The repository of a path ``…/models--owner--name/snapshots/commit/…``, at that commit.
 
     That is how the Hugging Face client lays its cache out; None for any other path.
     """
@@ -199,7 +192,7 @@ def repository_of(path: Path) -> Repository | None:
     for folder, middle, revision in zip(parts, parts[1:], parts[2:], strict=False):
         match = _SNAPSHOT.match(folder)
         if match and middle == "snapshots":
-            return Repository(match["owner"], match["name"], revision)
+            return Reference(f"{match['owner']}/{match['name']}", revision)
     return None
 
 

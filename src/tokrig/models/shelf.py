@@ -165,12 +165,6 @@ def _holding(model: Path, *, shared: bool) -> Iterator[bool]:
         yield mine
 
 
-def is_free(model: Path) -> bool:
-    """Whether no process uses the model or puts it there."""
-    with _holding(model, shared=False) as free:
-        return free
-
-
 def _discard(model: Path, manifest: Manifest) -> bool:
     """Remove a model from the disk; False, with nothing changed, while it is in use."""
     with _holding(model, shared=False) as free:
@@ -394,16 +388,17 @@ def _entry(path: Path, manifest: Manifest, shelf: Path) -> Entry:
     last_used = 0.0
     with suppress(OSError):
         last_used = manifest_of(path).stat().st_mtime
-    return Entry(
-        name=name,
-        path=path,
-        bytes=manifest.bytes_here(path),
-        # Files get their final names when they are checked.
-        whole=[_size(p) for p in manifest.paths(path)] == [f.bytes for f in manifest.files],
-        last_used=last_used,
-        in_use=not is_free(path),
-        manifest=manifest,
-    )
+    with _holding(path, shared=False) as free:
+        return Entry(
+            name=name,
+            path=path,
+            bytes=manifest.bytes_here(path),
+            # Files get their final names when they are checked.
+            whole=[_size(p) for p in manifest.paths(path)] == [f.bytes for f in manifest.files],
+            last_used=last_used,
+            in_use=not free,
+            manifest=manifest,
+        )
 
 
 # --- keeping and removing -----------------------------------------------------------------------
