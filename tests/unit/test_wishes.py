@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from tokrig import registry
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, StartError
+from tokrig.record import checks
 from tokrig.record.model import Mode, Resolved
 from tokrig.run import preflight
-from tokrig.run.assemble import backend_facts
+from tokrig.run.assemble import backend_facts, with_devices
 from tokrig.run.prepare import Prepared, prepare
 from tokrig.spec.run import RunSpec
+from tokrig.spec.settings import Api
 
 URL = "http://127.0.0.1:1/v1"
 
@@ -144,3 +148,43 @@ def test_a_running_server_that_speculates_unasked_is_no_baseline(
 ) -> None:
     mode = preflight.found_mode(asked, engine)
     assert (mode.name, mode.speculative) == (named, speculative)
+
+
+@pytest.mark.parametrize(
+    ("engine", "devices", "told", "cards", "found"),
+    [
+        # Left one card, it computes on that one: by its own word, or seen in use.
+        ("vllm", ("1",), {"api": "cuda"}, 0, True),
+        ("vllm", ("1",), {}, 1, True),
+        ("vllm", ("1",), {}, 0, False),
+        ("vllm", ("1",), {"api": "cpu"}, 0, False),
+        # Left two, it may use one of them.
+        ("vllm", ("0", "1"), {"api": "cuda"}, 0, False),
+        ("vllm", ("0", "1"), {"api": "cuda"}, 1, False),
+        ("vllm", ("0", "1"), {"api": "cuda"}, 2, True),
+        ("sglang", ("0", "1"), {"resolved": Resolved(tensor_parallel=2)}, 0, True),
+        ("transformers", ("cuda:1",), {}, 1, True),
+        # It names what it was left by new numbers.
+        ("ollama", ("1",), {"resolved": Resolved(devices=["CUDA0"])}, 1, True),
+    ],
+)
+def test_devices_are_found_where_the_engine_was_left_no_others(
+    engine: str, devices: tuple[str, ...], told: dict[str, Any], cards: int, found: bool
+) -> None:
+    backend = registry.load("backends", engine, "BACKEND")
+    api: Api = "cpu" if told.get("api") == "cpu" else "cuda"
+    launch = Launch(Path("m"), 0, 512, 1, api=api, devices=devices, binary=sys.executable)
+    spec = RunSpec(backend=engine, devices=list(devices))
+    prepared = replace(attached(), spec=spec, backend=backend)
+    facts = backend_facts(prepared, Engine("x", **told))
+    seen = with_devices(facts, replace(prepared, launch=launch), cards)
+    assert (checks.untold(seen) == [], checks.ignored(seen)) == (found, {})
+
+
+def test_devices_that_an_engine_names_itself_are_its_own_word() -> None:
+    """llama.cpp takes them by name: what it tells is what it uses."""
+    told = backend_facts(attached(), Engine("x", resolved=Resolved(devices=["CUDA0"])))
+    launched = replace(
+        managed(devices=["CUDA1"]), backend=registry.load("backends", "vllm", "BACKEND")
+    )
+    assert with_devices(told, launched, 1) == told

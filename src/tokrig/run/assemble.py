@@ -58,6 +58,11 @@ ENVIRONMENT = tuple(
     " LLAMA_ARG_N_GPU_LAYERS_DRAFT LLAMA_ARG_OVERRIDE_TENSOR LLAMA_ARG_SPEC_DRAFT_CPU_MOE"
     " LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE VLLM_CPU_OMP_THREADS_BIND VLLM_CPU_KVCACHE_SPACE".split()
 )
+# Those of them by which tokrig leaves an engine only some devices; -1 leaves none.
+NARROWING = (
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    *("GGML_VK_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"),
+)
 # What stands in a record as the engine said it.
 _OF_THE_ENGINE = ("engine", "build", "api", "api_confirmed", "wrapper")
 _SECRETS = frozenset({"api-key", "hf-token", "api_key"})
@@ -225,6 +230,21 @@ def backend_facts(
         resolved=resolved,
         **{name: getattr(engine, name) for name in _OF_THE_ENGINE},
     )
+
+
+def with_devices(facts: BackendFacts, prepared: Prepared, cards: int) -> BackendFacts:
+    """With the devices that were asked for as found, where the engine was left no others and uses
+    as many: it numbers them anew, or does not tell them. ``cards`` is on how many it is seen."""
+    launch, resolved = prepared.launch, facts.resolved
+    if launch is None or not launch.devices:
+        return facts
+    env = prepared.backend.command(replace(launch, port=0)).env
+    asked = list(launch.devices)
+    used = len(resolved.devices) or cards or resolved.tensor_parallel
+    used = used or int(facts.api not in (None, "cpu"))
+    if used != len(asked) or all(env.get(name, "-1") == "-1" for name in NARROWING):
+        return facts
+    return facts.model_copy(update={"resolved": resolved.model_copy(update={"devices": asked})})
 
 
 def environment() -> dict[str, str]:

@@ -221,6 +221,9 @@ class _Run:
             reason = session.backend.failure(session.log()) or "its log may tell why"
             self.listen(Note(f"the engine does not speculate: {reason}"))
         first, by_itself = probe(session, self.listen)
+        # Some load the model only now, and a card is seen in use when it is there.
+        cards = session.monitor.cards_in_use(session.engine.api)
+        known.backend = assemble.with_devices(known.backend, self.prepared, cards)
         known.load_memory = self.require_fit(session).memory
         known.model = known.model.model_copy(update={"reasoning": by_itself})
         known.mode = known.mode.model_copy(update={"reasoning_observed": reasons(first)})

@@ -178,32 +178,35 @@ def _others(a: Look, b: Look, cpus: frozenset[int], shared: bool) -> float:
     return max(0.0, used_s / (b.at_s - a.at_s))
 
 
-def holding_model(
-    before: Mapping[str, Card],
-    looks: Sequence[Look],
-    api: str | None,
-    devices: Sequence[str] = (),
-) -> frozenset[str]:
-    """Keys of the cards that hold the model: by the engine's own processes, else by what grew
-    since before it started, else by the devices it names, else all. None where it computes on the
-    CPU and no card shows it."""
+def seen_on(before: Mapping[str, Card], looks: Sequence[Look], api: str | None) -> frozenset[str]:
+    """Keys of the cards that the model is seen on: by the engine's own processes, else by what
+    grew since before it started. None where it computes on the CPU and no card shows it."""
     cards = looks[-1].cards if looks else {}
     held = {key: most(look.engine_bytes(key) for look in looks) for key in cards}
     own = {key: size for key, size in held.items() if size is not None}
-    if own:
+    if own or api == "cpu":
         return _largest(own)
-    if api == "cpu" or not cards:
-        return frozenset()
-    grown = {
-        key: now - then
-        for key, card in cards.items()
-        if key in before
-        and (now := card.memory_used_bytes) is not None
-        and (then := before[key].memory_used_bytes) is not None
-        and now - then >= GROWN_BYTES
-    }
-    if grown:
-        return _largest(grown)
+    return _largest(
+        {
+            key: now - then
+            for key, card in cards.items()
+            if key in before
+            and (now := card.memory_used_bytes) is not None
+            and (then := before[key].memory_used_bytes) is not None
+            and now - then >= GROWN_BYTES
+        }
+    )
+
+
+def holding_model(
+    before: Mapping[str, Card], looks: Sequence[Look], api: str | None, devices: Sequence[str] = ()
+) -> frozenset[str]:
+    """Keys of the cards that hold the model: those that it is seen on, else those that the engine
+    names among its ``devices``, else all; none where it computes on the CPU."""
+    cards = looks[-1].cards if looks else {}
+    seen = seen_on(before, looks, api)
+    if seen or api == "cpu":
+        return seen
     told = " ".join(devices).lower()
     words = {key: (key.lower(), card.name.lower()) for key, card in cards.items()}
     named = {key for key, both in words.items() if any(w and w in told for w in both)}
@@ -212,7 +215,7 @@ def holding_model(
 
 def _largest(sizes: Mapping[str, float]) -> frozenset[str]:
     """Without those that hold next to nothing of it."""
-    largest = max(sizes.values())
+    largest = max(sizes.values(), default=0.0)
     return frozenset(key for key, size in sizes.items() if size >= HOLDS_SHARE * largest)
 
 

@@ -242,6 +242,10 @@ class Monitor:
             {key: sum(shares) / len(shares) for key, shares in known.items() if shares},
         )
 
+    def cards_in_use(self, api: str | None) -> int:
+        """On how many cards the model is seen; ``api`` is what the engine says that computes."""
+        return len(interference.seen_on(self.before, [self._look()], api))
+
     def observed(
         self,
         wall_s: float,
