@@ -19,19 +19,16 @@ def map_forked(
     *,
     worth_it: int = 200,
     chunk: int = 32,
-    may_fork: bool = True,
 ) -> Generator[Outcome, None, None]:
     """``function`` of each item, in order. From ``worth_it`` items on by forked processes, which
     get ``chunk`` of them at a time and end at once when the caller stops listening.
 
     Only a process without threads may be forked; others, and systems without fork, take longer.
-    Threads that libraries run on their own are not seen here: ``may_fork`` is the caller's word
-    that ``function`` needs none of them.
     Forked processes know all that this one knew, so ``function`` needs no pickling as long as
     it is a module's own.
     """
     done = 0
-    may_fork = may_fork and threading.active_count() == 1 and hasattr(os, "fork")
+    may_fork = threading.active_count() == 1 and hasattr(os, "fork")
     if may_fork and len(items) >= worth_it:
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import active_children, get_context

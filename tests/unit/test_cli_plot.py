@@ -102,8 +102,6 @@ def test_a_record_with_nothing_valid_has_nothing_to_draw(content: Path, tmp_path
 def test_a_missing_package_is_named(
     content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [n for n in sys.modules if n.startswith("tokrig.site.charts.")]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     outcome = show(content, "--plot", tmp_path / "x.png")
     assert outcome.exit_code == 2

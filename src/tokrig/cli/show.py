@@ -302,7 +302,7 @@ def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None
             f"--plot: {file} is neither PNG nor SVG", hint="end the file's name in .png or .svg"
         )
     try:
-        from tokrig.site.charts.draw import png, svg_file
+        from tokrig.site.charts import png, svg_file
         from tokrig.site.charts.points import subject
 
         figure = _figure(record, samples, name)
@@ -325,7 +325,7 @@ def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None
 
 
 def _figure(record: Record, samples: Sequence[Sample], name: str | None) -> Figure:
-    from tokrig.site.charts.speed import of_record
+    from tokrig.site.charts.runs import of_record
     from tokrig.store.load import Run
 
     figures = of_record(Run(record, path="", digest=""), samples)

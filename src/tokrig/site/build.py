@@ -26,7 +26,6 @@ from tokrig.compare.kin import mark
 from tokrig.errors import CheckFailed, InputError, StoreError
 from tokrig.plan.queue import public_plan
 from tokrig.site import Output
-from tokrig.site.charts import draw
 from tokrig.site.context import Site, methodology
 from tokrig.site.pages.redirects import refuse_dangling
 from tokrig.spec.campaign import load_campaign
@@ -42,7 +41,7 @@ URLS_HEADER = """\
 # Addresses of pages that were published; tokrig site build --record-urls adds new ones. Each
 # stays: a build without one of them is refused, until redirects.yaml says where it leads now.
 """
-_DRAWN_BY = ("jinja2", "markdown-it-py", "vl-convert-python", "pyarrow")
+_DRAWN_BY = ("jinja2", "markdown-it-py", "pyarrow")
 
 Progress = Callable[[str, int, int], None]
 
@@ -234,7 +233,6 @@ def _render(outputs: list[Output], stage: Path, progress: Progress) -> None:
         range(len(outputs)),
         worth_it=8,
         chunk=4 if len(outputs) > 1000 else 1,
-        may_fork=not draw.has_drawn(),
     )
     for done, _ in enumerate(rendered):
         progress("pages", done + 1, len(outputs))

@@ -23,7 +23,7 @@ from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import HINTS
 from tokrig.record.metrics import leaves
 from tokrig.site import formats
-from tokrig.site.charts.draw import svg
+from tokrig.site.charts import svg
 from tokrig.store import Store
 from tokrig.store.facts import Family, RigFacts
 from tokrig.store.index import Problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,30 +11,15 @@ from typing import Literal
 from tokrig.naming import apart, full_name
 from tokrig.record.checks import headline
 from tokrig.record.model import Record, Result, Summary
+from tokrig.site.charts import short
 from tokrig.site.formats import NULL, bounds, rate
 from tokrig.store.load import Run
 from tokrig.units import human_seconds, significant
 
-MAX_PART = 28
 MAX_LABEL = 48
 UNVERIFIED = "unverified"
 
 Spread = Literal["95 % interval", "range", ""]
-
-
-def plain(text: str) -> str:
-    """``text`` on one line, without control, direction and other characters that draw nothing
-    or that XML cannot hold."""
-    if text.isprintable():
-        return " ".join(text.split())
-    visible = (c if unicodedata.category(c)[0] != "C" else " " * c.isspace() for c in text)
-    return " ".join("".join(visible).split())
-
-
-def short(text: str, length: int = MAX_PART) -> str:
-    """``plain`` text of at most ``length`` characters, cut with an ellipsis."""
-    one_line = plain(text)
-    return one_line if len(one_line) <= length else one_line[: length - 1].rstrip() + "…"
 
 
 def subject(record: Record) -> str:

@@ -10,21 +10,21 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 from tokrig.record.formulas import inter_chunk_s, ttft_s
 from tokrig.record.model import Percentiles
 from tokrig.record.samples import Phase, Sample
-from tokrig.site.charts import Figure
-from tokrig.site.charts.draw import IN_ORDER, Spec, category, layer, quantity, repeated
-from tokrig.site.charts.points import short
+from tokrig.site import charts
+from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short
 from tokrig.site.formats import NULL
 from tokrig.units import human_seconds, significant
 
 MAX_RESULTS = 12
 BINS = 120
-GAPS_WIDTH, GAPS_HEIGHT = 380, 40
+GAPS_WIDTH, GAPS_HEIGHT, GAPS_STEP = 380, 40, 50
 REQUESTS_WIDTH, REQUESTS_HEIGHT, REQUESTS_COLUMNS = 165, 110, 3
+# From one panel to the next, with room for their values: across, and down.
+REQUESTS_PITCH = (212, 176)
 
 # A result: workload and concurrency.
 Cell = tuple[str, int]
@@ -51,7 +51,7 @@ def inter_chunk_times(samples: Sequence[Sample]) -> Figure | None:
         slug="chunks",
         title="Time between chunks",
         text=" ".join([*facts, *_note(len(shown), len(found))]),
-        spec=_histograms(shown),
+        drawing=_histograms(shown),
         columns=("result", "gaps", "p50, ms", "p90, ms", "p95, ms", "p99, ms", "longest, ms"),
         rows=tuple(
             (
@@ -70,8 +70,8 @@ def _by_result(samples: Sequence[Sample], *, warm_up: bool = False) -> dict[Cell
     for sample in samples:
         if sample.error is None and (warm_up or sample.phase == "measured"):
             groups.setdefault((sample.workload, sample.concurrency), []).append(sample)
-    for group in groups.values():
-        group.sort(key=lambda s: (s.repeat, s.phase == "measured", s.sent_ns, s.worker))
+    for of_result in groups.values():
+        of_result.sort(key=lambda s: (s.repeat, s.phase == "measured", s.sent_ns, s.worker))
     return groups
 
 
@@ -102,50 +102,43 @@ def _p99(ordered: Sequence[float]) -> float:
     return ordered[math.ceil(0.99 * len(ordered)) - 1]
 
 
-def _histograms(shown: dict[Cell, tuple[list[float], Percentiles]]) -> Spec:
+def _histograms(shown: dict[Cell, tuple[list[float], Percentiles]]) -> Drawing:
     """A row a result over one axis of times; each row's highest bar fills it."""
     end = max(_p99(gaps) for gaps, _ in shown.values()) or 1.0
-    values: list[dict[str, Any]] = []
+    scale = Scale(0.0, end, GAPS_WIDTH)
+    values = charts.ticks(0.0, end, 10)
+    left = charts.LEFT + charts.reserved(map(_name, shown))
+    rows, notes = [], []
     for place, (cell, (gaps, shares)) in enumerate(shown.items()):
-        row_of = {"result": _name(cell), "place": place}
         counts = Counter(min(BINS - 1, int(g / end * BINS)) for g in gaps if g <= _p99(gaps))
-        highest = max(counts.values())
-        values += [
-            {
-                **row_of,
-                "from": bin_ * end / BINS,
-                "to": (bin_ + 1) * end / BINS,
-                "height": count / highest,
-            }
+        share, width = GAPS_HEIGHT / max(counts.values()), GAPS_WIDTH / BINS
+        bars = "".join(
+            f"M{bin_ * width:.2f},{GAPS_HEIGHT}v{-count * share:.2f}h{width:.2f}V{GAPS_HEIGHT}Z"
             for bin_, count in sorted(counts.items())
-        ]
+        )
         beyond = sum(g > _p99(gaps) for g in gaps)
         stalls = f", {beyond} beyond p99" if beyond else ""
-        told = f"p50 {_ms(shares.p50, 3)} ms{stalls}"
-        middle = None if shares.p50 is None else shares.p50 * 1e3
-        values.append({**row_of, "p50": middle, "told": told})
+        notes.append(f"p50 {_ms(shares.p50, 3)} ms{stalls}")
+        middle = [] if shares.p50 is None else [scale(shares.p50 * 1e3)]
+        centre = GAPS_HEIGHT / 2 + 4
+        rows.append(
+            at(
+                0,
+                place * GAPS_STEP,
+                charts.x_axis(scale, values, GAPS_HEIGHT, labels=place == len(shown) - 1),
+                charts.element("path", d=bars, fill=colour(0)),
+                group("middle-line", (charts.line(x, 0, x, GAPS_HEIGHT) for x in middle)),
+                charts.text(-10, centre, _name(cell), style="label", text_anchor="end"),
+                charts.text(GAPS_WIDTH + 10, centre, notes[-1], style="quiet"),
+            )
+        )
+    height = GAPS_STEP * len(shown) - 10
     title = ["time between chunks, ms", "height: how many, each row on its own scale · line: p50"]
-    x = quantity("from", scale={"domain": [0, end], "nice": False}, axis={"title": title})
-    y = quantity("height", axis=None, scale={"domain": [0, 1]})
-    centre = {"value": GAPS_HEIGHT / 2}
-    right = {"value": GAPS_WIDTH}
-    layers = [
-        layer("rect", "isValid(datum.height)", x=x, x2={"field": "to"}, y=y),
-        layer("rule", "datum.told", {"style": "mark-line"}, x=quantity("p50")),
-        layer(
-            "text",
-            "datum.told",
-            {"style": "row-label"},
-            x={"value": 0},
-            y=centre,
-            text=category("result"),
-        ),
-        layer(
-            "text", "datum.told", {"style": "row-note"}, x=right, y=centre, text=category("told")
-        ),
-    ]
-    row = category("result", sort=IN_ORDER, header={"title": None, "labels": False})
-    return repeated(layers, values, {"row": row}, (GAPS_WIDTH, GAPS_HEIGHT), spacing=8)
+    rows.append(
+        charts.text(GAPS_WIDTH / 2, height + 36, *title, style="quiet", text_anchor="middle")
+    )
+    whole = left + GAPS_WIDTH + 14 + charts.reserved(notes)
+    return Drawing(whole, 10 + height + charts.BELOW, at(left, 10, *rows))
 
 
 def ttft_of_requests(samples: Sequence[Sample]) -> Figure | None:
@@ -163,7 +156,7 @@ def ttft_of_requests(samples: Sequence[Sample]) -> Figure | None:
         slug="requests",
         title="Time to first token of each request",
         text=" ".join([*facts, *_note(len(shown), len(found))]),
-        spec=_requests(shown),
+        drawing=_requests(shown),
         columns=("result", "request", "phase", "TTFT, s"),
         rows=tuple(
             (_name(cell), str(number), _phase(phase), f"{significant(ttft, 4):.10g}")
@@ -189,40 +182,48 @@ def _told(answered: Sequence[Answered]) -> str:
     return f"median {human_seconds(median(values))}, {low} to {high} over {len(values)} requests"
 
 
-def _requests(shown: dict[Cell, list[Answered]]) -> Spec:
+def _requests(shown: dict[Cell, list[Answered]]) -> Drawing:
     """A panel a result, each with its own axis from zero."""
-    values: list[dict[str, Any]] = []
+    width, height = REQUESTS_WIDTH, REQUESTS_HEIGHT
+    panels = []
     for place, (cell, answered) in enumerate(shown.items()):
-        panel = {"result": _name(cell), "place": place}
-        values += [
-            {**panel, "request": number, "ttft": ttft, "phase": phase}
-            for number, (phase, ttft) in enumerate(answered, start=1)
-        ]
-        values.append({**panel, "head": _name(cell)})
-        if measured := _measured(answered):
-            values.append({**panel, "median": median(measured)})
-    x_axis = {"title": None, "tickMinStep": 1, "tickCount": 4, "grid": False, "format": "d"}
-    x = quantity("request", axis=x_axis, scale={"zero": False, "padding": 8})
-    y = quantity("ttft", axis={"title": None, "tickCount": 3}, scale={"zero": True})
-    warm_up = {"style": "quiet", "filled": False, "shape": "diamond"}
-    head = {"x": {"value": 0}, "y": {"value": -14}, "text": category("head")}
-    layers = [
-        layer("rule", "isValid(datum.median)", {"style": "mark-line"}, y=quantity("median")),
-        layer("point", "datum.phase == 'warmup'", warm_up, x=x, y=y),
-        layer("point", "datum.phase == 'measured'", {"style": "dot"}, x=x, y=y),
-        layer("text", "datum.head", {"style": "panel-head"}, **head),
-    ]
+        down, across = divmod(place, REQUESTS_COLUMNS)
+        count, measured = len(answered), _measured(answered)
+        x = Scale(0.5, count + 0.5, width)
+        y = charts.from_zero(max(ttft for _, ttft in answered), height)
+        points: dict[Phase, list[str]] = {"warmup": [], "measured": []}
+        for number, (phase, ttft) in enumerate(answered, start=1):
+            shape = charts.DIAMOND if phase == "warmup" else charts.SHAPES[0]
+            points[phase].append(charts.point(x(number), y(ttft), shape))
+        middle = [y(median(measured))] if measured else []
+        panels.append(
+            at(
+                across * REQUESTS_PITCH[0],
+                down * REQUESTS_PITCH[1],
+                charts.text(0, -10, _name(cell), style="head"),
+                group(
+                    "quiet",
+                    (
+                        charts.text(x(number), height + 15.5, said)
+                        for number, said in charts.ticks(1, max(count, 2), 4, least=1)
+                        if number <= count
+                    ),
+                    text_anchor="middle",
+                ),
+                charts.y_axis(y, charts.ticks(0.0, y.low, 3), width),
+                group("middle-line", (charts.line(0, at_y, width, at_y) for at_y in middle)),
+                group("warm-up", points["warmup"]),
+                charts.element("g", *points["measured"], fill=colour(0)),
+            )
+        )
+    columns = min(len(shown), REQUESTS_COLUMNS)
+    whole = columns * REQUESTS_PITCH[0] - (REQUESTS_PITCH[0] - width)
+    bottom = math.ceil(len(shown) / REQUESTS_COLUMNS) * REQUESTS_PITCH[1] - (
+        REQUESTS_PITCH[1] - height
+    )
     title = [
         "TTFT, s, by request in the order sent",
         "dot: measured · diamond: warm-up · line: median",
     ]
-    header = {"title": title, "titleOrient": "bottom", "labelExpr": "''"}
-    return repeated(
-        layers,
-        values,
-        category("result", sort=IN_ORDER, header=header),
-        (REQUESTS_WIDTH, REQUESTS_HEIGHT),
-        columns=REQUESTS_COLUMNS,
-        resolve={"scale": {"x": "independent", "y": "independent"}},
-        spacing={"row": 8, "column": 24},
-    )
+    panels.append(charts.text(whole / 2, bottom + 36, *title, style="quiet", text_anchor="middle"))
+    return Drawing(46 + whole + 8, 26 + bottom + charts.BELOW, at(46, 26, *panels))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from tokrig.site import Output, table
-from tokrig.site.charts.speed import by_workload
+from tokrig.site.charts.runs import by_workload
 from tokrig.site.context import Site, key_of
 from tokrig.store.load import Row, Run
 

@@ -12,7 +12,7 @@ from tokrig.compare.statistics import NO_RATIO, Ratio, Side, ratio, starts_of
 from tokrig.record.model import Model, Record, Result, Rig
 from tokrig.site import Output, formats, table
 from tokrig.site.charts import Figure
-from tokrig.site.charts.speed import (
+from tokrig.site.charts.runs import (
     BY_WORKLOAD,
     MAX_ROWS,
     by_backend,

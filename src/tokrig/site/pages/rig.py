@@ -10,7 +10,7 @@ from tokrig import naming
 from tokrig.record.model import Rig
 from tokrig.site import Output, formats, table
 from tokrig.site.charts import Figure
-from tokrig.site.charts.speed import MAX_ROWS, by_workload, models_on_rig
+from tokrig.site.charts.runs import MAX_ROWS, by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
 from tokrig.store.facts import Family, Rate, RigFacts
 from tokrig.store.load import Run

@@ -14,8 +14,7 @@ from tokrig.record.checks import HINTS
 from tokrig.record.metrics import Metric, shown_in
 from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
-from tokrig.site.charts import Figure
-from tokrig.site.charts.points import short
+from tokrig.site.charts import Figure, short
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.context import Site, key_of
 from tokrig.spec.settings import SETTINGS

@@ -9,15 +9,15 @@ tells it apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from tokrig import naming
 from tokrig.record.checks import headline
 from tokrig.record.model import Model
 from tokrig.record.samples import Sample
-from tokrig.site.charts import Figure
-from tokrig.site.charts.draw import IN_ORDER, Spec, category, layer, quantity, repeated, single
+from tokrig.site import charts
+from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short
 from tokrig.site.charts.points import (
     DECODE,
     END_TO_END,
@@ -26,13 +26,13 @@ from tokrig.site.charts.points import (
     TTFT,
     Point,
     Quantity,
+    Spread,
     at_lowest_concurrency,
     best_first,
     columns,
     points,
     rows,
     said,
-    short,
     spreads_key,
     subject,
 )
@@ -42,15 +42,14 @@ from tokrig.store.load import Run
 
 MAX_ROWS = 10
 MAX_PANELS = 6
-MAX_SERIES = 6
+MAX_SERIES = len(charts.SHAPES)
 MAX_QUANTS = 12
-# Sizes are in points (1/72 inch). Beside the highest mark there is room for its value.
+LEGEND_LABEL = 48
+# Sizes are in points. Beside the highest mark there is room for its value.
 ROW_STEP, QUANT_STEP = 26, 80
 VALUE_WIDTH = 58
 WIDTH, MIN_WIDTH, GAP = 520, 125, 18
 PANEL_WIDTH, PANEL_HEIGHT = 210, 200
-# A label's width is reserved by its length: the reader's typeface is not known here.
-CHARACTER = 6.8
 
 Mark = Literal["dot", "bar"]
 
@@ -139,7 +138,7 @@ def concurrency_drop(runs: Sequence[Run]) -> Figure | None:
         slug="concurrency",
         title="Speed by requests in flight",
         text=" ".join(notes),
-        spec=_lines_by_concurrency(panels),
+        drawing=_lines_by_concurrency(panels),
         columns=(heading, "speed of", *others),
         rows=tuple(
             (first, panel, *rest)
@@ -190,7 +189,7 @@ def quant_sweep(runs: Sequence[Run]) -> Figure | None:
         title=title,
         text=f"{title}, {short(subject(ordered[0].record), 120)} and others. "
         f"{short(found[0].workload)}, from fewest to most bits per weight: {facts}.",
-        spec=_lines_by_quant(found),
+        drawing=_lines_by_quant(found),
         columns=(heading, "bits per weight", *others),
         rows=tuple(
             (first, _bits(p.run.record.model) or NULL, *rest)
@@ -240,7 +239,7 @@ def _dots(
         slug=slug,
         title=title,
         text=" ".join([_summary(title, found, quantity), *notes]),
-        spec=_dots_spec(drawn, quantity, mark, one_run=len(runs) == 1),
+        drawing=_dots_drawing(drawn, quantity, mark, one_run=len(runs) == 1),
         columns=columns(quantity),
         rows=rows(drawn, quantity),
     )
@@ -270,78 +269,90 @@ def _extremes(group: Sequence[Point], quantity: Quantity) -> str:
     return f"from {told} to {worst.label.short} {said(worst, quantity)}"
 
 
-def _dots_spec(found: Sequence[Point], of: Quantity, mark: Mark, *, one_run: bool) -> Spec:
-    workloads = list(dict.fromkeys(p.workload for p in found))
-    values = [
-        {
-            "row": short(p.workload) if one_run else p.label.short,
-            "panel": short(p.workload),
-            "place": workloads.index(p.workload),
-            **_speed(p),
-            "text": of.label(p.median),
-        }
-        for p in found
+def _dots_drawing(found: Sequence[Point], of: Quantity, mark: Mark, *, one_run: bool) -> Drawing:
+    row_of: Callable[[Point], str] = (
+        (lambda p: short(p.workload)) if one_run else (lambda p: p.label.short)
+    )
+    labels = list(dict.fromkeys(map(row_of, found)))
+    middle = {label: ROW_STEP * (row + 0.5) for row, label in enumerate(labels)}
+    panels: dict[str, list[Point]] = {}
+    for p in found:
+        panels.setdefault("" if one_run else short(p.workload), []).append(p)
+    several = len(panels) > 1
+    width = max(MIN_WIDTH, (WIDTH - GAP * (len(panels) - 1)) // len(panels))
+    height = ROW_STEP * len(labels)
+    scale, values = _x(found, of, width)
+    drawn = [
+        at(
+            place * (width + GAP),
+            0,
+            charts.text(0, -11, name, style="head") if several else "",
+            charts.x_axis(scale, values, height),
+            _row_marks([(p, middle[row_of(p)]) for p in of_panel], of, scale, mark),
+        )
+        for place, (name, of_panel) in enumerate(panels.items())
     ]
-    panels = 1 if one_run else len(workloads)
-    width = max(MIN_WIDTH, (WIDTH - GAP * (panels - 1)) // panels)
+    rows = [charts.text(-6, y + 4, label) for label, y in middle.items()]
+    whole = len(panels) * (width + GAP) - GAP
     # The axis with its unit, and below it what the marks stand for.
-    scale = ", logarithmic" if of.is_time else ""
+    title = f"{of.name}, {of.unit}{', logarithmic' if of.is_time else ''}"
     key = " · ".join([f"{mark}: median", *spreads_key(found)])
-    title = [f"{of.name}, {of.unit}{scale}", key]
-    labels = list(dict.fromkeys(str(value["row"]) for value in values))
-    y_axis = {"title": None, "minExtent": CHARACTER * max(map(len, labels))}
-    y = category("row", axis=y_axis, scale={"domain": labels})
-    x = _x(found, of, width, title if panels == 1 else None)
-    layers = _layers(x, y, mark, {p.spread for p in found})
-    if panels == 1:
-        return single(layers, values, width=width, height={"step": ROW_STEP})
-    return repeated(layers, values, _panels(title), (width, {"step": ROW_STEP}), spacing=GAP)
+    left, top = charts.LEFT + charts.reserved(labels), charts.HEAD if several else 4
+    return Drawing(
+        left + whole + 8,
+        top + height + charts.BELOW,
+        at(
+            left,
+            top,
+            group("label", rows, text_anchor="end"),
+            *drawn,
+            charts.text(whole / 2, height + 36, title, key, style="quiet", text_anchor="middle"),
+        ),
+    )
 
 
-def _panels(title: list[str]) -> Spec:
-    """Panels side by side in their order, with a title below them all."""
-    header = {"title": title, "titleOrient": "bottom", "labelAnchor": "start"}
-    return {"column": category("panel", sort=IN_ORDER, header=header)}
-
-
-def _speed(point: Point) -> dict[str, Any]:
-    return {name: getattr(point, name) for name in ("median", "low", "high", "spread")}
-
-
-def _layers(x: Spec, y: Spec, mark: Mark, spreads: Collection[str]) -> list[Spec]:
+def _row_marks(
+    placed: Sequence[tuple[Point, float]], of: Quantity, scale: Scale, mark: Mark
+) -> str:
     """From back to front: the bar, how sure the figure is, its value, the dot."""
-    over = "-over-bar" if mark == "bar" else ""
-    low, high, until = {**x, "field": "low"}, {**x, "field": "high"}, {"field": "high"}
-    drawn = []
-    if "95 % interval" in spreads:
-        style = {"style": f"interval{over}"}
-        drawn.append(layer("rule", "datum.spread == '95 % interval'", style, y=y, x=low, x2=until))
-    if "range" in spreads:
-        here, ends = "datum.spread == 'range'", {"style": f"range-end{over}"}
-        drawn += [
-            layer("rule", here, {"style": f"range{over}"}, y=y, x=low, x2=until),
-            layer("tick", here, ends, y=y, x=low),
-            layer("tick", here, ends, y=y, x=high),
+    bars, dots, values = [], [], []
+    lines: dict[Spread, list[str]] = {"95 % interval": [], "range": [], "": []}
+    for p, y in placed:
+        low, middle, high = map(scale, (p.low, p.median, p.high))
+        if mark == "bar":
+            bars.append(charts.element("rect", y=y - 7, width=middle, height=14))
+        else:
+            dots.append(charts.point(middle, y))
+        lines[p.spread].append(charts.line(low, y, high, y))
+        if p.spread == "range":
+            lines["range"] += (charts.line(x, y - 3.5, x, y + 3.5) for x in (low, high))
+        values.append(charts.text(high + 8, y + 4, of.label(p.median)))
+    over, paint = ("-over-bar", colour("ink")) if mark == "bar" else ("", colour(0))
+    return "".join(
+        [
+            charts.element("g", *bars, fill=colour(0)) if bars else "",
+            group(f"interval{over}", lines["95 % interval"], stroke=paint),
+            group("range", lines["range"], stroke=paint),
+            group("label", values),
+            charts.element("g", *dots, fill=colour(0)) if dots else "",
         ]
-    drawn.append(layer("text", style={"style": "value"}, y=y, x=high, text=category("text")))
-    if mark == "bar":
-        return [layer("bar", style={"height": {"band": 0.6}}, y=y, x=x), *drawn]
-    return [*drawn, layer("point", style={"style": "dot"}, y=y, x=x)]
+    )
 
 
-def _x(found: Sequence[Point], of: Quantity, width: int, title: list[str] | None) -> Spec:
-    """The axis, with room for the values: from zero, or logarithmic where times span decades."""
+def _x(
+    found: Sequence[Point], of: Quantity, width: int
+) -> tuple[Scale, Sequence[tuple[float, str]]]:
+    """The scale, with room for the values: from zero, or logarithmic where times span decades;
+    and the values at its axis."""
     highest = max(p.high for p in found)
     share = VALUE_WIDTH / width
-    axis: Spec = {"title": title}
     if not of.is_time:
-        scale: Spec = {"domain": [0.0, (highest or 1.0) / (1 - share)], "nice": False}
-        return quantity("median", axis=axis | {"tickCount": max(3, width // 70)}, scale=scale)
+        top = (highest or 1.0) / (1 - share)
+        return Scale(0.0, top, width), charts.ticks(0.0, top, max(3, width // 70))
     low, high = min(p.low for p in found) / 1.25, highest * 1.1
     top = high * (high / low) ** (share / (1 - share))
-    scale = {"type": "log", "domain": [low, top], "nice": False}
-    axis |= {"values": decades(low, high, most=width // 30), "format": "~g"}
-    return quantity("median", axis=axis, scale=scale)
+    values = [(value, f"{value:.12g}") for value in decades(low, high, most=width // 30)]
+    return Scale(low, top, width, logarithmic=True), values
 
 
 def decades(low: float, high: float, most: int) -> list[float]:
@@ -359,34 +370,34 @@ def decades(low: float, high: float, most: int) -> list[float]:
 # Lines
 
 
-def _lines_by_concurrency(panels: dict[str, list[Point]]) -> Spec:
-    values = [
-        {"panel": panel, "place": place, "series": _series(p), "x": p.concurrency, **_speed(p)}
-        for place, (panel, found) in enumerate(panels.items())
-        for p in found
-    ]
+def _lines_by_concurrency(panels: dict[str, list[Point]]) -> Drawing:
     drawn = [p for found in panels.values() for p in found]
-    x = {"field": "x", "type": "ordinal", "axis": {"title": None, "labelAngle": 0}}
-    layers = _series_lines(x, list(dict.fromkeys(map(_series, drawn))))
-    title = ["requests in flight", " · ".join(spreads_key(drawn))]
-    return repeated(layers, values, _panels(title), (PANEL_WIDTH, PANEL_HEIGHT), spacing=24)
+    series = list(dict.fromkeys(map(_series, drawn)))
+    levels = [str(one) for one in sorted({p.concurrency for p in drawn})]
+    return _lines(
+        {
+            name: [(_series(p), str(p.concurrency), p) for p in found]
+            for name, found in panels.items()
+        },
+        series,
+        levels,
+        PANEL_WIDTH / len(levels),
+        ["requests in flight", " · ".join(spreads_key(drawn))],
+    )
 
 
-def _lines_by_quant(found: Sequence[Point]) -> Spec:
+def _lines_by_quant(found: Sequence[Point]) -> Drawing:
     """Points in the order of their quants: a line a workload."""
     quants = list(dict.fromkeys(_quant_lines(p.run.record.model) for p in found))[:MAX_QUANTS]
     workloads = list(dict.fromkeys(p.workload for p in found))[:MAX_SERIES]
-    values = [
-        {"series": short(p.workload), "x": _quant_lines(p.run.record.model), **_speed(p)}
-        for p in found
-        if _quant_lines(p.run.record.model) in quants and p.workload in workloads
-    ]
-    title = ["quant, bits per weight", " · ".join(spreads_key(found))]
-    axis = {"title": title, "labelAngle": 0, "labelExpr": "split(datum.label, '\\n')"}
-    layers = _series_lines(
-        category("x", axis=axis, scale={"domain": quants}), [short(name) for name in workloads]
+    placed = [(p.workload, _quant_lines(p.run.record.model), p) for p in found]
+    return _lines(
+        {"": [one for one in placed if one[0] in workloads and one[1] in quants]},
+        workloads,
+        quants,
+        QUANT_STEP,
+        ["quant, bits per weight", " · ".join(spreads_key(found))],
     )
-    return single(layers, values, width={"step": QUANT_STEP}, height=PANEL_HEIGHT)
 
 
 def _quant_lines(model: Model) -> str:
@@ -395,18 +406,79 @@ def _quant_lines(model: Model) -> str:
     return "\n".join(filter(None, parts))
 
 
-def _series_lines(x: Spec, series: Sequence[str]) -> list[Spec]:
-    """Medians joined by a line, with their interval or range as a bar through each."""
-    legend = {"title": None, "orient": "bottom", "columns": 2} if len(series) > 1 else None
-    shape = category("series", scale={"domain": series}, legend=legend)
-    base = {"x": x, "color": shape}
-    y = quantity("median", axis={"title": "median, tok/s", "tickCount": 5})
-    low, high = quantity("low"), {"field": "high"}
-    return [
-        layer("line", style={"strokeWidth": 1.5}, **base, y=y),
-        *(
-            layer("rule", f"datum.spread == '{spread}'", {"style": style}, **base, y=low, y2=high)
-            for spread, style in (("95 % interval", "interval"), ("range", "range"))
+def _lines(
+    panels: dict[str, list[tuple[str, str, Point]]],
+    series: Sequence[str],
+    places: Sequence[str],
+    step: float,
+    title: Sequence[str],
+) -> Drawing:
+    """``panels`` are points by name of the panel, each with its series and its place on the
+    axis: medians joined by lines, their interval or range as a bar through each."""
+    width, height = step * len(places), PANEL_HEIGHT
+    scale = charts.from_zero(max(p.high for of in panels.values() for *_, p in of), height)
+    values = charts.ticks(0.0, scale.low, 5)
+    middle = {place: step * (number + 0.5) for number, place in enumerate(places)}
+    heads = [[*place.split("\n")] for place in places]
+    below = height + 15.5 + charts.LINE_STEP * (max(map(len, heads)) - 1)
+    figures = charts.reserved(text for _, text in values)
+    parts = []
+    for number, (name, of_panel) in enumerate(panels.items()):
+        labels = [
+            charts.text(x, height + 15.5, *head)
+            for x, head in zip(middle.values(), heads, strict=True)
+        ]
+        parts.append(
+            at(
+                number * (width + 24),
+                0,
+                charts.text(0, -11, name, style="head"),
+                charts.y_axis(scale, values, width, labels=number == 0),
+                group("label", labels, text_anchor="middle"),
+                *_line_marks(of_panel, series, middle, scale),
+            )
+        )
+    whole = len(panels) * (width + 24) - 24
+    left, top = charts.LEFT + 24 + figures, charts.HEAD if len(panels) > 1 else 10
+    down = f"translate({-16 - figures:.2f},{height / 2}) rotate(-90)"
+    parts += [
+        charts.element(
+            "text", "median, tok/s", transform=down, **charts.STYLES["quiet"], text_anchor="middle"
         ),
-        layer("point", style={"style": "dot"}, **base, y=y, shape=shape),
+        charts.text(
+            whole / 2, below + 21, *filter(None, title), style="quiet", text_anchor="middle"
+        ),
     ]
+    names = [short(name, LEGEND_LABEL) for name in series] if len(series) > 1 else []
+    if names:
+        parts += charts.legend(names, below + 48)
+    return Drawing(
+        left + max(whole, 2 * (38 + charts.reserved(names)) if names else 0) + 8,
+        top + below + 44 + 22 * math.ceil(len(names) / 2),
+        at(left, top, *parts),
+    )
+
+
+def _line_marks(
+    placed: Sequence[tuple[str, str, Point]],
+    series: Sequence[str],
+    middle: dict[str, float],
+    scale: Scale,
+) -> list[str]:
+    """From back to front: the lines, how sure the figures are, the points."""
+    lines, dots = [], []
+    sure: dict[str, list[str]] = {"interval": [], "range": []}
+    for number, name in enumerate(series):
+        of = [(middle[place], p) for one, place, p in placed if one == name]
+        way = "L".join(f"{x:g},{scale(p.median):.2f}" for x, p in of)
+        lines.append(charts.element("path", d=f"M{way}", stroke=colour(number)) if of else "")
+        for x, p in of:
+            dots.append(
+                charts.point(x, scale(p.median), charts.SHAPES[number], fill=colour(number))
+            )
+            if p.spread:
+                style = "range" if p.spread == "range" else "interval"
+                sure[style].append(
+                    charts.line(x, scale(p.low), x, scale(p.high), stroke=colour(number))
+                )
+    return [group("line", lines), *(group(style, of) for style, of in sure.items()), *dots]
