@@ -341,7 +341,7 @@ def test_lemonade_vllm_without_prefix_cache() -> None:
 def test_lemonade_unknown_model() -> None:
     known = {"/v1/models?show_all=true": LEMONADE_SAID["answers"]["/v1/models"]}
     ask = Server(not_loaded().answers, known)
-    with pytest.raises(InputError, match="knows no model 'SmolLM2-135M'") as caught:
+    with pytest.raises(InputError, match="has no model 'SmolLM2-135M'") as caught:
         list(LEMONADE.load(ask, None, "SmolLM2-135M"))
     assert caught.value.hint.startswith(f"did you mean '{SMOLLM}'?")
 

@@ -9,6 +9,7 @@ running server it is handed ``ask``.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from tokrig.backends._reading import (
     page,
     served_models,
 )
-from tokrig.errors import InputError, did_you_mean
+from tokrig.errors import EngineError, InputError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
 from tokrig.spec.reasoning import Switch
@@ -260,7 +261,7 @@ class Backend:
     name, with its options for each: none where its code does it. ``options`` are those it takes
     from a user, with what they mean; ``speculation_options`` the beginnings of names that mean
     something with speculation only. ``prometheus`` are counters of ``/metrics`` under the names of
-    ``Counters``.
+    ``Counters``. ``unloads`` is how a model is put out of memory: path, field of its name, more.
     """
 
     name: str = ""
@@ -280,6 +281,7 @@ class Backend:
     speculation_options: tuple[str, ...] = ("spec", "draft", "ngram")
     capabilities: Capabilities = Capabilities()
     prometheus: Mapping[str, str] = {}
+    unloads: tuple[str, str, Mapping[str, Json]] = ("", "", {})
     chat_path: str = "/v1/chat/completions"
     ready_path: str = "/v1/models"
     bypass_ready_path: str = "/health"
@@ -391,6 +393,10 @@ class Backend:
 
     def unload(self, ask: Ask, served_model: str | None) -> None:
         """Undo ``load`` on a server that goes on running. Raises nothing."""
+        path, field, more = self.unloads
+        if path and served_model is not None:
+            with contextlib.suppress(EngineError):
+                ask(path, {field: served_model, **more})
 
     def resident(self, ask: Ask) -> tuple[str, ...]:
         """The models that a server with a store of its own has in memory: loading another one may

@@ -12,7 +12,6 @@ through.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -25,11 +24,21 @@ from urllib.parse import quote
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
-from tokrig.backends._reading import answer, at, count, mapping, mappings, one_token
+from tokrig.backends._reading import (
+    answer,
+    answers,
+    at,
+    count,
+    mapping,
+    mappings,
+    models,
+    number,
+    one_token,
+    served_models,
+)
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Resolved
 
-_GAVE_UP = re.compile(r"server failed to start")
 _DEVICE_SEARCH = re.compile(
     r"^.*\bNo (?:NVIDIA|AMD|Intel|NPU|GPU)\b.*\bfound\b.*$", re.MULTILINE | re.IGNORECASE
 )
@@ -72,6 +81,7 @@ class Lemonade(llama.LlamaServer):
         timings="request",
         counts_prompts=True,
     )
+    unloads = ("/v1/unload", "model_name", {})
     # What lemonade hands on of llama.cpp's; prompt tokens are uncached ones.
     prometheus: Mapping[str, str] = {
         "requests": "lemonade_requests_total",
@@ -93,9 +103,9 @@ class Lemonade(llama.LlamaServer):
         name = served_model or (str(launch.model) if launch else None)
         if name is None:
             return
-        model = _known(ask, name)
+        model = _model(ask, name)
         wanted = _settings(str(model.get("recipe")), launch)
-        entry = _entry(mapping(ask("/v1/health")), name)
+        entry = _entry(ask("/v1/health"), name)
         options = mapping(entry.get("recipe_options"))
         alive = entry.get("model_name") == name and entry.get("backend_alive") is not False
         if alive and all(options.get(key) == value for key, value in wanted.items()):
@@ -106,35 +116,45 @@ class Lemonade(llama.LlamaServer):
         try:
             ask("/v1/load", {"model_name": name, **wanted})
         except RequestError as error:
-            raise _load_failure(name, error) from None
+            # It has the same words for an engine that died and one that needed too long: both
+            # count as given up, for a direct start of the engine shows which it was.
+            gave_up = "server failed to start" in error.message
+            more = (
+                "a slow first load needs a longer global_timeout in its configuration"
+                if gave_up
+                else "give it more time with --patience if it is only slow"
+            )
+            raise StartError(
+                f"lemonade could not load {name}: {error.message}",
+                hint=f"read its log; {more}",
+                code="load_gave_up" if gave_up else "model_not_loaded",
+            ) from None
 
     def bypass(self, ask: Ask, launch: Launch | None, port: int) -> Command | None:
         """The command line lemonade itself used, as far as it tells. It forgets an engine it gave
         up on: then the one it has installed, with the model's own files."""
-        try:
-            argv = _listed(ask, launch) or _installed(ask, launch)
-        except RequestError:
-            return None
-        if argv is None or "--port" not in argv[:-1]:
+        listed = (
+            entry.get("launch_command")
+            for entry in answers(ask, "/v1/health", "all_models_loaded")
+            if launch is None or entry.get("model_name") == str(launch.model)
+        )
+        line = next((line for line in listed if isinstance(line, list)), None)
+        argv = [str(word) for word in line or _installed(ask, launch)]
+        if "--port" not in argv[:-1]:
             return None
         argv[argv.index("--port") + 1] = str(port)
         return Command(tuple(argv), _environment(Path(argv[0])))
 
     def resident(self, ask: Ask) -> tuple[str, ...]:
-        models = _language_models(answer(ask, "/v1/health"))
-        return tuple(str(entry.get("model_name")) for entry in models)
+        entries = _language_models(answer(ask, "/v1/health"))
+        return tuple(str(entry.get("model_name")) for entry in entries)
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """The engine's process: lemonade starts one that died anew and says nothing."""
-        models = _language_models(answer(ask, "/v1/health"))
-        named = [entry for entry in models if entry.get("model_name") == served_model] or models
+        entries = _language_models(answer(ask, "/v1/health"))
+        named = [entry for entry in entries if entry.get("model_name") == served_model] or entries
         pid = count(named[0].get("pid")) if len(named) == 1 else None
         return f"process {pid}" if pid else None
-
-    def unload(self, ask: Ask, served_model: str | None) -> None:
-        if served_model is not None:
-            with contextlib.suppress(EngineError):
-                ask("/v1/unload", {"model_name": served_model})
 
     def recognises(self, ask: Ask) -> bool:
         """Its API lies below /v1 and /api/v1; where it imitates Ollama is its root."""
@@ -152,7 +172,8 @@ class Lemonade(llama.LlamaServer):
         entry = _entry(health, str(launch.model) if launch else health.get("model_loaded"))
         name, recipe = entry.get("model_name"), str(entry.get("recipe") or "unknown")
         last_load = log.rpartition("Loading model: ")[2]
-        slots, direct = _slots(ask), _direct(ask, entry)
+        # The wrapped llama-server's own; none where another engine is wrapped.
+        slots = answers(ask, "/v1/slots")
         found = llama.settings(last_load)
         placed = llama.placement(launch, last_load, found, {})
         chosen = str(at(entry, "recipe_options", f"{recipe}_backend") or "")
@@ -160,8 +181,8 @@ class Lemonade(llama.LlamaServer):
             placed["api"] = chosen
         return Engine(
             engine=_ENGINES.get(recipe, recipe),
-            build=_build(ask, direct, name) if entry else None,
-            served_models=(str(name),) if name else tuple(_ids(ask("/v1/models"))),
+            build=_build(ask, entry) if entry else None,
+            served_models=(str(name),) if name else served_models(ask),
             resolved=found.model_copy(update=_context(slots, entry, found)),
             speculation=llama.speculates(last_load, slots),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),
@@ -193,8 +214,8 @@ class Lemonade(llama.LlamaServer):
 # A model: fetched and loaded.
 
 
-def _known(ask: Ask, name: str) -> dict[str, Any]:
-    """What lemonade knows of a model of its list, downloaded or not.
+def _model(ask: Ask, name: str) -> dict[str, Any]:
+    """What lemonade says of a model of its list, downloaded or not.
 
     Raises InputError for a name that is not in it.
     """
@@ -203,55 +224,33 @@ def _known(ask: Ask, name: str) -> dict[str, Any]:
     except RequestError as error:
         if error.code != "http_404":
             raise
-    near = difflib.get_close_matches(name, _ids(ask("/v1/models?show_all=true")), 3, 0.5)
+    ids = [str(model.get("id")) for model in answers(ask, "/v1/models?show_all=true", "data")]
+    near = difflib.get_close_matches(name, ids, 3, 0.5)
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise InputError(
-        f"lemonade knows no model {name!r}", hint=f"{meant}lemonade list shows them all"
-    )
+    raise InputError(f"lemonade has no model {name!r}", hint=f"{meant}lemonade list shows them all")
 
 
 def _pull(ask: Ask, name: str) -> Iterator[Loading]:
-    """Let lemonade fetch the model in the background, and wait until it is really there."""
+    """Let lemonade fetch the model in the background, and wait until it is really there. The share
+    is of all files together; the figure ``percent`` is of one file."""
     yield Loading(f"downloading {name}", 0.0, fetching=True)
-    reason = None
     try:
         ask("/v1/pull", {"model_name": name, "stream": True, "subscribe": False})
         while mapping(ask(f"/v1/models/{quote(name)}")).get("downloaded") is not True:
-            jobs = [job for job in mappings(ask("/v1/downloads")) if job.get("model_name") == name]
+            jobs = [j for j in mappings(ask("/v1/downloads")) if j.get("model_name") == name]
             job: dict[str, Any] = jobs[-1] if jobs else {}
             if job.get("status") in ("error", "cancelled", "paused"):
-                reason = job.get("error") or job["status"]
-                break
-            yield Loading(f"downloading {name}", _share(job), fetching=True)
+                raise RequestError(str(job.get("error") or job["status"]))
+            done = number(job.get("overall_bytes_downloaded"))
+            total = count(job.get("total_download_size"))
+            share = None if done is None or not total else min(max(done / total, 0.0), 1.0)
+            yield Loading(f"downloading {name}", share, fetching=True)
     except RequestError as error:
-        reason = error.message
-    if reason is not None:
         raise StartError(
-            f"lemonade did not get {name}: {reason}",
+            f"lemonade did not get {name}: {error.message}",
             hint="try it by hand: lemonade pull",
             code="model_not_fetched",
-        )
-
-
-def _share(job: Mapping[str, Any]) -> float | None:
-    """Of all files together; the figure ``percent`` is of one file."""
-    done, total = job.get("overall_bytes_downloaded"), job.get("total_download_size")
-    if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
-        return None
-    return min(max(done / total, 0.0), 1.0)
-
-
-def _load_failure(name: str, error: RequestError) -> StartError:
-    """lemonade has the same words for an engine that died and one that needed too long: both
-    count as given up, for a direct start of the engine shows which it was."""
-    gave_up = _GAVE_UP.search(error.message) is not None
-    return StartError(
-        f"lemonade could not load {name}: {error.message}",
-        hint="read its log; a slow first load needs a longer global_timeout in its configuration"
-        if gave_up
-        else "read its log; give it more time with --patience if it is only slow",
-        code="load_gave_up" if gave_up else "model_not_loaded",
-    )
+        ) from None
 
 
 def _settings(recipe: str, launch: Launch | None) -> dict[str, Any]:
@@ -266,24 +265,20 @@ def _settings(recipe: str, launch: Launch | None) -> dict[str, Any]:
             f"lemonade's {recipe} takes no speculation from tokrig",
             hint="leave --speculative out, or take a model that llama.cpp serves",
         )
-    if recipe not in ("llamacpp", "vllm"):
-        return {"ctx_size": launch.context_per_slot}
+    found: dict[str, Any] = {"ctx_size": launch.context_per_slot}
     if recipe == "llamacpp":
-        found: dict[str, Any] = {"ctx_size": launch.context}
+        found = {"ctx_size": launch.context, "llamacpp_device": ",".join(launch.devices) or None}
         flags = list(_llama_flags(launch))
-        if launch.devices:
-            found["llamacpp_device"] = ",".join(launch.devices)
-    else:
+    elif recipe == "vllm":
         # lemonade switches vLLM's prefix cache on; the later flag wins.
-        found = {"ctx_size": launch.context_per_slot}
         flags = ["--max-num-seqs", str(launch.slots), "--no-enable-prefix-caching"]
-    more = launch.options.get(f"{recipe}_args")
-    found[f"{recipe}_args"] = " ".join([*flags, *([str(more)] if more is not None else [])])
-    if launch.api is not None:
-        found[f"{recipe}_backend"] = launch.api
-    if "merge_args" in launch.options:
-        found["merge_args"] = launch.options["merge_args"]
-    return found
+    else:
+        return found
+    flags.append(str(launch.options.get(f"{recipe}_args", "")))
+    found[f"{recipe}_args"] = " ".join(filter(None, flags))
+    found[f"{recipe}_backend"] = launch.api
+    found["merge_args"] = launch.options.get("merge_args")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _llama_flags(launch: Launch) -> Iterator[str]:
@@ -327,23 +322,15 @@ def _is_bundled(entry: Mapping[str, Any]) -> bool:
     return not (isinstance(line, list) and line) or "/bin/llamacpp/" in str(line[0])
 
 
-def _build(ask: Ask, direct: Ask | None, model: Any) -> str | None:
+def _build(ask: Ask, entry: Mapping[str, Any]) -> str | None:
     """What the engine says, itself or by the fingerprint of an answer; never what lemonade has
     installed or would install: a program of the user's may be served instead."""
-    said = at(direct("/props"), "build_info") if direct else None
-    found = llama.build_of(str(said or ""))
+    direct = _direct(ask, entry)
+    found = llama.build_of(str(at(direct("/props"), "build_info"))) if direct else None
     if found is None:
-        told = answer(ask, Lemonade.chat_path, one_token(model))
-        found = llama.build_of(str(told.get("system_fingerprint") or ""))
+        told = answer(ask, Lemonade.chat_path, one_token(entry.get("model_name")))
+        found = llama.build_of(str(told.get("system_fingerprint")))
     return found
-
-
-def _slots(ask: Ask) -> list[dict[str, Any]]:
-    """The wrapped llama-server's own slots; none where another engine is wrapped."""
-    try:
-        return mappings(ask("/v1/slots"))
-    except RequestError:
-        return []
 
 
 def _context(
@@ -354,51 +341,36 @@ def _context(
     contexts = [n for slot in slots if (n := count(slot.get("n_ctx")))]
     if not contexts:
         return {}
-    each, many = min(contexts), len(slots)
+    each, several = min(contexts), len(slots)
     asked = count(at(entry, "recipe_options", "ctx_size"))
-    shared = found.kv_unified or (many > 1 and asked is not None and each >= asked > 0)
-    if not shared:
-        return {"context_per_slot": each, "slots": many}
-    return {"context_per_slot": each // many, "slots": many, "kv_unified": True}
+    if found.kv_unified or (several > 1 and asked and each >= asked):
+        return {"context_per_slot": each // several, "slots": several, "kv_unified": True}
+    return {"context_per_slot": each, "slots": several}
 
 
-def _entry(health: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    """Health's entry of the language model ``name``, else of the first one there is."""
-    models = _language_models(health)
-    named = [model for model in models if model.get("model_name") == name]
-    return next(iter(named or models), {})
+def _language_models(health: Any) -> list[dict[str, Any]]:
+    """Health's entries of those that are loaded."""
+    entries = mappings(at(health, "all_models_loaded"))
+    return [entry for entry in entries if entry.get("type", "llm") == "llm"]
 
 
-def _language_models(health: Mapping[str, Any]) -> list[dict[str, Any]]:
-    models = mappings(health.get("all_models_loaded"))
-    return [model for model in models if model.get("type", "llm") == "llm"]
+def _entry(health: Any, name: Any) -> dict[str, Any]:
+    """The entry of the language model ``name``, else of the first one there is."""
+    entries = _language_models(health)
+    named = [entry for entry in entries if entry.get("model_name") == name]
+    return next(iter(named or entries), {})
 
 
-def _ids(told: Any) -> list[str]:
-    return [str(model["id"]) for model in mappings(at(told, "data")) if "id" in model]
-
-
-def _listed(ask: Ask, launch: Launch | None) -> list[str] | None:
-    """The command line of an engine that lemonade still lists."""
-    for model in mappings(at(ask("/v1/health"), "all_models_loaded")):
-        line = model.get("launch_command")
-        named = launch is None or model.get("model_name") == str(launch.model)
-        if isinstance(line, list) and named:
-            return [str(word) for word in line]
-    return None
-
-
-def _installed(ask: Ask, launch: Launch | None) -> list[str] | None:
-    """llama-server as lemonade starts it, with the model's files and the settings asked for."""
+def _installed(ask: Ask, launch: Launch | None) -> list[str]:
+    """llama-server as lemonade starts it, with the model's files and the settings asked for; empty
+    where one is not there."""
     if launch is None:
-        return None
+        return []
     main = _model_file(ask, str(launch.model))
-    options = mapping(ask(f"/v1/models/{quote(str(launch.model))}/options"))
-    api = launch.api or str(at(options, "effective", "llamacpp_backend") or "")
-    system = shutil.which("llama-server") if api == "system" else None
-    binary = system if api == "system" else _external(ask, api) or _binary(api)
+    options = answer(ask, f"/v1/models/{quote(str(launch.model))}/options")
+    binary = _program(ask, launch.api or str(at(options, "effective", "llamacpp_backend") or ""))
     if binary is None or main is None:
-        return None
+        return []
     wanted = _settings("llamacpp", launch)
     context = ("--ctx-size", str(wanted["ctx_size"]))
     flags = shlex.split(str(wanted["llamacpp_args"]))
@@ -410,46 +382,39 @@ def _model_file(ask: Ask, name: Any) -> str | None:
     the list itself gives the path."""
     if not name:
         return None
-    told = answer(ask, f"/v1/models/{quote(str(name))}/files?include_paths=true")
-    for file in mappings(told.get("files")):
+    files = answers(ask, f"/v1/models/{quote(str(name))}/files?include_paths=true", "files")
+    for file in files:
         if file.get("role") == "main" and file.get("exists") is True and file.get("path"):
             return str(file["path"])
-    listed = mappings(answer(ask, "/v1/models").get("data"))
-    paths = [str(model.get("checkpoint") or "") for model in listed if model.get("id") == name]
+    paths = [str(model.get("checkpoint")) for model in models(ask) if model.get("id") == name]
     return next((path for path in paths if path.endswith(".gguf")), None)
 
 
-def _external(ask: Ask, api: str) -> str | None:
-    """A llama-server of the user's that lemonade was told to take for an API, by the environment
-    that both have or by its configuration: both may name a version or "builtin" instead."""
-    if not api:
-        return None
+def _program(ask: Ask, api: str) -> str | None:
+    """llama-server for an API: the one on the PATH for "system", else one of the user's that
+    lemonade was told to take, by the environment that both have or by its configuration, which may
+    name a version or "builtin" instead, else the one it fetched:
+    ``…/bin/llamacpp/<api>[-channel]/…``; ROCm's has a channel in its name."""
+    if api in ("", "system"):
+        return shutil.which("llama-server") if api else None
     told = os.environ.get(f"LEMONADE_LLAMACPP_{api.upper()}_BIN")
-    path = str(told or at(answer(ask, "/internal/config"), "llamacpp", f"{api}_bin") or "")
-    return path if "/" in path and os.access(path, os.X_OK) else None
-
-
-def _binary(api: str) -> str | None:
-    """``…/bin/llamacpp/<api>[-channel]/…/llama-server``; ROCm's has a channel in its name."""
+    own = str(told or at(answer(ask, "/internal/config"), "llamacpp", f"{api}_bin"))
     folders = [_cache() / "bin/llamacpp" / api, *sorted(_cache().glob(f"bin/llamacpp/{api}-*"))]
-    found = [path for folder in folders for path in sorted(folder.rglob("llama-server"))]
-    return next((str(path) for path in found if os.access(path, os.X_OK)), None) if api else None
+    fetched = [str(path) for folder in folders for path in sorted(folder.rglob("llama-server"))]
+    found = [own, *fetched] if "/" in own else fetched
+    return next((path for path in found if os.access(path, os.X_OK)), None)
 
 
 def _environment(binary: Path) -> dict[str, str]:
     """Libraries beside the engine and lemonade's own ROCm runtime, as lemonade sets them."""
     if not binary.is_absolute():
         return {}
-    wheels = [
-        Path(line)
-        for listing in sorted(_cache().glob("bin/therock-wheels/*/runtime_paths.txt"))
-        for line in listing.read_text("utf-8").splitlines()
-        if line
-    ]
-    tarballs = sorted(_cache().glob("bin/therock/*/lib"))
-    runtimes = [folder for base in wheels + tarballs for folder in (base, base / "llvm/lib")]
+    listings = sorted(_cache().glob("bin/therock-wheels/*/runtime_paths.txt"))
+    lines = (line for listing in listings for line in listing.read_text("utf-8").splitlines())
+    bases = [*map(Path, filter(None, lines)), *sorted(_cache().glob("bin/therock/*/lib"))]
+    runtimes = [str(folder) for base in bases for folder in (base, base / "llvm/lib")]
     inherited = filter(None, [os.environ.get("LD_LIBRARY_PATH")])
-    return {"LD_LIBRARY_PATH": ":".join([*map(str, runtimes), str(binary.parent), *inherited])}
+    return {"LD_LIBRARY_PATH": ":".join([*runtimes, str(binary.parent), *inherited])}
 
 
 def _cache() -> Path:

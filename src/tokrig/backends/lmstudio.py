@@ -8,13 +8,12 @@ answer tells whether it is one.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 from tokrig.backends import Ask, Availability, Backend, Capabilities, Engine, Launch, Loading
-from tokrig.backends._reading import answer, count, mapping, mappings, one_token
-from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
+from tokrig.backends._reading import answer, answers, count, mapping, mappings, one_token
+from tokrig.errors import InputError, RequestError, StartError, did_you_mean
 from tokrig.record.model import Resolved
 
 _APIS = ("cuda", "vulkan", "rocm", "metal")
@@ -28,6 +27,7 @@ class LMStudio(Backend):
     own_models = True
     precedence = 25
     ports = (1234,)
+    unloads = ("/api/v1/models/unload", "instance_id", {})
     capabilities = Capabilities(
         apis=("cpu", "cuda", "vulkan", "rocm", "metal"), counts_prompts=True
     )
@@ -56,11 +56,6 @@ class LMStudio(Backend):
                 code="model_not_loaded",
             )
 
-    def unload(self, ask: Ask, served_model: str | None) -> None:
-        if served_model is not None:
-            with contextlib.suppress(EngineError):
-                ask("/api/v1/models/unload", {"instance_id": served_model})
-
     def resident(self, ask: Ask) -> tuple[str, ...]:
         return _loaded(_models(ask))
 
@@ -86,9 +81,9 @@ class LMStudio(Backend):
             api=next((api for api in _APIS if api in parts), "cpu") if parts[0] else None,
             served_models=loaded or _keys(models),
             resolved=Resolved(
-                context_per_slot=count(config.get("context_length")) or None,
-                slots=count(config.get("parallel")) or None,
-                batch=count(config.get("eval_batch_size")) or None,
+                context_per_slot=count(config.get("context_length")),
+                slots=count(config.get("parallel")),
+                batch=count(config.get("eval_batch_size")),
                 flash_attention=None if flash is None else "enabled" if flash else "disabled",
                 quantization=str(quant) if quant else None,
             ),
@@ -99,7 +94,7 @@ class LMStudio(Backend):
 def _models(ask: Ask) -> list[dict[str, Any]]:
     """Language models of API v1, or of v0 where there is no v1; empty for another server."""
     for path, key, name in (("/api/v1/models", "models", "key"), ("/api/v0/models", "data", "id")):
-        found = mappings(answer(ask, path).get(key))
+        found = answers(ask, path, key)
         own = [m for m in found if m.get(name) and "max_context_length" in m]
         if own:
             return [m for m in own if m.get("type") in ("llm", "vlm")]

@@ -10,7 +10,6 @@ what is missing is not known. A model with MTP layers speculates unless told oth
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,8 @@ from typing import Any
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
-from tokrig.backends._reading import answer, at, count, mapping, mappings
-from tokrig.errors import EngineError, InputError, RequestError, StartError, did_you_mean
+from tokrig.backends._reading import answer, at, count, mapping, mappings, number
+from tokrig.errors import InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
 _NS_PER_MS = 1e6
@@ -51,6 +50,7 @@ class Ollama(Backend):
     chat_path = "/api/chat"
     ready_path = "/api/version"
     takes: Mapping[str, tuple[str, ...]] = {"devices": ()}
+    unloads = ("/api/generate", "model", {"keep_alive": 0, "stream": False})
     options: Mapping[str, str] = {
         "flash_attention": "true or false; left out, Ollama decides",
         "kv_cache_type": "type of the KV cache: f16, q8_0, q4_0",
@@ -87,10 +87,10 @@ class Ollama(Backend):
         name = served_model or (str(launch.model) if launch else None)
         if name is None:
             return
-        known = _names(ask("/api/tags"))
-        if name not in known:
+        present = _names(ask("/api/tags"))
+        if name not in present:
             if launch is None or launch.options.get("pull") is not True:
-                hint = f"{did_you_mean(name, known)}; fetch it with: ollama pull {name}"
+                hint = f"{did_you_mean(name, present)}; fetch it with: ollama pull {name}"
                 raise InputError(f"Ollama has no model {name!r}", hint=hint)
             yield from _pull(ask, name)
         if name in self.resident(ask):
@@ -113,11 +113,6 @@ class Ollama(Backend):
         there = served_model is None or served_model in self.resident(ask)
         return "loaded" if there else "not loaded"
 
-    def unload(self, ask: Ask, served_model: str | None) -> None:
-        if served_model is not None:
-            with contextlib.suppress(EngineError):
-                ask("/api/generate", {"model": served_model, "keep_alive": 0, "stream": False})
-
     def recognises(self, ask: Ask) -> bool:
         """By its greeting: others imitate ``/api/version`` and ``/api/tags``."""
         try:
@@ -136,21 +131,26 @@ class Ollama(Backend):
         last_load = log.rpartition("starting llama-server")[2]
         api, confirmed = llama.api_of(last_load)
         quantization = at(entry, "details", "quantization_level")
+        told = {
+            "context_per_slot": count(entry.get("context_length")),
+            "quantization": str(quantization) if quantization else None,
+        }
         size, vram = count(entry.get("size")) or 0, count(entry.get("size_vram")) or 0
         memory = {"GPU": vram, "CPU": size - vram} if vram <= size > 0 else {}
-        spilled, offload = _placement(size, vram, launch)
+        spilled = offload = None
+        # Without a GPU asked for, none is what was asked for.
+        if vram < size and (vram or (launch and launch.api not in (None, "cpu"))):
+            if launch is not None:
+                spilled = f"Ollama keeps {vram} of the model's {size} bytes on the GPU"
+            else:  # a running server's own choice, that nobody asked for here
+                offload = f"{100 * vram / size:.0f} % on the GPU"
         return Engine(
             engine="ollama",
             build=str(version) if version else None,
             api=api,
             api_confirmed=confirmed,
             served_models=_names(running) or _names(ask("/api/tags")),
-            resolved=llama.settings(last_load).model_copy(
-                update={
-                    "context_per_slot": count(entry.get("context_length")) or None,
-                    "quantization": str(quantization) if quantization else None,
-                }
-            ),
+            resolved=llama.settings(last_load).model_copy(update=told),
             spilled=spilled,
             offload=offload,
             device_bytes=llama.device_bytes(last_load) or memory,
@@ -160,24 +160,19 @@ class Ollama(Backend):
 
     def body(self, request: Request) -> dict[str, Any]:
         """A native chat request. A prompt that does not fit is refused, not cut short."""
+        length = {"num_predict": request.answer_tokens}
         body: dict[str, Any] = {
             "messages": request.messages,
             "stream": True,
             "truncate": False,
             "shift": False,
-            "options": {
-                "num_predict": request.answer_tokens,
-                "temperature": 0,
-                "seed": request.seed,
-            },
+            "options": {**length, "temperature": 0, "seed": request.seed},
         }
         if request.served_model is not None:
             body["model"] = request.served_model
         switch = request.reasoning
-        if switch is not None and switch.effort:
-            body["think"] = switch.effort
-        elif switch is not None and switch.engine_flag:
-            body["think"] = switch.asked == "on"
+        if switch is not None and (switch.effort or switch.engine_flag):
+            body["think"] = switch.effort or switch.asked == "on"
         return body
 
     def event(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +189,7 @@ class Ollama(Backend):
         }
         if data.get("done") is True:
             chunk["usage"] = {
-                "prompt_tokens": count(data.get("prompt_eval_count")) or None,
+                "prompt_tokens": count(data.get("prompt_eval_count")),
                 "completion_tokens": data.get("eval_count"),
                 "prompt_tokens_details": {"cached_tokens": data.get("prompt_eval_cached_count")},
             }
@@ -204,26 +199,23 @@ class Ollama(Backend):
         """By a one-token request; costs a whole prefill."""
         body = self.body(request)
         once = {**body, "stream": False, "options": {**body["options"], "num_predict": 1}}
-        return count(at(ask(self.chat_path, once), "prompt_eval_count")) or None
+        return count(at(ask(self.chat_path, once), "prompt_eval_count"))
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """Durations of the last event, in ns. Without a decode time there is no clock; a prompt of
         which the tokens or the time are not told counts as none."""
-        counted = count(event.get("eval_count"))
-        prompt_ns = event.get("prompt_eval_duration") or 0
-        decode_ns = event.get("eval_duration") or 0
-        if event.get("done") is not True or counted is None or decode_ns == 0:
-            return None
-        if not isinstance(prompt_ns, int | float) or not isinstance(decode_ns, int | float):
+        decoded, decode_ns = count(event.get("eval_count")), number(event.get("eval_duration"))
+        prompt_ns = number(event.get("prompt_eval_duration") or 0)
+        if event.get("done") is not True or not decoded or not decode_ns or prompt_ns is None:
             return None
         prompt = count(event.get("prompt_eval_count")) or 0
         prompt -= min(count(event.get("prompt_eval_cached_count")) or 0, prompt)
-        if prompt == 0 or prompt_ns == 0:
+        if not prompt or not prompt_ns:
             prompt, prompt_ns = 0, 0
         return EngineTimings(
             prompt_tokens=prompt,
             prompt_ms=prompt_ns / _NS_PER_MS,
-            decode_tokens=counted,
+            decode_tokens=decoded,
             decode_ms=decode_ns / _NS_PER_MS,
         )
 
@@ -262,16 +254,6 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
                     hint=f"try it by hand: ollama pull {name}",
                     code="model_not_fetched",
                 ) from None
-
-
-def _placement(size: int, vram: int, launch: Launch | None) -> tuple[str | None, str | None]:
-    """Words for a model of which a part, or where a GPU was asked for all, is in main memory; and
-    how much of a running server's is on the GPU: its own choice, that nobody asked for here."""
-    if vram >= size or (vram == 0 and (launch is None or launch.api in (None, "cpu"))):
-        return None, None
-    if launch is None:
-        return None, f"{100 * vram / size:.0f} % on the GPU"
-    return f"Ollama keeps {vram} of the model's {size} bytes on the GPU", None
 
 
 def _file(ask: Ask, name: Any) -> str | None:
