@@ -21,13 +21,28 @@ from tokrig.backends import (
     Speculation,
     Value,
 )
-from tokrig.backends import _reading as program
-from tokrig.backends._reading import answer, at, count, metric, models, page, served_models
+from tokrig.backends._reading import (
+    answer,
+    at,
+    choices,
+    count,
+    lists,
+    long_flags,
+    mapping,
+    metric,
+    models,
+    page,
+    refuse,
+    require_free,
+    served_models,
+)
 from tokrig.errors import InputError
 from tokrig.record.model import Resolved
 from tokrig.spec.settings import Api
+from tokrig.units import GIB
 
-# Most specific first. Of several matches the first counts: what follows is its consequence.
+# Most specific first. Of several matches the first counts: what follows is its consequence. At last
+# any exception but those that only pass on that a part of the engine failed.
 _REASONS = (
     r"error: ((?:unrecognized arguments|argument |the following arguments|ambiguous option).+)",
     r"(No such option.+)",
@@ -44,13 +59,9 @@ _REASONS = (
     r"((?:ModuleNotFoundError|ImportError): .+)",
     r"(\[Errno \d+\] .*[Aa]ddress already in use.*)",
     r"(Address already in use)",
+    r"^(?!.*(?:Engine core|WorkerProc) initialization failed)\s*"
+    r"(?:\([^)]*\) )?(?:\w+ [\d: -]+\[[^]]*\] )?([\w.]*(?:Error|Exception): .+)$",
 )
-# The last line of a traceback, behind whatever a logger puts before it. What only passes on that
-# a part of the engine failed is no reason.
-_EXCEPTION = re.compile(
-    r"^(?:\([^)]*\) )?(?:\w+ [\d: -]+\[[^]]*\] )?([\w.]*(?:Error|Exception): .+)$"
-)
-_PASSED_ON = ("Engine core initialization failed", "WorkerProc initialization failed")
 
 # Options of vLLM and SGLang that keep weights in main memory; newer builds group layers.
 _OFFLOADS = ("cpu-offload-gb", "offload-group-size")
@@ -105,26 +116,25 @@ class PythonServer(Backend):
 
     def vet(self, launch: Launch) -> None:
         help_text = launch.answer(self.help_answer)
-        if launch.answers and not program.lists(help_text, self.listed):
+        if launch.answers and not lists(help_text, self.listed):
             name = Path(launch.binary or self.program).name
-            program.refuse(name, self.program, help_text, failure(help_text), self.hint)
+            refuse(name, self.program, help_text, failure(help_text), self.hint)
 
     def command(self, launch: Launch) -> Command:
         help_text = launch.answer(self.help_answer)
-        program.require_free(launch.options, {*self.flags, *self.own})
-        listed = [flag for flag in self.if_listed if program.lists(help_text, flag)]
+        require_free(launch.options, {*self.flags, *self.own})
+        listed = {flag: v for flag, v in self.if_listed.items() if lists(help_text, flag)}
+        tables = {flag: v.format(launch) or True for flag, v in {**self.flags, **listed}.items()}
         flags: dict[str, Value | None] = {
-            **{flag: _word(form, launch) for flag, form in self.flags.items()},
+            **tables,
             "device": self.devices.get(launch.api) if launch.api else None,
             **self.more_flags(launch, help_text),
-            **{flag: _word(self.if_listed[flag], launch) for flag in listed},
             **self.setting_flags(launch),
         }
-        for name in launch.flags.keys() & flags.keys():
-            del flags[name]
-        argv = [self.binary(launch), *(word.format(launch) for word in self.serve)]
-        argv += program.long_flags(flags) + program.long_flags(launch.flags)
-        return Command(tuple(argv), dict(self.variables(launch)))
+        own = {flag: value for flag, value in flags.items() if flag not in launch.flags}
+        serve = (word.format(launch) for word in self.serve)
+        argv = (self.binary(launch), *serve, *long_flags(own), *long_flags(launch.flags))
+        return Command(argv, dict(self.variables(launch)))
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
         """Flags of this launch beside the tables."""
@@ -146,7 +156,7 @@ class PythonServer(Backend):
             yield _VISIBLE.get(launch.api or "", "CUDA_VISIBLE_DEVICES"), ",".join(names)
 
     def values(self, launch: Launch, flag: str) -> tuple[str, ...]:
-        return program.choices(launch.answer(self.help_answer), flag)
+        return choices(launch.answer(self.help_answer), flag)
 
     def body(self, request: Request) -> dict[str, Any]:
         return {**super().body(request), **request.template()}
@@ -185,20 +195,36 @@ class BatchingServer(PythonServer):
         return None if found is None else f"started at {found:.2f}"
 
     def engine(
-        self, ask: Ask, launch: Launch | None, api: str | None, told: dict[str, Any], **more: Any
+        self,
+        ask: Ask,
+        launch: Launch | None,
+        told: dict[str, Any],
+        *,
+        api: str | None,
+        gib: float,
+        **more: Any,
     ) -> Engine:
-        """What both say of themselves; ``told`` are the settings this one tells."""
-        told["context_per_slot"] = told["context_per_slot"] or next(
-            (count(model.get("max_model_len")) for model in models(ask)), None
-        )
+        """What both say of themselves; ``told`` are the settings this one tells, ``gib`` what it
+        has on its devices."""
+        lengths = (count(model.get("max_model_len")) for model in models(ask))
+        told["context_per_slot"] = told["context_per_slot"] or next(lengths, None)
+        given = launch.flags if launch else {}
+        # What leaves the choice to the engine asks for nothing.
+        chosen = {key: given[flag] for flag, key in self.chosen.items() if flag in given}
+        kept = [
+            f"{flag} {value:g}"
+            for flag in _OFFLOADS
+            if isinstance(value := given.get(flag), int | float) and value > 0
+        ]
         return Engine(
             engine=self.title,
             api=api,
             api_confirmed=None if api is None else True,
             served_models=served_models(ask),
             resolved=Resolved(**told, cache_type_v=told["cache_type_k"]),
-            offload=_offload(launch) if api != "cpu" else None,
-            asked=_chosen(launch, self.chosen),
+            offload=", ".join(kept) or None if api != "cpu" else None,
+            device_bytes={api: round(gib * GIB)} if gib and api not in (None, "cpu") else {},
+            asked={k: v for k, v in chosen.items() if v not in ("auto", True, False)},
             **more,
         )
 
@@ -214,8 +240,8 @@ class BatchingServer(PythonServer):
     def event(self, data: dict[str, Any]) -> dict[str, Any]:
         """Drafted and accepted tokens in the words of llama.cpp's ``timings``."""
         way, drafted, accepted = self.drafts
-        found = at(data, *way)
-        if not isinstance(found, dict):
+        found = mapping(at(data, *way))
+        if not found:
             return data
         told = {"draft_n": found.get(drafted), "draft_n_accepted": found.get(accepted)}
         return {**data, "timings": told}
@@ -230,48 +256,26 @@ class BatchingServer(PythonServer):
         return count(answer(ask, "/tokenize", question).get("count"))
 
 
-def draft(speculation: Speculation) -> str:
-    """The draft model's path. Raises InputError where the type needs one and has none."""
-    if speculation.draft_model is None:
+def method(asked: Speculation, methods: Mapping[str, str]) -> tuple[str, str | None]:
+    """An engine's word for a way to draft, and the draft model's path. The two generations of EAGLE
+    heads are told apart by their names, as vLLM itself and SGLang's users do.
+
+    Raises InputError where the type needs a model and has none.
+    """
+    if asked.draft_model is None and asked.type in ("draft", "eagle"):
         raise InputError(
-            f"speculative {speculation.type!r} needs a draft model",
+            f"speculative {asked.type!r} needs a draft model",
             hint="name its folder with --draft-model",
         )
-    return str(speculation.draft_model)
+    model = str(asked.draft_model) if asked.draft_model else None
+    third = asked.type == "eagle" and "eagle3" in str(model).lower()
+    return methods["eagle3" if third else asked.type], model
 
 
 def failure(log: str) -> str | None:
-    """The log's own reason, most specific first; else the first exception that says more than
-    that a part failed."""
-    for pattern in _REASONS:
-        found = re.search(pattern, log, re.MULTILINE)
-        if found:
-            return found.group(1).strip()[:300]
-    for line in log.splitlines():
-        raised = _EXCEPTION.match(line.strip())
-        if raised and not any(words in line for words in _PASSED_ON):
-            return raised.group(1)[:300]
-    return None
-
-
-def _word(form: str, launch: Launch) -> Value:
-    """A flag's value by its form; the bare flag where there is none."""
-    return form.format(launch) or True
-
-
-def _chosen(launch: Launch | None, names: Mapping[str, str]) -> dict[str, Value]:
-    """What options asked of settings that an engine reads back. What leaves the choice to the
-    engine asks for nothing."""
-    given = launch.flags if launch else {}
-    found = {setting: given.get(name) for name, setting in names.items() if name in given}
-    return {k: v for k, v in found.items() if v is not None and v not in ("auto", True, False)}
-
-
-def _offload(launch: Launch | None) -> str | None:
-    """Weights that an option keeps in main memory: ``cpu-offload-gb 4``."""
-    given = {n: (launch.flags if launch else {}).get(n) for n in _OFFLOADS}
-    words = [f"{n} {v:g}" for n, v in given.items() if isinstance(v, int | float) and v > 0]
-    return ", ".join(words) or None
+    """The log's own reason in one line."""
+    found = (re.search(pattern, log, re.MULTILINE) for pattern in _REASONS)
+    return next((match.group(1).strip()[:300] for match in found if match), None)
 
 
 def _builds(script: Path, package: str) -> dict[str, str] | None:

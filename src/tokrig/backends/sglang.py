@@ -10,18 +10,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tokrig.backends import Ask, Engine, Launch, Request, Speculation, Value
-from tokrig.backends._python import BatchingServer, draft
-from tokrig.backends._reading import answer, count, mapping, mappings, owner, text
+from tokrig.backends import Ask, Engine, Launch, Request, Value
+from tokrig.backends._python import BatchingServer, method
+from tokrig.backends._reading import answer, at, count, mappings, number, owner, text
 from tokrig.spec.settings import Api
-from tokrig.units import GIB
 
 # Of devices that PyTorch calls "cuda" these kernels tell whose they are; Triton's run on both.
 _KERNELS = {
     "cuda": ("flashinfer", "fa3", "fa4", "flashmla", "cutlass_mla", "trtllm_mla", "trtllm_mha"),
     "rocm": ("aiter", "wave"),
 }
-_ALGORITHMS = {"ngram": "NGRAM", "draft": "STANDALONE", "mtp": "NEXTN", "eagle": "EAGLE"}
+_ALGORITHMS = {
+    "ngram": "NGRAM",
+    "draft": "STANDALONE",
+    "mtp": "NEXTN",
+    "eagle": "EAGLE",
+    "eagle3": "EAGLE3",
+}
 
 
 class SGLang(BatchingServer):
@@ -79,7 +84,20 @@ class SGLang(BatchingServer):
     }
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
-        return _speculation(launch.speculation) if launch.speculation else {}
+        """SGLang counts the token that is sure along: a draft of n is a window of n + 1."""
+        asked = launch.speculation
+        if asked is None:
+            return {}
+        algorithm, model = method(asked, _ALGORITHMS)
+        found: dict[str, Value | None] = {
+            "speculative-algorithm": algorithm,
+            "speculative-draft-model-path": model,
+        }
+        if asked.draft_tokens is not None:
+            found["speculative-num-draft-tokens"] = asked.draft_tokens + 1
+            if asked.type != "ngram":
+                found |= {"speculative-num-steps": asked.draft_tokens, "speculative-eagle-topk": 1}
+        return found
 
     def recognises(self, ask: Ask) -> bool:
         return owner(ask) == "sglang" and bool(_server_info(ask))
@@ -87,8 +105,8 @@ class SGLang(BatchingServer):
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """All of it over HTTP: the arguments as the engine resolved them."""
         info = _server_info(ask)
-        api, state = _api(info), next(iter(mappings(info.get("internal_states"))), {})
-        cached = info.get("disable_radix_cache")
+        state = next(iter(mappings(info.get("internal_states"))), {})
+        cached, algorithm = info.get("disable_radix_cache"), "speculative_algorithm"
         told = {
             "context_per_slot": count(info.get("context_length")),
             "slots": count(state.get("effective_max_running_requests_per_dp"))
@@ -99,35 +117,24 @@ class SGLang(BatchingServer):
             "tensor_parallel": count(info.get("tp_size")),
             "prefix_caching": not cached if isinstance(cached, bool) else None,
         }
-        algorithm = "speculative_algorithm"
+        # Weights, cache and captured graphs of one device, in GB of 2³⁰ bytes.
+        weights, *more = (
+            max(number(at(state, "memory_usage", part)) or 0, 0)
+            for part in ("weight", "kvcache", "cuda_graph", "graph")
+        )
         return self.engine(
             ask,
             launch,
-            api,
             told,
+            api=_api(info),
+            gib=weights + sum(more) if weights else 0,
             build=text(info.get("version")),
-            device_bytes=_device_bytes(mapping(state.get("memory_usage")), api),
             speculation=bool(info[algorithm]) if algorithm in info else None,
         )
 
     def body(self, request: Request) -> dict[str, Any]:
         """What was drafted is told at the end."""
         return {**super().body(request), "return_spec_tokens_details": True}
-
-
-def _speculation(asked: Speculation) -> dict[str, Value]:
-    """SGLang counts the token that is sure along: a draft of n is a window of n + 1."""
-    flags: dict[str, Value] = {"speculative-algorithm": _ALGORITHMS[asked.type]}
-    if asked.type in ("draft", "eagle") or asked.draft_model is not None:
-        model = flags["speculative-draft-model-path"] = draft(asked)
-        # The two generations of heads are told apart by their names, as SGLang's users do.
-        if asked.type == "eagle" and "eagle3" in model.lower():
-            flags["speculative-algorithm"] = "EAGLE3"
-    if asked.draft_tokens is not None:
-        flags["speculative-num-draft-tokens"] = asked.draft_tokens + 1
-        if asked.type != "ngram":
-            flags |= {"speculative-num-steps": asked.draft_tokens, "speculative-eagle-topk": 1}
-    return flags
 
 
 def _server_info(ask: Ask) -> dict[str, Any]:
@@ -141,15 +148,6 @@ def _api(info: Mapping[str, Any]) -> str | None:
         kernels = {str(info.get(key)) for key in info if key.endswith("attention_backend")}
         return next((api for api, known in _KERNELS.items() if kernels & {*known}), None)
     return {"cpu": "cpu", "xpu": "sycl", "mps": "metal"}.get(str(device))
-
-
-def _device_bytes(usage: Mapping[str, Any], api: str | None) -> dict[str, int]:
-    """Weights, cache and captured graphs of one device, in GB of 2³⁰ bytes."""
-    parts = [usage.get(name) for name in ("weight", "kvcache", "cuda_graph", "graph")]
-    told = [part for part in parts if isinstance(part, int | float) and part > 0]
-    if api in (None, "cpu") or not isinstance(usage.get("weight"), int | float):
-        return {}
-    return {str(api): round(sum(told) * GIB)}
 
 
 BACKEND = SGLang()

@@ -11,17 +11,32 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Backend, Engine, Launch, Request, Speculation, Value
-from tokrig.backends._python import BatchingServer, draft
-from tokrig.backends._reading import answer, at, count, lists, logged, page, text, word
+from tokrig.backends import Ask, Backend, Engine, Launch, Request, Value
+from tokrig.backends._python import BatchingServer, method
+from tokrig.backends._reading import (
+    answer,
+    at,
+    count,
+    lists,
+    logged,
+    mapping,
+    number,
+    page,
+    text,
+    word,
+)
 from tokrig.errors import InputError
 from tokrig.record.samples import EngineTimings
-from tokrig.units import GIB
 
 A_DAY_S = 86_400
 
-# vLLM has no draft length of its own for n-grams and draft models.
-_DRAFT_TOKENS = 4
+_METHODS = {"draft": "draft_model"} | {way: way for way in ("ngram", "mtp", "eagle", "eagle3")}
+# vLLM has no draft length of its own for n-grams and draft models; MTP layers and EAGLE heads
+# bring theirs.
+_LENGTHS: Mapping[str, dict[str, int]] = {
+    "ngram": {"prompt_lookup_min": 2, "prompt_lookup_max": 4, "num_speculative_tokens": 4},
+    "draft": {"num_speculative_tokens": 4},
+}
 
 # It logs all of its configuration but the number of sequences, which stands among the arguments
 # as its server read them.
@@ -122,12 +137,19 @@ class VLLM(BatchingServer):
             )
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
-        if launch.speculation is None:
+        asked = launch.speculation
+        if asked is None:
             return {}
+        way, model = method(asked, _METHODS)
+        config: dict[str, Any] = {"method": way, **_LENGTHS.get(asked.type, {})}
+        if model is not None:
+            config["model"] = model
+        if asked.draft_tokens is not None:
+            config["num_speculative_tokens"] = asked.draft_tokens
         # Only where it speculates it can tell of drafts.
         tells = lists(help_text, "per-request-spec-decode-metrics")
         return {
-            "speculative-config": json.dumps(_speculation(launch.speculation)),
+            "speculative-config": json.dumps(config),
             "per-request-spec-decode-metrics": "summary" if tells else None,
         }
 
@@ -141,20 +163,24 @@ class VLLM(BatchingServer):
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The version and the model's context over HTTP, all else from the line in which the
         engine logs its configuration. A server that runs already shows no log."""
-        api, told = _api(log), logged(log, _LOGGED)
+        told = logged(log, _LOGGED)
         caching = word(log, r"(?<!\w)enable_prefix_caching=(\w+)") or word(
             page(ask, "/metrics"), r'enable_prefix_caching="(\w+)"'
         )
         told["prefix_caching"] = None if caching is None else caching == "True"
         told["threads"] = _threads(log, launch)
         speculative = re.search(r"(?<!\w)speculative_config=(\w+)", log)
+        # Each worker logs what it has; nothing is known where not all did.
+        weights = re.findall(r"[Mm]odel (?:loading|weights) took ([\d.]+) Gi?B", log)
+        caches = re.findall(r"Available KV cache memory: ([\d.]+) Gi?B", log)
+        complete = len(weights) == (told["tensor_parallel"] or 1)
         return self.engine(
             ask,
             launch,
-            api,
             told,
+            api=_api(log),
+            gib=sum(map(float, (*weights, *caches))) if complete else 0,
             build=text(answer(ask, "/version").get("version")),
-            device_bytes=_device_bytes(log, api),
             speculation=None if speculative is None else speculative.group(1) != "None",
         )
 
@@ -167,38 +193,19 @@ class VLLM(BatchingServer):
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """``metrics`` of the usage chunk. Prefill is from the first scheduling to the first
         token, decode from the first token to the last."""
-        prompt = count(at(event, "usage", "prompt_tokens"))
-        tokens = count(at(event, "usage", "completion_tokens"))
-        prompt_ms = at(event, "metrics", "time_to_first_token_ms")
-        decode_ms = at(event, "metrics", "generation_time_ms")
-        if prompt is None or tokens is None:
+        usage, clock = mapping(event.get("usage")), mapping(event.get("metrics"))
+        prompt, tokens = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+        prompt_ms = number(clock.get("time_to_first_token_ms"))
+        decode_ms = number(clock.get("generation_time_ms"))
+        if prompt is None or tokens is None or prompt_ms is None or decode_ms is None:
             return None
-        if not isinstance(prompt_ms, int | float) or not isinstance(decode_ms, int | float):
-            return None
-        cached = count(at(event, "usage", "prompt_tokens_details", "cached_tokens")) or 0
+        cached = count(at(usage, "prompt_tokens_details", "cached_tokens")) or 0
         return EngineTimings(
             prompt_tokens=max(prompt - cached, 0),
             prompt_ms=float(prompt_ms),
             decode_tokens=tokens,
             decode_ms=float(decode_ms),
         )
-
-
-def _speculation(asked: Speculation) -> dict[str, Any]:
-    """``--speculative-config`` for a type. MTP layers and EAGLE heads bring their own length."""
-    length = {} if asked.draft_tokens is None else {"num_speculative_tokens": asked.draft_tokens}
-    if asked.type == "ngram":
-        found = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 4}
-        return {**found, "num_speculative_tokens": _DRAFT_TOKENS, **length}
-    if asked.type == "mtp":
-        model = {} if asked.draft_model is None else {"model": str(asked.draft_model)}
-        return {"method": "mtp", **model, **length}
-    model = {"model": draft(asked)}
-    if asked.type == "draft":
-        return {"method": "draft_model", **model, "num_speculative_tokens": _DRAFT_TOKENS, **length}
-    # The two generations of heads are told apart by their names, as vLLM itself does.
-    third = "eagle3" in model["model"].lower()
-    return {"method": "eagle3" if third else "eagle", **model, **length}
 
 
 def _threads(log: str, launch: Launch | None) -> int | None:
@@ -210,16 +217,6 @@ def _threads(log: str, launch: Launch | None) -> int | None:
     if re.search(r"\bskip_setup=True\b", log):
         return launch.threads if launch else None
     return len(set(re.findall(r"OMP tid: (\d+), core \d+", log))) or None
-
-
-def _device_bytes(log: str, api: str | None) -> dict[str, int]:
-    """Weights and cache on the devices, as each worker logs them; empty where not all did."""
-    weights = re.findall(r"[Mm]odel (?:loading|weights) took ([\d.]+) Gi?B", log)
-    workers = count(word(log, _LOGGED["tensor_parallel"])) or 1
-    if api in (None, "cpu") or len(weights) != workers:
-        return {}
-    caches = re.findall(r"Available KV cache memory: ([\d.]+) Gi?B", log)
-    return {str(api): round(sum(map(float, (*weights, *caches))) * GIB)}
 
 
 def _api(log: str) -> str | None:
