@@ -16,17 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tokrig.backends._reading import (
-    answer,
-    at,
-    count,
-    find,
-    flag_name,
-    metric,
-    owner,
-    page,
-    served_models,
-)
+from tokrig.backends import _reading as read
 from tokrig.errors import EngineError, InputError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
@@ -101,7 +91,7 @@ class Launch:
     @property
     def flags(self) -> dict[str, Value]:
         """Options under the names of flags, however they are written."""
-        return {flag_name(name): value for name, value in self.options.items()}
+        return {read.flag_name(name): value for name, value in self.options.items()}
 
     def answer(self, number: int) -> str:
         """What the binary said to a question; empty where it was not asked."""
@@ -302,7 +292,7 @@ class Backend:
 
     def binary(self, launch: Launch) -> str:
         """The engine's program, found. Raises InputError where there is none."""
-        return find(launch.binary or self.program, self.program, self.hint)
+        return read.find(launch.binary or self.program, self.program, self.hint)
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
         """Command lines that make the binary tell what it is; each ends by itself in seconds."""
@@ -354,7 +344,7 @@ class Backend:
                         f"the backend {self.name!r} takes no {value!r} for {option}",
                         hint=did_you_mean(str(value), known),
                     )
-                if flag_name(flag) in (launch.flags if given is None else given):
+                if read.flag_name(flag) in (launch.flags if given is None else given):
                     raise InputError(
                         f"the option {flag!r} and {option} {value} say the same twice",
                         hint="leave one of them out; options alone can tell keys from values",
@@ -410,16 +400,16 @@ class Backend:
 
     def recognises(self, ask: Ask) -> bool:
         """Whether the server behind ``ask`` is this engine. Raises nothing but EngineDied."""
-        told = all(keys <= answer(ask, path).keys() for path, keys in self.tells.items())
-        return bool(self.tells) and told and (not self.owned_by or owner(ask) == self.owned_by)
+        told = all(keys <= read.answer(ask, path).keys() for path, keys in self.tells.items())
+        return bool(self.tells) and told and (not self.owned_by or read.owner(ask) == self.owned_by)
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """What the running server says about itself; ``log`` is its output so far. Here the owner
         of its models: an engine's name for some, any word for others ("me", "library")."""
-        named = owner(ask) or ""
+        named = read.owner(ask) or ""
         return Engine(
             engine=OWNERS.get(named, "unknown"),
-            served_models=served_models(ask),
+            served_models=read.served_models(ask),
             wrapper=WRAPPERS.get(named),
         )
 
@@ -449,7 +439,7 @@ class Backend:
         by the usage of a one-token request, which costs a whole prefill."""
         more = ("stream", "stream_options", "min_tokens", "generation_config")
         once = {key: value for key, value in self.body(request).items() if key not in more}
-        return count(at(ask(self.chat_path, {**once, "max_tokens": 1}), "usage", "prompt_tokens"))
+        return read.count(ask(self.chat_path, {**once, "max_tokens": 1}), "usage", "prompt_tokens")
 
     def count_text(self, ask: Ask, text: str) -> int | None:
         """Tokens of plain text; None where the server has no tokenizer to ask."""
@@ -461,8 +451,8 @@ class Backend:
 
     def counters(self, ask: Ask) -> Counters | None:
         """The engine's sums at this moment; None where it keeps none."""
-        metrics = page(ask, "/metrics") if self.prometheus else ""
-        found = {ours: metric(metrics, theirs) for ours, theirs in self.prometheus.items()}
+        metrics = read.page(ask, "/metrics") if self.prometheus else ""
+        found = {ours: read.metric(metrics, theirs) for ours, theirs in self.prometheus.items()}
         return {name: value for name, value in found.items() if value is not None} or None
 
     def failure(self, log: str) -> str | None:

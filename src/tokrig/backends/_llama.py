@@ -21,17 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokrig.backends import Ask, Backend, Capabilities, Engine, Launch, Request, Value
-from tokrig.backends._reading import (
-    answer,
-    answers,
-    at,
-    count,
-    logged,
-    mapping,
-    served_models,
-    text,
-    word,
-)
+from tokrig.backends import _reading as read
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.samples import EngineTimings
@@ -179,27 +169,27 @@ class LlamaServer(Backend):
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """``/props``, ``/slots`` and the log: what was resolved, never what was asked for. Without
         a log, as of a server that somebody else started, nothing tells what computes."""
-        props = mapping(ask("/props"))
+        props = read.mapping(ask("/props"))
         defaults, template = props.get("default_generation_settings"), props.get("chat_template")
         resolved = settings(log)
-        told: dict[str, Any] = {"slots": count(props.get("total_slots"))}
+        told: dict[str, Any] = {"slots": read.count(props, "total_slots")}
         if isinstance(template, str) and template:
             told["chat_template"] = "chatml" if "<|im_start|>" in template else "model"
         if not resolved.kv_unified:  # of one cache for all slots only the log tells each one's part
-            told["context_per_slot"] = count(at(defaults, "n_ctx"))
+            told["context_per_slot"] = read.count(defaults, "n_ctx")
         resolved = resolved.model_copy(update={name: v for name, v in told.items() if v})
-        drafts = text(at(defaults, "params", "speculative.types")) or "none"
+        drafts = read.text(defaults, "params", "speculative.types") or "none"
         return Engine(
             engine="llama.cpp",
             build=build_of(str(props.get("build_info") or "")),
-            served_models=served_models(ask),
+            served_models=read.served_models(ask),
             resolved=resolved,
             no_device=no_device(log),
-            speculation=speculates(log, answers(ask, "/slots")),
+            speculation=speculates(log, read.answers(ask, "/slots")),
             speculates_by=next((k for p, k in _KINDS.items() if drafts.startswith(p)), None),
             weight_bytes=weight_bytes(log),
             unused_bytes=unused_bytes(log),
-            model_file=text(props.get("model_path")),
+            model_file=read.text(props, "model_path"),
             asked=asked_settings(launch),
             **placement(launch, log, resolved, os.environ),
         )
@@ -233,7 +223,7 @@ class LlamaServer(Backend):
 
 def timings(event: Mapping[str, Any]) -> EngineTimings | None:
     """``timings`` of the last chunk. Its decode clock starts at the first token but counts it."""
-    found = mapping(event.get("timings"))
+    found = read.mapping(event, "timings")
     try:
         return EngineTimings(
             prompt_tokens=int(found["prompt_n"]),
@@ -251,7 +241,7 @@ def count_prompt(ask: Ask, request: Request) -> int | None:
     try:
         return int(ask("/v1/chat/completions/input_tokens", asked)["input_tokens"])
     except (RequestError, KeyError, TypeError, ValueError, OverflowError):
-        prompt = answer(ask, "/apply-template", asked).get("prompt")
+        prompt = read.answer(ask, "/apply-template", asked).get("prompt")
     if prompt is None:
         return None
     return count_tokens(ask, "/tokenize", prompt, add_special=True, parse_special=True)
@@ -261,7 +251,9 @@ def count_tokens(
     ask: Ask, path: str, plain: str, *, add_special: bool = False, **more: bool
 ) -> int | None:
     """Tokens of plain text, without special ones."""
-    tokens = answer(ask, path, {"content": plain, "add_special": add_special, **more}).get("tokens")
+    tokens = read.answer(ask, path, {"content": plain, "add_special": add_special, **more}).get(
+        "tokens"
+    )
     return len(tokens) if isinstance(tokens, list) else None
 
 
@@ -381,7 +373,7 @@ def unused_bytes(log: str) -> int:
 
 def no_device(log: str) -> str | None:
     """The engine's own words that it found no GPU, or was built for none."""
-    return word(log, _NO_DEVICE)
+    return read.word(log, _NO_DEVICE)
 
 
 def settings(log: str) -> Resolved:
@@ -390,20 +382,20 @@ def settings(log: str) -> Resolved:
     Slots that share one cache (``kv_unified``) have what is left when all of them are full.
     """
     # Slots are set up when all is loaded, drafts too.
-    at_last = logged(log, _SLOTS)
+    at_last = read.logged(log, _SLOTS)
     context, slots, unified = at_last["context"], at_last["slots"], at_last["unified"]
     log = _of_the_model(log)
-    found = logged(log, _LOGGED)
+    found = read.logged(log, _LOGGED)
     if unified == "true" and context and slots:
         context = min(context, (found["context_total"] or context) // slots)
     # A line about offloaded layers says nothing where no device holds weights.
-    offloaded = word(log, r"offloaded (\d+)/\d+ layers to GPU")
+    offloaded = read.word(log, r"offloaded (\d+)/\d+ layers to GPU")
     if offloaded and api_of(log)[0] == "cpu":
         offloaded = "0"
-    features = word(log, r"CPU\s*:((?:\s*\w+ = 1 \|)+)") or ""
+    features = read.word(log, r"CPU\s*:((?:\s*\w+ = 1 \|)+)") or ""
     # "auto" is a request; a later line says what became of it.
-    flash = word(log, r"Flash Attention (?:was auto, set to )?(enabled|disabled)")
-    flash = flash or word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
+    flash = read.word(log, r"Flash Attention (?:was auto, set to )?(enabled|disabled)")
+    flash = flash or read.word(log, r"flash_attn\s*=\s*(enabled|disabled|on|off|[01])\b")
     return Resolved(
         **found,
         context_per_slot=context,
@@ -419,8 +411,10 @@ def settings(log: str) -> Resolved:
 
 def all_layers(log: str) -> int | None:
     """Layers that can be offloaded: the model's own and the output layer."""
-    layers = count(word(log, _LOGGED["layers"]))
-    return count(word(log, r"offloaded \d+/(\d+) layers")) or (layers + 1 if layers else None)
+    layers = read.count(read.word(log, _LOGGED["layers"]))
+    return read.count(read.word(log, r"offloaded \d+/(\d+) layers")) or (
+        layers + 1 if layers else None
+    )
 
 
 def speculates(log: str, slots: Sequence[Mapping[str, Any]] = ()) -> bool | None:

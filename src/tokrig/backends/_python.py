@@ -21,21 +21,7 @@ from tokrig.backends import (
     Speculation,
     Value,
 )
-from tokrig.backends._reading import (
-    answer,
-    at,
-    choices,
-    count,
-    lists,
-    long_flags,
-    mapping,
-    metric,
-    models,
-    page,
-    refuse,
-    require_free,
-    served_models,
-)
+from tokrig.backends import _reading as read
 from tokrig.errors import InputError
 from tokrig.record.model import Resolved
 from tokrig.spec.settings import Api
@@ -116,14 +102,14 @@ class PythonServer(Backend):
 
     def vet(self, launch: Launch) -> None:
         help_text = launch.answer(self.help_answer)
-        if launch.answers and not lists(help_text, self.listed):
+        if launch.answers and not read.lists(help_text, self.listed):
             name = Path(launch.binary or self.program).name
-            refuse(name, self.program, help_text, failure(help_text), self.hint)
+            read.refuse(name, self.program, help_text, failure(help_text), self.hint)
 
     def command(self, launch: Launch) -> Command:
         help_text = launch.answer(self.help_answer)
-        require_free(launch.options, {*self.flags, *self.own})
-        listed = {flag: v for flag, v in self.if_listed.items() if lists(help_text, flag)}
+        read.require_free(launch.options, {*self.flags, *self.own})
+        listed = {flag: v for flag, v in self.if_listed.items() if read.lists(help_text, flag)}
         tables = {flag: v.format(launch) or True for flag, v in {**self.flags, **listed}.items()}
         flags: dict[str, Value | None] = {
             **tables,
@@ -133,7 +119,7 @@ class PythonServer(Backend):
         }
         own = {flag: value for flag, value in flags.items() if flag not in launch.flags}
         serve = (word.format(launch) for word in self.serve)
-        argv = (self.binary(launch), *serve, *long_flags(own), *long_flags(launch.flags))
+        argv = (self.binary(launch), *serve, *read.long_flags(own), *read.long_flags(launch.flags))
         return Command(argv, dict(self.variables(launch)))
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
@@ -156,7 +142,7 @@ class PythonServer(Backend):
             yield _VISIBLE.get(launch.api or "", "CUDA_VISIBLE_DEVICES"), ",".join(names)
 
     def values(self, launch: Launch, flag: str) -> tuple[str, ...]:
-        return choices(launch.answer(self.help_answer), flag)
+        return read.choices(launch.answer(self.help_answer), flag)
 
     def body(self, request: Request) -> dict[str, Any]:
         return {**super().body(request), **request.template()}
@@ -191,7 +177,7 @@ class BatchingServer(PythonServer):
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """When the process was started, as Prometheus' own collectors tell it."""
-        found = metric(page(ask, "/metrics"), "process_start_time_seconds")
+        found = read.metric(read.page(ask, "/metrics"), "process_start_time_seconds")
         return None if found is None else f"started at {found:.2f}"
 
     def engine(
@@ -206,7 +192,7 @@ class BatchingServer(PythonServer):
     ) -> Engine:
         """What both say of themselves; ``told`` are the settings this one tells, ``gib`` what it
         has on its devices."""
-        lengths = (count(model.get("max_model_len")) for model in models(ask))
+        lengths = (read.count(model, "max_model_len") for model in read.models(ask))
         told["context_per_slot"] = told["context_per_slot"] or next(lengths, None)
         given = launch.flags if launch else {}
         # What leaves the choice to the engine asks for nothing.
@@ -220,7 +206,7 @@ class BatchingServer(PythonServer):
             engine=self.title,
             api=api,
             api_confirmed=None if api is None else True,
-            served_models=served_models(ask),
+            served_models=read.served_models(ask),
             resolved=Resolved(**told, cache_type_v=told["cache_type_k"]),
             offload=", ".join(kept) or None if api != "cpu" else None,
             device_bytes={api: round(gib * GIB)} if gib and api not in (None, "cpu") else {},
@@ -240,7 +226,7 @@ class BatchingServer(PythonServer):
     def event(self, data: dict[str, Any]) -> dict[str, Any]:
         """Drafted and accepted tokens in the words of llama.cpp's ``timings``."""
         way, drafted, accepted = self.drafts
-        found = mapping(at(data, *way))
+        found = read.mapping(data, *way)
         if not found:
             return data
         told = {"draft_n": found.get(drafted), "draft_n_accepted": found.get(accepted)}
@@ -249,11 +235,11 @@ class BatchingServer(PythonServer):
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
         """The server's own count after its chat template."""
         question = {"messages": request.messages, **request.template(effort=True)}
-        return count(answer(ask, "/tokenize", question).get("count"))
+        return read.count(read.answer(ask, "/tokenize", question).get("count"))
 
     def count_text(self, ask: Ask, text: str) -> int | None:
         question = {"prompt": text, "add_special_tokens": False}
-        return count(answer(ask, "/tokenize", question).get("count"))
+        return read.count(read.answer(ask, "/tokenize", question).get("count"))
 
 
 def method(asked: Speculation, methods: Mapping[str, str]) -> tuple[str, str | None]:

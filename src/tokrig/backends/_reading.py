@@ -78,7 +78,7 @@ def answer(ask: Ask, path: str, body: Any = None) -> dict[str, Any]:
 def answers(ask: Ask, path: str, *keys: str) -> list[dict[str, Any]]:
     """The list of objects a server answers, below ``keys``; empty where it has none."""
     try:
-        return mappings(at(ask(path), *keys))
+        return mappings(ask(path), *keys)
     except RequestError:
         return []
 
@@ -104,12 +104,12 @@ def models(ask: Ask) -> list[dict[str, Any]]:
 
 def served_models(ask: Ask) -> tuple[str, ...]:
     """The models' ids."""
-    return tuple(name for model in models(ask) if (name := text(model.get("id"))))
+    return tuple(name for model in models(ask) if (name := text(model, "id")))
 
 
 def owner(ask: Ask) -> str | None:
     """``owned_by`` of the first model: "vllm", "llamacpp", … where the server says so."""
-    return next((text(model.get("owned_by")) for model in models(ask)), None)
+    return next((text(model, "owned_by") for model in models(ask)), None)
 
 
 def metric(page: str, name: str) -> float | None:
@@ -127,23 +127,26 @@ def metric(page: str, name: str) -> float | None:
 def at(value: Any, *keys: str) -> Any:
     """What stands below these keys; None where it is not there."""
     for key in keys:
-        value = mapping(value).get(key)
+        value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """An object; empty where there is none."""
+def mapping(value: Any, *keys: str) -> dict[str, Any]:
+    """An object, below these keys as all that follow; empty where there is none."""
+    value = at(value, *keys)
     return value if isinstance(value, dict) else {}
 
 
-def mappings(value: Any) -> list[dict[str, Any]]:
+def mappings(value: Any, *keys: str) -> list[dict[str, Any]]:
     """The objects of a list."""
+    value = at(value, *keys)
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
-def count(value: Any) -> int | None:
+def count(value: Any, *keys: str) -> int | None:
     """A whole number above 0, also where it is sent as text or as 4096.0. Where 0 or less is
     impossible it is what a server says that does not know."""
+    value = at(value, *keys)
     if isinstance(value, str):
         value = value.strip()
         value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
@@ -153,13 +156,15 @@ def count(value: Any) -> int | None:
     return value if usable else None
 
 
-def number(value: Any) -> float | None:
+def number(value: Any, *keys: str) -> float | None:
     """A number of any kind, a negative one too: that it cannot be, the checks tell."""
+    value = at(value, *keys)
     return value if isinstance(value, int | float) else None
 
 
-def text(value: Any) -> str | None:
+def text(value: Any, *keys: str) -> str | None:
     """Text with something in it."""
+    value = at(value, *keys)
     return value.strip() or None if isinstance(value, str) else None
 
 

@@ -24,18 +24,7 @@ from urllib.parse import quote
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
-from tokrig.backends._reading import (
-    answer,
-    answers,
-    at,
-    count,
-    mapping,
-    mappings,
-    models,
-    number,
-    one_token,
-    served_models,
-)
+from tokrig.backends import _reading as read
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Resolved
 
@@ -106,7 +95,7 @@ class Lemonade(llama.LlamaServer):
         model = _model(ask, name)
         wanted = _settings(str(model.get("recipe")), launch)
         entry = _entry(ask("/v1/health"), name)
-        options = mapping(entry.get("recipe_options"))
+        options = read.mapping(entry, "recipe_options")
         alive = entry.get("model_name") == name and entry.get("backend_alive") is not False
         if alive and all(options.get(key) == value for key, value in wanted.items()):
             return
@@ -135,7 +124,7 @@ class Lemonade(llama.LlamaServer):
         up on: then the one it has installed, with the model's own files."""
         listed = (
             entry.get("launch_command")
-            for entry in answers(ask, "/v1/health", "all_models_loaded")
+            for entry in read.answers(ask, "/v1/health", "all_models_loaded")
             if launch is None or entry.get("model_name") == str(launch.model)
         )
         line = next((line for line in listed if isinstance(line, list)), None)
@@ -146,20 +135,20 @@ class Lemonade(llama.LlamaServer):
         return Command(tuple(argv), _environment(Path(argv[0])))
 
     def resident(self, ask: Ask) -> tuple[str, ...]:
-        entries = _language_models(answer(ask, "/v1/health"))
+        entries = _language_models(read.answer(ask, "/v1/health"))
         return tuple(str(entry.get("model_name")) for entry in entries)
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """The engine's process: lemonade starts one that died anew and says nothing."""
-        entries = _language_models(answer(ask, "/v1/health"))
+        entries = _language_models(read.answer(ask, "/v1/health"))
         named = [entry for entry in entries if entry.get("model_name") == served_model] or entries
-        pid = count(named[0].get("pid")) if len(named) == 1 else None
+        pid = read.count(named[0].get("pid")) if len(named) == 1 else None
         return f"process {pid}" if pid else None
 
     def recognises(self, ask: Ask) -> bool:
         """Its API lies below /v1 and /api/v1; where it imitates Ollama is its root."""
         try:
-            health = mapping(ask("/v1/health"))
+            health = read.mapping(ask("/v1/health"))
             ask("/api/version")
         except RequestError:
             return False
@@ -168,21 +157,21 @@ class Lemonade(llama.LlamaServer):
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The wrapped engine. Its API is confirmed by its own log alone, which only a server
         started here shows; else it is the one lemonade says it chose, unconfirmed."""
-        health = mapping(ask("/v1/health"))
+        health = read.mapping(ask("/v1/health"))
         entry = _entry(health, str(launch.model) if launch else health.get("model_loaded"))
         name, recipe = entry.get("model_name"), str(entry.get("recipe") or "unknown")
         last_load = log.rpartition("Loading model: ")[2]
         # The wrapped llama-server's own; none where another engine is wrapped.
-        slots = answers(ask, "/v1/slots")
+        slots = read.answers(ask, "/v1/slots")
         found = llama.settings(last_load)
         placed = llama.placement(launch, last_load, found, {})
-        chosen = str(at(entry, "recipe_options", f"{recipe}_backend") or "")
+        chosen = str(read.at(entry, "recipe_options", f"{recipe}_backend") or "")
         if placed["api"] is None and chosen in self.capabilities.apis and _is_bundled(entry):
             placed["api"] = chosen
         return Engine(
             engine=_ENGINES.get(recipe, recipe),
             build=_build(ask, entry) if entry else None,
-            served_models=(str(name),) if name else served_models(ask),
+            served_models=(str(name),) if name else read.served_models(ask),
             resolved=found.model_copy(update=_context(slots, entry, found)),
             speculation=llama.speculates(last_load, slots),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),
@@ -193,7 +182,7 @@ class Lemonade(llama.LlamaServer):
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
         """By the engine itself where it can be asked, else by a one-token request, which costs a
         prefill: of llama.cpp's own counters lemonade hands on only the one of plain text."""
-        direct = _direct(ask, _entry(answer(ask, "/v1/health"), request.served_model))
+        direct = _direct(ask, _entry(read.answer(ask, "/v1/health"), request.served_model))
         counted = llama.count_prompt(direct, request) if direct else None
         return Backend.count_prompt(self, ask, request) if counted is None else counted
 
@@ -220,11 +209,11 @@ def _model(ask: Ask, name: str) -> dict[str, Any]:
     Raises InputError for a name that is not in it.
     """
     try:
-        return mapping(ask(f"/v1/models/{quote(name)}"))
+        return read.mapping(ask(f"/v1/models/{quote(name)}"))
     except RequestError as error:
         if error.code != "http_404":
             raise
-    ids = [str(model.get("id")) for model in answers(ask, "/v1/models?show_all=true", "data")]
+    ids = [str(model.get("id")) for model in read.answers(ask, "/v1/models?show_all=true", "data")]
     near = difflib.get_close_matches(name, ids, 3, 0.5)
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise InputError(f"lemonade has no model {name!r}", hint=f"{meant}lemonade list shows them all")
@@ -236,13 +225,13 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
     yield Loading(f"downloading {name}", 0.0, fetching=True)
     try:
         ask("/v1/pull", {"model_name": name, "stream": True, "subscribe": False})
-        while mapping(ask(f"/v1/models/{quote(name)}")).get("downloaded") is not True:
-            jobs = [j for j in mappings(ask("/v1/downloads")) if j.get("model_name") == name]
+        while read.mapping(ask(f"/v1/models/{quote(name)}")).get("downloaded") is not True:
+            jobs = [j for j in read.mappings(ask("/v1/downloads")) if j.get("model_name") == name]
             job: dict[str, Any] = jobs[-1] if jobs else {}
             if job.get("status") in ("error", "cancelled", "paused"):
                 raise RequestError(str(job.get("error") or job["status"]))
-            done = number(job.get("overall_bytes_downloaded"))
-            total = count(job.get("total_download_size"))
+            done = read.number(job, "overall_bytes_downloaded")
+            total = read.count(job, "total_download_size")
             share = None if done is None or not total else min(max(done / total, 0.0), 1.0)
             yield Loading(f"downloading {name}", share, fetching=True)
     except RequestError as error:
@@ -309,7 +298,7 @@ def _direct(ask: Ask, entry: Mapping[str, Any]) -> Ask | None:
         return ask(base + path, body, text=text)
 
     try:
-        there = at(direct("/props"), "model_path")
+        there = read.at(direct("/props"), "model_path")
     except EngineError:
         return None
     return direct if there and there in entry.get("launch_command", ()) else None
@@ -326,9 +315,9 @@ def _build(ask: Ask, entry: Mapping[str, Any]) -> str | None:
     """What the engine says, itself or by the fingerprint of an answer; never what lemonade has
     installed or would install: a program of the user's may be served instead."""
     direct = _direct(ask, entry)
-    found = llama.build_of(str(at(direct("/props"), "build_info"))) if direct else None
+    found = llama.build_of(str(read.at(direct("/props"), "build_info"))) if direct else None
     if found is None:
-        told = answer(ask, Lemonade.chat_path, one_token(entry.get("model_name")))
+        told = read.answer(ask, Lemonade.chat_path, read.one_token(entry.get("model_name")))
         found = llama.build_of(str(told.get("system_fingerprint")))
     return found
 
@@ -338,11 +327,11 @@ def _context(
 ) -> dict[str, int | bool]:
     """What each slot has while all are full. Slots that share one cache each tell all of it, which
     shows by the context that lemonade asked for."""
-    contexts = [n for slot in slots if (n := count(slot.get("n_ctx")))]
+    contexts = [n for slot in slots if (n := read.count(slot, "n_ctx"))]
     if not contexts:
         return {}
     each, several = min(contexts), len(slots)
-    asked = count(at(entry, "recipe_options", "ctx_size"))
+    asked = read.count(entry, "recipe_options", "ctx_size")
     if found.kv_unified or (several > 1 and asked and each >= asked):
         return {"context_per_slot": each // several, "slots": several, "kv_unified": True}
     return {"context_per_slot": each, "slots": several}
@@ -350,7 +339,7 @@ def _context(
 
 def _language_models(health: Any) -> list[dict[str, Any]]:
     """Health's entries of those that are loaded."""
-    entries = mappings(at(health, "all_models_loaded"))
+    entries = read.mappings(health, "all_models_loaded")
     return [entry for entry in entries if entry.get("type", "llm") == "llm"]
 
 
@@ -367,8 +356,10 @@ def _installed(ask: Ask, launch: Launch | None) -> list[str]:
     if launch is None:
         return []
     main = _model_file(ask, str(launch.model))
-    options = answer(ask, f"/v1/models/{quote(str(launch.model))}/options")
-    binary = _program(ask, launch.api or str(at(options, "effective", "llamacpp_backend") or ""))
+    options = read.answer(ask, f"/v1/models/{quote(str(launch.model))}/options")
+    binary = _program(
+        ask, launch.api or str(read.at(options, "effective", "llamacpp_backend") or "")
+    )
     if binary is None or main is None:
         return []
     wanted = _settings("llamacpp", launch)
@@ -382,11 +373,11 @@ def _model_file(ask: Ask, name: Any) -> str | None:
     the list itself gives the path."""
     if not name:
         return None
-    files = answers(ask, f"/v1/models/{quote(str(name))}/files?include_paths=true", "files")
+    files = read.answers(ask, f"/v1/models/{quote(str(name))}/files?include_paths=true", "files")
     for file in files:
         if file.get("role") == "main" and file.get("exists") is True and file.get("path"):
             return str(file["path"])
-    paths = [str(model.get("checkpoint")) for model in models(ask) if model.get("id") == name]
+    paths = [str(model.get("checkpoint")) for model in read.models(ask) if model.get("id") == name]
     return next((path for path in paths if path.endswith(".gguf")), None)
 
 
@@ -398,7 +389,7 @@ def _program(ask: Ask, api: str) -> str | None:
     if api in ("", "system"):
         return shutil.which("llama-server") if api else None
     told = os.environ.get(f"LEMONADE_LLAMACPP_{api.upper()}_BIN")
-    own = str(told or at(answer(ask, "/internal/config"), "llamacpp", f"{api}_bin"))
+    own = str(told or read.at(read.answer(ask, "/internal/config"), "llamacpp", f"{api}_bin"))
     folders = [_cache() / "bin/llamacpp" / api, *sorted(_cache().glob(f"bin/llamacpp/{api}-*"))]
     fetched = [str(path) for folder in folders for path in sorted(folder.rglob("llama-server"))]
     found = [own, *fetched] if "/" in own else fetched

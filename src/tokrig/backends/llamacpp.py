@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokrig.backends import Command, Launch, Value
 from tokrig.backends import _llama as llama
-from tokrig.backends._reading import flag_name, long_flags, refuse, require_free
+from tokrig.backends import _reading as read
 from tokrig.errors import InputError
 from tokrig.spec.settings import SpeculativeType
 
@@ -110,7 +110,7 @@ class Help:
 
     def long(self, option: str) -> str:
         """The long name of an option, however it is written (``ngl``)."""
-        name = flag_name(option)
+        name = read.flag_name(option)
         if name in self.flags:
             return name
         of_it = (long for long, flag in self.flags.items() if f"-{name}" in flag.names)
@@ -169,7 +169,7 @@ class LlamaCpp(llama.LlamaServer):
         known = Help.of(launch)
         if not all(name in known.flags for name in _BASIC):
             said = launch.answers[-1] if launch.answers else ""
-            refuse(known.binary, self.program, said, llama.failure(said), self.hint)
+            read.refuse(known.binary, self.program, said, llama.failure(said), self.hint)
         for name in launch.options:
             known.check(known.long(name))
         llama.require_api(
@@ -179,7 +179,7 @@ class LlamaCpp(llama.LlamaServer):
     def command(self, launch: Launch) -> Command:
         known = Help.of(launch)
         chosen = {known.long(name): value for name, value in launch.options.items()}
-        require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
+        read.require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
         given = {n for option in chosen for n in (option, *known.flags) if known.same(n, option)}
         own: dict[str, Value | None] = {
             **{flag: form.format(launch) for flag, form in _FLAGS.items()},
@@ -199,7 +199,7 @@ class LlamaCpp(llama.LlamaServer):
             words = known.flags.get(name, Flag()).choices
             if isinstance(value, bool) and "on" in words and "off" in words:
                 chosen[name] = "on" if value else "off"
-        return Command((self.binary(launch), *long_flags(own), *long_flags(chosen)))
+        return Command((self.binary(launch), *read.long_flags(own), *read.long_flags(chosen)))
 
     def values(self, launch: Launch, flag: str) -> list[str]:
         """As the flag's description lists them."""

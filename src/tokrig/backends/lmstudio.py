@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tokrig.backends import Ask, Availability, Backend, Capabilities, Engine, Launch, Loading
-from tokrig.backends._reading import answer, answers, count, mapping, mappings, one_token
+from tokrig.backends import _reading as read
 from tokrig.errors import InputError, RequestError, StartError, did_you_mean
 from tokrig.record.model import Resolved
 
@@ -46,7 +46,7 @@ class LMStudio(Backend):
             )
         yield Loading(f"loading {served_model}")
         try:
-            told = mapping(ask("/api/v1/models/load", {"model": served_model}))
+            told = read.mapping(ask("/api/v1/models/load", {"model": served_model}))
         except RequestError as error:
             told = {"error": error.message}
         if told.get("status") != "loaded":
@@ -70,8 +70,12 @@ class LMStudio(Backend):
         # Of several it does not tell which one is meant.
         model = next((m for m in models if _instances(m)), {}) if len(loaded) == 1 else {}
         config = _instances(model)[0][1] if model else {}
-        told = answer(ask, "/api/v0/chat/completions", one_token(loaded[0])) if loaded else {}
-        runtime = mapping(told.get("runtime"))
+        told = (
+            read.answer(ask, "/api/v0/chat/completions", read.one_token(loaded[0]))
+            if loaded
+            else {}
+        )
+        runtime = read.mapping(told, "runtime")
         parts = str(runtime.get("name") or "").split("-")
         flash, quant = config.get("flash_attention"), model.get("quantization")
         quant = quant.get("name") if isinstance(quant, dict) else quant
@@ -81,9 +85,9 @@ class LMStudio(Backend):
             api=next((api for api in _APIS if api in parts), "cpu") if parts[0] else None,
             served_models=loaded or _keys(models),
             resolved=Resolved(
-                context_per_slot=count(config.get("context_length")),
-                slots=count(config.get("parallel")),
-                batch=count(config.get("eval_batch_size")),
+                context_per_slot=read.count(config, "context_length"),
+                slots=read.count(config, "parallel"),
+                batch=read.count(config, "eval_batch_size"),
                 flash_attention=None if flash is None else "enabled" if flash else "disabled",
                 quantization=str(quant) if quant else None,
             ),
@@ -94,7 +98,7 @@ class LMStudio(Backend):
 def _models(ask: Ask) -> list[dict[str, Any]]:
     """Language models of API v1, or of v0 where there is no v1; empty for another server."""
     for path, key, name in (("/api/v1/models", "models", "key"), ("/api/v0/models", "data", "id")):
-        found = answers(ask, path, key)
+        found = read.answers(ask, path, key)
         own = [m for m in found if m.get(name) and "max_context_length" in m]
         if own:
             return [m for m in own if m.get("type") in ("llm", "vlm")]
@@ -113,8 +117,8 @@ def _instances(model: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Name and settings of what is loaded of a model; v0 tells no settings."""
     if model.get("state") == "loaded":
         return [(str(model["id"]), {})]
-    instances = mappings(model.get("loaded_instances"))
-    return [(str(i["id"]), mapping(i.get("config"))) for i in instances if i.get("id")]
+    instances = read.mappings(model, "loaded_instances")
+    return [(str(i["id"]), read.mapping(i, "config")) for i in instances if i.get("id")]
 
 
 BACKEND = LMStudio()

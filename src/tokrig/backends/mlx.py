@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tokrig.backends import Ask, Capabilities, Engine, Launch, Loading
+from tokrig.backends import _reading as read
 from tokrig.backends._python import PythonServer
-from tokrig.backends._reading import answer, one_token
 from tokrig.errors import RequestError, StartError
 
 # mlx-lm's version, MLX's version, the platform, the device's architecture.
@@ -57,7 +57,7 @@ class MLX(PythonServer):
             return
         yield Loading("loading the model")
         try:
-            ask(self.chat_path, one_token())
+            ask(self.chat_path, read.one_token())
         except RequestError as error:
             raise StartError(
                 f"mlx-lm could not load the model: {error.message}",
@@ -67,7 +67,7 @@ class MLX(PythonServer):
     def recognises(self, ask: Ask) -> bool:
         """By the fingerprint of one token, asked only of a server that speaks neither llama.cpp's
         nor FastAPI's dialect."""
-        if answer(ask, "/health") != {"status": "ok"}:
+        if read.answer(ask, "/health") != {"status": "ok"}:
             return False
         for path in ("/props", "/openapi.json"):
             try:
@@ -87,7 +87,7 @@ class MLX(PythonServer):
         return Engine(engine="mlx-lm", build=build, api=api, api_confirmed=confirmed)
 
     def _fingerprint(self, ask: Ask) -> re.Match[str] | None:
-        told = answer(ask, self.chat_path, one_token()).get("system_fingerprint")
+        told = read.answer(ask, self.chat_path, read.one_token()).get("system_fingerprint")
         return _FINGERPRINT.match(str(told))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
-from tokrig.backends._reading import answer, at, count, mapping, mappings, number
+from tokrig.backends import _reading as read
 from tokrig.errors import InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings
 
@@ -122,20 +122,20 @@ class Ollama(Backend):
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """``/api/ps`` and, of a server started here, the wrapped engine's log."""
-        version = at(ask("/api/version"), "version")
+        version = read.at(ask("/api/version"), "version")
         running = ask("/api/ps")
         # The model launched, else the one used last, which Ollama lists first.
-        models = mappings(at(running, "models"))
+        models = read.mappings(running, "models")
         named = [model for model in models if launch and model.get("name") == str(launch.model)]
         entry: dict[str, Any] = next(iter(named or models), {})
         last_load = log.rpartition("starting llama-server")[2]
         api, confirmed = llama.api_of(last_load)
-        quantization = at(entry, "details", "quantization_level")
+        quantization = read.at(entry, "details", "quantization_level")
         told = {
-            "context_per_slot": count(entry.get("context_length")),
+            "context_per_slot": read.count(entry, "context_length"),
             "quantization": str(quantization) if quantization else None,
         }
-        size, vram = count(entry.get("size")) or 0, count(entry.get("size_vram")) or 0
+        size, vram = read.count(entry, "size") or 0, read.count(entry, "size_vram") or 0
         memory = {"GPU": vram, "CPU": size - vram} if vram <= size > 0 else {}
         spilled = offload = None
         # Without a GPU asked for, none is what was asked for.
@@ -177,11 +177,11 @@ class Ollama(Backend):
 
     def event(self, data: dict[str, Any]) -> dict[str, Any]:
         """``{"message": …, "done": …}`` as an OpenAI chunk; the durations stay beside it."""
-        message = mapping(data.get("message"))
+        message = read.mapping(data, "message")
         delta: dict[str, Any] = {
             "content": message.get("content"),
             "reasoning": message.get("thinking"),
-            "tool_calls": [_call(call) for call in mappings(message.get("tool_calls"))],
+            "tool_calls": [_call(call) for call in read.mappings(message, "tool_calls")],
         }
         chunk = {
             **{key: value for key, value in data.items() if key != "message"},
@@ -189,7 +189,7 @@ class Ollama(Backend):
         }
         if data.get("done") is True:
             chunk["usage"] = {
-                "prompt_tokens": count(data.get("prompt_eval_count")),
+                "prompt_tokens": read.count(data, "prompt_eval_count"),
                 "completion_tokens": data.get("eval_count"),
                 "prompt_tokens_details": {"cached_tokens": data.get("prompt_eval_cached_count")},
             }
@@ -199,17 +199,20 @@ class Ollama(Backend):
         """By a one-token request; costs a whole prefill."""
         body = self.body(request)
         once = {**body, "stream": False, "options": {**body["options"], "num_predict": 1}}
-        return count(at(ask(self.chat_path, once), "prompt_eval_count"))
+        return read.count(ask(self.chat_path, once), "prompt_eval_count")
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """Durations of the last event, in ns. Without a decode time there is no clock; a prompt of
         which the tokens or the time are not told counts as none."""
-        decoded, decode_ns = count(event.get("eval_count")), number(event.get("eval_duration"))
-        prompt_ns = number(event.get("prompt_eval_duration") or 0)
+        decoded, decode_ns = (
+            read.count(event, "eval_count"),
+            read.number(event, "eval_duration"),
+        )
+        prompt_ns = read.number(event.get("prompt_eval_duration") or 0)
         if event.get("done") is not True or not decoded or not decode_ns or prompt_ns is None:
             return None
-        prompt = count(event.get("prompt_eval_count")) or 0
-        prompt -= min(count(event.get("prompt_eval_cached_count")) or 0, prompt)
+        prompt = read.count(event, "prompt_eval_count") or 0
+        prompt -= min(read.count(event, "prompt_eval_cached_count") or 0, prompt)
         if not prompt or not prompt_ns:
             prompt, prompt_ns = 0, 0
         return EngineTimings(
@@ -258,20 +261,20 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
 
 def _file(ask: Ask, name: Any) -> str | None:
     """The blob that its model file names in ``FROM``."""
-    told = answer(ask, "/api/show", {"model": name}) if name else {}
+    told = read.answer(ask, "/api/show", {"model": name}) if name else {}
     found = _BLOB.search(str(told.get("modelfile") or ""))
     return found.group(1) if found else None
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments are an object here and a text at OpenAI."""
-    function = mapping(call.get("function"))
+    function = read.mapping(call, "function")
     text = json.dumps(function.get("arguments"))
     return {"function": {"name": function.get("name"), "arguments": text}}
 
 
 def _names(told: Any) -> tuple[str, ...]:
-    return tuple(str(m["name"]) for m in mappings(at(told, "models")) if m.get("name"))
+    return tuple(str(m["name"]) for m in read.mappings(told, "models") if m.get("name"))
 
 
 BACKEND = Ollama()

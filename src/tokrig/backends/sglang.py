@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from tokrig.backends import Ask, Engine, Launch, Request, Value
+from tokrig.backends import _reading as read
 from tokrig.backends._python import BatchingServer, method
-from tokrig.backends._reading import answer, at, count, mappings, number, owner, text
 from tokrig.spec.settings import Api
 
 # Of devices that PyTorch calls "cuda" these kernels tell whose they are; Triton's run on both.
@@ -100,26 +100,26 @@ class SGLang(BatchingServer):
         return found
 
     def recognises(self, ask: Ask) -> bool:
-        return owner(ask) == "sglang" and bool(_server_info(ask))
+        return read.owner(ask) == "sglang" and bool(_server_info(ask))
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """All of it over HTTP: the arguments as the engine resolved them."""
         info = _server_info(ask)
-        state = next(iter(mappings(info.get("internal_states"))), {})
+        state = next(iter(read.mappings(info, "internal_states")), {})
         cached, algorithm = info.get("disable_radix_cache"), "speculative_algorithm"
         told = {
-            "context_per_slot": count(info.get("context_length")),
-            "slots": count(state.get("effective_max_running_requests_per_dp"))
-            or count(info.get("max_running_requests")),
-            "cache_type_k": text(info.get("kv_cache_dtype")),
-            "dtype": text(info.get("dtype")),
-            "quantization": text(info.get("quantization")),
-            "tensor_parallel": count(info.get("tp_size")),
+            "context_per_slot": read.count(info, "context_length"),
+            "slots": read.count(state, "effective_max_running_requests_per_dp")
+            or read.count(info, "max_running_requests"),
+            "cache_type_k": read.text(info, "kv_cache_dtype"),
+            "dtype": read.text(info, "dtype"),
+            "quantization": read.text(info, "quantization"),
+            "tensor_parallel": read.count(info, "tp_size"),
             "prefix_caching": not cached if isinstance(cached, bool) else None,
         }
         # Weights, cache and captured graphs of one device, in GB of 2³⁰ bytes.
         weights, *more = (
-            max(number(at(state, "memory_usage", part)) or 0, 0)
+            max(read.number(state, "memory_usage", part) or 0, 0)
             for part in ("weight", "kvcache", "cuda_graph", "graph")
         )
         return self.engine(
@@ -128,7 +128,7 @@ class SGLang(BatchingServer):
             told,
             api=_api(info),
             gib=weights + sum(more) if weights else 0,
-            build=text(info.get("version")),
+            build=read.text(info, "version"),
             speculation=bool(info[algorithm]) if algorithm in info else None,
         )
 
@@ -139,7 +139,7 @@ class SGLang(BatchingServer):
 
 def _server_info(ask: Ask) -> dict[str, Any]:
     """``/server_info``, which older builds call ``/get_server_info``; empty without either."""
-    return answer(ask, "/server_info") or answer(ask, "/get_server_info")
+    return read.answer(ask, "/server_info") or read.answer(ask, "/get_server_info")
 
 
 def _api(info: Mapping[str, Any]) -> str | None:

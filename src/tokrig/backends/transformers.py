@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokrig.backends import Ask, Capabilities, Engine, Launch, Request, Value
+from tokrig.backends import _reading as read
 from tokrig.backends._python import PythonServer
-from tokrig.backends._reading import answer, lists, mapping, word
 from tokrig.spec.settings import Api
 
 
@@ -54,19 +54,19 @@ class Transformers(PythonServer):
         return ((self.binary(launch), "version"), *super().questions(launch))
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
-        listed = lists(help_text, "reasoning")
+        listed = read.lists(help_text, "reasoning")
         return {"reasoning": launch.engine_switch if listed else None}
 
     def recognises(self, ask: Ask) -> bool:
         """By two routes that no other server has together."""
-        paths = mapping(answer(ask, "/openapi.json").get("paths"))
+        paths = read.mapping(read.answer(ask, "/openapi.json").get("paths"))
         return {"/load_model", "/v1/responses"} <= paths.keys()
 
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The version is the program's own word; over HTTP it tells nothing. No models: without
         a name a request is answered by the one the server was started with."""
         said = launch.answer(0) if launch else ""
-        return Engine(engine="transformers", build=word(said, r"(?m)^(\d+\.\d+[\w.]*)$"))
+        return Engine(engine="transformers", build=read.word(said, r"(?m)^(\d+\.\d+[\w.]*)$"))
 
     def body(self, request: Request) -> dict[str, Any]:
         """Full length by a generation config of the request's own, which replaces the model's."""

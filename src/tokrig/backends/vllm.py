@@ -12,19 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.backends import Ask, Backend, Engine, Launch, Request, Value
+from tokrig.backends import _reading as read
 from tokrig.backends._python import BatchingServer, method
-from tokrig.backends._reading import (
-    answer,
-    at,
-    count,
-    lists,
-    logged,
-    mapping,
-    number,
-    page,
-    text,
-    word,
-)
 from tokrig.errors import InputError
 from tokrig.record.samples import EngineTimings
 
@@ -123,13 +112,13 @@ class VLLM(BatchingServer):
 
     def vet(self, launch: Launch) -> None:
         super().vet(launch)
-        too_old = launch.answers and not lists(launch.answers[0], "speculative-config")
+        too_old = launch.answers and not read.lists(launch.answers[0], "speculative-config")
         if launch.speculation and too_old:
             raise InputError(
                 "this vLLM is too old for --speculative-config",
                 hint="upgrade it, or leave --speculative out",
             )
-        built = word(launch.answer(1), r"(?m)^(\d+\.\S*\+cpu\S*)")
+        built = read.word(launch.answer(1), r"(?m)^(\d+\.\S*\+cpu\S*)")
         if built and launch.api not in (None, "cpu"):
             raise InputError(
                 f"this vLLM ({built}) is built for the CPU, not for {launch.api}",
@@ -147,7 +136,7 @@ class VLLM(BatchingServer):
         if asked.draft_tokens is not None:
             config["num_speculative_tokens"] = asked.draft_tokens
         # Only where it speculates it can tell of drafts.
-        tells = lists(help_text, "per-request-spec-decode-metrics")
+        tells = read.lists(help_text, "per-request-spec-decode-metrics")
         return {
             "speculative-config": json.dumps(config),
             "per-request-spec-decode-metrics": "summary" if tells else None,
@@ -163,9 +152,9 @@ class VLLM(BatchingServer):
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The version and the model's context over HTTP, all else from the line in which the
         engine logs its configuration. A server that runs already shows no log."""
-        told = logged(log, _LOGGED)
-        caching = word(log, r"(?<!\w)enable_prefix_caching=(\w+)") or word(
-            page(ask, "/metrics"), r'enable_prefix_caching="(\w+)"'
+        told = read.logged(log, _LOGGED)
+        caching = read.word(log, r"(?<!\w)enable_prefix_caching=(\w+)") or read.word(
+            read.page(ask, "/metrics"), r'enable_prefix_caching="(\w+)"'
         )
         told["prefix_caching"] = None if caching is None else caching == "True"
         told["threads"] = _threads(log, launch)
@@ -180,7 +169,7 @@ class VLLM(BatchingServer):
             told,
             api=_api(log),
             gib=sum(map(float, (*weights, *caches))) if complete else 0,
-            build=text(answer(ask, "/version").get("version")),
+            build=read.text(read.answer(ask, "/version").get("version")),
             speculation=None if speculative is None else speculative.group(1) != "None",
         )
 
@@ -193,13 +182,16 @@ class VLLM(BatchingServer):
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """``metrics`` of the usage chunk. Prefill is from the first scheduling to the first
         token, decode from the first token to the last."""
-        usage, clock = mapping(event.get("usage")), mapping(event.get("metrics"))
-        prompt, tokens = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
-        prompt_ms = number(clock.get("time_to_first_token_ms"))
-        decode_ms = number(clock.get("generation_time_ms"))
+        usage, clock = read.mapping(event, "usage"), read.mapping(event, "metrics")
+        prompt, tokens = (
+            read.count(usage, "prompt_tokens"),
+            read.count(usage, "completion_tokens"),
+        )
+        prompt_ms = read.number(clock, "time_to_first_token_ms")
+        decode_ms = read.number(clock, "generation_time_ms")
         if prompt is None or tokens is None or prompt_ms is None or decode_ms is None:
             return None
-        cached = count(at(usage, "prompt_tokens_details", "cached_tokens")) or 0
+        cached = read.count(usage, "prompt_tokens_details", "cached_tokens") or 0
         return EngineTimings(
             prompt_tokens=max(prompt - cached, 0),
             prompt_ms=float(prompt_ms),
@@ -222,8 +214,10 @@ def _threads(log: str, launch: Launch | None) -> int | None:
 def _api(log: str) -> str | None:
     """What computes. PyTorch calls AMD's devices "cuda" too: there the build's name and the
     kernels it chose tell."""
-    device = word(log, r"(?<!\w)device_config=(\w+)")
-    if device == "cuda" and word(log, r"(platform rocm|version \S+\+rocm|\bROCM_(?:ATTN|AITER))"):
+    device = read.word(log, r"(?<!\w)device_config=(\w+)")
+    if device == "cuda" and read.word(
+        log, r"(platform rocm|version \S+\+rocm|\bROCM_(?:ATTN|AITER))"
+    ):
         return "rocm"
     return {"cuda": "cuda", "cpu": "cpu", "xpu": "sycl"}.get(device or "")
 
