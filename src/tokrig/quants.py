@@ -23,6 +23,10 @@ class TensorType(NamedTuple):
     size: int
 
 
+def _rows(text: str) -> list[list[str]]:
+    return [entry.split() for entry in text.split(",")]
+
+
 # By elements in a block: number, name and the block's bytes.
 _TENSOR_TYPES = {
     1: "0 F32 4, 1 F16 2, 24 I8 1, 25 I16 2, 26 I32 4, 27 I64 8, 28 F64 8, 30 BF16 2",
@@ -37,7 +41,7 @@ _TENSOR_TYPES = {
 TENSOR_TYPES: Mapping[int, TensorType] = {
     int(number): TensorType(name, block, int(size))
     for block, text in _TENSOR_TYPES.items()
-    for number, name, size in (entry.split() for entry in text.split(","))
+    for number, name, size in _rows(text)
 }
 TYPE_BITS: Mapping[str, float] = {
     kind.name: 8 * kind.size / kind.block for kind in TENSOR_TYPES.values()
@@ -51,9 +55,7 @@ _FILE_TYPES = (
     "29 IQ2_M, 30 IQ4_XS, 31 IQ1_M, 32 BF16, 36 TQ1_0, 37 TQ2_0, 38 MXFP4_MOE, 39 NVFP4,"
     "40 Q1_0, 41 Q2_0"
 )
-FILE_TYPES: Mapping[int, str] = {
-    int(number): name for number, name in (entry.split() for entry in _FILE_TYPES.split(","))
-}
+FILE_TYPES: Mapping[int, str] = {int(number): name for number, name in _rows(_FILE_TYPES)}
 """The quant recipe that each number of ``general.file_type`` stands for."""
 
 # Llama 3.1 8B in each recipe (llama.cpp, tools/quantize/README.md); then blocks of 32 weights with
@@ -67,9 +69,7 @@ _BITS_PER_WEIGHT = (
     "Q5_1 6.0, Q5_0 5.5, Q4_1 5.0, Q4_0 4.5, F32 32.0, BF16 16.0,"
     "FP8 8.1, MXFP4 4.25, NVFP4 4.6, AWQ 4.3, GPTQ-Int4 4.3"
 )
-BITS_PER_WEIGHT: Mapping[str, float] = {
-    name: float(bits) for name, bits in (entry.split() for entry in _BITS_PER_WEIGHT.split(","))
-}
+BITS_PER_WEIGHT: Mapping[str, float] = {name: float(bits) for name, bits in _rows(_BITS_PER_WEIGHT)}
 _BY_NAME = {name.upper(): bits for name, bits in BITS_PER_WEIGHT.items()}
 # Recipes of a creator's own keep the base's name: UD-Q4_K_XL.
 _RECIPE = re.compile(r"(Q\d_K)_[A-Z]+")

@@ -134,56 +134,41 @@ def wanted(asked: Reference, listing: Listing) -> Listing:
 
     Raises ModelError where the repository does not hold it.
     """
-    files = _folder(asked, listing) if asked.file is None else _parts(asked, asked.file, listing)
-    found = {"files": tuple(files), "file": asked.file, "revision": asked.revision}
-    return listing.model_copy(update=found)
-
-
-def _parts(asked: Reference, file: str, listing: Listing) -> list[File]:
-    known = {one.name: one for one in listing.files}
-    names = part_names(file)
-    if missing := [name for name in names if name not in known]:
-        ggufs = _choices(known)
+    by_name, missing = {file.name: file for file in listing.files}, ""
+    if asked.file is not None:
+        names = part_names(asked.file)
+        if gone := [name for name in names if name not in by_name]:
+            missing = f"there is no file {gone[0]!r} in {asked.repo} at {asked.revision}"
+    else:
+        plain = [name for name in by_name if "/" not in name and name.endswith(_FOLDER_SUFFIXES)]
+        weights = [name for name in plain if name.endswith(".safetensors")]
+        # Mistral's own format lies beside the ordinary one and holds the same weights once more.
+        only = all(name.startswith("consolidated") for name in weights)
+        names = [name for name in plain if only or not name.startswith("consolidated")]
+        names += [name for name in by_name if name == "README.md"]
+        missing = "" if weights else "the repository holds no safetensors weights"
+    if missing:
         raise ModelError(
-            f"{asked}: there is no file {missing[0]!r} in {asked.repo} at {asked.revision}",
-            hint=did_you_mean(file, ggufs) if ggufs else "the repository holds no GGUF file",
-            code="model_not_found",
+            f"{asked}: {missing}", hint=_choices(asked, by_name), code="model_not_found"
         )
-    return [known[name] for name in names]
+    found = {"files": tuple(by_name[name] for name in names), "file": asked.file}
+    return listing.model_copy(update={**found, "revision": asked.revision})
 
 
-def _folder(asked: Reference, listing: Listing) -> list[File]:
-    files = [
-        file
-        for file in listing.files
-        if file.name == "README.md"
-        or ("/" not in file.name and file.name.endswith(_FOLDER_SUFFIXES))
-    ]
-    weights = [file.name for file in files if file.name.endswith(".safetensors")]
-    if not weights:
-        ggufs = ", ".join(_choices(file.name for file in listing.files))
-        raise ModelError(
-            f"{asked}: the repository holds no safetensors weights",
-            hint=f"name one of its files as {asked}/FILE: {ggufs}"
-            if ggufs
-            else "name a repository of safetensors or GGUF files",
-            code="model_not_found",
-        )
-    # Mistral's own format lies beside the ordinary one and holds the same weights once more.
-    if not all(name.startswith("consolidated") for name in weights):
-        files = [file for file in files if not file.name.startswith("consolidated")]
-    return files
-
-
-def _choices(names: Iterable[str]) -> list[str]:
-    """The GGUF files of models among ``names``, of split ones the first part."""
-    return sorted(
+def _choices(asked: Reference, names: Iterable[str]) -> str:
+    """A hint that names the repository's GGUF files of models, of split ones the first part."""
+    ggufs = sorted(
         name
         for name in names
         if name.endswith(".gguf")
         and not any(word in name.lower() for word in ("mmproj", "imatrix"))
         and name == part_names(name)[0]
     )
+    if not ggufs:
+        return "it holds no GGUF file; name a repository of safetensors or GGUF files"
+    if asked.file is not None:
+        return did_you_mean(asked.file, ggufs)
+    return f"name one of its files as {asked}/FILE: {', '.join(ggufs)}"
 
 
 # --- where they lie -----------------------------------------------------------------------------
@@ -320,18 +305,18 @@ def download(listing: Listing, file: File, part: Path, heard: Callable[[int], No
         os.fsync(out.fileno())
 
 
-_LOG_IN = "log in with: hf auth login (or set HF_TOKEN)"
+_LOG_IN = "hf auth login (or set HF_TOKEN)"
 # By the library's errors: code, message, what to do. The order counts: some are kinds of others.
 _REFUSALS: Mapping[str, tuple[str, str, str]] = {
     "GatedRepoError": (
         "model_gated",
         "{repo} is gated: its owners want to know who uses it",
-        f"accept its terms at {{endpoint}}/{{repo}}, then {_LOG_IN}",
+        f"accept its terms at {{endpoint}}/{{repo}}, then log in: {_LOG_IN}",
     ),
     "RepositoryNotFoundError": (
         "model_not_found",
         "{endpoint} has no repository {repo}",
-        f"check the spelling; to see a private one {_LOG_IN}",
+        f"check the spelling; if it is private, log in: {_LOG_IN}",
     ),
     "RevisionNotFoundError": (
         "model_not_found",
@@ -380,14 +365,14 @@ def _refusal(asked: Reference | Listing, endpoint: str, error: Exception) -> Tok
     if not isinstance(error, errors.HfHubHTTPError):
         return PutOff(
             f"{asked}: {endpoint} cannot be reached: {str(error) or type(error).__name__}",
-            hint="check the network and HF_ENDPOINT. What was downloaded is kept; models that are"
-            " here need no network",
+            hint="check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use only models"
+            " that are here; what was downloaded is kept",
         )
     status = error.response.status_code
     if status in (401, 403):
         return ModelError(
             f"{asked}: {endpoint} refuses access ({status})",
-            hint=f"with an account that may read this repository {_LOG_IN}",
+            hint=f"log in with an account that may read it: {_LOG_IN}",
             code="model_gated",
         )
     hint = "try again later; what was downloaded is kept"

@@ -324,8 +324,8 @@ def _bring(listing: Listing, tell: Tell, budget_bytes: int | None) -> None:
             part.unlink()
             raise ModelError(
                 f"{listing}: the checksum of {shown(path)} differs from the one the hub states",
-                hint="the file was removed; download it again. If it differs again, what lies "
-                "between here and the hub changes files",
+                hint="the file was removed; download it again. If it differs again, a proxy in "
+                "between changes files",
                 code="checksum_differs",
             )
         part.replace(path)
