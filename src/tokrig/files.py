@@ -56,8 +56,8 @@ def _own(system: Callable[..., Path], earlier: str, variable: str) -> Path:
         folder = Path("~")
     if not folder.is_absolute():
         raise StoreError(
-            "there is no folder for tokrig's own files: this user has no home",
-            hint=f"set {variable} to a folder that can be written",
+            "tokrig has no place for its own files: this user has no home folder",
+            hint=f"set {variable} to a writable folder",
         )
     return folder
 

@@ -197,7 +197,7 @@ def quick(one: Record) -> Record:
     [
         (6, 6, ""),
         (8, 6, ""),
-        (5, 8, "starts of the engine: A 5, B 8; it takes 6 on each side"),
+        (5, 8, "engine starts: A 5, B 8; 6 are needed on each side"),
     ],
 )
 def test_an_arm_has_as_many_starts_as_its_records(a: int, b: int, settle: str) -> None:
@@ -216,7 +216,7 @@ def test_all_records_of_an_attached_server_are_one_start() -> None:
     found = only(compare("build", 6, [Arms("", a, made.b)]))
     assert verdicts(found) == {"inconclusive"}
     assert found.effects[0].starts == (1, 1)
-    assert found.effects[0].settle == "starts of the engine: A 1, B 1; it takes 6 on each side"
+    assert found.effects[0].settle == "engine starts: A 1, B 1; 6 are needed on each side"
 
 
 def test_a_wide_interval_is_inconclusive_and_says_what_settles_it() -> None:

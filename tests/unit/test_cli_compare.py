@@ -53,7 +53,7 @@ def test_class_keys_and_figures(content: Path) -> None:
     assert "agent × 1 gen tok/s 100.0 120.0 ×1.20 (1.18–1.22) faster" in lines
     assert "TTFT 100 ms 83 ms ×0.83 (0.82–0.85) faster" in lines
     assert "agent × 4 gen tok/s 50.0 50.0 ×1.00 (0.98–1.02) not distinguishable" in lines
-    assert lines[-1].startswith("not known of both: model.sha256")
+    assert lines[-1].startswith("not known for both: model.sha256")
     assert "\x1b" not in done.stdout
 
 
@@ -77,7 +77,7 @@ def test_an_attached_server_is_one_start_and_that_is_said(content: Path) -> None
         attached = with_value(records()[run_id == B], "backend.managed", False)
         path.write_text(record_text(attached), encoding="utf-8")
     told = " ".join(compare(content, A, B).stdout.split())
-    assert "inconclusive: starts of the engine: A 1, B 1; it takes 6 on each side" in told
+    assert "inconclusive: engine starts: A 1, B 1; 6 are needed on each side" in told
     assert "let tokrig start it, --level standard" in told
     assert "faster" not in told
 

@@ -350,8 +350,14 @@ def test_check_finds_a_result_left_out(tmp_path: Path) -> None:
         (lambda text: text.replace("schema: 2", "schema: 99", 1), "newer than this tokrig reads"),
         (lambda text: text.replace("status:", "staus:", 1), ":6: unknown key 'staus'"),
         (lambda text: text + "tail: [\n", "while parsing"),
-        (lambda text: text.replace(f"id: {GOOD}", "id: another", 1), "is not the file's name"),
-        (lambda text: text.replace("id: test-rig", "id: moved", 1), "is not the folder's name"),
+        (
+            lambda text: text.replace(f"id: {GOOD}", "id: another", 1),
+            "does not match the file name",
+        ),
+        (
+            lambda text: text.replace("id: test-rig", "id: moved", 1),
+            "does not match the folder name",
+        ),
     ],
 )
 def test_check_names_what_is_broken(content: Path, change: Callable[[str], str], says: str) -> None:

@@ -184,7 +184,7 @@ def test_a_mode_with_all_that_belongs_to_it_is_one_changed_variable() -> None:
 def test_a_mode_that_another_page_tells_half_is_not_known() -> None:
     half = with_value(transcribed(), "mode.name", "mtp")
     assert "mode.speculative" not in known_keys(half)
-    assert against(half, half).reason == "same machine, but the mode is not known of both"
+    assert against(half, half).reason == "same machine, but the mode is not known for both"
 
 
 def test_how_reasoning_is_switched_makes_no_other_mode_on_other_engines() -> None:
@@ -304,7 +304,7 @@ def test_what_is_essential_has_to_be_known(path: str) -> None:
     for pair in ((bare, bare), (bare, measured()), (measured(), bare)):
         found = against(*pair)
         assert found.grade == "D"
-        assert found.reason.endswith("is not known of both")
+        assert found.reason.endswith("is not known for both")
 
 
 def test_the_same_file_is_the_same_model_whatever_it_is_called() -> None:
@@ -328,7 +328,7 @@ def test_a_setting_that_one_side_does_not_tell_is_not_taken_for_equal(name: str)
     for pair in ((measured(), untold), (untold, measured())):
         found = against(*pair)
         assert found.grade == "C"
-        assert found.reason.startswith("same model and quant; no A: not known of both: ")
+        assert found.reason.startswith("same model and quant; no A: not known for both: ")
         assert path in [entry.key for entry in found.differences.unknown]
     # With another model there is nothing left that is known to be equal.
     other = with_value(with_value(untold, "model.quant", "Q8_0"), "model.sha256", "b" * 64)
@@ -364,7 +364,7 @@ def test_an_attached_server_of_which_little_is_known_is_c() -> None:
     found = against(attached, attached)
     assert found.grade == "C"
     assert found.reason == (
-        "same model and quant; no A: not known of both: "
+        "same model and quant; no A: not known for both: "
         "KV cache types, threads, environment, command line"
     )
     assert all(f.ratio.value == 1 for pair in found.pairs for f in pair.figures)
@@ -388,7 +388,7 @@ def test_a_machine_that_is_not_known_is_never_the_same() -> None:
     on_cpu = with_value(nameless, "backend.api", "cpu")
     found = against(on_cpu, on_cpu)
     assert found.grade == "C"
-    assert "hardware not known of both" in found.reason
+    assert "hardware not known for both" in found.reason
 
 
 # Classes B, C, D
@@ -443,10 +443,10 @@ def test_an_idle_card_is_no_variable_of_what_the_processor_did() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "why"),
     [
-        ("model__sha256", None, "the model hash is not known of both"),
+        ("model__sha256", None, "the model hash is not known for both"),
         ("model__sha256", "b" * 64, "the model hash differs"),
         ("backend__build", "b9999", "the build differs"),
-        ("backend__build", None, "the build is not known of both"),
+        ("backend__build", None, "the build is not known for both"),
         ("backend__api", "vulkan", "the API differs"),
         ("backend__engine", "other", "the engine differs"),
     ],
@@ -484,7 +484,7 @@ def test_processors_alone_are_never_b() -> None:
     [
         ({"model__variant": "E4B-it", "model__sha256": None}, "the model differs"),
         ({"model__quant": "Q8_0", "model__sha256": "b" * 64}, "the quant differs"),
-        ({"model__quant": None, "model__sha256": None}, "the quant is not known of both"),
+        ({"model__quant": None, "model__sha256": None}, "the quant is not known for both"),
         ({"mode__name": "mtp"}, "the mode differs"),
     ],
 )
@@ -495,7 +495,7 @@ def test_other_work_on_other_hardware_is_d(also: dict[str, Any], why: str) -> No
 
 @pytest.mark.parametrize("value", [1, None])
 def test_two_methodologies_are_never_equals(value: int | None) -> None:
-    words = "differs" if value else "is not known of both"
+    words = "differs" if value else "is not known for both"
     for here in (measured(), elsewhere()):
         found = against(measured(), with_value(here, "provenance.methodology", value))
         assert (found.grade, found.reason) == ("D", f"the methodology {words}")
@@ -584,7 +584,7 @@ def test_published_figures_are_compared_with_those_of_their_source_alone() -> No
     assert "an API label is not confirmed by its engine" in found.notes
     assert {m.verdict for m in found.means} <= {"valid", "unverified"}
     from_elsewhere = with_value(other, "provenance.source", "another page")
-    assert against(transcribed(), from_elsewhere).reason == "the methodology is not known of both"
+    assert against(transcribed(), from_elsewhere).reason == "the methodology is not known for both"
     assert against(transcribed(), measured()).grade == "D"
     # What its page does not tell of the settings is not taken for equal.
     model = with_value(transcribed(), "model.variant", "E4B-it")

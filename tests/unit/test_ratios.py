@@ -175,7 +175,7 @@ def test_fewer_than_six_starts_are_inconclusive(a: int | None, b: int | None, to
         assert found.value == pytest.approx(2)
         assert (found.low, found.high) == (None, None)
         assert (found.verdict, found.basis) == ("inconclusive", "none")
-        assert found.settle == f"starts of the engine: {told}; it takes 6 on each side"
+        assert found.settle == f"engine starts: {told}; 6 are needed on each side"
 
 
 def test_values_that_share_a_start_do_not_count_as_starts() -> None:

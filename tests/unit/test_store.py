@@ -642,7 +642,7 @@ def test_a_broken_record_is_a_problem_and_stops_nothing(store: Store) -> None:
         "newer": (text.replace("schema: 2", "schema: 9"), "schema 9 is newer"),
         "missing": (text.replace("verdict: valid, ", ""), "'verdict'"),
         "typed": (text.replace("family: SmolLM2", "family: [1]"), "family is [1]"),
-        "other": (text, "is not the file's name"),
+        "other": (text, "does not match the file name"),
         "empty": ("", "a record is a mapping"),
         "list": ("- 1\n", "a record is a mapping"),
         "binary": (b"\xff\xfe\x00", "cannot be read"),

@@ -167,7 +167,7 @@ def _other_source(record: Record, content: Path) -> Iterator[str]:
     if told.source_sha256 is None or "://" in (told.source_url or "") or not kept.is_file():
         return
     if hashlib.sha256(kept.read_bytes()).hexdigest() != told.source_sha256:
-        yield f"provenance.source_sha256 is not that of {told.source_url}"
+        yield f"provenance.source_sha256 does not match {told.source_url}"
 
 
 def _tell_implausible(reports: Sequence[Report], content: Path) -> None:
@@ -200,9 +200,9 @@ def _tell_implausible(reports: Sequence[Report], content: Path) -> None:
 def _misplaced(record: Record, path: Path) -> Iterator[str]:
     """A record is found by its file's name and its rig's folder."""
     if record.id != path.stem:
-        yield f"the id {record.id!r} is not the file's name"
+        yield f"the id {record.id!r} does not match the file name"
     if root_of(path) and record.rig.id != path.parent.name:
-        yield f"the rig {record.rig.id!r} is not the folder's name"
+        yield f"the rig {record.rig.id!r} does not match the folder name"
 
 
 def _print(out: Console, reports: Sequence[Report], verbose: bool) -> None:

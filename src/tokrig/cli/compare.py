@@ -140,7 +140,7 @@ def print_comparison(out: Console, found: Comparison) -> None:
     if found.differences.unknown:
         keys = ", ".join(entry.key for entry in found.differences.unknown)
         out.print()
-        out.print(f"not known of both: {keys}", style="dim")
+        out.print(f"not known for both: {keys}", style="dim")
 
 
 def _reading(found: Comparison) -> Iterator[str]:

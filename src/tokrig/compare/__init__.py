@@ -63,7 +63,7 @@ OF_THE_MACHINE = (
     *("machine", "driver", "power limit", "GPU details", "CPU governor", "CPU details", "limits"),
     *("memory", "os", "kernel", "virtualization"),
 )
-WHERE = {"differs": "other hardware", "unknown": "hardware not known of both"}
+WHERE = {"differs": "other hardware", "unknown": "hardware not known for both"}
 HASH = "model.sha256"
 # Why a shape of both sides is not compared.
 LEFT_OUT = {
@@ -336,7 +336,7 @@ def _pair(a: Cell, b: Cell, found: Differences) -> Pair:
 
 
 def _classify(found: Differences, together: Sequence[Pair]) -> tuple[Grade, str]:
-    """The comparability class and its reason in words. It rests on what is known of both."""
+    """The comparability class and its reason in words. It rests on what is known for both."""
     compared = [pair for pair in together if pair.comparable == "yes"]
     if not compared:
         return "D", _nothing(together)
@@ -388,7 +388,7 @@ def _against_a(found: Differences, compared: Sequence[Pair], hardware: State) ->
         yield f"{len(found.changed)} changed variables: {', '.join(found.changed)}"
     yield from _unknown_essential(found)
     if found.assumed:
-        yield f"not known of both: {', '.join(found.assumed)}"
+        yield f"not known for both: {', '.join(found.assumed)}"
     yield from _unsure_shape(compared)
 
 
@@ -405,7 +405,7 @@ def _against_b(found: Differences, compared: Sequence[Pair]) -> Iterator[str]:
         yield from _other_work(found)
         yield f"other settings: {', '.join(settings)}"
     if unknown := [name for name in found.assumed if name not in OF_THE_MACHINE]:
-        yield f"not known of both: {', '.join(unknown)}"
+        yield f"not known for both: {', '.join(unknown)}"
     yield from _unsure_shape(compared)
 
 
@@ -432,7 +432,7 @@ def _other_work(found: Differences) -> Iterator[str]:
 
 
 def _lacks(state: State, what: str) -> str:
-    return f"the {what} {'differs' if state == 'differs' else 'is not known of both'}"
+    return f"the {what} {'differs' if state == 'differs' else 'is not known for both'}"
 
 
 def _unsure_shape(pairs: Sequence[Pair]) -> Iterator[str]:

@@ -69,7 +69,7 @@ def implausible(
         for one in rates:
             ceiling, why = ceilings[one.run_id], ""
             if ceiling is not None and one.rate > ceiling * CEILING_SLACK:
-                why = f"where the machine's memory can carry {ceiling:.4g}"
+                why = f"but the machine's memory bandwidth allows {ceiling:.4g}"
             elif (kin := nearest(one)) is not None and one.rate > KIN * kin:
                 times = f"{one.rate / kin:.3g} times as fast as its nearest kin"
                 why = f"{times} ({kin:.4g} tok/s)"

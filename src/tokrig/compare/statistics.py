@@ -261,7 +261,7 @@ def decided(of: Side | None, reference: Side | None) -> bool:
 def too_few(a: int | None, b: int | None) -> str:
     """What would settle the difference of two figures of so few starts."""
     told = (f"{side} {'unknown' if n is None else n}" for side, n in (("A", a), ("B", b)))
-    return f"starts of the engine: {', '.join(told)}; it takes {STARTS_NEEDED} on each side"
+    return f"engine starts: {', '.join(told)}; {STARTS_NEEDED} are needed on each side"
 
 
 def _spreads(of: Side, reference: Side) -> tuple[Basis, Spread, Spread] | None:

@@ -266,7 +266,7 @@ class Entry:
 @dataclass(frozen=True)
 class Differences:
     """``changed`` are the variables that count as changed, ``assumed`` those that would count
-    but are not known of both; ``unread`` are not told either, but what decides them is the same.
+    but are not known for both; ``unread`` are not told either, but what decides them is the same.
     ``differing`` and ``unknown`` are the keys of either kind, ``states`` those of all of them and
     of the variables."""
 

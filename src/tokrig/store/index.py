@@ -185,7 +185,7 @@ def _row(data: Any, name: str) -> Row:
             if not _fits(value := getattr(row, field.name), str(field.type)):
                 raise ValueError(f"{field.name} is {value!r}")
         if row.id != Path(name).stem:
-            raise ValueError(f"the id {row.id!r} is not the file's name")
+            raise ValueError(f"the id {row.id!r} does not match the file name")
     except RecordError as problem:
         raise RecordError(f"{name}: {problem.message}", hint=problem.hint) from None
     except (KeyError, TypeError, AttributeError, ValueError) as problem:

@@ -163,8 +163,8 @@ window.tokrig = window.tokrig || {};
   };
 
   const tooFew = (a, b) =>
-    `starts of the engine: A ${a ?? "unknown"}, B ${b ?? "unknown"}; ` +
-    `it takes ${rules.starts_needed} on each side`;
+    `engine starts: A ${a ?? "unknown"}, B ${b ?? "unknown"}; ` +
+    `${rules.starts_needed} are needed on each side`;
   const NO_INTERVAL = "the figures of the single starts are not in the record: measure it again";
 
   const judged = (value, low, high, least, higherIsBetter) => {
@@ -301,7 +301,7 @@ window.tokrig = window.tokrig || {};
   const UNSURE = "the prompts are not known to be the same";
 
   const lacks = (state, what) =>
-    `the ${what} ${state === "differs" ? "differs" : "is not known of both"}`;
+    `the ${what} ${state === "differs" ? "differs" : "is not known for both"}`;
 
   const identity = (found, name) => {
     const byHash = ["model", "quant"].includes(name) && found.state(HASH) === "same";
@@ -326,7 +326,7 @@ window.tokrig = window.tokrig || {};
     if (changed.length > 1) return `${changed.length} changed variables: ${changed.join(", ")}`;
     const missing = essential(found);
     if (missing) return missing;
-    return assumed.length ? `not known of both: ${assumed.join(", ")}` : unsureShape(compared);
+    return assumed.length ? `not known for both: ${assumed.join(", ")}` : unsureShape(compared);
   };
 
   const notB = (found, compared) => {
@@ -341,7 +341,7 @@ window.tokrig = window.tokrig || {};
     const settings = found.changed.filter(isSetting);
     if (settings.length) return otherWork(found) || `other settings: ${settings.join(", ")}`;
     const missing = found.assumed.filter(isSetting);
-    return missing.length ? `not known of both: ${missing.join(", ")}` : unsureShape(compared);
+    return missing.length ? `not known for both: ${missing.join(", ")}` : unsureShape(compared);
   };
 
   const notC = (found) => {
