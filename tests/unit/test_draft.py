@@ -12,7 +12,7 @@ import pytest
 from tests.unit.model_folder import model_folder
 from tests.unit.test_gguf import Meta, gguf
 from tokrig.models.catalog import resolve
-from tokrig.models.draft import mismatch
+from tokrig.models.needs import draft_mismatch
 
 WORDS = [f"w{n}" for n in range(200)]
 
@@ -37,9 +37,9 @@ def vocabulary(
 def test_the_real_models_do_not_fit_each_other(gemma: Path) -> None:
     smollm2 = resolve("smollm2-135m")
     start = time.perf_counter()
-    assert mismatch(smollm2, gemma) == "its tokenizer is SPM, the model's BPE"
-    assert mismatch(gemma, smollm2) == "its tokenizer is BPE, the model's SPM"
-    assert mismatch(smollm2, smollm2) is None
+    assert draft_mismatch(smollm2, gemma) == "its tokenizer is SPM, the model's BPE"
+    assert draft_mismatch(gemma, smollm2) == "its tokenizer is BPE, the model's SPM"
+    assert draft_mismatch(smollm2, smollm2) is None
     assert time.perf_counter() - start < 10  # 2 s on an idle machine
 
 
@@ -55,7 +55,7 @@ def test_the_real_models_do_not_fit_each_other(gemma: Path) -> None:
 )
 def test_sizes_and_tokens(tmp_path: Path, words: list[str], reason: str | None) -> None:
     model = vocabulary(tmp_path / "model.gguf")
-    assert mismatch(model, vocabulary(tmp_path / "draft.gguf", words)) == reason
+    assert draft_mismatch(model, vocabulary(tmp_path / "draft.gguf", words)) == reason
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_special_tokens(
     tmp_path: Path, mine: dict[str, Meta], its: dict[str, Meta], reason: str | None
 ) -> None:
     model = vocabulary(tmp_path / "model.gguf", facts=mine)
-    found = mismatch(model, vocabulary(tmp_path / "draft.gguf", facts=its))
+    found = draft_mismatch(model, vocabulary(tmp_path / "draft.gguf", facts=its))
     assert found is None if reason is None else reason in str(found)
 
 
@@ -96,17 +96,17 @@ def tokenizer(folder: Path, words: Sequence[str], size: int | None = None) -> Pa
 
 def test_folders(tmp_path: Path) -> None:
     model = tokenizer(tmp_path / "model", WORDS)
-    assert mismatch(model, tokenizer(tmp_path / "same", WORDS)) is None
+    assert draft_mismatch(model, tokenizer(tmp_path / "same", WORDS)) is None
     shorter = tokenizer(tmp_path / "shorter", WORDS[:-1])
-    assert mismatch(model, shorter) == "its vocabulary has 199 tokens, the model's 200"
+    assert draft_mismatch(model, shorter) == "its vocabulary has 199 tokens, the model's 200"
     padded = tokenizer(tmp_path / "padded", WORDS[:-1], size=200)
-    assert mismatch(model, padded) is None
+    assert draft_mismatch(model, padded) is None
     other = tokenizer(tmp_path / "other", ["other", *WORDS[1:-1], "end"])
-    assert mismatch(model, other) == "token 0 is 'other' there, 'w0' in the model"
+    assert draft_mismatch(model, other) == "token 0 is 'other' there, 'w0' in the model"
     added = tokenizer(tmp_path / "added", [*WORDS[:-1], "end"])
-    assert mismatch(model, added) == "token 199 is 'end' there, 'w199' in the model"
+    assert draft_mismatch(model, added) == "token 199 is 'end' there, 'w199' in the model"
     (other / "tokenizer.json").unlink()
-    assert mismatch(model, other) is None
+    assert draft_mismatch(model, other) is None
 
 
 def test_pieces_with_scores_are_a_vocabulary_too(tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_pieces_with_scores_are_a_vocabulary_too(tmp_path: Path) -> None:
         return model_folder(tmp_path / name, config={"vocab_size": 2}, files=files)
 
     model = unigram("model", ["a", "b"])
-    assert mismatch(model, unigram("same", ["a", "b"])) is None
-    assert "token 1" in str(mismatch(model, unigram("other", ["a", "c"])))
+    assert draft_mismatch(model, unigram("same", ["a", "b"])) is None
+    assert "token 1" in str(draft_mismatch(model, unigram("other", ["a", "c"])))
     bpe = tokenizer(tmp_path / "bpe", ["a", "b"])
-    assert mismatch(model, bpe) == "its tokenizer is BPE, the model's Unigram"
+    assert draft_mismatch(model, bpe) == "its tokenizer is BPE, the model's Unigram"
 
 
 def test_a_file_does_not_draft_for_a_folder(tmp_path: Path) -> None:
     folder, file = model_folder(tmp_path / "m"), vocabulary(tmp_path / "m.gguf")
-    assert "no engine loads both" in str(mismatch(folder, file))
-    assert "no engine loads both" in str(mismatch(file, folder))
+    assert "no engine loads both" in str(draft_mismatch(folder, file))
+    assert "no engine loads both" in str(draft_mismatch(file, folder))

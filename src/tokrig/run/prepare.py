@@ -15,7 +15,8 @@ from pathlib import Path
 from tokrig import registry
 from tokrig.backends import ELSEWHERE, Backend, Launch, Speculation
 from tokrig.errors import InputError, ModelError, SpecError
-from tokrig.models import draft, identity, shelf
+from tokrig.models import identity, shelf
+from tokrig.models.needs import draft_mismatch
 from tokrig.models.shelf import Tell, quiet
 from tokrig.quants import context_for
 from tokrig.record.model import Mode, Model
@@ -236,7 +237,7 @@ def _weights(
         # Room for a draft model is not made by removing the model it drafts for.
         with shelf.using(path):
             drafts = here(spec.draft_model)
-        if spec.speculative == "draft" and (reason := draft.mismatch(path, drafts)):
+        if spec.speculative == "draft" and (reason := draft_mismatch(path, drafts)):
             raise ModelError(
                 f"{drafts.name} cannot draft for {path.name}: {reason}",
                 hint="a draft model needs the vocabulary of the model it drafts for: take a smaller"
