@@ -728,7 +728,7 @@ def test_nobody_is_asked_about_a_failed_request() -> None:
 
 def test_the_place_and_the_times_are_kept() -> None:
     got = Response(5, 3, 77, 99, 200, {}, [(9, b"data: [DONE]\n\n")])
-    place = Sample("rag", 4, 2, 1, 0, "warmup", 1, "s", 0)
+    place = Sample("rag", 4, 2, 1, 3, "warmup", 1, "s", 77)
     sample = observe(got, place, LLAMACPP, words)
     kept = (sample.workload, sample.concurrency, sample.repeat, sample.iteration, sample.variant)
     assert kept == ("rag", 4, 2, 1, 1)

@@ -223,7 +223,7 @@ def probed(script: Script, backend: str = "openai") -> tuple[list[str], dict[str
         spec = RunSpec(url=url, backend=backend, served_model="m")
         prepared = prepare(spec, datetime.now(UTC))
         assert prepared.endpoint is not None
-        session = Session(prepared.backend, prepared, prepared.endpoint, None, Monitor([], list))
+        session = Session(prepared, prepared.endpoint, None, Monitor([], list))
         session.served_model = "m"
 
         def listen(event: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.unit.test_gguf import gguf, put
 from tokrig.backends import Ask, Backend, Engine, Launch, Loading
 from tokrig.errors import EngineDied, RequestError
 from tokrig.record.model import Model
+from tokrig.run.answer import Answer
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import Monitor
 from tokrig.run.preflight import PROBE
@@ -62,7 +64,8 @@ def opened(endpoint: Endpoint = HERE) -> tuple[Session, Store]:
     store = Store()
     url = f"http://{endpoint.host_header}"
     prepared = prepare(RunSpec(url=url, backend="openai", served_model="ours"), datetime.now(UTC))
-    session = Session(store, prepared, endpoint, None, Monitor([], list))
+    prepared = replace(prepared, backend=store)
+    session = Session(prepared, endpoint, None, Monitor([], list))
     session.served_model = "ours"
     return session, store
 
@@ -117,6 +120,18 @@ def test_an_engine_that_was_started_anew_ends_the_run() -> None:
         with pytest.raises(EngineDied, match="process 1 before, process 2 now") as raised:
             session.send([request], PROBE, "warmup", 0)
         assert raised.value.code == "engine_restarted"
+
+
+def test_a_model_may_have_an_alias_but_may_not_change() -> None:
+    session, _ = opened()
+    for name in ("served.gguf", None, "served.gguf"):
+        answer = Answer(model=name)
+        session.require_same_model(answer)
+        assert answer.error is None
+    other = Answer(model="another.gguf")
+    session.require_same_model(other)
+    assert other.error == "model_changed"
+    assert "'another.gguf'" in (other.error_detail or "")
 
 
 def test_counters_that_fall_are_a_new_start() -> None:

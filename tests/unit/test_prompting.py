@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokrig.run.preflight import _template_tokens, apart
+from tokrig.run.preflight import apart, template_tokens
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_a_second_salt(
 def test_what_the_template_adds_is_what_the_sentences_leave(
     once: int, often: int, system_role: bool, tokens: int | None
 ) -> None:
-    assert _template_tokens(once, often, system_role) == tokens
+    assert template_tokens(once, often, system_role) == tokens

@@ -1,4 +1,4 @@
-"""What a session puts into messages, and which model it lets answer."""
+"""What a session puts into messages, and what the engine's sums tell."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import pytest
 from tests.unit.samples import sample
 from tokrig.record.formulas import counted_difference, counted_tok_per_s
 from tokrig.record.metrics import figures
-from tokrig.run.answer import Answer
-from tokrig.run.counting import SameModel
 from tokrig.run.monitor import grown
 from tokrig.run.session import with_switch
 from tokrig.spec.reasoning import Switch
@@ -37,18 +35,6 @@ def test_a_suffix_goes_to_the_last_user_message() -> None:
     messages = [USER, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye"}]
     found = with_switch(messages, Switch("off", user_suffix="/no_think"), "[1]")
     assert [m["content"] for m in found] == ["Hello", "Hi", "Bye /no_think"]
-
-
-def test_a_model_may_have_an_alias_but_may_not_change() -> None:
-    same = SameModel()
-    for name in ("served.gguf", None, "served.gguf"):
-        answer = Answer(model=name)
-        same.check(answer)
-        assert answer.error is None
-    other = Answer(model="another.gguf")
-    same.check(other)
-    assert other.error == "model_changed"
-    assert "'another.gguf'" in (other.error_detail or "")
 
 
 def test_sums_count_by_their_growth() -> None:

@@ -31,12 +31,8 @@ MOST_TOKENS = 2**31 - 1
 
 # The first that carries text: some servers repeat the same text under two names.
 _REASONING_KEYS = (
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "reasoning_details",
-    "thinking_content",
-    "thought",
+    *("reasoning_content", "reasoning", "thinking"),
+    *("reasoning_details", "thinking_content", "thought"),
 )
 # Where the text of a part may stand; a part within a part is read as deep as this.
 _TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "content", "refusal")
@@ -163,15 +159,21 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
         return answer
     kind = response.headers.get("content-type", "")
     events = (parse_ndjson if "ndjson" in kind else parse)(response.pieces)
+    streamed = bool(events) or "event-stream" in kind
     # A half-sent last event says nothing by itself; that it was cut is said below.
-    cut = bool(events) and _is_half(events[-1])
+    last = events[-1].data.strip() if events and not events[-1].whole else ""
+    cut = last not in ("", "[DONE]") and _decoded(last) is None
     for one in events[:-1] if cut else events:
         _read_event(answer, one, timings, event)
     answer.chunks = _split_thought(answer.chunks)
-    streamed = bool(events) or "event-stream" in kind
-    body = b"" if streamed else b"".join(data for _, data in response.pieces)
-    if body.strip() and response.failure is None:
-        _read_plain(answer, body, response)
+    body = b"" if streamed else b"".join(data for _, data in response.pieces).strip()
+    if body and response.failure is None:
+        # Status 200, but no event stream: some put an error there, some cannot stream.
+        data = _decoded(body.decode("utf-8", "replace"))
+        if isinstance(data, dict) and data.get("error") is not None:
+            answer.fail("error_event", _clean(error_text(data["error"])[:400]))
+        else:
+            answer.fail("invalid_json", f"no event stream but: {_reason(response)}")
     elif response.timed_out:
         answer.fail("timeout", response.failure or "")
     elif response.failure is not None:
@@ -183,17 +185,7 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
     return answer
 
 
-def _read_plain(answer: Answer, body: bytes, response: Response) -> None:
-    """Status 200, but no event stream: some servers put an error there, some cannot stream."""
-    data = _decoded(body.decode("utf-8", "replace").strip())
-    if isinstance(data, dict) and data.get("error") is not None:
-        answer.fail("error_event", _clean(error_text(data["error"])[:400]))
-    else:
-        answer.fail("invalid_json", f"no event stream but: {_reason(response)}")
-
-
 def _reason(response: Response) -> str:
-    """The server's own words for a refusal, shortened; Retry-After where it gave one."""
     words = reason_in(b"".join(data for _, data in response.pieces))[:400]
     retry = response.headers.get("retry-after")
     return _clean(words) + (f" (retry after {retry} s)" if retry else "")
@@ -236,10 +228,10 @@ def _read_choice(answer: Answer, t_ns: int, choice: Mapping[str, Any]) -> None:
     delta, chunks = choice.get("delta") or choice.get("message"), answer.chunks
     before = len(chunks)
     for kind, text in _said(delta) if isinstance(delta, dict) else _parts(choice.get("text")):
+        # Parts of one channel that follow each other are one chunk.
+        if text and len(chunks) > before and chunks[-1].kind is kind:
+            text = chunks.pop().text + text
         if text:
-            # Parts of one channel that follow each other are one chunk.
-            if len(chunks) > before and chunks[-1].kind is kind:
-                text = chunks.pop().text + text
             chunks.append(Chunk(t_ns, kind, _clean(text)))
     if ("token_ids" in choice or "logprobs" in choice) and (returned := _returned_tokens(choice)):
         running = answer.running.setdefault("token_ids", [])
@@ -251,7 +243,6 @@ def _read_choice(answer: Answer, t_ns: int, choice: Mapping[str, Any]) -> None:
 
 
 def _said(delta: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
-    """The texts of a delta with their channels."""
     for key in _REASONING_KEYS:
         if key in delta and (text := _text(delta[key])):
             yield Kind.REASONING, text
@@ -270,7 +261,6 @@ def _said(delta: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
 
 
 def _parts(content: Any) -> Iterator[tuple[Kind, str]]:
-    """Content that is one text, or a list of parts of which some may be thoughts."""
     for part in content if isinstance(content, list) else [content]:
         kind = part.get("type") if isinstance(part, dict) else None
         thought = isinstance(kind, str) and kind.startswith(("thinking", "reasoning"))
@@ -278,7 +268,6 @@ def _parts(content: Any) -> Iterator[tuple[Kind, str]]:
 
 
 def _text(value: Any, depth: int = _DEEPEST) -> str:
-    """The text in a value: itself, or that of its parts one after the other."""
     if isinstance(value, str):
         return value
     if depth and isinstance(value, list):
@@ -302,7 +291,6 @@ def _called_text(call: Mapping[str, Any]) -> str:
 
 
 def _returned_tokens(choice: Mapping[str, Any]) -> int:
-    """How many token ids, or log probabilities of tokens, came along."""
     ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
     listed = logprobs.get("content") if isinstance(logprobs, dict) else None
     return max((len(found) for found in (ids, listed) if isinstance(found, list)), default=0)
@@ -326,12 +314,12 @@ def _timings(data: Mapping[str, Any], read: ReadTimings) -> EngineTimings | None
         found = read(data)
     except (ArithmeticError, LookupError, TypeError, ValueError):
         return None
-    if found is None:
-        return None
-    durations = (found.prompt_ms, found.decode_ms)
-    counts = (found.prompt_tokens, found.decode_tokens)
-    possible = all(abs(ms) <= MOST_MS for ms in durations)
-    return found if possible and all(0 <= n <= MOST_TOKENS for n in counts) else None
+    possible = (
+        found is not None
+        and all(abs(ms) <= MOST_MS for ms in (found.prompt_ms, found.decode_ms))
+        and all(0 <= n <= MOST_TOKENS for n in (found.prompt_tokens, found.decode_tokens))
+    )
+    return found if possible else None
 
 
 def _split_thought(chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -348,14 +336,11 @@ def _split_thought(chunks: Sequence[Chunk]) -> list[Chunk]:
     if not end:
         return list(chunks)
     split: list[Chunk] = []
-    position = 0
+    left = end
     for chunk in chunks:
-        if chunk.kind is not Kind.CONTENT:
-            split.append(chunk)
-            continue
-        cut = min(max(end - position, 0), len(chunk.text))
-        position += len(chunk.text)
-        for kind, text in ((Kind.REASONING, chunk.text[:cut]), (Kind.CONTENT, chunk.text[cut:])):
+        cut = left if chunk.kind is Kind.CONTENT else 0
+        left -= len(chunk.text[:cut])
+        for kind, text in ((Kind.REASONING, chunk.text[:cut]), (chunk.kind, chunk.text[cut:])):
             if text:
                 split.append(Chunk(chunk.t_ns, kind, text))
     return split
@@ -373,12 +358,6 @@ def _thought_end(content: str, marker: Marker, own_channel: bool) -> int:
         return len(content) if opened and not marker.prose else 0
     talked_about = own_channel or marker.prose or 0 <= content.find(marker.open) < closing
     return closing + len(marker.close) if opened or not talked_about else 0
-
-
-def _is_half(event: Event) -> bool:
-    """Whether the body ended inside this event and left nothing that can be read."""
-    text = event.data.strip()
-    return not event.whole and text not in ("", "[DONE]") and _decoded(text) is None
 
 
 def _decoded(text: str) -> Any:
@@ -399,5 +378,4 @@ def _maps(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    """Whether this can be a number of tokens."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS

@@ -35,12 +35,13 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
-from tokrig.run import guard, preflight
+from tokrig.run import guard
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.preflight import EngineState, target_of
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell
 from tokrig.spec.run import RunSpec
+from tokrig.spec.settings import asked_values
 from tokrig.units import significant
 
 GIT_S = 5.0
@@ -226,7 +227,7 @@ def backend_facts(
         managed=prepared.launch is not None,
         argv=argv,
         env=env,
-        asked=preflight.asked(prepared, engine),
+        asked=asked_values(prepared.spec.settings) | dict(engine.asked),
         resolved=resolved,
         **{name: getattr(engine, name) for name in _OF_THE_ENGINE},
     )

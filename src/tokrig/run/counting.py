@@ -40,34 +40,84 @@ SPARE_TOKENS = 0.6
 AS_ASKED = 0.02
 
 
+# What a sample takes from its answer as it is.
+_AS_ANSWERED = (
+    *("cached_tokens", "drafted_tokens", "accepted_tokens"),
+    *("finish_reason", "timings", "error", "error_detail"),
+)
+
+
 @dataclass(frozen=True)
 class Counted:
-    """The counts of a sample, by its names; the disagreement is that of text and count."""
+    """Which tokens came with the first burst of chunks and with the last, by the names of
+    ``Sample``; the disagreement is that of text and count."""
 
-    output_tokens: int | None = None
-    count_source: str | None = None
     first_chunk_tokens: int | None = None
-    first_chunk_assumed: bool = False
     last_chunk_tokens: int | None = None
     hidden_tokens: int | None = None
     counted_by: str | None = None
     count_disagreement: float | None = None
+    first_chunk_assumed: bool = False
 
 
-def count(answer: Answer, asked: int | None, count_text: CountText) -> Counted:
-    """All counts of an answer for which ``asked`` tokens were wanted."""
+def observe(
+    response: Response,
+    place: Sample,
+    backend: Backend,
+    count_text: CountText,
+    *,
+    asked: int | None = None,
+    vet: Callable[[Answer], None] = lambda answer: None,
+) -> Sample:
+    """The sample of one request for ``asked`` tokens; ``place`` is a sample that tells only where
+    it stood in the run. ``vet`` may fail the answer.
+
+    Asks the server's tokenizer only where the stream does not tell, and never about a request that
+    failed: the server may be gone, and its counts serve no figure.
+    """
+    answer = read_answer(response, backend.timings, backend.event)
+    vet(answer)
+    if answer.error is not None:
+        count_text = _ask_nobody
     tokens, source = _output_tokens(answer, asked, count_text)
-    if tokens is None or not answer.chunks:
-        return Counted(tokens, source)
-    stream = _Stream(answer, tokens, count_text)
-    found = (
-        stream.by_running_counts()
-        or stream.by_chunks()
-        or stream.by_tokenizer()
-        or stream.by_clock()
-        or stream.by_share()
+    counted = Counted()
+    if tokens is not None and answer.chunks:
+        stream = _Stream(answer, tokens, count_text)
+        counted = (
+            stream.by_running_counts()
+            or stream.by_chunks()
+            or stream.by_tokenizer()
+            or stream.by_clock()
+            or stream.by_share()
+        )
+    channels = _channels(answer, tokens, counted.counted_by == "one_a_chunk", count_text)
+    prompt_tokens = answer.prompt_tokens
+    if prompt_tokens is None and answer.timings is not None:
+        # The engine's timings count uncached tokens only.
+        prompt_tokens = answer.timings.prompt_tokens + (answer.cached_tokens or 0) or None
+    disagreement = counted.count_disagreement
+    if answer.output_tokens is not None and answer.timings is not None:
+        # The larger of two: how far the two counts differ that a server may give, and how far its
+        # count is from what the text can hold.
+        larger = max(answer.output_tokens, answer.timings.decode_tokens, 1)
+        off = abs(answer.output_tokens - answer.timings.decode_tokens) / larger
+        disagreement = max(off, disagreement or 0)
+    return replace(
+        place,
+        chunks=tuple(answer.chunks),
+        prompt_tokens=prompt_tokens,
+        output_tokens=tokens,
+        count_source=source,
+        reasoning_tokens=channels[Kind.REASONING],
+        content_tokens=channels[Kind.CONTENT],
+        tool_call_tokens=channels[Kind.TOOL_CALL],
+        **{**vars(counted), "count_disagreement": disagreement},
+        **{name: getattr(answer, name) for name in _AS_ANSWERED},
     )
-    return replace(found, output_tokens=tokens, count_source=source)
+
+
+def _ask_nobody(text: str) -> int | None:
+    return None
 
 
 def _output_tokens(
@@ -132,12 +182,8 @@ class _Stream:
             values = [at[t_ns] for end in self.ends if (t_ns := self.chunks[end - 1].t_ns) in at]
             if len(values) < len(self.ends) or not self._run(values):
                 continue
-            found = Counted(
-                first_chunk_tokens=values[0],
-                last_chunk_tokens=values[-1] - values[-2],
-                hidden_tokens=max(self.tokens - values[-1], 0),
-                counted_by="each_chunk",
-            )
+            last, hidden = values[-1] - values[-2], max(self.tokens - values[-1], 0)
+            found = Counted(values[0], last, hidden, "each_chunk")
             return self._checked(found, values[-1] - values[0])
         return None
 
@@ -169,12 +215,7 @@ class _Stream:
         after = self.tokens - self.hidden_reasoning - self.first_tokens
         if not self.rest or abs(after - len(self.rest)) > SAME_RATE * after:
             return None
-        return Counted(
-            first_chunk_tokens=self.first_tokens,
-            last_chunk_tokens=len(self.last),
-            hidden_tokens=self.hidden_reasoning,
-            counted_by="one_a_chunk",
-        )
+        return Counted(self.first_tokens, len(self.last), self.hidden_reasoning, "one_a_chunk")
 
     def by_tokenizer(self) -> Counted | None:
         """The text's tokens: what is counted beyond them was not shown.
@@ -187,12 +228,10 @@ class _Stream:
             return None
         after = max(total - first, len(self.rest))
         unshown = self.tokens - self.hidden_reasoning - first - after
-        found = Counted(
-            first_chunk_tokens=first,
-            last_chunk_tokens=self._last_by_tokenizer(),
-            hidden_tokens=self.hidden_reasoning,
-            counted_by="tokenizer",
-        )
+        # Only where several tokens came at once may the last burst be more than one.
+        single = self.tokens <= BURSTY * len(self.ends)
+        last = 1 if single else self.count_text(text_of(self.last))
+        found = Counted(first, last, self.hidden_reasoning, "tokenizer")
         if abs(unshown) <= SAME_RATE * after:
             return found
         slack = RETOKENIZED * self.tokens + RETOKENIZED_TOKENS
@@ -225,26 +264,18 @@ class _Stream:
         agreed = self._agreed(*readings)
         if agreed is None:
             return None
-        return Counted(
-            first_chunk_tokens=self.tokens - sum(agreed),
-            last_chunk_tokens=self._share(self.last),
-            hidden_tokens=agreed[1],
-            counted_by="engine_clock",
-        )
+        return Counted(self.tokens - sum(agreed), self._share(self.last), agreed[1], "engine_clock")
 
     def by_share(self) -> Counted:
         """The first burst's share of the text; unknown where that moves the rate."""
-        by_text = self._share(self.first)
-        first = max(by_text, self.first_tokens)
+        hidden = self.hidden_reasoning or None
+        first = max(self._share(self.first), self.first_tokens)
         left = self.tokens - self.hidden_reasoning - self.first_tokens
         moved = abs(first - len(self.first)) > SAME_RATE * max(left, 0)
-        known = len(self.first) < len(self.chunks) and not moved
-        return Counted(
-            first_chunk_tokens=first if known else None,
-            first_chunk_assumed=known,
-            last_chunk_tokens=self._share(self.last) if known else None,
-            hidden_tokens=self.hidden_reasoning or None,
-        )
+        if moved or len(self.first) == len(self.chunks):
+            return Counted(hidden_tokens=hidden)
+        last = self._share(self.last)
+        return Counted(first, last, hidden, first_chunk_assumed=True)
 
     # What speaks for a reading.
 
@@ -298,95 +329,17 @@ class _Stream:
         part, whole = len(text_of(chunks).encode()), len(text_of(self.chunks).encode())
         return max(round((self.tokens - self.hidden_reasoning) * part / whole), 1)
 
-    def _last_by_tokenizer(self) -> int | None:
-        """Only where several tokens came at once: else it is one."""
-        if self.tokens <= BURSTY * len(self.ends):
-            return 1
-        return self.count_text(text_of(self.last))
 
-
-@dataclass
-class SameModel:
-    """Watches that one model answers all requests. Its name may differ from the one asked for
-    (an alias, a file's name); it may not change."""
-
-    first: str | None = None
-
-    def check(self, answer: Answer) -> None:
-        """Fail an answer of another model than the first one's."""
-        self.first = self.first or answer.model
-        if answer.model not in (None, self.first):
-            answer.fail("model_changed", f"{answer.model!r} answered, before it was {self.first!r}")
-
-
-def observe(
-    response: Response,
-    place: Sample,
-    backend: Backend,
-    count_text: CountText,
-    *,
-    asked: int | None = None,
-    same_model: SameModel | None = None,
-) -> Sample:
-    """The sample of one request for ``asked`` tokens; ``place`` is a sample that tells only where
-    it stood in the run.
-
-    Asks the server's tokenizer only where the stream does not tell, and never about a request that
-    failed: the server may be gone, and its counts serve no figure.
-    """
-    answer = read_answer(response, backend.timings, backend.event)
-    if same_model is not None:
-        same_model.check(answer)
-    if answer.error is not None:
-        count_text = _ask_nobody
-    counted = count(answer, asked, count_text)
-    channels = _channels(answer, counted, count_text)
-    counts = {**vars(counted), "count_disagreement": _disagreement(answer, counted)}
-    return replace(
-        place,
-        worker=response.worker,
-        sent_ns=response.sent_ns,
-        chunks=tuple(answer.chunks),
-        prompt_tokens=_prompt_tokens(answer),
-        reasoning_tokens=channels[Kind.REASONING],
-        content_tokens=channels[Kind.CONTENT],
-        tool_call_tokens=channels[Kind.TOOL_CALL],
-        **counts,
-        **{name: getattr(answer, name) for name in _AS_ANSWERED},
-    )
-
-
-# What a sample takes from its answer as it is.
-_AS_ANSWERED = (
-    "cached_tokens",
-    "drafted_tokens",
-    "accepted_tokens",
-    "finish_reason",
-    "timings",
-    "error",
-    "error_detail",
-)
-
-
-def _ask_nobody(text: str) -> int | None:
-    return None
-
-
-def _prompt_tokens(answer: Answer) -> int | None:
-    """Usage, else the engine's timings: these count uncached tokens only."""
-    if answer.prompt_tokens is not None or answer.timings is None:
-        return answer.prompt_tokens
-    return answer.timings.prompt_tokens + (answer.cached_tokens or 0) or None
-
-
-def _channels(answer: Answer, counted: Counted, count_text: CountText) -> dict[Kind, int | None]:
+def _channels(
+    answer: Answer, tokens: int | None, one_a_chunk: bool, count_text: CountText
+) -> dict[Kind, int | None]:
     """The tokens of each channel; all of them where there is but one.
 
     Reasoning by the server's count where it can be true: servers that report 0 although they
     streamed reasoning, or everything although an answer followed, are not believed. Else by
     chunks of one token each, else the channel's text is counted. What is left is content.
     """
-    tokens, told = counted.output_tokens, answer.reasoning_tokens
+    told = answer.reasoning_tokens
     streamed = {chunk.kind for chunk in answer.chunks}
     found: dict[Kind, int | None] = dict.fromkeys(Kind, 0)
     if len(streamed) == 1 and not (told and streamed != {Kind.REASONING}):
@@ -394,7 +347,7 @@ def _channels(answer: Answer, counted: Counted, count_text: CountText) -> dict[K
     for kind in (Kind.REASONING, Kind.TOOL_CALL):
         if kind is Kind.REASONING and told and (tokens is None or told < tokens):
             found[kind] = told
-        elif kind in streamed and counted.counted_by == "one_a_chunk" and not told:
+        elif kind in streamed and one_a_chunk and not told:
             found[kind] = sum(chunk.kind is kind for chunk in answer.chunks)
         elif kind in streamed:
             found[kind] = count_text(text_of(answer.chunks, kind))
@@ -404,13 +357,3 @@ def _channels(answer: Answer, counted: Counted, count_text: CountText) -> dict[K
     if not unknown and streamed == {Kind.TOOL_CALL}:
         return found | {Kind.CONTENT: 0, Kind.TOOL_CALL: max((tokens or 0) - known[0], 0)}
     return found | {Kind.CONTENT: None if unknown else max((tokens or 0) - sum(known), 0)}
-
-
-def _disagreement(answer: Answer, counted: Counted) -> float | None:
-    """The larger of two: how far the two counts differ that a server may give, and how far its
-    count is from what the text can hold."""
-    found = [] if counted.count_disagreement is None else [counted.count_disagreement]
-    if answer.output_tokens is not None and answer.timings is not None:
-        larger = max(answer.output_tokens, answer.timings.decode_tokens, 1)
-        found.append(abs(answer.output_tokens - answer.timings.decode_tokens) / larger)
-    return max(found, default=None)

@@ -17,21 +17,10 @@ from tokrig.record.formulas import usual_gap_s
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Sample
 from tokrig.run import assemble, http, memory, preflight
-from tokrig.run.assemble import scrub, source_commit
 from tokrig.run.counting import text_of
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import Idle, grown, remarks
-from tokrig.run.preflight import (
-    PromptSize,
-    answers,
-    compare_greedy,
-    fit,
-    learn,
-    probe,
-    reasons,
-    settle,
-    target_of,
-)
+from tokrig.run.preflight import PromptSize
 from tokrig.run.prepare import Prepared, need
 from tokrig.run.progress import (
     Cell,
@@ -88,7 +77,7 @@ class _Run:
         self.skipped = [Skipped.model_validate(facts) for facts in journal.skipped()]
         self.sizes: dict[tuple[str, int], PromptSize] = {}
         facts = journal.engine_facts()
-        self.known, self.greeted = bool(facts), False
+        self.resumed, self.greeted = bool(facts), False
         self.state = (
             preflight.EngineState.from_json(facts)
             if facts
@@ -101,36 +90,34 @@ class _Run:
         self.idle: Idle | None = None
         self.remarked: set[str] = set()
         self.gathered = assemble.Gathered(
-            prepared, rig, self.state, self.cells, self.skipped, source_commit()
+            prepared, rig, self.state, self.cells, self.skipped, assemble.source_commit()
         )
 
     def note_state(self) -> None:
         self.journal.note_engine(self.state.model_dump(mode="json"))
 
     def is_skipped(self, cell: Cell) -> bool:
-        return any(
-            (s.workload, s.concurrency) == (cell.workload, cell.concurrency) for s in self.skipped
-        )
+        return any(Cell(s.workload, s.concurrency) == cell for s in self.skipped)
 
     def all_repeats(self) -> None:
-        prepared, level = self.prepared, self.prepared.level
-        done = {(c.workload, c.concurrency, c.repeat) for c in self.cells}
+        prepared, level, launch = self.prepared, self.prepared.level, self.prepared.launch
+        done = {(Cell(c.workload, c.concurrency), c.repeat) for c in self.cells}
         requests = {c: level.iterations * c.concurrency for c in prepared.cells}
-        began = RunBegan(
-            prepared.run_id,
-            self.state.model,
-            self.rig,
-            prepared.cells,
-            level.repeats,
-            requests,
-            len(done),
+        self.listen(
+            RunBegan(
+                prepared.run_id,
+                self.state.model,
+                self.rig,
+                prepared.cells,
+                level.repeats,
+                requests,
+                len(done),
+            )
         )
-        self.listen(began)
         for repeat in range(level.repeats):
-            todo = [c for c in prepared.cells if (c.workload, c.concurrency, repeat) not in done]
+            todo = [cell for cell in prepared.cells if (cell, repeat) not in done]
             if all(map(self.is_skipped, todo)):
                 continue
-            launch = prepared.launch
             # A server that was already running cannot be started without its speculation.
             if launch and launch.speculation is not None and self.state.greedy_texts is None:
                 self.answer_without_speculation()
@@ -166,7 +153,7 @@ class _Run:
         plain = replace(self.prepared, launch=replace(launch, speculation=None, options=kept))
         with opened(plain, self.journal.log_path, self.idle, self.listen) as session:
             self.idle = session.monitor.idle
-            settle(session, self.listen)
+            preflight.settle(session, self.listen)
             self.learn_prompting(session)
             self.state.greedy_texts = dict(self.greedy_answers(session))
 
@@ -192,7 +179,7 @@ class _Run:
         if not before or self.state.greedy:
             return
         self.state.greedy = {
-            name: compare_greedy(before[name], text, session.count_text)
+            name: preflight.compare_greedy(before[name], text, session.count_text)
             for name, text in self.greedy_answers(session)
             if name in before
         }
@@ -201,39 +188,39 @@ class _Run:
     def greet(self, session: Session) -> None:
         """Note what the server is, refuse to mix two engines in one record, probe it, see whether
         the model is in memory."""
-        known, before = self.state, self.state.backend
-        facts = assemble.backend_facts(self.prepared, session.engine, session.bypass)
-        facts = facts.model_copy(update={"prompting": before.prompting})
+        state, engine = self.state, session.engine
+        facts = assemble.backend_facts(self.prepared, engine, session.bypass)
         for key in ("engine", "build", "api"):
-            was, now = getattr(before, key), getattr(facts, key)
-            if self.known and was != now:
+            was, now = getattr(state.backend, key), getattr(facts, key)
+            if self.resumed and was != now:
                 raise InputError(
                     f"the engine changed during the run: its {key} was {was!r}, now {now!r}",
-                    hint=f"discard the run and begin anew: tokrig run --discard "
-                    f"{self.prepared.run_id}",
+                    hint="discard the run and begin anew: tokrig run --discard "
+                    + self.prepared.run_id,
                 )
-        preflight.require(self.prepared, session.engine, facts, session.log_tail())
-        known.backend = facts
-        known.model = assemble.name_endpoint(identified(known.model, session), session.served_model)
-        known.mode = preflight.found_mode(self.prepared.mode, session.engine)
-        self.listen(EngineReady(facts, session.load_s))
-        if known.mode.speculative and session.engine.speculation is False:
+        preflight.require(self.prepared, engine, facts)
+        state.backend = facts.model_copy(update={"prompting": state.backend.prompting})
+        state.model = assemble.name_endpoint(identified(state.model, session), session.served_model)
+        state.mode = preflight.found_mode(self.prepared.mode, engine)
+        self.listen(EngineReady(state.backend, session.load_s))
+        if state.mode.speculative and engine.speculation is False:
             reason = session.backend.failure(session.log()) or "its log may tell why"
             self.listen(Note(f"the engine does not speculate: {reason}"))
-        first, by_itself = probe(session, self.listen)
+        first, by_itself = preflight.probe(session, self.listen)
         # Some load the model only now, and a card is seen in use when it is there.
-        cards = session.monitor.cards_in_use(session.engine.api)
-        known.backend = assemble.with_devices(known.backend, self.prepared, cards)
-        known.load_memory = self.require_fit(session).memory
-        known.model = known.model.model_copy(update={"reasoning": by_itself})
-        known.mode = known.mode.model_copy(update={"reasoning_observed": reasons(first)})
-        if known.cold is None:  # what an earlier start of the run saw stays
+        cards = session.monitor.cards_in_use(engine.api)
+        state.backend = assemble.with_devices(state.backend, self.prepared, cards)
+        state.load_memory = self.require_fit(session).memory
+        state.model = state.model.model_copy(update={"reasoning": by_itself})
+        observed = {"reasoning_observed": preflight.reasons(first)}
+        state.mode = state.mode.model_copy(update=observed)
+        if state.cold is None:  # what an earlier start of the run saw stays
             first_s = round(first.chunks[0].t_ns / 1e9, 4) if first.chunks else None
             load_s = None if session.load_s is None else round(session.load_s, 4)
-            known.cold = ColdStart(load_s=load_s, first_ttft_s=first_s)
+            state.cold = ColdStart(load_s=load_s, first_ttft_s=first_s)
         # A server that was already running is not started anew by being attached to again.
-        known.server_starts += session.server is not None
-        self.known = True
+        state.server_starts += session.server is not None
+        self.resumed = True
         self.note_state()
 
     def require_fit(self, session: Session) -> memory.Fit:
@@ -242,14 +229,12 @@ class _Run:
         Raises StartError with the code ``cpu_spill``: every figure would be another machine's.
         """
         model = self.state.model
-        gpu_asked = self.prepared.spec.api not in (None, "cpu")
-        found = memory.fit_of(session, model, gpu_asked)
+        found = memory.fit_of(session, model, self.prepared.spec.api not in (None, "cpu"))
         if found.spilled:
             raise StartError(
                 memory.spill_message(found, model),
                 hint=memory.spill_hint(found, model, self.prepared.launch),
                 code="cpu_spill",
-                log_tail=session.log_tail(),
             )
         if found.doubt:
             self.listen(Note(f"where the model lies is not confirmed: {found.doubt}"))
@@ -259,7 +244,7 @@ class _Run:
         """What becomes of our prompts on their way to the model, once a run."""
         backend = self.state.backend
         if backend.prompting.system_role is None:
-            prompting = learn(session, self.listen)
+            prompting = preflight.learn(session, self.listen)
             self.state.backend = backend = backend.model_copy(update={"prompting": prompting})
             self.note_state()
             # A shape of another length is compared with others of that length only.
@@ -273,7 +258,7 @@ class _Run:
 
     def target(self, workload: Workload) -> int:
         """The prompt length that a shape is measured at."""
-        return target_of(workload, self.state.backend.prompting.template_tokens)
+        return preflight.target_of(workload, self.state.backend.prompting.template_tokens)
 
     def too_small(self, session: Session, name: str) -> str | None:
         """Why a shape does not fit into a slot's context."""
@@ -298,7 +283,15 @@ class _Run:
             except RequestError as why:
                 if why.code == "model_changed":
                     raise
-                self.require_answers(session, why)
+                # Not the cell may be at fault: the engine has ended, or hangs.
+                session.require_answering()
+                if why.code == "timeout" and not preflight.answers(session):
+                    raise RequestError(
+                        f"the engine hangs: {why.message}, and a short request is not answered"
+                        " either",
+                        hint="raise --request-timeout if the engine is only slow",
+                        code="timeout",
+                    ) from None
                 if last:
                     self.skip(cell, http.code_of(why), why.message)
                     return
@@ -309,18 +302,6 @@ class _Run:
         result = assemble.result(self.gathered, cell)
         self.listen(CellDone(cell, repeat, result, time.monotonic() - began))
 
-    def require_answers(self, session: Session, why: RequestError) -> None:
-        """Raises EngineDied or RequestError when not the cell is at fault, but the engine has ended
-        or hangs."""
-        session.require_answering()
-        if why.code == "timeout" and not answers(session):
-            raise RequestError(
-                f"the engine hangs: {why.message}, and a short request is not answered either",
-                hint="raise --request-timeout if the engine is only slow",
-                code="timeout",
-                log_tail=session.log_tail(),
-            )
-
     def measured(self, session: Session, cell: Cell, repeat: int, *, last: bool) -> CellRecord:
         """Fit, warm up, measure.
 
@@ -329,9 +310,7 @@ class _Run:
         failures out would be better than the engine is.
         """
         workload, level = self.prepared.workloads[cell.workload], self.prepared.level
-        must = last and any(
-            (c.workload, c.concurrency) == (cell.workload, cell.concurrency) for c in self.cells
-        )
+        must = last and bool(self.gathered.of(cell))
         self.listen(Step("fitting prompts", cell, "fit"))
         variants = range(len(workload.variants))
         sizes = [self.prompt_size(session, cell.workload, variant) for variant in variants]
@@ -356,12 +335,11 @@ class _Run:
         )
         if not must and (why := http.refused(samples, asked_tokens)):
             raise why
-        engine = session.engine
         observed = session.monitor.observed(
             loop.wall_s,
             loop.client_cpu_share,
-            engine.api,
-            engine.resolved.devices,
+            session.engine.api,
+            session.engine.resolved.devices,
             client_late_share=loop.late_share(usual_gap_s(samples)),
             counters=grown(sums, session.counters()),
         )
@@ -376,7 +354,7 @@ class _Run:
         key = (name, index)
         if key not in self.sizes:
             workload = self.prepared.workloads[name]
-            self.sizes[key] = fit(
+            self.sizes[key] = preflight.fit(
                 workload,
                 workload.variants[index],
                 lambda messages: session.count_prompt(messages, workload.answer_tokens),
@@ -406,12 +384,7 @@ class _Run:
 
     def skip(self, cell: Cell, code: str, message: str) -> None:
         """Leave a cell out for the rest of the run, and tell why."""
-        skipped = Skipped(
-            workload=cell.workload,
-            concurrency=cell.concurrency,
-            code=code,
-            message=scrub(message),
-        )
+        skipped = Skipped(**vars(cell), code=code, message=assemble.scrub(message))
         self.skipped.append(skipped)
         self.journal.note_skipped(skipped.model_dump(mode="json"))
         self.listen(CellSkipped(cell, message))

@@ -13,6 +13,7 @@ one knows no ``seed``, another no ``stream_options``, a third wants ``max_comple
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -27,7 +28,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 from urllib.parse import urlsplit
 
-from tokrig.errors import EngineDied, InputError, RequestError
+from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.record.samples import Sample
 
 Piece = tuple[int, bytes]
@@ -194,10 +195,8 @@ def ask(
         status, answer, location = _exchange(endpoint, path, payload, timeout_s)
     except TimeoutError:
         raise RequestError(f"{path}: no answer within {timeout_s:g} s", code="timeout") from None
-    except ssl.SSLError as error:
-        raise _no_tls(endpoint, error) from None
     except (OSError, http.client.HTTPException) as error:
-        raise _unanswered(endpoint, path, error) from None
+        raise _failed(endpoint, path, error) from None
     if status != 200:
         raise _refusal(endpoint, path, status, answer, location)
     if text:
@@ -247,16 +246,27 @@ def _exchange(
         connection.close()
 
 
-def _unanswered(
+def _failed(
     endpoint: Endpoint, path: str, error: OSError | http.client.HTTPException
-) -> EngineDied | RequestError:
-    """Nobody there; or somebody who hangs up on paths that it does not know."""
+) -> EngineError:
+    """Why there is no answer: too slow, no TLS, nobody there; or somebody who hangs up on paths
+    that it does not know."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return EngineDied(
+            f"no TLS with {endpoint.host_header}: its certificate is not trusted:"
+            f" {error.verify_message}",
+            hint="SSL_CERT_FILE names a file with the certificate of an authority of your own",
+            code="no_tls",
+        )
+    if isinstance(error, ssl.SSLError):
+        return EngineDied(
+            f"no TLS with {endpoint.host_header}: {error.reason or error}",
+            hint="does it speak plain HTTP? Then the address begins with http://",
+            code="no_tls",
+        )
     if isinstance(error, http.client.HTTPException | ConnectionResetError | BrokenPipeError):
-        try:
+        with contextlib.suppress(OSError):
             socket.create_connection((endpoint.host, endpoint.port), STILL_THERE_S).close()
-        except OSError:
-            pass
-        else:
             said = f": {error}" if isinstance(error, http.client.BadStatusLine) else ""
             words = f"{path}: the server hung up without an answer{said}"
             return RequestError(words, code="hung_up")
@@ -267,22 +277,13 @@ def _unanswered(
     )
 
 
-def _no_tls(endpoint: Endpoint, error: ssl.SSLError) -> EngineDied:
-    hint = "does it speak plain HTTP? Then the address begins with http://"
-    why = error.reason or str(error)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        hint = "SSL_CERT_FILE names a file with the certificate of an authority of your own"
-        why = f"its certificate is not trusted: {error.verify_message}"
-    return EngineDied(f"no TLS with {endpoint.host_header}: {why}", hint=hint, code="no_tls")
-
-
 def _refusal(
     endpoint: Endpoint, path: str, status: int, body: bytes, location: str | None
 ) -> RequestError:
     if location is not None and 300 <= status < 400:
         return RequestError(
-            f"{path} is somewhere else: the server sends on to {location}",
-            hint="give the address that it really has: a request sent on would be timed twice",
+            f"{path} is somewhere else: the server redirects to {location}",
+            hint="give the address that it really has: a redirected request would be timed twice",
             code="redirected",
         )
     reason = reason_in(body)[:300]
@@ -295,11 +296,9 @@ def _refusal(
 
 def reason_in(body: bytes) -> str:
     """The server's own words for a refusal, out of JSON where it is that."""
-    text = body.decode("utf-8", "replace").strip()
-    try:
+    text, data = body.decode("utf-8", "replace").strip(), None
+    with contextlib.suppress(ValueError, RecursionError):
         data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = None
     if data is None:
         return text or "no reason given"
     return error_text(data.get("error", data) if isinstance(data, dict) else data)
@@ -323,7 +322,7 @@ _TRANSPORT = ("timeout", "no_answer", "stream_cut", "model_changed")
 # Longer waits belong to a quota, not to a moment of load.
 LONGEST_WAIT_S = 60.0
 
-_SENT_ON = "the server sends on to another address: give that one"
+_REDIRECTED = "the server redirects to another address: give that one"
 HINTS = {
     CONTEXT: "give the slots more room with --context, or choose other workloads",
     ROLE: "serve the model with another chat template, or choose other workloads",
@@ -334,7 +333,7 @@ HINTS = {
     "timeout": "raise --request-timeout if the engine is only slow: a long prefill counts as well",
     "no_tokens": "does the engine know this model's chat template?",
     "no_answer": "is the server running, and is the address right?",
-    **dict.fromkeys(("http_301", "http_302", "http_307", "http_308"), _SENT_ON),
+    **dict.fromkeys(("http_301", "http_302", "http_307", "http_308"), _REDIRECTED),
 }
 """What to do about a failed request, by its code."""
 
@@ -393,7 +392,8 @@ def refused(samples: Sequence[Sample], asked_tokens: int | None = None) -> Reque
     if stays or (failed and len(failed) == len(samples)):
         first = (stays or failed)[0]
         return RequestError(first.error_detail or "no reason given", code=code_of(first))
-    for tokens in (s.prompt_tokens for s in samples if s.error is None):
+    for sample in samples:
+        tokens = None if sample.error else sample.prompt_tokens
         if asked_tokens and tokens is not None and tokens < asked_tokens / 2:
             words = f"the server cut a prompt of {asked_tokens} tokens to {tokens}"
             return RequestError(words, code=CONTEXT)
@@ -424,6 +424,7 @@ def _said(failed: Sample | RequestError) -> tuple[str, str]:
 _NEEDED = frozenset({"model", "messages", "stream"})
 _BARE = _NEEDED | {"max_tokens", "max_completion_tokens"}
 _OPENAI = _BARE | {"temperature", "seed", "stream_options", "reasoning_effort"}
+_SHORTER = {_OPENAI: "only what the OpenAI API defines", _BARE: "the shortest requests"}
 _NEW_NAMES = {"max_tokens": "max_completion_tokens"}
 _ALSO_CALLED = {"think": "think(?:ing)?"}
 # A part of a field that can be left out alone.
@@ -484,10 +485,7 @@ class Dialect:
     def guess(self, body: Mapping[str, Any]) -> str | None:
         """Leave out more than before without knowing what the endpoint minds; None where nothing
         is left to leave out."""
-        for kept, words in (
-            (_OPENAI, "only what the OpenAI API defines"),
-            (_BARE, "the shortest requests"),
-        ):
+        for kept, words in _SHORTER.items():
             if set(body) - kept and (_BARE - _NEEDED) & set(body):
                 self.kept = kept
                 return f"the endpoint refuses a request without saying why: sending {words}"

@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokrig import registry
 from tokrig.backends import Engine, Request
 from tokrig.errors import InputError, RequestError, StartError
-from tokrig.record.checks import Value, ignored, untold
+from tokrig.record.checks import ignored, untold
 from tokrig.record.model import (
     BackendFacts,
     ColdStart,
@@ -35,7 +36,7 @@ from tokrig.run.http import CONTEXT, HINTS, REFUSALS, code_of, wait_s
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell, Listener, Note, Step
 from tokrig.run.session import Session, salt
-from tokrig.spec.settings import asked_values, option_of
+from tokrig.spec.settings import option_of
 from tokrig.workloads import Messages, Variant, Workload, tolerance
 
 # Short requests before the measurement.
@@ -93,7 +94,6 @@ def settle(session: Session, listen: Listener) -> Sample:
             f"{sample.error_detail}",
             hint=HINTS.get(sample.error, "read the engine's log"),
             code=sample.error,
-            log_tail=session.log_tail(),
         )
     session.tells_cached = sample.cached_tokens is not None
     return sample
@@ -107,16 +107,20 @@ def answers(session: Session) -> bool:
 def _first(session: Session, listen: Listener) -> Sample:
     """Endpoints that refuse a field get requests without it. Where a guess at what they mind does
     not help, it is taken back, and the refusal stands."""
+
+    def body() -> dict[str, Any]:
+        return session.body(_request(session, QUESTION, 1, PROBE_TOKENS))
+
     sample, dialect = _ask(session), session.dialect
     while sample.error in REFUSALS:
-        note = dialect.learn(session.body(_question(session)), sample.error_detail or "")
+        note = dialect.learn(body(), sample.error_detail or "")
         if note is None:
             break
         listen(Note(note))
         sample = _ask(session)
     stands = sample
     while sample.error in ("http_400", "http_422"):
-        note = dialect.guess(session.body(_question(session)))
+        note = dialect.guess(body())
         if note is None:
             dialect.kept = None
             return stands
@@ -127,13 +131,19 @@ def _first(session: Session, listen: Listener) -> Sample:
 
 
 def _ask(session: Session, *, switched: bool = True) -> Sample:
-    return session.send([_question(session, switched)], PROBE, "warmup", 0)[0][0]
+    return _sent(session, _request(session, QUESTION, 1, PROBE_TOKENS, switched=switched))
 
 
-def _question(session: Session, switched: bool = True) -> Request:
+def _request(
+    session: Session, asked: Variant, units: int, answer_tokens: int, *, switched: bool = True
+) -> Request:
     unique = session.salt()
-    messages = QUESTION.render(1, 0, unique, system_role=session.system_role)
-    return session.request(messages, PROBE_TOKENS, unique, switched=switched)
+    messages = asked.render(units, 0, unique, system_role=session.system_role)
+    return session.request(messages, answer_tokens, unique, switched=switched)
+
+
+def _sent(session: Session, request: Request) -> Sample:
+    return session.send([request], PROBE, "warmup", 0)[0][0]
 
 
 def reasons(sample: Sample) -> bool:
@@ -159,20 +169,21 @@ APART, SHARED = 0.25, 0.5
 def learn(session: Session, listen: Listener) -> Prompting:
     """What the chat template adds to prompts, whether it takes a system message, and whether the
     salt keeps them apart. Sets the session to what the template takes."""
-    counts = _counts(session)
-    if session.system_role and counts is not None and counts[1] <= counts[0]:
+    once, often = _counts(session)
+    if session.system_role and often and often <= once:
         listen(Note("the chat template drops system messages: the user message carries the salt"))
         session.system_role = False
-        counts = _counts(session)
+        once, often = _counts(session)
     return Prompting(
-        template_tokens=None if counts is None else _template_tokens(*counts, session.system_role),
+        template_tokens=template_tokens(once, often, session.system_role),
         system_role=session.system_role,
         kept_apart=_kept_apart(session, listen),
     )
 
 
-def _counts(session: Session) -> tuple[int, int] | None:
-    """Tokens of a prompt whose first message has the sentence once, and ``_COPIES`` times."""
+def _counts(session: Session) -> tuple[int, int]:
+    """Tokens of a prompt whose first message has the sentence once, and ``_COPIES`` times; zeros
+    where the server does not count."""
     counted = []
     for copies in (1, _COPIES):
         messages: Messages = [{"role": "user", "content": _SENTENCE}]
@@ -180,15 +191,14 @@ def _counts(session: Session) -> tuple[int, int] | None:
             messages.insert(0, {"role": "system", "content": _SENTENCE})
         messages[0]["content"] = " ".join([_SENTENCE] * copies)
         try:
-            counted.append(session.count_prompt(messages, _ANSWER_TOKENS))
+            counted.append(session.count_prompt(messages, _ANSWER_TOKENS) or 0)
         except RequestError:
-            return None
-    once, often = counted
-    return None if once is None or often is None else (once, often)
+            return 0, 0
+    return counted[0], counted[1]
 
 
-def _template_tokens(once: int, often: int, system_role: bool) -> int | None:
-    """What is left of the shorter prompt without its sentences."""
+def template_tokens(once: int, often: int, system_role: bool) -> int | None:
+    """What is left of the shorter prompt without its sentences; None where that cannot be."""
     sentence = round((often - once) / (_COPIES - 1))
     left = once - sentence * (2 if system_role else 1)
     return left if sentence > 0 and left >= 0 else None
@@ -206,10 +216,7 @@ def _kept_apart(session: Session, listen: Listener) -> bool | None:
         for group, (asked, units) in zip(
             tries, ((QUESTION, 1), (variant, _UNITS), (variant, _UNITS)), strict=True
         ):
-            unique = session.salt()
-            messages = asked.render(units, 0, unique, system_role=session.system_role)
-            request = session.request(messages, _ANSWER_TOKENS, unique)
-            group.append(session.send([request], PROBE, "warmup", 0)[0][0])
+            group.append(_sent(session, _request(session, asked, units, _ANSWER_TOKENS)))
     if any(s.error is not None or not s.chunks for group in tries for s in group):
         return None
     return apart(*([s.chunks[0].t_ns / 1e9 for s in group] for group in tries))
@@ -374,11 +381,10 @@ def compare_greedy(before: str, after: str, count_text: Callable[[str], int | No
     """``before`` was answered without speculation, ``after`` with it, to the same prompt of the
     same engine. Speculation promises the same answer; numerics differ a little between batch
     sizes, so a difference is no fault: where it begins is recorded."""
-    pairs = enumerate(zip(before, after, strict=False))
-    shorter, same = min(len(before), len(after)), before == after
-    common = next((i for i, (one, other) in pairs if one != other), shorter)
+    pairs, same = zip(before, after, strict=False), before == after
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return Greedy(
-        compared_characters=shorter,
+        compared_characters=min(len(before), len(after)),
         same=same,
         first_divergence_characters=None if same else common,
         first_divergence_tokens=None if same else count_text(before[:common]),
@@ -420,21 +426,17 @@ class EngineState(BaseModel):
             ) from None
 
 
-def asked(prepared: Prepared, engine: Engine) -> dict[str, Value]:
-    """Settings that were chosen, by their names among the resolved ones."""
-    return asked_values(prepared.spec.settings) | dict(engine.asked)
-
-
-def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: str = "") -> None:
-    """Refuse to measure what is known to be something else than was asked for.
+def require(prepared: Prepared, engine: Engine, facts: BackendFacts) -> None:
+    """Refuse to measure something else than was asked for.
 
     Raises StartError (``other_api``) where an engine started here computes with another API;
-    InputError where a running server does, or where it has another setting or tells none.
+    InputError where a running server does, or where it has another setting or tells none: it is
+    measured as it is, and a wish must be what it has already.
     """
     wanted, api = prepared.spec.api, engine.api
-    if prepared.launch is None:
-        _require_of_running(prepared, engine, facts)
-    elif wanted is not None and api not in (None, wanted):
+    if prepared.launch is not None:
+        if wanted is None or api in (None, wanted):
+            return
         other = "--backend llamacpp and " if prepared.backend.name == "embedded" else ""
         raise StartError(
             f"{engine.engine} computes with {api}, not with {wanted}"
@@ -444,13 +446,7 @@ def require(prepared: Prepared, engine: Engine, facts: BackendFacts, log_tail: s
             else f"tokrig doctor shows programs and their devices; give a build for {wanted} with "
             f"{other}--server-bin, look at its driver, or leave --api out to measure what computes",
             code="other_api",
-            log_tail=log_tail,
         )
-
-
-def _require_of_running(prepared: Prepared, engine: Engine, facts: BackendFacts) -> None:
-    """A running server is measured as it is: a wish must be what it has already."""
-    wanted, api = facts.api_asked, facts.api
     if wanted is not None and (api != wanted or not facts.api_confirmed):
         told = "does not tell what computes" if api is None else f"computes with {api}"
         told = "does not confirm what computes" if api == wanted else told
@@ -494,13 +490,11 @@ def found_mode(mode: Mode, engine: Engine) -> Mode:
 
 
 def _short(offload: str) -> str:
-    """Patterns would be a line long, and ``+`` parts a name's words: a piece of their digest tells
+    """``+`` parts a mode's words, and patterns would be a line long: a piece of their digest tells
     them apart."""
     words = []
     for word in offload.split(", "):
-        kind, _, pattern = word.partition("override-tensor ")
-        if pattern:
-            digest = hashlib.sha256(pattern.encode()).hexdigest()[:4]
-            word = f"{kind}override-tensor {digest}"
-        words.append(word.replace("+", " "))
+        kind, tensors, pattern = word.partition("override-tensor ")
+        digest = hashlib.sha256(pattern.encode()).hexdigest()[:4] if pattern else ""
+        words.append((kind + tensors + digest).replace("+", " "))
     return ", ".join(words)

@@ -32,8 +32,9 @@ from tokrig.models import identity
 from tokrig.record.model import Model
 from tokrig.record.samples import Phase, Sample
 from tokrig.run import http, server
+from tokrig.run.answer import Answer
 from tokrig.run.client import Loop, closed_loop
-from tokrig.run.counting import SameModel, observe
+from tokrig.run.counting import observe
 from tokrig.run.detect import settled, whereabouts
 from tokrig.run.http import HINTS, Dialect, Endpoint
 from tokrig.run.memory import Memory, look
@@ -56,13 +57,14 @@ _BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 class Session:
     """An open server: ``engine`` is what it said about itself, ``dialect`` which request fields it
     takes, ``system_role`` whether its chat template takes a system message, ``tells_cached``
-    whether its answers tell cached prompt tokens."""
+    whether its answers tell cached prompt tokens, ``answering`` the name of the model in its first
+    answer."""
 
-    backend: Backend
     prepared: Prepared
     endpoint: Endpoint
     server: Server | None
     monitor: Monitor
+    before: Memory | None = None
     engine: Engine = field(default_factory=lambda: Engine("unknown"))
     served_model: str | None = None
     dialect: Dialect = field(default_factory=Dialect)
@@ -73,10 +75,13 @@ class Session:
     evicted: tuple[str, ...] = ()
     life: str | None = None
     sums: Counters | None = None
-    same_model: SameModel = field(default_factory=SameModel)
-    before: Memory | None = None
+    answering: str | None = None
     # Salts count up from a random number: unique in this session, unlikely in any other.
     next_salt: int = field(default_factory=lambda: secrets.randbelow(100_000_000))
+
+    @property
+    def backend(self) -> Backend:
+        return self.prepared.backend
 
     @property
     def load_s(self) -> float | None:
@@ -95,37 +100,30 @@ class Session:
         """What the engine printed so far; nothing where tokrig did not start it."""
         return self.server.log() if self.server else ""
 
-    def log_tail(self) -> str:
-        """The last lines of it."""
-        return self.server.log_tail() if self.server else ""
-
     def inspect(self) -> None:
         """Read back what the server is, and settle which of its models is meant.
 
         Raises InputError when that is not clear: a guess would measure some other model.
         """
         self.engine = self.backend.inspect(self.ask, self.log(), self.prepared.launch)
-        known, wanted = self.engine.served_models, self.wanted_model()
-        if wanted is not None and known and wanted not in known:
+        served, wanted = self.engine.served_models, self.wanted_model()
+        if wanted is not None and served and wanted not in served:
             raise InputError(
-                f"the server knows no model {wanted!r}", hint=did_you_mean(wanted, known)
+                f"the server knows no model {wanted!r}", hint=did_you_mean(wanted, served)
             )
-        if wanted is None and len(known) > 1:
+        if wanted is None and len(served) > 1:
             raise InputError(
-                f"the server serves {len(known)} models: {', '.join(known[:MODELS_SHOWN])}",
+                f"the server serves {len(served)} models: {', '.join(served[:MODELS_SHOWN])}",
                 hint="say which one with --model",
             )
-        self.served_model = wanted or next(iter(known), None)
+        self.served_model = wanted or next(iter(served), None)
 
     def wanted_model(self) -> str | None:
-        """The name of the model at the server, where the request or the store gives one."""
+        """The name of the model at the server: the one it turned out to serve, else the one that
+        the request or the store gives."""
         spec = self.prepared.spec
         by_store = self.prepared.launch is not None and self.backend.own_models
-        return spec.served_model or (spec.model if by_store else None)
-
-    def model_name(self) -> str | None:
-        """The same, or the one that the server turned out to serve."""
-        return self.served_model or self.wanted_model()
+        return self.served_model or spec.served_model or (spec.model if by_store else None)
 
     def counters(self) -> Counters | None:
         """The engine's own sums at this moment.
@@ -159,6 +157,14 @@ class Session:
         before, self.life = self.life, now or self.life
         if before is not None and now is not None and now != before:
             raise _started_anew(f"{before} before, {now} now")
+
+    def require_same_model(self, answer: Answer) -> None:
+        """Fail an answer of another model than the first one's. Its name may differ from the one
+        asked for (an alias, a file's name); it may not change."""
+        self.answering = self.answering or answer.model
+        if answer.model not in (None, self.answering):
+            now, before = repr(answer.model), repr(self.answering)
+            answer.fail("model_changed", f"{now} answered, before it was {before}")
 
     def salt(self) -> str:
         """The next unique beginning of a prompt."""
@@ -256,18 +262,16 @@ class Session:
                 self.backend,
                 self.count_text,
                 asked=request.answer_tokens,
-                same_model=self.same_model,
+                vet=self.require_same_model,
             )
+            if sample.error == "model_changed":
+                # Nothing measured from here on would belong to this run.
+                raise RequestError(
+                    f"the server changed its model during the run: {sample.error_detail}",
+                    hint="is somebody else using this server? Measure one that serves one model",
+                    code="model_changed",
+                )
             samples.append(sample)
-        changed = next((s for s in samples if s.error == "model_changed"), None)
-        if changed is not None:
-            # Nothing measured from here on would belong to this run.
-            raise RequestError(
-                f"the server changed its model during the run: {changed.error_detail}",
-                hint="is somebody else using this server? Measure one that serves one model",
-                code="model_changed",
-                log_tail=self.log_tail(),
-            )
         return samples, loop
 
     def require_alive(self) -> None:
@@ -303,14 +307,13 @@ def salt(number: int) -> str:
 def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messages:
     """The messages with what of a reasoning switch stands in them. A system message of its own
     begins with the salt, as every prompt must."""
-    if switch is None or not (switch.system or switch.user_suffix):
+    if switch is None:
         return messages
     found = [dict(m) for m in messages]
-    if switch.system:
-        if found[0]["role"] == "system":
-            found[0]["content"] += f"\n\n{switch.system}"
-        else:
-            found.insert(0, {"role": "system", "content": f"{unique} {switch.system}".strip()})
+    if switch.system and found[0]["role"] == "system":
+        found[0]["content"] += f"\n\n{switch.system}"
+    elif switch.system:
+        found.insert(0, {"role": "system", "content": f"{unique} {switch.system}".strip()})
     if switch.user_suffix:
         last = next(m for m in reversed(found) if m["role"] == "user")
         last["content"] += f" {switch.user_suffix}"
@@ -319,7 +322,7 @@ def with_switch(messages: Messages, switch: Switch | None, unique: str) -> Messa
 
 def _started_anew(how: str) -> EngineDied:
     return EngineDied(
-        f"the engine was started anew during the run: {how}",
+        f"the engine was restarted during the run: {how}",
         hint="did it crash, or did somebody else load a model? Its log may tell",
         code="engine_restarted",
     )
@@ -337,25 +340,27 @@ def opened(
 
     ``idle`` is the machine without the engine where an earlier session of the run looked at it.
     Raises StartError when a managed engine does not start or cannot load the model, EngineDied
-    when nobody answers.
+    when nobody answers; every EngineError gets the last lines of the engine's log.
     """
-    backend = prepared.backend
     reach = _started if prepared.launch else _attached
     with reach(prepared, log_path, idle or Idle()) as session:
         try:
             load_model(session, log_path, listen)
             session.inspect()
             yield session
-        except EngineDied:
-            # Its own exit code and log say more than a refused connection.
-            session.await_death()
+        except EngineError as error:
+            if isinstance(error, EngineDied):
+                # Its own exit code and log say more than a refused connection.
+                session.await_death()
+            if session.server is not None:
+                error.log_tail = error.log_tail or session.server.log_tail()
             raise
         finally:
             if session.server is None and session.loaded:
-                backend.unload(session.ask, session.model_name())
+                prepared.backend.unload(session.ask, session.wanted_model())
             if session.server is None and session.evicted:
-                gone = ", ".join(session.evicted)
-                listen(Note(f"{backend.title} put {gone} out of memory and does not load it again"))
+                gone, title = ", ".join(session.evicted), prepared.backend.title
+                listen(Note(f"{title} put {gone} out of memory and does not load it again"))
 
 
 @contextlib.contextmanager
@@ -366,7 +371,7 @@ def _attached(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Sessio
     monitor = Monitor(probes() if where.here else [], where.processes, idle)
     endpoint = settled(prepared.endpoint, prepared.backend)
     monitor.look_before()
-    yield Session(prepared.backend, prepared, endpoint, None, monitor)
+    yield Session(prepared, endpoint, None, monitor)
 
 
 @contextlib.contextmanager
@@ -383,7 +388,7 @@ def _started(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Session
         prepared.patience_s,
     ) as started:
         monitor = Monitor(watch, started.processes, alone.idle, alone.before, started=True)
-        yield Session(backend, prepared, started.endpoint, started, monitor, before=before)
+        yield Session(prepared, started.endpoint, started, monitor, before)
 
 
 def load_model(session: Session, log_path: Path, listen: Listener) -> None:
@@ -396,9 +401,9 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
     """
     if session.backend.own_models and session.wanted_model() is None:
         session.inspect()  # settles which of its models is meant
-    before = session.residents()
-    others = [model for model in before if model != session.model_name()]
-    if others and session.model_name() not in before:
+    wanted, before = session.wanted_model(), session.residents()
+    others = [model for model in before if model != wanted]
+    if others and wanted not in before:
         title = session.backend.title
         listen(Note(f"{title} may put {', '.join(others)} out of memory to load another model"))
     try:
@@ -409,15 +414,10 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
                 raise
             load_s = _drive(session, listen)
     except StartError as error:
-        if session.server is None or error.log_tail:
-            raise
-        reason = session.backend.failure(session.log())
-        raise StartError(
-            f"{error.message}: {reason}" if reason else error.message,
-            hint=error.hint or f"its log: {session.server.log_path}",
-            code=error.code,
-            log_tail=session.log_tail(),
-        ) from None
+        if session.server is not None and not error.log_tail:
+            error.message += session.server.because()
+            error.hint = error.hint or f"its log: {session.server.log_path}"
+        raise
     if session.server is not None:
         # Ready is who can answer, not who has opened a port.
         session.server.load_s += load_s
@@ -428,12 +428,12 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
 
 def _drive(session: Session, listen: Listener) -> float:
     """Seconds that loading took, without the fetching before it."""
-    prepared, patience_s = session.prepared, session.prepared.patience_s
+    patience_s = session.prepared.patience_s
     # A wrapper's "load" may take as long as the engine may.
     ask = functools.partial(session.ask, timeout_s=patience_s)
     told, began = "", time.monotonic()
     deadline = began + patience_s
-    for state in session.backend.load(ask, prepared.launch, session.model_name()):
+    for state in session.backend.load(ask, session.prepared.launch, session.wanted_model()):
         session.loaded = True
         session.require_alive()
         doing = state.doing + ("" if state.share is None else f" {state.share:.0%}")
@@ -442,7 +442,7 @@ def _drive(session: Session, listen: Listener) -> float:
             listen(Step(told, phase="start"))
         if time.monotonic() > deadline:
             raise StartError(
-                f"the model was not there within {patience_s:g} s ({state.doing})",
+                f"the model was not loaded within {patience_s:g} s ({state.doing})",
                 hint="give it more time with --patience",
                 code="model_not_loaded",
             )
@@ -485,18 +485,15 @@ def identified(model: Model, session: Session) -> Model:
     here = session.endpoint.is_loopback and (where is None or where.here)
     if model.identity_from != "endpoint" or told is None or not here:
         return model
-    path = Path(told)
+    path, found = Path(told), None
     blob = _BLOB.fullmatch(path.name)
     # The name of a blob is its checksum, and tells nothing else.
     named: dict[str, Any] = {"sha256": blob[1], "file": None} if blob else {}
-    try:
-        # A relative path begins in a folder of the server's.
+    # A relative path begins in a folder of the server's.
+    with contextlib.suppress(ModelError, OSError):
         there = (where.found(path) if where else path) if path.is_absolute() else None
-        if there is None or not there.is_file():
-            return model.model_copy(update=named)
-        found = identity.identify(there, sha256=blob is None)
-    except (ModelError, OSError):
-        return model.model_copy(update=named)
-    if blob and found.identity_from == "file_name":
+        if there is not None and there.is_file():
+            found = identity.identify(there, sha256=blob is None)
+    if blob and found and found.identity_from == "file_name":
         named |= {"family": model.family, "variant": None, "identity_from": "endpoint"}
-    return found.model_copy(update=named)
+    return (found or model).model_copy(update=named)
