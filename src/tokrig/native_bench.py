@@ -134,6 +134,10 @@ class BenchTool(ABC):
     def progress(self, line: str) -> str | None:
         """How far it is, where a line of its output tells."""
 
+    def failure(self, log: str) -> str | None:
+        """The log's own reason for a failure, in one line."""
+        return llama.failure(log)
+
     @abstractmethod
     def figures(self, row: Mapping[str, Any]) -> Iterator[Raw]:
         """The figures in one line of its output."""

@@ -46,7 +46,7 @@ EXIT_BUG = 70
 EXIT_BROKEN_PIPE = 141  # as a shell says of a program that SIGPIPE ended
 LOG_LINES = 8
 # ``tokrig`` at the beginning of a command that a hint names.
-_TYPED = re.compile(rf"\btokrig(?= (?:{'|'.join(COMMANDS)})\b)")
+_TYPED = re.compile(rf"\btokrig(?= (?:--help|{'|'.join(COMMANDS)})\b)")
 # Commands that are not called "command" in a module of their name.
 PLACES = {
     "raw": ("run", "raw"),
@@ -65,9 +65,9 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = PLACES.get(cmd_name, (cmd_name, "command"))
-        found: click.Command = getattr(importlib.import_module(f"tokrig.cli.{module}"), attribute)
-        return found
+        module, name = PLACES.get(cmd_name, (cmd_name, "command"))
+        command: click.Command = getattr(importlib.import_module(f"tokrig.cli.{module}"), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -91,42 +91,26 @@ class Commands(click.Group):
         """Run a command line and exit with the code that its outcome has."""
         given = dict(zip(("args", "prog_name"), args, strict=False)) | extra
         words = given.pop("args", None)
-        given |= {"prog_name": "tokrig", "standalone_mode": False}
+        words = sys.argv[1:] if words is None else list(words)
         for stream in (sys.stdout, sys.stderr):
             # A terminal that cannot show a character gets a "?", not a traceback.
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
-        sys.exit(self._outcome(list(sys.argv[1:] if words is None else words), given))
-
-    def _outcome(self, words: list[str], given: dict[str, Any]) -> int:
-        as_json = "--json" in words
+        given |= {"args": words, "prog_name": "tokrig", "standalone_mode": False}
         try:
-            code: Any = super().main(args=words, **given)
+            code = super().main(**given)
             sys.stdout.flush()
         except (BrokenPipeError, SystemExit):
             # The reader has what it wanted (``tokrig list | head``): no reason to complain. click
             # and Rich end the program then.
             _silence_stdout()
-            return EXIT_BROKEN_PIPE
+            code = EXIT_BROKEN_PIPE
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.ctx.get_help())
-            return 0
-        except TokrigError as error:
-            return report(error, as_json)
-        except click.Abort:
-            return report(Interrupted("interrupted"), as_json)
-        except click.ClickException as error:
-            return report(_from_click(error), as_json)
-        except OSError as error:
-            _silence_stdout()
-            return report(_refused(error), as_json)
+            code = 0
         except Exception as error:  # noqa: BLE001 (the last resort: one readable message)
-            if os.environ.get("TOKRIG_DEBUG"):
-                traceback.print_exception(error, file=sys.stderr)
-            message = f"this is a bug in tokrig: {type(error).__name__}: {error}"
-            hint = "TOKRIG_DEBUG=1 shows where; please report it with that output"
-            return report(Bug(message, hint=hint), as_json)
-        return code if isinstance(code, int) else 0
+            code = report(_told(error), "--json" in words)
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 class Bug(TokrigError):
@@ -142,19 +126,31 @@ def _silence_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _refused(error: OSError) -> StoreError:
-    """What nobody below has put into words, such as a full disk under stdout."""
+def _told(error: Exception) -> TokrigError:
+    """Any error as one of tokrig's: what is wrong, then what to do."""
+    if isinstance(error, TokrigError):
+        return error
+    if isinstance(error, click.Abort):
+        return Interrupted("interrupted")
+    if isinstance(error, click.ClickException):
+        return _usage(error)
     if os.environ.get("TOKRIG_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    where = f"{error.filename}: " if error.filename else ""
-    return StoreError(
-        f"the system refused: {where}{error.strerror or error}",
-        hint="check free space, permissions and redirected output; TOKRIG_DEBUG=1 shows where",
+    if isinstance(error, OSError):
+        # What nobody below has put into words, such as a full disk under stdout.
+        _silence_stdout()
+        where = f"{error.filename}: " if error.filename else ""
+        return StoreError(
+            f"the system refused: {where}{error.strerror or error}",
+            hint="check free space, permissions and redirected output; TOKRIG_DEBUG=1 shows where",
+        )
+    return Bug(
+        f"this is a bug in tokrig: {type(error).__name__}: {error}",
+        hint="TOKRIG_DEBUG=1 shows where; please report it with that output",
     )
 
 
-def _from_click(error: click.ClickException) -> InputError:
-    """click's usage errors in tokrig's words: what is wrong, then what to do."""
+def _usage(error: click.ClickException) -> InputError:
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "tokrig"
     hint = getattr(error, "hint", "") or f"{path} --help explains"
     if isinstance(error, click.NoSuchOption):
@@ -170,15 +166,16 @@ def _from_click(error: click.ClickException) -> InputError:
 
 def report(error: TokrigError, as_json: bool) -> int:
     """The error for people on stderr, for machines on stdout; its exit code."""
-    _say("error:" if not isinstance(error, Interrupted) else "stopped:", error.message, "red")
-    for line in filter(None, error.hint.splitlines()):
-        _say("hint:", _TYPED.sub(lambda _: program(), line), "cyan")
+    hint = _TYPED.sub(lambda _: program(), error.hint)
+    _say("stopped:" if isinstance(error, Interrupted) else "error:", error.message, "red")
+    for line in filter(None, hint.splitlines()):
+        _say("hint:", line, "cyan")
     if isinstance(error, EngineError) and error.log_tail:
         _say("log:", "the engine's last lines", "cyan")
         for line in error.log_tail.splitlines()[-LOG_LINES:]:
             _say("  |", line, "bright_black")
     if as_json:
-        data = {"code": error.code, "message": error.message, "hint": error.hint}
+        data = {"code": error.code, "message": error.message, "hint": hint}
         with contextlib.suppress(OSError):
             click.echo(json.dumps({"error": data}, ensure_ascii=False))
     return error.exit_code
@@ -194,7 +191,8 @@ def _say(label: str, text: str, color: str) -> None:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Example: tokrig run --model smollm2-135m --workload chat",
+    epilog="\b\nExamples:\n  tokrig doctor\n  tokrig run --model smollm2-135m --workload chat\n"
+    "  tokrig list",
 )
 @click.version_option(__version__, prog_name="tokrig", message="%(prog)s %(version)s")
 def main() -> None:

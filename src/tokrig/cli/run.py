@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 NEWEST = "newest"
 LEVELS = ("quick", "standard", "publish")
 TOOLS = ("llama-bench", "llama-batched-bench")
-TIME_LIMIT_S = 3600.0
 # What may be given beside --resume: it changes nothing that is measured.
 BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume",
                  "even_if_busy"}  # fmt: skip
@@ -52,6 +51,7 @@ BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s
 option = click.option
 model_option = partial(option, "--model", "-m", shell_complete=complete_model)
 numbers_option = partial(option, multiple=True, callback=number_list, metavar="N")
+seconds_option = partial(option, metavar="SECONDS")
 
 
 def record_options(command: F) -> F:
@@ -119,18 +119,14 @@ def record_options(command: F) -> F:
 )
 @setting_options()
 @option("--seed", type=int, metavar="N", help="Sampling seed.  [default: 1]")
-@option(
-    "--patience",
-    "patience_s",
+@seconds_option(
+    *("--patience", "patience_s"),
     type=float,
-    metavar="SECONDS",
     help="How long the engine may take to become ready.  [default: the engine's own]",
 )
-@option(
-    "--request-timeout",
-    "request_timeout_s",
+@seconds_option(
+    *("--request-timeout", "request_timeout_s"),
     type=float,
-    metavar="SECONDS",
     help="The longest wait for a token; heartbeats do not count.  [default: 600]",
 )
 @option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key.")
@@ -223,13 +219,13 @@ def command(
     help="The program itself, its folder, or a llama-server beside it.  [default: on the PATH]",
 )
 @numbers_option(
-    "--prompt",
+    *("--prompt", "prompt_tokens"),
     default=["512"],
     show_default=True,
     help="Prompt tokens; 0 for no such test. Repeat it or use commas.",
 )
 @numbers_option(
-    "--output",
+    *("--output", "output_tokens"),
     default=["128"],
     show_default=True,
     help="Tokens to generate; 0 for no such test. Repeat it or use commas.",
@@ -247,13 +243,11 @@ def command(
     help="How often each test is measured.  [default: the program's own]",
 )
 @setting_options("api", "devices", "threads", "options")
-@option(
-    "--time-limit",
-    "limit_s",
+@seconds_option(
+    *("--time-limit", "limit_s"),
     type=click.FloatRange(min=0, min_open=True),
-    default=TIME_LIMIT_S,
+    default=3600.0,
     show_default=True,
-    metavar="SECONDS",
     help="How long the program may take.",
 )
 @record_options
@@ -296,10 +290,8 @@ def raw(
                 outcome = execute_raw(run, (lambda event: None) if quiet else _hear)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing of the benchmark is kept") from None
-    path, error = Store(content).save(outcome.record, []), outcome.error
-    if error is not None:
-        _keep_log(outcome.log, error)
-    _tell(outcome.record, path, error, as_json, quiet)
+    path = Store(content).save(outcome.record, [])
+    _tell(outcome.record, path, outcome.error, as_json, quiet)
 
 
 def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
@@ -313,11 +305,11 @@ def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
     from tokrig.run.prepare import run_id
 
     # 0 stands for no such test.
-    lengths = {
-        name: tuple(filter(None, dict.fromkeys(asked[name] or ())))
-        for name in ("prompt", "output", "concurrency")
-    }
-    if not (lengths["prompt"] or lengths["output"]) or not lengths["concurrency"]:
+    prompt, output, concurrency = (
+        tuple(filter(None, dict.fromkeys(asked[name] or ())))
+        for name in ("prompt_tokens", "output_tokens", "concurrency")
+    )
+    if not (prompt or output) or not concurrency:
         raise InputError(
             "there is no test left", hint="give --prompt, --output or --concurrency above 0"
         )
@@ -326,16 +318,16 @@ def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
     path = shelf.resolve(asked["model"], tell)
     check_file(path)
     launch = BenchLaunch(
-        binary=binary,
-        model=path,
-        prompt_tokens=lengths["prompt"],
-        output_tokens=lengths["output"],
-        concurrency=lengths["concurrency"],
-        repetitions=asked["repetitions"],
-        threads=asked["threads"],
-        api=asked["api"],
-        devices=tuple(asked["devices"] or ()),
-        options=asked["options"] or {},
+        binary,
+        path,
+        prompt,
+        output,
+        concurrency,
+        asked["repetitions"],
+        asked["threads"],
+        asked["api"],
+        tuple(asked["devices"] or ()),
+        asked["options"] or {},
     )
     launch = vetted(tool, launch)
     model, now = identity.identify(path), datetime.now(UTC)
@@ -356,17 +348,6 @@ def _hear(event: Progress) -> None:
 
     if isinstance(event, Step):
         click.echo(event.text, err=True)
-
-
-def _keep_log(log: str, error: EngineError) -> None:
-    """All that the program said, where the log of every failed engine is."""
-    from tokrig.files import state_dir
-
-    last = state_dir() / "failed-engine.log"
-    with contextlib.suppress(OSError):
-        last.parent.mkdir(parents=True, exist_ok=True)
-        last.write_text(log, encoding="utf-8")
-        error.hint = "\n".join(filter(None, (error.hint, f"its log: {last}")))
 
 
 @contextlib.contextmanager

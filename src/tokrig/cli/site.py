@@ -6,40 +6,47 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokrig.cli.options import content_and_json, example
+from tokrig.cli.options import F, content_and_json, example
 from tokrig.errors import InputError
 from tokrig.registry import get_extra
 
 if TYPE_CHECKING:
     from tokrig.site.build import Report
 
-OUT_DEFAULT = Path("site")
 LISTED = 10
 
-out_option = click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=OUT_DEFAULT,
-    show_default=True,
-    metavar="DIR",
-    help="Folder of the site. Files that tokrig did not make there stay untouched.",
-)
-keep_going_option = click.option(
-    "--keep-going",
-    is_flag=True,
-    help="Leave out records that cannot be read and list them on the page.",
-)
 
-campaigns_option = click.option(
-    "--campaigns",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of campaign files, for what is coming soon.  [default: campaigns beside content]",
-)
+def site_options(command: F) -> F:
+    """What both commands take."""
+    for one in (
+        content_and_json,
+        click.option(
+            "--campaigns",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Folder of campaign files, for what is coming soon."
+            "  [default: campaigns beside content]",
+        ),
+        click.option(
+            "--keep-going",
+            is_flag=True,
+            help="Leave out records that cannot be read and list them on the page.",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path),
+            default=Path("site"),
+            show_default=True,
+            metavar="DIR",
+            help="Folder of the site. Files that tokrig did not write there stay untouched.",
+        ),
+    ):
+        command = one(command)
+    return command
 
 
 @click.group("site", epilog=example("tokrig site build --out public", "tokrig site serve"))
@@ -48,31 +55,21 @@ def command() -> None:
 
 
 @command.command("build", epilog=example("tokrig site build --content content --out public"))
-@out_option
-@keep_going_option
-@campaigns_option
+@site_options
 @click.option(
     "--record-urls",
     is_flag=True,
     help="Add the site's addresses to content/urls.txt: from then on none may disappear.",
 )
-@content_and_json
-def build_command(
-    out: Path,
-    keep_going: bool,
-    campaigns: Path | None,
-    record_urls: bool,
-    content: Path,
-    as_json: bool,
-) -> None:
-    """Build the site: static files for any host, or to open from the disk.
+def build_command(record_urls: bool, content: Path, as_json: bool, **asked: Any) -> None:
+    """Build the site: static files for any host, or to open from disk.
 
-    Only what has changed is made again. A record that cannot be read stops the build and leaves
+    Only what has changed is built again. A record that cannot be read stops the build and leaves
     the site as it was.
     """
     from tokrig.cli import present
 
-    report = _build(content, out, keep_going, campaigns)
+    report = _build(content, **asked)
     if record_urls:
         from tokrig.site.build import record_addresses
 
@@ -98,7 +95,7 @@ def build_command(
         )
         return
     click.echo(
-        f"{len(report.written)} files made, {report.kept} kept, {len(report.removed)} removed",
+        f"{len(report.written)} files written, {report.kept} kept, {len(report.removed)} removed",
         err=True,
     )
     if report.not_recomputed:
@@ -109,43 +106,32 @@ def build_command(
         )
     if report.unguarded and not record_urls:
         click.echo(
-            f"note: {len(report.unguarded)} addresses are new; before you publish them, "
-            "--record-urls sees to it that they stay",
+            f"note: {len(report.unguarded)} addresses are new; before you publish them, add them "
+            "with --record-urls so that they stay",
             err=True,
         )
     click.echo(report.index)
 
 
 @command.command("serve", epilog=example("tokrig site serve --port 8000"))
-@out_option
-@keep_going_option
-@campaigns_option
+@site_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
-@content_and_json
-def serve_command(
-    out: Path,
-    keep_going: bool,
-    campaigns: Path | None,
-    port: int,
-    content: Path,
-    as_json: bool,
-) -> None:
-    """Serve the site on this machine alone, and rebuild it when a record or a campaign changes.
+def serve_command(port: int, content: Path, as_json: bool, **asked: Any) -> None:
+    """Serve the site on this machine only, and rebuild it when a record or a campaign changes.
 
-    Ctrl-C ends it. A change that cannot be read is told here; the page stays as it was.
+    Ctrl-C ends it. A change that cannot be read is reported here; the page stays as it was.
     """
     from tokrig.site.serve import serve
 
-    report = _build(content, out, keep_going, campaigns)
-    events = serve(content, report.out, port=port, keep_going=keep_going, campaigns=campaigns)
-    for event in events:
+    asked["out"] = _build(content, **asked).out
+    for event in serve(content, port=port, **asked):
         if as_json:
             click.echo(json.dumps({"event": event.kind, "text": event.text}))
         else:
             click.echo(event.text, err=event.kind != "serving")
 
 
-def _build(content: Path, out: Path, keep_going: bool, campaigns: Path | None) -> Report:
+def _build(content: Path, **asked: Any) -> Report:
     try:
         from tokrig.site.build import build
     except ModuleNotFoundError as missing:
@@ -153,7 +139,7 @@ def _build(content: Path, out: Path, keep_going: bool, campaigns: Path | None) -
             f"the site needs the package {missing.name!r}", hint=get_extra("site")
         ) from None
     with _progress() as tell:
-        return build(content, out, keep_going=keep_going, campaigns=campaigns, progress=tell)
+        return build(content, progress=tell, **asked)
 
 
 @contextlib.contextmanager
@@ -163,11 +149,9 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn())
+    console, tasks = Console(stderr=True), {}
     # Drawn when told, never by a thread: the build forks.
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, auto_refresh=False
-    ) as shown:
-        tasks = {}
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as shown:
 
         def tell(what: str, done: int, of: int) -> None:
             if what not in tasks:

@@ -24,8 +24,8 @@ import socket
 import ssl
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,9 +118,13 @@ def closed_loop(
     (which are no tokens; they show that something moves); it may raise to stop the load: all
     sockets are then closed. Raises OSError when the endpoint's name cannot be resolved.
     """
-    with selectors.DefaultSelector() as selector, _quiet_gc():
+    with selectors.DefaultSelector() as selector:
         load = _Load(selector, endpoint, path, bodies, reader)
         rounds_ns = array("q")
+        # No collector pauses between two stamps.
+        collects = gc.isenabled()
+        gc.collect()
+        gc.disable()
         start_ns, start_cpu = now_ns(), time.process_time()
         try:
             for worker in range(concurrency):
@@ -133,27 +137,16 @@ def closed_loop(
                     tick(len(load.ended), load.reads)
                     next_tick = time.monotonic() + TICK_S
                 rounds_ns.append(now_ns() - ready_ns)
+            end_ns, end_cpu = now_ns(), time.process_time()
         finally:
             for wire in load.wires.values():
                 wire.sock.close()
-        end_ns, end_cpu = now_ns(), time.process_time()
+            if collects:
+                gc.enable()
     ended = sorted(load.ended, key=lambda wire: wire.index)
     responses = [wire.response(start_ns) for wire in ended]
     wall_s = (end_ns - start_ns) / 1e9
     return Loop(responses, wall_s, end_cpu - start_cpu, start_ns, rounds_ns)
-
-
-@contextmanager
-def _quiet_gc() -> Iterator[None]:
-    """No collector pauses between two stamps."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def resolve(endpoint: Endpoint) -> Address:

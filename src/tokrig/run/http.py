@@ -338,30 +338,21 @@ HINTS = {
 """What to do about a failed request, by its code."""
 
 _CONTEXT = re.compile(
-    "|".join(
-        (
-            # llama.cpp, llama-cpp-python, vLLM, SGLang, Ollama, LM Studio, OpenAI and most others
-            r"context[ _-]*(?:size|length|window|limit|overflow)",
-            r"(?:n_ctx|max_seq_len|max_num_tokens|max_input_len|session_len)\b",
-            r"maximum (?:context|allowed length|input length|model len)|session limit",
-            r"(?:input|prompt|model) (?:length limit|max length)|max(?:imum)? model len",
-            r"(?:prompt|input)s? (?:is |are )?too (?:long|large)|reduce the length",
-            # Text Generation Inference
-            r"inputs`? (?:tokens \+|must have less than)|max_new_tokens`? must be",
-        )
-    ),
+    # llama.cpp, llama-cpp-python, vLLM, SGLang, Ollama, LM Studio, OpenAI and most others
+    r"context[ _-]*(?:size|length|window|limit|overflow)"
+    r"|(?:n_ctx|max_seq_len|max_num_tokens|max_input_len|session_len)\b"
+    r"|maximum (?:context|allowed length|input length|model len)|session limit"
+    r"|(?:input|prompt|model) (?:length limit|max length)|max(?:imum)? model len"
+    r"|(?:prompt|input)s? (?:is |are )?too (?:long|large)|reduce the length"
+    # Text Generation Inference
+    r"|inputs`? (?:tokens \+|must have less than)|max_new_tokens`? must be",
     re.IGNORECASE,
 )
 _ROLE = re.compile(
-    "|".join(
-        (
-            r"system (?:role|message|prompt)s?\b.{0,20}(?:not (?:supported|allowed)|unsupported)",
-            r"roles? must alternate|only user(?:,| and) .{0,40}roles? (?:are|is) supported",
-            r"(?:unexpected|unknown|unsupported|invalid) (?:message )?role",
-            r"jinja|raise_exception|templateerror",
-            r"(?:apply|render)\w* (?:the )?(?:chat )?template",
-        )
-    ),
+    r"system (?:role|message|prompt)s?\b.{0,20}(?:not (?:supported|allowed)|unsupported)"
+    r"|roles? must alternate|only user(?:,| and) .{0,40}roles? (?:are|is) supported"
+    r"|(?:unexpected|unknown|unsupported|invalid) (?:message )?role"
+    r"|jinja|raise_exception|templateerror|(?:apply|render)\w* (?:the )?(?:chat )?template",
     re.IGNORECASE,
 )
 _RETRY_AFTER = re.compile(r"\(retry after (.+?)(?: s)?\)$")

@@ -17,13 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from tokrig.backends import _llama as llama
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
+from tokrig.files import state_dir
 from tokrig.native_bench import ENGINE, BenchFound, BenchLaunch, BenchTool
 from tokrig.record import checks
 from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
 from tokrig.run import assemble, guard
+from tokrig.run.execute import Outcome
 from tokrig.run.monitor import Monitor, probes
 from tokrig.run.progress import Listener, Step
 from tokrig.run.server import asked, below, tail
@@ -43,15 +44,6 @@ class RawRun:
     started: datetime
     limit_s: float
     notes: str | None = None
-
-
-@dataclass(frozen=True)
-class RawOutcome:
-    """What came of it. ``error`` is set when it failed; ``log`` is all the program said."""
-
-    record: Record
-    log: str
-    error: EngineError | None = None
 
 
 def find_binary(tool: BenchTool, given: str | None) -> str:
@@ -88,11 +80,11 @@ def vetted(tool: BenchTool, launch: BenchLaunch) -> BenchLaunch:
     return launch
 
 
-def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
+def execute_raw(run: RawRun, listen: Listener) -> Outcome:
     """Run the program to its end and make the record of what it printed.
 
-    Failures of the program become a failed record, with the tests it had finished by then;
-    KeyboardInterrupt passes through when the program is stopped.
+    Failures of the program become a failed record, with the tests it had finished by then, and its
+    log is kept; KeyboardInterrupt passes through when the program is stopped.
     """
     commit = assemble.source_commit()
     error: EngineError | None = None
@@ -115,16 +107,16 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
             except EngineError as caught:
                 error = caught
         stdout, log = _whole(out), _whole(err)
-    if error is not None:
-        reason = llama.failure(log) if isinstance(error, EngineDied) else None
-        message = f"{error.message}: {reason}" if reason else error.message
-        error = type(error)(message, hint=error.hint, code=error.code, log_tail=tail(log))
     found = BenchFound()
     try:
         found = run.tool.read(stdout, log, run.launch)
     except RequestError as caught:
-        caught.log_tail = tail(log)
         error = error or caught
+    if isinstance(error, EngineDied) and (reason := run.tool.failure(log)):
+        error.message += f": {reason}"
+    if error is not None:
+        error.log_tail = tail(log)
+        _keep_log(log, error)
     seen = monitor.observed(0.0, 0.0, found.api, found.resolved.devices)
     backend = BackendFacts(
         name=run.tool.name,
@@ -159,17 +151,25 @@ def execute_raw(run: RawRun, listen: Listener) -> RawOutcome:
         failure=assemble.failure(error) if error else None,
         notes=run.notes,
     )
-    return RawOutcome(record, log, error)
+    return Outcome(record, [], error)
+
+
+def _keep_log(log: str, error: EngineError) -> None:
+    """All that the program said, where the log of every failed engine is."""
+    last = state_dir() / "failed-engine.log"
+    with contextlib.suppress(OSError):
+        last.parent.mkdir(parents=True, exist_ok=True)
+        last.write_text(log, encoding="utf-8")
+        error.hint = "\n".join(filter(None, (error.hint, f"its log: {last}")))
 
 
 class _Lines:
-    """Whole lines of a file that another process is writing. Reads leave its position alone."""
+    """Whole new lines of a file that another process is writing, whose position is left alone."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._fd, self._at, self._rest = file.fileno(), 0, b""
 
     def new(self) -> list[str]:
-        """Those that came since they were asked for last."""
         while block := os.pread(self._fd, 1 << 16, self._at):
             self._at += len(block)
             self._rest += block
