@@ -7,6 +7,7 @@ that is asked for, execute, store, forget the journal. On every way out what was
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -36,6 +37,7 @@ from tokrig.store import Store, unwritable
 from tokrig.store.facts import load_rigs
 from tokrig.units import slug
 
+log = logging.getLogger(__name__)
 View = Callable[[Prepared], AbstractContextManager[Listener]]
 """Shows a run while it goes on."""
 
@@ -68,18 +70,21 @@ class Ended:
     error: EngineError | None = None
 
 
-def measure_spec(spec: RunSpec, content: Path, **ways: Unpack[Ways]) -> Ended:
+def measure_spec(spec: RunSpec, content: Path, key_before: str = "", **ways: Unpack[Ways]) -> Ended:
     """A planned run: goes on with what an earlier process measured of it, else begins it.
+    ``key_before`` is the run's key as older versions made it.
 
     Raises what ``begin`` raises.
     """
-    kept = next((run for run, key in unfinished_keys().items() if key == spec.planned), None)
+    keys = {spec.planned, key_before} - {""}
+    kept = next((run for run, key in unfinished_keys().items() if key in keys), None)
     if kept is not None:
         try:
-            return go_on(kept, content, {}, **ways)
+            return go_on(kept, content, {"planned": spec.planned}, **ways)
         except InputError as problem:
             if problem.code not in ("run_changed", "run_damaged"):
                 raise
+            log.warning("note: %s; it is measured from the start", problem.message)
             with journal.reopen(kept) as left:
                 left.discard()
     return begin(spec, content, **ways)

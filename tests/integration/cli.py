@@ -90,9 +90,14 @@ class Home:
             raise
         return Done(process.returncode, out, err)
 
+    def in_process(self, *words: str) -> Done:
+        """The same command line without a process of its own: nothing can be sent to it."""
+        done = CliRunner(env=self.environment()).invoke(main, words)
+        return Done(done.exit_code, done.stdout, done.stderr)
+
     def checks(self) -> bool:
         """Whether ``tokrig check`` finds nothing, asked in this process."""
-        return CliRunner(env=self.environment()).invoke(main, ["check"]).exit_code == 0
+        return self.in_process("check").code == 0
 
     def records(self) -> list[dict[str, Any]]:
         return [yaml.safe_load(path.read_text()) for path in self.record_paths()]

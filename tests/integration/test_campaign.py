@@ -18,6 +18,9 @@ import yaml
 
 from tests.integration.cli import FAKE, Done, Home, is_sound
 from tests.integration.test_faults import full_disk, not_writable
+from tokrig.plan import PlanInputs
+from tokrig.plan.expand import expand, key_before
+from tokrig.spec.campaign import load_campaign
 
 SHORT: dict[str, Any] = {"model": "smollm2-135m", "backend": "llamacpp", "build": "fake",
                          "workloads": "chat", "concurrency": 1}  # fmt: skip
@@ -48,7 +51,7 @@ def contexts(*sizes: int, **more: Any) -> dict[str, Any]:
 
 
 def campaign(home: Home, *words: str) -> Done:
-    return home.tokrig("campaign", *words)
+    return home.in_process("campaign", *words)
 
 
 def run(home: Home, path: Path, *words: str) -> Done:
@@ -84,7 +87,7 @@ def require_exactly_the_planned(home: Home, path: Path) -> None:
     assert {record["status"] for record in home.records()} == {"complete"}
     assert home.unfinished() == []
     assert not [name for name in home.files() if name.endswith(".tmp")]
-    assert home.tokrig("check").code == 0
+    assert home.checks()
 
 
 def test_a_campaign_runs_to_its_end(home: Home) -> None:
@@ -108,16 +111,6 @@ def test_the_same_input_gives_the_same_plan(home: Home) -> None:
     path = write(home, contexts(2048, 4096, 8192))
     first, second = (campaign(home, "plan", str(path), "--json").out for _ in range(2))
     assert first == second
-
-
-def test_json_sums_up(home: Home) -> None:
-    done = run(home, write(home, contexts(2048)), "--json")
-    assert done.code == 0, done.err
-    summary = done.json
-    assert [one["entry"] for one in summary["done"]] == ["small/entry-1"]
-    assert (summary["failed"], summary["put_off"], summary["left"]) == ([], [], 0)
-    assert summary["spent_s"]["measure"] > 0
-    assert 0 < summary["overhead"] < 1
 
 
 def test_a_failed_run_is_a_failed_record_and_the_rest_goes_on(home: Home) -> None:
@@ -202,6 +195,38 @@ def test_killed_between_record_and_journal_it_is_done(home: Home) -> None:
     require_exactly_the_planned(home, path)
 
 
+def test_what_an_older_version_began_goes_on_or_is_said_to_begin_anew(home: Home) -> None:
+    path = write(home, {"matrix": {**SHORT, "concurrency": [1, 2]}})
+    process = home.start("campaign", "run", str(path), "--even-if-busy")
+    home.wait_for_cells(1)
+    process.kill()
+    process.communicate()
+    assert home.no_engines_left()
+    [journal] = (home.state / "runs").iterdir()
+    kept = shutil.copytree(journal, home.root / "kept")
+    begun = json.loads((kept / "run.json").read_text())
+    known = PlanInputs(here=planned(home, path)["runs"][0]["rig"])
+    [wanted] = expand(load_campaign(path), known)
+
+    begun["spec"]["planned"] = key_before(wanted)
+    (journal / "run.json").write_text(json.dumps(begun))
+    assert planned(home, path)["counts"]["unfinished"] == 1
+    assert run(home, path).code == 0
+    require_exactly_the_planned(home, path)
+    [record] = home.records()
+    assert record["id"] == journal.name
+
+    for file in home.content.rglob(f"{journal.name}.*"):
+        file.unlink()
+    shutil.copytree(kept, journal)
+    (journal / "run.json").write_text(json.dumps({**begun, "methodology": 0}))
+    done = home.tokrig("campaign", "run", str(path), "--even-if-busy")
+    assert done.code == 0, done.err
+    assert "the methodology changed since it was begun; it is measured from the start" in done.err
+    require_exactly_the_planned(home, path)
+    assert home.records()[0]["id"] != journal.name
+
+
 def test_a_full_disk_ends_it_and_room_lets_it_go_on(home: Home) -> None:
     path = write(home, contexts(2048, 4096))
     home.content.mkdir()
@@ -229,16 +254,21 @@ def test_one_campaign_at_a_time(home: Home) -> None:
     assert process.returncode == 130
 
 
-def test_runs_of_another_rig_are_left_to_it(home: Home) -> None:
+def test_runs_of_another_rig_are_left_to_it_and_json_sums_up(home: Home) -> None:
     path = write(
         home,
         contexts(2048),
         {"matrix": {**SHORT, "rig": "far-away"}},
         rigs={"far-away": {"title": "Far away", "vram_gib": 0, "memory_gib": 64}},
     )
-    done = run(home, path)
+    done = run(home, path, "--json")
     assert done.code == 0, done.err
     assert "runs of other rigs are left: far-away (1)" in done.err
+    summary = done.json
+    assert [one["entry"] for one in summary["done"]] == ["small/entry-1"]
+    assert (summary["failed"], summary["put_off"], summary["left"]) == ([], [], 0)
+    assert summary["spent_s"]["measure"] > 0
+    assert 0 < summary["overhead"] < 1
     assert len(home.records()) == 1
     assert planned(home, path)["counts"]["todo"] == 1
 

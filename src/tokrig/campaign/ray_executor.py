@@ -30,6 +30,7 @@ from tokrig.errors import EngineError, InputError, Interrupted, PutOff, RecordEr
 from tokrig.files import state_dir
 from tokrig.measure import Ended, measure_spec, switches
 from tokrig.plan import Run
+from tokrig.plan.expand import key_before
 from tokrig.record.model import Rig, parse_record
 from tokrig.record.samples import from_parquet
 from tokrig.registry import get_extra
@@ -73,12 +74,12 @@ class Answer:
     error: TokrigError | None = None
 
 
-def run_planned(spec: RunSpec, table: str | None, even_if_busy: bool) -> Answer:
+def run_planned(spec: RunSpec, before: str, table: str | None, even_if_busy: bool) -> Answer:
     """Measure the run of a spec that has a ``planned`` key, or hand over what waits of it.
 
-    ``table`` is the text of the head's own table of reasoning switches; the rig is looked at
-    before it starts unless ``even_if_busy``. A KeyboardInterrupt, Ray's way to cancel, leaves the
-    journal for the next time.
+    ``before`` is the key that older versions gave the run, ``table`` the text of the head's own
+    table of reasoning switches; the rig is looked at before it starts unless ``even_if_busy``. A
+    KeyboardInterrupt, Ray's way to cancel, leaves the journal for the next time.
     """
     own = outbox() / "reasoning.yaml"
     try:
@@ -89,7 +90,7 @@ def run_planned(spec: RunSpec, table: str | None, even_if_busy: bool) -> Answer:
                 if table is not None:
                     own.write_text(table, encoding="utf-8")
                 start = at_once if even_if_busy else patiently
-                ended = measure_spec(spec, outbox(), start=start)
+                ended = measure_spec(spec, outbox(), before, start=start)
                 found = ended.path, ended.error
         path, error = found
         samples = Store(outbox()).samples_path(path.stem).read_bytes()
@@ -251,7 +252,7 @@ class RayExecutor:
         _require_same(run.rig, self._answer(run.rig, self._send(run.rig, _versions())))
         table = switches(self._content)
         text = table.read_text("utf-8") if table else None
-        task = self._send(run.rig, run_planned, spec, text, self._even_if_busy)
+        task = self._send(run.rig, run_planned, spec, key_before(run), text, self._even_if_busy)
         self._running.add(task)
         answer: Answer = self._answer(run.rig, task)
         self._running.discard(task)

@@ -20,6 +20,7 @@ from typing import Protocol, Unpack
 from tokrig.errors import EngineError, InputError, Interrupted, PutOff, TokrigError
 from tokrig.measure import Ended, Ways, measure_spec, store_failure
 from tokrig.plan import Planned, Run, run_spec
+from tokrig.plan.expand import key_before
 from tokrig.record.model import Model, Rig
 from tokrig.run.assemble import scrub
 from tokrig.run.prepare import Prepared
@@ -134,7 +135,7 @@ class Local:
             )
         self.watch.begin("prepare")
         try:
-            return measure_spec(spec, self.content, **self.ways)
+            return measure_spec(spec, self.content, key_before(run), **self.ways)
         finally:
             self.watch.begin("other")
 

@@ -1,7 +1,9 @@
 """A run before somebody's eyes, on stderr: a small frame on a terminal, plain lines elsewhere.
 
 The load loop only hands events over; a thread of its own draws twice a second, so that neither
-drawing nor a terminal that has stopped (Ctrl-S, a hanging ssh) ever delays a time stamp.
+drawing nor a terminal that has stopped (Ctrl-S, a hanging ssh) ever delays a time stamp. Frames
+are drawn without rich: one costs a tenth of a millisecond, and the processor belongs to the
+engine that is being measured.
 """
 
 from __future__ import annotations
@@ -12,20 +14,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import click
 
-from tokrig.cli.board import Board, Line, clip, clock, figures
-from tokrig.cli.present import count
+from tokrig.cli.present import count, rate, verdict
 from tokrig.models.shelf import Tell
 from tokrig.naming import backend_name, model_label
+from tokrig.record.model import Result
 from tokrig.run.monitor import Engine, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
+    Cell,
     CellBegan,
     CellDone,
     CellSkipped,
@@ -37,13 +41,217 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
+from tokrig.spec.run import Level
 from tokrig.units import human_seconds
+from tokrig.workloads import Workload
 
 HASHING = "reading the model's file; its checksum is made once"
 PERIOD_S = 0.5
 PLAIN_TICK_S = 15.0
 STALLED_S = 2.0
-STYLES = {"title": "1", "done": "32", "active": "1", "quiet": "2", "bad": "33"}
+BAR = 16
+# Before anything was measured, a prompt token counts as a tenth of an answer's.
+PROMPT_WEIGHT = 0.1
+# Lines of the frame: the mark before a cell in that state, and the terminal's code for its looks.
+LOOKS = {
+    "title": ("", "1"),
+    "done": ("✓", "32"),
+    "active": ("▸", "1"),
+    "bad": ("✗", "33"),
+    "waiting": ("·", "2"),
+    "quiet": ("", "2"),
+}
+
+
+# What is known of a run
+
+
+class Line(NamedTuple):
+    """A line of the frame and how it looks, a key of ``LOOKS``."""
+
+    style: str
+    text: str
+
+
+@dataclass
+class _Row:
+    """A cell. ``begun_s`` and ``took_s`` are of its latest repeat, ``tick`` of one that goes on."""
+
+    state: str = "waiting"
+    text: str = "waiting"
+    figures: str = ""
+    tick: CellTick | None = None
+    begun_s: float | None = None
+    took_s: float | None = None
+
+
+@dataclass
+class Board:
+    """Hears the events of a run; ``frame`` is what a person should see now. Time is handed in."""
+
+    shapes: Mapping[str, Workload]
+    level: Level
+    began_s: float
+    title: str = ""
+    rig: str = ""
+    engine: str = ""
+    doing: str = "preparing"
+    repeat: int = 0
+    repeats: int = 1
+    rows: dict[Cell, _Row] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    left: list[Cell] = field(default_factory=list)
+    active: Cell | None = None
+    prompt_weight: float = PROMPT_WEIGHT
+
+    def hear(self, event: Progress, now_s: float) -> None:
+        """Take one event in."""
+        match event:
+            case CellTick(cell=cell):
+                self.rows[cell].tick = event
+            case RunBegan():
+                self._begin(event)
+            case Step(text=text, cell=None):
+                self.doing, self.active = text, None
+            case Step(text=text, cell=Cell() as cell):
+                self.doing, self.active, row = "", cell, self.rows[cell]
+                row.state, row.text, row.tick = "active", text, None
+                row.begun_s = now_s if row.begun_s is None else row.begun_s
+            case EngineReady(backend=backend):
+                self.engine, self.doing = backend_name(backend), ""
+            case CellBegan(cell=cell):
+                row, self.repeat = self.rows[cell], event.repeat
+                row.state, row.text, row.tick = "active", "measuring", None
+            case CellDone():
+                self._done(event)
+            case CellSkipped(cell=cell):
+                self.active, row = None, self.rows[cell]
+                self.left = [other for other in self.left if other != cell]
+                row.state, row.text = "bad", f"left out: {event.message}"
+            case Note(text=text):
+                self.notes.append(text)
+
+    def _begin(self, event: RunBegan) -> None:
+        self.title, self.rig = model_label(event.model), event.rig.id
+        self.repeats = event.repeats
+        self.rows = {cell: _Row() for cell in event.cells}
+        order = list(event.cells) * event.repeats
+        self.left = order[event.already_done :]
+        for cell in order[: event.already_done]:
+            self.rows[cell].figures = "kept from before"
+            if cell not in self.left:
+                self.rows[cell].state = "done"
+
+    def _done(self, event: CellDone) -> None:
+        row, result = self.rows[event.cell], event.result
+        self.active, row.begun_s, row.took_s = None, None, event.elapsed_s
+        if event.cell in self.left:
+            self.left.remove(event.cell)
+        row.figures = figures(result)
+        row.state = "waiting" if event.cell in self.left else "done"
+        row.text = f"repeat {event.repeat + 1} of {self.repeats}" if self.repeats > 1 else ""
+        if result.output_tok_per_s and result.prefill_tok_per_s:
+            self.prompt_weight = result.output_tok_per_s.median / result.prefill_tok_per_s.median
+
+    def remaining_s(self, now_s: float) -> float | None:
+        """Estimated seconds until the end; None before the first result.
+
+        A cell that was measured takes as long again; another one its tokens at the same pace. What
+        is left of the active cell is told by its own requests once some have ended.
+        """
+        took_s = {cell: row.took_s for cell, row in self.rows.items() if row.took_s is not None}
+        work = sum(map(self._work, took_s))
+        if not work:
+            return None
+        pace = sum(took_s.values()) / work
+        whole = {cell: took_s.get(cell, pace * self._work(cell)) for cell in self.left}
+        total = sum(whole[cell] for cell in self.left)
+        if self.active in whole:
+            row, begun = self.rows[self.active], whole[self.active]
+            total -= begun
+            if row.tick and row.tick.requests and row.tick.ended:
+                total += row.tick.elapsed_s * (row.tick.requests / row.tick.ended - 1)
+            else:
+                total += max(0.0, begun - (now_s - (now_s if row.begun_s is None else row.begun_s)))
+        return max(0.0, total)
+
+    def _work(self, cell: Cell) -> float:
+        """Tokens of one repeat of a cell, prompt tokens weighed by how much faster they go."""
+        shape = self.shapes[cell.workload]
+        sets = (self.level.iterations + self.level.warmups) * cell.concurrency
+        return sets * (shape.prompt_tokens * self.prompt_weight + shape.answer_tokens)
+
+    def frame(self, now_s: float, width: int, height: int) -> list[Line]:
+        """Title, a line a cell, notes, and the time; at most ``height`` lines."""
+        parts = (self.title, self.engine, self.rig and f"rig {self.rig}")
+        lines = [Line("title", " · ".join(filter(None, parts)))]
+        cells = list(self.rows)
+        room = max(1, height - 2 - len(self.notes[-2:]))
+        if len(cells) > room:
+            active = cells.index(self.active) if self.active else 0
+            first = min(max(0, active - room // 2), len(cells) - room)
+            cells = cells[first : first + room]
+        labels = max((len(cell.label) for cell in self.rows), default=0)
+        for cell in cells:
+            row = self.rows[cell]
+            text = self._measuring(row.tick) if row.tick and row.state == "active" else row.text
+            words = "  ".join(filter(None, (row.figures, "" if row.state == "done" else text)))
+            lines.append(Line(row.state, f"{LOOKS[row.state][0]} {cell.label:<{labels}}  {words}"))
+        lines += [Line("quiet", f"  note: {note}") for note in self.notes[-2:]]
+        left = self.remaining_s(now_s)
+        footer = (
+            f"{clock(now_s - self.began_s)} elapsed",
+            f"about {clock(left)} left" if left is not None and self.left else "",
+            f"repeat {self.repeat + 1} of {self.repeats}" if self.repeats > 1 else "",
+            self.doing,
+        )
+        lines.append(Line("quiet", "  " + " · ".join(filter(None, footer))))
+        return [Line(style, clip(text, width)) for style, text in lines]
+
+    def _measuring(self, tick: CellTick) -> str:
+        """A bar of ended requests, and within those in flight what was read of the answers."""
+        answer = self.shapes[tick.cell.workload].answer_tokens
+        in_flight = min(tick.requests, tick.ended + tick.cell.concurrency)
+        read = min(tick.reads / answer, in_flight) if answer else 0
+        full = round(max(tick.ended, read) / tick.requests * BAR)
+        bar = "█" * full + "░" * (BAR - full)
+        return f"measuring {tick.ended} of {tick.requests}  {bar} {clock(tick.elapsed_s)}"
+
+
+def figures(result: Result) -> str:
+    """``148.3 tok/s  TTFT 412 ms  prefill 1,234 tok/s  valid``."""
+    gen, prefill, ttft = (
+        metric.median if metric else None
+        for metric in (result.output_tok_per_s, result.prefill_tok_per_s, result.ttft_s)
+    )
+    return (
+        f"{rate(gen):>7} tok/s  TTFT {human_seconds(ttft):>7}  "
+        f"prefill {rate(prefill):>7} tok/s  {verdict(result.validity)}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """``0:42``, ``12:05``, ``1:02:03``."""
+    minutes, rest = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def clip(text: str, width: int) -> str:
+    """``text`` cut to ``width`` terminal cells, control characters taken out."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    if len(text) <= width // 2 or (text.isascii() and len(text) <= width):
+        return text
+    cells = 0
+    for place, character in enumerate(text):
+        cells += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if cells > width:
+            return text[: max(0, place - 1)] + "…"
+    return text
+
+
+# A run on a terminal, in a log
 
 
 @contextlib.contextmanager
@@ -64,8 +272,7 @@ def view(
     if not _is_terminal(stream):
         yield Lines(stream, now_s).hear
         return
-    board = Board(prepared.workloads, prepared.level, now_s)
-    painter = Painter(stream, board, head)
+    painter = Painter(stream, Board(prepared.workloads, prepared.level, now_s), head)
     painter.start()
     try:
         yield painter.hear
@@ -82,7 +289,7 @@ def _is_terminal(stream: TextIO) -> bool:
 class Painter(threading.Thread):
     """Draws a board in place, again and again, until it is stopped."""
 
-    def __init__(self, stream: TextIO, board: Board, head: Callable[[], str] = lambda: "") -> None:
+    def __init__(self, stream: TextIO, board: Board, head: Callable[[], str]) -> None:
         super().__init__(name="live view", daemon=True)
         self.stream, self.board, self.head = stream, board, head
         self.plain = bool(os.environ.get("NO_COLOR"))
@@ -102,18 +309,23 @@ class Painter(threading.Thread):
 
     def paint(self) -> None:
         """Draw what has changed since the last time."""
-        size = self._size()
+        try:
+            columns, height = os.get_terminal_size(self.stream.fileno())
+        except (OSError, ValueError):
+            columns, height = 0, 0
+        # A terminal that does not know its size says 0.
+        columns, height = (columns or 80) - 1, (height or 24) - 1
         head = self.head()
-        above = [Line("quiet", clip(head, size.columns - 1))] if head else []
+        lines = [Line("quiet", clip(head, columns))] if head else []
         with self.lock:
-            height = size.lines - 1 - len(above)
-            lines = above + self.board.frame(time.monotonic(), size.columns - 1, height)
+            lines += self.board.frame(time.monotonic(), columns, height - len(lines))
         if lines == self.shown:
             return
         text = f"\x1b[{len(self.shown)}F" if self.shown else ""
         for number, line in enumerate(lines):
             same = number < len(self.shown) and self.shown[number] == line
-            text += "\x1b[E" if same else f"\x1b[2K{self._styled(line)}\n"
+            shown = line.text if self.plain else f"\x1b[{LOOKS[line.style][1]}m{line.text}\x1b[0m"
+            text += "\x1b[E" if same else f"\x1b[2K{shown}\n"
         self._write(text + "\x1b[J")
         self.shown = lines
 
@@ -137,16 +349,51 @@ class Painter(threading.Thread):
             notes = "".join(f"note: {note}\n" for note in self.board.notes)
             self._write(f"{up}\x1b[J{notes}")
 
-    def _size(self) -> os.terminal_size:
-        try:
-            size = os.get_terminal_size(self.stream.fileno())
-        except (OSError, ValueError):
-            size = os.terminal_size((80, 24))
-        # A terminal that does not know its size says 0.
-        return os.terminal_size((size.columns or 80, size.lines or 24))
 
-    def _styled(self, line: Line) -> str:
-        return line.text if self.plain else f"\x1b[{STYLES[line.style]}m{line.text}\x1b[0m"
+class Lines:
+    """One line an event, each with the time since the start: for logs and pipes."""
+
+    def __init__(self, stream: TextIO, began_s: float) -> None:
+        self.stream, self.began_s = stream, began_s
+        self.last_s = began_s
+
+    def hear(self, event: Progress) -> None:
+        """Print an event, if it is worth a line."""
+        now_s = time.monotonic()
+        if isinstance(event, CellTick) and now_s - self.last_s < PLAIN_TICK_S:
+            return
+        self.last_s = now_s
+        with contextlib.suppress(OSError, ValueError):
+            text = f"[{clock(now_s - self.began_s):>5}] {said(event)}"
+            print(text, file=self.stream, flush=True)
+
+
+def said(event: Progress) -> str:
+    """The words for an event."""
+    match event:
+        case RunBegan(model=model, rig=rig, already_done=done):
+            results = count(len(event.cells) * event.repeats, "result")
+            kept = f", {done} of them kept" if done else ""
+            return f"run {event.run_id}: {model_label(model)} on {rig.id}, {results}{kept}"
+        case Step(text=text, cell=cell):
+            return f"{cell.label}: {text}" if cell else text
+        case EngineReady(backend=backend, load_s=load_s):
+            after = f" after {human_seconds(load_s)}" if load_s else ""
+            return f"engine ready{after}: {backend_name(backend)}"
+        case CellBegan(index=index, of=of):
+            text = f"measuring ({index + 1} of {of})"
+        case CellTick(ended=ended, requests=requests):
+            text = f"{ended} of {requests} requests"
+        case CellDone(result=result, elapsed_s=elapsed_s):
+            text = f"{' '.join(figures(result).split())}, took {human_seconds(elapsed_s)}"
+        case CellSkipped(message=message):
+            text = f"left out: {message}"
+        case Note(text=text):
+            return f"note: {text}"
+    return f"{event.cell.label}: {text}"
+
+
+# Before a run
 
 
 class Status:
@@ -217,23 +464,16 @@ class Watch:
             click.echo(f"note: {text}", err=True)
 
     @contextlib.contextmanager
-    def patience(self, text: str) -> Iterator[None]:
-        """A remark, if what follows takes longer than a second."""
-        timer = threading.Timer(1.0, self.note, [f"{text} …"])
+    def preparing(self) -> Iterator[Tell]:
+        """Tells what is done before a run can begin: fetching, quantizing, and hashing if that
+        takes longer than a second."""
+        status = Status(sys.stderr, quiet=self.quiet)
+        timer = threading.Timer(1.0, self.note, [f"{HASHING} …"])
         timer.daemon = True
         timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    @contextlib.contextmanager
-    def preparing(self) -> Iterator[Tell]:
-        """Tells what is done before a run can begin: hashing, fetching, quantizing."""
-        status = Status(sys.stderr, quiet=self.quiet)
         with self._before:
-            self._before.enter_context(self.patience(HASHING))
             self._before.callback(status.end)
+            self._before.callback(timer.cancel)
             yield status.tell
 
     def start(self, computes_on: frozenset[str], engine: Engine = list) -> None:
@@ -255,62 +495,14 @@ def signals_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, interrupt)
+    numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class Lines:
-    """One line an event, each with the time since the start: for logs and pipes."""
-
-    def __init__(self, stream: TextIO, began_s: float) -> None:
-        self.stream, self.began_s = stream, began_s
-        self.last_s = began_s
-        self.of = 0
-
-    def hear(self, event: Progress) -> None:
-        """Print an event, if it is worth a line."""
-        now_s = time.monotonic()
-        if isinstance(event, CellTick) and now_s - self.last_s < PLAIN_TICK_S:
-            return
-        text = self.text(event)
-        if not text:
-            return
-        self.last_s = now_s
-        with contextlib.suppress(OSError, ValueError):
-            print(f"[{clock(now_s - self.began_s):>5}] {text}", file=self.stream, flush=True)
-
-    def text(self, event: Progress) -> str:
-        """The words for an event; "" for one that is passed over."""
-        match event:
-            case RunBegan():
-                kept = f", {event.already_done} of them kept" if event.already_done else ""
-                results = len(event.cells) * event.repeats
-                return (
-                    f"run {event.run_id}: {model_label(event.model)} on {event.rig.id}, "
-                    f"{count(results, 'result')}{kept}"
-                )
-            case Step(text=text, cell=cell):
-                return f"{cell.label}: {text}" if cell else text
-            case EngineReady():
-                after = f" after {human_seconds(event.load_s)}" if event.load_s else ""
-                return f"engine ready{after}: {backend_name(event.backend)}"
-            case CellBegan():
-                return f"{event.cell.label}: measuring ({event.index + 1} of {event.of})"
-            case CellTick():
-                return f"{event.cell.label}: {event.ended} of {event.requests} requests"
-            case CellDone():
-                took = human_seconds(event.elapsed_s)
-                words = " ".join(figures(event.result).split())
-                return f"{event.cell.label}: {words}, took {took}"
-            case CellSkipped():
-                return f"{event.cell.label}: left out: {event.message}"
-            case Note():
-                return f"note: {event.text}"
