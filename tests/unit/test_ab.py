@@ -298,14 +298,19 @@ def test_other_texts_and_other_kinds_of_figures_are_not_mixed() -> None:
 @pytest.mark.parametrize(
     ("axis", "changed", "reason", "keys"),
     [
-        ("build", {"backend__api": "vulkan"}, "the arms differ beside build: API", ["backend.api"]),
+        (
+            "build",
+            {"backend__api": "vulkan"},
+            "the arms differ in more than build: API",
+            ["backend.api"],
+        ),
         (
             "build",
             {"rig__kernel": "7.1", "rig__os": "x"},
-            "the arms differ beside build: os, kernel",
+            "the arms differ in more than build: os, kernel",
             ["rig.os", "rig.kernel"],
         ),
-        ("quant", {}, "the arms differ beside quant: build", ["backend.build"]),
+        ("quant", {}, "the arms differ in more than quant: build", ["backend.build"]),
         ("build", {"backend__build": "b9174"}, "the records show no difference in build", []),
     ],
 )

@@ -250,11 +250,11 @@ def test_a_comparison_shows_figures_and_what_they_rest_on() -> None:
 def test_a_comparison_that_is_none_says_why() -> None:
     away = Difference("rig.kernel", "kernel", "7.0", "7.1")
     lines = squeezed(
-        status(reason="the arms differ beside build: kernel", differing=(away,), effects=())
+        status(reason="the arms differ in more than build: kernel", differing=(away,), effects=())
     )
     assert (
         "A/B build · gemma · measured as ABBAABBAABBA · not comparable:"
-        " the arms differ beside build: kernel" in lines
+        " the arms differ in more than build: kernel" in lines
     )
     assert "rig.kernel: 7.0 → 7.1" in lines
     part = status(measured=(3, 2), order="ABBAA", effects=(effect(p=None, adjusted_p=None),))

@@ -65,7 +65,7 @@ def test_the_noise_of_a_rig_is_told_where_it_counts(content: Path) -> None:
     path.write_text(record_text(with_value(again, "id", path.stem)), encoding="utf-8")
     done = compare(content, A, B, "--concurrency", "1")
     told = " ".join(done.stdout.split())
-    assert "two runs of the same on this rig differ by up to 30.0 %: so must these" in told
+    assert "identical runs on this rig differ by up to 30.0 %: so must these" in told
     assert "faster" not in told.partition("ratio: B / A")[0]
     data = json.loads(compare(content, A, B, "--json").stdout)
     assert data["pairs"][0]["figures"][0]["ratio"]["verdict"] == "not_distinguishable"
@@ -78,7 +78,7 @@ def test_an_attached_server_is_one_start_and_that_is_said(content: Path) -> None
         path.write_text(record_text(attached), encoding="utf-8")
     told = " ".join(compare(content, A, B).stdout.split())
     assert "inconclusive: engine starts: A 1, B 1; 6 are needed on each side" in told
-    assert "let tokrig start it, --level standard" in told
+    assert "let tokrig start it with --level standard" in told
     assert "faster" not in told
 
 

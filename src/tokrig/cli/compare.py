@@ -154,16 +154,17 @@ def _reading(found: Comparison) -> Iterator[str]:
     tests = sum(ratio.basis == "starts" for ratio in ratios)
     if tests:
         yield (
-            f"in brackets: its interval between starts, 95 % for all {tests} ratios together;"
-            f" faster or slower: it excludes 1, and more than {100 * SMALLEST_EFFECT:g} %"
+            f"in brackets: the interval across starts, 95 % for all {tests} ratios together; faster"
+            f" or slower: the interval excludes 1 and the ratio is off by more than"
+            f" {100 * SMALLEST_EFFECT:g} %"
         )
     noise = max((n for side in (found.a, found.b) for n in side.noise.values()), default=0.0)
     if noise > SMALLEST_EFFECT and found.differences.changed:
-        yield f"two runs of the same on this rig differ by up to {100 * noise:.1f} %: so must these"
+        yield f"identical runs on this rig differ by up to {100 * noise:.1f} %: so must these"
     for settle in dict.fromkeys(ratio.settle for ratio in ratios if ratio.settle):
         yield f"inconclusive: {settle}"
     if any(side.keys.get("backend.managed") == "no" for side in (found.a, found.b)):
-        yield "a server that was attached to is one start: let tokrig start it, --level standard"
+        yield "an attached server counts as one start: let tokrig start it with --level standard"
 
 
 def _figures(found: Comparison) -> Table:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tokrig import naming
+from tokrig.cli import present
 from tokrig.cli.options import complete_run_id, content_and_json, example
 from tokrig.errors import InputError, StoreError, TokrigError, did_you_mean
 from tokrig.files import atomic_write
 from tokrig.registry import get_extra
-from tokrig.units import human_bytes
+from tokrig.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +73,6 @@ def command(
     ID is a record's id, the beginning of one, or the path of its file. With --json the record
     itself is printed.
     """
-    from tokrig.cli import present
     from tokrig.store import Store
 
     if chart is not None and plot is None:
@@ -110,7 +111,6 @@ def _samples(store: Store, record: Record) -> list[Sample]:
 
 def print_record(out: Console, record: Record) -> None:
     """Everything but the charts."""
-    from tokrig.cli import present
     from tokrig.cli.machine import rig_rows
 
     present.print_pairs(out, _header(record))
@@ -130,10 +130,6 @@ def print_record(out: Console, record: Record) -> None:
 
 
 def _header(record: Record) -> list[tuple[str, str]]:
-    from tokrig import naming
-    from tokrig.cli import present
-    from tokrig.units import human_seconds
-
     model, provenance, cold = record.model, record.provenance, record.cold_start
 
     def listed(*parts: tuple[str, Any]) -> str:
@@ -146,18 +142,13 @@ def _header(record: Record) -> list[tuple[str, str]]:
         ("called {}", model.quant_stated),
         ("quantized by {}", model.quant_creator),
     )
-    measured = (
-        ("{}", provenance.level),
-        ("{}", provenance.started_at),
-        ("seed {}", provenance.seed),
-    )
-    source = listed(
-        ("{}", provenance.kind),
-        ("{}", provenance.source),
-        ("tokrig {}", provenance.tokrig_version),
-    )
-    load_s = cold.load_s if cold else None
-    first = human_seconds(cold.first_ttft_s) if cold else ""
+    began = provenance.started_at
+    measured = listed(("{}", provenance.level), ("{}", began), ("seed {}", provenance.seed))
+    version = ("tokrig {}", provenance.tokrig_version)
+    loaded = ""
+    if cold and cold.load_s is not None:
+        first = human_seconds(cold.first_ttft_s)
+        loaded = f"loaded in {human_seconds(cold.load_s)}, first token after {first}"
     pairs = {
         "Run": record.id,
         "Model": naming.model_label(model),
@@ -165,11 +156,9 @@ def _header(record: Record) -> list[tuple[str, str]]:
         "Backend": naming.backend_label(record.backend),
         "Mode": naming.mode_accepted(record.mode.name, record.results),
         "Status": f"{record.status}, {present.verdict(record.validity)}",
-        "Measured": listed(*measured) if provenance.started_at else "",
-        "Source": source,
-        "Cold start": ""
-        if load_s is None
-        else f"loaded in {human_seconds(load_s)}, first token after {first}",
+        "Measured": measured if began else "",
+        "Source": listed(("{}", provenance.kind), ("{}", provenance.source), version),
+        "Cold start": loaded,
         "Notes": record.notes or "",
     }
     return [(name, value) for name, value in pairs.items() if value]
@@ -201,8 +190,6 @@ def _settings(backend: BackendFacts) -> list[tuple[str, str]]:
 
 def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> None:
     """Time between chunks and TTFT of each request, one block of lines a result."""
-    from tokrig.cli.present import label
-
     out.print()
     for result in record.results:
         key = (result.workload.name, result.concurrency)
@@ -213,14 +200,12 @@ def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> Non
         ]
         lines = [*_gap_lines(result, good), *_ttft_lines(result, good)]
         if lines:
-            out.print(label(result), style="bold")
+            out.print(present.label(result), style="bold")
         for line in lines:
             out.print(f"  {line}", soft_wrap=True)
 
 
 def _gap_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[str]:
-    from tokrig.units import human_seconds
-
     gaps = [later - earlier for one in stamps for earlier, later in pairwise(one)]
     if gaps:
         counts, low, high, beyond = bins(gaps, BINS)
@@ -238,8 +223,6 @@ def _gap_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[st
 
 
 def _ttft_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[str]:
-    from tokrig.units import human_seconds
-
     if values := [one[0] for one in stamps if one]:
         yield (
             f"TTFT, each       {human_seconds(min(values)):>7} │{sparkline(values)}│ "

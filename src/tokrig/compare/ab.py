@@ -212,7 +212,9 @@ def _not_comparable(
     found = against.differences
     beside = tuple(name for name in found.changed if name not in VARIABLES_OF[axis])
     if beside:
-        return f"the arms differ beside {axis}: {', '.join(beside)}", _of(beside, found.differing)
+        return f"the arms differ in more than {axis}: {', '.join(beside)}", _of(
+            beside, found.differing
+        )
     if not found.changed:
         return f"the records show no difference in {axis}", ()
     if against.grade == "D":

@@ -62,9 +62,8 @@ def starts_of(record: Record, result: Result) -> int | None:
     """
     if record.backend.managed is False:
         return 1
-    counts = (record.provenance.server_starts, result.repeats)
-    known = [count for count in counts if count is not None]
-    return min(known) if counts[0] is not None else None
+    starts, repeats = record.provenance.server_starts, result.repeats
+    return starts if starts is None or repeats is None else min(starts, repeats)
 
 
 def of_starts(metric: Summary, starts: int | None) -> Spread | None:

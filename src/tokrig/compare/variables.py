@@ -300,7 +300,9 @@ def differences(a: Mapping[str, str], b: Mapping[str, str]) -> Differences:
         return any(states[name] == "differs" for name in by)
 
     on_cpu = a.get("backend.api") == b.get("backend.api") == "cpu"
-    counted = [v for v in VARIABLES if v.counts and not (on_cpu and is_of_gpus(v))]
+    counted = [v for v in VARIABLES if v.counts]
+    if on_cpu:  # idle graphics cards change nothing
+        counted = [v for v in counted if not all(key.startswith("rig.gpus.") for key in v.keys)]
     changed = tuple(
         v.name for v in counted if states[v.name] == "differs" and not explained(v.follows)
     )
@@ -329,11 +331,6 @@ def _state(a: str | None, b: str | None, variable: Variable) -> State:
     if a is None or b is None:
         return "unknown"
     return "same" if a == b else "differs"
-
-
-def is_of_gpus(variable: Variable) -> bool:
-    """Whether a variable is of the graphics cards alone: idle ones change nothing of a CPU's."""
-    return all(key.startswith("rig.gpus.") for key in variable.keys)
 
 
 def _is_decided(
