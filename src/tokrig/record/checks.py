@@ -174,12 +174,11 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class _Case:
-    """The measured requests of a result, those that were answered, and what was seen beside."""
+class _Case(Seen):
+    """What was seen, with the measured requests of the result and those that were answered."""
 
-    measured: Sequence[Sample]
-    good: Sequence[Sample]
-    seen: Seen
+    measured: Sequence[Sample] = ()
+    good: Sequence[Sample] = ()
 
     @cached_property
     def prompts(self) -> list[int | None]:
@@ -191,7 +190,7 @@ class _Case:
 
     @cached_property
     def confirmed(self) -> bool:
-        return counters_confirm(self.good, self.seen.counters)
+        return counters_confirm(self.good, self.counters)
 
     @cached_property
     def coarse(self) -> list[Sample]:
@@ -206,64 +205,42 @@ class _Case:
     def differences(self) -> list[float]:
         """Of the clocks, request by request; else of all together."""
         each = [d for d in map(clock_difference, self.good) if d is not None]
-        if each:
-            return each
-        counted = counted_difference(self.good, self.seen.counters)
-        return [] if counted is None else [counted]
+        counted = None if each else counted_difference(self.good, self.counters)
+        return each if counted is None else [counted]
 
     @cached_property
     def cache_silent(self) -> bool:
         silent = any(s.cached_tokens is None for s in self.good)
-        return silent and "cached_tokens" not in self.seen.counters
+        return silent and "cached_tokens" not in self.counters
 
     @cached_property
     def drafted(self) -> bool:
         told = any(s.drafted_tokens for s in self.good)
-        return told or bool(self.seen.counters.get("drafted_tokens"))
+        return told or bool(self.counters.get("drafted_tokens"))
 
     @cached_property
     def starved(self) -> bool | None:
-        return foreign_cpu_load(self.seen.interference, self.seen.backend, self.seen.mode)
+        return foreign_cpu_load(self.interference, self.backend, self.mode)
 
     @cached_property
     def needs_card(self) -> bool:
-        return computed_on(self.seen.backend, self.seen.mode) != {"cpu"}
-
-    @property
-    def has_card(self) -> bool:
-        return bool(self.seen.rig.gpus) or not gpus_known(self.seen.rig)
-
-    @property
-    def card_unseen(self) -> bool:
-        return self.beside.foreign_gpu_processes is None
-
-    @property
-    def api(self) -> str | None:
-        return self.seen.backend.api
-
-    @property
-    def beside(self) -> Interference:
-        return self.seen.interference
-
-    @property
-    def client_cpu_share(self) -> float | None:
-        return self.seen.client_cpu_share
+        return computed_on(self.backend, self.mode) != {"cpu"}
 
     @property
     def kept_apart(self) -> bool | None:
-        return self.seen.backend.prompting.kept_apart
+        return self.backend.prompting.kept_apart
 
     @property
-    def speculates(self) -> bool:
-        return self.seen.mode.speculative is not None
+    def card_users(self) -> int | None:
+        return self.interference.foreign_gpu_processes
 
     def said(self, code: str) -> bool:
         """Whether the record's own verdict has a code."""
-        return code in self.seen.told.reasons + self.seen.told.unchecked
+        return code in self.told.reasons + self.told.unchecked
 
 
 def _wrong_prompt(case: _Case) -> bool:
-    shape = case.seen.workload
+    shape = case.workload
     target = shape.target_prompt_tokens or shape.prompt_tokens
     if target is None:
         return False
@@ -273,7 +250,7 @@ def _wrong_prompt(case: _Case) -> bool:
 
 def _wrong_length(case: _Case) -> bool:
     """Uncounted answers tell their length by their end."""
-    asked = case.seen.workload.answer_tokens
+    asked = case.workload.answer_tokens
     return any(
         s.finish_reason in ENDED_EARLY if s.output_tokens is None else s.output_tokens != asked
         for s in case.good
@@ -281,7 +258,7 @@ def _wrong_length(case: _Case) -> bool:
 
 
 def _wrong_length_1(case: _Case) -> bool:
-    asked = case.seen.workload.answer_tokens or 0
+    asked = case.workload.answer_tokens or 0
     return any(n is not None and n != asked for n in case.outputs)
 
 
@@ -297,7 +274,7 @@ def _miscounted(case: _Case) -> bool:
         return True
     if any(map(_fewer_tokens_than_chunks, case.good)):
         return True
-    served = case.seen.counters.get("output_tokens")
+    served = case.counters.get("output_tokens")
     if served is None or None in case.outputs:
         return False
     # More than ours: the server answered somebody else while it was measured.
@@ -323,14 +300,14 @@ def _impossible(sample: Sample) -> bool:
 
 
 def _too_few_at_once(case: _Case) -> bool:
-    asked, slots = case.seen.concurrency, case.seen.backend.resolved.slots
+    asked, slots = case.concurrency, case.backend.resolved.slots
     mean = concurrency_mean(case.good)
     return bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked)
 
 
 def _one_start(case: _Case) -> bool:
     repeats = {s.repeat for s in case.measured}
-    return case.seen.backend.managed is False and len(repeats) > 1
+    return case.backend.managed is False and len(repeats) > 1
 
 
 def _clock_missing(case: _Case) -> bool:
@@ -341,7 +318,7 @@ def _clock_missing(case: _Case) -> bool:
 
 
 def _other_api(case: _Case) -> bool:
-    backend = case.seen.backend
+    backend = case.backend
     confirmed = backend.api == backend.api_asked and backend.api_confirmed is True
     return backend.api_asked is not None and not confirmed
 
@@ -353,16 +330,16 @@ def _reasoned(sample: Sample) -> bool:
 
 
 def _still_reasoned(case: _Case) -> bool:
-    return case.seen.mode.reasoning_asked == "off" and any(map(_reasoned, case.good))
+    return case.mode.reasoning_asked == "off" and any(map(_reasoned, case.good))
 
 
 def _still_reasoned_1(case: _Case) -> bool:
     reasoned = any(c.kind is Kind.REASONING for s in case.good for c in s.chunks)
-    return case.seen.mode.reasoning_asked == "off" and reasoned
+    return case.mode.reasoning_asked == "off" and reasoned
 
 
 def _did_not_reason(case: _Case) -> bool:
-    mode = case.seen.mode
+    mode = case.mode
     silent = mode.reasoning_observed is False and not any(map(_reasoned, case.good))
     return mode.reasoning_asked == "on" and silent
 
@@ -372,13 +349,17 @@ def _no_rate(case: _Case) -> bool:
 
 
 def _fit_unknown(case: _Case) -> bool:
-    return case.seen.load_memory.spilled is None and case.seen.load_memory.doubt is None
+    return case.load_memory.spilled is None and case.load_memory.doubt is None
 
 
 def _not_resident(case: _Case) -> bool:
-    seen = case.seen
-    held, looked_up = seen.memory.engine_rss_bytes, seen.load_memory.looked_up_bytes
-    return not_resident(seen.model, seen.backend, held, looked_up, seen.mode.offload)
+    held, looked_up = case.memory.engine_rss_bytes, case.load_memory.looked_up_bytes
+    return not_resident(case.model, case.backend, held, looked_up, case.mode.offload)
+
+
+def _card_unseen(case: _Case) -> bool:
+    there = bool(case.rig.gpus) or not gpus_known(case.rig)
+    return there and case.card_users is None
 
 
 # When a code stands in a list of the verdict.
@@ -398,8 +379,8 @@ RULES: tuple[Rule, ...] = (
     ("reasons", "timings_impossible", lambda c: any(map(_impossible, c.good))),
     # Was what was asked for what was done?
     ("reasons", "api_not_confirmed", _other_api),
-    ("reasons", "speculation_inactive", lambda c: c.speculates and not c.drafted),
-    ("unverified", "greedy_unverified", lambda c: c.speculates and not c.seen.compared_greedy),
+    ("reasons", "speculation_inactive", lambda c: c.mode.speculative and not c.drafted),
+    ("unverified", "greedy_unverified", lambda c: c.mode.speculative and not c.compared_greedy),
 )
 RULES_1: tuple[Rule, ...] = (
     ("unverified", "repeats_share_a_start", _one_start),
@@ -408,13 +389,13 @@ RULES_1: tuple[Rule, ...] = (
     ("unverified", "token_count_unverified", lambda c: None in c.outputs),
     ("unverified", "first_chunk_assumed", lambda c: any(s.first_chunk_assumed for s in c.good)),
     ("reasons", "clock_mismatch", lambda c: abs(median(c.differences) or 0) > CLOCK_MISMATCH),
-    ("unverified", "api_unverified", lambda c: c.api is None or not c.seen.backend.api_confirmed),
+    ("unverified", "api_unverified", lambda c: not (c.backend.api and c.backend.api_confirmed)),
     ("reasons", "reasoning_off_not_honoured", _still_reasoned_1),
     ("reasons", "client_bound", lambda c: (c.client_cpu_share or 0) > CLIENT_CPU_SHARE),
-    ("reasons", "throttled", lambda c: not c.said("throttle") and c.beside.throttle_reasons),
+    ("reasons", "throttled", lambda c: not c.said("throttle") and c.interference.throttle_reasons),
     ("unchecked", "throttle", lambda c: c.said("throttle")),
-    ("reasons", "foreign_gpu_load", lambda c: c.beside.foreign_gpu_processes),
-    ("unchecked", "gpu_processes", lambda c: c.seen.rig.gpus and c.card_unseen),
+    ("reasons", "foreign_gpu_load", lambda c: c.card_users),
+    ("unchecked", "gpu_processes", lambda c: c.rig.gpus and _card_unseen(c)),
     ("reasons", "cpu_spill", lambda c: c.said("cpu_spill") and not c.said("vram_fit")),
     ("unchecked", "vram_fit", lambda c: c.said("vram_fit")),
     ("reasons", "not_resident", lambda c: c.said("not_resident")),
@@ -423,7 +404,7 @@ RULES_1: tuple[Rule, ...] = (
 
 RULES_2: tuple[Rule, ...] = (
     ("reasons", "output_length", _wrong_length),
-    ("reasons", "cached_tokens", lambda c: c.seen.counters.get("cached_tokens")),
+    ("reasons", "cached_tokens", lambda c: c.counters.get("cached_tokens")),
     ("reasons", "cached_tokens", lambda c: c.cache_silent and c.kept_apart is False),
     ("unchecked", "cache", lambda c: c.cache_silent and c.kept_apart is None),
     # Do the counts and the stamps tell how fast the tokens came?
@@ -434,28 +415,28 @@ RULES_2: tuple[Rule, ...] = (
     ("reasons", "clock_mismatch", lambda c: any(abs(d) > CLOCK_MISMATCH for d in c.differences)),
     ("reasons", "concurrency_not_reached", _too_few_at_once),
     # Was what was asked for what was done? A running server may speculate unasked.
-    ("unverified", "api_unverified", lambda c: c.api and not c.seen.backend.api_confirmed),
-    ("unchecked", "api", lambda c: c.api is None),
-    ("unverified", "greedy_unverified", lambda c: c.drafted and not c.seen.compared_greedy),
+    ("unverified", "api_unverified", lambda c: c.backend.api and not c.backend.api_confirmed),
+    ("unchecked", "api", lambda c: c.backend.api is None),
+    ("unverified", "greedy_unverified", lambda c: c.drafted and not c.compared_greedy),
     ("reasons", "reasoning_off_not_honoured", _still_reasoned),
-    ("reasons", "setting_ignored", lambda c: ignored(c.seen.backend)),
-    ("unverified", "setting_unverified", lambda c: untold(c.seen.backend)),
+    ("reasons", "setting_ignored", lambda c: ignored(c.backend)),
+    ("unverified", "setting_unverified", lambda c: untold(c.backend)),
     ("unverified", "setting_unverified", _did_not_reason),
     # Was the model where it should be?
-    ("reasons", "cpu_spill", lambda c: c.seen.load_memory.spilled),
-    ("unverified", "placement_unverified", lambda c: c.seen.load_memory.doubt is not None),
+    ("reasons", "cpu_spill", lambda c: c.load_memory.spilled),
+    ("unverified", "placement_unverified", lambda c: c.load_memory.doubt is not None),
     ("unchecked", "vram_fit", _fit_unknown),
     ("reasons", "not_resident", _not_resident),
     # Did something else take the processor from engine or client? Was the card held back, or
     # shared? Whoever uses it takes nothing from what computes on the processor.
     ("reasons", "foreign_cpu_load", lambda c: c.starved),
     ("unchecked", "scheduling", lambda c: c.starved is None),
-    ("reasons", "client_bound", lambda c: client_bound(c.beside, c.client_cpu_share)),
-    ("reasons", "throttled", lambda c: throttled(c.beside)),
-    ("unchecked", "throttle", lambda c: throttled(c.beside) is None),
-    ("reasons", "foreign_gpu_load", lambda c: c.needs_card and c.beside.foreign_gpu_processes),
-    ("unchecked", "gpu_processes", lambda c: c.needs_card and c.has_card and c.card_unseen),
-    ("unverified", "gpu_was_busy", lambda c: c.needs_card and gpu_was_busy(c.beside)),
+    ("reasons", "client_bound", lambda c: client_bound(c.interference, c.client_cpu_share)),
+    ("reasons", "throttled", lambda c: throttled(c.interference)),
+    ("unchecked", "throttle", lambda c: throttled(c.interference) is None),
+    ("reasons", "foreign_gpu_load", lambda c: c.needs_card and c.card_users),
+    ("unchecked", "gpu_processes", lambda c: c.needs_card and _card_unseen(c)),
+    ("unverified", "gpu_was_busy", lambda c: c.needs_card and gpu_was_busy(c.interference)),
 )
 
 
@@ -464,7 +445,8 @@ def judge(
 ) -> Validity:
     """The verdict on one result. ``seen.workload`` has the lengths that were asked for."""
     measured = [s for s in samples if s.phase == "measured"]
-    case = _Case(measured, [s for s in measured if s.error is None], seen)
+    good = [s for s in measured if s.error is None]
+    case = _Case(**vars(seen), measured=measured, good=good)
     found: dict[str, list[str]] = {"reasons": [], "unverified": [], "unchecked": []}
     for codes, code, holds in RULES + (RULES_1 if methodology == 1 else RULES_2):
         if code not in found[codes] and holds(case):

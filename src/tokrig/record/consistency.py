@@ -53,6 +53,13 @@ class Contradiction:
         return self.text
 
 
+def _of_result(record: Record, number: int, path: str, rule: str, text: str) -> Contradiction:
+    """About a field of a result, by its dotted path."""
+    return Contradiction(
+        ("results", number, *place_of(path)), rule, f"{record.results[number].cell}: {text}"
+    )
+
+
 def broken_ties(record: Record) -> list[Contradiction]:
     """All that the record's own fields contradict; empty for an honest one."""
     found = [
@@ -60,14 +67,13 @@ def broken_ties(record: Record) -> list[Contradiction]:
         for rule, broken in RECORD_RULES.items()
         for path, why in broken(record)
     ]
-    for index, result in enumerate(record.results):
+    for number, result in enumerate(record.results):
         cell = Cell(record, result)
-        where = f"{result.workload.name} × {result.concurrency}: "
-        for rule, broken_by in (_OF_MEASURED if cell.measured else RESULT_RULES).items():
-            found += [
-                Contradiction(("results", index, *place_of(path)), rule, f"{where}{path}: {why}")
-                for path, why in broken_by(cell)
-            ]
+        found += [
+            _of_result(record, number, path, rule, f"{path}: {why}")
+            for rule, broken_by in (_OF_MEASURED if cell.measured else RESULT_RULES).items()
+            for path, why in broken_by(cell)
+        ]
     return found
 
 
@@ -81,30 +87,13 @@ def place_of(path: str) -> Place:
 
 # Figures are published with six significant digits.
 RELATIVE = 1e-5
+_LISTS = ("reasons", "unverified", "unchecked")
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One published value that does not follow from the samples."""
-
-    workload: str
-    concurrency: int
-    path: str
-    published: Any
-    recomputed: Any
-
-    def __str__(self) -> str:
-        return (
-            f"{self.workload} × {self.concurrency}: {self.path} is {_show(self.published)}, "
-            f"the samples give {_show(self.recomputed)}"
-        )
-
-
-def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
+def differences(record: Record, samples: Sequence[Sample]) -> list[Contradiction]:
     """All published figures that the samples contradict; empty when everything follows."""
-    found: list[Difference] = []
-    for result in record.results:
-        key = (result.workload.name, result.concurrency)
+    found = []
+    for number, result in enumerate(record.results):
         again = figures(
             _samples_of(result, samples),
             result.counters,
@@ -115,28 +104,23 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Difference]:
             published = getattr(result, name)
             if METRICS[name].later and published is None:
                 continue
-            for path, old, new in _unequal(name, published, recomputed):
-                found.append(Difference(*key, path, old, new))
+            for path, *values in _unequal(name, published, recomputed):
+                old, new = ("missing" if value is None else value for value in values)
+                text = f"{path} is {old}, the samples give {new}"
+                found.append(_of_result(record, number, path, "samples", text))
     return found
 
 
 def contradictions(record: Record, samples: Sequence[Sample]) -> list[Contradiction]:
     """Everything published that does not follow: figures, verdicts, results left out."""
-    index = {(r.workload.name, r.concurrency): i for i, r in enumerate(record.results)}
-    found = [
-        Contradiction(
-            ("results", index[one.workload, one.concurrency], *place_of(one.path)),
-            "samples",
-            str(one),
-        )
-        for one in differences(record, samples)
-    ]
+    found = differences(record, samples)
+    cells = {(result.workload.name, result.concurrency) for result in record.results}
     for name, concurrency in dict.fromkeys((s.workload, s.concurrency) for s in samples):
-        if (name, concurrency) not in index:
+        if (name, concurrency) not in cells:
             text = f"{name} × {concurrency}: there are samples, but no result"
             found.append(Contradiction(("results",), "samples", text))
     for number, result in enumerate(record.results):
-        again = judged_again(record, result, samples)
+        again = _judged_again(record, result, samples)
         if again is not None:
             found += _verdicts_differ(record, number, again, "the samples give")
     return _each_place_once(found + own_contradictions(record))
@@ -146,24 +130,15 @@ def own_contradictions(record: Record) -> list[Contradiction]:
     """What can be told without samples: cheap enough for every record of a page."""
     found = broken_ties(record)
     if record.provenance.kind != "measured":
-        found += _unproven(record)
+        # Nobody saw the requests behind it, so it is never valid.
+        expected = "unchecked" if (record.provenance.methodology or 1) < 2 else "unverified"
+        text = f"there are no samples, and validity.{expected} does not say so"
+        found += [
+            _of_result(record, number, "validity", "samples", text)
+            for number, result in enumerate(record.results)
+            if "samples" not in getattr(result.validity, expected)
+        ]
     return _each_place_once(found + _overall(record))
-
-
-def _unproven(record: Record) -> list[Contradiction]:
-    """What a record without samples claims all the same: that somebody checked them. Nobody saw
-    the requests behind it, so it is never valid."""
-    expected = "unchecked" if (record.provenance.methodology or 1) < 2 else "unverified"
-    return [
-        Contradiction(
-            ("results", number, "validity"),
-            "samples",
-            f"{result.workload.name} × {result.concurrency}: there are no samples, and "
-            f"validity.{expected} does not say so",
-        )
-        for number, result in enumerate(record.results)
-        if "samples" not in getattr(result.validity, expected)
-    ]
 
 
 def _each_place_once(found: Iterable[Contradiction]) -> list[Contradiction]:
@@ -189,7 +164,7 @@ def _overall(record: Record) -> list[Contradiction]:
     return _verdicts_differ(record, None, again, "the record gives")
 
 
-def judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
+def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> Validity | None:
     """The verdict the samples give, with what the record says was seen beside them, by the version
     of the methodology that they were measured under.
 
@@ -227,27 +202,19 @@ def _verdicts_differ(
 ) -> list[Contradiction]:
     """Fields in which two verdicts differ, on the run or on one of its results; the order of
     codes says nothing."""
-    place: Place = ("validity",)
-    where, published = "", record.validity
-    if number is not None:
-        result = record.results[number]
-        place = ("results", number, "validity")
-        where, published = f"{result.workload.name} × {result.concurrency}: ", result.validity
-    told = []
+    published = record.validity if number is None else record.results[number].validity
+    differing = {}
     if published.verdict != again.verdict:
-        told.append(("verdict", f"{published.verdict}, {source} {again.verdict}"))
-    for name in ("reasons", "unverified", "unchecked"):
+        differing["verdict"] = f"{published.verdict}, {source} {again.verdict}"
+    for name in _LISTS:
         old, new = getattr(published, name), getattr(again, name)
         if set(old) != set(new):
-            told.append((name, f"{_codes(old)}, {source} {_codes(new)}"))
-    return [
-        Contradiction((*place, name), "verdict", f"{where}validity.{name} is {text}")
-        for name, text in told
-    ]
-
-
-def _codes(codes: Iterable[str]) -> str:
-    return ", ".join(codes) or "empty"
+            said = (", ".join(codes) or "empty" for codes in (old, new))
+            differing[name] = f", {source} ".join(said)
+    texts = {f"validity.{name}": f"validity.{name} is {text}" for name, text in differing.items()}
+    if number is None:
+        return [Contradiction(place_of(at), "verdict", text) for at, text in texts.items()]
+    return [_of_result(record, number, at, "verdict", text) for at, text in texts.items()]
 
 
 def _unequal(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -258,19 +225,11 @@ def _unequal(path: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
             yield from _unequal(f"{path}[{index}]", a, b)
-    elif _is_number(old) and _is_number(new):
+    elif all(isinstance(v, int | float) and not isinstance(v, bool) for v in (old, new)):
         if not math.isclose(old, new, rel_tol=RELATIVE, abs_tol=1e-12):
             yield path, old, new
     elif old != new:
         yield path, old, new
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _show(value: Any) -> str:
-    return "missing" if value is None else f"{value}"
 
 
 # From its own fields
@@ -362,12 +321,10 @@ def _status(record: Record) -> Broken:
 
 
 def _cells(record: Record) -> Broken:
-    seen: set[tuple[str, int]] = set()
+    cells = [result.cell for result in record.results]
     for index, result in enumerate(record.results):
-        cell = (result.workload.name, result.concurrency)
-        if cell in seen:
-            yield f"results.{index}", f"{cell[0]} × {cell[1]} stands there twice"
-        seen.add(cell)
+        if result.cell in cells[:index]:
+            yield f"results.{index}", f"{result.cell} stands there twice"
         if result.concurrency < 1:
             yield f"results.{index}.concurrency", "no request at a time is no measurement"
 
@@ -395,19 +352,15 @@ def _verdicts(record: Record) -> Broken:
         (f"results.{i}.validity", r.validity, True) for i, r in enumerate(record.results)
     ]
     for path, validity, has_figures in validities:
-        yield from _verdict(path, validity, version, has_figures)
-        for name in ("reasons", "unverified", "unchecked"):
+        failed = bool(validity.reasons) or not has_figures
+        expected = checks.verdict(failed, validity.unverified, version)
+        if validity.verdict != expected:
+            against = ", ".join(validity.reasons + validity.unverified) or "nothing"
+            yield f"{path}.verdict", f"{validity.verdict}, with {against} against it: {expected}"
+        for name in _LISTS:
             for code in getattr(validity, name):
                 if code not in checks.HINTS:
                     yield f"{path}.{name}", f"unknown code {code!r}"
-
-
-def _verdict(path: str, validity: Validity, version: int, has_figures: bool) -> Broken:
-    failed = bool(validity.reasons) or not has_figures
-    expected = checks.verdict(failed, validity.unverified, version)
-    if validity.verdict != expected:
-        lists = ", ".join(validity.reasons + validity.unverified) or "nothing"
-        yield f"{path}.verdict", f"{validity.verdict}, with {lists} against it: {expected}"
 
 
 RECORD_RULES: dict[str, Callable[[Record], Broken]] = {

@@ -451,6 +451,11 @@ class _Cell(Block):
     concurrency: Count
     validity: Validity
 
+    @property
+    def cell(self) -> str:
+        """``agent × 4``."""
+        return f"{self.workload.name} × {self.concurrency}"
+
 
 _TYPES: dict[str, Any] = {
     "summary": Summary,
