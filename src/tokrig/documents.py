@@ -27,6 +27,8 @@ except ImportError:  # PyYAML built without libyaml
 
 # Loaded where it is needed: lists of records parse, and validate nothing.
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
@@ -112,6 +114,19 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
     return found
+
+
+def read_text(path: Path, error: type[InputError], *, hint: str = "", most: int = -1) -> str:
+    """The text of a file, at most ``most`` characters of it. Raises ``error``, with ``hint`` where
+    it cannot be opened."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(most)
+    except UnicodeDecodeError as problem:
+        reason = f"not UTF-8 text (byte {problem.start})"
+        raise error(f"{path}: {reason}", hint="save it as UTF-8") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror or problem}", hint=hint) from None
 
 
 def parse(text: str, name: str, error: type[InputError] = SpecError) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokrig.errors import InputError, StoreError, TokrigError
+from tokrig.errors import InputError, TokrigError
 from tokrig.naming import address
 from tokrig.store import facts
 from tokrig.store.facts import load_families, load_published, load_redirects, load_rigs
@@ -271,7 +271,7 @@ def test_a_file_that_is_no_text(load: Any, name: str, tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_file(load: Any, name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir(parents=True)
     problem = refusal(load, tmp_path)
-    assert isinstance(problem, StoreError)
+    assert isinstance(problem, InputError)
     assert "cannot be read" in problem.message
 
 

@@ -13,7 +13,7 @@ from tokrig.record.model import BackendFacts, Model, Raw, Record, Summary, Valid
 from tokrig.site import Page
 from tokrig.site.context import Site
 from tokrig.site.pages import feed, index, latency, model, rig, run
-from tokrig.store import Store, load
+from tokrig.store import Store, table
 from tokrig.store.load import Run
 
 HOSTILE = "<script>alert(1)</script>"
@@ -133,7 +133,7 @@ def test_names_of_tests_are_text(kind: Page) -> None:
 
 
 def test_no_row_of_results_comes_from_them() -> None:
-    assert list(load.rows(site_of(RAW).runs)) == []
+    assert list(table.flat_rows(site_of(RAW).runs)) == []
 
 
 @pytest.mark.parametrize("kind", [index.PAGE, latency.PAGE, rig.PAGE, feed.PAGE])

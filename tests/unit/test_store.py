@@ -344,7 +344,7 @@ def test_find(store: Store) -> None:
 
 
 def test_reading_what_is_not_there(store: Store) -> None:
-    with pytest.raises(RecordError, match="no such file"):
+    with pytest.raises(RecordError, match="cannot be read: No such file"):
         store.read(store.content / "x.yaml")
     with pytest.raises(RecordError, match="no samples of run 'x'"):
         store.read_samples("x")

@@ -28,10 +28,10 @@ from pydantic import (
 )
 
 from tokrig import registry
-from tokrig.documents import parse, validate
+from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
-from tokrig.spec.run import MAX_CONCURRENCY, LevelName, RunSpec, Text, Whole, read_text
+from tokrig.spec.run import MAX_CONCURRENCY, LevelName, RunSpec, Text, Whole
 from tokrig.spec.settings import MODE, SpeculativeType
 from tokrig.units import slug
 
@@ -321,7 +321,8 @@ def load_campaign(path: Path) -> CampaignFile:
             f"{path}: the file's name is the campaign's, and has only a-z, 0-9, '.', '_', '-'",
             hint=f"rename it to {slug(path.stem)}.yaml",
         )
-    text = read_text(path, hint="give the path of a campaign file, such as campaigns/NAME.yaml")
+    hint = "give the path of a campaign file, such as campaigns/NAME.yaml"
+    text = read_text(path, SpecError, hint=hint)
     data = parse(text, str(path))
     campaign = validate(Campaign, {} if data is None else data, text, str(path))
     lines = _entry_lines(text, str(path))

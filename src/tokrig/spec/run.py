@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from tokrig.documents import parse, validate
+from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
 from tokrig.units import slug
@@ -182,23 +182,11 @@ def load_spec(path: Path) -> RunSpec:
 
     Raises SpecError with file and line.
     """
-    text = read_text(path, hint="give the path of a YAML file, or leave it out and use options")
+    hint = "give the path of a YAML file, or leave it out and use options"
+    text = read_text(path, SpecError, hint=hint)
     name = str(path)
     data = parse(text, name)
     return validate(RunSpec, {} if data is None else data, text, name)
-
-
-def read_text(path: Path, *, hint: str) -> str:
-    """The text of a file that somebody named. Raises SpecError, with ``hint`` where it is not
-    there."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as problem:
-        raise SpecError(
-            f"{path}: cannot be read: {problem.strerror or problem}", hint=hint
-        ) from None
-    except UnicodeDecodeError as problem:
-        raise SpecError(f"{path}: not UTF-8 text (byte {problem.start})") from None
 
 
 def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:

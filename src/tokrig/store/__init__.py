@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokrig.documents import read_text
 from tokrig.errors import InputError, RecordError, StoreError, did_you_mean
 from tokrig.files import write_together
 from tokrig.record.samples import Sample, from_parquet, to_parquet
@@ -85,7 +86,8 @@ class Store:
         """The record in a file. Raises RecordError with file and line."""
         from tokrig.record.model import parse_record
 
-        return parse_record(_text(path), str(path))
+        text = read_text(path, RecordError, hint="tokrig list shows the records")
+        return parse_record(text, str(path))
 
     def read_samples(self, run_id: str) -> list[Sample]:
         """The samples of a run. Raises RecordError when they are missing or unreadable."""
@@ -161,17 +163,6 @@ def _safe(name: str, what: str) -> str:
             f"most {MAX_ID} characters long",
         )
     return name
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise RecordError(f"{path}: no such file", hint="tokrig list shows the records") from None
-    except UnicodeDecodeError as problem:
-        raise RecordError(f"{path}: not UTF-8 text (byte {problem.start})") from None
-    except OSError as problem:
-        raise StoreError(f"{path}: cannot be read: {problem.strerror or problem}") from None
 
 
 def _refused(problem: OSError, path: Path) -> StoreError:

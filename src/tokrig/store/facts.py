@@ -16,8 +16,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, RootModel
 
-from tokrig.documents import parse, validate
-from tokrig.errors import InputError, StoreError
+from tokrig.documents import parse, read_text, validate
+from tokrig.errors import InputError
 from tokrig.naming import address
 from tokrig.record.model import Block, Count, Cpu, Gpu, Memory
 from tokrig.units import slug
@@ -180,16 +180,8 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _text(path: Path, most: int = MAX_CHARACTERS) -> str:
-    """A file's text. Raises InputError for a huge one, StoreError for an unreadable one."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = file.read(most + 1)
-    except UnicodeDecodeError as problem:
-        raise InputError(
-            f"{path}: not UTF-8 text (byte {problem.start})", hint="save it as UTF-8"
-        ) from None
-    except OSError as problem:
-        raise StoreError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    """A file's text. Raises InputError for a huge one and for one that cannot be read."""
+    text = read_text(path, InputError, most=most + 1)
     if len(text) > most:
         raise InputError(
             f"{path}: longer than {most:,} characters", hint="a page of facts is enough"

@@ -14,7 +14,7 @@ from pathlib import Path
 from tokrig import documents
 from tokrig.errors import RecordError
 from tokrig.record.consistency import own_contradictions
-from tokrig.record.model import Record, Result, Validity, parse_record
+from tokrig.record.model import Record, Result, Validity, Verdict, parse_record
 from tokrig.store import Store
 from tokrig.store.index import Index, Problem, Progress
 
@@ -52,11 +52,6 @@ class Loaded:
 
     runs: tuple[Run, ...]
     problems: tuple[Problem, ...]
-
-
-def rows(runs: tuple[Run, ...]) -> Iterator[Row]:
-    """All results of ``runs``, in their order."""
-    return (Row(run, result) for run in runs for result in run.record.results)
 
 
 def load(
@@ -105,39 +100,30 @@ def _without_collections() -> Iterator[None]:
 
 
 def _as_json(text: str, name: str) -> str:
-    """A record's text as JSON. Raises RecordError."""
+    """A record's text as JSON, with the verdicts that pages show. Raises RecordError.
+
+    Of a record that contradicts itself nobody can tell which figure is wrong, so all are shown as
+    invalid. It is not left out, and builds go on: one file of a thousand is no reason for no page,
+    and ``tokrig check`` refuses it. Figures without samples are unverified; version 1 only listed
+    that nobody had looked.
+    """
     record = parse_record(text, name)
     if own_contradictions(record):
-        record = _refuted(record)
+        record = _marked(record, "invalid", "reasons", CONTRADICTORY)
     elif record.provenance.kind != "measured":
-        record = _unseen(record)
+        record = _marked(record, "unverified", "unverified", "samples")
     return record.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def _refuted(record: Record) -> Record:
-    """A record that contradicts itself: which of its figures is wrong cannot be told, so all of
-    them are shown as invalid. It is not left out, and builds go on: one file of a thousand is no
-    reason for no page, and ``tokrig check`` refuses it."""
-
-    def invalid(validity: Validity) -> Validity:
-        reasons = list(dict.fromkeys([*validity.reasons, CONTRADICTORY]))
-        return validity.model_copy(update={"verdict": "invalid", "reasons": reasons})
-
-    results = [r.model_copy(update={"validity": invalid(r.validity)}) for r in record.results]
-    return record.model_copy(update={"results": results, "validity": invalid(record.validity)})
-
-
-def _unseen(record: Record) -> Record:
-    """Figures without samples are unverified; version 1 only listed that nobody had looked."""
-
-    def doubted(validity: Validity) -> Validity:
-        if validity.verdict != "valid":
+def _marked(record: Record, verdict: Verdict, codes: str, code: str) -> Record:
+    def marked(validity: Validity) -> Validity:
+        if verdict == "unverified" and validity.verdict != "valid":
             return validity
-        unverified = list(dict.fromkeys([*validity.unverified, "samples"]))
-        return validity.model_copy(update={"verdict": "unverified", "unverified": unverified})
+        found = list(dict.fromkeys([*getattr(validity, codes), code]))
+        return validity.model_copy(update={"verdict": verdict, codes: found})
 
-    results = [r.model_copy(update={"validity": doubted(r.validity)}) for r in record.results]
-    return record.model_copy(update={"results": results, "validity": doubted(record.validity)})
+    results = [r.model_copy(update={"validity": marked(r.validity)}) for r in record.results]
+    return record.model_copy(update={"results": results, "validity": marked(record.validity)})
 
 
 def refuted(loaded: Loaded, store: Store) -> list[Problem]:

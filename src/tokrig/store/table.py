@@ -14,8 +14,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
-from typing import Any, Literal
+from functools import partial
+from operator import attrgetter
+from typing import Any, Literal, get_args
 
 from tokrig import naming
 from tokrig.record.metrics import METRICS, Metric
@@ -24,6 +25,8 @@ from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
 
 Kind = Literal["text", "integer", "number", "boolean"]
+Value = str | int | float | bool | None
+Read = Callable[[Any], Value]
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,11 @@ class Column:
     source: str = ""
 
 
-def _text(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "text", text, source)
+def _columns(kind: Kind) -> Callable[..., Column]:
+    return lambda name, text, source="": Column(name, kind, text, source)
 
 
-def _integer(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "integer", text, source)
-
-
-def _number(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "number", text, source)
-
-
-def _boolean(name: str, text: str, source: str = "") -> Column:
-    return Column(name, "boolean", text, source)
-
+_text, _integer, _number, _boolean = map(_columns, get_args(Kind))
 
 ADDRESSES = (
     _text("run_id", "the run, one YAML file"),
@@ -216,61 +209,75 @@ acceptance_rate draft_steps acceptance_length greedy_same greedy_compared_charac
 greedy_first_divergence_characters greedy_first_divergence_tokens engine_rss_bytes
 engine_vram_bytes energy_scope energy_j j_per_output_token
 """.split()
-_OF_RUNS = (*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS)
-_MADE = (
-    *((column.name, column) for column in (*_OF_RUNS, *OF_SETTINGS, *OF_RESULT, *CODES)),
-    *(
-        (name, Column(f"{name}_{part.name}", part.kind, part.text))
-        for name in SUMMARIES
-        for part in SPREAD
-    ),
-    *((column.name, column) for column in OPTIONAL),
+
+
+def _reader(column: Column) -> Read:
+    """Reads a column of a record or a result, whose blocks may be missing."""
+    block, _, field = column.source.partition(".")
+    inside: Callable[[Any], Any] = attrgetter(field) if field else lambda found: found
+
+    def read(of: Record | Result) -> Value:
+        value = None if (found := getattr(of, block)) is None else inside(found)
+        return " ".join(map(str, value)) or None if isinstance(value, list) else value
+
+    return read
+
+
+def _spread(metric: str) -> Iterator[tuple[Column, Read]]:
+    for number, part in enumerate(SPREAD):
+        column = Column(f"{metric}_{part.name}", part.kind, part.text, f"{metric}.{part.name}")
+        if part.name.startswith("ci95"):
+            yield column, partial(_end_of_interval, metric, number - len(SPREAD))
+        else:
+            yield column, _reader(column)
+
+
+def _end_of_interval(metric: str, end: int, result: Result) -> Value:
+    found: Summary | None = getattr(result, metric)
+    return found.ci95[end] if found and found.ci95 else None
+
+
+def _codes(field: str, result: Result) -> Value:
+    return " ".join(getattr(result.validity, field))
+
+
+def _of_result() -> Iterator[tuple[str, Column, Read]]:
+    """The columns of a result, each with what stands for it in the first order."""
+    yield from ((column.name, column, _reader(column)) for column in (*OF_RESULT, *OPTIONAL))
+    for column, field in zip(CODES, ("reasons", "unverified", "unchecked"), strict=True):
+        yield column.name, column, partial(_codes, field)
+    for metric in SUMMARIES:
+        yield from ((metric, column, read) for column, read in _spread(metric))
+
+
+def _place(made: tuple[str, Column, Read]) -> int:
+    return _FIRST_ORDER.index(made[0]) if made[0] in _FIRST_ORDER else len(_FIRST_ORDER)
+
+
+_RESULT = sorted(_of_result(), key=_place)
+_OLD = sum(name in _FIRST_ORDER for name, *_ in _RESULT)
+COLUMNS = (
+    *(*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS),
+    *(column for _, column, _ in _RESULT[:_OLD]),
+    *OF_SETTINGS,
+    *(column for _, column, _ in _RESULT[_OLD:]),
 )
-
-
-def _place(made: int) -> int:
-    name, column = _MADE[made]
-    if column in _OF_RUNS:
-        return -1
-    return _FIRST_ORDER.index(name) if name in _FIRST_ORDER else len(_FIRST_ORDER)
-
-
-_ORDER = sorted(range(len(_MADE)), key=_place)
-COLUMNS = tuple(_MADE[made][1] for made in _ORDER)
-
-Value = str | int | float | bool | None
-
-_in_order = itemgetter(*_ORDER)
-_facts_of_run = attrgetter(*(column.source for column in OF_RUN))
-_settings_of_run = [attrgetter(column.source) for column in OF_SETTINGS]
-_facts_of_result = attrgetter(*(column.source for column in OF_RESULT))
-_summaries_of_result = attrgetter(*SUMMARIES)
-_NOTHING = (None,) * len(SPREAD)
+_READ_RUN = [_reader(column) for column in (*OF_RUN, *OF_LOAD)]
+_READ_SETTINGS = [_reader(column) for column in OF_SETTINGS]
 
 
 def flat_rows(runs: Iterable[Run]) -> Iterator[tuple[Value, ...]]:
     """One row a result, values in the order of ``COLUMNS``."""
     for run in runs:
         record = run.record
-        of_run = (
-            *(*_addresses(run), *_facts_of_run(record), *_optional(record, OF_LOAD)),
-            *(*_gpus(record.rig), *(_plain(found(record)) for found in _settings_of_run)),
-        )
+        samples = f"data/samples/{run.id}.parquet" if run.samples_digest else None
+        addresses = (run.id, f"runs/{run.id}.html", f"data/runs/{run.path}", samples)
+        of_run = (*addresses, len(record.errata), *(read(record) for read in _READ_RUN))
+        of_run += _gpus(record.rig)
+        settings = [read(record) for read in _READ_SETTINGS]
         for result in record.results:
-            yield _in_order(
-                (*of_run, *_facts_of_result(result), *_codes(result), *_figures(result))
-            )
-
-
-def _plain(value: Any) -> Value:
-    found: Value = " ".join(map(str, value)) if isinstance(value, list) else value
-    return None if found == "" else found
-
-
-def _addresses(run: Run) -> tuple[Value, ...]:
-    samples = f"data/samples/{run.id}.parquet" if run.samples_digest else None
-    page, yaml = f"runs/{run.id}.html", f"data/runs/{run.path}"
-    return run.id, page, yaml, samples, len(run.record.errata)
+            values = [read(result) for _, _, read in _RESULT]
+            yield (*of_run, *values[:_OLD], *settings, *values[_OLD:])
 
 
 def _gpus(rig: Rig) -> tuple[Value, ...]:
@@ -279,34 +286,6 @@ def _gpus(rig: Rig) -> tuple[Value, ...]:
     gpu = rig.gpus[0]
     facts = (gpu.vendor, gpu.vram_bytes, gpu.driver, gpu.power_limit_w, gpu.power_max_w)
     return (len(rig.gpus), naming.gpu_name(gpu), *facts)
-
-
-def _codes(result: Result) -> Iterator[str]:
-    validity = result.validity
-    return map(" ".join, (validity.reasons, validity.unverified, validity.unchecked))
-
-
-def _figures(result: Result) -> list[Value]:
-    values: list[Value] = []
-    for metric in _summaries_of_result(result):
-        values += _NOTHING if metric is None else _spread(metric)
-    values += _optional(result, OPTIONAL)
-    return values
-
-
-def _optional(of: Record | Result, columns: Iterable[Column]) -> list[Value]:
-    """Fields of blocks that may be missing."""
-    values: list[Value] = []
-    for column in columns:
-        block, _, field = column.source.partition(".")
-        found = getattr(of, block)
-        values.append(None if found is None else getattr(found, field))
-    return values
-
-
-def _spread(metric: Summary) -> tuple[Value, ...]:
-    low, high = metric.ci95 or (None, None)
-    return metric.median, metric.min, metric.max, metric.n, low, high
 
 
 def to_json(rows: Iterable[Sequence[Value]]) -> bytes:
