@@ -67,16 +67,19 @@ def atomic_write(path: Path, data: bytes | str, *, sync: bool = True) -> None:
 
     ``sync`` waits until it is on the disk; what can be made again does without. Raises OSError.
     """
-    with replacing(path, sync=sync) as temporary:
-        _write(temporary, data, sync)
+    write_together({path: data.encode() if isinstance(data, str) else data}, sync=sync)
 
 
-def write_together(files: dict[Path, bytes]) -> None:
+def write_together(files: dict[Path, bytes], *, sync: bool = True) -> None:
     """Write all files, then rename them in their order: a full disk shows while nothing is in
     place yet. Raises OSError."""
     with contextlib.ExitStack() as stack:
         for path, data in reversed(files.items()):
-            _write(stack.enter_context(replacing(path)), data, sync=True)
+            temporary = stack.enter_context(replacing(path, sync=sync))
+            with open(temporary, "xb") as file:
+                file.write(data)
+            if sync:
+                _flush(temporary)
 
 
 @contextlib.contextmanager
@@ -141,13 +144,6 @@ def _is_still_at(file: BinaryIO, path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False
-
-
-def _write(path: Path, data: bytes | str, sync: bool) -> None:
-    with open(path, "xb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-    if sync:
-        _flush(path)
 
 
 def _make_folder(folder: Path) -> None:

@@ -360,22 +360,18 @@ def tie_span(side: Side | None) -> Span | None:
     """
     if side is None or not usable(side.metric.median):
         return None
-    metric = side.metric
-    spread = of_starts(metric, side.starts)
+    metric, spread = side.metric, of_starts(side.metric, side.starts)
     half = math.log1p(SMALLEST_EFFECT) / 2
+    values: list[float] = []
     if spread is not None:
         half = max(half, critical(spread.count - 1) * math.sqrt(spread.error))
-        return _around(metric.median, half)
-    low, high = _around(metric.median, half)
-    if (side.starts or 0) >= STARTS_NEEDED and of_interval(metric, side.starts) and metric.ci95:
-        return min(low, metric.ci95[0]), max(high, metric.ci95[1])
-    low, high = _around(metric.median, math.log1p(UNKNOWN_SPREAD) / 2)
-    values = [one for one in (metric.min, metric.max) if one is not None and usable(one)]
-    return min(low, *values) if values else low, max(high, *values) if values else high
-
-
-def _around(median: float, half: float) -> Span:
-    return median / math.exp(half), median * math.exp(half)
+    elif (side.starts or 0) >= STARTS_NEEDED and of_interval(metric, side.starts) and metric.ci95:
+        values += metric.ci95
+    else:
+        half = math.log1p(UNKNOWN_SPREAD) / 2
+        values += [one for one in (metric.min, metric.max) if one is not None and usable(one)]
+    low, high = metric.median / math.exp(half), metric.median * math.exp(half)
+    return min(low, *values, high), max(low, *values, high)
 
 
 def rank_words(spans: Iterable[Span]) -> list[str]:
