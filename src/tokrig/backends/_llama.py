@@ -353,7 +353,7 @@ def device_bytes(log: str) -> dict[str, int]:
     compute buffers again replaces them."""
     total: Counter[str] = Counter()
     for context in log.split("constructing llama_context"):
-        buffers = _BUFFER.findall(context)
+        buffers = _buffers(context)
         computing = {name: (name, mib) for _, name, kind, mib in buffers if kind == "compute"}
         lasting = [(name, mib) for _, name, kind, mib in buffers if kind != "compute"]
         total.update(_bytes_by_owner([*lasting, *computing.values()]))
@@ -418,8 +418,8 @@ def all_layers(log: str) -> int | None:
 
 
 def speculates(log: str, slots: Sequence[Mapping[str, Any]] = ()) -> bool | None:
-    """Whether it drafts, as its slots say, else as it logged when it set them up. A server goes on
-    without a draft model that does not fit, and says so only there."""
+    """Whether it drafts, as its slots say, else its log. A server goes on without a draft model
+    that does not fit, and says so only there."""
     told = [slot["speculative"] is True for slot in slots if "speculative" in slot]
     if told:
         return any(told)
@@ -443,9 +443,14 @@ def _of_the_model(log: str) -> str:
     return _DRAFT.split(log, maxsplit=1)[0]
 
 
+def _buffers(log: str) -> list[tuple[str, ...]]:
+    found = (_BUFFER.search(line) for line in log.splitlines() if "buffer size" in line)
+    return [match.groups("") for match in found if match]
+
+
 def _weights(log: str) -> list[tuple[str, str]]:
     """Buffers of the model's weights: name, MiB."""
-    found = _BUFFER.findall(_of_the_model(log))
+    found = _buffers(_of_the_model(log))
     return [(name, mib) for loads, name, kind, mib in found if loads and kind in ("", "model")]
 
 
@@ -484,7 +489,12 @@ def placement(
     """Where the model is and where it should be: fields of ``Engine``."""
     api, confirmed = api_of(log)
     options, layers, on_gpu = _options(launch), all_layers(log), found.gpu_layers
-    asked = _asked_layers(launch, layers, options, environment)
+    # As many layers as an option or a variable says, else all where a GPU's API or a device is
+    # asked for.
+    everything = bool(launch and (launch.api or launch.devices))
+    given, asked = _given(options, GPU_LAYERS, {} if everything else environment), None
+    if launch and launch.api != "cpu" and layers and (everything or given is not None):
+        asked = min(int(str(given)), layers) if str(given).isdecimal() else layers
     # On the CPU alone nothing spilled: another API computed than asked for, which is told.
     spilled = asked is not None and on_gpu is not None and on_gpu < asked and api != "cpu"
     kept: list[str] = []
@@ -515,23 +525,6 @@ def asked_settings(launch: Launch | None) -> dict[str, Value]:
     if launch and launch.devices:
         found["devices"] = ",".join(launch.devices)
     return found
-
-
-def _asked_layers(
-    launch: Launch | None,
-    layers: int | None,
-    options: Mapping[str, Value],
-    environment: Mapping[str, str],
-) -> int | None:
-    """Layers that should be on a GPU, of ``layers``: as many as an option or a variable says, else
-    all where a GPU's API or a device is asked for; None where none is."""
-    if launch is None or launch.api == "cpu" or layers is None:
-        return None
-    everything = bool(launch.api or launch.devices)
-    given = _given(options, GPU_LAYERS, {} if everything else environment)
-    if given is not None and str(given).isdecimal():
-        return min(int(given), layers)
-    return layers if everything or given is not None else None
 
 
 def _kept_back(options: Mapping[str, Value], environment: Mapping[str, str]) -> Iterator[str]:

@@ -30,7 +30,13 @@ _SPECULATION = {
 _NGRAM_MAP = {"ngram_size_n": "size_n", "ngram_size_m": "size_m", "ngram_min_hits": "min_hits"}
 _NGRAM_MOD = {"ngram_size_n": "n_match", "ngram_size_m": "n_max"}
 _NGRAM = {"spec_type", *_NGRAM_MAP}
-_FLASH = {"on": "ENABLED", "true": "ENABLED", "off": "DISABLED", "false": "DISABLED"}
+# Settings that are words of an enumeration: the place, the enumeration, how its names begin.
+_WORDS = {
+    "cache_type_k": ("cache_type_k", "ggml_type", "GGML_TYPE_"),
+    "cache_type_v": ("cache_type_v", "ggml_type", "GGML_TYPE_"),
+    "flash_attention": ("flash_attn_type", "llama_flash_attn_type", "LLAMA_FLASH_ATTN_TYPE_"),
+}
+_FLASH = {"on": "enabled", "true": "enabled", "off": "disabled", "false": "disabled"}
 
 # Everything that could reuse a prompt is off, and nothing is fitted to free memory behind our
 # back: what was asked is what is resolved, or it fails. Verbosity 4 makes the engine log buffers,
@@ -168,15 +174,11 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     if settings.get("api") == "cpu":
         p.n_gpu_layers = 0
         p.no_kv_offload = p.no_op_offload = True
-    for key in settings.keys() & {"cache_type_k", "cache_type_v"}:
-        kind = str(settings[key]).lower()
-        setattr(p, key, _named(xllamacpp.ggml_type, "GGML_TYPE_", key, kind))
-    if "flash_attention" in settings:
-        word = str(settings["flash_attention"]).lower()
-        if word not in (*_FLASH, "auto"):
-            raise ValueError(f"invalid argument: flash_attention {word!r}; use on, off or auto")
-        kinds = xllamacpp.llama_flash_attn_type
-        p.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{_FLASH.get(word, 'AUTO')}")
+    for name in settings.keys() & _WORDS.keys():
+        place, kinds, prefix = _WORDS[name]
+        word = str(settings[name]).lower()
+        word = _FLASH.get(word, word) if name == "flash_attention" else word
+        setattr(p, place, _named(getattr(xllamacpp, kinds), prefix, name, word))
     if "chat_template" in settings:
         p.use_jinja = True
     if "speculative" in settings:

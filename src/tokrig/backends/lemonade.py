@@ -18,11 +18,12 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
+from tokrig.backends import Ask, Backend, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
 from tokrig.backends import _reading as read
 from tokrig.errors import EngineError, InputError, RequestError, StartError
@@ -61,14 +62,10 @@ class Lemonade(llama.LlamaServer):
         "vllm_args": "more flags for vLLM, as one text",
         "merge_args": "false leaves out the flags lemonade adds by itself",
     }
-    capabilities = Capabilities(
+    capabilities = replace(
+        llama.LlamaServer.capabilities,
         speculation=("ngram", "mtp"),
         apis=("cpu", "cuda", "vulkan", "rocm", "metal"),
-        cache_switch="request",
-        reasoning_switch="start",
-        fixed_length=True,
-        timings="request",
-        counts_prompts=True,
     )
     unloads = ("/v1/unload", "model_name", {})
     # What lemonade hands on of llama.cpp's; prompt tokens are uncached ones.
