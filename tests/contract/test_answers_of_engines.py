@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.recordings import FOLDER
-from tests.contract.test_python_engines import VLLM_LOG, Server, about
+from tests.contract.recordings import FOLDER, Server, about
 from tokrig.backends import Backend, Engine, Launch
 from tokrig.backends._reading import count, text
 from tokrig.backends.llamacpp import BACKEND as LLAMACPP
@@ -21,8 +20,10 @@ from tokrig.backends.sglang import BACKEND as SGLANG
 from tokrig.backends.transformers import BACKEND as TRANSFORMERS
 from tokrig.backends.vllm import BACKEND as VLLM
 
-LOGS = {"llamacpp": (FOLDER.parent / "logs" / "llamacpp-vulkan.txt").read_text("utf-8")}
-LOGS["vllm"] = VLLM_LOG
+LOGS = {
+    "llamacpp": (FOLDER.parent / "logs" / "llamacpp-vulkan.txt").read_text("utf-8"),
+    "vllm": (FOLDER / "python" / "vllm-log.txt").read_text("utf-8"),
+}
 LAUNCH = Launch(Path("SmolLM2"), 18181, 4096, 2)
 JUNK: tuple[Any, ...] = (
     0,

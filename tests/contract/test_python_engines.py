@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.recordings import FOLDER, Recording, recording
+from tests.contract.recordings import FOLDER, Recording, Server, about, recording
 from tokrig.backends import Backend, Launch, Loading, Request
 from tokrig.backends.mlx import BACKEND as MLX
 from tokrig.backends.sglang import BACKEND as SGLANG
@@ -28,27 +28,6 @@ VLLM_LOG = (FOLDER / "python" / "vllm-log.txt").read_text("utf-8")
 REQUEST = Request([{"role": "user", "content": "Hi"}], 64, 1, served_model="m")
 LAUNCH = Launch(Path("SmolLM2"), 18181, 4096, 2)
 OFF = Switch("off", template={"enable_thinking": False})
-
-
-class Server:
-    """``ask`` out of a dictionary, path → answer or error; ``posted`` keeps what was sent."""
-
-    def __init__(self, answers: dict[str, Any]) -> None:
-        self.answers = answers
-        self.posted: list[tuple[str, Any]] = []
-
-    def __call__(self, path: str, body: Any = None, *, text: bool = False) -> Any:
-        if body is not None:
-            self.posted.append((path, body))
-        found = self.answers.get(path, RequestError(f"{path} answered 404", code="http_404"))
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-
-def about(name: str) -> Server:
-    told = json.loads((FOLDER / "about" / f"{name}.json").read_text("utf-8"))
-    return Server({**told["answers"], **told.get("posted", {})})
 
 
 def answer_of(what: Recording, backend: Backend) -> Answer:
@@ -268,11 +247,6 @@ def test_sglang_stream() -> None:
     assert (answer.output_tokens, first_tokens(answer)) == (6, 2)
     assert (answer.drafted_tokens, answer.accepted_tokens) == (6, 3)
     assert answer.cached_tokens == 0
-
-
-def test_documented_recordings_say_so() -> None:
-    head = (FOLDER / "documented" / "sglang-chat.jsonl").read_text("utf-8").splitlines()[0]
-    assert json.loads(head)["made_from"] == "documentation"
 
 
 # Counters.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.recordings import FOLDER, recording
+from tests.contract.recordings import FOLDER, Server, Turns, recording
 from tokrig.backends import Ask, Backend, Launch, Loading, Request, Speculation
 from tokrig.backends.lemonade import BACKEND as LEMONADE
 from tokrig.backends.lmstudio import BACKEND as LMSTUDIO
@@ -34,29 +34,6 @@ OLLAMA_SAID = json.loads((FOLDER / "documented/ollama.json").read_text("utf-8"))
 LMSTUDIO_SAID = json.loads((FOLDER / "documented/lmstudio.json").read_text("utf-8"))
 SMOLLM = "SmolLM2-135M-Q8_0"
 MESSAGES = [{"role": "user", "content": "Tell me of the sea."}]
-
-
-class Turns(list[Any]):
-    """Answers one after the other; the last for ever."""
-
-
-class Server:
-    """``ask`` out of a dictionary: path → answer, an error to raise, or turns of those.
-    ``posted`` keeps what was sent."""
-
-    def __init__(self, *layers: Mapping[str, Any]) -> None:
-        self.answers = {path: value for layer in layers for path, value in layer.items()}
-        self.posted: list[tuple[str, Any]] = []
-
-    def __call__(self, path: str, body: Any = None, *, text: bool = False) -> Any:
-        if body is not None:
-            self.posted.append((path, body))
-        found = self.answers.get(path, RequestError(f"{path} answered 404", code="http_404"))
-        if isinstance(found, Turns):
-            found = found.pop(0) if len(found) > 1 else found[0]
-        if isinstance(found, Exception):
-            raise found
-        return str(found) if text else found
 
 
 def launch(model: str, **changes: Any) -> Launch:
@@ -834,12 +811,11 @@ def test_unload_raises_nothing(backend: Backend) -> None:
     backend.unload(gone, "m")
 
 
-@pytest.mark.parametrize("name", ["ollama", "lmstudio"])
+@pytest.mark.parametrize("name", ["ollama-chat", "lmstudio-chat", "sglang-chat"])
 def test_documented_recordings_say_so(name: str) -> None:
-    folder = FOLDER / "documented"
-    stream = json.loads((folder / f"{name}-chat.jsonl").read_text("utf-8").splitlines()[0])
-    about = json.loads((folder / f"{name}.json").read_text("utf-8"))
-    assert stream["made_from"] == about["made_from"] == "documentation"
+    head = (FOLDER / "documented" / f"{name}.jsonl").read_text("utf-8").splitlines()[0]
+    assert json.loads(head)["made_from"] == "documentation"
+    assert OLLAMA_SAID["made_from"] == LMSTUDIO_SAID["made_from"] == "documentation"
     assert LEMONADE_SAID["made_from"] == "recording"
 
 

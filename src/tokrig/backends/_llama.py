@@ -146,6 +146,7 @@ class LlamaServer(Backend):
     """A llama.cpp server, whoever started it."""
 
     ready_path = "/health"
+    tokenize_path = "/tokenize"
     capabilities = Capabilities(
         speculation=("ngram", "draft", "mtp", "eagle"),
         apis=("cpu", "cuda", "vulkan", "rocm", "metal", "sycl"),
@@ -206,54 +207,40 @@ class LlamaServer(Backend):
         }
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
-        return count_prompt(ask, request)
+        """The server's own count after its chat template; older builds render and tokenize."""
+        asked = {"messages": request.messages, **request.template(effort=True)}
+        try:
+            return int(ask("/v1/chat/completions/input_tokens", asked)["input_tokens"])
+        except (RequestError, KeyError, TypeError, ValueError, OverflowError):
+            prompt = read.answer(ask, "/apply-template", asked).get("prompt")
+        if prompt is None:
+            return None
+        special = {"add_special": True, "parse_special": True}
+        return _tokens(ask, "/tokenize", {"content": prompt, **special})
 
     def count_text(self, ask: Ask, text: str) -> int | None:
-        return count_tokens(ask, "/tokenize", text)
+        return _tokens(ask, self.tokenize_path, {"content": text, "add_special": False})
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
-        return timings(event)
+        """``timings`` of the last chunk. Its decode clock starts at the first token but counts
+        it."""
+        found = read.mapping(event, "timings")
+        try:
+            return EngineTimings(
+                prompt_tokens=int(found["prompt_n"]),
+                prompt_ms=float(found["prompt_ms"]),
+                decode_tokens=int(found["predicted_n"]),
+                decode_ms=float(found["predicted_ms"]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
 
     def failure(self, log: str) -> str | None:
         return failure(log)
 
 
-# What it says over HTTP.
-
-
-def timings(event: Mapping[str, Any]) -> EngineTimings | None:
-    """``timings`` of the last chunk. Its decode clock starts at the first token but counts it."""
-    found = read.mapping(event, "timings")
-    try:
-        return EngineTimings(
-            prompt_tokens=int(found["prompt_n"]),
-            prompt_ms=float(found["prompt_ms"]),
-            decode_tokens=int(found["predicted_n"]),
-            decode_ms=float(found["predicted_ms"]),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-
-
-def count_prompt(ask: Ask, request: Request) -> int | None:
-    """The server's own count after its chat template; older builds render and tokenize."""
-    asked = {"messages": request.messages, **request.template(effort=True)}
-    try:
-        return int(ask("/v1/chat/completions/input_tokens", asked)["input_tokens"])
-    except (RequestError, KeyError, TypeError, ValueError, OverflowError):
-        prompt = read.answer(ask, "/apply-template", asked).get("prompt")
-    if prompt is None:
-        return None
-    return count_tokens(ask, "/tokenize", prompt, add_special=True, parse_special=True)
-
-
-def count_tokens(
-    ask: Ask, path: str, plain: str, *, add_special: bool = False, **more: bool
-) -> int | None:
-    """Tokens of plain text, without special ones."""
-    tokens = read.answer(ask, path, {"content": plain, "add_special": add_special, **more}).get(
-        "tokens"
-    )
+def _tokens(ask: Ask, path: str, asked: Mapping[str, Any]) -> int | None:
+    tokens = read.answer(ask, path, asked).get("tokens")
     return len(tokens) if isinstance(tokens, list) else None
 
 

@@ -56,6 +56,7 @@ class Lemonade(llama.LlamaServer):
     # It gives an engine 600 s, once more after that, and should be heard giving up.
     patience_s = 1300.0
     ready_path = "/live"
+    tokenize_path = "/v1/tokenize"
     takes: Mapping[str, tuple[str, ...]] = {"devices": (), "threads": ("--threads",)}
     options: Mapping[str, str] = {
         "llamacpp_args": "more flags for llama-server, as one text",
@@ -180,11 +181,8 @@ class Lemonade(llama.LlamaServer):
         """By the engine itself where it can be asked, else by a one-token request, which costs a
         prefill: of llama.cpp's own counters lemonade hands on only the one of plain text."""
         direct = _direct(ask, _entry(read.answer(ask, "/v1/health"), request.served_model))
-        counted = llama.count_prompt(direct, request) if direct else None
+        counted = super().count_prompt(direct, request) if direct else None
         return Backend.count_prompt(self, ask, request) if counted is None else counted
-
-    def count_text(self, ask: Ask, text: str) -> int | None:
-        return llama.count_tokens(ask, "/v1/tokenize", text)
 
     def failure(self, log: str) -> str | None:
         """The time-out first: what the engine wrote before it explains nothing. Devices that were

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Backend, Capabilities, Request, _llama
+from tokrig.backends import Ask, Backend, Capabilities, Request
+from tokrig.backends._llama import LlamaServer
 from tokrig.record.samples import EngineTimings
+
+_LLAMA = LlamaServer()
 
 
 class OpenAI(Backend):
@@ -30,15 +33,15 @@ class OpenAI(Backend):
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:
         """Asked of llama.cpp-like servers; else by a one-token request's own usage."""
-        counted = _llama.count_prompt(ask, request)
+        counted = _LLAMA.count_prompt(ask, request)
         return super().count_prompt(ask, request) if counted is None else counted
 
     def count_text(self, ask: Ask, text: str) -> int | None:
-        return _llama.count_tokens(ask, "/tokenize", text)
+        return _LLAMA.count_text(ask, text)
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """llama.cpp's, which engines built on it pass on."""
-        return _llama.timings(event)
+        return _LLAMA.timings(event)
 
 
 BACKEND = OpenAI()
