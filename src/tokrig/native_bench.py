@@ -34,7 +34,7 @@ from tokrig.units import significant
 ENGINE = "llama.cpp"
 _DIGITS = 6
 _LAYERS = ("ngl", "n-gpu-layers", "gpu-layers")
-# Set by tokrig in both programs, or asking for something else than a benchmark.
+# Set by tokrig in both programs, or asking for something other than a benchmark.
 _OWN = frozenset(
     {"m", "model", "t", "threads", "dev", "device", "list-devices", "v", "verbose", "h", "help"}
     | {"version", "hf", "hfr", "hf-repo", "hff", "hf-file", "hft", "hf-token"}
@@ -156,8 +156,8 @@ class BenchTool(ABC):
             resolved = Resolved.model_validate(self._resolved(logged.model_dump(), printed))
         except (KeyError, TypeError, ValueError, ValidationError) as problem:
             raise RequestError(
-                f"{self.name} printed something else than its figures: {problem!r}"[:300],
-                hint="is this the program of that name, and of a version with JSON lines?",
+                f"{self.name} printed something other than its figures: {problem!r}"[:300],
+                hint="is this the right program, in a version that prints JSON lines?",
             ) from None
         if api == "cpu":
             resolved = resolved.model_copy(update={"devices": []})
@@ -179,7 +179,7 @@ class BenchTool(ABC):
         for flag in flags:
             if flag not in launch.flags:
                 raise InputError(
-                    f"{Path(launch.binary).name} is no {self.name}, or is too old for {flag}:"
+                    f"{Path(launch.binary).name} is not {self.name}, or is too old for {flag}:"
                     " its --help does not list it",
                     hint=f"give the path of a newer {self.name} with --bin",
                 )
@@ -198,7 +198,7 @@ class BenchTool(ABC):
             flag = next((f for f in (f"-{name}", f"--{name}") if f in launch.flags), None)
             if flag is None:
                 raise InputError(
-                    f"this {self.name} knows no option {option!r}: its --help does not list it",
+                    f"this {self.name} has no option {option!r}: its --help does not list it",
                     hint=did_you_mean(name, {word.lstrip("-") for word in launch.flags}),
                 )
             if value is not False:
@@ -300,7 +300,7 @@ class LlamaBatchedBench(BenchTool):
         if launch.repetitions is not None:
             raise InputError(
                 "llama-batched-bench measures each test once",
-                hint="leave out --repetitions; llama-bench repeats its tests",
+                hint="leave --repetitions out; llama-bench repeats its tests",
             )
         if not launch.prompt_tokens or not launch.output_tokens:
             raise InputError(
@@ -375,7 +375,7 @@ def _rows(stdout: str) -> Iterator[Mapping[str, Any]]:
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError):
-                raise RequestError(f"a line of the output is no JSON: {line[:80]!r}") from None
+                raise RequestError(f"a line of the output is not JSON: {line[:80]!r}") from None
 
 
 def _spilled(api: str | None, log: str, launch: BenchLaunch) -> bool | None:

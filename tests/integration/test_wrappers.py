@@ -144,8 +144,8 @@ def test_a_model_in_memory_is_named_before_and_after_it_is_put_out(home: Home) -
         )
     assert done.code == 0, done.err
     said = done.out + done.err
-    assert "lemonade may put Qwen3-8B out of memory" in said
-    assert "lemonade put Qwen3-8B out of memory and does not load it again" in said
+    assert "lemonade may unload Qwen3-8B" in said
+    assert "lemonade unloaded Qwen3-8B and does not load it again" in said
 
 
 def test_loading_ends_when_the_model_answers(home: Home) -> None:

@@ -218,7 +218,7 @@ def test_an_api_without_a_device_runs_and_is_flagged_later() -> None:
         ("llama-bench", {"options": {"ngl": "0,99"}}, "several values"),
         ("llama-bench", {"options": {"t": 4}}, "set by tokrig itself"),
         ("llama-bench", {"options": {"--n-gen": 4}}, "set by tokrig itself"),
-        ("llama-bench", {"options": {"nglx": 4}}, "knows no option 'nglx'"),
+        ("llama-bench", {"options": {"nglx": 4}}, "has no option 'nglx'"),
         ("llama-batched-bench", {"repetitions": 5}, "measures each test once"),
         ("llama-batched-bench", {"output_tokens": ()}, "at least one token"),
         ("llama-batched-bench", {"options": {"ctx_size": 64}}, "set by tokrig itself"),
@@ -469,7 +469,7 @@ def test_a_dry_run_measures_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--prompt", "0", "--output", "0"), "no test left"),
+        (("--prompt", "0", "--output", "0"), "no test to run"),
         (("--prompt", "-5"), "cannot be negative"),
         (("--concurrency", "4"), "one sequence at a time"),
         (("--tool", "llama-bensh"), "unknown"),

@@ -86,7 +86,7 @@ def test_a_model_of_the_users_is_not_put_out_of_memory_without_a_word(tmp_path: 
     told: list[Any] = []
     load_model(session, tmp_path / "log", told.append)
     notes = [event.text for event in told if isinstance(event, Note)]
-    assert notes == ["Store may put theirs out of memory to load another model"]
+    assert notes == ["Store may unload theirs to load another model"]
     assert session.evicted == ("theirs",)
 
 

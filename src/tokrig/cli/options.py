@@ -24,7 +24,7 @@ even_if_busy = click.option(
     "--even-if-busy",
     is_flag=True,
     envvar="TOKRIG_EVEN_IF_BUSY",
-    help="Measure although something else loads this machine. What it takes is measured too.",
+    help="Measure even if something else loads this machine; that load is measured too.",
 )
 
 

@@ -106,7 +106,7 @@ def record_options(command: F) -> F:
     callback=word_list,
     metavar="NAME",
     shell_complete=complete_workload,
-    help="Shapes: chat, rag, codegen, agent. Repeat it or use commas.  [default: all]",
+    help="Workloads: chat, rag, codegen, agent. Repeat it or use commas.  [default: all]",
 )
 @numbers_option(
     "--concurrency",
@@ -115,7 +115,7 @@ def record_options(command: F) -> F:
 @option(
     "--level",
     type=Word(LEVELS),
-    help="How often: 1, 6 or 10 server starts of 3 iterations each.  [default: quick]",
+    help="How often to measure: 1, 6 or 10 server starts, 3 iterations each.  [default: quick]",
 )
 @setting_options()
 @option("--seed", type=int, metavar="N", help="Sampling seed.  [default: 1]")
@@ -136,13 +136,13 @@ def record_options(command: F) -> F:
     flag_value=NEWEST,
     metavar="[RUN_ID]",
     shell_complete=complete_unfinished,
-    help="Go on with an interrupted run; without an id, with the newest.",
+    help="Resume an interrupted run; without an id, the newest.",
 )
 @option(
     "--discard",
     metavar="RUN_ID",
     shell_complete=complete_unfinished,
-    help="Throw an interrupted run away.",
+    help="Discard an interrupted run.",
 )
 @record_options
 def command(
@@ -162,7 +162,7 @@ def command(
     the embedded engine measures gemma-3-270m over all four workloads in a few minutes.
 
     The table goes to stdout, progress and the record's path to stderr. Ctrl-C keeps what has been
-    measured; --resume goes on. If other programs load the machine, tokrig waits up to a minute.
+    measured; --resume continues. If other programs load the machine, tokrig waits up to a minute.
     Exit codes: 0 measured, 2 bad input, 3 the engine failed or the machine is busy,
     130 interrupted.
     """
@@ -311,7 +311,7 @@ def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
     )
     if not (prompt or output) or not concurrency:
         raise InputError(
-            "there is no test left", hint="give --prompt, --output or --concurrency above 0"
+            "there is no test to run", hint="give --prompt, --output or --concurrency above 0"
         )
     tool = TOOLS[asked["tool"]]
     binary = find_binary(tool, asked["binary"])
@@ -383,7 +383,7 @@ def _unfinished(wanted: str | None) -> str:
 
     unfinished = journal.unfinished()
     if wanted == NEWEST and not unfinished:
-        raise InputError("there is no unfinished run", hint="begin one with: tokrig run")
+        raise InputError("there is no unfinished run", hint="start one with: tokrig run")
     return unfinished[-1] if wanted == NEWEST or wanted is None else wanted
 
 
@@ -405,10 +405,9 @@ def _mention_unfinished(watch: Watch) -> None:
 
     if kept := {run: journal.finished_cells(run) for run in journal.unfinished()}:
         named = ", ".join(f"{run} ({count(n, 'result')})" for run, n in kept.items())
-        many = "an unfinished run is" if len(kept) == 1 else "unfinished runs are"
         watch.note(
-            f"{many} kept: {named}; go on with: {program()} run --resume ID, "
-            f"or throw it away with: {program()} run --discard ID"
+            f"{count(len(kept), 'unfinished run')}: {named}; resume with: {program()} run --resume"
+            f" ID, or discard with: {program()} run --discard ID"
         )
 
 
@@ -444,8 +443,8 @@ def _alone(ctx: click.Context, flag: str, allowed: set[str]) -> None:
         if param.name and param.name not in allowed and _given(ctx, param.name):
             what = param.opts[0] if isinstance(param, click.Option) else "a spec"
             raise InputError(
-                f"{flag} takes no {what}: the run keeps what it was begun with",
-                hint=f"leave {what} out, or begin anew without {flag}",
+                f"{flag} takes no {what}: the run keeps what it was started with",
+                hint=f"leave {what} out, or start a new run without {flag}",
             )
 
 

@@ -28,7 +28,7 @@ def site_options(command: F) -> F:
             "--campaigns",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Folder of campaign files, for what is coming soon."
+            help="Folder of campaign files; the page shows their planned runs as coming soon."
             "  [default: campaigns beside content]",
         ),
         click.option(

@@ -310,7 +310,7 @@ class Wire:
         except httptools.HttpParserError as error:
             # What follows the end of the answer is nobody's.
             if not self.complete:
-                self.failure = f"the answer is no HTTP: {error}"
+                self.failure = f"the answer is not HTTP: {error}"
         except OSError as error:
             broke = "the connection broke" if self.sent_ns else "cannot connect to the server"
             self.failure = f"{broke}: {error.strerror or error}"

@@ -195,7 +195,7 @@ class _Run:
             if self.resumed and was != now:
                 raise InputError(
                     f"the engine changed during the run: its {key} was {was!r}, now {now!r}",
-                    hint="discard the run and begin anew: tokrig run --discard "
+                    hint="discard the run and start over: tokrig run --discard "
                     + self.prepared.run_id,
                 )
         preflight.require(self.prepared, engine, facts)

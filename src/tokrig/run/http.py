@@ -76,16 +76,16 @@ class Endpoint:
             parts = urlsplit(url if "://" in url else f"http://{url}")
             port, host = parts.port, (parts.hostname or "").encode("idna").decode()
         except ValueError as error:
-            raise InputError(f"{url!r} is no URL: {error}", hint=_URL_HINT) from None
+            raise InputError(f"{url!r} is not a URL: {error}", hint=_URL_HINT) from None
         if parts.scheme not in ("http", "https") or not host:
-            raise InputError(f"{url!r} is no http(s) URL", hint=_URL_HINT)
+            raise InputError(f"{url!r} is not an http(s) URL", hint=_URL_HINT)
         if parts.username or parts.password:
             raise InputError(
-                "the URL holds a user or a password, which are not sent",
+                "the URL holds a user name or password, which are not sent",
                 hint="name the variable that holds the key with --api-key-env",
             )
         if " " in (asked := parts.path + parts.query) or not _SENDABLE.fullmatch(asked):
-            raise InputError(f"{url!r} has characters that no URL has", hint=_URL_HINT)
+            raise InputError(f"{url!r} has characters that a URL cannot hold", hint=_URL_HINT)
         for name, value in (headers or {}).items():
             if not _SENDABLE.fullmatch(f"{name}: {value}"):
                 # The value may be a secret: it is not shown.
@@ -205,7 +205,7 @@ def ask(
         return json.loads(answer)
     except (ValueError, RecursionError):
         raise RequestError(
-            f"{path} answered something that is no JSON: {answer[:80]!r}", code="invalid_json"
+            f"{path} answered something that is not JSON: {answer[:80]!r}", code="invalid_json"
         ) from None
 
 
@@ -216,7 +216,7 @@ def _behind(endpoint: Endpoint, url: str) -> tuple[Endpoint, str]:
     host, slash, path = rest.partition("/")
     there = Endpoint.from_url(f"{scheme}://{host}")
     if not (endpoint.is_loopback and there.is_loopback):
-        raise RequestError(f"{url}: not asked, it is of another machine", code="elsewhere")
+        raise RequestError(f"{url}: not asked, it is on another machine", code="elsewhere")
     return there, slash + path
 
 

@@ -192,7 +192,7 @@ def _await_end(
                 listen(Step(text))
         if not ended and time.monotonic() > deadline:
             raise EngineError(
-                f"{run.tool.name} was not done within {run.limit_s:g} s",
+                f"{run.tool.name} did not finish within {run.limit_s:g} s",
                 hint="ask for shorter or fewer tests, or give it more time with --time-limit",
                 code="timeout",
             )

@@ -109,12 +109,12 @@ class Session:
         served, wanted = self.engine.served_models, self.wanted_model()
         if wanted is not None and served and wanted not in served:
             raise InputError(
-                f"the server knows no model {wanted!r}", hint=did_you_mean(wanted, served)
+                f"the server has no model {wanted!r}", hint=did_you_mean(wanted, served)
             )
         if wanted is None and len(served) > 1:
             raise InputError(
                 f"the server serves {len(served)} models: {', '.join(served[:MODELS_SHOWN])}",
-                hint="say which one with --model",
+                hint="choose one with --model",
             )
         self.served_model = wanted or next(iter(served), None)
 
@@ -360,7 +360,7 @@ def opened(
                 prepared.backend.unload(session.ask, session.wanted_model())
             if session.server is None and session.evicted:
                 gone, title = ", ".join(session.evicted), prepared.backend.title
-                listen(Note(f"{title} put {gone} out of memory and does not load it again"))
+                listen(Note(f"{title} unloaded {gone} and does not load it again"))
 
 
 @contextlib.contextmanager
@@ -405,7 +405,7 @@ def load_model(session: Session, log_path: Path, listen: Listener) -> None:
     others = [model for model in before if model != wanted]
     if others and wanted not in before:
         title = session.backend.title
-        listen(Note(f"{title} may put {', '.join(others)} out of memory to load another model"))
+        listen(Note(f"{title} may unload {', '.join(others)} to load another model"))
     try:
         try:
             load_s = _drive(session, listen)
