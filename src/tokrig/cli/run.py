@@ -191,8 +191,9 @@ def command(
                 _mention_unfinished(watch)
                 ended = measure.begin(wanted, content, **ways)
             else:
+                run = resume if resume and resume != NEWEST else _newest()
                 elsewhere = content if _given(ctx, "content") else None
-                ended = measure.go_on(_unfinished(resume), elsewhere, overrides, **ways)
+                ended = measure.go_on(run, elsewhere, overrides, **ways)
         _tell(ended.record, ended.path, ended.error, as_json, quiet)
 
 
@@ -377,14 +378,12 @@ def _name_keys(error: InputError, path: Path, overrides: Mapping[str, Any]) -> N
         error.hint = re.sub(option, key, error.hint)
 
 
-def _unfinished(wanted: str | None) -> str:
-    """The run to go on with: the one that is named, else the newest."""
+def _newest() -> str:
     from tokrig.run import journal
 
-    unfinished = journal.unfinished()
-    if wanted == NEWEST and not unfinished:
-        raise InputError("there is no unfinished run", hint="start one with: tokrig run")
-    return unfinished[-1] if wanted == NEWEST or wanted is None else wanted
+    if unfinished := journal.unfinished():
+        return unfinished[-1]
+    raise InputError("there is no unfinished run", hint="start one with: tokrig run")
 
 
 def _discard(run_id: str, as_json: bool) -> None:

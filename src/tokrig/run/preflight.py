@@ -12,7 +12,7 @@ import statistics
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
@@ -291,23 +291,22 @@ def fit(
     return PromptSize(units, ending, found)
 
 
+@dataclass
 class _Search:
     """One fitting: remembers every count, and how long each number of units is."""
 
-    def __init__(
-        self,
-        target: int,
-        variant: Variant,
-        count: Callable[[Messages], int | None],
-        system_role: bool,
-    ) -> None:
-        self.target, self.tolerance = target, tolerance(target)
-        self.variant, self.count, self.system_role = variant, count, system_role
-        self.counts: dict[tuple[int, int], int] = {}
-        self.refusal: RequestError | None = None
+    target: int
+    variant: Variant
+    count: Callable[[Messages], int | None]
+    system_role: bool
+    counts: dict[tuple[int, int], int] = field(default_factory=dict)
+    refusal: RequestError | None = None
+
+    def __post_init__(self) -> None:
+        self.tolerance = tolerance(self.target)
         self.characters = [
             sum(len(m["content"]) for m in self.render(units, 0))
-            for units in range(len(variant.material) + 1)
+            for units in range(len(self.variant.material) + 1)
         ]
 
     def render(self, units: int, ending: int) -> Messages:
