@@ -122,6 +122,10 @@ class Cluster:
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 
 
+# As `ray start &` in a script has it: what it starts ignores SIGINT.
+IN_BACKGROUND = ("sh", "-c", 'trap \'\' INT; exec "$0" "$@"')
+
+
 def ray_start(home: Home, ip: str, *words: str) -> subprocess.Popen[bytes]:
     environment = home.environment(
         {
@@ -132,12 +136,14 @@ def ray_start(home: Home, ip: str, *words: str) -> subprocess.Popen[bytes]:
             # A dozen Python processes import the same: let the first compile it for all.
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": os.environ["XDG_CACHE_HOME"] + "/python",
+            # Engine threads that spin while they wait would take each other's processor.
+            "OMP_WAIT_POLICY": "passive",
         }
     )
     small = ["--num-cpus=0", f"--object-store-memory={80 << 20}", "--include-log-monitor=false"]
     with open(home.root / "ray.log", "wb") as log:
         return subprocess.Popen(
-            [str(RAY), "start", "--block", f"--node-ip-address={ip}", *small, *words],
+            [*IN_BACKGROUND, RAY, "start", "--block", f"--node-ip-address={ip}", *small, *words],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -58,7 +58,7 @@ AWAY_S = 600.0
 LOSSES = 3
 POLL_S = 1.0
 # An engine may take ten seconds to end in order.
-STOP_S, STOP_TRIES = 30.0, 2
+STOP_S = 30.0
 
 
 # On the rig
@@ -81,6 +81,8 @@ def run_planned(spec: RunSpec, before: str, table: str | None, even_if_busy: boo
     table of reasoning switches; the rig is looked at before it starts unless ``even_if_busy``. A
     KeyboardInterrupt, Ray's way to cancel, leaves the journal for the next time.
     """
+    # Where Ray was started by a script in the background, its workers ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     own = outbox() / "reasoning.yaml"
     try:
         with _threads_as_owner_set():
@@ -213,13 +215,11 @@ class RayExecutor:
         self._cancelled.set()
         # Ray aborts this process when a task ends while it is cancelled, so only those are that
         # take long, and a record that is finished then waits in the rig's outbox.
-        tasks = list(self._running)
-        for _ in range(STOP_TRIES):  # an interrupt may be lost on its way
-            tasks = [task for task in tasks if not self._ray.wait([task], timeout=0)[0]]
-            for task in tasks:
-                self._ray.cancel(task)
-            if tasks:
-                self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S / STOP_TRIES)
+        tasks = [task for task in self._running if not self._ray.wait([task], timeout=0)[0]]
+        for task in tasks:
+            self._ray.cancel(task)
+        if tasks:
+            self._ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S)
         with self._idle:  # threads that still use the connection
             self._idle.wait_for(lambda: not self._measuring, timeout=STOP_S)
         self._ray.shutdown()
