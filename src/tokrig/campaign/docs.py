@@ -16,7 +16,7 @@ from tokrig.plan.queue import QueueEntry, public_plan, queue
 from tokrig.spec.campaign import CampaignFile
 from tokrig.store import Store
 from tokrig.store.facts import load_rigs
-from tokrig.store.load import Run, load
+from tokrig.store.load import load
 from tokrig.workloads import texts
 
 HEADER = """\
@@ -81,29 +81,24 @@ def escaped(text: str) -> str:
 
 def _section(entry: QueueEntry) -> str:
     about = [f"{escaped(entry.about)}\n"] if entry.about else []
-    return "\n".join([f"## {escaped(entry.title)}\n", *about, *_facts(entry), _fill(entry)])
+    # The command stands in a block of its own, whose fence is longer than any inside it.
+    command = entry.command.replace("\n", " ")
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
+    title, facts = f"## {escaped(entry.title)}\n", (f"- {fact}" for fact in _facts(entry))
+    return "\n".join([title, *about, *facts, f"\n{fence}sh\n{command}\n{fence}\n"])
 
 
 def _facts(entry: QueueEntry) -> Iterator[str]:
-    yield f"- On {_names(entry)}"
-    yield f"- {entry.progress[:1].upper()}{entry.progress[1:]}"
-    if entry.cost:
-        yield f"- {entry.cost[:1].upper()}{entry.cost[1:]}"
+    yield f"On {_names(entry)}"
+    for text in filter(None, (entry.progress, entry.cost)):
+        yield f"{text[:1].upper()}{text[1:]}"
     for reason in entry.reasons[:MOST_REASONS]:
         runs = f"{reason.runs:,} run{'' if reason.runs == 1 else 's'}"
-        yield f"- {reason.word.capitalize()} ({runs}): {escaped(reason.text)}"
+        yield f"{reason.word.capitalize()} ({runs}): {escaped(reason.text)}"
     if len(entry.reasons) > MOST_REASONS:
-        yield f"- And {len(entry.reasons) - MOST_REASONS} more reasons"
+        yield f"And {len(entry.reasons) - MOST_REASONS} more reasons"
     if entry.results:
-        yield f"- Results so far: {_results(entry)}"
-
-
-def _fill(entry: QueueEntry) -> str:
-    """The command in a block of its own, whose fence is longer than any inside it."""
-    command = entry.command.replace("\n", " ")
-    longest = max((len(run) for run in re.findall("`+", command)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"\n{fence}sh\n{command}\n{fence}\n"
+        yield f"Results so far: {_results(entry)}"
 
 
 def _names(entry: QueueEntry) -> str:
@@ -111,18 +106,17 @@ def _names(entry: QueueEntry) -> str:
 
 
 def _results(entry: QueueEntry) -> str:
-    links = [_link(run) for run in entry.results[:MOST_RESULTS]]
+    """Links to the records; their paths are ones that the store took, and so hold nothing to
+    escape."""
+    links = []
+    for run in entry.results[:MOST_RESULTS]:
+        backend, mode = run.record.backend, run.record.mode.name
+        parts = (
+            naming.model_label(run.record.model),
+            naming.backend_label(backend),
+            naming.mode_label(mode),
+        )
+        links.append(f"[{escaped(' · '.join(filter(None, parts)))}]({RUNS}/{run.path})")
     if len(entry.results) > MOST_RESULTS:
         links.append(f"and {len(entry.results) - MOST_RESULTS} more")
     return ", ".join(links)
-
-
-def _link(run: Run) -> str:
-    """To the record; its path is one that the store took, and so holds nothing to escape."""
-    return f"[{escaped(_configuration(run))}]({RUNS}/{run.path})"
-
-
-def _configuration(run: Run) -> str:
-    record = run.record
-    how = (naming.backend_label(record.backend), naming.mode_label(record.mode.name))
-    return " · ".join(filter(None, (naming.model_name(record.model), record.model.quant, *how)))

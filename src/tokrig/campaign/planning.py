@@ -80,20 +80,9 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
 
 
 def _past(row: Row) -> Past:
-    return Past(
-        id=row.id,
-        planned=row.planned,
-        status=row.status,
-        verdict=row.verdict,
-        failure=row.failure,
-        rig=row.rig,
-        level=row.level,
-        results=row.results,
-        started_at=row.started_at,
-        duration_s=seconds_between(row.started_at, row.finished_at),
-        model_bytes=row.model_bytes,
-        backend=row.part,
-    )
+    took_s = seconds_between(row.started_at, row.finished_at)
+    same = [name for name in Past.__slots__ if name not in ("duration_s", "backend")]
+    return Past(duration_s=took_s, backend=row.part, **{name: getattr(row, name) for name in same})
 
 
 def _rigs(rows: Iterable[Row], store: Store, here: Rig) -> dict[str, RigMemory]:

@@ -256,7 +256,8 @@ class Work:
                 return
             run = planned.run
             if run.sequence is not None and (run.entry, run.sequence) in held:
-                self._tell(Delayed(planned, PutOff("an earlier run of its A/B sequence is left")))
+                why = PutOff("an earlier run of its A/B sequence was put off")
+                self._tell(Delayed(planned, why))
                 continue
             self._tell(Began(planned))
             news = self._one_run(planned)

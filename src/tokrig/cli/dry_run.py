@@ -35,11 +35,10 @@ class Foreseen:
 def foresee(spec: RunSpec, now: datetime, switches: Path | None) -> Foreseen:
     """What ``prepare`` would find. Raises what it raises before it fetches or makes anything."""
     outlined = outline(spec, now)
-    if spec.url is not None or outlined.backend.own_models:
-        return Foreseen(prepare(spec, now, switches))
-    if fetch := _to_fetch(spec):
+    local = spec.url is None and not outlined.backend.own_models
+    if local and (fetch := _to_fetch(spec)):
         return Foreseen(replace(outlined, model=Model(family=spec.model)), fetch)
-    if spec.quantize is None:
+    if not local or spec.quantize is None:
         return Foreseen(prepare(spec, now, switches))
     source = shelf.resolve(spec.model)
     making = quantize.how(source, spec.quantize, spec.server_bin)

@@ -73,7 +73,7 @@ class _Expansion:
                 yield self._run(place, matrix, common, values, which)
         for number, used in enumerate(self.used):
             if not used:
-                hint = "it has to match values of the matrix or of an include: mend or remove it"
+                hint = "it has to match values of the matrix or of an include: change or remove it"
                 raise self._error(f"exclude[{number}]", "this exclude leaves out no run", hint)
 
     def _error(self, place: str, message: str, hint: str) -> SpecError:
