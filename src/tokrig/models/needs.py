@@ -209,12 +209,12 @@ _EXPERTS = re.compile(
 
 
 def experts_in_use(header: GgufHeader) -> Share:
-    """The same for a GGUF file."""
+    """Experts that a token uses and experts there are, of a GGUF file."""
     return _share(header.own("expert_used_count"), header.own("expert_count"))
 
 
 def experts_share(config: Mapping[str, Any]) -> Share:
-    """The same by a folder's configuration."""
+    """The same of a folder, by its configuration."""
     text = text_config(config)
     return _share(first_integer(text, _USED_KEYS), first_integer(text, _COUNT_KEYS))
 
