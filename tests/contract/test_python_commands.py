@@ -198,7 +198,7 @@ def test_mlx_flags(launch: Launch) -> None:
 
 
 def test_transformers_flags(launch: Launch) -> None:
-    known = replace(launch, answers=("5.19.0", "--reasoning [on|off|auto]"))
+    known = replace(launch, answers=("--reasoning [on|off|auto]", "5.19.0"))
     assert flags(TRANSFORMERS, replace(launch, api="metal"))["device"] == "mps"
     assert flags(TRANSFORMERS, replace(known, reasoning=OFF))["reasoning"] == "off"
     assert "reasoning" not in flags(TRANSFORMERS, replace(launch, reasoning=OFF))

@@ -149,7 +149,7 @@ def test_mlx_goes_on_serving_without_its_model() -> None:
 def test_transformers_build_is_the_programs_word() -> None:
     ask = about("transformers")
     assert TRANSFORMERS.inspect(ask, "").build is None
-    said = replace(LAUNCH, answers=("Hint: a new version (5.23.0) is there\n5.19.0\n", ""))
+    said = replace(LAUNCH, answers=("", "Hint: a new version (5.23.0) is there\n5.19.0\n"))
     assert TRANSFORMERS.inspect(ask, "", said).build == "5.19.0"
 
 

@@ -35,7 +35,7 @@ class Warp(PythonServer):
     tells = {"/warp": frozenset({"factor"})}
     ports = (9753,)
     capabilities = Capabilities(apis=("cpu", "cuda"), timings="counters")
-    flags = {"model": "{0.model}", "host": "127.0.0.1", "port": "{0.port}", "slots": "{0.slots}"}
+    flags = {"model": "{0.model}", "slots": "{0.slots}"}
     listed = "slots"
     takes = {"threads": ("workers",), "kv_type": ("kv",)}
     prometheus = {"output_tokens": "warp_tokens_total"}
@@ -84,7 +84,7 @@ def test_it_is_started_with_its_own_words(warp: Backend, tmp_path: Path) -> None
     settings: dict[str, Any] = {"threads": 4, "kv_type": "q8"}
     launch = Launch(Path("m"), 5, 512, 2, binary=str(program), settings=settings)
     assert warp.command(launch).argv[1:] == (
-        *("--model", "m", "--host", "127.0.0.1", "--port", "5", "--slots", "2"),
+        *("--model", "m", "--slots", "2", "--host", "127.0.0.1", "--port", "5"),
         *("--workers", "4", "--kv", "q8"),
     )
     strange = Launch(Path("m"), 5, 512, 2, binary=str(program), answers=("usage: cat",))

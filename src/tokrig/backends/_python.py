@@ -52,6 +52,15 @@ _REASONS = (
 # Options of vLLM and SGLang that keep weights in main memory; newer builds group layers.
 _OFFLOADS = ("cpu-offload-gb", "offload-group-size")
 
+# Their options that choose a setting which they tell, by its name in a record.
+_CHOSEN = {
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "tp-size": "tensor_parallel",
+    "tensor-parallel-size": "tensor_parallel",
+    "kv-cache-dtype": "cache_type_k",
+}
+
 # The variable that leaves an engine only some devices.
 _VISIBLE = {"rocm": "HIP_VISIBLE_DEVICES", "sycl": "ZE_AFFINITY_MASK"}
 
@@ -60,12 +69,12 @@ class PythonServer(Backend):
     """Managed, a program with long flags and a ``--help`` that lists them. Options are these flags
     without dashes, and the engine itself judges them.
 
-    ``serve`` are the words before its flags, ``flags`` those it is always given, ``if_listed``
-    those it is given where its help lists them and no option says otherwise; ``{0.slots}`` stands
-    for a field of the launch. ``own`` are more flags that tokrig alone sets, ``listed`` one that
-    every build has; ``help_words`` make it list them. ``devices`` are its words for APIs,
-    ``environment`` its variables. ``package`` names the Python package whose metadata tell the
-    build.
+    ``serve`` are the words before its flags, ``flags`` those it is always given beside its address,
+    ``if_listed`` those it is given where its help lists them and no option says otherwise;
+    ``{0.slots}`` stands for a field of the launch. ``own`` are more flags that tokrig alone sets,
+    ``listed`` one that every build has; ``help_words`` make it list them, its first answer.
+    ``devices`` are its words for APIs, ``environment`` its variables. ``package`` names the Python
+    package whose metadata tell the build.
     """
 
     starts = True
@@ -76,7 +85,6 @@ class PythonServer(Backend):
     own: frozenset[str] = frozenset()
     listed = ""
     help_words: tuple[str, ...] = ("--help",)
-    help_answer = 0
     devices: Mapping[Api, str] = {}
     environment: Mapping[str, str] = {}
 
@@ -101,16 +109,17 @@ class PythonServer(Backend):
         return ((self.binary(launch), *self.help_words),)
 
     def vet(self, launch: Launch) -> None:
-        help_text = launch.answer(self.help_answer)
+        help_text = launch.answer(0)
         if launch.answers and not read.lists(help_text, self.listed):
             name = Path(launch.binary or self.program).name
             read.refuse(name, self.program, help_text, failure(help_text), self.hint)
 
     def command(self, launch: Launch) -> Command:
-        help_text = launch.answer(self.help_answer)
-        read.require_free(launch.options, {*self.flags, *self.own})
+        help_text = launch.answer(0)
+        always = {**self.flags, "host": "127.0.0.1", "port": "{0.port}"}
+        read.require_free(launch.options, {*always, *self.own})
         listed = {flag: v for flag, v in self.if_listed.items() if read.lists(help_text, flag)}
-        tables = {flag: v.format(launch) or True for flag, v in {**self.flags, **listed}.items()}
+        tables = {flag: v.format(launch) or True for flag, v in {**always, **listed}.items()}
         flags: dict[str, Value | None] = {
             **tables,
             "device": self.devices.get(launch.api) if launch.api else None,
@@ -142,7 +151,7 @@ class PythonServer(Backend):
             yield _VISIBLE.get(launch.api or "", "CUDA_VISIBLE_DEVICES"), ",".join(names)
 
     def values(self, launch: Launch, flag: str) -> tuple[str, ...]:
-        return read.choices(launch.answer(self.help_answer), flag)
+        return read.choices(launch.answer(0), flag)
 
     def body(self, request: Request) -> dict[str, Any]:
         return {**super().body(request), **request.template()}
@@ -153,8 +162,7 @@ class PythonServer(Backend):
 
 class BatchingServer(PythonServer):
     """What vLLM and SGLang share. ``drafts`` is where a chunk tells of drafts: the way there, and
-    the names of drafted and accepted tokens. ``chosen`` are options that choose a setting which
-    the engine tells, by its name in a record."""
+    the names of drafted and accepted tokens."""
 
     precedence = 20
     patience_s = 900.0
@@ -173,7 +181,6 @@ class BatchingServer(PythonServer):
         "kv_type": ("kv-cache-dtype",),
     }
     drafts: tuple[tuple[str, ...], str, str] = ((), "", "")
-    chosen: Mapping[str, str] = {}
 
     def life(self, ask: Ask, served_model: str | None) -> str | None:
         """When the process was started, as Prometheus' own collectors tell it."""
@@ -196,7 +203,7 @@ class BatchingServer(PythonServer):
         told["context_per_slot"] = told["context_per_slot"] or next(lengths, None)
         given = launch.flags if launch else {}
         # What leaves the choice to the engine asks for nothing.
-        chosen = {key: given[flag] for flag, key in self.chosen.items() if flag in given}
+        chosen = {key: given[flag] for flag, key in _CHOSEN.items() if flag in given}
         kept = [
             f"{flag} {value:g}"
             for flag in _OFFLOADS

@@ -38,7 +38,7 @@ class MLX(PythonServer):
         cache_switch="start",
         reasoning_switch="request",
     )
-    flags: Mapping[str, str] = {"model": "{0.model}", "host": "127.0.0.1", "port": "{0.port}"}
+    flags: Mapping[str, str] = {"model": "{0.model}"}
     # Builds without these flags keep one prompt, or answer one request at a time.
     if_listed: Mapping[str, str] = {
         "prompt-cache-size": "0",

@@ -45,8 +45,6 @@ class SGLang(BatchingServer):
     flags: Mapping[str, str] = {
         "model-path": "{0.model}",
         "served-model-name": "{0.model.name}",
-        "host": "127.0.0.1",
-        "port": "{0.port}",
         "context-length": "{0.context_per_slot}",
         "max-running-requests": "{0.slots}",
         "disable-radix-cache": "",
@@ -65,13 +63,6 @@ class SGLang(BatchingServer):
         "spec_num_proposed_drafts",
         "spec_num_correct_drafts",
     )
-    chosen: Mapping[str, str] = {
-        "dtype": "dtype",
-        "quantization": "quantization",
-        "tp-size": "tensor_parallel",
-        "tensor-parallel-size": "tensor_parallel",
-        "kv-cache-dtype": "cache_type_k",
-    }
     # Times between tokens, summed, cover all tokens but each request's first. Its time to the
     # first token begins in its queue, so it is no prefill time and left out.
     prometheus: Mapping[str, str] = {

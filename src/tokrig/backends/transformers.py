@@ -36,11 +36,9 @@ class Transformers(PythonServer):
     )
     takes: Mapping[str, tuple[str, ...]] = {"devices": (), "threads": ()}
     serve = ("serve", "{0.model}")
-    flags: Mapping[str, str] = {"host": "127.0.0.1", "port": "{0.port}"}
     own = frozenset({"device", "force-model", "reasoning"})
     listed = "model-timeout"
     help_words = ("serve", "--help")
-    help_answer = 1
     # PyTorch's names. AMD's devices are called "cuda" too.
     devices: Mapping[Api, str] = {
         "cpu": "cpu",
@@ -51,7 +49,7 @@ class Transformers(PythonServer):
     }
 
     def questions(self, launch: Launch) -> tuple[tuple[str, ...], ...]:
-        return ((self.binary(launch), "version"), *super().questions(launch))
+        return (*super().questions(launch), (self.binary(launch), "version"))
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
         listed = read.lists(help_text, "reasoning")
@@ -65,7 +63,7 @@ class Transformers(PythonServer):
     def inspect(self, ask: Ask, log: str, launch: Launch | None = None) -> Engine:
         """The version is the program's own word; over HTTP it tells nothing. No models: without
         a name a request is answered by the one the server was started with."""
-        said = launch.answer(0) if launch else ""
+        said = launch.answer(1) if launch else ""
         return Engine(engine="transformers", build=read.word(said, r"(?m)^(\d+\.\d+[\w.]*)$"))
 
     def body(self, request: Request) -> dict[str, Any]:

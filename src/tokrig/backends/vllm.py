@@ -58,8 +58,6 @@ class VLLM(BatchingServer):
     serve = ("serve", "{0.model}")
     flags: Mapping[str, str] = {
         "served-model-name": "{0.model.name}",
-        "host": "127.0.0.1",
-        "port": "{0.port}",
         "max-model-len": "{0.context_per_slot}",
         "max-num-seqs": "{0.slots}",
         "no-enable-prefix-caching": "",
@@ -85,12 +83,6 @@ class VLLM(BatchingServer):
         "num_draft_tokens",
         "num_accepted_draft_tokens",
     )
-    chosen: Mapping[str, str] = {
-        "dtype": "dtype",
-        "quantization": "quantization",
-        "tensor-parallel-size": "tensor_parallel",
-        "kv-cache-dtype": "cache_type_k",
-    }
     # Its decode clock runs from a request's first token to its last and so covers all but the
     # first.
     prometheus: Mapping[str, str] = {
