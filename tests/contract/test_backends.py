@@ -438,7 +438,7 @@ def test_a_kv_type_is_asked_for_keys_and_values(name: str, launch: Launch) -> No
 
 @pytest.mark.parametrize("name", KV_OPTIONS)
 def test_a_kv_type_that_the_engine_does_not_know_is_refused(name: str, launch: Launch) -> None:
-    with pytest.raises(InputError, match="takes no 'q8_1' for --kv-type") as caught:
+    with pytest.raises(InputError, match="does not take 'q8_1' for --kv-type") as caught:
         backend_of(name).command(with_kv_type(name, launch, "q8_1"))
     assert "q8_0" in caught.value.hint
 

@@ -249,7 +249,7 @@ def test_vllm_is_asked_for_its_build_only_where_it_matters(launch: Launch) -> No
             {"answers": ("--max-num-seqs N",), "speculation": Speculation("ngram")},
             "too old for --speculative-config",
         ),
-        ({"answers": ("usage: cat [FILE]",)}, "is no vllm: it says 'usage: cat"),
+        ({"answers": ("usage: cat [FILE]",)}, "is not vllm: it says 'usage: cat"),
         ({"answers": ("",)}, "it says 'nothing'"),
         (
             {"answers": ("Traceback\nModuleNotFoundError: No module named 'torch'",)},

@@ -416,7 +416,7 @@ def test_a_dry_run_makes_no_quant(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     [
         (("--power-cap", "0"), "--power-cap: should be greater than 0"),
         (("--power-cap", "much"), "'much' is not a valid float"),
-        (("--kv-type", "q8"), "takes no 'q8' for --kv-type"),
+        (("--kv-type", "q8"), "does not take 'q8' for --kv-type"),
         (("--quantize", "Q8_0", "--backend", "ollama"), "models of its own store"),
     ],
 )

@@ -213,7 +213,7 @@ def test_an_api_without_a_device_runs_and_is_flagged_later() -> None:
     [
         ("llama-bench", {"api": "cuda"}, "built without cuda"),
         ("llama-bench", {"devices": ("CUDA0",)}, "no device 'CUDA0'"),
-        ("llama-bench", {"devices": ("Vulkan0",), "api": "cpu"}, "none of cpu"),
+        ("llama-bench", {"devices": ("Vulkan0",), "api": "cpu"}, "is not a cpu device"),
         ("llama-bench", {"concurrency": (1, 4)}, "one sequence at a time"),
         ("llama-bench", {"options": {"ngl": "0,99"}}, "several values"),
         ("llama-bench", {"options": {"t": 4}}, "set by tokrig itself"),

@@ -88,7 +88,7 @@ def test_it_is_started_with_its_own_words(warp: Backend, tmp_path: Path) -> None
         *("--workers", "4", "--kv", "q8"),
     )
     strange = Launch(Path("m"), 5, 512, 2, binary=str(program), answers=("usage: cat",))
-    with pytest.raises(InputError, match="is no warpd: it says 'usage: cat'"):
+    with pytest.raises(InputError, match="is not warpd: it says 'usage: cat'"):
         warp.vet(strange)
 
 

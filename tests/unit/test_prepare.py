@@ -48,10 +48,10 @@ def prepared(**wanted: Any) -> Prepared:
         ({"backend": "openai", "url": "http://192.0.2.1", "power_cap_w": 9}, "may be on another"),
         ({"backend": "transformers", "kv_type": "fp8"}, "no switch for --kv-type"),
         ({"backend": "ollama", "quantize": "Q8_0"}, "models of its own store"),
-        ({"model": "smollm2-135m", "kv_type": "q8"}, "takes no 'q8' for --kv-type"),
+        ({"model": "smollm2-135m", "kv_type": "q8"}, "does not take 'q8' for --kv-type"),
         (
             {"model": "smollm2-135m", "kv_type": "q8_0", "options": {"cache_type_v": "f16"}},
-            "say the same twice",
+            "set the same thing twice",
         ),
         (
             {"model": "smollm2-135m", "speculative": "draft", "draft_model": "gemma-3-270m"},

@@ -341,13 +341,13 @@ class Backend:
                 known = self.values(launch, flag)
                 if known and value not in known:
                     raise InputError(
-                        f"the backend {self.name!r} takes no {value!r} for {option}",
+                        f"the backend {self.name!r} does not take {value!r} for {option}",
                         hint=did_you_mean(str(value), known),
                     )
                 if read.flag_name(flag) in (launch.flags if given is None else given):
                     raise InputError(
-                        f"the option {flag!r} and {option} {value} say the same twice",
-                        hint="leave one of them out; options alone can tell keys from values",
+                        f"the option {flag!r} and {option} {value} set the same thing twice",
+                        hint="leave one of them out; only options can set keys and values apart",
                     )
                 found[flag] = value
         return found
@@ -361,7 +361,7 @@ class Backend:
         for option in launch.options:
             if option not in self.options:
                 raise InputError(
-                    f"the backend {self.name!r} knows no option {option!r}",
+                    f"the backend {self.name!r} has no option {option!r}",
                     hint=did_you_mean(option, self.options),
                 )
 

@@ -298,11 +298,11 @@ def require_api(
         if name not in listed:
             raise InputError(
                 f"this {program} has no device {name!r}",
-                hint=did_you_mean(name, listed) if listed else "it found none at all",
+                hint=did_you_mean(name, listed) if listed else "it found no devices",
             )
         if api and api_of_device(name) != api:
             raise InputError(
-                f"the device {name!r} is none of {api}",
+                f"the device {name!r} is not a {api} device",
                 hint="give --api and --device that go together, or only --device",
             )
 

@@ -207,7 +207,7 @@ def refuse(name: str, usual: str, said: str, reason: str | None, hint: str) -> N
     require_able(name, said)
     first = next((line for line in said.splitlines() if line.strip()), "nothing")
     words = (reason or first).strip()[:200]
-    raise InputError(f"{name} is no {usual}: it says {words!r}", hint=hint)
+    raise InputError(f"{name} is not {usual}: it says {words!r}", hint=hint)
 
 
 def require_able(name: str, said: str) -> None:

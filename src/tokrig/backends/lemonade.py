@@ -231,7 +231,7 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
             yield Loading(f"downloading {name}", share, fetching=True)
     except RequestError as error:
         raise StartError(
-            f"lemonade did not get {name}: {error.message}",
+            f"lemonade could not fetch {name}: {error.message}",
             hint="try it by hand: lemonade pull",
             code="model_not_fetched",
         ) from None

@@ -124,13 +124,13 @@ class Help:
         """Raises InputError for an option this build does not know."""
         if name in self.removed:
             raise InputError(
-                f"this {self.binary} takes --{name} no longer", hint=self.removed[name].about
+                f"this {self.binary} no longer takes --{name}", hint=self.removed[name].about
             )
         if name not in self.flags:
             near = difflib.get_close_matches(name, self.flags, n=1)
             meant = f"did you mean --{near[0]}?" if near else None
             raise InputError(
-                f"this {self.binary} knows no --{name}: its --help does not list it",
+                f"this {self.binary} has no --{name}: its --help does not list it",
                 hint=meant or "it may be too old, or too new, for it",
             )
 

@@ -50,8 +50,9 @@ class LMStudio(Backend):
         except RequestError as error:
             told = {"error": error.message}
         if told.get("status") != "loaded":
+            reason = told.get("error") or "no reason given"
             raise StartError(
-                f"LM Studio did not load {served_model}: {told.get('error') or 'no reason given'}",
+                f"LM Studio could not load {served_model}: {reason}",
                 hint=f"try it by hand: lms load {served_model}",
                 code="model_not_loaded",
             )

@@ -233,8 +233,8 @@ def _devices(launch: Launch) -> dict[str, str]:
     """
     if launch.devices and launch.api not in _VISIBLE:
         raise InputError(
-            "Ollama's devices are numbered by each API of its own",
-            hint=f"say whose with --api: {', '.join(_VISIBLE)}",
+            "Ollama numbers devices separately for each API",
+            hint=f"name the API with --api: {', '.join(_VISIBLE)}",
         )
     if launch.api is None:
         return {}
@@ -253,7 +253,7 @@ def _pull(ask: Ask, name: str) -> Iterator[Loading]:
         except RequestError as error:
             if error.code != "timeout":
                 raise StartError(
-                    f"Ollama did not get {name}: {error.message}",
+                    f"Ollama could not fetch {name}: {error.message}",
                     hint=f"try it by hand: ollama pull {name}",
                     code="model_not_fetched",
                 ) from None
