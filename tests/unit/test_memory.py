@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.unit.test_gguf import gguf
 from tokrig.backends import Engine, Launch
-from tokrig.probes import Availability, Facts, Reading
+from tokrig.probes import Card
 from tokrig.record.checks import not_resident
 from tokrig.record.model import BackendFacts, Gpu, Model, Resolved
 from tokrig.run import memory
-from tokrig.run.memory import Memory, judge, look, looked_up_bytes
+from tokrig.run.interference import Look
+from tokrig.run.memory import Memory, judge, looked_up_bytes, seen
 from tokrig.units import GIB, MIB
 
 MODEL = Model(family="m", file="m-Q4_K_M.gguf", format="gguf", bytes=4 * GIB)
@@ -29,49 +29,30 @@ def gpu_engine(there: int | None, asked: int | None, layers: int | None = 33) ->
     )
 
 
-class Window:
-    """A probe that reads what it is told to."""
-
-    name = "window"
-
-    def __init__(self, reading: Reading, *gpus: Gpu) -> None:
-        self.reading, self.gpus = reading, gpus
-
-    def availability(self) -> Availability:
-        return Availability(True, "")
-
-    def facts(self) -> Facts:
-        return Facts(gpus=self.gpus)
-
-    def read(self) -> Reading:
-        return self.reading
-
-
-# look
+# seen
 
 
 def test_all_cards_and_the_engines_own_processes() -> None:
-    own = psutil.Process()
     card = Gpu(name="a", vendor="nvidia", vram_bytes=12 * GIB)
     other = Gpu(name="b", vendor="amd", vram_bytes=24 * GIB, unified_memory=False)
-    probes = [
-        Window(Reading(gpu_memory_used_bytes=5, gpu_process_bytes={own.pid: 3, 1: 2}), card),
-        Window(Reading(gpu_memory_used_bytes=7, gpu_process_bytes={own.pid: 4}), other),
-        Window(Reading()),
-    ]
-    seen = look(probes, [own])
-    assert (seen.gpu_bytes, seen.engine_gpu_bytes, seen.gpu_total_bytes) == (12, 7, 36 * GIB)
-    assert seen.engine_rss_bytes is not None
-    assert seen.engine_rss_bytes > MIB
+    cards = {
+        "a": Card("a", memory_used_bytes=5, compute_bytes={7: 3, 1: 2}, graphics_bytes={7: 2}),
+        "b": Card("b", memory_used_bytes=7, compute_bytes={7: 4}),
+    }
+    look = Look(0.0, cards, frozenset({7}), engine_rss_bytes=MIB)
+    assert seen([card, other], look) == Memory(12, 36 * GIB, 7, MIB)
+    # The sum of some would pass as that of all.
+    silent = Look(0.0, {**cards, "c": Card("c")})
+    assert seen([card, other], silent).gpu_bytes is None
 
 
 def test_nothing_to_look_with() -> None:
-    assert look([]) == Memory()
+    assert seen([], Look(0.0)) == Memory()
     # In a container the driver lists other numbers: that is not 0 bytes.
-    foreign = Window(Reading(gpu_process_bytes={1: 5}))
-    assert look([foreign], [psutil.Process()]).engine_gpu_bytes is None
+    foreign = Look(0.0, {"a": Card("a", compute_bytes={1: 5})}, frozenset({7}))
+    assert seen([], foreign).engine_gpu_bytes is None
     apu = Gpu(name="a", vendor="amd", vram_bytes=GIB, unified_memory=True)
-    assert look([Window(Reading(), apu)]).gpu_total_bytes is None
+    assert seen([apu], Look(0.0)).gpu_total_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -87,14 +68,13 @@ def test_nothing_to_look_with() -> None:
     ],
 )
 def test_a_card_that_may_live_in_main_memory_is_not_judged_by_bytes(gpu: Gpu, shared: bool) -> None:
-    window = [Window(Reading(gpu_memory_used_bytes=100 * MIB), gpu)]
-    before, after = look(window), look(window)
+    before = after = seen([gpu], Look(0.0, {"a": Card("a", memory_used_bytes=100 * MIB)}))
     assert (after.shared, after.gpu_total_bytes) == (shared, None if shared else 24 * GIB)
     silent = Engine("x", api="rocm", api_confirmed=True)
     fit = judge(before, after, MODEL, silent, asked_gpu=True)
-    assert (fit.spilled, fit.doubt is None) == (None, shared)
+    assert (fit.memory.spilled, fit.memory.doubt is None) == (None, shared)
     listed = judge(before, after, MODEL, listing({"ROCm0": 4 * GIB}, api="rocm"), asked_gpu=True)
-    assert (listed.spilled, listed.doubt) == (False, None)
+    assert (listed.memory.spilled, listed.memory.doubt) == (False, None)
     if shared:
         hint = memory.spill_hint(fit, MODEL, Launch(Path("m"), 0, 8192, 4))
         assert hint == "use a smaller context, KV cache type or quant, or fewer requests in flight"
@@ -136,16 +116,19 @@ def test_bytes_of_an_engine_that_says_nothing(
 ) -> None:
     """They may raise a doubt, and never end a run: drivers count in ways of their own."""
     fit = judge(before, after, MODEL, CUDA, asked_gpu=True)
-    assert fit.spilled is (False if found == "there" else None)
-    assert (fit.doubt is not None) is (found == "doubt")
+    assert fit.memory.spilled is (False if found == "there" else None)
+    assert (fit.memory.doubt is not None) is (found == "doubt")
 
 
 def test_what_is_looked_up_row_by_row_stays_in_main_memory_and_the_cache_does_not() -> None:
     after = Memory(gpu_bytes=4 * GIB)
-    assert judge(BEFORE, after, MODEL, CUDA, True).doubt
-    assert judge(BEFORE, after, MODEL, CUDA, True, GIB).spilled is False
+    assert judge(BEFORE, after, MODEL, CUDA, True).memory.doubt
+    assert judge(BEFORE, after, MODEL, CUDA, True, GIB).memory.spilled is False
     fit = judge(BEFORE, after, MODEL, CUDA, True, GIB, GIB)
-    assert fit.doubt == "GPU memory grew by 3.00 GiB while loading, weights and cache take 4.00 GiB"
+    assert (
+        fit.memory.doubt
+        == "GPU memory grew by 3.00 GiB while loading, weights and cache take 4.00 GiB"
+    )
 
 
 def listing(weights: dict[str, int], **facts: Any) -> Engine:
@@ -175,7 +158,7 @@ def test_the_engines_own_list_decides_whatever_memory_seems_to_do(engine: Engine
     """ggml-org/llama.cpp#15077 (experts kept off on purpose); managed memory and GTT of an
     integrated GPU, which no counter shows (ggml-org/llama.cpp#15018)."""
     fit = judge(BEFORE, Memory(gpu_bytes=BEFORE.gpu_bytes), MODEL, engine, asked_gpu=True)
-    assert (fit.spilled, fit.doubt) == (False, None)
+    assert (fit.memory.spilled, fit.memory.doubt) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +172,8 @@ def test_the_engines_own_list_decides_whatever_memory_seems_to_do(engine: Engine
 )
 def test_what_speaks_against_the_list_is_a_doubt(engine: Engine, says: str) -> None:
     fit = judge(BEFORE, Memory(gpu_bytes=13 * GIB), MODEL, engine, asked_gpu=True)
-    assert fit.spilled is None
-    assert says in str(fit.doubt)
-    assert fit.memory is not None
-    assert fit.memory.doubt == fit.doubt
+    assert fit.memory.spilled is None
+    assert says in str(fit.memory.doubt)
 
 
 @pytest.mark.parametrize(
@@ -207,29 +188,29 @@ def test_what_speaks_against_the_list_is_a_doubt(engine: Engine, says: str) -> N
 )
 def test_layers_on_the_gpu(engine: Engine, spilled: bool) -> None:
     fit = judge(BEFORE, Memory(gpu_bytes=6 * GIB), MODEL, engine, asked_gpu=False)
-    assert fit.spilled is spilled
+    assert fit.memory.spilled is spilled
     assert bool(fit.reason) is spilled
 
 
 def test_layers_that_were_never_asked_for_are_no_spill() -> None:
     little = Memory(gpu_bytes=2 * GIB)
-    assert judge(BEFORE, little, MODEL, gpu_engine(10, 10), True).spilled is False
-    assert judge(BEFORE, little, MODEL, gpu_engine(9, 10), True).spilled is True
-    assert judge(BEFORE, little, MODEL, gpu_engine(33, 33), True).doubt
+    assert judge(BEFORE, little, MODEL, gpu_engine(10, 10), True).memory.spilled is False
+    assert judge(BEFORE, little, MODEL, gpu_engine(9, 10), True).memory.spilled is True
+    assert judge(BEFORE, little, MODEL, gpu_engine(33, 33), True).memory.doubt
 
 
 def test_the_engines_own_words_come_first() -> None:
     engine = Engine("ollama", spilled="2 of 6 GiB are in main memory")
     fit = judge(None, Memory(), MODEL, engine, asked_gpu=False)
-    assert (fit.spilled, fit.reason) == (True, "2 of 6 GiB are in main memory")
+    assert (fit.memory.spilled, fit.reason) == (True, "2 of 6 GiB are in main memory")
 
 
 def test_runs_that_use_no_gpu() -> None:
     cpu = Engine("llama.cpp", api="cpu", api_confirmed=True)
     after = Memory(gpu_bytes=1 * GIB)
-    assert judge(BEFORE, after, MODEL, cpu, asked_gpu=False).spilled is False
-    assert judge(BEFORE, after, MODEL, cpu, asked_gpu=True).doubt
-    assert judge(None, Memory(), MODEL, cpu, asked_gpu=True).spilled is None
+    assert judge(BEFORE, after, MODEL, cpu, asked_gpu=False).memory.spilled is False
+    assert judge(BEFORE, after, MODEL, cpu, asked_gpu=True).memory.doubt
+    assert judge(None, Memory(), MODEL, cpu, asked_gpu=True).memory.spilled is None
 
 
 @pytest.mark.parametrize(
@@ -249,26 +230,25 @@ def test_runs_that_use_no_gpu() -> None:
     ids=["no api", "not confirmed", "metal", "sycl", "software vulkan"],
 )
 def test_what_nobody_could_look_at(engine: Engine) -> None:
-    assert judge(BEFORE, Memory(gpu_bytes=GIB), MODEL, engine, False).spilled is None
+    assert judge(BEFORE, Memory(gpu_bytes=GIB), MODEL, engine, False).memory.spilled is None
 
 
 def test_a_model_of_unknown_size() -> None:
     fit = judge(BEFORE, Memory(gpu_bytes=GIB), Model(family="m"), CUDA, asked_gpu=True)
-    assert fit.spilled is None
+    assert fit.memory.spilled is None
 
 
 def test_weights_that_are_narrowed_while_loading() -> None:
     wide = MODEL.model_copy(update={"bits_per_weight": 32.0})
     engine = Engine("vLLM", api="cuda", api_confirmed=True, resolved=Resolved(dtype="bfloat16"))
-    assert judge(BEFORE, Memory(gpu_bytes=3 * GIB), wide, engine, True).spilled is False
+    assert judge(BEFORE, Memory(gpu_bytes=3 * GIB), wide, engine, True).memory.spilled is False
     narrow = MODEL.model_copy(update={"bits_per_weight": 4.5})
-    assert judge(BEFORE, Memory(gpu_bytes=3 * GIB), narrow, engine, True).doubt
+    assert judge(BEFORE, Memory(gpu_bytes=3 * GIB), narrow, engine, True).memory.doubt
 
 
 def test_the_record_keeps_what_was_seen() -> None:
     after = Memory(gpu_bytes=6 * GIB, engine_gpu_bytes=5 * GIB, engine_rss_bytes=GIB)
     fit = judge(BEFORE, after, MODEL, CUDA, asked_gpu=True)
-    assert fit.memory is not None
     assert fit.memory.model_dump() == {
         "gpu_before_bytes": GIB,
         "gpu_after_bytes": 6 * GIB,

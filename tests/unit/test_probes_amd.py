@@ -152,7 +152,6 @@ def test_reading_of_a_card(one_card: Path) -> None:
     assert (told.temperature_c, told.clock_mhz, told.busy) == (61, 2411, 0.93)
     # Borrowed main memory is no VRAM.
     assert (told.memory_used_bytes, told.gtt_used_bytes) == (3 * GIB, 50 * MIB)
-    assert reading.gpu_memory_used_bytes == 3 * GIB
     assert told.reasons == ("power_limit", "thermal")
     assert told.energy_j is None
     write(device / "hwmon/hwmon4/energy1_input", "5000000\n")
@@ -164,9 +163,8 @@ def test_an_apu_shares_main_memory(tmp_path: Path) -> None:
     (device / "gpu_metrics").write_bytes(metrics(2, 2, 0))
     probe = AmdProbe(tmp_path)
     assert probe.facts().gpus[0].unified_memory is True
-    reading = probe.read()
-    assert reading.gpu_memory_used_bytes == 200 * MIB + 40 * GIB
-    (told,) = reading.cards
+    (told,) = probe.read().cards
+    assert told.memory_used_bytes == 200 * MIB + 40 * GIB
     assert (told.power_w, told.gtt_used_bytes, told.reasons) == (54, 40 * GIB, ())
 
 
@@ -232,8 +230,9 @@ def test_memory_of_each_process(tmp_path: Path) -> None:
     fdinfo(tmp_path, 81, 3, "")
     (tmp_path / "proc/82").mkdir()
     reading = AmdProbe(tmp_path).read()
-    assert reading.gpu_process_bytes == {4242: 2048 * MIB + 1 * MIB, 77: 0}
     first, second = reading.cards
+    assert first.process_bytes == {4242: 2048 * MIB, 77: 0}
+    assert second.process_bytes == {4242: 1 * MIB}
     assert first.process_bytes == {4242: 2048 * MIB, 77: 0}
     assert second.process_bytes == {4242: 1 * MIB}
     assert not first.complete
@@ -264,14 +263,14 @@ def test_a_process_on_an_apu_holds_main_memory_too(tmp_path: Path) -> None:
     metrics_file.write_bytes(metrics(2, 2, 0))
     lines = ("drm-resident-vram:\t100 MiB", "drm-resident-gtt:\t5000 MiB")
     fdinfo(tmp_path, 5, 3, client(1, *lines, card="0000:c1:00.0"))
-    assert AmdProbe(tmp_path).read().gpu_process_bytes == {5: 5100 * MIB}
+    assert AmdProbe(tmp_path).read().cards[0].process_bytes == {5: 5100 * MIB}
 
 
 @pytest.mark.parametrize("size", ["", "lots", "-4 MiB", "5 GB", "5 MiB MiB"])
 def test_sizes_that_tell_nothing(tmp_path: Path, size: str) -> None:
     at_slot(tmp_path, 0, "0000:03:00.0", CARD_FILES)
     fdinfo(tmp_path, 5, 3, client(1, f"drm-resident-vram:\t{size}"))
-    assert AmdProbe(tmp_path).read().gpu_process_bytes == {5: 0}
+    assert AmdProbe(tmp_path).read().cards[0].process_bytes == {5: 0}
 
 
 @pytest.mark.parametrize(
@@ -296,7 +295,7 @@ def test_two_cards_and_one_that_tells_no_power(one_card: Path) -> None:
     probe = AmdProbe(one_card)
     assert [g.name for g in probe.facts().gpus] == ["AMD GPU 0x744c", "AMD GPU 0x73bf"]
     reading = probe.read()
-    assert reading.gpu_memory_used_bytes == 4 * GIB
+    assert sum(told.memory_used_bytes or 0 for told in reading.cards) == 4 * GIB
     assert [told.power_w for told in reading.cards] == [187, None]
 
 
@@ -305,7 +304,7 @@ def test_no_card(tmp_path: Path) -> None:
     assert not probe.availability().ok
     assert "amdgpu" in probe.availability().hint
     assert probe.facts().gpus == ()
-    assert probe.read().gpu_memory_used_bytes is None
+    assert probe.read().cards == ()
 
 
 CAP_FILE = "sys/class/drm/card0/device/hwmon/hwmon4/power1_cap"

@@ -116,9 +116,6 @@ def test_nvml_starts_once(stub: Path) -> None:
 
 def test_reading_of_one_card(stub: Path) -> None:
     reading = look(stub)["reading"]
-    assert reading["gpu_memory_used_bytes"] == 3000 * MIB
-    # Process 77 stands among the compute and the graphics processes: counted once.
-    assert reading["gpu_process_bytes"] == {"4242": 2048 * MIB, "77": 100 * MIB}
     assert reading["cards"] == [
         {
             "key": "GPU-00000000-0000-4000-8000-000000000000",
@@ -148,8 +145,11 @@ def test_two_cards_sum_up_and_an_unknown_part_makes_the_sum_unknown(stub: Path) 
     assert [g["arch"] for g in seen["gpus"]] == ["Blackwell", "Ada"]
     assert seen["gpus"][1]["power_default_w"] == 130.0
     reading = seen["reading"]
-    assert reading["gpu_memory_used_bytes"] == 3500 * MIB
-    assert reading["gpu_process_bytes"] == {"4242": 2448 * MIB, "77": 100 * MIB, "99": 0}
+    assert [card["memory_used_bytes"] for card in reading["cards"]] == [3000 * MIB, 500 * MIB]
+    assert [card["compute_bytes"] for card in reading["cards"]] == [
+        {"4242": 2048 * MIB, "77": 100 * MIB},
+        {"4242": 400 * MIB, "99": 0},
+    ]
     assert [card["power_w"] for card in reading["cards"]] == [187.5, None]
     assert [card["energy_j"] for card in reading["cards"]] == [123456.789, None]
 
@@ -197,8 +197,9 @@ def test_memory_that_is_not_told(stub: Path, tmp_path: Path) -> None:
     # (NVIDIA/dgx-spark-playbooks; "Memory-Usage: Not Supported" in nvidia-smi).
     seen = look(stub, NVML_STUB_STATE=state(tmp_path, "0 memory -", "0 compute 42:500"))
     assert seen["gpus"][0]["vram_bytes"] is None
-    assert seen["reading"]["gpu_memory_used_bytes"] is None
-    assert seen["reading"]["gpu_process_bytes"] == {"42": 500 * MIB, "77": 100 * MIB}
+    (card,) = seen["reading"]["cards"]
+    assert card["memory_used_bytes"] is None
+    assert card["compute_bytes"] == {"42": 500 * MIB}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from tokrig.cli.live import Status
 from tokrig.cli.main import main
 from tokrig.errors import PutOff
-from tokrig.probes import Card, Reading, reading_of
+from tokrig.probes import Card, Reading
 from tokrig.run import monitor
 from tokrig.run.monitor import Load
 
@@ -157,7 +157,7 @@ class Window:
         self.cards = list(cards)
 
     def read(self) -> Reading:
-        return reading_of([self.cards.pop(0)])
+        return Reading(cards=(self.cards.pop(0),))
 
 
 @pytest.mark.parametrize(

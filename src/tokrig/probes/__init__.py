@@ -6,8 +6,6 @@ and yields nothing; it never guesses and never raises for missing hardware or pe
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -85,31 +83,13 @@ class Reading:
     """One look at the machine while it works; None = this probe cannot read it.
 
     ``package_j`` is an energy counter over all processor packages: only differences mean
-    something. ``gpu_*`` are sums over the cards.
+    something.
     """
 
     load_average: float | None = None
     busy_cpu_s: float | None = None
-    gpu_memory_used_bytes: int | None = None
-    gpu_process_bytes: dict[int, int] | None = None
     cards: tuple[Card, ...] = ()
     package_j: float | None = None
-
-
-def reading_of(cards: Iterable[Card]) -> Reading:
-    """A reading of cards alone. A sum is None when one card cannot tell, for a part would pass as
-    the whole."""
-    cards = tuple(cards)
-    known = [card.memory_used_bytes for card in cards if card.memory_used_bytes is not None]
-    lists = [card.process_bytes for card in cards if card.process_bytes is not None]
-    total = Counter[int]()
-    for here in lists:
-        total.update(here)
-    return Reading(
-        gpu_memory_used_bytes=sum(known) if cards and len(known) == len(cards) else None,
-        gpu_process_bytes=dict(total) if cards and len(lists) == len(cards) else None,
-        cards=cards,
-    )
 
 
 @dataclass(frozen=True)

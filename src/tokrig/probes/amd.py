@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs
 from tokrig.record.model import Gpu
 
 AMD = 0x1002
@@ -62,7 +62,7 @@ class AmdProbe:
             return Reading()
         clients = _clients(self._root)
         queues = self._compute_queues()
-        return reading_of(self._card(device, clients, queues) for device in devices)
+        return Reading(cards=tuple(self._card(d, clients, queues) for d in devices))
 
     def _card(
         self, device: Path, clients: Sequence[_Client], queues: Mapping[str, dict[int, int]]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, reading_of
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs
 from tokrig.record.model import Gpu
 from tokrig.registry import get_extra
 
@@ -126,7 +126,7 @@ class NvidiaProbe:
     def read(self) -> Reading:
         if not self.availability().ok:
             return Reading()
-        return reading_of(map(self._card, self._devices))
+        return Reading(cards=tuple(map(self._card, self._devices)))
 
     def _card(self, device: _Device) -> Card:
         """Power and energy of a slice are not told: NVML has those of the whole card only."""

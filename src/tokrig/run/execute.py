@@ -230,14 +230,14 @@ class _Run:
         """
         model = self.state.model
         found = memory.fit_of(session, model, self.prepared.spec.api not in (None, "cpu"))
-        if found.spilled:
+        if found.memory.spilled:
             raise StartError(
                 memory.spill_message(found, model),
                 hint=memory.spill_hint(found, model, self.prepared.launch),
                 code="cpu_spill",
             )
-        if found.doubt:
-            self.listen(Note(f"where the model lies is not confirmed: {found.doubt}"))
+        if found.memory.doubt:
+            self.listen(Note(f"where the model lies is not confirmed: {found.memory.doubt}"))
         return found
 
     def learn_prompting(self, session: Session) -> None:

@@ -8,10 +8,10 @@ them, and what held them down.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from tokrig.probes import Card
 from tokrig.record.checks import FAULTS, LIMITS
@@ -34,6 +34,7 @@ HEAT = frozenset({"sw_thermal_slowdown", "hw_thermal_slowdown"})
 # The reason behind a hardware slowdown, where the card tells it.
 CAUSES = frozenset({"hw_thermal_slowdown", "hw_power_brake"})
 
+_Number = TypeVar("_Number", int, float)
 Thread = tuple[int, int]
 """Process id and thread id."""
 Fields = dict[str, Any]
@@ -227,8 +228,8 @@ def of_cards(
     if not used:
         return {}
     found = sharing(before, looks, used, started) | holding_down(looks, used)
-    drawn = [s for x in looks if (s := _sum(x.cards[k].power_w for k in used)) is not None]
-    allowed_w = _sum(
+    drawn = [s for x in looks if (s := total(x.cards[k].power_w for k in used)) is not None]
+    allowed_w = total(
         card.limit_w if card.enforced_limit_w is None else card.enforced_limit_w
         for card in (looks[-1].cards[key] for key in used)
     )
@@ -340,17 +341,13 @@ def _reasons(card: Card) -> frozenset[str]:
     return words - {"hw_slowdown"} if words & CAUSES else words
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def total(values: Iterable[_Number | None]) -> _Number | None:
     """None where one of them is not known, for a part would pass as the whole."""
     found = list(values)
-    known = list(_known(found))
+    known = [value for value in found if value is not None]
     return sum(known) if known and len(known) == len(found) else None
 
 
 def most(values: Iterable[float | None]) -> float | None:
     """The highest that is known."""
-    return max(_known(values), default=None)
-
-
-def _known(values: Iterable[float | None]) -> Iterator[float]:
-    return (value for value in values if value is not None)
+    return max((value for value in values if value is not None), default=None)

@@ -2,7 +2,7 @@
 
 METHODOLOGY, run hygiene 6. The engine's own words decide: its list of buffers, its log, its API.
 Only where it says nothing are bytes counted, and a count that falls short is a doubt, no verdict.
-The judgement is pure; ``look`` reads probes and processes. Tables of which a token looks up single
+Tables of which a token looks up single
 rows (input embeddings) stay in main memory on purpose, and on disk until a row is needed: their
 bytes are not expected anywhere.
 """
@@ -13,17 +13,15 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import psutil
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
-from tokrig.probes import Probe
 from tokrig.quants import OVERHEAD_BYTES, would_fit
 from tokrig.record.checks import loaded_bytes
 from tokrig.record.model import Gpu, LoadMemory, Model
+from tokrig.run.interference import Look, total
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
@@ -51,51 +49,24 @@ class Memory:
     shared: bool = False
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """What was found, as the record tells it; ``reason`` says what the engine says of a spill."""
 
     memory: LoadMemory
     reason: str = ""
     free_bytes: int | None = None
 
-    @property
-    def spilled(self) -> bool | None:
-        """The engine says that parts of the model are not where they were asked to be; None where
-        nobody could look."""
-        return self.memory.spilled
 
-    @property
-    def doubt(self) -> str | None:
-        """By which figures parts may lie elsewhere."""
-        return self.memory.doubt
-
-
-def look(probes: Sequence[Probe], processes: Sequence[psutil.Process] = ()) -> Memory:
-    """Memory now. ``processes`` are the engine's own."""
-    readings = [probe.read() for probe in probes]
-    pids = {process.pid for process in processes}
-    own = [
-        size
-        for reading in readings
-        for pid, size in (reading.gpu_process_bytes or {}).items()
-        if pid in pids
-    ]
-    used = [r.gpu_memory_used_bytes for r in readings if r.gpu_memory_used_bytes is not None]
-    rss = 0
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            rss += process.memory_info().rss
-    gpus = [gpu for probe in probes for gpu in probe.facts().gpus]
-    own_memory = [gpu.vram_bytes if _has_its_own(gpu) else None for gpu in gpus]
-    known = [size for size in own_memory if size is not None]
+def seen(gpus: Sequence[Gpu], look: Look) -> Memory:
+    """What a look at the machine tells of the memory of its ``gpus`` and of the engine."""
+    held = (look.engine_bytes(key) or 0 for key in look.cards)
     return Memory(
-        gpu_bytes=sum(used) if used else None,
-        gpu_total_bytes=sum(known) if known and len(known) == len(gpus) else None,
+        gpu_bytes=total(card.memory_used_bytes for card in look.cards.values()),
+        gpu_total_bytes=total(gpu.vram_bytes if _has_its_own(gpu) else None for gpu in gpus),
         shared=not all(map(_has_its_own, gpus)),
         # In a container a driver may list no processes, or by numbers that mean nothing inside.
-        engine_gpu_bytes=sum(own) or None,
-        engine_rss_bytes=rss or None,
+        engine_gpu_bytes=sum(held) or None,
+        engine_rss_bytes=look.engine_rss_bytes or None,
     )
 
 
@@ -109,7 +80,10 @@ def _has_its_own(gpu: Gpu) -> bool:
 
 def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
     """Whether the model of an open session is where it should be."""
-    after = look(session.monitor.probes, session.monitor.processes())
+    monitor = session.monitor
+    gpus = [gpu for probe in monitor.probes for gpu in probe.facts().gpus]
+    before = seen(gpus, Look(0.0, monitor.before)) if monitor.started else None
+    after = seen(gpus, monitor.look())
     launch, resolved = session.prepared.launch, session.engine.resolved
     looked_up = cache = None
     if launch is not None:
@@ -119,7 +93,7 @@ def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
         with contextlib.suppress(InputError, ModelError):
             per_token = needs.kv_bytes_per_token(launch.model, *kinds)
             cache = None if per_token is None else per_token * context
-    return judge(session.before, after, model, session.engine, gpu_asked, looked_up, cache)
+    return judge(before, after, model, session.engine, gpu_asked, looked_up, cache)
 
 
 def judge(

@@ -202,12 +202,12 @@ class Monitor:
     def watching(self) -> Iterator[None]:
         """Look now, about every second, and once more at the end."""
         stamping = threading.get_native_id()
-        self._looks = [self._look(stamping)]
+        self._looks = [self.look(stamping)]
         ended = threading.Event()
 
         def loop() -> None:
             while not ended.wait(PERIOD_S):
-                self._looks.append(self._look(stamping))
+                self._looks.append(self.look(stamping))
 
         thread = threading.Thread(target=loop, name="monitor", daemon=True)
         thread.start()
@@ -216,23 +216,24 @@ class Monitor:
         finally:
             ended.set()
             thread.join()
-            self._looks.append(self._look(stamping))
+            self._looks.append(self.look(stamping))
             self._cpus = usable(self._looks[-1].threads or ())
 
-    def _look(self, stamping: int | None = None) -> Look:
+    def look(self, stamping: int | None = None) -> Look:
+        """The machine and the engine at this moment."""
         return look_now(self.probes, self.processes(), self.reader, stamping)
 
     def look_before(self, seconds: float = MIN_ENERGY_WINDOW_S) -> None:
         """See the cards as they are before the engine starts; where something counts energy, also
         for some seconds how much it takes and how busy the cards are while nothing runs."""
-        looks = [self._look()]
+        looks = [self.look()]
         self.before = looks[0].cards
         counts = looks[0].package_j is not None or self.before
         if self.idle.busy or self.idle.power_w or not counts:
             return
         for _ in range(max(1, round(seconds / PERIOD_S))):
             time.sleep(min(PERIOD_S, seconds))
-            looks.append(self._look())
+            looks.append(self.look())
         window_s = looks[-1].at_s - looks[0].at_s
         first, last = looks[0].energy_j, looks[-1].energy_j
         told = {key: [x.cards[key].busy for x in looks if key in x.cards] for key in self.before}
@@ -244,7 +245,7 @@ class Monitor:
 
     def cards_in_use(self, api: str | None) -> int:
         """On how many cards the model is seen; ``api`` is what the engine says that computes."""
-        return len(interference.seen_on(self.before, [self._look()], api))
+        return len(interference.seen_on(self.before, [self.look()], api))
 
     def observed(
         self,

@@ -37,7 +37,6 @@ from tokrig.run.client import Loop, closed_loop
 from tokrig.run.counting import observe
 from tokrig.run.detect import settled, whereabouts
 from tokrig.run.http import HINTS, Dialect, Endpoint
-from tokrig.run.memory import Memory, look
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Cell, Listener, Note, Step
@@ -64,7 +63,6 @@ class Session:
     endpoint: Endpoint
     server: Server | None
     monitor: Monitor
-    before: Memory | None = None
     engine: Engine = field(default_factory=lambda: Engine("unknown"))
     served_model: str | None = None
     dialect: Dialect = field(default_factory=Dialect)
@@ -380,7 +378,6 @@ def _started(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Session
     assert launch is not None
     alone = Monitor(watch, list, idle)
     alone.look_before()
-    before = look(watch)
     with server.running(
         backend,
         lambda port: backend.command(replace(launch, port=port)),
@@ -388,7 +385,7 @@ def _started(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Session
         prepared.patience_s,
     ) as started:
         monitor = Monitor(watch, started.processes, alone.idle, alone.before, started=True)
-        yield Session(prepared, started.endpoint, started, monitor, before)
+        yield Session(prepared, started.endpoint, started, monitor)
 
 
 def load_model(session: Session, log_path: Path, listen: Listener) -> None:
