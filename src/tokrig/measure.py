@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -137,7 +137,9 @@ def _ready(
     of a run that goes on."""
     tell, budget_bytes = ways.get("tell", quiet), ways.get("budget_bytes")
     prepared = prepare(spec, datetime.now(UTC), switches(content), tell, budget_bytes)
-    prepared = located(prepared.with_id(*begun) if begun else prepared)
+    if begun:
+        prepared = replace(prepared, run_id=begun[0], started=begun[1])
+    prepared = located(prepared)
     require_writable(content)
     if prepared.endpoint is not None:
         require_answer(prepared.endpoint)

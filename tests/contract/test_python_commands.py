@@ -209,7 +209,7 @@ def test_transformers_flags(launch: Launch) -> None:
 @pytest.mark.parametrize("backend", [MLX, TRANSFORMERS], ids=lambda backend: backend.name)
 def test_speculation_that_nobody_could_confirm_is_refused(backend: Backend) -> None:
     asked = RunSpec(backend=backend.name, model="m", speculative="ngram")
-    with pytest.raises(InputError, match="knows no 'ngram' speculation"):
+    with pytest.raises(InputError, match="does not support 'ngram' speculation"):
         outline(asked, datetime.now(UTC))
 
 

@@ -103,7 +103,7 @@ def test_it_is_asked_and_read_as_any_openai_server(warp: Backend) -> None:
     ("wanted", "says"),
     [
         ({"api": "metal"}, "never computes with 'metal'"),
-        ({"speculative": "ngram"}, "knows no 'ngram' speculation"),
+        ({"speculative": "ngram"}, "does not support 'ngram' speculation"),
         ({"devices": ["0"]}, "no switch for --device"),
     ],
 )

@@ -35,7 +35,10 @@ def prepared(**wanted: Any) -> Prepared:
         ({"backend": "openai"}, "needs its address"),
         ({"backend": "embedded", "url": URL}, "takes no --url"),
         ({"backend": "vllm", "api": "metal"}, "never computes with 'metal'"),
-        ({"backend": "transformers", "speculative": "ngram"}, "knows no 'ngram' speculation"),
+        (
+            {"backend": "transformers", "speculative": "ngram"},
+            "does not support 'ngram' speculation",
+        ),
         ({"backend": "openai", "url": URL, "devices": ["CUDA0"]}, "already running"),
         ({"backend": "openai", "url": URL, "options": {"a": 1}}, "already running"),
         (
@@ -151,7 +154,7 @@ def test_an_outline_reads_no_model() -> None:
     found = outline(RunSpec(model="hf:no/such/file.gguf", workloads=["chat"]), NOW)
     assert [cell.workload for cell in found.cells] == ["chat"]
     assert found.launch is None
-    with pytest.raises(InputError, match="knows no 'ngram'"):
+    with pytest.raises(InputError, match="does not support 'ngram'"):
         outline(RunSpec(model="x", backend="transformers", speculative="ngram"), NOW)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -56,10 +56,6 @@ class Prepared:
         """How long the engine may take to become ready."""
         return self.spec.patience_s or self.backend.patience_s
 
-    def with_id(self, run_id: str, started: datetime) -> Prepared:
-        """The same request under the identity of an earlier, unfinished run."""
-        return replace(self, run_id=run_id, started=started)
-
 
 def prepare(
     spec: RunSpec,
@@ -99,7 +95,11 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     workloads: dict[str, Workload] = {
         name: registry.load("workloads", name, "WORKLOAD") for name in names
     }
-    _require_able(spec, backend)
+    for refused, message, hint in _refusals(spec, backend):
+        if refused:
+            raise SpecError(message, hint=hint)
+    if spec.url is None:
+        backend.require_settings(spec.settings)
     return Prepared(
         run_id="",
         spec=spec,
@@ -117,26 +117,43 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     )
 
 
-def _require_able(spec: RunSpec, backend: Backend) -> None:
-    """What the engine can never do is refused before anything is read."""
-    able, starts = backend.capabilities, spec.url is None
-    if spec.speculative and starts and spec.speculative not in able.speculation:
-        raise InputError(
-            f"the backend {backend.name!r} knows no {spec.speculative!r} speculation",
-            hint=f"it knows: {', '.join(able.speculation) or 'none'}",
-        )
-    if spec.api and able.apis and spec.api not in able.apis:
-        raise InputError(
-            f"the backend {backend.name!r} never computes with {spec.api!r}",
-            hint=f"it knows: {', '.join(able.apis)}",
-        )
-    if starts:
-        backend.require_settings(spec.settings)
-    if spec.quantize and backend.own_models:
-        raise InputError(
-            f"the backend {backend.name!r} serves models of its own store: no quant is made for it",
-            hint="leave --quantize out, or serve a GGUF file with --backend llamacpp",
-        )
+def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, str]]:
+    """What can never be, whatever the model: whether it is asked for, what is wrong, what to do."""
+    able, name, starts = backend.capabilities, f"the backend {backend.name!r}", spec.url is None
+    # Threads, context and KV type may be what a running server has: its answer tells.
+    of_a_start = ("options", "devices", "draft_model", "draft_tokens", "quantize")
+    given = [SETTINGS[key].option for key in of_a_start if getattr(spec, key)]
+    given += ["--server-bin"] if spec.server_bin else []
+    yield (
+        starts and spec.speculative and spec.speculative not in able.speculation,
+        f"{name} does not support {spec.speculative!r} speculation",
+        f"it supports: {', '.join(able.speculation) or 'none'}",
+    )
+    yield (
+        spec.api and able.apis and spec.api not in able.apis,
+        f"{name} never computes with {spec.api!r}",
+        f"it supports: {', '.join(able.apis)}",
+    )
+    yield (
+        spec.quantize and backend.own_models,
+        f"{name} serves models of its own store: no quant can be made for it",
+        "leave --quantize out, or serve a GGUF file with --backend llamacpp",
+    )
+    yield (
+        starts and not backend.starts,
+        f"{name} attaches to a running server and needs its address",
+        "add --url http://127.0.0.1:8080/v1",
+    )
+    yield (
+        not starts and not backend.attaches,
+        f"{name} starts its own server and takes no --url",
+        "leave --backend out: tokrig recognises the engine behind an address",
+    )
+    yield (
+        not starts and given,
+        f"{', '.join(given)}: a server that is already running cannot be given this",
+        "start the server with it, then measure it without",
+    )
 
 
 def mode_of(spec: RunSpec, switch: Switch | None, draft_model: Model | None) -> Mode:
@@ -169,26 +186,42 @@ def run_id(model: Model, backend: str, mode: Mode, now: datetime) -> str:
 def _managed(
     prepared: Prepared, switches: Path | None, tell: Tell, budget_bytes: int | None
 ) -> Prepared:
+    """With the model's file or folder, its name for an engine with a store of its own.
+
+    Raises ModelError for a draft model that cannot draft for this one: engines would go on without
+    it and say nothing.
+    """
     spec, backend = prepared.spec, prepared.backend
-    if not backend.starts:
-        raise SpecError(
-            f"the backend {spec.backend!r} attaches to a running server and needs its address",
-            hint="add --url http://127.0.0.1:8080/v1",
-        )
     availability = backend.availability()
     if not availability.ok and not spec.server_bin:
         raise InputError(
             f"the backend {backend.name!r} is not usable here: {availability.detail}",
             hint=availability.hint,
         )
-    path, model, speculation, draft_model = _weights(
-        spec,
-        backend,
-        lambda reference: shelf.resolve(reference, tell, budget_bytes=budget_bytes),
-        lambda source, quant: quantize.made(
-            source, quant, server_bin=spec.server_bin, tell=tell, budget_bytes=budget_bytes
-        ),
-    )
+    path, drafts = Path(spec.model), None
+    model = Model(family=spec.model, identity_from="endpoint")
+    if not backend.own_models:
+        path = shelf.resolve(spec.model, tell, budget_bytes=budget_bytes)
+        if spec.quantize is not None:
+            path = quantize.made(
+                path,
+                spec.quantize,
+                server_bin=spec.server_bin,
+                tell=tell,
+                budget_bytes=budget_bytes,
+            )
+        model = identity.identify(path)
+    if spec.speculative and spec.draft_model is not None:
+        # Room for a draft model is not made by removing the model it drafts for.
+        with shelf.using(path):
+            drafts = shelf.resolve(spec.draft_model, tell, budget_bytes=budget_bytes)
+        if spec.speculative == "draft" and (reason := draft_mismatch(path, drafts)):
+            raise ModelError(
+                f"{drafts.name} cannot draft for {path.name}: {reason}",
+                hint="a draft model needs the vocabulary of the model it drafts for: take a smaller"
+                " one of the same family",
+                code="draft_mismatch",
+            )
     switch = _switch(spec, model, switches)
     launch = Launch(
         model=path,
@@ -200,52 +233,16 @@ def _managed(
         binary=spec.server_bin,
         api=spec.api,
         devices=tuple(spec.devices or ()),
-        speculation=speculation,
+        speculation=Speculation(spec.speculative, drafts, spec.draft_tokens)
+        if spec.speculative
+        else None,
         reasoning=switch,
     )
     launch = replace(launch, answers=asked(backend.questions(launch)))
     backend.vet(launch)
     backend.command(launch)  # wrong options and a missing binary show here
-    mode = mode_of(spec, switch, draft_model)
+    mode = mode_of(spec, switch, identity.identify(drafts) if drafts else None)
     return replace(prepared, model=model, launch=launch, reasoning=switch, mode=mode)
-
-
-def _weights(
-    spec: RunSpec,
-    backend: Backend,
-    here: Callable[[str], Path],
-    quantized: Callable[[Path, str], Path],
-) -> tuple[Path, Model, Speculation | None, Model | None]:
-    """The file or folder that is served and what it is, the name of it for an engine with a store
-    of its own; how it speculates, and by which draft model.
-
-    Raises ModelError for a draft model that cannot draft for this one: engines would go on without
-    it and say nothing.
-    """
-    if backend.own_models:
-        path = Path(spec.model)
-        model = Model(family=spec.model, identity_from="endpoint")
-    else:
-        path = here(spec.model)
-        if spec.quantize is not None:
-            path = quantized(path, spec.quantize)
-        model = identity.identify(path)
-    if spec.speculative is None:
-        return path, model, None, None
-    drafts = None
-    if spec.draft_model is not None:
-        # Room for a draft model is not made by removing the model it drafts for.
-        with shelf.using(path):
-            drafts = here(spec.draft_model)
-        if spec.speculative == "draft" and (reason := draft_mismatch(path, drafts)):
-            raise ModelError(
-                f"{drafts.name} cannot draft for {path.name}: {reason}",
-                hint="a draft model needs the vocabulary of the model it drafts for: take a smaller"
-                " one of the same family",
-                code="draft_mismatch",
-            )
-    speculation = Speculation(spec.speculative, drafts, spec.draft_tokens)
-    return path, model, speculation, identity.identify(drafts) if drafts else None
 
 
 def _switch(spec: RunSpec, model: Model, switches: Path | None) -> Switch | None:
@@ -271,20 +268,7 @@ def need(workload: Workload, prompt_tokens: int | None = None) -> int:
 
 
 def _attached(prepared: Prepared, switches: Path | None) -> Prepared:
-    spec, backend = prepared.spec, prepared.backend
-    if not backend.attaches:
-        raise SpecError(
-            f"the backend {backend.name!r} starts its own server and takes no --url",
-            hint="leave --backend out: tokrig tells the engine behind an address by itself",
-        )
-    # Threads, context and KV type may be what the server has: its answer tells.
-    of_its_start = (spec.options, spec.server_bin, spec.devices, spec.quantize)
-    if any((*of_its_start, spec.draft_model, spec.draft_tokens)):
-        raise SpecError(
-            "engine options, devices, a draft model or length, a quant to make and --server-bin"
-            " mean nothing to a server that is already running",
-            hint="start the server with them, then measure it",
-        )
+    spec = prepared.spec
     server = endpoint(spec)
     if spec.power_cap_w and not server.is_loopback:
         raise _cap_elsewhere(f"the server at {spec.url} may be on another")
