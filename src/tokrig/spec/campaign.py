@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
@@ -366,92 +366,83 @@ def _walk(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
             yield from _walk(value, f"{path}[{number}]")
 
 
+# What is wrong in an entry: the place, why, and what to do.
+Wrong = Iterator[tuple[str, str, str]]
+
+
 def _check(file: CampaignFile) -> None:
     """Raises SpecError for the first thing that is wrong."""
     for entry in file.campaign.entries:
         for place, matrix in entry.matrices().items():
-            _Check(file, entry, place, matrix).all()
-        _excludes(file, entry)
+            for at, message, hint in (
+                *_in_matrix(file.campaign, matrix),
+                *_in_pair(entry, matrix),
+                *_in_caps(file.campaign, matrix),
+            ):
+                raise file.error(entry.name, _named_at(entry, place, at), message, hint)
+            _modes(file, entry, place, matrix)
+        for at, message, hint in _in_entry(entry):
+            raise file.error(entry.name, at, message, hint)
         _settings(file, entry)
     _size(file)
 
 
-class _Check:
-    """One matrix of one entry. Its values are told with the line they stand in."""
+def _named_at(entry: Entry, place: str, at: str) -> str:
+    """Where an axis is named: in the include that replaces it, else in the matrix."""
+    include = place.removeprefix("include[").removesuffix("]")
+    axis = at.partition("[")[0]
+    own = include.isdecimal() and axis in entry.include[int(include)].model_fields_set
+    return f"{place if own else 'matrix'}.{at}"
 
-    def __init__(self, file: CampaignFile, entry: Entry, place: str, matrix: Matrix) -> None:
-        self.file, self.entry, self.place, self.matrix = file, entry, place, matrix
-        self.campaign = file.campaign
 
-    def all(self) -> None:
-        for axis in ("model", "backend"):
-            if getattr(self.matrix, axis) is None:
-                raise self.error(axis, "", f"the matrix names no {axis}", f"add {axis}: NAME")
-        self.known("backend", registry.names("backends"))
-        self.known("workloads", registry.names("workloads"))
-        self.known("build", self.campaign.builds, "declare it under builds, as NAME: its server")
-        self.modes()
-        self.models()
-        self.pair()
-        self.caps()
-
-    def error(self, axis: str, at: str, message: str, hint: str) -> SpecError:
-        """About an axis where it is named: the include that replaces it, else the matrix."""
-        include = self.place.removeprefix("include[").removesuffix("]")
-        own = include.isdecimal() and axis in self.entry.include[int(include)].model_fields_set
-        place = f"{self.place if own else 'matrix'}.{axis}{at}"
-        return self.file.error(self.entry.name, place, message, hint)
-
-    def known(self, axis: str, names: Collection[str], hint: str = "") -> None:
-        for number, name in enumerate(getattr(self.matrix, axis) or ()):
+def _in_matrix(campaign: Campaign, matrix: Matrix) -> Wrong:
+    for axis in ("model", "backend"):
+        if getattr(matrix, axis) is None:
+            yield axis, f"the matrix names no {axis}", f"add {axis}: NAME"
+    declare = "declare it under builds, as NAME: its server"
+    for axis, names, more in (
+        ("backend", registry.names("backends"), ""),
+        ("workloads", registry.names("workloads"), ""),
+        ("build", campaign.builds, declare),
+    ):
+        for number, name in enumerate(getattr(matrix, axis) or ()):
             if name is not None and name not in names:
-                what = axis.removesuffix("s")
-                hint = "; ".join(part for part in (did_you_mean(name, names), hint) if part)
-                raise self.error(axis, f"[{number}]", f"unknown {what} {name!r}", hint)
+                hint = "; ".join(filter(None, (did_you_mean(name, names), more)))
+                yield f"{axis}[{number}]", f"unknown {axis.removesuffix('s')} {name!r}", hint
+    for number, name in enumerate(matrix.model or ()):
+        source = campaign.models.get(name)
+        for axis in sorted(source.needs if source else ()):
+            if None in matrix.values(axis):
+                verb = "is quantized" if source and source.quantize else f"holds {{{axis}}}"
+                message = f"the model {name!r} {verb}, but a run here has no {axis}"
+                yield f"model[{number}]", message, f"name it: {axis}: [VALUE, …]"
 
-    def modes(self) -> None:
-        """A run's spec knows which type of speculation needs a draft model."""
-        for number, mode in enumerate(self.matrix.mode or ()):
-            if isinstance(mode, Speculative):
-                where = self.file.where(self.entry.name, f"{self.place}.mode[{number}]")
-                name = f"{where}: entry {self.entry.name!r}: mode"
-                validate(RunSpec, mode.model_dump(), "", name)
 
-    def models(self) -> None:
-        for number, name in enumerate(self.matrix.model or ()):
-            source = self.campaign.models.get(name)
-            for axis in sorted(source.needs if source else ()):
-                if None in self.matrix.values(axis):
-                    verb = "is quantized" if source and source.quantize else f"holds {{{axis}}}"
-                    message = f"the model {name!r} {verb}, but a run here has no {axis}"
-                    hint = f"name it: {axis}: [VALUE, …]"
-                    raise self.error("model", f"[{number}]", message, hint)
+def _in_pair(entry: Entry, matrix: Matrix) -> Wrong:
+    values = matrix.values(entry.ab) if entry.ab else ()
+    if entry.ab == "rig":
+        message = "ab interleaves runs on one machine, and two rigs are two"
+        yield "rig", message, "measure the same on both; pages compare them"
+    elif entry.ab and len(values) != 2:
+        message = f"ab compares two values of {entry.ab!r}, the matrix has {len(values)}"
+        yield entry.ab, message, f"name two: {entry.ab}: [A, B]"
 
-    def pair(self) -> None:
-        axis, repeats = self.entry.ab, self.entry.repeats
-        if axis is None:
-            return
-        values = self.matrix.values(axis)
-        if axis == "rig":
-            message = "ab interleaves runs on one machine, and two rigs are two"
-            raise self.error(axis, "", message, "measure the same on both; pages compare them")
-        if len(values) != 2:
-            message = f"ab compares two values of {axis!r}, the matrix has {len(values)}"
-            raise self.error(axis, "", message, f"name two: {axis}: [A, B]")
-        if repeats % 2:
-            message = f"{repeats} repeats do not make A B B A"
-            hint = "an A/B entry needs an even number: repeats: 2, 4, 6 …"
-            raise self.file.error(self.entry.name, "repeats", message, hint)
 
-    def caps(self) -> None:
-        rigs = self.matrix.rig or ((self.campaign.rig,) if self.campaign.rig else ())
-        for number, watts in enumerate(self.matrix.power_cap_w or ()):
-            for rig in rigs:
-                facts = self.campaign.rigs.get(rig)
-                if watts is not None and facts and facts.power_w:
-                    if reason := cap_out_of_range(watts, rig, facts.power_w):
-                        hint = "take a cap in that range"
-                        raise self.error("power_cap_w", f"[{number}]", reason, hint)
+def _in_caps(campaign: Campaign, matrix: Matrix) -> Wrong:
+    for number, watts in enumerate(matrix.power_cap_w or ()):
+        for rig in matrix.rig or ((campaign.rig,) if campaign.rig else ()):
+            facts = campaign.rigs.get(rig)
+            if watts is not None and facts and facts.power_w:
+                if reason := cap_out_of_range(watts, rig, facts.power_w):
+                    yield f"power_cap_w[{number}]", reason, "take a cap in that range"
+
+
+def _modes(file: CampaignFile, entry: Entry, place: str, matrix: Matrix) -> None:
+    """A run's spec knows which type of speculation needs a draft model."""
+    for number, mode in enumerate(matrix.mode or ()):
+        if isinstance(mode, Speculative):
+            where = file.where(entry.name, f"{place}.mode[{number}]")
+            validate(RunSpec, mode.model_dump(), "", f"{where}: entry {entry.name!r}: mode")
 
 
 def cap_out_of_range(watts: float, rig: str, power_w: tuple[float, float]) -> str | None:
@@ -463,18 +454,20 @@ def cap_out_of_range(watts: float, rig: str, power_w: tuple[float, float]) -> st
     return f"a cap of {watts:g} W is out of the range of {rig}: {low:g} to {high:g} W"
 
 
-def _excludes(file: CampaignFile, entry: Entry) -> None:
+def _in_entry(entry: Entry) -> Wrong:
+    if entry.ab and entry.repeats % 2:
+        hint = "an A/B entry needs an even number: repeats: 2, 4, 6 …"
+        yield "repeats", f"{entry.repeats} repeats do not make A B B A", hint
     for number, exclude in enumerate(entry.exclude):
-        place = f"exclude[{number}]"
         for inside, verb in (("workloads", "are"), ("concurrency", "is")):
             if getattr(exclude, inside) is not None:
                 message = f"exclude leaves out runs, and {inside} {verb} measured inside a run"
                 hint = "measure other shapes in an entry of their own"
-                raise file.error(entry.name, f"{place}.{inside}", message, hint)
+                yield f"exclude[{number}].{inside}", message, hint
         if not exclude.model_fields_set:
             message = "an exclude without axes leaves out everything"
             hint = "name the values that a run must have to be left out"
-            raise file.error(entry.name, place, message, hint)
+            yield f"exclude[{number}]", message, hint
 
 
 def _settings(file: CampaignFile, entry: Entry) -> None:
