@@ -200,8 +200,10 @@ def run_command(
     if dry_run:
         if as_json:
             present.print_json(replace(plan, runs=runs).as_json())
-        else:
+        elif runs:
             campaign_text.print_runs(present.console(), runs)
+        else:
+            click.echo(campaign_text.nothing_to_do(plan), err=True)
         return 0
     forget_stored(content)
     tally = Tally(runs)
