@@ -122,7 +122,7 @@ def test_list_imports_neither_rich_nor_numpy() -> None:
         (
             ["run", "--url", "http://x.invalid", "--model", "a"],
             "nobody answers",
-            "is the server running",
+            "check that the server is running",
         ),
         (["run", "--backend", "openai"], "needs its address", "--url"),
         (["run", "--resume", "--level", "quick"], "--resume takes no --level", "leave --level"),

@@ -156,7 +156,7 @@ def test_a_cap_that_cannot_be_put_back_is_told_and_tried_again(
     assert "AMD GPU 0x744c had 300 W" in caught.value.message
     assert str(made.kept) in caught.value.hint
     assert "A POWER CAP IS STILL SET" in capfd.readouterr().err
-    with pytest.raises(PutOff, match="is not there any more"):
+    with pytest.raises(PutOff, match="has disappeared"):
         power.capped(None).__enter__()
     away.rename(file)
     assert made.amd_w() == 200

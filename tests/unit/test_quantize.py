@@ -221,7 +221,7 @@ def test_builds_are_read_as_older_ones_print_them(
 
 @pytest.mark.parametrize("quant", ["Q4_KM", "Q9_0", "COPY", ""])
 def test_an_unknown_quant_names_the_known_ones(place: Place, quant: str) -> None:
-    with pytest.raises(InputError, match=f"makes no {quant!r}") as caught:
+    with pytest.raises(InputError, match=f"cannot make {quant!r}") as caught:
         place.made(quant)
     assert "Q5_K_M" in caught.value.hint
     assert ("did you mean 'Q4_K_M'?" in caught.value.hint) == (quant == "Q4_KM")
@@ -230,8 +230,8 @@ def test_an_unknown_quant_names_the_known_ones(place: Place, quant: str) -> None
 @pytest.mark.parametrize(
     ("source", "quant", "says"),
     [
-        ("Q4_0", "Q8_0", "holds Q4_0, too little to make a real Q8_0 of"),
-        ("Q4_0", "Q2_K", "holds Q4_0, too little"),
+        ("Q4_0", "Q8_0", "holds Q4_0, not enough precision to make a Q8_0"),
+        ("Q4_0", "Q2_K", "holds Q4_0, not enough precision"),
         ("F16", "F32", "holds no more than F32"),
         ("F16", "BF16", "holds no more than BF16"),
         ("Q8_0", "Q8_0", "holds no more than Q8_0"),
@@ -254,7 +254,7 @@ def test_one_tensor_of_less_is_enough_to_refuse(place: Place) -> None:
 
 
 def test_a_folder_of_safetensors_is_no_source(place: Place) -> None:
-    with pytest.raises(ModelError, match="quants are made of GGUF files") as caught:
+    with pytest.raises(ModelError, match="quants are made from GGUF files") as caught:
         place.made(source=place.folder)
     assert "convert_hf_to_gguf.py" in caught.value.hint
 
@@ -266,8 +266,8 @@ def test_a_folder_of_safetensors_is_no_source(place: Place) -> None:
     ("fault", "says"),
     [
         ("imatrix", "could not make Q8_0 of Tiny-1M-F16.gguf: this quantization requires an"),
-        ("another", "made something else than Q8_0 of Tiny-1M-F16.gguf: Q4_1"),
-        ("half", "made something else than Q8_0"),
+        ("another", "did not make Q8_0 of Tiny-1M-F16.gguf but Q4_1"),
+        ("half", "did not make Q8_0"),
     ],
 )
 def test_a_tool_that_fails_leaves_nothing(

@@ -47,9 +47,17 @@ class RaplProbe:
             except PermissionError:
                 return Availability(False, "RAPL energy counters are readable by root only", GRANT)
             except OSError as error:
-                return Availability(False, f"RAPL energy counter fails: {error.strerror}")
+                return Availability(
+                    False,
+                    f"the RAPL energy counter cannot be read: {error.strerror}",
+                    "see `sudo dmesg`; records then lack the energy of the processor",
+                )
             if not _sysfs.read_int(package / "max_energy_range_uj"):
-                return Availability(False, f"{package.name} does not tell its counter's range")
+                return Availability(
+                    False,
+                    f"{package.name} does not tell its counter's range",
+                    "update the kernel; records then have the energy of the processor",
+                )
         return Availability(True, f"{len(packages)} processor package(s) with an energy counter")
 
     def facts(self) -> Facts:

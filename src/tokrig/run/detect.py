@@ -82,9 +82,12 @@ def recognise(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> Backend | N
 
 def locked(endpoint: Endpoint) -> RequestError:
     """What is to be said of a server that wants a key, or another one."""
-    does, hint = "wants a key", "name the environment variable that holds it: --api-key-env NAME"
+    does, hint = (
+        "wants a key",
+        "name the environment variable that holds the key: --api-key-env NAME",
+    )
     if "Authorization" in endpoint.headers:
-        does, hint = "refuses this key", "is the right variable named with --api-key-env?"
+        does, hint = "refuses this key", "check that --api-key-env names the right variable"
     return RequestError(f"the server at {endpoint.host_header} {does}", hint=hint, code="locked")
 
 
@@ -155,7 +158,7 @@ def require_answer(endpoint: Endpoint, limit_s: float = RECOGNITION_S) -> None:
     try:
         http.ask(endpoint, MODELS, timeout_s=limit_s)
     except EngineDied as died:
-        hint = "is the server running, and is the address right?"
+        hint = "check that the server is running and that the address is right"
         raise InputError(died.message, hint=hint, code=died.code) from None
     except RequestError:
         pass  # it answered
@@ -380,7 +383,7 @@ def whereabouts(endpoint: Endpoint, root: Path = Path("/")) -> Whereabouts:
     try:
         family, target = resolve(endpoint)
     except OSError:
-        return Whereabouts(False, why=f"{name} is no machine that is known")
+        return Whereabouts(False, why=f"the host name of {name} cannot be resolved")
     host = str(target[0])
     if not is_loopback(host):
         return Whereabouts(False, why=f"{name} is no loopback address, so of another machine")

@@ -379,7 +379,7 @@ def patiently(
         if left_s <= 0:
             raise PutOff(
                 f"something else loads this machine: {words}",
-                hint="stop it, or measure all the same with --even-if-busy: what it takes from the"
+                hint="stop it, or measure anyway with --even-if-busy: what it takes from the"
                 " engine is measured, and makes results invalid",
                 code="rig_busy",
             )

@@ -52,7 +52,7 @@ class Card:
         for cap in _caps_of(self.probe):
             if (cap.index, cap.gpu) == (self.index, self.gpu):
                 return cap
-        raise PutOff(f"{self.gpu} is not there any more", hint="see `tokrig rig`")
+        raise PutOff(f"{self.gpu} has disappeared", hint="see `tokrig rig`")
 
     def set(self, watts: float) -> Cap:
         """Cap it and read that back. Raises PutOff when its driver holds it elsewhere."""

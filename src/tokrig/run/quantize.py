@@ -61,7 +61,7 @@ class Tool:
             near = get_close_matches(word.upper(), self.types, n=1)
             words = f"did you mean {near[0]!r}? " if near else ""
             raise InputError(
-                f"this {PROGRAM} makes no {word!r}",
+                f"this {PROGRAM} cannot make {word!r}",
                 hint=f"{words}It makes: {', '.join(self.types)}",
             )
         return found
@@ -131,7 +131,7 @@ def how(source: Path, quant: str, server_bin: str | None) -> Making:
     label = tool.quant(quant)
     if source.is_dir():
         raise ModelError(
-            f"{source.name}: a folder, and quants are made of GGUF files",
+            f"{source.name}: is a folder, and quants are made from GGUF files",
             hint="convert it to an F16 or BF16 GGUF first, with llama.cpp's convert_hf_to_gguf.py",
         )
     requantize = _require_more(identity.identify(source, sha256=False), label)
@@ -184,7 +184,7 @@ def _require_more(model: Model, quant: str) -> bool:
     lossy = sorted(set(model.tensor_types or {}) - _FULL)
     if set(lossy) - {_NEARLY}:
         raise ModelError(
-            f"{model.file}: holds {', '.join(lossy)}, too little to make a real {quant} of",
+            f"{model.file}: holds {', '.join(lossy)}, not enough precision to make a {quant}",
             hint="take the model's F32, F16, BF16 or Q8_0 file as the source",
         )
     if _bits(quant) > 0.9 * (model.bits_per_weight or 0):
@@ -266,7 +266,7 @@ def _require_quant(making: Making, half: Path) -> None:
         found = error.message
     if found != making.quant:
         raise EngineError(
-            f"{PROGRAM} made something else than {making.what}: {found}",
-            hint="take a newer llama.cpp, or a file that somebody else made",
+            f"{PROGRAM} did not make {making.what} but {found}",
+            hint="use a newer llama.cpp, or download this quant",
             code="quantize_failed",
         )

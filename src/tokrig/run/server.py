@@ -53,16 +53,16 @@ def _answer(argv: tuple[str, ...], stamp: tuple[int, int] | None) -> str:
     try:
         said, code = guard.said(argv, ANSWER_S)
     except OSError as error:
-        hint = "give the path of the engine's program: run has --server-bin for it, raw --bin"
+        hint = "give the path of the engine's program, with --server-bin (run) or --bin (raw)"
         if error.errno == errno.ENOEXEC:
-            hint = "is it for another processor, or a script without a first line such as #!/bin/sh"
+            hint = "use a build for this processor; a script needs a first line such as #!/bin/sh"
         raise InputError(
             f"{asked_of(argv)} cannot be run: {error.strerror or error}", hint=hint
         ) from None
     if code is None:
         raise InputError(
             f"{asked_of(argv)} did not end within {ANSWER_S:g} s",
-            hint="is this the engine's server program? Run it by hand to see what it does",
+            hint="check that it is the engine's server program: run it by hand to see what it does",
         )
     name = guard.signal_of(code) if code > 128 else None
     return f"{said}\nended by {name}" if name else said
