@@ -21,6 +21,7 @@ FILTERS = {
     "backend": "llama.cpp-b9174-cuda",
     "quant": "q4_k_m",
     "mode": "baseline",
+    "settings": "the-engine-s-own",
     "validity": "all",
 }
 
