@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -49,10 +50,10 @@ def test_a_list_that_cannot_be_written_stays_as_it_was(
 ) -> None:
     record_addresses(tmp_path, ["a.html"])
 
-    def full(self: Path, target: Path) -> None:
+    def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StoreError, match=r"urls\.txt: cannot be written: No space"):
         record_addresses(tmp_path, ["b.html"])
     assert load_published(tmp_path) == ["a.html"]

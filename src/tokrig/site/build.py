@@ -9,21 +9,22 @@ that a build did not make are never touched.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import tokrig
 from tokrig import parallel, registry
 from tokrig.compare.kin import mark
 from tokrig.errors import CheckFailed, InputError, StoreError
+from tokrig.files import atomic_write
 from tokrig.plan.queue import public_plan
 from tokrig.site import Output
 from tokrig.site.context import Site, methodology
@@ -93,8 +94,14 @@ def build(
     published address would disappear, StoreError when the disk refuses or a foreign file is in
     the way; the site is then what it was.
     """
-    site = open_site(content, keep_going, campaigns, cache, progress)
-    outputs = _outputs(site)
+    gc.unfreeze()
+    gc.disable()
+    try:
+        site = open_site(content, keep_going, campaigns, cache, progress)
+        outputs = _outputs(site)
+    finally:
+        gc.freeze()  # no page changes the records: going through them again and again is in vain
+        gc.enable()
     refuse_dangling(content, site.redirects, {output.path for output in outputs})
     unguarded = _guard(outputs, load_published(content))
     known = _read_manifest(out)
@@ -210,12 +217,9 @@ def record_addresses(content: Path, new: Iterable[str]) -> None:
     if wanted == known:
         return
     path = content / "urls.txt"
-    temporary = content / f".urls.txt.{os.getpid()}.tmp"
     try:
-        temporary.write_text(URLS_HEADER + "".join(f"{url}\n" for url in wanted), encoding="utf-8")
-        temporary.replace(path)
+        atomic_write(path, URLS_HEADER + "".join(f"{url}\n" for url in wanted))
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
         raise StoreError(
             f"{path}: cannot be written: {problem.strerror or problem}",
             hint="see to room and permissions, then build again with --record-urls",
@@ -248,7 +252,7 @@ def _render_one(number: int) -> None:
 
 
 @contextlib.contextmanager
-def _stage(out: Path) -> Any:
+def _stage(out: Path) -> Iterator[Path]:
     """A folder for unfinished pages, on the disk of the finished ones; gone afterwards."""
     stage = out / STAGE
     shutil.rmtree(stage, ignore_errors=True)
@@ -322,9 +326,7 @@ def _read_manifest(out: Path) -> dict[str, _Entry]:
 
 def _write_manifest(out: Path, files: dict[str, _Entry]) -> None:
     listed = {path: [e.key, e.size, e.mtime_ns] for path, e in sorted(files.items())}
-    temporary = out / f"{MANIFEST}.tmp"
-    temporary.write_text(json.dumps({"files": listed}, indent=0) + "\n", encoding="utf-8")
-    os.replace(temporary, out / MANIFEST)
+    atomic_write(out / MANIFEST, json.dumps({"files": listed}, indent=0) + "\n", sync=False)
 
 
 @cache

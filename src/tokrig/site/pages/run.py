@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from html import escape
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -188,8 +189,7 @@ _ABSENT = {"failure": "none", "notes": "none"}
 LONG = 160
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """One field: its name inside its block, dots between levels, its value as text, and what it
     means where it is a setting."""
 
@@ -198,18 +198,23 @@ class Field:
     known: bool = True
     meaning: str = ""
 
-    @property
-    def is_long(self) -> bool:
-        """Whether the text has several lines or would fill several."""
-        return len(self.text) > LONG or "\n" in self.text
+    def __html__(self) -> str:
+        """Name and text; in Python, because a page has hundreds of them."""
+        title = f' title="{escape(self.meaning)}"' if self.meaning else ""
+        text = escape(self.text)
+        if len(self.text) > LONG or "\n" in text:
+            shown = f'<pre tabindex="0">{text}</pre>'
+        else:
+            muted = "" if self.known else ' class="muted"'
+            shown = f"<span{muted}>{text}</span>"
+        return f"<dt{title}>{escape(self.name)}</dt><dd>{shown}</dd>"
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A top-level block of the record, or one of its results."""
 
     title: str
-    fields: tuple[Field, ...]
+    fields: list[Field]
     is_result: bool = False
 
 
@@ -219,32 +224,25 @@ def blocks(record: Record) -> list[Block]:
     found: list[Block] = []
     for name, value in _members(record):
         if isinstance(value, BaseModel):
-            found.append(Block(name, tuple(_with_meaning(name, _of_model(value)))))
+            found.append(Block(name, [_explained(name, one) for one in _of_model(value)]))
         elif name == "results":
-            found += [Block(_title(r), tuple(_of_model(r)), is_result=True) for r in value]
+            found += [Block(_name(one), list(_of_model(one)), is_result=True) for one in value]
         else:
             alone += _fields(name, _ABSENT.get(name, value) if value is None else value)
-    return [Block("run", tuple(alone)), *found]
+    return [Block("run", alone), *found]
 
 
-def _with_meaning(block: str, fields: Iterable[Field]) -> Iterator[Field]:
-    """Settings explained, where they are as they were found."""
-    for field in fields:
-        setting = _SETTINGS.get(f"{block}.{field.name}")
-        meaning = f"{setting.label}. {setting.help}".strip() if setting else ""
-        yield replace(field, meaning=meaning)
+def _explained(block: str, field: Field) -> Field:
+    """A setting with its meaning, where it is as it was found."""
+    setting = _SETTINGS.get(f"{block}.{field.name}")
+    return field._replace(meaning=f"{setting.label}. {setting.help}".strip()) if setting else field
 
 
 _SETTINGS = {path: setting for setting in SETTINGS.values() for path in setting.found}
 
 
-def _title(result: Result) -> str:
-    return f"{result.workload.name} × {result.concurrency}"
-
-
-def _members(model: BaseModel) -> Iterator[tuple[str, Any]]:
-    for name, attribute in _names(type(model)):
-        yield name, getattr(model, attribute)
+def _members(model: BaseModel) -> list[tuple[str, Any]]:
+    return [(name, getattr(model, attribute)) for name, attribute in _names(type(model))]
 
 
 @cache
@@ -253,24 +251,28 @@ def _names(block: type[BaseModel]) -> list[tuple[str, str]]:
     return [(field.alias or name, name) for name, field in block.model_fields.items()]
 
 
-def _of_model(model: BaseModel, prefix: str = "") -> Iterator[Field]:
+def _of_model(model: BaseModel, prefix: str = "") -> list[Field]:
+    found: list[Field] = []
     for name, value in _members(model):
-        yield from _fields(f"{prefix}{name}", value)
+        if value is None or isinstance(value, str):
+            found.append(Field(prefix + name, _text(name, value), value is not None))
+        else:
+            found += _fields(prefix + name, value)
+    return found
 
 
-def _fields(name: str, value: Any) -> Iterator[Field]:
+def _fields(name: str, value: Any) -> list[Field]:
     """One field for a plain value; one for each member of a block or of a list of blocks."""
-    if value is None or isinstance(value, str | int | float):
-        yield Field(name, _text(name, value), known=value is not None)
-    elif isinstance(value, Summary | Percentiles):
-        yield Field(name, ", ".join(f"{key} {_text(key, v)}" for key, v in _members(value)))
-    elif isinstance(value, BaseModel):
-        yield from _of_model(value, f"{name}.")
-    elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
-        for number, item in enumerate(value, start=1):
-            yield from _of_model(item, f"{name} {number}.")
-    else:
-        yield Field(name, _text(name, value))
+    if isinstance(value, BaseModel):
+        if isinstance(value, Summary | Percentiles):
+            return [
+                Field(name, ", ".join([f"{key} {_text(key, v)}" for key, v in _members(value)]))
+            ]
+        return _of_model(value, f"{name}.")
+    if isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
+        items = enumerate(value, start=1)
+        return [one for number, item in items for one in _of_model(item, f"{name} {number}.")]
+    return [Field(name, _text(name, value), known=value is not None)]
 
 
 def _text(name: str, value: Any) -> str:
