@@ -312,6 +312,6 @@ def _refuse_mixing(before: Mapping[str, Any], now: Mapping[str, Any], run: str) 
     if changed:
         raise InputError(
             f"the run {run} cannot go on: {', '.join(changed)} changed since it was begun",
-            hint=f"begin anew, and discard it with: tokrig run --discard {run}",
+            hint=f"start over, and discard it with: tokrig run --discard {run}",
             code="run_changed",
         )

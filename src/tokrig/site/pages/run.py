@@ -151,7 +151,7 @@ def _fine(seconds: float) -> str:
 
 
 def _number(unit: str, value: float) -> str:
-    text = f"{significant(value, 4):,.10g}".replace("-", "−")
+    text = f"{significant(value, 4) + 0:,.10g}".replace("-", "−")  # + 0: never "−0"
     return text if unit in ("", "tokens", "requests") else f"{text} {unit}"
 
 
