@@ -180,19 +180,36 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(root)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
+@pytest.fixture(scope="module")
+def joined(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], tuple[RayExecutor, Home]]]:
+    """The head's executor and its folders: one for all tests, until a test has cancelled it."""
+    home, made = Home(tmp_path_factory.mktemp("head")), list[RayExecutor]()
 
+    def executor() -> tuple[RayExecutor, Home]:
+        if not made or not made[-1].rigs():
+            made.append(RayExecutor(cluster.address, home.content, even_if_busy=True))
+            until(lambda: list(made[-1].rigs()) == ["rig-a", "rig-b"], START_S)
+        return made[-1], home
 
-@pytest.fixture
-def executor(cluster: Cluster, home: Home) -> Iterator[RayExecutor]:
-    executor = RayExecutor(cluster.address, home.content, even_if_busy=True)
     try:
-        until(lambda: list(executor.rigs()) == ["rig-a", "rig-b"], START_S)
         yield executor
     finally:
-        executor.cancel()
+        for one in made:
+            one.cancel()
+
+
+@pytest.fixture
+def executor(joined: Callable[[], tuple[RayExecutor, Home]]) -> RayExecutor:
+    return joined()[0]
+
+
+@pytest.fixture
+def home(joined: Callable[[], tuple[RayExecutor, Home]]) -> Home:
+    home = joined()[1]
+    shutil.rmtree(home.content, ignore_errors=True)
+    return home
 
 
 def planned(rig: str, key: str, **changes: object) -> tuple[Run, RunSpec]:
@@ -341,22 +358,22 @@ def test_another_version_is_refused(
     assert f"has tokrig {there}; this machine has tokrig 9.9.9" in caught.value.message
 
 
-def test_a_rig_that_stays_away_puts_the_run_off(cluster: Cluster, home: Home) -> None:
-    executor, notes = (
-        RayExecutor(cluster.address, home.content, away_s=1.5, even_if_busy=True),
-        list[str](),
-    )
-    try:
-        with pytest.raises(PutOff) as caught:
-            executor.measure(*planned("rig-z", "away"), notes.append)
-    finally:
-        executor.cancel()
+def test_a_rig_that_stays_away_puts_the_run_off(
+    executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "away_s", 1.5)
+    notes = list[str]()
+    with pytest.raises(PutOff) as caught:
+        executor.measure(*planned("rig-z", "away"), notes.append)
     assert caught.value.code == "rig_away"
     assert notes == ["rig rig-z is away; waiting for it"]
 
 
 def test_cancel_ends_a_run_in_order_and_the_next_head_goes_on(
-    cluster: Cluster, executor: RayExecutor, home: Home
+    cluster: Cluster,
+    executor: RayExecutor,
+    home: Home,
+    joined: Callable[[], tuple[RayExecutor, Home]],
 ) -> None:
     rig = cluster.rigs["rig-a"]
     run, spec = planned("rig-a", "cancelled", workloads=["chat", "codegen"])
@@ -371,11 +388,8 @@ def test_cancel_ends_a_run_in_order_and_the_next_head_goes_on(
     assert executor.rigs() == []
     assert rig.home.no_engines_left()
     [begun] = rig.home.unfinished()
-    again = RayExecutor(cluster.address, home.content, even_if_busy=True)
-    try:
-        assert again.measure(run, spec, quiet).record.id == begun
-    finally:
-        again.cancel()
+    again, _ = joined()
+    assert again.measure(run, spec, quiet).record.id == begun
     assert signal.getsignal(signal.SIGTERM) is before, "SIGTERM is tokrig's own"
     assert len(home.record_paths()) == 1
 

@@ -156,16 +156,15 @@ class _AwayError(Exception):
 
 class RayExecutor:
     """Measures on the rigs of the cluster at ``address`` (``host:port``, or ``auto`` for the one
-    this machine belongs to) and stores in ``content``. ``away_s`` is how long a rig may be away.
+    this machine belongs to) and stores in ``content``. A rig may be away for ``away_s``.
 
     Raises InputError when Ray is not installed, when no cluster answers at the address, or when
     its versions of Ray and Python are not those here.
     """
 
-    def __init__(
-        self, address: str, content: Path, *, away_s: float = AWAY_S, even_if_busy: bool = False
-    ) -> None:
-        self._content, self._away_s, self._even_if_busy = content, away_s, even_if_busy
+    def __init__(self, address: str, content: Path, *, even_if_busy: bool = False) -> None:
+        self._content, self._even_if_busy = content, even_if_busy
+        self.away_s = AWAY_S
         self._running: set[Any] = set()
         self._measuring = 0
         self._idle = threading.Condition()
@@ -237,7 +236,7 @@ class RayExecutor:
                     missed = time.monotonic()
                     note(f"rig {run.rig} {away}; waiting for it")
                 too_often = losses >= LOSSES
-                if too_often or time.monotonic() - missed > self._away_s:
+                if too_often or time.monotonic() - missed > self.away_s:
                     why = f"was lost {losses} times during this run" if too_often else away
                     raise PutOff(
                         f"rig {run.rig} {why}",
