@@ -1,10 +1,13 @@
 """What the site costs with many runs: to build, to load, to sort and filter.
 
-    python bench/site.py [--runs 1000] [--keep DIR]
+    python bench/site.py [--runs 1000] [--keep DIR] [--before PYTHON]
 
 Makes the records (bench/make_content.py) and builds the site in a temporary folder with a cache
 of its own, or in DIR, which stays. Each build is a process of its own; its time is the whole
-process's, start included. Leave the code alone meanwhile: changed code draws all pages anew.
+process's, start included, beside it the processor time of all it started. ``--before`` is the
+Python of another checkout's environment: it builds the same content, before each of the builds
+here and with a cache of its own, and the ratios are printed. Leave the code alone meanwhile:
+changed code draws all pages anew.
 
 Then Chromium opens index.html from the disk. One operation is one click on a header's button
 (each twice: both directions) or one choice in a filter (each there is, and back to the usual
@@ -19,6 +22,7 @@ import gzip
 import os
 import platform
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -95,14 +99,31 @@ def folder(keep: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def run(*arguments: str, cache: Path | None = None) -> float:
-    """Seconds that a Python process took. Ends with what it said where it failed."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds by the clock and of the processors."""
+
+    wall_s: float
+    cpu_s: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_s:.2f} s"
+
+
+def cpu_s() -> float:
+    """Seconds that the processes which have ended kept processors busy."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def run(*arguments: str, cache: Path | None = None, python: str = sys.executable) -> Took:
+    """What a Python process took. Ends with what it said where it failed."""
     environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), cpu_s()
     done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+        [python, *arguments], env=environment, capture_output=True, text=True, check=False
     )
-    took = time.perf_counter() - began
+    took = Took(time.perf_counter() - began, cpu_s() - busy)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
     return took
@@ -151,12 +172,22 @@ def line(label: str, figure: str, beside: str = "") -> None:
     print(f"{label:<46}{figure:>12}  {beside}")
 
 
-def report_builds(parse_s: float, cold_s: float, same_s: float, one_s: float) -> None:
-    """Times of the builds, beside mere parsing and beside each other."""
+BUILDS = ("cold", "nothing changed", "one new run")
+
+
+def report_builds(parse_s: float, here: list[Took], before: list[Took]) -> None:
+    """Times of the builds, beside mere parsing, beside each other and beside the code before."""
     line("parse the YAMLs, nothing else (CSafeLoader)", f"{parse_s:.2f} s")
-    line("build, cold", f"{cold_s:.2f} s", f"{cold_s / parse_s:.2f} × parsing")
-    line("build, nothing changed", f"{same_s:.2f} s", f"1/{cold_s / same_s:.0f} of cold")
-    line("build, one new run", f"{one_s:.2f} s", f"1/{cold_s / one_s:.0f} of cold")
+    for name, took in zip(BUILDS, here, strict=True):
+        share = f"{took.wall_s / here[0].wall_s:.3f} of cold, {took.cpu_s:.1f} s of processors"
+        line(f"build, {name}", str(took), share)
+    for name, took, old in zip(BUILDS, here, before, strict=False):
+        clock, busy = took.wall_s / old.wall_s, took.cpu_s / old.cpu_s
+        line(
+            f"before: build, {name}",
+            str(old),
+            f"now {clock:.2f} by the clock, {busy:.2f} of processors",
+        )
 
 
 def report_browser(measured: InBrowser) -> None:
@@ -175,18 +206,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and keep it")
+    parser.add_argument("--before", metavar="PYTHON", help="another checkout's, to build with, too")
     given = parser.parse_args()
     with folder(given.keep) as work:
-        content, site, cache = work / "content", work / "site", work / "cache"
+        content, site = work / "content", work / "site"
         make = [str(GENERATOR), "--out", str(work), "--runs"]
-        build = ["-m", "tokrig", "site", "build", "--content", str(content), "--out", str(site)]
-        made_s = run(*make, str(given.runs))
+        took: dict[str, list[Took]] = {"before": [], "site": []}
+
+        def build() -> None:
+            for name in ("before", "site") if given.before else ("site",):
+                python = given.before if name == "before" else sys.executable
+                command = ["site", "build", "--content", str(content), "--out", str(work / name)]
+                cache = work / f"cache-{name}"
+                took[name].append(run("-m", "tokrig", *command, cache=cache, python=python))
+
+        made = run(*make, str(given.runs))
         print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
-        line(f"make {given.runs} records", f"{made_s:.1f} s")
+        line(f"make {given.runs} records", str(made))
         parse_s = parse_all(content)
-        cold_s, same_s = run(*build, cache=cache), run(*build, cache=cache)
+        build()
+        build()
         run(*make, "1", "--first", str(given.runs))
-        report_builds(parse_s, cold_s, same_s, run(*build, cache=cache))
+        build()
+        report_builds(parse_s, took["site"], took["before"])
         measured = in_browser(site)
         data = gzipped(site / DATA)
         line("index HTML + CSS + JS, gzip", f"{gzipped(*shell_files(site)) / 1024:.1f} KiB")
