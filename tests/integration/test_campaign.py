@@ -295,7 +295,7 @@ def test_two_arms_are_measured_interleaved_and_judged(home: Home) -> None:
     status = campaign(home, "status", str(path), "--json")
     assert status.code == 0, status.err
     told = campaign(home, "status", str(path))
-    assert "it takes 6 on each side" in told.out, "two starts can show nothing, and that is said"
+    assert "6 are needed on each side" in told.out, "two starts can show nothing, and that is said"
 
 
 def test_only_and_limit_and_dry_run(home: Home) -> None:

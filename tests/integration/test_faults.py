@@ -61,7 +61,7 @@ def test_level_standard_has_six_server_starts_and_intervals(home: Home) -> None:
         ("http-401", "made to answer 401"),
         ("no-tokens", "carried no token"),
         ("cut", "middle of its answer"),
-        ("invalid-json", "no JSON"),
+        ("invalid-json", "not JSON"),
         ("error-event", "slot was lost"),
         ("die", "killed by SIGKILL"),
         ("other-model", "changed its model during the run: 'another'"),

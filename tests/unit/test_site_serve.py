@@ -60,7 +60,7 @@ def out(content: Path, tmp_path: Path) -> Path:
 @contextlib.contextmanager
 def serving(content: Path, out: Path) -> Iterator[tuple[Iterator[Event], int]]:
     events = serve(content, out, port=0)
-    with contextlib.closing(events):  # type: ignore[type-var]
+    with contextlib.closing(events):
         first = next(events)
         assert first.kind == "serving"
         assert first.text.startswith("http://127.0.0.1:")

@@ -188,9 +188,9 @@ def test_refusals_keep_their_reason(status: int) -> None:
         (SSE_HEAD, "in the middle of its answer", "no_answer"),
         (SSE_HEAD + chunk(delta("a")), "in the middle of its answer", "stream_cut"),
         (plain(b"200 OK", BODY)[:-1], "in the middle of its answer", "stream_cut"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "no HTTP", "no_answer"),
-        (SSE_HEAD + b"zz\r\n", "no HTTP", "no_answer"),
-        (SSE_HEAD + chunk(delta("a")) + b"zz\r\n", "no HTTP", "stream_cut"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "not HTTP", "no_answer"),
+        (SSE_HEAD + b"zz\r\n", "not HTTP", "no_answer"),
+        (SSE_HEAD + chunk(delta("a")) + b"zz\r\n", "not HTTP", "stream_cut"),
     ],
 )
 def test_broken_answers(sent: bytes, failure: str, code: str) -> None:
@@ -605,7 +605,7 @@ def test_v1_is_only_what_an_address_is_tried_with(url: str, chats: list[str]) ->
 
 
 def test_a_user_in_the_address_is_refused_and_not_shown() -> None:
-    with pytest.raises(InputError, match="user or a password") as raised:
+    with pytest.raises(InputError, match="user name or password") as raised:
         Endpoint.from_url("http://me:secret@h/v1")
     assert "secret" not in str(raised.value)
 

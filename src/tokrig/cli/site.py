@@ -121,14 +121,22 @@ def serve_command(port: int, content: Path, as_json: bool, **asked: Any) -> None
 
     Ctrl-C ends it. A change that cannot be read is reported here; the page stays as it was.
     """
-    from tokrig.site.serve import serve
+    from tokrig.site.serve import Event, serve
 
-    asked["out"] = _build(content, **asked).out
-    for event in serve(content, port=port, **asked):
+    def tell(event: Event) -> None:
         if as_json:
             click.echo(json.dumps({"event": event.kind, "text": event.text}))
         else:
             click.echo(event.text, err=event.kind != "serving")
+
+    asked["out"] = _build(content, **asked).out
+    # Ctrl-C may come while something is told as well as while a change is waited for.
+    try:
+        with contextlib.closing(serve(content, port=port, **asked)) as events:
+            for event in events:
+                tell(event)
+    except KeyboardInterrupt:
+        tell(Event("stopped", "stopped"))
 
 
 def _build(content: Path, **asked: Any) -> Report:

@@ -201,8 +201,8 @@ def _read_event(
         return
     data = _decoded(text)
     if not isinstance(data, dict):
-        what = "JSON text" if data is None else "JSON object"
-        answer.fail("invalid_json", f"a chunk is not a {what}: {_clean(text[:120])!r}")
+        what = "JSON" if data is None else "a JSON object"
+        answer.fail("invalid_json", f"a chunk is not {what}: {_clean(text[:120])!r}")
         return
     if data.get("error") is not None or event.type == "error":
         answer.fail("error_event", _clean(error_text(data.get("error", data))[:400]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -40,8 +40,8 @@ def serve(
     port: int,
     keep_going: bool = False,
     campaigns: Path | None = None,
-) -> Iterator[Event]:
-    """Serve ``out`` until Ctrl-C and keep it up to date with ``content`` and ``campaigns``, as
+) -> Generator[Event, None, None]:
+    """Serve ``out`` until closed, and keep it up to date with ``content`` and ``campaigns``, as
     ``build`` takes them; port 0 takes a free one.
 
     From ``serving`` on no change is missed. After a ``problem`` the site is what it was.
@@ -55,18 +55,15 @@ def serve(
         rust_timeout=_TICK_MS,
     )
     rebuild = partial(build, content, out, keep_going=keep_going, campaigns=campaigns)
-    try:
-        with _server(out, port) as address, contextlib.closing(changes):
-            first = next(changes)  # now the folder is watched
-            yield Event("serving", address)
-            shown = True
-            for changed in chain([first], changes):
-                if changed:
-                    for event in _rebuilt(rebuild, told=shown):
-                        shown = event.kind != "problem"
-                        yield event
-    except KeyboardInterrupt:
-        yield Event("stopped", "stopped")
+    with _server(out, port) as address, contextlib.closing(changes):
+        first = next(changes)  # now the folder is watched
+        yield Event("serving", address)
+        shown = True
+        for changed in chain([first], changes):
+            if changed:
+                for event in _rebuilt(rebuild, told=shown):
+                    shown = event.kind != "problem"
+                    yield event
 
 
 def _rebuilt(rebuild: Callable[[], Report], *, told: bool) -> Iterator[Event]:
