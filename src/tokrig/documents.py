@@ -8,6 +8,7 @@ reader takes the same way, and large texts of that subset are read by a faster p
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -90,14 +91,16 @@ _MAP = rf"\{{(?:{_PAIR}(?:,\s++{_PAIR})*+)?\}}"
 _VALUE = rf"(?:{_LIST}|{_MAP}|{_NO_TEXT}|{_text_like(_BLOCK_CHAR, _BLOCK_END)})(?=\n)"
 _PROSE = rf"( *+){_KEY}: \|-?\n\1  [^ {_UNSEEN}][^{_UNSEEN}]*\n(?:(?:\1  [^{_UNSEEN}]+)?\n)*+"
 _LINE = rf"\n|#[^{_UNSEEN}]*\n| *+(?:- )?+(?:{_KEY}:(?: {_VALUE})?|{_VALUE})\n"
-_SIMPLE = re.compile(rf"(?:{_LINE}|{_PROSE})*+")
+_SIMPLE = rf"(?:{_LINE}|{_PROSE})*+"
+# When the first text needs it: this one takes 30 ms.
+_compiled = functools.cache(re.compile)
 # A small text is parsed before the faster parser is even loaded.
 _WORTH_IT = 1500
 
 
 def _parse_simple(text: str) -> Any:
     """The data of a text in simple forms; None where PyYAML has to look at it."""
-    if len(text) < _WORTH_IT or not _SIMPLE.fullmatch(text):
+    if len(text) < _WORTH_IT or not _compiled(_SIMPLE).fullmatch(text):
         return None
     import ryml
 
