@@ -13,8 +13,8 @@ import pytest
 from tests.engines.conftest import PATIENT, SOFTWARE_GPU, shared
 from tests.integration.cli import Done, Home, is_sound
 from tokrig.models import identity
+from tokrig.record.samples import Cell
 from tokrig.run.prepare import prepare
-from tokrig.run.progress import Cell
 from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec
 

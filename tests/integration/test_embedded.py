@@ -16,9 +16,9 @@ import pytest
 
 from tests.integration.cli import LOAD, Home, is_sound
 from tokrig.models import catalog
+from tokrig.record.samples import Cell
 from tokrig.run.preflight import fit
 from tokrig.run.prepare import prepare
-from tokrig.run.progress import Cell
 from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store

@@ -32,7 +32,7 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
     load_memory = LoadMemory(spilled=False)
     seen = Seen(
         workload=shape,
-        concurrency=samples[0].concurrency,
+        cell=samples[0].cell,
         backend=backend,
         interference=interference,
         load_memory=load_memory,
@@ -40,6 +40,9 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
     result = Result(
         workload=shape,
         concurrency=samples[0].concurrency,
+        depth_tokens=samples[0].depth_tokens,
+        load=samples[0].load,
+        rate_per_s=samples[0].rate_per_s,
         validity=judge(samples, seen),
         interference=interference,
         **found,

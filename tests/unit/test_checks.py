@@ -20,7 +20,7 @@ from tokrig.record.model import (
     Rig,
     WorkloadFacts,
 )
-from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
+from tokrig.record.samples import Cell, Chunk, EngineTimings, Kind, Sample
 
 SOUND = Seen(
     workload=WorkloadFacts(name="chat", prompt_tokens=64, answer_tokens=21),
@@ -145,11 +145,11 @@ def of_two_workers(*ttft_s: float) -> list[Sample]:
 
 
 def test_requests_that_were_not_served_at_once_are_no_concurrency() -> None:
-    both = replace(SOUND, concurrency=2)
+    both = replace(SOUND, cell=Cell("chat", 2))
     assert judge(of_two_workers(0.5, 0.51, 0.5, 0.51), both).verdict == "valid"
     in_turn = of_two_workers(0.5, 1.2, 1.2, 1.2)
     assert judge(in_turn, both).reasons == ["concurrency_not_reached"]
-    fewer = replace(but(backend={"resolved": Resolved(slots=1)}), concurrency=2)
+    fewer = replace(but(backend={"resolved": Resolved(slots=1)}), cell=Cell("chat", 2))
     assert judge(of_two_workers(0.5, 0.51, 0.5, 0.51), fewer).reasons == ["concurrency_not_reached"]
 
 

@@ -23,9 +23,9 @@ from tokrig.cli import live, present, show
 from tokrig.cli.live import Board, clip, clock
 from tokrig.cli.present import print_findings, print_results
 from tokrig.record.model import BackendFacts, Model, Result, Rig, Summary
+from tokrig.record.samples import Cell
 from tokrig.run.prepare import Prepared, prepare
 from tokrig.run.progress import (
-    Cell,
     CellBegan,
     CellDone,
     CellSkipped,

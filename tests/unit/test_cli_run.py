@@ -66,7 +66,7 @@ class Bench:
         listen(RunBegan(prepared.run_id, prepared.model, rig, prepared.cells, 1, requests))
         listen(Note("something to know"))
         for cell in prepared.cells[len(kept.cells()) : self.cells]:
-            kept.add(CellRecord(cell.workload, cell.concurrency, 0, SAMPLES, Observed()))
+            kept.add(CellRecord(cell, 0, SAMPLES, Observed()))
         if self.interrupt:
             self.interrupt()
         kept.log_path.write_text("its last words")

@@ -11,8 +11,11 @@ import pytest
 
 from tests.unit.samples import sample
 from tokrig.errors import InputError, StoreError
+from tokrig.record.samples import Cell
 from tokrig.run import journal
 from tokrig.run.journal import CellRecord, Observed
+
+CHAT = Cell("chat", 1, depth_tokens=4096, load="poisson", rate_per_s=0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +26,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def cell(repeat: int = 0) -> CellRecord:
     seen = Observed(wall_s=1.5, client_cpu_share=0.01, energy_j={"gpu": 3.0})
-    return CellRecord("chat", 1, repeat, [sample(repeat=repeat), sample(error="x")], seen)
+    return CellRecord(CHAT, repeat, [sample(repeat=repeat), sample(error="x")], seen)
 
 
 def test_what_goes_in_comes_out() -> None:

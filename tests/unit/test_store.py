@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -231,21 +231,31 @@ def test_foreign_and_newer_samples_are_refused() -> None:
 
     with pytest.raises(RecordError, match="not written by tokrig"):
         from_parquet(written(table.replace_schema_metadata({})), "s")
-    with pytest.raises(RecordError, match="layout 3 is newer than this tokrig reads"):
-        from_parquet(written(table.replace_schema_metadata({"tokrig_samples": "3"})), "s")
-    with pytest.raises(RecordError, match="its columns are not those of layout 2"):
+    with pytest.raises(RecordError, match="layout 4 is newer than this tokrig reads"):
+        from_parquet(written(table.replace_schema_metadata({"tokrig_samples": "4"})), "s")
+    with pytest.raises(RecordError, match="its columns are not those of layout 3"):
         from_parquet(written(table.drop_columns(["salt"])), "s")
     older = table.replace_schema_metadata({"tokrig_samples": "1"})
     with pytest.raises(RecordError, match="its columns are not those of layout 1"):
         from_parquet(written(older), "s")
-    added: dict[str, Any] = dict.fromkeys(
-        ["tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"]
-    )
-    found = from_parquet(written(older.drop_columns(list(added))), "s")
-    assert found == [replace(s, **added) for s in SAMPLES]
     phases = table.set_column(5, table.schema.field(5), [["warmup", "measured", "later"]])
     with pytest.raises(RecordError, match="unknown phase 'later'"):
         from_parquet(written(phases), "s")
+
+
+def test_samples_of_older_layouts_have_the_defaults_of_what_they_lack() -> None:
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(Sample)}
+    table = pq.read_table(io.BytesIO(to_parquet(SAMPLES)))
+    lacking: list[str] = []
+    for version, columns in (
+        ("2", ["depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns"]),
+        ("1", ["tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"]),
+    ):
+        lacking += columns
+        older = table.replace_schema_metadata({"tokrig_samples": version}).drop_columns(lacking)
+        pq.write_table(older, sink := io.BytesIO())
+        expected = [replace(s, **{name: defaults[name] for name in lacking}) for s in SAMPLES]
+        assert from_parquet(sink.getvalue(), "s") == expected
 
 
 def test_pyarrow_is_imported_only_for_samples() -> None:

@@ -26,10 +26,10 @@ from tokrig.cli.present import count, rate, verdict
 from tokrig.models.shelf import Tell
 from tokrig.naming import backend_name, model_label
 from tokrig.record.model import Result
+from tokrig.record.samples import Cell
 from tokrig.run.monitor import Engine, patiently
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
-    Cell,
     CellBegan,
     CellDone,
     CellSkipped,

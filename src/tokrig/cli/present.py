@@ -93,11 +93,6 @@ def subject(record: Record) -> str:
     return " · ".join(filter(None, what))
 
 
-def label(result: Result) -> str:
-    """``agent × 4``."""
-    return f"{result.workload.name} × {result.concurrency}"
-
-
 def verdict(validity: Validity) -> str:
     """``valid``, ``unverified`` or ``INVALID``."""
     return "INVALID" if validity.verdict == "invalid" else validity.word
@@ -203,7 +198,7 @@ def print_results(out: Console, results: Sequence[Result], *, asked: bool = Fals
 def _table(results: Sequence[Result], metrics: Iterable[Metric[Any]], *, validity: bool) -> Table:
     from rich.text import Text
 
-    columns: dict[str, list[Text]] = {"workload\n× conc.": [Text(label(r)) for r in results]}
+    columns: dict[str, list[Text]] = {"workload\n× conc.": [Text(r.cell.label) for r in results]}
     for metric in metrics:
         heading = HEADINGS.get(metric.name) or "\n".join(metric.label.rsplit(" ", 1))
         columns[heading] = [Text(_cell(metric, result, heading)) for result in results]
@@ -251,7 +246,7 @@ def findings(record: Record) -> Iterator[Finding]:
 
     fields = {"INVALID": "reasons", "unverified": "unverified", "unchecked": "unchecked"}
     for kind, field in fields.items():
-        held = [(label(result), getattr(result.validity, field)) for result in record.results]
+        held = [(result.cell.label, getattr(result.validity, field)) for result in record.results]
         codes = [code for _, found in held for code in found] + getattr(record.validity, field)
         for code in dict.fromkeys(codes):
             holders = [name for name, found in held if code in found]
@@ -285,7 +280,7 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
     if record.raw:
         _print_raw(out, record)
     for skipped in record.skipped:
-        where = f"{skipped.workload} × {skipped.concurrency}"
+        where = skipped.cell.label
         out.print(f"not measured: {where}: {skipped.message}", style="yellow", soft_wrap=True)
 
 

@@ -192,15 +192,14 @@ def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> Non
     """Time between chunks and TTFT of each request, one block of lines a result."""
     out.print()
     for result in record.results:
-        key = (result.workload.name, result.concurrency)
         good = [
             [chunk.t_ns / 1e9 for chunk in s.chunks]
             for s in samples
-            if (s.workload, s.concurrency) == key and s.phase == "measured" and s.error is None
+            if s.cell == result.cell and s.phase == "measured" and s.error is None
         ]
         lines = [*_gap_lines(result, good), *_ttft_lines(result, good)]
         if lines:
-            out.print(present.label(result), style="bold")
+            out.print(result.cell.label, style="bold")
         for line in lines:
             out.print(f"  {line}", soft_wrap=True)
 

@@ -78,7 +78,8 @@ Comparable = Literal["yes", "invalid", "other_shape", "other_length"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One result: a shape at a concurrency. ``hash`` is the version of the shape's texts,
+    """One result: a shape at a concurrency. ``shape`` names its depth and load too, so that only
+    like meets like. ``hash`` is the version of the shape's texts,
     ``prompt_tokens`` how long its prompts were, ``starts`` of how many starts of the engine its
     figures are. ``codes`` are the reasons of an invalid one, and what an unverified one lacks."""
 
@@ -255,7 +256,7 @@ def _cell(record: Record, result: Result) -> Cell:
     verdict, length = result.validity.word, result.prompt_tokens
     codes = result.validity.reasons if verdict == "invalid" else result.validity.unverified
     return Cell(
-        shape=value_text(result.workload.name),
+        shape=value_text(result.cell.shape),
         hash=result.workload.content_hash,
         prompt_tokens=length.median if length else None,
         concurrency=result.concurrency,

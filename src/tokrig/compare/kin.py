@@ -109,7 +109,7 @@ def texts(record: Record, told: Mapping[int, str]) -> Iterator[str]:
     """One line a result."""
     for index, why in told.items():
         result = record.results[index]
-        yield f"{result.workload.name} × {result.concurrency}: {why}"
+        yield f"{result.cell.label}: {why}"
 
 
 def _doubted(validity: Validity) -> Validity:
@@ -125,7 +125,7 @@ def _rates(record: Record) -> Iterator[tuple[tuple[object, ...], _Rate]]:
     machine = (cards or record.rig.cpu.model or record.rig.id, backend.engine, backend.api)
     placed = (record.mode.name, resolved.gpu_layers, resolved.threads)
     for index, result in enumerate(record.results):
-        if result.output_tok_per_s is None:
+        if result.output_tok_per_s is None or not result.cell.plain:
             continue
         measured = result.prompt_tokens.median if result.prompt_tokens else 0
         yield (
@@ -259,7 +259,7 @@ def _series(group: Sequence[Record]) -> Iterator[tuple[str, list[float]]]:
         if result.validity.word != "valid" or (starts_of(record, result) or 0) < STARTS_NEEDED:
             continue
         shape = result.workload
-        cell = (shape.name, shape.content_hash, result.concurrency, result.prefill_source)
+        cell = (result.cell, shape.content_hash, result.prefill_source)
         for metric in COMPARED:
             figure = getattr(result, metric)
             if figure is not None and usable(figure.median):

@@ -40,7 +40,7 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
-from tokrig.record.samples import Kind, Sample, concurrency_mean, is_coarse
+from tokrig.record.samples import Cell, Kind, Sample, concurrency_mean, is_coarse
 
 Value = str | int | float | bool
 
@@ -159,7 +159,7 @@ class Seen:
     some of what was seen by its codes alone."""
 
     workload: WorkloadFacts
-    concurrency: int = 1
+    cell: Cell = field(default_factory=lambda: Cell("", 1))
     backend: BackendFacts = field(default_factory=lambda: BackendFacts(name="", engine=""))
     mode: Mode = field(default_factory=Mode)
     model: Model = field(default_factory=lambda: Model(family=""))
@@ -300,7 +300,7 @@ def _impossible(sample: Sample) -> bool:
 
 
 def _too_few_at_once(case: _Case) -> bool:
-    asked, slots = case.concurrency, case.backend.resolved.slots
+    asked, slots = case.cell.concurrency, case.backend.resolved.slots
     mean = concurrency_mean(case.good)
     return bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked)
 
@@ -488,7 +488,7 @@ def verdict(
 def headline(record: Record) -> list[Result]:
     """The results that may be shown as headline numbers: those that failed nothing and are
     plausible. Where one is unverified, its mark is shown with it."""
-    return [r for r in record.results if r.validity.stands]
+    return [r for r in record.plain if r.validity.stands]
 
 
 # Raw figures of an engine's own benchmark: there are no requests, only what was seen beside it

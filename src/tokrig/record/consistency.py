@@ -56,7 +56,7 @@ class Contradiction:
 def _of_result(record: Record, number: int, path: str, rule: str, text: str) -> Contradiction:
     """About a field of a result, by its dotted path."""
     return Contradiction(
-        ("results", number, *place_of(path)), rule, f"{record.results[number].cell}: {text}"
+        ("results", number, *place_of(path)), rule, f"{record.results[number].cell.label}: {text}"
     )
 
 
@@ -114,10 +114,10 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Contradiction
 def contradictions(record: Record, samples: Sequence[Sample]) -> list[Contradiction]:
     """Everything published that does not follow: figures, verdicts, results left out."""
     found = differences(record, samples)
-    cells = {(result.workload.name, result.concurrency) for result in record.results}
-    for name, concurrency in dict.fromkeys((s.workload, s.concurrency) for s in samples):
-        if (name, concurrency) not in cells:
-            text = f"{name} × {concurrency}: there are samples, but no result"
+    cells = {result.cell for result in record.results}
+    for cell in dict.fromkeys(s.cell for s in samples):
+        if cell not in cells:
+            text = f"{cell.label}: there are samples, but no result"
             found.append(Contradiction(("results",), "samples", text))
     for number, result in enumerate(record.results):
         again = _judged_again(record, result, samples)
@@ -175,7 +175,7 @@ def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> 
         return None
     seen = checks.Seen(
         workload=shape,
-        concurrency=result.concurrency,
+        cell=result.cell,
         backend=record.backend,
         mode=record.mode,
         model=record.model,
@@ -193,8 +193,8 @@ def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> 
 
 
 def _samples_of(result: Result, samples: Sequence[Sample]) -> list[Sample]:
-    cell = (result.workload.name, result.concurrency)
-    return [s for s in samples if (s.workload, s.concurrency) == cell]
+    cell = result.cell
+    return [s for s in samples if s.cell == cell]
 
 
 def _verdicts_differ(
@@ -324,7 +324,7 @@ def _cells(record: Record) -> Broken:
     cells = [result.cell for result in record.results]
     for index, result in enumerate(record.results):
         if result.cell in cells[:index]:
-            yield f"results.{index}", f"{result.cell} stands there twice"
+            yield f"results.{index}", f"{result.cell.label} stands there twice"
         if result.concurrency < 1:
             yield f"results.{index}.concurrency", "no request at a time is no measurement"
 

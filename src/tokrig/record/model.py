@@ -20,6 +20,7 @@ from tokrig.documents import dump, parse, validate
 from tokrig.errors import RecordError
 from tokrig.record import SCHEMA_VERSION, upgrade
 from tokrig.record.metrics import METRICS, Figures, Metric
+from tokrig.record.samples import Cell, Load
 from tokrig.spec.settings import fields_found
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -449,12 +450,16 @@ class Interference(Block):
 class _Cell(Block):
     workload: WorkloadFacts
     concurrency: Count
+    depth_tokens: Count = 0
+    load: Load = "closed"
+    rate_per_s: NonNegative | None = None
     validity: Validity
 
     @property
-    def cell(self) -> str:
-        """``agent × 4``."""
-        return f"{self.workload.name} × {self.concurrency}"
+    def cell(self) -> Cell:
+        """What it is of."""
+        where = (self.depth_tokens, self.load, self.rate_per_s)
+        return Cell(self.workload.name, self.concurrency, *where)
 
 
 _TYPES: dict[str, Any] = {
@@ -487,14 +492,16 @@ if TYPE_CHECKING:
         """A cell with its figures."""
 
         def __init__(
-            self, *, workload: WorkloadFacts, concurrency: int, validity: Validity, **figures: Any
+            self, *, workload: WorkloadFacts, concurrency: int, validity: Validity, **more: Any
         ) -> None: ...
 
 else:
     Result = create_model(
         "Result",
         __base__=_Cell,
-        __doc__="One workload at one concurrency: one row of the page.",
+        __doc__="One cell: a workload under a load, after ``depth_tokens`` of context. Where"
+        " requests arrive by themselves, ``rate_per_s`` a second, ``concurrency`` is how many slots"
+        " the server was given.",
         __module__=__name__,
         **{name: _field(metric) for name, metric in METRICS.items()},
     )
@@ -525,8 +532,17 @@ class Skipped(Block):
 
     workload: str
     concurrency: Count
+    depth_tokens: Count = 0
+    load: Load = "closed"
+    rate_per_s: NonNegative | None = None
     code: str
     message: str
+
+    @property
+    def cell(self) -> Cell:
+        """What it is of."""
+        where = (self.depth_tokens, self.load, self.rate_per_s)
+        return Cell(self.workload, self.concurrency, *where)
 
 
 class Erratum(Block):
@@ -559,6 +575,11 @@ class Record(Block):
     notes: str | None = None
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def plain(self) -> list[Result]:
+        """The results that may stand beside those of other runs in lists, ranges and ranks."""
+        return [result for result in self.results if result.cell.plain]
 
 
 # As YAML, and its JSON Schema

@@ -8,9 +8,9 @@ delivery, tells less about the engine than about what stood between.
 As Parquet it is one row a request, its chunks as three lists side by side: ``chunk_t_ns`` (ns after
 the request was sent), ``chunk_kind`` (1 reasoning, 2 content, 3 tool call) and ``chunk_text``. The
 engine's own timings stand in columns named ``timings_*``, all null where it gave none. The file's
-metadata carries ``tokrig_samples``, the version of this layout; older ones lack columns, which are
-null then. The same samples give the same bytes. Pages carry checksums, so a flipped bit is found,
-not read. pyarrow is imported only when a file is read or written.
+metadata carries ``tokrig_samples``, the version of this layout; what older ones lack has its
+default then. The same samples give the same bytes. Pages carry checksums, so a flipped bit is
+found, not read. pyarrow is imported only when a file is read or written.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 Phase = Literal["warmup", "measured"]
+Load = Literal["closed", "sustained", "session", "constant", "poisson", "gamma", "ramp", "trace"]
+"""How requests follow each other: each worker's next one after its last (*closed*); so for long
+(*sustained*); as turns of one conversation (*session*); else when they arrive, whatever is in
+flight: at a *constant* rate, by *poisson* or *gamma* intervals, at a rate that grows (*ramp*), or
+as a *trace* says."""
 # Chunks nearer to each other than this share of a token's mean time, and than this time, came at
 # once.
 AT_ONCE_SHARE, AT_ONCE_NS = 0.1, 1_000_000
@@ -58,6 +63,50 @@ class Kind(IntEnum):
     REASONING = 1
     CONTENT = 2
     TOOL_CALL = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one result is of: a workload after ``depth_tokens`` of context, under a load.
+
+    ``concurrency`` is how many requests are in flight; where they arrive by themselves
+    (``rate_per_s`` a second, None for a trace) it is how many slots the server was given.
+    """
+
+    workload: str
+    concurrency: int
+    depth_tokens: int = 0
+    load: Load = "closed"
+    rate_per_s: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a shape of its own length under the closed loop: only such results are
+        headlines, ranges and ranks."""
+        return self.load == "closed" and not self.depth_tokens
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests arrive whatever is in flight."""
+        return self.load not in ("closed", "sustained", "session")
+
+    @property
+    def shape(self) -> str:
+        """The workload with what sets it apart: ``chat``, ``chat at depth 16k``."""
+        depth = f" at depth {tokens(self.depth_tokens)}" if self.depth_tokens else ""
+        rate = "" if self.rate_per_s is None else f" {self.rate_per_s:g}/s"
+        load = f", {self.load}{rate}" if self.load not in ("closed", self.workload) else ""
+        return f"{self.workload}{depth}{load}"
+
+    @property
+    def label(self) -> str:
+        """``agent × 4``; ``chat, poisson 2/s``, which has no concurrency of its own."""
+        return self.shape if self.is_open else f"{self.shape} × {self.concurrency}"
+
+
+def tokens(count: int) -> str:
+    """A length as people say it: ``16k``, ``1500``."""
+    return f"{count // 1024}k" if count and count % 1024 == 0 else str(count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +142,9 @@ class Sample:
     stamp or after the last, and carried by no chunk. ``counted_by`` says who confirms all three:
     ``each_chunk`` (running counts), ``one_a_chunk`` (as many chunks as tokens), ``tokenizer``,
     ``engine_clock``; ``None`` where nobody does. Samples of methodology 1 have none of them.
+
+    ``due_ns`` is when a request that arrives by itself should have been sent, from the start of
+    its phase as well; ``connect_ns`` how long connecting took before it was.
     """
 
     workload: str
@@ -124,6 +176,16 @@ class Sample:
     hidden_tokens: int | None = None
     last_chunk_tokens: int | None = None
     counted_by: str | None = None
+    depth_tokens: int = 0
+    load: Load = "closed"
+    rate_per_s: float | None = None
+    due_ns: int | None = None
+    connect_ns: int | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """What result it belongs to."""
+        return Cell(self.workload, self.concurrency, self.depth_tokens, self.load, self.rate_per_s)
 
 
 # What the stamps show
@@ -277,9 +339,12 @@ def _before_ns(sample: Sample, quickest_ns: int) -> int:
 
 # As Parquet
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 # The columns that a version brought.
-_ADDED = {2: ("tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by")}
+_ADDED = {
+    2: ("tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"),
+    3: ("depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns"),
+}
 _VERSION_KEY = b"tokrig_samples"
 _PREFIX = "timings_"
 
@@ -389,6 +454,8 @@ def _sample(columns: dict[str, list[Any]], row: int) -> Sample:
     values = {name: columns[name][row] for name in _SCALARS if name in columns}
     if values["phase"] not in get_args(Phase):
         raise ValueError(f"row {row}: unknown phase {values['phase']!r}")
+    if values.get("load", "closed") not in get_args(Load):
+        raise ValueError(f"row {row}: unknown load {values['load']!r}")
     lists = (columns[name][row] for name in ("chunk_t_ns", "chunk_kind", "chunk_text"))
     chunks = tuple(Chunk(t_ns, Kind(kind), text) for t_ns, kind, text in zip(*lists, strict=True))
     timings = {name: columns[_PREFIX + name][row] for name in _TIMINGS}

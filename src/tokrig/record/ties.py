@@ -268,8 +268,7 @@ def _level(cell: Cell) -> Broken:
     expected = REPEATS.get(told.level or "")
     if expected is None or repeats is None:
         return
-    shape = (cell.result.workload.name, cell.result.concurrency)
-    excused = any((s.workload, s.concurrency) == shape for s in cell.record.skipped)
+    excused = any(s.cell == cell.result.cell for s in cell.record.skipped)
     if repeats > expected:
         yield "repeats", f"{repeats}, where level {told.level} has {expected}"
     elif repeats < expected and cell.record.status == "complete" and not excused:

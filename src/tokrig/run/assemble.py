@@ -35,11 +35,11 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
+from tokrig.record.samples import Cell
 from tokrig.run import guard
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.preflight import EngineState, target_of
 from tokrig.run.prepare import Prepared
-from tokrig.run.progress import Cell
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import asked_values
 from tokrig.units import significant
@@ -96,8 +96,7 @@ class Gathered:
 
     def of(self, cell: Cell) -> list[CellRecord]:
         """The repeats of a cell that were measured so far."""
-        key = (cell.workload, cell.concurrency)
-        return [c for c in self.cells if (c.workload, c.concurrency) == key]
+        return [c for c in self.cells if c.cell == cell]
 
 
 def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
@@ -178,7 +177,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         samples,
         checks.Seen(
             workload=shape,
-            concurrency=cell.concurrency,
+            cell=cell,
             backend=told.backend,
             mode=told.mode,
             model=told.model,
@@ -195,6 +194,9 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     return Result(
         workload=shape,
         concurrency=cell.concurrency,
+        depth_tokens=cell.depth_tokens,
+        load=cell.load,
+        rate_per_s=cell.rate_per_s,
         validity=validity,
         **found,
         greedy=told.greedy.get(cell.workload),

@@ -1,4 +1,7 @@
-"""The measuring client: a closed loop that keeps some requests in flight, sockets in, stamps out.
+"""The measuring client: requests out when they are due, sockets in, stamps out.
+
+When a request is due its *source* says: a closed loop keeps some in flight, queues are walked one
+request after the other, in an open loop they arrive by themselves.
 
 One thread, one selector, no framework: between the kernel reporting bytes and their stamp lies
 nothing but the return from ``select``. The hot path is ``Wire._receive``: one ``recv``, one pass
@@ -24,10 +27,10 @@ import socket
 import ssl
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 
@@ -46,6 +49,9 @@ _TEXT = ("delta", "message", "text", "response", "content")
 DONE, READ, WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
 
 Reader = Callable[[socket.socket, int], tuple[int, bytes]]
+Tick = Callable[[int, int], None]
+Indexed = tuple[int, bytes]
+"""A request's place and its body."""
 Address = tuple[socket.AddressFamily, Any]
 
 now_ns = time.monotonic_ns
@@ -60,7 +66,8 @@ def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
 @dataclass(frozen=True)
 class Response:
     """What came back for the ``index``-th request. ``sent_ns`` and ``ended_ns`` count from the
-    loop's start, the stamps of ``pieces`` from ``sent_ns``. ``failure`` is about transport."""
+    loop's start, the stamps of ``pieces`` from ``sent_ns``. ``due_ns`` is when a request of an open
+    loop should have been sent, from the start as well. ``failure`` is about transport."""
 
     index: int
     worker: int
@@ -71,11 +78,12 @@ class Response:
     pieces: list[Piece]
     failure: str | None = None
     timed_out: bool = False
+    due_ns: int | None = None
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A finished closed loop: its responses, its wall time and the CPU time the client took.
+    """A finished loop: its responses, its wall time and the CPU time the client took.
 
     ``start_ns`` is when it began on the process's own clock. ``rounds_ns`` is how long the loop
     was busy each time before it could look again: what arrived meanwhile got its stamp that much
@@ -101,17 +109,102 @@ class Loop:
         return self.client_cpu_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
+class Source(Protocol):
+    """Where requests come from, and when. ``workers`` begin at once; times are in ns since then."""
+
+    workers: int
+
+    def next(self, worker: int, now_ns: int) -> Indexed | None:
+        """What ``worker`` sends now that its last request has ended; None: no more."""
+
+    def due_ns(self) -> int | None:
+        """When the next request arrives by itself; None where none does any more."""
+
+    def arrive(self) -> Indexed:
+        """That request."""
+
+
+class _AfterTheLast:
+    """Nothing arrives by itself."""
+
+    def due_ns(self) -> int | None:
+        return None
+
+    def arrive(self) -> Indexed:
+        raise LookupError
+
+
+class Closed(_AfterTheLast):
+    """``workers`` requests in flight, out of one row of ``bodies``, which is taken as it is needed,
+    for ``until_s`` seconds at most."""
+
+    def __init__(self, bodies: Iterable[bytes], workers: int, until_s: float | None = None) -> None:
+        self.workers, self.bodies = workers, enumerate(bodies)
+        self.until_ns = None if until_s is None else until_s * 1e9
+
+    def next(self, worker: int, now_ns: int) -> Indexed | None:
+        if self.until_ns is not None and now_ns >= self.until_ns:
+            return None
+        return next(self.bodies, None)
+
+
+class Queues(_AfterTheLast):
+    """One worker a queue, which sends its own requests one after the other."""
+
+    def __init__(self, queues: Sequence[Iterable[Indexed]]) -> None:
+        self.workers, self.queues = len(queues), [iter(queue) for queue in queues]
+
+    def next(self, worker: int, now_ns: int) -> Indexed | None:
+        return next(self.queues[worker], None)
+
+
+class Open:
+    """Each of ``bodies`` arrives at its time of ``due_s`` (ascending, in seconds), whatever is in
+    flight."""
+
+    workers = 0
+
+    def __init__(self, bodies: Iterable[bytes], due_s: Iterable[float]) -> None:
+        self.bodies, self.times = enumerate(bodies), (round(due * 1e9) for due in due_s)
+        self.due = next(self.times, None)
+
+    def next(self, worker: int, now_ns: int) -> Indexed | None:
+        return None
+
+    def due_ns(self) -> int | None:
+        return self.due
+
+    def arrive(self) -> Indexed:
+        self.due = next(self.times, None)
+        return next(self.bodies)
+
+
 def closed_loop(
     endpoint: Endpoint,
     path: str,
-    bodies: Sequence[bytes],
+    bodies: Iterable[bytes],
     concurrency: int,
     *,
     silence_s: float,
-    tick: Callable[[int, int], None] = lambda ended, reads: None,
+    tick: Tick = lambda ended, reads: None,
     reader: Reader = read_stamped,
 ) -> Loop:
-    """POST ``bodies`` to ``path`` with ``concurrency`` in flight until all have ended.
+    """POST ``bodies`` to ``path`` with ``concurrency`` in flight until all have ended; else as
+    ``send``."""
+    source = Closed(bodies, concurrency)
+    return send(endpoint, path, source, silence_s=silence_s, tick=tick, reader=reader)
+
+
+def send(
+    endpoint: Endpoint,
+    path: str,
+    source: Source,
+    *,
+    silence_s: float,
+    tick: Tick = lambda ended, reads: None,
+    reader: Reader = read_stamped,
+) -> Loop:
+    """POST what comes from ``source`` to ``path`` until all have ended.
 
     A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` hears about
     every half second, in this thread, how many requests have ended and how many reads there were
@@ -119,19 +212,19 @@ def closed_loop(
     sockets are then closed. Raises OSError when the endpoint's name cannot be resolved.
     """
     with selectors.DefaultSelector() as selector:
-        load = _Load(selector, endpoint, path, bodies, reader)
+        load = _Load(selector, endpoint, path, source, reader)
         rounds_ns = array("q")
         # No collector pauses between two stamps.
         collects = gc.isenabled()
         gc.collect()
         gc.disable()
-        start_ns, start_cpu = now_ns(), time.process_time()
+        load.start_ns, start_cpu = now_ns(), time.process_time()
         try:
-            for worker in range(concurrency):
-                load.open(worker)
+            for worker in range(source.workers):
+                load.follow(worker)
             next_tick = time.monotonic() + TICK_S
-            while load.wires:
-                ready_ns = load.round(max(0.0, next_tick - time.monotonic()))
+            while load.wires or source.due_ns() is not None:
+                ready_ns = load.round(load.rest_s(next_tick))
                 if time.monotonic() >= next_tick:
                     load.end_silent(silence_s)
                     tick(len(load.ended), load.reads)
@@ -144,9 +237,9 @@ def closed_loop(
             if collects:
                 gc.enable()
     ended = sorted(load.ended, key=lambda wire: wire.index)
-    responses = [wire.response(start_ns) for wire in ended]
-    wall_s = (end_ns - start_ns) / 1e9
-    return Loop(responses, wall_s, end_cpu - start_cpu, start_ns, rounds_ns)
+    responses = [wire.response(load.start_ns) for wire in ended]
+    wall_s = (end_ns - load.start_ns) / 1e9
+    return Loop(responses, wall_s, end_cpu - start_cpu, load.start_ns, rounds_ns)
 
 
 def resolve(endpoint: Endpoint) -> Address:
@@ -166,35 +259,51 @@ def resolve(endpoint: Endpoint) -> Address:
 
 @dataclass
 class _Load:
-    """The state of one closed loop; lives as long as ``closed_loop`` runs."""
+    """The state of one loop; lives as long as ``send`` runs. A request that arrives by itself is a
+    worker of its own."""
 
     selector: selectors.BaseSelector
     endpoint: Endpoint
     path: str
-    bodies: Sequence[bytes]
+    source: Source
     reader: Reader
     wires: dict[int, Wire] = field(default_factory=dict)
     ended: list[Wire] = field(default_factory=list)
     reads: int = 0
+    start_ns: int = 0
 
     def __post_init__(self) -> None:
         self.address = resolve(self.endpoint)
         # Reading the machine's certificates takes milliseconds: once, before anything is timed.
         self.tls = ssl.create_default_context() if self.endpoint.tls else None
-        self.queue = iter(enumerate(self.bodies))
 
-    def open(self, worker: int) -> None:
-        """Begin the next request, if one is left."""
-        for index, body in self.queue:
-            payload = self.endpoint.payload(self.path, body)
-            wire = Wire(self.endpoint, self.address, payload, self.tls, index, worker)
-            self.wires[worker] = wire
-            self.selector.register(wire.sock.fileno(), WRITE, wire)
-            return
+    def follow(self, worker: int) -> None:
+        """Begin the worker's next request, if it has one."""
+        if (request := self.source.next(worker, now_ns() - self.start_ns)) is not None:
+            self.open(request, worker)
+
+    def open(self, request: Indexed, worker: int, due_ns: int | None = None) -> None:
+        """Begin a request."""
+        index, body = request
+        payload = self.endpoint.payload(self.path, body)
+        wire = Wire(self.endpoint, self.address, payload, self.tls, index, worker)
+        wire.due_ns = due_ns
+        self.wires[worker] = wire
+        self.selector.register(wire.sock.fileno(), WRITE, wire)
+
+    def rest_s(self, next_tick: float) -> float:
+        """How long the loop may wait: until the next tick, or the next arrival."""
+        rest_s = next_tick - time.monotonic()
+        if (due_ns := self.source.due_ns()) is not None:
+            rest_s = min(rest_s, (self.start_ns + due_ns - now_ns()) / 1e9)
+        return max(0.0, rest_s)
 
     def round(self, timeout_s: float) -> int:
-        """Wait for sockets to become ready and let their wires do the next step; when they
-        became ready."""
+        """Begin what is due; wait for sockets to become ready and let their wires do the next
+        step; when they became ready."""
+        while (due_ns := self.source.due_ns()) is not None and due_ns <= now_ns() - self.start_ns:
+            request = self.source.arrive()
+            self.open(request, request[0], due_ns)
         ready = self.selector.select(timeout_s)
         ready_ns = now_ns()
         self.reads += len(ready)
@@ -215,7 +324,7 @@ class _Load:
         wire.ended_ns = ended_ns
         self.ended.append(wire)
         del self.wires[wire.worker]
-        self.open(wire.worker)
+        self.follow(wire.worker)
 
     def end_silent(self, silence_s: float) -> None:
         """Close the streams in which no token came for too long. Comments and empty chunks are no
@@ -257,6 +366,7 @@ class Wire:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.unsent = memoryview(payload)
         self.endpoint, self.tls, self.index, self.worker = endpoint, tls, index, worker
+        self.due_ns: int | None = None
         self.pieces: list[Piece] = []
         self.headers: dict[str, str] = {}
         self.headers_complete = self.complete = self.timed_out = False
@@ -395,6 +505,7 @@ class Wire:
             [(t - sent_ns, data) for t, data in pieces],
             self.failure or compressed,
             self.timed_out,
+            self.due_ns,
         )
 
 

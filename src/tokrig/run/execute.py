@@ -8,14 +8,14 @@ what was measured is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.formulas import usual_gap_s
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
-from tokrig.record.samples import Sample
+from tokrig.record.samples import Cell, Sample
 from tokrig.run import assemble, http, memory, preflight
 from tokrig.run.counting import text_of
 from tokrig.run.journal import CellRecord, Journal
@@ -23,7 +23,6 @@ from tokrig.run.monitor import Idle, grown, remarks
 from tokrig.run.preflight import PromptSize
 from tokrig.run.prepare import Prepared, need
 from tokrig.run.progress import (
-    Cell,
     CellBegan,
     CellDone,
     CellSkipped,
@@ -34,7 +33,7 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
-from tokrig.run.session import Session, identified, opened, salt
+from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.workloads import Workload
 
 
@@ -97,11 +96,11 @@ class _Run:
         self.journal.note_engine(self.state.model_dump(mode="json"))
 
     def is_skipped(self, cell: Cell) -> bool:
-        return any(Cell(s.workload, s.concurrency) == cell for s in self.skipped)
+        return any(s.cell == cell for s in self.skipped)
 
     def all_repeats(self) -> None:
         prepared, level, launch = self.prepared, self.prepared.level, self.prepared.launch
-        done = {(Cell(c.workload, c.concurrency), c.repeat) for c in self.cells}
+        done = {(c.cell, c.repeat) for c in self.cells}
         requests = {c: level.iterations * c.concurrency for c in prepared.cells}
         self.listen(
             RunBegan(
@@ -316,13 +315,13 @@ class _Run:
         sizes = [self.prompt_size(session, cell.workload, variant) for variant in variants]
         asked_tokens = min((size.tokens for size in sizes if size.tokens), default=None)
         self.listen(Step("warming up", cell, "warm_up"))
-        requests = self.requests(session, cell, sizes, level.warmups)
-        warmup, _ = session.send(requests, cell, "warmup", repeat)
+        first = self.requests(session, cell, sizes, level.warmups)
+        warmup, _ = session.send(first, cell, "warmup", repeat)
         if not must and (why := http.refused(warmup, asked_tokens)):
             raise why
         index = self.prepared.cells.index(cell)
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
-        requests = self.requests(session, cell, sizes, level.iterations)
+        requests, by = self.work(session, cell, sizes)
         sums = session.counters()
         samples, loop = session.send(
             requests,
@@ -332,6 +331,7 @@ class _Run:
             lambda ended, reads, elapsed_s: self.listen(
                 CellTick(cell, ended, len(requests), reads, elapsed_s)
             ),
+            by=by,
         )
         if not must and (why := http.refused(samples, asked_tokens)):
             raise why
@@ -347,7 +347,13 @@ class _Run:
             self.remarked.add(text)
             self.listen(Note(text))
         every = [*warmup, *samples]
-        return CellRecord(cell.workload, cell.concurrency, repeat, every, observed)
+        return CellRecord(cell, repeat, every, observed)
+
+    def work(
+        self, session: Session, cell: Cell, sizes: list[PromptSize]
+    ) -> tuple[Sequence[Request], By | None]:
+        """What a cell's measured phase sends, and by which source where that is no closed loop."""
+        return self.requests(session, cell, sizes, self.prepared.level.iterations), None
 
     def prompt_size(self, session: Session, name: str, index: int) -> PromptSize:
         """The prompt of a variant, fitted once per run."""

@@ -28,7 +28,7 @@ from pydantic import Field
 from tokrig.errors import InputError, StoreError, did_you_mean
 from tokrig.files import Locked, atomic_write, locked, state_dir
 from tokrig.record.model import Block, Interference, PeakMemory
-from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
+from tokrig.record.samples import Cell, Chunk, EngineTimings, Kind, Sample
 
 SWEEP_AFTER_S = 60
 _HINTS = {
@@ -56,8 +56,7 @@ class Observed(Block):
 class CellRecord:
     """One finished cell of one repeat: the unit a resumed run does not repeat."""
 
-    workload: str
-    concurrency: int
+    cell: Cell
     repeat: int
     samples: list[Sample]
     observed: Observed
@@ -67,19 +66,20 @@ class CellRecord:
         rows = [dataclasses.asdict(sample) for sample in self.samples]
         for sample, row in zip(self.samples, rows, strict=True):
             row["chunks"] = [[c.t_ns, int(c.kind), c.text] for c in sample.chunks]
-        data = {**vars(self), "samples": rows, "observed": self.observed.model_dump(mode="json")}
+        observed = self.observed.model_dump(mode="json")
+        data = {**vars(self.cell), "repeat": self.repeat, "samples": rows, "observed": observed}
         return json.dumps(data, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> CellRecord:
         """Raises ValueError, KeyError or TypeError for what ``to_json`` did not write."""
         data = json.loads(line)
-        for row in data["samples"]:
+        rows, observed = data.pop("samples"), Observed.model_validate(data.pop("observed"))
+        for row in rows:
             row["chunks"] = tuple(Chunk(t, Kind(kind), text) for t, kind, text in row["chunks"])
             row["timings"] = EngineTimings(**row["timings"]) if row["timings"] else None
-        samples = [Sample(**row) for row in data["samples"]]
-        observed = Observed.model_validate(data["observed"])
-        return cls(**{**data, "samples": samples, "observed": observed})
+        repeat = data.pop("repeat")
+        return cls(Cell(**data), repeat, [Sample(**row) for row in rows], observed)
 
 
 class Journal:

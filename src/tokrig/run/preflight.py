@@ -31,10 +31,10 @@ from tokrig.record.model import (
     Model,
     Prompting,
 )
-from tokrig.record.samples import Kind, Sample
+from tokrig.record.samples import Cell, Kind, Sample
 from tokrig.run.http import CONTEXT, HINTS, REFUSALS, code_of, wait_s
 from tokrig.run.prepare import Prepared
-from tokrig.run.progress import Cell, Listener, Note, Step
+from tokrig.run.progress import Listener, Note, Step
 from tokrig.run.session import Session, salt
 from tokrig.spec.settings import option_of
 from tokrig.workloads import Messages, Variant, Workload, tolerance

@@ -20,10 +20,10 @@ from tokrig.models.needs import draft_mismatch
 from tokrig.models.shelf import Tell, quiet
 from tokrig.quants import context_for
 from tokrig.record.model import Mode, Model
+from tokrig.record.samples import Cell
 from tokrig.run import quantize
 from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
-from tokrig.run.progress import Cell
 from tokrig.run.server import asked
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec

@@ -7,23 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tokrig.record.model import BackendFacts, Model, Result, Rig
+from tokrig.record.samples import Cell
 
 Phase = Literal["prepare", "start", "fit", "warm_up", "measure", "greedy", "stop", "store", "other"]
 """What a moment of a run is spent on. Probe requests belong to the start; fetching a model and
 making a quant to the preparation."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One workload at one concurrency: one row of the record."""
-
-    workload: str
-    concurrency: int
-
-    @property
-    def label(self) -> str:
-        """``agent × 4``."""
-        return f"{self.workload} × {self.concurrency}"
 
 
 @dataclass(frozen=True)

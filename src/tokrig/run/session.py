@@ -13,7 +13,7 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,22 @@ from tokrig.errors import (
 )
 from tokrig.models import identity
 from tokrig.record.model import Model
-from tokrig.record.samples import Phase, Sample
+from tokrig.record.samples import Cell, Phase, Sample
 from tokrig.run import http, server
 from tokrig.run.answer import Answer
-from tokrig.run.client import Loop, closed_loop
+from tokrig.run.client import Closed, Loop, Source, send
 from tokrig.run.counting import observe
 from tokrig.run.detect import settled, whereabouts
 from tokrig.run.http import HINTS, Dialect, Endpoint
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
-from tokrig.run.progress import Cell, Listener, Note, Step
+from tokrig.run.progress import Listener, Note, Step
 from tokrig.run.server import Server
 from tokrig.spec.reasoning import Switch
 from tokrig.workloads import Messages
 
+By = Callable[[Iterable[bytes]], Source]
+"""Makes the source of requests out of their bodies."""
 DEATH_SHOWS_WITHIN_S = 3.0
 STILL_THERE_S = 10.0
 LOAD_POLL_S = 0.5
@@ -203,14 +205,18 @@ class Session:
         phase: Phase,
         repeat: int,
         tick: Callable[[int, int, float], None] = lambda ended, reads, elapsed_s: None,
+        *,
+        by: By | None = None,
     ) -> tuple[list[Sample], Loop]:
-        """One closed loop at the cell's concurrency; its samples in the order of the requests.
-        While it is measured the machine is watched.
+        """Requests in a closed loop at the cell's concurrency, or ``by`` another source made of
+        their bodies; samples in the order of the requests. While it is measured the machine is
+        watched.
 
         Raises EngineDied when the engine ends meanwhile, or nobody can be reached at all;
         RequestError when another model begins to answer.
         """
         bodies = [json.dumps(self.body(request)).encode() for request in requests]
+        source = by(bodies) if by else Closed(bodies, cell.concurrency)
         began = time.monotonic()
 
         def on_tick(ended: int, reads: int) -> None:
@@ -221,11 +227,10 @@ class Session:
         watching = self.monitor.watching() if phase == "measured" else contextlib.nullcontext()
         try:
             with watching:
-                loop = closed_loop(
+                loop = send(
                     self.endpoint,
                     self.backend.chat_path,
-                    bodies,
-                    cell.concurrency,
+                    source,
                     silence_s=self.prepared.spec.request_timeout_s,
                     tick=on_tick,
                 )
@@ -244,8 +249,7 @@ class Session:
         for response in loop.responses:
             request = requests[response.index]
             place = Sample(
-                workload=cell.workload,
-                concurrency=cell.concurrency,
+                **vars(cell),
                 repeat=repeat,
                 iteration=response.index // cell.concurrency,
                 worker=response.worker,
@@ -253,6 +257,7 @@ class Session:
                 variant=response.index % variants,
                 salt=request.salt,
                 sent_ns=response.sent_ns,
+                due_ns=response.due_ns,
             )
             sample = observe(
                 response,

@@ -40,8 +40,8 @@ class Line:
     def left_out(self) -> str:
         """What of this run is not in the range: ``agent invalid, rag skipped``."""
         record, at = self.run.record, self.concurrency
-        here = [r for r in record.results if r.concurrency == at and not is_headline(r)]
-        skipped = [s.workload for s in record.skipped if s.concurrency == at]
+        here = [r for r in record.plain if r.concurrency == at and not is_headline(r)]
+        skipped = [s.workload for s in record.skipped if s.cell.plain and s.concurrency == at]
         return ", ".join(
             [f"{r.workload.name} {_why_not(r)}" for r in here] + [f"{s} skipped" for s in skipped]
         )
@@ -90,7 +90,7 @@ def lines(runs: Iterable[Run], concurrency: int) -> list[Line]:
     found = []
     for run in runs:
         results = tuple(
-            r for r in run.record.results if r.concurrency == concurrency and is_headline(r)
+            r for r in run.record.plain if r.concurrency == concurrency and is_headline(r)
         )
         if results:
             speeds = [speed(r) for r in results]
@@ -116,7 +116,7 @@ def groups(
 
 def shapes(runs: Iterable[Run]) -> list[str]:
     """The shapes there are: tokrig's own in their order, then others by name."""
-    there = {result.workload.name for run in runs for result in run.record.results}
+    there = {result.workload.name for run in runs for result in run.record.plain}
     own = [shape for shape in SHAPES if shape in there]
     return own + sorted(there - set(own))
 
@@ -126,7 +126,7 @@ def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]
     found = [
         Row(run, result)
         for run in runs
-        for result in run.record.results
+        for result in run.record.plain
         if (result.workload.name, result.concurrency) == (shape, concurrency)
         and is_headline(result)
     ]
@@ -198,8 +198,9 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
             ]
         )
         if record.skipped:
-            skipped[number] = [[one.workload, one.concurrency] for one in record.skipped]
-        for result in record.results:
+            left = [one for one in record.skipped if one.cell.plain]
+            skipped[number] = [[one.workload, one.concurrency] for one in left]
+        for result in record.plain:
             share = naming.accepted_percent(result)
             if share is not None:
                 accepted[len(of_rows)] = share

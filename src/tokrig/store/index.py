@@ -131,7 +131,7 @@ def listing(files: Iterable[Path], root: Path, cache: Path | None) -> Listing:
 
 _WANTED = (
     "id|status|verdict|validity|kind|level|started_at|finished_at|campaign|planned|family|variant|"
-    "quant|quant_creator|bytes|engine|build|api|asked|name|workload|concurrency|median|message"
+    "quant|quant_creator|bytes|engine|build|api|asked|name|workload|concurrency|depth_tokens|load|median|message"
 )
 _FIGURES = shown_in("list")
 _CHOSEN = [name for setting in SETTINGS.values() for name in setting.asked]
@@ -200,7 +200,8 @@ def _unchecked_row(data: dict[str, Any], name: str) -> Row:
     provenance, model, backend = data["provenance"], data["model"], data["backend"]
     results = data.get("results") or []
     mode = (data.get("mode") or {}).get("name", "baseline")
-    headline, doubtful = _headline(results, plain=mode == "baseline")
+    ours = [one for one in results if _is_plain(one)]
+    headline, doubtful = _headline(ours, plain=mode == "baseline")
     concurrency = headline[0]["concurrency"] if headline else None
     return Row(
         id=data["id"],
@@ -230,7 +231,7 @@ def _unchecked_row(data: dict[str, Any], name: str) -> Row:
         campaign=provenance.get("campaign"),
         failure=(data.get("failure") or {}).get("message"),
         part=backend.get("name"),
-        left_out=_left_out(results, data.get("skipped") or [], concurrency),
+        left_out=_left_out(ours, filter(_is_plain, data.get("skipped") or []), concurrency),
     )
 
 
@@ -240,6 +241,11 @@ def _word(validity: dict[str, Any], doubtful: bool) -> str:
     return (
         "unverified" if verdict == "valid" and (doubtful or validity.get("unverified")) else verdict
     )
+
+
+def _is_plain(cell: dict[str, Any]) -> bool:
+    """``Cell.plain``, of a result's or a skipped cell's plain data."""
+    return cell.get("load", "closed") == "closed" and not cell.get("depth_tokens")
 
 
 def _headline(results: list[dict[str, Any]], plain: bool) -> tuple[list[dict[str, Any]], bool]:
@@ -280,7 +286,7 @@ def _ranges(results: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _left_out(
-    results: list[dict[str, Any]], skipped: list[dict[str, Any]], concurrency: int | None
+    results: list[dict[str, Any]], skipped: Iterable[dict[str, Any]], concurrency: int | None
 ) -> str:
     """The shapes that have no figure in the range at ``concurrency``."""
     at = [result for result in results if result["concurrency"] == concurrency]

@@ -192,6 +192,9 @@ OF_RESULT = (
     _integer("prompt_tokens_target", "prompt length of the shape", "workload.prompt_tokens"),
     _integer("answer_tokens_target", "answer length of the shape", "workload.answer_tokens"),
     _integer("concurrency", "requests in flight", "concurrency"),
+    _integer("depth_tokens", "tokens of context before the shape", "depth_tokens"),
+    _text("load", "how requests follow each other; closed: the next after the last", "load"),
+    _number("rate_per_s", "requests that arrive a second", "rate_per_s"),
     _text("verdict", "valid, unverified or invalid: invalid is no headline", "validity.word"),
     *(_column(metric) for metric in METRICS.values() if metric.kind in _KINDS),
 )

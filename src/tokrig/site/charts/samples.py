@@ -13,7 +13,7 @@ from statistics import median
 
 from tokrig.record.formulas import inter_chunk_s, ttft_s
 from tokrig.record.model import Percentiles
-from tokrig.record.samples import Phase, Sample
+from tokrig.record.samples import Cell, Phase, Sample
 from tokrig.site import charts
 from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short
 from tokrig.site.formats import NULL
@@ -26,8 +26,6 @@ REQUESTS_WIDTH, REQUESTS_HEIGHT, REQUESTS_COLUMNS = 165, 110, 3
 # From one panel to the next, with room for their values: across, and down.
 REQUESTS_PITCH = (212, 176)
 
-# A result: workload and concurrency.
-Cell = tuple[str, int]
 # A request that answered: its phase, and its TTFT in seconds.
 Answered = tuple[Phase, float]
 
@@ -69,14 +67,14 @@ def _by_result(samples: Sequence[Sample], *, warm_up: bool = False) -> dict[Cell
     groups: dict[Cell, list[Sample]] = {}
     for sample in samples:
         if sample.error is None and (warm_up or sample.phase == "measured"):
-            groups.setdefault((sample.workload, sample.concurrency), []).append(sample)
+            groups.setdefault(sample.cell, []).append(sample)
     for of_result in groups.values():
         of_result.sort(key=lambda s: (s.repeat, s.phase == "measured", s.sent_ns, s.worker))
     return groups
 
 
 def _name(cell: Cell) -> str:
-    return f"{short(cell[0])} × {cell[1]}"
+    return short(cell.label)
 
 
 def _note(shown: int, all_of_them: int) -> list[str]:

@@ -71,7 +71,7 @@ def _summary(run: Run) -> str:
     """``llama.cpp b9174 (cuda): 206.5–216.7 tok/s at concurrency 1 (chat, rag); transcribed.``"""
     record = run.record
     speeds = []
-    for concurrency in sorted({result.concurrency for result in record.results}):
+    for concurrency in sorted({result.concurrency for result in record.plain}):
         for line in table.lines([run], concurrency):
             shapes = ", ".join(result.workload.name for result in line.results)
             span = formats.span(line.low, line.high)

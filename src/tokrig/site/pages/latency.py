@@ -34,7 +34,7 @@ def _page(site: Site) -> bytes:
     names = table.shapes(site.runs)
     most = table.MOST_LINES if len(rows) <= table.MOST_LINES else table.MOST_LINES // len(names)
     quickest = quickest_runs(rows)[:MOST_DRAWN]
-    valid = sum(table.is_headline(r) for run in site.runs for r in run.record.results)
+    valid = sum(table.is_headline(r) for run in site.runs for r in run.record.plain)
     return site.page(
         "latency.html",
         "latency.html",
@@ -52,7 +52,7 @@ def by_ttft(runs: Iterable[Run]) -> list[Row]:
     found = [
         Row(run, result)
         for run in runs
-        for result in run.record.results
+        for result in run.record.plain
         if table.is_headline(result) and result.ttft_s is not None
     ]
     return sorted(found, key=lambda row: (_ttft_s(row), row.run.id))

@@ -204,7 +204,7 @@ def _measured(runs: Sequence[Run], *, invalid: bool) -> list[Measured]:
     """Runs with results that failed no check, or with those that did; the fastest first."""
     found = []
     for run in runs:
-        results = [r for r in run.record.results if (r.validity.verdict == "invalid") == invalid]
+        results = [r for r in run.record.plain if (r.validity.verdict == "invalid") == invalid]
         if results:
             found.append(Measured(run, sorted(results, key=lambda result: result.concurrency)))
     return sorted(found, key=lambda one: -max(map(table.speed, one.results)))
@@ -284,7 +284,7 @@ def silicon(runs: Sequence[Run]) -> Compared | None:
 
 def line(run: Run) -> table.Line:
     """The valid results of a run that has any, at the lowest concurrency they have."""
-    valid = [result for result in run.record.results if result.validity.verdict != "invalid"]
+    valid = [result for result in run.record.plain if result.validity.verdict != "invalid"]
     lowest = min(result.concurrency for result in valid)
     results = tuple(result for result in valid if result.concurrency == lowest)
     speeds = [table.speed(result) for result in results]

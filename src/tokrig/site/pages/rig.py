@@ -145,7 +145,7 @@ def _started(run: Run) -> str | None:
 
 
 def _levels(runs: Sequence[Run], families: Mapping[str, Family]) -> list[Level]:
-    there = {result.concurrency for run in runs for result in run.record.results}
+    there = {result.concurrency for run in runs for result in run.record.plain}
     found = []
     for concurrency in sorted(there):
         groups = table.groups(runs, families, concurrency)

@@ -93,7 +93,7 @@ def findings(record: Record) -> list[Finding]:
 
 
 def _name(result: Result) -> str:
-    return f"{result.workload.name} × {result.concurrency}"
+    return result.cell.label
 
 
 @dataclass(frozen=True)
