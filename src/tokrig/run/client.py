@@ -27,7 +27,7 @@ import socket
 import ssl
 import time
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -87,25 +87,31 @@ class Loop:
 
     ``start_ns`` is when it began on the process's own clock. ``rounds_ns`` is how long the loop
     was busy each time before it could look again: what arrived meanwhile got its stamp that much
-    later."""
+    later. ``parts`` are the loops of several clients that it was merged from: each is as exact as
+    it is alone, so shares are those of the one that had the most to do."""
 
     responses: list[Response]
     wall_s: float
     client_cpu_s: float
     start_ns: int = 0
     rounds_ns: Sequence[int] = ()
+    parts: Sequence[Loop] = ()
 
     def late_share(self, gap_s: float | None) -> float | None:
         """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the
         usual time between two chunks; None where that is not known."""
         if gap_s is None or self.wall_s <= 0:
             return None
+        if self.parts:
+            return max(part.late_share(gap_s) or 0.0 for part in self.parts)
         limit_ns = LATE_ROUND * gap_s * 1e9
         return round(sum(t for t in self.rounds_ns if t > limit_ns) / 1e9 / self.wall_s, 5)
 
     @property
     def client_cpu_share(self) -> float:
-        """CPU seconds of this process per second of wall time (1 = one core)."""
+        """CPU seconds of one process per second of wall time (1 = one core)."""
+        if self.parts:
+            return max(part.client_cpu_share for part in self.parts)
         return self.client_cpu_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
@@ -139,7 +145,8 @@ class Closed(_AfterTheLast):
     for ``until_s`` seconds at most."""
 
     def __init__(self, bodies: Iterable[bytes], workers: int, until_s: float | None = None) -> None:
-        self.workers, self.bodies = workers, enumerate(bodies)
+        self.workers = workers
+        self.bodies: Iterator[Indexed] = enumerate(bodies)
         self.until_ns = None if until_s is None else until_s * 1e9
 
     def next(self, worker: int, now_ns: int) -> Indexed | None:
@@ -165,7 +172,8 @@ class Open:
     workers = 0
 
     def __init__(self, bodies: Iterable[bytes], due_s: Iterable[float]) -> None:
-        self.bodies, self.times = enumerate(bodies), (round(due * 1e9) for due in due_s)
+        self.bodies: Iterator[Indexed] = enumerate(bodies)
+        self.times: Iterator[int] = (round(due * 1e9) for due in due_s)
         self.due = next(self.times, None)
 
     def next(self, worker: int, now_ns: int) -> Indexed | None:
@@ -203,8 +211,9 @@ def send(
     silence_s: float,
     tick: Tick = lambda ended, reads: None,
     reader: Reader = read_stamped,
+    at_ns: int = 0,
 ) -> Loop:
-    """POST what comes from ``source`` to ``path`` until all have ended.
+    """POST what comes from ``source`` to ``path`` until all have ended, from ``at_ns`` on.
 
     A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` hears about
     every half second, in this thread, how many requests have ended and how many reads there were
@@ -218,6 +227,7 @@ def send(
         collects = gc.isenabled()
         gc.collect()
         gc.disable()
+        time.sleep(max(0.0, (at_ns - now_ns()) / 1e9))
         load.start_ns, start_cpu = now_ns(), time.process_time()
         try:
             for worker in range(source.workers):

@@ -1,0 +1,98 @@
+"""Several clients instead of one: a source of requests split into shares, and the loops that
+sent them merged into one.
+
+Which client sends what is settled before: nobody asks another while streams run. A closed loop is
+split by its workers, each share with the requests that these would get if all took equally long;
+queues go whole; arrivals are dealt one after the other. Indexes and workers stay what they are in
+the whole source, so what comes back is told apart as if one client had sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from tokrig.run.client import Closed, Loop, Open, Queues, Source
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several clients sends; it may go to another process. ``first_worker`` is the
+    number in the whole source of its worker 0."""
+
+    source: Source
+    first_worker: int = 0
+
+
+def split(source: Source, clients: int) -> list[Share]:
+    """The source in at most so many shares, none of them without a worker or an arrival.
+
+    It is taken whole, so it must have an end: raises TypeError for a closed loop that only time
+    ends, and for a source of another kind.
+    """
+    if isinstance(source, Closed) and source.until_ns is None:
+        return _split_closed(source, clients)
+    if isinstance(source, Queues):
+        queues = [list(queue) for queue in source.queues]
+        return [Share(Queues(queues[a:b]), a) for a, b in _spans(len(queues), clients)]
+    if isinstance(source, Open):
+        return _split_open(source, clients)
+    raise TypeError(f"cannot split {type(source).__name__}")
+
+
+def merge(loops: Sequence[Loop], first_workers: Sequence[int]) -> Loop:
+    """One loop of several whose ``start_ns`` are of one clock, with each one's first worker.
+
+    What a request took stays as its own client measured it; only where it stands among the others
+    depends on that clock.
+    """
+    start_ns = min(loop.start_ns for loop in loops)
+    responses = [
+        replace(
+            one,
+            worker=one.worker + first,
+            sent_ns=one.sent_ns + loop.start_ns - start_ns,
+            ended_ns=one.ended_ns + loop.start_ns - start_ns,
+            due_ns=None if one.due_ns is None else one.due_ns + loop.start_ns - start_ns,
+        )
+        for loop, first in zip(loops, first_workers, strict=True)
+        for one in loop.responses
+    ]
+    end_ns = max(loop.start_ns + round(loop.wall_s * 1e9) for loop in loops)
+    return Loop(
+        sorted(responses, key=lambda one: one.index),
+        (end_ns - start_ns) / 1e9,
+        sum(loop.client_cpu_s for loop in loops),
+        start_ns,
+        parts=[replace(loop, responses=[]) for loop in loops],
+    )
+
+
+def _spans(many: int, clients: int) -> list[tuple[int, int]]:
+    """``many`` in a row cut into pieces that differ by one at most: where each begins and ends."""
+    cuts = [many * client // clients for client in range(clients + 1)]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]
+
+
+def _split_closed(source: Closed, clients: int) -> list[Share]:
+    requests, shares = list(source.bodies), []
+    for a, b in _spans(source.workers, clients):
+        part = Closed((), b - a)
+        part.bodies = iter([one for one in requests if a <= one[0] % source.workers < b])
+        shares.append(Share(part, a))
+    return shares
+
+
+def _split_open(source: Open, clients: int) -> list[Share]:
+    arrivals = []
+    while (due_ns := source.due_ns()) is not None:
+        arrivals.append((source.arrive(), due_ns))
+    shares = []
+    for dealt in filter(None, (arrivals[client::clients] for client in range(clients))):
+        part = Open((), ())
+        part.bodies = iter([request for request, _ in dealt])
+        part.times = iter([due_ns for _, due_ns in dealt])
+        part.due = next(part.times, None)
+        shares.append(Share(part))
+    return shares
