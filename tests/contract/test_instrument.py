@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,9 +46,11 @@ def test_the_stamps_are_compared_with_the_text(monkeypatch: pytest.MonkeyPatch) 
 
     def late(*args: object, **options: object) -> Loop:
         phase: Loop = real(*args, **options)  # type: ignore[arg-type]
-        for response in phase.responses:
-            response.pieces[:] = [(t + 40_000_000, data) for t, data in response.pieces]
-        return phase
+        responses = [
+            replace(one, pieces=[(t + 40_000_000, data) for t, data in one.pieces])
+            for one in phase.responses
+        ]
+        return replace(phase, responses=responses)
 
     monkeypatch.setattr(instrument, "closed_loop", late)
     assert 0.04 < measure(streams=2, tokens=20, interval_s=0.002).error_s.p50 < 0.1
@@ -75,8 +78,8 @@ def test_a_server_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def cut(*args: object, **options: object) -> Loop:
         phase: Loop = real(*args, **options)  # type: ignore[arg-type]
-        del phase.responses[0].pieces[10:]
-        return phase
+        first, *others = phase.responses
+        return replace(phase, responses=[replace(first, pieces=first.pieces[:10]), *others])
 
     monkeypatch.setattr(instrument, "closed_loop", cut)
     with pytest.raises(EngineDied, match="broke after"):

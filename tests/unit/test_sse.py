@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.contract.recordings import names, recording
 from tokrig.run.answer import Event, parse
-from tokrig.run.http import Piece
+from tokrig.run.body import Piece
 
 EVERYTHING = (
     b"\xef\xbb\xbf: a comment\r\n"

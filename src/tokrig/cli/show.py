@@ -193,7 +193,7 @@ def print_charts(out: Console, record: Record, samples: Sequence[Sample]) -> Non
     out.print()
     for result in record.results:
         good = [
-            [chunk.t_ns / 1e9 for chunk in s.chunks]
+            [t_ns / 1e9 for t_ns in s.stream.stamps_ns]
             for s in samples
             if s.cell == result.cell and s.phase == "measured" and s.error is None
         ]

@@ -323,24 +323,24 @@ def _other_api(case: _Case) -> bool:
     return backend.api_asked is not None and not confirmed
 
 
-def _reasoned(sample: Sample) -> bool:
+def reasoned(sample: Sample) -> bool:
     """Whether there was a thought, shown or only counted. Markers around nothing are none."""
-    shown = "".join(c.text for c in sample.chunks if c.kind is Kind.REASONING)
+    shown = sample.stream.text_of(Kind.REASONING)
     return bool(_MARKERS.sub("", shown).strip()) or bool(not shown and sample.reasoning_tokens)
 
 
 def _still_reasoned(case: _Case) -> bool:
-    return case.mode.reasoning_asked == "off" and any(map(_reasoned, case.good))
+    return case.mode.reasoning_asked == "off" and any(map(reasoned, case.good))
 
 
 def _still_reasoned_1(case: _Case) -> bool:
-    reasoned = any(c.kind is Kind.REASONING for s in case.good for c in s.chunks)
-    return case.mode.reasoning_asked == "off" and reasoned
+    shown = any(Kind.REASONING in s.stream.kinds for s in case.good)
+    return case.mode.reasoning_asked == "off" and shown
 
 
 def _did_not_reason(case: _Case) -> bool:
     mode = case.mode
-    silent = mode.reasoning_observed is False and not any(map(_reasoned, case.good))
+    silent = mode.reasoning_observed is False and not any(map(reasoned, case.good))
     return mode.reasoning_asked == "on" and silent
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tokrig.record.samples import (
@@ -298,16 +297,19 @@ def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
     token. Where chunks hide the pace the gaps are those of deliveries: only the longest is told."""
     from tokrig.record.model import Percentiles
 
-    gaps = [gap / 1e9 for sample in samples if sample.chunks for gap in gaps_ns(sample)]
+    gaps = [gap for sample in samples if len(gap := gaps_ns(sample))]
     if not gaps:
         return None
-    longest = significant(max(gaps), DIGITS)
+    import numpy as np
+
+    gaps_s = np.concatenate(gaps) / 1e9
+    longest = significant(float(gaps_s.max()), DIGITS)
     if any(map(is_coarse, samples)):
-        return Percentiles(max=longest, n=len(gaps))
-    return _percentiles(gaps).model_copy(update={"max": longest})
+        return Percentiles(max=longest, n=len(gaps_s))
+    return _percentiles(gaps_s).model_copy(update={"max": longest})
 
 
-def _percentiles(gaps: Sequence[float]) -> Percentiles:
+def _percentiles(gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Percentiles:
     import numpy as np
 
     from tokrig.record.model import Percentiles
@@ -322,9 +324,11 @@ def _percentiles(gaps: Sequence[float]) -> Percentiles:
 
 def usual_gap_s(samples: Iterable[Sample]) -> float | None:
     """The median time between two different stamps of a stream, as far as there are two."""
-    stamps = [sorted({chunk.t_ns for chunk in sample.chunks}) for sample in samples]
-    gaps = [(b - a) / 1e9 for times in stamps for a, b in pairwise(times)]
-    return statistics.median(gaps) if gaps else None
+    import numpy as np
+
+    gaps = [np.diff(np.unique(sample.stream.times_ns())) for sample in samples]
+    gaps_ns = np.concatenate(gaps) if gaps else np.empty(0)
+    return float(np.median(gaps_ns / 1e9)) if len(gaps_ns) else None
 
 
 def prefill(of: Measured) -> tuple[Summary | None, str]:
@@ -475,9 +479,11 @@ def ttfa_1_s(sample: Sample) -> float | None:
 
 def inter_chunk_1_s(of: Measured) -> Percentiles | None:
     """Gaps between all chunks, those of one read included."""
-    pairs = (pair for sample in of.good for pair in pairwise(sample.chunks))
-    gaps = [(after.t_ns - before.t_ns) / 1e9 for before, after in pairs]
-    return _percentiles(gaps) if gaps else None
+    import numpy as np
+
+    gaps = [np.diff(sample.stream.times_ns()) for sample in of.good]
+    gaps_s = np.concatenate(gaps) / 1e9 if gaps else np.empty(0)
+    return _percentiles(gaps_s) if len(gaps_s) else None
 
 
 def prefill_1(of: Measured) -> tuple[Summary | None, str]:

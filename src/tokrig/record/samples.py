@@ -6,7 +6,9 @@ or one write that took several reads. A stream of few bursts, or one whose last 
 delivery, tells less about the engine than about what stood between.
 
 As Parquet it is one row a request, its chunks as three lists side by side: ``chunk_t_ns`` (ns after
-the request was sent), ``chunk_kind`` (1 reasoning, 2 content, 3 tool call) and ``chunk_text``. The
+the request was sent), ``chunk_kind`` (1 reasoning, 2 content, 3 tool call) and ``chunk_text``. Of a
+long run the texts are not kept, which ``text_kept`` tells: every character but white space is an
+``x`` then, so that lengths and blanks, which figures are made from, are as they were. The
 engine's own timings stand in columns named ``timings_*``, all null where it gave none. The file's
 metadata carries ``tokrig_samples``, the version of this layout; what older ones lack has its
 default then. The same samples give the same bytes. Pages carry checksums, so a flipped bit is
@@ -16,16 +18,20 @@ found, not read. pyarrow is imported only when a file is read or written.
 from __future__ import annotations
 
 import importlib
+import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints, overload
 
 from tokrig.errors import RecordError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    Ns = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 Phase = Literal["warmup", "measured"]
 Load = Literal["closed", "sustained", "session", "constant", "poisson", "gamma", "ramp", "trace"]
@@ -118,6 +124,103 @@ class Chunk:
     text: str
 
 
+_KINDS = {int(kind): kind for kind in Kind}
+_LETTER = re.compile(r"\S")
+
+
+class Chunks(Sequence[Chunk]):
+    """The chunks of one answer, side by side: 13 bytes for each beside its text, not 200.
+
+    Never altered once made. ``stamps_ns`` has one ``t_ns`` a chunk, ``kinds`` one byte, ``text``
+    all texts joined, ``ends`` where in it each of them ends.
+    """
+
+    __slots__ = ("ends", "kinds", "stamps_ns", "text")
+
+    def __init__(self, stamps_ns: array[int], kinds: bytes, text: str, ends: array[int]) -> None:
+        self.stamps_ns, self.kinds, self.text, self.ends = stamps_ns, kinds, text, ends
+
+    @classmethod
+    def of(cls, chunks: Iterable[Chunk]) -> Chunks:
+        """The same chunks in this form."""
+        if isinstance(chunks, Chunks):
+            return chunks
+        chunks = list(chunks)
+        return cls.joined(
+            array("q", [c.t_ns for c in chunks]),
+            bytes(c.kind for c in chunks),
+            [c.text for c in chunks],
+        )
+
+    @classmethod
+    def joined(cls, stamps_ns: array[int], kinds: bytes, texts: Sequence[str]) -> Chunks:
+        """Of a text for each chunk."""
+        return cls(stamps_ns, kinds, "".join(texts), array("I", accumulate(map(len, texts))))
+
+    def times_ns(self) -> Ns:
+        """The stamps for computing with, not to be altered."""
+        import numpy as np
+
+        return np.frombuffer(self.stamps_ns, np.int64) if self else np.empty(0, np.int64)
+
+    def text_of(self, kind: Kind) -> str:
+        """The joined text of one channel."""
+        if self.kinds.count(kind) == len(self.kinds):
+            return self.text
+        return "".join(chunk.text for chunk in self if chunk.kind is kind)
+
+    def texts(self) -> list[str]:
+        """The text of each chunk."""
+        text = self.text
+        return [text[begin:end] for begin, end in pairwise((0, *self.ends))]
+
+    def without_text(self) -> Chunks:
+        """With an ``x`` for every character that is no white space."""
+        return Chunks(self.stamps_ns, self.kinds, _LETTER.sub("x", self.text), self.ends)
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        begin, text = 0, self.text
+        for t_ns, kind, end in zip(self.stamps_ns, self.kinds, self.ends, strict=True):
+            yield Chunk(t_ns, _KINDS[kind], text[begin:end])
+            begin = end
+
+    @overload
+    def __getitem__(self, at: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, at: slice) -> Chunks: ...
+    def __getitem__(self, at: int | slice) -> Chunk | Chunks:
+        if isinstance(at, int):
+            place = range(len(self))[at]
+            begin = self.ends[place - 1] if place else 0
+            text = self.text[begin : self.ends[place]]
+            return Chunk(self.stamps_ns[place], _KINDS[self.kinds[place]], text)
+        first, last, step = at.indices(len(self))
+        if step != 1 or last <= first:
+            return Chunks.of([self[place] for place in range(first, last, step)])
+        begin = self.ends[first - 1] if first else 0
+        ends = self.ends[first:last]
+        if begin:
+            ends = array("I", [end - begin for end in ends])
+        text = self.text[begin : begin + ends[-1]]
+        return Chunks(self.stamps_ns[first:last], self.kinds[first:last], text, ends)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Chunks):
+            return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        if isinstance(other, list | tuple):
+            return len(self) == len(other) and all(map(Chunk.__eq__, self, other))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.kinds, self.text, len(self)))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
 @dataclass(frozen=True, slots=True)
 class EngineTimings:
     """The engine's own clock for one request. ``decode_tokens`` counts the first token too
@@ -144,7 +247,11 @@ class Sample:
     ``engine_clock``; ``None`` where nobody does. Samples of methodology 1 have none of them.
 
     ``due_ns`` is when a request that arrives by itself should have been sent, from the start of
-    its phase as well; ``connect_ns`` how long connecting took before it was.
+    its phase as well; ``connect_ns`` how long connecting took before it was, the TLS
+    handshake included; ``None`` where it never was.
+
+    ``chunks`` may be given as any sequence and are kept as ``Chunks``. ``text_kept`` is false where
+    their texts were not kept.
     """
 
     workload: str
@@ -181,6 +288,16 @@ class Sample:
     rate_per_s: float | None = None
     due_ns: int | None = None
     connect_ns: int | None = None
+    text_kept: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chunks", Chunks.of(self.chunks))
+
+    @property
+    def stream(self) -> Chunks:
+        """The chunks in their own form."""
+        assert isinstance(self.chunks, Chunks)
+        return self.chunks
 
     @property
     def cell(self) -> Cell:
@@ -191,26 +308,31 @@ class Sample:
 # What the stamps show
 
 
-def bursts(chunks: Sequence[Chunk], tokens: int | None) -> list[int]:
+def bursts(chunks: Chunks, tokens: int | None) -> list[int]:
     """Where each burst ends: the indexes one past its last chunk."""
-    if not chunks:
-        return []
+    return [*map(int, _later_bursts(chunks, tokens)), len(chunks)] if chunks else []
+
+
+def _later_bursts(chunks: Chunks, tokens: int | None) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Where each burst but the first begins."""
+    import numpy as np
+
     steps = max((tokens or len(chunks)) - 1, 1)
-    mean_ns = (chunks[-1].t_ns - chunks[0].t_ns) / steps
+    mean_ns = (chunks.stamps_ns[-1] - chunks.stamps_ns[0]) / steps
     at_once_ns = min(AT_ONCE_SHARE * mean_ns, AT_ONCE_NS)
-    ends = [
-        index
-        for index, (before, after) in enumerate(pairwise(chunks), 1)
-        if after.t_ns - before.t_ns > at_once_ns
-    ]
-    return [*ends, len(chunks)]
+    return np.flatnonzero(np.diff(chunks.times_ns()) > at_once_ns) + 1
 
 
-def gaps_ns(sample: Sample) -> list[int]:
-    """Times between successive bursts."""
-    ends = bursts(sample.chunks, sample.output_tokens)
-    stamps = [sample.chunks[0].t_ns, *(sample.chunks[end].t_ns for end in ends[:-1])]
-    return [after - before for before, after in pairwise(stamps)]
+def gaps_ns(sample: Sample) -> Ns:
+    """Times between successive bursts; none where nothing came."""
+    import numpy as np
+
+    chunks = sample.stream
+    times = chunks.times_ns()
+    if not chunks:
+        return times
+    begins = _later_bursts(chunks, sample.output_tokens)
+    return np.diff(times[np.concatenate(([0], begins))])
 
 
 def decoded_tokens(sample: Sample) -> int | None:
@@ -223,8 +345,7 @@ def decoded_tokens(sample: Sample) -> int | None:
 
 def has_few_bursts(sample: Sample) -> bool:
     """Whether the stamps between the first and the last are too few to show a pace."""
-    gaps = gaps_ns(sample) if sample.chunks else []
-    return bool(gaps) and len(gaps) - 1 < FEWEST_STAMPS
+    return 0 < len(gaps_ns(sample)) <= FEWEST_STAMPS
 
 
 def has_long_gap(sample: Sample) -> bool:
@@ -233,12 +354,13 @@ def has_long_gap(sample: Sample) -> bool:
     Between the tokens of one of several requests an engine works on the others: there a gap is
     its own pace, unless the text that follows it at once was held back meanwhile.
     """
-    gaps = gaps_ns(sample) if sample.chunks else []
-    ends = bursts(sample.chunks, sample.output_tokens)
-    window, text = sum(gaps), sum(len(c.text) for c in sample.chunks)
-    for gap, (begin, end) in zip(gaps, pairwise(ends), strict=True):
-        if gap > LONGEST_GAP_SHARE * window:
-            came = sum(len(c.text) for c in sample.chunks[begin:end]) / text
+    gaps, chunks = gaps_ns(sample), sample.stream
+    window, text = int(gaps.sum()), len(chunks.text)
+    long = (gaps > LONGEST_GAP_SHARE * window).nonzero()[0]
+    if len(long):
+        ends = bursts(chunks, sample.output_tokens)
+        for gap, begin, end in ((int(gaps[i]), ends[i], ends[i + 1]) for i in long):
+            came = (chunks.ends[end - 1] - chunks.ends[begin - 1]) / text
             if sample.concurrency == 1 or came > HELD_BACK * gap / window:
                 return True
     return False
@@ -257,18 +379,18 @@ def rate_uncertainty(sample: Sample) -> float:
     those of the last as long as it took beyond what its tokens need. Where each burst is a step of
     speculative decoding nothing waited.
     """
-    decoded, gaps = decoded_tokens(sample), gaps_ns(sample) if sample.chunks else []
-    if not decoded or decoded < 1 or not gaps:
+    decoded, gaps = decoded_tokens(sample), gaps_ns(sample)
+    if not decoded or decoded < 1 or not len(gaps):
         return 0.0
-    window, last = sum(gaps), sample.last_chunk_tokens or 1
-    in_order = sorted(gaps)
+    window, last = int(gaps.sum()), sample.last_chunk_tokens or 1
+    in_order, last_gap = sorted(gaps.tolist()), int(gaps[-1])
     short, long = in_order[len(gaps) // 10], in_order[len(gaps) * 9 // 10]
     if decoded <= BURSTY * len(gaps):
         return (long - short) / window
     if _bursts_are_steps(sample, decoded, len(gaps)) and long <= STEPS_ALIKE * short:
         return 0.0
-    token = (window - gaps[-1]) / max(decoded - last, 1)
-    return max(window / len(gaps), gaps[-1] - last * token, long - short) / window
+    token = (window - last_gap) / max(decoded - last, 1)
+    return max(window / len(gaps), last_gap - last * token, long - short) / window
 
 
 def _bursts_are_steps(sample: Sample, decoded: int, bursts_after_first: int) -> bool:
@@ -304,7 +426,7 @@ def concurrency_mean(samples: Iterable[Sample]) -> float | None:
     groups = list(repeats.values())
     mean = np.concatenate([_beside(group, before=True) for group in groups]).mean()
     # A stream of fewer stamps does not show when it ran.
-    if min(len({c.t_ns for c in s.chunks}) for group in groups for s in group) >= FEWEST_STAMPS:
+    if min(len(set(s.stream.stamps_ns)) for group in groups for s in group) >= FEWEST_STAMPS:
         streaming = np.concatenate([_beside(group, before=False) for group in groups])
         mean = min(mean, np.quantile(streaming, 1 - PEAK_SHARE))
     return round(float(mean), 4)
@@ -325,7 +447,7 @@ def _beside(group: Sequence[Sample], *, before: bool) -> np.ndarray[tuple[int], 
     ends = np.sort([s.sent_ns + s.chunks[-1].t_ns for s in group])
     # From here on a worker that ends finds no further request.
     busy_until = ends[max(len(group) - group[0].concurrency, 0)]
-    stamps = np.array([s.sent_ns + c.t_ns for s in group for c in s.chunks])
+    stamps = np.concatenate([s.sent_ns + s.stream.times_ns() for s in group])
     stamps = stamps[stamps <= busy_until]
     begun, ended = np.searchsorted(begins, stamps, "right"), np.searchsorted(ends, stamps, "left")
     return np.asarray(begun - ended, dtype=np.intp)
@@ -343,7 +465,7 @@ LAYOUT_VERSION = 3
 # The columns that a version brought.
 _ADDED = {
     2: ("tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"),
-    3: ("depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns"),
+    3: ("depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns", "text_kept"),
 }
 _VERSION_KEY = b"tokrig_samples"
 _PREFIX = "timings_"
@@ -354,14 +476,12 @@ _TIMINGS = tuple(f.name for f in fields(EngineTimings))
 
 def to_parquet(samples: Sequence[Sample]) -> bytes:
     """The bytes of a samples file. A lone surrogate in a text, which UTF-8 cannot hold, becomes
-    U+FFFD; everything else comes back exactly (``chunks`` as a tuple)."""
+    U+FFFD; everything else comes back exactly."""
     pa = _import("pyarrow")
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, Any] = {
         name: [_storable(getattr(s, name)) for s in samples] for name in _SCALARS
     }
-    columns["chunk_t_ns"] = [[c.t_ns for c in s.chunks] for s in samples]
-    columns["chunk_kind"] = [[int(c.kind) for c in s.chunks] for s in samples]
-    columns["chunk_text"] = [[_storable(c.text) for c in s.chunks] for s in samples]
+    columns |= _lists(pa, samples)
     for name in _TIMINGS:
         columns[_PREFIX + name] = [s.timings and getattr(s.timings, name) for s in samples]
     schema = _schema(pa, LAYOUT_VERSION)
@@ -383,8 +503,7 @@ def from_parquet(data: bytes, name: str) -> list[Sample]:
             pa.BufferReader(data), use_threads=False, page_checksum_verification=True
         )
         _check_layout(pa, table.schema, name)
-        columns = {column: table.column(column).to_pylist() for column in table.column_names}
-        return [_sample(columns, row) for row in range(table.num_rows)]
+        return _samples(pa, table)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as problem:
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise RecordError(
@@ -403,12 +522,11 @@ def _schema(pa: Any, version: int) -> Any:
     later = {name for since, names in _ADDED.items() if since > version for name in names}
     scalars = [name for name in _SCALARS if name not in later]
     kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
-    lists = {"chunk_t_ns": pa.int64(), "chunk_kind": pa.int8(), "chunk_text": pa.string()}
     columns = [
         *((name, kinds[kind], nullable) for name, kind, nullable in _typed(Sample, scalars)),
         *(
             (name, pa.list_(pa.field("element", kind, nullable=False)), False)
-            for name, kind in lists.items()
+            for name, kind in _list_kinds(pa)
         ),
         *((_PREFIX + name, kinds[kind], True) for name, kind, _ in _typed(EngineTimings, _TIMINGS)),
     ]
@@ -450,14 +568,56 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def _sample(columns: dict[str, list[Any]], row: int) -> Sample:
+def _lists(pa: Any, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The three lists, made one answer after the other: all texts at once would take ten times
+    the room."""
+    import numpy as np
+
+    offsets = np.cumsum([0, *(len(s.chunks) for s in samples)])
+    made: dict[str, list[Any]] = {name: [pa.array([], kind)] for name, kind in _list_kinds(pa)}
+    for stream in (s.stream for s in samples):
+        texts = stream.texts()
+        if not stream.text.isascii():
+            texts = [_storable(text) for text in texts]
+        made["chunk_t_ns"].append(pa.array(stream.stamps_ns, pa.int64()))
+        made["chunk_kind"].append(pa.array(list(stream.kinds), pa.int8()))
+        made["chunk_text"].append(pa.array(texts, pa.string()))
+    return {
+        name: pa.ListArray.from_arrays(
+            pa.array(offsets, pa.int32()),
+            pa.concat_arrays(made[name]),
+            type=pa.list_(pa.field("element", kind, nullable=False)),
+        )
+        for name, kind in _list_kinds(pa)
+    }
+
+
+def _list_kinds(pa: Any) -> list[tuple[str, Any]]:
+    return [("chunk_t_ns", pa.int64()), ("chunk_kind", pa.int8()), ("chunk_text", pa.string())]
+
+
+def _samples(pa: Any, table: Any) -> list[Sample]:
+    lists = [table.column(name).combine_chunks() for name, _ in _list_kinds(pa)]
+    others = [name for name in table.column_names if name not in dict(_list_kinds(pa))]
+    columns = {name: table.column(name).to_pylist() for name in others}
+    return [
+        _sample(columns, row, [column[row].values for column in lists]) for row in range(len(table))
+    ]
+
+
+def _sample(columns: dict[str, list[Any]], row: int, lists: Sequence[Any]) -> Sample:
     values = {name: columns[name][row] for name in _SCALARS if name in columns}
     if values["phase"] not in get_args(Phase):
         raise ValueError(f"row {row}: unknown phase {values['phase']!r}")
     if values.get("load", "closed") not in get_args(Load):
         raise ValueError(f"row {row}: unknown load {values['load']!r}")
-    lists = (columns[name][row] for name in ("chunk_t_ns", "chunk_kind", "chunk_text"))
-    chunks = tuple(Chunk(t_ns, Kind(kind), text) for t_ns, kind, text in zip(*lists, strict=True))
+    stamps, kinds, texts = (found.to_pylist() for found in lists)
+    if not len(stamps) == len(kinds) == len(texts):
+        raise ValueError(f"row {row}: chunks of different numbers")
+    unknown = set(kinds) - _KINDS.keys()
+    if unknown:
+        raise ValueError(f"row {row}: unknown kind {min(unknown)}")
+    chunks = Chunks.joined(array("q", stamps), bytes(kinds), texts)
     timings = {name: columns[_PREFIX + name][row] for name in _TIMINGS}
     present = any(value is not None for value in timings.values())
     return Sample(**values, chunks=chunks, timings=EngineTimings(**timings) if present else None)

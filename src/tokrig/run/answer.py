@@ -1,6 +1,11 @@
 """What a finished stream said: token-bearing chunks by channel, counts, timings, errors. Runs
 after the stream, never during it.
 
+A body is read run by run (see ``tokrig.run.body``). Most tokens stand in events that are alike but
+for their text, and what such a *frame* means is read once, as an event with a text of ours; the
+texts themselves then only have to be decoded. Whatever else there is goes the general way, event
+by event, and so does a frame that says anything beside its text.
+
 Framing as the WHATWG specifies it: lines end in LF, CR or CRLF, ``:`` begins a comment, several
 ``data`` lines of one event are joined by LF, a blank line ends the event. One deviation: an event
 at the very end that lacks its blank line is still delivered, because cut streams are judged by
@@ -15,14 +20,16 @@ a list of parts; usage on its own chunk, on the finish chunk, on every chunk or 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple, TypeGuard
 
-from tokrig.record.samples import Chunk, EngineTimings, Kind
+from tokrig.record.samples import Chunk, Chunks, EngineTimings, Kind
+from tokrig.run.body import Body, Piece, Run
 from tokrig.run.client import Response
-from tokrig.run.http import Piece, error_text, reason_in
+from tokrig.run.http import error_text, reason_in
 from tokrig.spec.reasoning import Marker, markers
 
 # Beyond these a figure is no measurement: a month, and more tokens than any context holds.
@@ -37,6 +44,10 @@ _REASONING_KEYS = (
 # Where the text of a part may stand; a part within a part is read as deep as this.
 _TEXT_KEYS = ("text", "thinking", "reasoning", "summary", "content", "refusal")
 _DEEPEST = 6
+# Two texts of ours: what a frame means is what it says of both.
+_PROBES = (b"tokrig", b"0")
+# What JSON may hold between quotes and ASCII as it is.
+_PLAIN = bytes(code for code in range(0x20, 0x80) if code not in b'"\\')
 # Counts of an answer: in which object of an event they stand, under which name. Later figures
 # replace earlier ones: with continuous usage the last chunk is the total.
 _COUNTS = (
@@ -65,13 +76,13 @@ class Event(NamedTuple):
     whole: bool = True
 
 
-def parse(pieces: Sequence[Piece]) -> list[Event]:
+def parse(pieces: Sequence[Piece], *, begins: bool = True) -> list[Event]:
     """All server-sent events of a body, in order. Undecodable bytes become U+FFFD, never an
-    exception."""
+    exception. ``begins`` is false where the pieces are not the first of their body."""
     events: list[Event] = []
     data: list[str] = []
     kind, stamp, whole = "", 0, True
-    for t_ns, line, ended in _lines(pieces):
+    for t_ns, line, ended in _lines(pieces, begins):
         if not line:
             if data:
                 events.append(Event(stamp, "\n".join(data), kind))
@@ -98,12 +109,12 @@ def parse_ndjson(pieces: Sequence[Piece]) -> list[Event]:
     ]
 
 
-def _lines(pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes, bool]]:
+def _lines(pieces: Sequence[Piece], begins: bool = True) -> Iterator[tuple[int, bytes, bool]]:
     """Each line without its end, the stamp of the piece in which it was complete, and whether it
     had an end at all. Lines, events and characters may be cut by the borders of pieces anywhere."""
     body = b"".join(data for _, data in pieces)
     ends = list(accumulate(len(data) for _, data in pieces))
-    text = body.removeprefix(b"\xef\xbb\xbf")
+    text = body.removeprefix(b"\xef\xbb\xbf") if begins else body
     end, piece = len(body) - len(text), 0
     # For bytes, unlike for text, splitlines knows no other line ends than LF, CR and CRLF.
     for raw in text.splitlines(keepends=True):
@@ -125,7 +136,7 @@ class Answer:
     ``finished_ns`` is when the finish reason came.
     """
 
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: Chunks = field(default_factory=lambda: Chunks.of(()))
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     running: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -153,19 +164,15 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
     ``event`` turns an event of an engine's own into an OpenAI chunk, ``timings`` reads the
     engine's clock out of it.
     """
-    answer = Answer()
+    reader = _Reader(timings, event)
+    answer = reader.answer
     if response.status is not None and response.status != 200:
         answer.fail(f"http_{response.status}", _reason(response))
         return answer
     kind = response.headers.get("content-type", "")
-    events = (parse_ndjson if "ndjson" in kind else parse)(response.pieces)
-    streamed = bool(events) or "event-stream" in kind
-    # A half-sent last event says nothing by itself; that it was cut is said below.
-    last = events[-1].data.strip() if events and not events[-1].whole else ""
-    cut = last not in ("", "[DONE]") and _decoded(last) is None
-    for one in events[:-1] if cut else events:
-        _read_event(answer, one, timings, event)
-    answer.chunks = _split_thought(answer.chunks)
+    streamed, cut = reader.body(response.pieces, ndjson="ndjson" in kind)
+    streamed = streamed or "event-stream" in kind
+    answer.chunks = _split_thought(reader.chunks())
     body = b"" if streamed else b"".join(data for _, data in response.pieces).strip()
     if body and response.failure is None:
         # Status 200, but no event stream: some put an error there, some cannot stream.
@@ -191,55 +198,147 @@ def _reason(response: Response) -> str:
     return _clean(words) + (f" (retry after {retry} s)" if retry else "")
 
 
-def _read_event(
-    answer: Answer, event: Event, timings: ReadTimings, translate: Translate | None
-) -> None:
-    text, t_ns = event.data.strip(), event.t_ns
-    if text == "[DONE]":
-        answer.done = True
-    if text in ("", "[DONE]"):
-        return
-    data = _decoded(text)
-    if not isinstance(data, dict):
-        what = "JSON" if data is None else "a JSON object"
-        answer.fail("invalid_json", f"a chunk is not {what}: {_clean(text[:120])!r}")
-        return
-    if data.get("error") is not None or event.type == "error":
-        answer.fail("error_event", _clean(error_text(data.get("error", data))[:400]))
-        return
-    if translate is not None:
-        data = translate(data)
-    model, usage = data.get("model"), data.get("usage")
-    if isinstance(model, str):
-        answer.model = _clean(model)
-    for choice in _maps(data.get("choices")):
-        _read_choice(answer, t_ns, choice)
-    if usage is not None or "timings" in data:
-        _read_counts(answer, data)
-    if isinstance(usage, dict) and _is_count(generated := usage.get("completion_tokens")):
-        answer.running.setdefault("usage", []).append((t_ns, generated))
-    found = _timings(data, timings)
-    if found is not None:
-        answer.timings = found
-        answer.running.setdefault("timings", []).append((t_ns, found.decode_tokens))
+class _Reader:
+    """Reads one body into an answer. The chunks stand side by side until all are there."""
 
+    def __init__(self, timings: ReadTimings, translate: Translate | None) -> None:
+        self.answer = Answer()
+        self.timings, self.translate = timings, translate
+        self.stamps_ns, self.kinds, self.ends = array("q"), bytearray(), array("I")
+        self.texts: list[str] = []
+        self.length = 0
+        self.meanings: dict[tuple[bytes, bytes], tuple[Kind, str | None] | None] = {}
 
-def _read_choice(answer: Answer, t_ns: int, choice: Mapping[str, Any]) -> None:
-    delta, chunks = choice.get("delta") or choice.get("message"), answer.chunks
-    before = len(chunks)
-    for kind, text in _said(delta) if isinstance(delta, dict) else _parts(choice.get("text")):
+    def chunks(self) -> Chunks:
+        """The chunks that were read."""
+        return Chunks(self.stamps_ns, bytes(self.kinds), "".join(self.texts), self.ends)
+
+    def body(self, pieces: Sequence[Piece], *, ndjson: bool) -> tuple[bool, bool]:
+        """Read all of it. Whether there was an event, and whether the last one was cut."""
+        # What an engine's own events mean may depend on their text.
+        if not isinstance(pieces, Body) or ndjson or self.translate is not None:
+            return self.events((parse_ndjson if ndjson else parse)(pieces))
+        streamed = cut = False
+        for number, run in enumerate(pieces.runs()):
+            if run.framed and self.framed(run):
+                found, cut = True, False
+            else:
+                found, cut = self.events(parse(list(run.pieces()), begins=number == 0))
+            streamed = streamed or found
+        return streamed, cut
+
+    def events(self, events: Sequence[Event]) -> tuple[bool, bool]:
+        """Read events in the general way; the answer is that of ``body``."""
+        # A half-sent last event says nothing by itself; that it was cut is said by the caller.
+        last = events[-1].data.strip() if events and not events[-1].whole else ""
+        cut = last not in ("", "[DONE]") and _decoded(last) is None
+        for one in events[:-1] if cut else events:
+            self.event(one)
+        return bool(events), cut
+
+    def framed(self, run: Run) -> bool:
+        """Read events that are alike but for their text; False, and nothing read, where that
+        cannot be told."""
+        frame = run.head, run.tail
+        if frame not in self.meanings:
+            self.meanings[frame] = self.meaning(*frame)
+        meaning, texts = self.meanings[frame], _texts(run)
+        if meaning is None or texts is None:
+            return False
+        kind, model = meaning
+        text, ends = texts
+        self.answer.model = model or self.answer.model
+        self.stamps_ns.extend(run.stamps)
+        self.kinds += bytes((kind,)) * len(run.stamps)
+        self.texts.append(text)
+        self.ends.extend([end + self.length for end in ends])
+        self.length += len(text)
+        return True
+
+    def meaning(self, head: bytes, tail: bytes) -> tuple[Kind, str | None] | None:
+        """The channel of the text in a frame, and the model it names; None where it says more, or
+        shows another text than what stands in it."""
+        meanings = set()
+        for probe in _PROBES:
+            reader = _Reader(self.timings, None)
+            reader.events(parse([(0, head + probe + tail)], begins=False))
+            found, said = reader.answer, list(reader.chunks())
+            if replace(found, model=None) != Answer() or [c.text.encode() for c in said] != [probe]:
+                return None
+            meanings.add((said[0].kind, found.model))
+        return meanings.pop() if len(meanings) == 1 else None
+
+    def event(self, event: Event) -> None:
+        """Read one event in the general way."""
+        answer, text, t_ns = self.answer, event.data.strip(), event.t_ns
+        if text == "[DONE]":
+            answer.done = True
+        if text in ("", "[DONE]"):
+            return
+        data = _decoded(text)
+        if not isinstance(data, dict):
+            what = "JSON" if data is None else "a JSON object"
+            answer.fail("invalid_json", f"a chunk is not {what}: {_clean(text[:120])!r}")
+            return
+        if data.get("error") is not None or event.type == "error":
+            answer.fail("error_event", _clean(error_text(data.get("error", data))[:400]))
+            return
+        if self.translate is not None:
+            data = self.translate(data)
+        model, usage = data.get("model"), data.get("usage")
+        if isinstance(model, str):
+            answer.model = _clean(model)
+        for choice in _maps(data.get("choices")):
+            self.choice(t_ns, choice)
+        if usage is not None or "timings" in data:
+            _read_counts(answer, data)
+        if isinstance(usage, dict) and _is_count(generated := usage.get("completion_tokens")):
+            answer.running.setdefault("usage", []).append((t_ns, generated))
+        found = _timings(data, self.timings)
+        if found is not None:
+            answer.timings = found
+            answer.running.setdefault("timings", []).append((t_ns, found.decode_tokens))
+
+    def choice(self, t_ns: int, choice: Mapping[str, Any]) -> None:
+        """Read what one choice of an event says."""
+        delta = choice.get("delta") or choice.get("message")
+        parts = _said(delta) if isinstance(delta, dict) else _parts(choice.get("text"))
         # Parts of one channel that follow each other are one chunk.
-        if text and len(chunks) > before and chunks[-1].kind is kind:
-            text = chunks.pop().text + text
-        if text:
-            chunks.append(Chunk(t_ns, kind, _clean(text)))
-    if ("token_ids" in choice or "logprobs" in choice) and (returned := _returned_tokens(choice)):
-        running = answer.running.setdefault("token_ids", [])
-        running.append((t_ns, returned + (running[-1][1] if running else 0)))
-    reason = choice.get("finish_reason")
-    if isinstance(reason, str):
-        answer.finish_reason = _clean(reason)
-        answer.finished_ns = answer.finished_ns or t_ns
+        for kind, group in groupby((part for part in parts if part[1]), key=lambda part: part[0]):
+            text = _clean("".join(text for _, text in group))
+            self.stamps_ns.append(t_ns)
+            self.kinds.append(kind)
+            self.texts.append(text)
+            self.length += len(text)
+            self.ends.append(self.length)
+        answer = self.answer
+        if ("token_ids" in choice or "logprobs" in choice) and (
+            returned := _returned_tokens(choice)
+        ):
+            running = answer.running.setdefault("token_ids", [])
+            running.append((t_ns, returned + (running[-1][1] if running else 0)))
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str):
+            answer.finish_reason = _clean(reason)
+            answer.finished_ns = answer.finished_ns or t_ns
+
+
+def _texts(run: Run) -> tuple[str, Sequence[int]] | None:
+    """The texts of a run, joined, and where in them each ends; None where what stands between the
+    quotes of one is no text in JSON."""
+    if not run.text.translate(None, _PLAIN):
+        return run.text.decode("ascii"), run.ends
+    texts, begin = [], 0
+    for end in run.ends:
+        part, begin = run.text[begin:end], end
+        text = part.decode("utf-8", "replace")
+        if part.translate(None, _PLAIN):
+            text = _decoded(f'"{text}"')
+            if text is None:
+                return None
+            text = _clean(text)
+        texts.append(text)
+    return "".join(texts), list(accumulate(map(len, texts)))
 
 
 def _said(delta: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
@@ -322,19 +421,19 @@ def _timings(data: Mapping[str, Any], read: ReadTimings) -> EngineTimings | None
     return found if possible else None
 
 
-def _split_thought(chunks: Sequence[Chunk]) -> list[Chunk]:
+def _split_thought(chunks: Chunks) -> Chunks:
     """Move a thought that stands between markers in content to the reasoning channel.
 
     Markers may be cut anywhere by chunk borders, so they are looked for in the joined content. A
     marker itself costs tokens: it stays with the reasoning it encloses.
     """
-    content = "".join(c.text for c in chunks if c.kind is Kind.CONTENT)
-    own_channel = any(c.kind is Kind.REASONING for c in chunks)
+    content = chunks.text_of(Kind.CONTENT)
+    own_channel = Kind.REASONING in chunks.kinds
     opened = [m for m in markers() if content.lstrip().startswith(m.open)]
     ends = [_thought_end(content, m, own_channel) for m in opened or markers()]
     end = min(filter(None, ends), default=0)
     if not end:
-        return list(chunks)
+        return chunks
     split: list[Chunk] = []
     left = end
     for chunk in chunks:
@@ -343,7 +442,7 @@ def _split_thought(chunks: Sequence[Chunk]) -> list[Chunk]:
         for kind, text in ((Kind.REASONING, chunk.text[:cut]), (chunk.kind, chunk.text[cut:])):
             if text:
                 split.append(Chunk(chunk.t_ns, kind, text))
-    return split
+    return Chunks.of(split)
 
 
 def _thought_end(content: str, marker: Marker, own_channel: bool) -> int:

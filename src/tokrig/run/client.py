@@ -3,13 +3,13 @@
 When a request is due its *source* says: a closed loop keeps some in flight, queues are walked one
 request after the other, in an open loop they arrive by themselves.
 
-One thread, one selector, no framework: between the kernel reporting bytes and their stamp lies
-nothing but the return from ``select``. The hot path is ``Wire._receive``: one ``recv``, one pass
+One thread, one epoll, no framework: between the kernel reporting bytes and their stamp lies
+nothing but the return from ``epoll``. The hot path is ``Wire._receive``: one ``recv``, one pass
 of the C parser (httptools, llhttp inside) that only strips the transfer encoding. While streams
 run the garbage collector is off, and nothing is decoded, printed or written; a ``tick`` about
 twice a second is all that others get.
 
-A piece's stamp is the moment the selector reported its socket readable: the earliest this process
+A piece's stamp is the moment epoll reported its socket readable: the earliest this process
 can know of it, one moment for all sockets reported together. So a stream's stamp never waits for
 the reading, parsing or ending of another one; what a busy loop can do is only to see it one round
 later. ``read_stamped`` is the seam for better clocks: a reader that takes the kernel's own receive
@@ -22,7 +22,7 @@ import errno
 import gc
 import json
 import os
-import selectors
+import select
 import socket
 import ssl
 import time
@@ -34,19 +34,20 @@ from typing import Any, Protocol
 
 import httptools
 
-from tokrig.run.http import Endpoint, Piece, decoded
+from tokrig.run.body import Body, Piece
+from tokrig.run.http import Endpoint, decoded
 
 # More than a TLS record (16 KiB): nothing decrypted stays behind where no selector sees it.
 READ_BYTES = 1 << 16
 TRIAL_S = 3.0
-TICK_S = 0.5
+TICK_NS = 500_000_000
 # Of the usual gap between two chunks: a loop that is busy for longer may stamp one late.
 LATE_ROUND = 0.1
 # The fields of an event below which text can stand, in the dialects of all engines.
 _TEXT = ("delta", "message", "text", "response", "content")
 
-# What a wire waits for next: nothing any more, or what the selector calls so.
-DONE, READ, WRITE = 0, selectors.EVENT_READ, selectors.EVENT_WRITE
+# What a wire waits for next: nothing any more, or what epoll calls so.
+DONE, READ, WRITE = 0, select.EPOLLIN, select.EPOLLOUT
 
 Reader = Callable[[socket.socket, int], tuple[int, bytes]]
 Tick = Callable[[int, int], None]
@@ -59,7 +60,7 @@ now_ns = time.monotonic_ns
 
 
 def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
-    """Read what is there; the stamp is the moment the selector reported it."""
+    """Read what is there; the stamp is the moment epoll reported it."""
     return ready_ns, sock.recv(READ_BYTES)
 
 
@@ -67,7 +68,8 @@ def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
 class Response:
     """What came back for the ``index``-th request. ``sent_ns`` and ``ended_ns`` count from the
     loop's start, the stamps of ``pieces`` from ``sent_ns``. ``due_ns`` is when a request of an open
-    loop should have been sent, from the start as well. ``failure`` is about transport."""
+    loop should have been sent, from the start as well. ``connect_ns`` is how long
+    connecting and the TLS handshake took before it was sent. ``failure`` is about transport."""
 
     index: int
     worker: int
@@ -75,10 +77,11 @@ class Response:
     ended_ns: int
     status: int | None
     headers: dict[str, str]
-    pieces: list[Piece]
+    pieces: Sequence[Piece]
     failure: str | None = None
     timed_out: bool = False
     due_ns: int | None = None
+    connect_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -220,8 +223,8 @@ def send(
     (which are no tokens; they show that something moves); it may raise to stop the load: all
     sockets are then closed. Raises OSError when the endpoint's name cannot be resolved.
     """
-    with selectors.DefaultSelector() as selector:
-        load = _Load(selector, endpoint, path, source, reader)
+    with select.epoll() as epoll:
+        load = _Load(epoll, endpoint, path, source, reader)
         rounds_ns = array("q")
         # No collector pauses between two stamps.
         collects = gc.isenabled()
@@ -232,14 +235,15 @@ def send(
         try:
             for worker in range(source.workers):
                 load.follow(worker)
-            next_tick = time.monotonic() + TICK_S
+            next_tick_ns = now_ns() + TICK_NS
             while load.wires or source.due_ns() is not None:
-                ready_ns = load.round(load.rest_s(next_tick))
-                if time.monotonic() >= next_tick:
+                ready_ns = load.round(next_tick_ns)
+                if (now := now_ns()) >= next_tick_ns:
                     load.end_silent(silence_s)
                     tick(len(load.ended), load.reads)
-                    next_tick = time.monotonic() + TICK_S
-                rounds_ns.append(now_ns() - ready_ns)
+                    now = now_ns()
+                    next_tick_ns = now + TICK_NS
+                rounds_ns.append(now - ready_ns)
             end_ns, end_cpu = now_ns(), time.process_time()
         finally:
             for wire in load.wires.values():
@@ -272,12 +276,13 @@ class _Load:
     """The state of one loop; lives as long as ``send`` runs. A request that arrives by itself is a
     worker of its own."""
 
-    selector: selectors.BaseSelector
+    epoll: select.epoll
     endpoint: Endpoint
     path: str
     source: Source
     reader: Reader
     wires: dict[int, Wire] = field(default_factory=dict)
+    by_socket: dict[int, Wire] = field(default_factory=dict)
     ended: list[Wire] = field(default_factory=list)
     reads: int = 0
     start_ns: int = 0
@@ -298,38 +303,45 @@ class _Load:
         payload = self.endpoint.payload(self.path, body)
         wire = Wire(self.endpoint, self.address, payload, self.tls, index, worker)
         wire.due_ns = due_ns
-        self.wires[worker] = wire
-        self.selector.register(wire.sock.fileno(), WRITE, wire)
+        self.wires[worker] = self.by_socket[wire.number] = wire
+        self.epoll.register(wire.number, WRITE)
 
-    def rest_s(self, next_tick: float) -> float:
-        """How long the loop may wait: until the next tick, or the next arrival."""
-        rest_s = next_tick - time.monotonic()
-        if (due_ns := self.source.due_ns()) is not None:
-            rest_s = min(rest_s, (self.start_ns + due_ns - now_ns()) / 1e9)
-        return max(0.0, rest_s)
-
-    def round(self, timeout_s: float) -> int:
-        """Begin what is due; wait for sockets to become ready and let their wires do the next
-        step; when they became ready."""
-        while (due_ns := self.source.due_ns()) is not None and due_ns <= now_ns() - self.start_ns:
+    def round(self, until_ns: int) -> int:
+        """Begin what is due; wait for sockets to become ready, or until then or the next arrival,
+        and let their wires do the next step; when they became ready."""
+        while (due_ns := self.source.due_ns()) is not None:
+            due_ns += self.start_ns
+            if due_ns > now_ns():
+                until_ns = min(until_ns, due_ns)
+                break
             request = self.source.arrive()
-            self.open(request, request[0], due_ns)
-        ready = self.selector.select(timeout_s)
+            self.open(request, request[0], due_ns - self.start_ns)
+        ready = self.poll(max(0, until_ns - now_ns()) / 1e9, exact=due_ns is not None)
         ready_ns = now_ns()
         self.reads += len(ready)
-        for key, _ in ready:
-            wire: Wire = key.data
+        for number, _ in ready:
+            wire = self.by_socket[number]
             interest = wire.advance(self.reader, ready_ns)
             if interest == DONE:
                 self.close(wire, ready_ns)
-            elif interest != key.events:
-                self.selector.modify(wire.sock.fileno(), interest, wire)
+            elif interest != wire.interest:
+                wire.interest = interest
+                self.epoll.modify(number, interest)
         return ready_ns
+
+    def poll(self, rest_s: float, *, exact: bool) -> list[tuple[int, int]]:
+        """The sockets that are ready, waited for at most so long; epoll itself rounds up to a
+        millisecond, which an arrival has no time for."""
+        if exact:
+            select.select((self.epoll,), (), (), rest_s)
+            rest_s = 0
+        return self.epoll.poll(rest_s)
 
     def close(self, wire: Wire, ended_ns: int) -> None:
         """Keep what arrived, free the worker and give it the next request. What can be done later
         is: the other streams are waiting."""
-        self.selector.unregister(wire.sock.fileno())
+        self.epoll.unregister(wire.number)
+        del self.by_socket[wire.number]
         wire.sock.close()
         wire.ended_ns = ended_ns
         self.ended.append(wire)
@@ -342,7 +354,7 @@ class _Load:
         now = now_ns()
         for wire in list(self.wires.values()):
             if wire.silent_ns(now) > silence_s * 1e9:
-                said = wire.pieces and wire.pieces[-1][0] > wire.heard_ns
+                said = wire.pieces and wire.pieces[-1][0] + wire.sent_ns > wire.heard_ns
                 wire.failure = (
                     f"no token came for {silence_s:g} s, only heartbeats or empty chunks"
                     if said
@@ -374,16 +386,17 @@ class Wire:
         self.sock: socket.socket = socket.socket(family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.number, self.interest = self.sock.fileno(), WRITE
         self.unsent = memoryview(payload)
         self.endpoint, self.tls, self.index, self.worker = endpoint, tls, index, worker
         self.due_ns: int | None = None
-        self.pieces: list[Piece] = []
+        self.pieces = Body()
         self.headers: dict[str, str] = {}
         self.headers_complete = self.complete = self.timed_out = False
         self.failure: str | None = None
         self.stamp = self.sent_ns = self.ended_ns = 0
         # The last sign of life that is no piece: being made, or a part of the request sent.
-        self.heard_ns = now_ns()
+        self.heard_ns = self.began_ns = now_ns()
         self.looked_at = 0  # pieces that were looked at for tokens
         self.parser = httptools.HttpResponseParser(self)
         self.stage = self._connect
@@ -400,7 +413,7 @@ class Wire:
         self.headers_complete = True
 
     def on_body(self, body: bytes) -> None:
-        self.pieces.append((self.stamp, body))
+        self.pieces.append(self.stamp - self.sent_ns, body)
 
     def on_message_complete(self) -> None:
         if self.parser.get_status_code() < 200:
@@ -468,6 +481,7 @@ class Wire:
         self.heard_ns = now_ns()
         if self.unsent:
             return WRITE
+        self.unsent = memoryview(b"")  # lets the body go
         self.stage = self._receive
         return READ
 
@@ -495,10 +509,12 @@ class Wire:
     def silent_ns(self, now: int) -> int:
         """How long no token has come. Only the latest of the new pieces that bears one is read, so
         this costs a stream no more than a token or two of decoding."""
-        new = self.pieces[self.looked_at :]
-        self.looked_at += len(new)
-        latest = next((t for t, data in reversed(new) if bears_token(data)), 0)
-        self.heard_ns = max(self.heard_ns, latest)
+        for place in range(len(self.pieces) - 1, self.looked_at - 1, -1):
+            t_ns, data = self.pieces[place]
+            if bears_token(data):
+                self.heard_ns = max(self.heard_ns, self.sent_ns + t_ns)
+                break
+        self.looked_at = len(self.pieces)
         return now - self.heard_ns
 
     def response(self, start_ns: int) -> Response:
@@ -512,10 +528,11 @@ class Wire:
             self.ended_ns - start_ns,
             self.status,
             self.headers,
-            [(t - sent_ns, data) for t, data in pieces],
+            pieces,
             self.failure or compressed,
             self.timed_out,
             self.due_ns,
+            self.sent_ns - self.began_ns if self.sent_ns else None,
         )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tokrig.backends import Backend
-from tokrig.record.samples import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, Chunk, Kind, Sample, bursts
+from tokrig.record.samples import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, Chunks, Kind, Sample, bursts
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Response
 
@@ -104,7 +104,8 @@ def observe(
         disagreement = max(off, disagreement or 0)
     return replace(
         place,
-        chunks=tuple(answer.chunks),
+        chunks=answer.chunks,
+        connect_ns=response.connect_ns,
         prompt_tokens=prompt_tokens,
         output_tokens=tokens,
         count_source=source,
@@ -138,17 +139,12 @@ def _output_tokens(
     full = asked if answer.finish_reason == "length" else None
     if full is not None and len(answer.chunks) == full:
         return full, "length"
-    counted = count_text(text_of(answer.chunks)) or None
+    counted = count_text(answer.chunks.text) or None
     if counted is None:
         return None, None
     if full is not None and abs(counted - full) <= AS_ASKED * full:
         return full, "length"
     return counted, "tokenizer"
-
-
-def text_of(chunks: Sequence[Chunk], kind: Kind | None = None) -> str:
-    """The joined text of chunks, of one channel or of all."""
-    return "".join(c.text for c in chunks if kind in (None, c.kind))
 
 
 class _Stream:
@@ -161,17 +157,18 @@ class _Stream:
         self.first = self.chunks[: self.ends[0]]
         self.rest = self.chunks[self.ends[0] :]
         self.last = self.chunks[self.ends[-2] :] if len(self.ends) > 1 else self.chunks
-        self.window_ns = self.chunks[-1].t_ns - self.chunks[0].t_ns
+        self.stamps_ns = self.chunks.stamps_ns
+        self.window_ns = self.stamps_ns[-1] - self.stamps_ns[0]
         self.hidden_reasoning = 0
         told = answer.reasoning_tokens or 0
-        shown = [c for c in self.chunks if c.kind is Kind.REASONING]
-        in_first = [c for c in self.first if c.kind is Kind.REASONING]
+        shown = self.chunks.kinds.count(Kind.REASONING)
+        in_first = self.first.kinds.count(Kind.REASONING)
         # A server that counts everything as reasoning although an answer followed is not believed.
         if told and not shown and told < tokens:
             self.hidden_reasoning = told
         self.first_tokens = len(self.first)
-        if shown and len(in_first) == len(shown) and len(shown) <= told < tokens:
-            self.first_tokens += told - len(shown)
+        if shown and in_first == shown <= told < tokens:
+            self.first_tokens += told - shown
 
     # The ways of counting, best first. None where one cannot tell.
 
@@ -179,7 +176,7 @@ class _Stream:
         """Counts that came with the chunks of the first and of the last burst."""
         for marks in self.answer.running.values():
             at = dict(marks)
-            values = [at[t_ns] for end in self.ends if (t_ns := self.chunks[end - 1].t_ns) in at]
+            values = [at[t_ns] for end in self.ends if (t_ns := self.stamps_ns[end - 1]) in at]
             if len(values) < len(self.ends) or not self._run(values):
                 continue
             last, hidden = values[-1] - values[-2], max(self.tokens - values[-1], 0)
@@ -204,7 +201,7 @@ class _Stream:
         """Running counts against the text, where the chunks alone do not bear them out."""
         if decoded <= len(self.rest) * (1 + SAME_RATE):
             return found
-        told = self.count_text(text_of(self.rest))
+        told = self.count_text(self.rest.text)
         if told:
             off = max(decoded / told, told / decoded)
             return replace(found, count_disagreement=1 - 1 / off) if off > IMPLAUSIBLE else found
@@ -222,15 +219,15 @@ class _Stream:
 
         A text was generated as at least as many tokens as it is cut into again, and as chunks.
         """
-        total = self.count_text(text_of(self.chunks)) if self.rest else None
-        first = self.count_text(text_of(self.first)) if total else None
+        total = self.count_text(self.chunks.text) if self.rest else None
+        first = self.count_text(self.first.text) if total else None
         if not total or not first or first >= total:
             return None
         after = max(total - first, len(self.rest))
         unshown = self.tokens - self.hidden_reasoning - first - after
         # Only where several tokens came at once may the last burst be more than one.
         single = self.tokens <= BURSTY * len(self.ends)
-        last = 1 if single else self.count_text(text_of(self.last))
+        last = 1 if single else self.count_text(self.last.text)
         found = Counted(first, last, self.hidden_reasoning, "tokenizer")
         if abs(unshown) <= SAME_RATE * after:
             return found
@@ -300,8 +297,8 @@ class _Stream:
 
     def _had_time(self, hidden: int, shown: int) -> bool:
         """Whether there was time for hidden tokens before the first stamp and after the last."""
-        ended = max(self.answer.finished_ns or 0, self.chunks[-1].t_ns)
-        outside_ns = self.chunks[0].t_ns + ended - self.chunks[-1].t_ns
+        ended = max(self.answer.finished_ns or 0, self.stamps_ns[-1])
+        outside_ns = self.stamps_ns[0] + ended - self.stamps_ns[-1]
         return hidden * self.window_ns / shown <= outside_ns / 0.9
 
     def _steady(self, shown: int) -> bool:
@@ -309,7 +306,7 @@ class _Stream:
         token_ns = self.window_ns / shown
         spare = max(SPARE_TOKENS, SAME_RATE * shown)
         gaps_ns = (
-            (end - begin, self.chunks[begin].t_ns - self.chunks[begin - 1].t_ns)
+            (end - begin, self.stamps_ns[begin] - self.stamps_ns[begin - 1])
             for begin, end in pairwise(self.ends)
         )
         return all(gap_ns <= (tokens + spare) * token_ns for tokens, gap_ns in gaps_ns)
@@ -319,14 +316,14 @@ class _Stream:
         if decoded <= len(self.rest) * (1 + SAME_RATE):
             return True
         fewest, most = PLAUSIBLE_BYTES
-        return fewest <= len(text_of(self.rest).encode()) / decoded <= most
+        return fewest <= len(self.rest.text.encode()) / decoded <= most
 
     def _unknown(self, found: Counted) -> Counted:
         return replace(found, first_chunk_tokens=None, last_chunk_tokens=None, counted_by=None)
 
-    def _share(self, chunks: Sequence[Chunk]) -> int:
+    def _share(self, chunks: Chunks) -> int:
         """Tokens of some chunks by their share of the text."""
-        part, whole = len(text_of(chunks).encode()), len(text_of(self.chunks).encode())
+        part, whole = len(chunks.text.encode()), len(self.chunks.text.encode())
         return max(round((self.tokens - self.hidden_reasoning) * part / whole), 1)
 
 
@@ -340,7 +337,7 @@ def _channels(
     chunks of one token each, else the channel's text is counted. What is left is content.
     """
     told = answer.reasoning_tokens
-    streamed = {chunk.kind for chunk in answer.chunks}
+    streamed = set(map(Kind, set(answer.chunks.kinds)))
     found: dict[Kind, int | None] = dict.fromkeys(Kind, 0)
     if len(streamed) == 1 and not (told and streamed != {Kind.REASONING}):
         return found | {next(iter(streamed)): tokens}
@@ -348,9 +345,9 @@ def _channels(
         if kind is Kind.REASONING and told and (tokens is None or told < tokens):
             found[kind] = told
         elif kind in streamed and one_a_chunk and not told:
-            found[kind] = sum(chunk.kind is kind for chunk in answer.chunks)
+            found[kind] = answer.chunks.kinds.count(kind)
         elif kind in streamed:
-            found[kind] = count_text(text_of(answer.chunks, kind))
+            found[kind] = count_text(answer.chunks.text_of(kind))
     others = [found[Kind.REASONING], found[Kind.TOOL_CALL]]
     known = [n for n in others if n is not None]
     unknown = tokens is None or len(known) < len(others)

@@ -17,7 +17,6 @@ from tokrig.record.formulas import usual_gap_s
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
 from tokrig.run import assemble, http, memory, preflight
-from tokrig.run.counting import text_of
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.monitor import Idle, grown, remarks
 from tokrig.run.preflight import PromptSize
@@ -170,7 +169,7 @@ class _Run:
             request = self.request(session, workload, 0, size, salt(0))
             sample = session.send([request], cell, "warmup", 0)[0][0]
             if sample.error is None:
-                yield name, text_of(sample.chunks)
+                yield name, sample.stream.text
 
     def compare_greedy(self, session: Session) -> None:
         """Where the answers with speculation leave those without, once a run."""

@@ -30,9 +30,7 @@ from urllib.parse import urlsplit
 
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.record.samples import Sample
-
-Piece = tuple[int, bytes]
-"""A part of a body and the stamp of its read."""
+from tokrig.run.body import Piece
 
 MAX_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
@@ -151,12 +149,14 @@ class Endpoint:
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-def decoded(headers: Mapping[str, str], pieces: Sequence[Piece]) -> tuple[list[Piece], str | None]:
+def decoded(
+    headers: Mapping[str, str], pieces: Sequence[Piece]
+) -> tuple[Sequence[Piece], str | None]:
     """The pieces of an answer that came compressed although it was asked for as it is, each with
     its own stamp; and in words why that cannot be had."""
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding in ("", "identity") or not pieces:
-        return list(pieces), None
+        return pieces, None
     if coding not in ("gzip", "x-gzip", "deflate"):
         return [], f"the answer is compressed ({coding}) although it was asked for as it is"
     inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)  # zlib's frame or gzip's

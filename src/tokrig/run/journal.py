@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import time
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from pydantic import Field
 from tokrig.errors import InputError, StoreError, did_you_mean
 from tokrig.files import Locked, atomic_write, locked, state_dir
 from tokrig.record.model import Block, Interference, PeakMemory
-from tokrig.record.samples import Cell, Chunk, EngineTimings, Kind, Sample
+from tokrig.record.samples import Cell, Chunks, EngineTimings, Sample
 
 SWEEP_AFTER_S = 60
 _HINTS = {
@@ -62,10 +63,15 @@ class CellRecord:
     observed: Observed
 
     def to_json(self) -> str:
-        """One line. Chunks are rows, for there are many."""
-        rows = [dataclasses.asdict(sample) for sample in self.samples]
-        for sample, row in zip(self.samples, rows, strict=True):
-            row["chunks"] = [[c.t_ns, int(c.kind), c.text] for c in sample.chunks]
+        """One line. Chunks are columns, for there are many."""
+        rows = [
+            {
+                **{name: getattr(sample, name) for name in _FIELDS},
+                "chunks": _columns(sample.stream),
+                "timings": sample.timings and dataclasses.asdict(sample.timings),
+            }
+            for sample in self.samples
+        ]
         observed = self.observed.model_dump(mode="json")
         data = {**vars(self.cell), "repeat": self.repeat, "samples": rows, "observed": observed}
         return json.dumps(data, separators=(",", ":"))
@@ -76,10 +82,27 @@ class CellRecord:
         data = json.loads(line)
         rows, observed = data.pop("samples"), Observed.model_validate(data.pop("observed"))
         for row in rows:
-            row["chunks"] = tuple(Chunk(t, Kind(kind), text) for t, kind, text in row["chunks"])
+            row["chunks"] = _chunks(row["chunks"])
             row["timings"] = EngineTimings(**row["timings"]) if row["timings"] else None
         repeat = data.pop("repeat")
         return cls(Cell(**data), repeat, [Sample(**row) for row in rows], observed)
+
+
+_FIELDS = [f.name for f in dataclasses.fields(Sample) if f.name not in ("chunks", "timings")]
+
+
+def _columns(chunks: Chunks) -> list[Any]:
+    """The kinds as digits, the stamps, where each text ends in all of them, all texts."""
+    kinds = "".join(map(str, chunks.kinds))
+    return [kinds, chunks.stamps_ns.tolist(), chunks.ends.tolist(), chunks.text]
+
+
+def _chunks(columns: list[Any]) -> Chunks:
+    kinds, stamps_ns, ends, text = columns
+    found = Chunks(array("q", stamps_ns), bytes(map(int, kinds)), text, array("I", ends))
+    if not len(kinds) == len(stamps_ns) == len(ends):
+        raise ValueError("columns of different lengths")
+    return found
 
 
 class Journal:

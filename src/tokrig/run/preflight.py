@@ -148,7 +148,7 @@ def _sent(session: Session, request: Request) -> Sample:
 
 def reasons(sample: Sample) -> bool:
     """Whether the model reasoned before it answered."""
-    return any(chunk.kind is Kind.REASONING for chunk in sample.chunks)
+    return Kind.REASONING in sample.stream.kinds
 
 
 # What the chat template does, and whether the salt keeps prompts apart.

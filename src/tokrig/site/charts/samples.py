@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median
 
 from tokrig.record.formulas import inter_chunk_s, ttft_s
@@ -89,9 +90,9 @@ def _ms(seconds: float | None, digits: int = 4) -> str:
 
 def _gaps_ms(samples: Sequence[Sample]) -> list[float]:
     return [
-        (after.t_ns - before.t_ns) / 1e6
+        (after - before) / 1e6
         for sample in samples
-        for before, after in zip(sample.chunks, sample.chunks[1:], strict=False)
+        for before, after in pairwise(sample.stream.stamps_ns)
     ]
 
 
