@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
                 patch.delenv(name)
         # Other tests load the processors, and no run may wait for them to end.
         patch.setenv("TOKRIG_EVEN_IF_BUSY", "1")
+        # Stand-ins are programs of this Python: what else is called so may be a script that takes
+        # its time to find one.
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         patch.setenv("XDG_STATE_HOME", str(home / "state"))
         yield home

@@ -14,18 +14,28 @@ import pkgutil
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokrig.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def names(package: str) -> list[str]:
     """Names of all parts of ``package`` ("backends"), own ones and those of entry points."""
-    from importlib.metadata import entry_points
-
     folder = Path(__file__).parent.joinpath(*package.split("."))
     own = [m.name for m in pkgutil.iter_modules([str(folder)]) if not m.name.startswith("_")]
-    return sorted({*own, *(e.name for e in entry_points(group=f"tokrig.{package}"))})
+    return sorted({*own, *added(package)})
+
+
+@functools.cache
+def added(package: str) -> dict[str, EntryPoint]:
+    """The parts of other packages, by name. Looking through all that is installed takes its time,
+    so it is done once."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=f"tokrig.{package}")}
 
 
 def load(package: str, name: str, constant: str) -> Any:
@@ -33,13 +43,11 @@ def load(package: str, name: str, constant: str) -> Any:
 
     Raises InputError (with the nearest known name) when there is none.
     """
-    from importlib.metadata import entry_points
-
     if name not in (known := names(package)):
         what = package.removesuffix("s")
         raise InputError(f"unknown {what} {name!r}", hint=did_you_mean(name, known))
-    for entry in entry_points(group=f"tokrig.{package}", name=name):
-        return entry.load()
+    if name in (others := added(package)):
+        return others[name].load()
     return getattr(importlib.import_module(f"tokrig.{package}.{name}"), constant)
 
 

@@ -50,11 +50,9 @@ def warp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     (tmp_path / "warp_backend.py").write_text(FILE)
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint("warp", "warp_backend:BACKEND", "tokrig.backends")
-
-    def entry_points(*, group: str, name: str | None = None) -> list[EntryPoint]:
-        return [entry] if group == "tokrig.backends" and name in (None, "warp") else []
-
-    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    monkeypatch.setattr(
+        registry, "added", lambda package: {"warp": entry} if package == "backends" else {}
+    )
     yield registry.load("backends", "warp", "BACKEND")
     sys.modules.pop("warp_backend", None)
 

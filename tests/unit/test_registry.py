@@ -39,10 +39,6 @@ def test_a_part_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     module.BACKEND = part = object()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "another_package", module)
     entry = EntryPoint("another", "another_package:BACKEND", "tokrig.backends")
-
-    def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
-        return [entry] if group == "tokrig.backends" and name in (None, "another") else []
-
-    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    monkeypatch.setattr(registry, "added", {"backends": {"another": entry}}.get)
     assert "another" in registry.names("backends")
     assert registry.load("backends", "another", "BACKEND") is part

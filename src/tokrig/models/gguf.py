@@ -13,6 +13,7 @@ import re
 import stat
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from operator import add, length_hint
 from pathlib import Path
@@ -207,7 +208,14 @@ def read_gguf(path: Path | str, whole: str = "") -> GgufHeader:
     its tensors do.
     """
     path = Path(path)
-    size = check_file(path).st_size
+    stat = check_file(path)
+    as_it_is = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _read_once(path, stat.st_size, whole, as_it_is)
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, size: int, whole: str, as_it_is: tuple[int, ...]) -> GgufHeader:
+    """A run asks for a header several times, and walking a vocabulary takes a tenth of a second."""
     try:
         with path.open("rb") as file:
             return _Reader(file, size, path).header(whole)
