@@ -3,16 +3,20 @@
 A shape is one file beside this one exposing ``WORKLOAD``. Its texts are real prose, code
 and tool schemas written for tokrig, in the folder ``texts``. Nothing here counts tokens or sends
 requests: a ``Variant`` only says how its prompt grows and shrinks; ``run`` fits it to the target.
+A prompt may stand behind a long context, which ``annals`` writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import random
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import count
 from typing import Literal
 
 from tokrig import registry
@@ -67,6 +71,17 @@ class Variant:
             rendered.insert(0, {"role": "system", "content": salt})
         return rendered
 
+    def behind(self, context: Iterable[str], units: int) -> Variant:
+        """The same prompt with ``units`` of its own material, behind a context whose units are
+        the elastic part now. It opens the first turn, so that a system prompt stays where it is.
+        """
+        own = self.joiner.join(self.material[:units])
+        messages = [(role, text.replace(MATERIAL, own)) for role, text in self.messages]
+        first = next(i for i, (role, _) in enumerate(messages) if role != "system")
+        role, text = messages[first]
+        messages[first] = (role, f"{MATERIAL}\n\n{text}")
+        return Variant(tuple(messages), tuple(context), self.endings, joiner="")
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -85,6 +100,12 @@ class Workload:
         parts = [[v.messages, v.material, v.endings, v.joiner] for v in self.variants]
         text = json.dumps([self.prompt_tokens, self.answer_tokens, parts], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def version(self, depth_tokens: int = 0) -> str:
+        """The same behind a context of so many tokens: of both texts, whatever its length."""
+        if not depth_tokens:
+            return self.content_hash
+        return hashlib.sha256(f"{self.content_hash} {annals_hash()}".encode()).hexdigest()[:12]
 
     @property
     def tolerance_tokens(self) -> int:
@@ -121,3 +142,53 @@ def blocks(name: str) -> list[list[str]]:
 def question(text: str, units: Iterable[str], endings: Iterable[str] = ()) -> Variant:
     """A prompt of one message; units bring their own white space, so that none is left over."""
     return Variant((("user", text),), tuple(units), ("", *endings), joiner="")
+
+
+# Context before a measured turn
+
+_SLOT = re.compile(r"\{([\w-]+)\}")
+# Sentences of a paragraph.
+_PARAGRAPH = 5
+
+
+def annals(seed: int) -> Iterator[str]:
+    """Sentences of the annals of a canal network that never was, one after the other without end.
+
+    The rules of ``texts/annals.txt`` write them: a rule's name, then what may stand for it, a line
+    each, with the names of other rules and the bounds of whole numbers in braces. Names, places,
+    dates and figures are drawn anew each time, so that no sentence comes twice and hardly any
+    eight words do: drafting by look-up has nothing to look up. The same ``seed`` writes the same
+    text everywhere; each sentence brings the white space before it.
+    """
+    rules = {name: choices for name, *choices in blocks("annals.txt")}
+    chance = random.Random(seed).random  # stays the same over versions of Python
+
+    def drawn(name: str) -> str:
+        low, dash, high = name.partition("-")
+        if dash:
+            return str(int(low) + int(chance() * (int(high) - int(low) + 1)))
+        choices = rules[name]
+        return _SLOT.sub(lambda slot: drawn(slot[1]), choices[int(chance() * len(choices))])
+
+    for number in count():
+        before = " " if number % _PARAGRAPH else "\n\n" if number else ""
+        sentence = drawn("sentence")
+        yield before + sentence[0].upper() + sentence[1:]
+
+
+def context(characters: int, seed: int) -> tuple[str, ...]:
+    """The annals up to so many characters, in sentences."""
+    found, length = [], 0
+    for sentence in annals(seed):
+        if length >= characters:
+            break
+        found.append(sentence)
+        length += len(sentence)
+    return tuple(found)
+
+
+@cache
+def annals_hash() -> str:
+    """The version of the annals: of their rules, and of how these are followed."""
+    text = "\n".join([*lines("annals.txt"), *context(10_000, seed=0)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
