@@ -8,6 +8,8 @@ from decimal import ROUND_HALF_UP, Decimal
 
 GIB = 1024**3
 MIB = 1024**2
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(ms|s|min|m|h)")
 
 
 def significant(value: float, digits: int = 5) -> float:
@@ -15,6 +17,14 @@ def significant(value: float, digits: int = 5) -> float:
     if value == 0 or not math.isfinite(value):
         return value
     return round(value, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def seconds_of(text: str) -> float:
+    """A time with its unit in seconds: ``500ms``, ``90s``, ``10m``, ``1.5h``. Raises ValueError
+    with what is wrong for anything else."""
+    if (found := _TIME.fullmatch(text.strip())) is None:
+        raise ValueError(f"should be a time with its unit, such as 500ms, 90s or 10m, not {text!r}")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 def human_bytes(count: int | float | None) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 
 from tests.contract.loopback import DONE, SSE_HEAD, Script, Talk, chunks, delta, serving
-from tokrig.run.client import Closed, Loop, Open, Queues, Source, send
+from tokrig.run.client import GIVEN_UP, Closed, Loop, Open, Queues, Source, send
 
 PATH = "/v1/chat/completions"
 ANSWER_S = 0.05
@@ -47,6 +48,29 @@ def test_an_open_loop_sends_when_it_is_due_whatever_is_in_flight() -> None:
     assert all(r.due_ns is not None and r.sent_ns >= r.due_ns for r in loop.responses)
     assert loop.responses[2].sent_ns < loop.responses[0].ended_ns
     assert loop.wall_s >= 0.2
+
+
+def test_an_open_loop_waits_no_longer_than_it_may() -> None:
+    """Whoever answers slower than requests arrive, for ever, costs bounded time."""
+
+    def never(talk: Talk) -> None:
+        talk.send(SSE_HEAD)
+        time.sleep(3)
+
+    loop = loop_of(Open(bodies(4), [0.0, 0.0, 0.1, 30.0], until_s=0.3), never)
+    assert [r.failure for r in loop.responses] == [GIVEN_UP] * 3
+    assert loop.wall_s < 2
+
+
+def test_an_open_loop_has_a_limit_of_requests_in_flight() -> None:
+    def slower(talk: Talk) -> None:
+        talk.send(SSE_HEAD)
+        talk.send(chunks([delta("x"), DONE]), gap_s=1.0)
+
+    due_s = [0.01 * number for number in range(200)]
+    loop = loop_of(Open(bodies(200), due_s, most=20), slower)
+    assert 20 <= len(loop.responses) < 100
+    assert all(r.failure is None for r in loop.responses)
 
 
 def test_nothing_arrives_in_an_open_loop_without_times() -> None:

@@ -58,3 +58,17 @@ def test_a_slug_is_safe_as_a_path_and_in_a_url(text: str) -> None:
     assert slug
     assert not set(slug) - set("abcdefghijklmnopqrstuvwxyz0123456789._-")
     assert not slug.startswith((".", "-"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("90s", 90), ("10m", 600), ("2 min", 120), ("1.5h", 5400), (".5s", 0.5)],
+)
+def test_a_time_with_its_unit(text: str, seconds: float) -> None:
+    assert units.seconds_of(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["10", "", "s", "-1s", "1 parsec", "1e3s", "10s 5ms"])
+def test_a_time_without_one_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="should be a time with its unit"):
+        units.seconds_of(text)

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from tokrig.record.samples import Chunk, Chunks, EngineTimings, Kind
 from tokrig.run.body import Body, Piece, Run
-from tokrig.run.client import Response
+from tokrig.run.client import GIVEN_UP, Response
 from tokrig.run.http import error_text, reason_in
 from tokrig.spec.reasoning import Marker, markers
 
@@ -182,7 +182,8 @@ def read_answer(response: Response, timings: ReadTimings, event: Translate | Non
         else:
             answer.fail("invalid_json", f"no event stream but: {_reason(response)}")
     elif response.timed_out:
-        answer.fail("timeout", response.failure or "")
+        code = "unfinished" if response.failure == GIVEN_UP else "timeout"
+        answer.fail(code, response.failure or "")
     elif response.failure is not None:
         answer.fail("stream_cut" if response.pieces else "no_answer", response.failure)
     elif cut or (not answer.done and answer.finish_reason is None):

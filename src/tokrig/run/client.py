@@ -43,6 +43,9 @@ TRIAL_S = 3.0
 TICK_NS = 500_000_000
 # Of the usual gap between two chunks: a loop that is busy for longer may stamp one late.
 LATE_ROUND = 0.1
+# Requests that are begun in one round: those in flight must be heard as well.
+BEGUN_AT_ONCE = 64
+GIVEN_UP = "it was no longer waited for"
 # The fields of an event below which text can stand, in the dialects of all engines.
 _TEXT = ("delta", "message", "text", "response", "content")
 
@@ -132,12 +135,18 @@ class Source(Protocol):
     def arrive(self) -> Indexed:
         """That request."""
 
+    def gives_up(self, now_ns: int, in_flight: int) -> bool:
+        """Whether what is in flight is no longer waited for; asked at every tick."""
+
 
 class _AfterTheLast:
-    """Nothing arrives by itself."""
+    """Nothing arrives by itself, and all is waited for."""
 
     def due_ns(self) -> int | None:
         return None
+
+    def gives_up(self, now_ns: int, in_flight: int) -> bool:
+        return False
 
     def arrive(self) -> Indexed:
         raise LookupError
@@ -170,14 +179,23 @@ class Queues(_AfterTheLast):
 
 class Open:
     """Each of ``bodies`` arrives at its time of ``due_s`` (ascending, in seconds), whatever is in
-    flight."""
+    flight. No more arrive once ``most`` are in flight; those still in flight ``until_s`` are
+    given up."""
 
     workers = 0
 
-    def __init__(self, bodies: Iterable[bytes], due_s: Iterable[float]) -> None:
+    def __init__(
+        self,
+        bodies: Iterable[bytes],
+        due_s: Iterable[float],
+        most: int | None = None,
+        until_s: float | None = None,
+    ) -> None:
         self.bodies: Iterator[Indexed] = enumerate(bodies)
         self.times: Iterator[int] = (round(due * 1e9) for due in due_s)
         self.due = next(self.times, None)
+        self.most = most
+        self.until_ns = None if until_s is None else until_s * 1e9
 
     def next(self, worker: int, now_ns: int) -> Indexed | None:
         return None
@@ -188,6 +206,11 @@ class Open:
     def arrive(self) -> Indexed:
         self.due = next(self.times, None)
         return next(self.bodies)
+
+    def gives_up(self, now_ns: int, in_flight: int) -> bool:
+        if self.most is not None and in_flight >= self.most:
+            self.due = None
+        return self.until_ns is not None and now_ns > self.until_ns
 
 
 def closed_loop(
@@ -240,6 +263,8 @@ def send(
                 ready_ns = load.round(next_tick_ns)
                 if (now := now_ns()) >= next_tick_ns:
                     load.end_silent(silence_s)
+                    if source.gives_up(now - load.start_ns, len(load.wires)):
+                        load.give_up()
                     tick(len(load.ended), load.reads)
                     now = now_ns()
                     next_tick_ns = now + TICK_NS
@@ -309,13 +334,16 @@ class _Load:
     def round(self, until_ns: int) -> int:
         """Begin what is due; wait for sockets to become ready, or until then or the next arrival,
         and let their wires do the next step; when they became ready."""
-        while (due_ns := self.source.due_ns()) is not None:
-            due_ns += self.start_ns
-            if due_ns > now_ns():
-                until_ns = min(until_ns, due_ns)
+        for _ in range(BEGUN_AT_ONCE):
+            if (due_ns := self.source.due_ns()) is None:
+                break
+            if self.start_ns + due_ns > now_ns():
+                until_ns = min(until_ns, self.start_ns + due_ns)
                 break
             request = self.source.arrive()
-            self.open(request, request[0], due_ns - self.start_ns)
+            self.open(request, request[0], due_ns)
+        else:
+            until_ns = 0  # there may be more
         ready = self.poll(max(0, until_ns - now_ns()) / 1e9, exact=due_ns is not None)
         ready_ns = now_ns()
         self.reads += len(ready)
@@ -347,6 +375,14 @@ class _Load:
         self.ended.append(wire)
         del self.wires[wire.worker]
         self.follow(wire.worker)
+
+    def give_up(self) -> None:
+        """Close all streams. What would arrive later, does not."""
+        while self.source.due_ns() is not None:
+            self.source.arrive()
+        for wire in list(self.wires.values()):
+            wire.failure, wire.timed_out = GIVEN_UP, True
+            self.close(wire, now_ns())
 
     def end_silent(self, silence_s: float) -> None:
         """Close the streams in which no token came for too long. Comments and empty chunks are no

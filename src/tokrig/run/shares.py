@@ -90,7 +90,8 @@ def _split_open(source: Open, clients: int) -> list[Share]:
         arrivals.append((source.arrive(), due_ns))
     shares = []
     for dealt in filter(None, (arrivals[client::clients] for client in range(clients))):
-        part = Open((), ())
+        part = Open((), (), source.most and max(1, source.most // clients))
+        part.until_ns = source.until_ns
         part.bodies = iter([request for request, _ in dealt])
         part.times = iter([due_ns for _, due_ns in dealt])
         part.due = next(part.times, None)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     create_model,
@@ -26,6 +27,7 @@ from pydantic import (
 from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
+from tokrig.spec.arrivals import Arrival, Duration, Rate, Slo, Window
 from tokrig.units import slug
 
 LevelName = Literal["quick", "standard", "publish"]
@@ -62,6 +64,11 @@ LEVELS: Mapping[str, Level] = MappingProxyType(
 )
 
 
+def _listed(given: Any) -> Any:
+    """One value may stand alone."""
+    return given if isinstance(given, list | tuple) or given is None else [given]
+
+
 if TYPE_CHECKING:
 
     class _Settings(BaseModel):
@@ -74,6 +81,11 @@ else:
 class RunSpec(_Settings):
     """One run: all of ``SETTINGS`` that can be asked for, and what is measured how. None means:
     whatever the workload, the backend or the machine says.
+
+    With ``rate``, ``find_rate`` or ``trace`` requests arrive by themselves, as ``arrival`` says,
+    for ``duration_s``; those of the first ``warm_up_window_s`` are not measured. ``burstiness`` is
+    the shape of gamma intervals, ``slo`` the limits (in seconds) that a request has to meet,
+    ``find_rate`` looks for the highest rate that meets them, beginning at ``rate``.
 
     ``patience_s`` is how long an engine may take to become ready; ``request_timeout_s`` is the
     longest wait for a token; ``served_model`` is the name an endpoint knows the model by;
@@ -94,6 +106,14 @@ class RunSpec(_Settings):
     served_model: Text | None = None
     workloads: list[Text] | None = None
     concurrency: list[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] | None = None
+    rate: Annotated[list[Rate], BeforeValidator(_listed)] | None = None
+    arrival: Arrival | None = None
+    burstiness: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    duration_s: Duration | None = None
+    warm_up_window_s: Window | None = None
+    trace: Text | None = None
+    slo: Slo | None = None
+    find_rate: bool = False
     level: LevelName = "quick"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = 1
     patience_s: Seconds | None = None
@@ -104,7 +124,7 @@ class RunSpec(_Settings):
     campaign: Text | None = None
     planned: Text | None = None
 
-    @field_validator("workloads", "concurrency", *_LISTS)
+    @field_validator("workloads", "concurrency", "rate", *_LISTS)
     @classmethod
     def _once_each(cls, values: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
         if values is None:
@@ -207,7 +227,13 @@ def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
     return validate(RunSpec, data, "", "", names={name: option_of(name) for name in known})
 
 
-_SHORT = {"workloads": "workload", "patience_s": "patience", "request_timeout_s": "request-timeout"}
+_SHORT = {
+    "workloads": "workload",
+    "patience_s": "patience",
+    "request_timeout_s": "request-timeout",
+    "duration_s": "duration",
+    "warm_up_window_s": "warm-up-window",
+}
 
 
 def option_of(key: str) -> str:
