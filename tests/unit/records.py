@@ -8,6 +8,7 @@ from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import Seen, judge, judge_run
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
+    Arrivals,
     BackendFacts,
     Interference,
     LoadMemory,
@@ -21,9 +22,13 @@ from tokrig.record.model import (
 from tokrig.record.samples import Sample
 
 
-def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaaa") -> Record:
+def record_of(
+    samples: Sequence[Sample],
+    run_id: str = "20261122-120000-tiny-aaaa",
+    arrivals: Arrivals | None = None,
+) -> Record:
     """The record that honestly follows from ``samples`` of one cell."""
-    found = figures(samples)
+    found = figures(samples, arrivals=arrivals)
     backend = BackendFacts(
         name="embedded", engine="llama.cpp", api="cpu", api_confirmed=True, managed=True
     )
@@ -33,6 +38,7 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
     seen = Seen(
         workload=shape,
         cell=samples[0].cell,
+        arrivals=arrivals,
         backend=backend,
         interference=interference,
         load_memory=load_memory,
@@ -43,6 +49,7 @@ def record_of(samples: Sequence[Sample], run_id: str = "20261122-120000-tiny-aaa
         depth_tokens=samples[0].depth_tokens,
         load=samples[0].load,
         rate_per_s=samples[0].rate_per_s,
+        arrivals=arrivals,
         validity=judge(samples, seen),
         interference=interference,
         **found,

@@ -91,9 +91,8 @@ PINNED: dict[str, list[float]] = {
 def test_a_ramp_grows_evenly(seed: int) -> None:
     due_s = due_times("ramp", (10.0, 50.0), 100.0, seed)
     assert len(due_s) == 3000
-    halves = sum(due < 50 for due in due_s), sum(due >= 50 for due in due_s)
     # 10 to 30 a second in the first half, 30 to 50 in the second.
-    assert halves == (pytest.approx(1000, rel=0.1), pytest.approx(2000, rel=0.1))
+    assert sum(due < 50 for due in due_s) == pytest.approx(1000, rel=0.1)
     falling = due_times("ramp", (50.0, 10.0), 100.0, seed)
     assert sum(due < 50 for due in falling) == pytest.approx(2000, rel=0.1)
 
@@ -120,7 +119,7 @@ def test_every_arrival_is_a_load_of_its_own() -> None:
 )
 def test_a_rate_has_a_unit(given: object, rates: list[tuple[float, float]]) -> None:
     spec = merge(RunSpec(), {"rate": given})
-    assert [rate_ends(one) for one in spec.rate] == rates
+    assert [rate_ends(one) for one in spec.rate or []] == rates
     assert merge(RunSpec(), spec.model_dump(mode="json")) == spec
 
 
@@ -166,7 +165,9 @@ def test_what_cannot_be_read_is_one_message(given: dict[str, object], why: str) 
     ],
 )
 def test_what_does_not_go_together(given: dict[str, object], why: str) -> None:
-    found = [message for wrong, message, hint in refusals(merge(RunSpec(), given)) if wrong and hint]
+    found = [
+        message for wrong, message, hint in refusals(merge(RunSpec(), given)) if wrong and hint
+    ]
     assert any(why in message for message in found), found
 
 

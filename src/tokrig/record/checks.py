@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -26,6 +26,7 @@ from tokrig.record.formulas import (
     told_tok_per_s,
 )
 from tokrig.record.model import (
+    Arrivals,
     BackendFacts,
     Interference,
     LoadMemory,
@@ -40,6 +41,7 @@ from tokrig.record.model import (
     Verdict,
     WorkloadFacts,
 )
+from tokrig.record.open_loop import GIVEN_UP, overloaded, sends_late
 from tokrig.record.samples import Cell, Kind, Sample, concurrency_mean, is_coarse
 
 Value = str | int | float | bool
@@ -97,8 +99,8 @@ HINTS = {
     " slots (--parallel, --max-num-seqs, OLLAMA_NUM_PARALLEL), or lower --concurrency",
     "foreign_cpu_load": "other programs took the processor that the engine needed; stop them, or"
     " keep them off its cores, and measure again",
-    "client_bound": "the client saw chunks late, or used over 80 % of a core: it may be the limit;"
-    " leave it a core of its own with --threads",
+    "client_bound": "the client saw chunks late, sent requests late, or used over 80 % of a core:"
+    " it may be the limit; leave it a core of its own with --threads, or lower --rate",
     "throttled": "heat, a slowdown or a power brake held the GPU down; look at its cooling and its"
     " power supply",
     "foreign_gpu_load": "another program computed on the GPU; stop it and measure again",
@@ -124,6 +126,8 @@ HINTS = {
     "no_rate": "no decode rate can be told, so there is no headline",
     "coarse_stream": "the chunks came in few bursts, or with a long gap between them, so they hide"
     " the pace of the tokens; look for a proxy in between, or an engine that stalls",
+    "overloaded": "requests arrived faster than they were answered, so their latencies say how long"
+    " was measured, not how fast the server is; lower --rate, or look for it with --find-rate",
     "first_chunk_assumed": "the first chunk was assumed to carry one token",
     "repeats_share_a_start": "the server was not started anew for each repeat, so the interval"
     " misses what differs between starts",
@@ -160,6 +164,7 @@ class Seen:
 
     workload: WorkloadFacts
     cell: Cell = field(default_factory=lambda: Cell("", 1))
+    arrivals: Arrivals | None = None
     backend: BackendFacts = field(default_factory=lambda: BackendFacts(name="", engine=""))
     mode: Mode = field(default_factory=Mode)
     model: Model = field(default_factory=lambda: Model(family=""))
@@ -175,10 +180,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Case(Seen):
-    """What was seen, with the measured requests of the result and those that were answered."""
+    """What was seen, with the measured requests of the result, those that were answered, and all
+    that arrived by themselves."""
 
     measured: Sequence[Sample] = ()
     good: Sequence[Sample] = ()
+    arrived: Sequence[Sample] = ()
 
     @cached_property
     def prompts(self) -> list[int | None]:
@@ -300,6 +307,8 @@ def _impossible(sample: Sample) -> bool:
 
 
 def _too_few_at_once(case: _Case) -> bool:
+    if case.cell.is_open:
+        return False
     asked, slots = case.cell.concurrency, case.backend.resolved.slots
     mean = concurrency_mean(case.good)
     return bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked)
@@ -366,7 +375,11 @@ def _card_unseen(case: _Case) -> bool:
 Rule = tuple[Literal["reasons", "unverified", "unchecked"], str, Callable[[_Case], object]]
 
 RULES: tuple[Rule, ...] = (
-    ("reasons", "request_errors", lambda c: len(c.good) < len(c.measured)),
+    (
+        "reasons",
+        "request_errors",
+        lambda c: any(s.error not in (None, *GIVEN_UP) for s in c.measured),
+    ),
     ("reasons", "no_tokens", lambda c: not any(s.output_tokens or s.chunks for s in c.good)),
     # Prompts and answers of the length that was asked for, nothing of them from a cache.
     ("reasons", "prompt_length", _wrong_prompt),
@@ -432,6 +445,8 @@ RULES_2: tuple[Rule, ...] = (
     ("reasons", "foreign_cpu_load", lambda c: c.starved),
     ("unchecked", "scheduling", lambda c: c.starved is None),
     ("reasons", "client_bound", lambda c: client_bound(c.interference, c.client_cpu_share)),
+    ("reasons", "client_bound", lambda c: c.arrivals and sends_late(c.arrived)),
+    ("unverified", "overloaded", lambda c: c.arrivals and overloaded(c.arrived, c.arrivals)),
     ("reasons", "throttled", lambda c: throttled(c.interference)),
     ("unchecked", "throttle", lambda c: throttled(c.interference) is None),
     ("reasons", "foreign_gpu_load", lambda c: c.needs_card and c.card_users),
@@ -446,7 +461,8 @@ def judge(
     """The verdict on one result. ``seen.workload`` has the lengths that were asked for."""
     measured = [s for s in samples if s.phase == "measured"]
     good = [s for s in measured if s.error is None]
-    case = _Case(**vars(seen), measured=measured, good=good)
+    arrived = [s for s in samples if s.due_ns is not None]
+    case = _Case(**vars(seen), measured=measured, good=good, arrived=arrived)
     found: dict[str, list[str]] = {"reasons": [], "unverified": [], "unchecked": []}
     for codes, code, holds in RULES + (RULES_1 if methodology == 1 else RULES_2):
         if code not in found[codes] and holds(case):
@@ -457,8 +473,18 @@ def judge(
 def judge_run(
     results: Iterable[Result], *, complete: bool, methodology: int = METHODOLOGY_VERSION
 ) -> Validity:
-    """A run is valid when it is complete and all its results are; lists are the unions."""
-    each = [result.validity for result in results]
+    """A run is valid when it is complete and all its results are; lists are the unions. A server
+    that falls behind only above a rate at which it did not is no doubt, but what was found."""
+    results = list(results)
+    kept_up = [r for r in results if "overloaded" not in r.validity.unverified]
+    each = [
+        r.validity.model_copy(
+            update={"unverified": [c for c in r.validity.unverified if c != "overloaded"]}
+        )
+        if any(_is_below(other, r) for other in kept_up)
+        else r.validity
+        for r in results
+    ]
     reasons = _union(v.reasons for v in each) + ([] if complete else ["incomplete"])
     return _validity(
         bool(reasons) or not each,
@@ -466,6 +492,15 @@ def judge_run(
         reasons=reasons,
         unverified=_union(v.unverified for v in each),
         unchecked=_union(v.unchecked for v in each),
+    )
+
+
+def _is_below(one: Result, other: Result) -> bool:
+    """Whether it is of the same load at a lower rate."""
+    if one.rate_per_s is None or other.rate_per_s is None:
+        return False
+    return one.rate_per_s < other.rate_per_s and replace(one.cell, rate_per_s=None) == replace(
+        other.cell, rate_per_s=None
     )
 
 

@@ -99,6 +99,7 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Contradiction
             result.counters,
             methodology=record.provenance.methodology or 1,
             starts=None if record.backend.managed else 1,
+            arrivals=result.arrivals,
         )
         for name, recomputed in again.items():
             published = getattr(result, name)
@@ -176,6 +177,7 @@ def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> 
     seen = checks.Seen(
         workload=shape,
         cell=result.cell,
+        arrivals=result.arrivals,
         backend=record.backend,
         mode=record.mode,
         model=record.model,

@@ -29,7 +29,7 @@ from tokrig.units import significant
 if TYPE_CHECKING:
     import numpy as np
 
-    from tokrig.record.model import Percentiles, ServerTimings, Speculative, Summary
+    from tokrig.record.model import Arrivals, Percentiles, ServerTimings, Speculative, Summary
 
 Counters = Mapping[str, float]
 Formula = Callable[[Sample], float | int | None]
@@ -48,7 +48,9 @@ TTFT_DECODE_SHARE = 0.01
 class Measured:
     """The answered requests (``good``) of one workload at one concurrency, of all that were
     ``requests``; ``counters`` are what the engine's own sums grew by meanwhile. ``starts`` is how
-    many starts of the engine the repeats stand for; ``by_start`` says that each is one."""
+    many starts of the engine the repeats stand for; ``by_start`` says that each is one. ``arrived``
+    are all requests that came by themselves, as ``arrivals`` asked, those of the warm-up window and
+    those that failed included."""
 
     good: Sequence[Sample]
     requests: int = 0
@@ -56,6 +58,8 @@ class Measured:
     counters: Counters = field(default_factory=dict)
     starts: int | None = None
     by_start: bool = False
+    arrivals: Arrivals | None = None
+    arrived: Sequence[Sample] = ()
 
     @cached_property
     def confirmed(self) -> bool:
@@ -168,7 +172,8 @@ def _ttft_is_prefill(sample: Sample) -> bool:
     """Whether nothing but the prompt and one token lies before the first stamp: no other request,
     no hidden token, no long first chunk."""
     ttft, tpot, first = ttft_s(sample), tpot_s(sample), sample.first_chunk_tokens
-    if sample.concurrency != 1 or sample.hidden_tokens or not ttft or first is None:
+    alone = sample.concurrency == 1 and sample.due_ns is None
+    if not alone or sample.hidden_tokens or not ttft or first is None:
         return False
     return first <= 1 or (tpot is not None and (first - 1) * tpot <= TTFT_DECODE_SHARE * ttft)
 
@@ -306,10 +311,11 @@ def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
     longest = significant(float(gaps_s.max()), DIGITS)
     if any(map(is_coarse, samples)):
         return Percentiles(max=longest, n=len(gaps_s))
-    return _percentiles(gaps_s).model_copy(update={"max": longest})
+    return percentiles(gaps_s).model_copy(update={"max": longest})
 
 
-def _percentiles(gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Percentiles:
+def percentiles(gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Percentiles:
+    """Those for which there are enough values."""
     import numpy as np
 
     from tokrig.record.model import Percentiles
@@ -483,7 +489,7 @@ def inter_chunk_1_s(of: Measured) -> Percentiles | None:
 
     gaps = [np.diff(sample.stream.times_ns()) for sample in of.good]
     gaps_s = np.concatenate(gaps) / 1e9 if gaps else np.empty(0)
-    return _percentiles(gaps_s) if len(gaps_s) else None
+    return percentiles(gaps_s) if len(gaps_s) else None
 
 
 def prefill_1(of: Measured) -> tuple[Summary | None, str]:

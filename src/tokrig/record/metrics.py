@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from tokrig.record import METHODOLOGY_VERSION, formulas
 from tokrig.record.formulas import Counters, Formula, Measured
+from tokrig.record.open_loop import open_loop
 from tokrig.record.samples import Sample, concurrency_mean
 
 if TYPE_CHECKING:
     from tokrig.record.model import (
+        Arrivals,
         Energy,
         Greedy,
         Interference,
+        OpenLoop,
         PeakMemory,
         Percentiles,
         ServerTimings,
@@ -414,6 +417,91 @@ class Figures:
             ),
         ),
     )
+    open_loop: Metric[OpenLoop | None] = Metric(
+        "block",
+        "requests that arrive by themselves",
+        "an open loop: latencies count from when a request was due",
+        compute=open_loop,
+        later=True,
+        block="OpenLoop",
+        column="open_loop_",
+        parts=(
+            _part(
+                "sent_per_s",
+                "amount",
+                "requests sent",
+                "those due in the measured window that were sent / its length",
+                "requests/s",
+            ),
+            _part(
+                "completed_per_s",
+                "amount",
+                "requests completed",
+                "those whose last token came in the measured window / its length",
+                "requests/s",
+                better=True,
+            ),
+            _part(
+                "ttft_s",
+                "percentiles",
+                "TTFT from due",
+                "first token-bearing chunk − due: waiting for a slot is in it, and the lag",
+                "s",
+                better=False,
+            ),
+            _part(
+                "latency_s",
+                "percentiles",
+                "latency from due",
+                "last token-bearing chunk − due",
+                "s",
+                better=False,
+            ),
+            _part(
+                "tpot_s",
+                "percentiles",
+                "TPOT under load",
+                "TPOT of each request, as the stamps have it",
+                "s",
+                better=False,
+            ),
+            _part("lag_s", "percentiles", "lag", "sent − due, connecting included", "s"),
+            _part(
+                "in_flight_max",
+                "count",
+                "most in flight",
+                "requests sent and not yet answered, the most at the same time",
+            ),
+            _part(
+                "unfinished",
+                "count",
+                "given up",
+                "requests still in flight when it was no longer waited for, and those not sent"
+                " because too many were in flight",
+            ),
+            _part(
+                "overloaded",
+                "flag",
+                "overloaded",
+                "whether requests arrived faster than they were answered (see *Arrivals*)",
+            ),
+            _part(
+                "goodput_per_s",
+                "amount",
+                "goodput",
+                "requests that met all limits of the SLO / length of the measured window",
+                "requests/s",
+                better=True,
+            ),
+            _part(
+                "goodput_share",
+                "share",
+                "requests that met the SLO",
+                "of all measured requests, those that failed included",
+                better=True,
+            ),
+        ),
+    )
     counters: Metric[dict[str, float] | None] = Metric(
         "sums", "the engine's counters", "what its own sums grew by meanwhile", shown=NOWHERE
     )
@@ -506,12 +594,13 @@ def figures(
     *,
     methodology: int = METHODOLOGY_VERSION,
     starts: int | None = None,
+    arrivals: Arrivals | None = None,
 ) -> dict[str, Any]:
     """All metrics that follow from the measured samples of *one* workload at one concurrency, by
     name. ``counters`` are what the engine's own sums grew by meanwhile; they serve where the
     samples carry no timings. ``methodology`` is the version that the samples were taken under,
     ``starts`` how many starts of the engine the repeats stand for: each for one, where it is not
-    said."""
+    said; ``arrivals`` what was asked of an open loop."""
     measured = [s for s in samples if s.phase == "measured"]
     repeats, first = len({s.repeat for s in measured}), methodology == 1
     starts = repeats if starts is None or first else min(starts, repeats)
@@ -522,6 +611,8 @@ def figures(
         counters=counters or {},
         starts=starts,
         by_start=not first and starts == repeats,
+        arrivals=arrivals,
+        arrived=[s for s in samples if s.due_ns is not None],
     )
     return {
         name: (metric.compute_v1 or metric.compute)(of) if first else metric.compute(of)

@@ -447,12 +447,64 @@ class Interference(Block):
     graphics_busy_share: NonNegative | None = None
 
 
+class Slo(Block):
+    """What a request has to meet: from when it was due until its first token, a token after that,
+    and until its last token."""
+
+    ttft_s: NonNegative | None = None
+    tpot_s: NonNegative | None = None
+    e2e_s: NonNegative | None = None
+
+
+class Trace(Block):
+    """Where the arrivals are from: a file in one of the known formats; ``sha256`` is of the times
+    and lengths of the ``requests`` that were taken from it."""
+
+    file: str
+    format: str
+    requests: Count
+    sha256: str
+
+
+class Arrivals(Block):
+    """What was asked of an open loop: for how long requests arrive, of which those due in
+    ``warm_up_window_s`` are not measured. ``burstiness`` is the shape of gamma intervals,
+    ``rate_from_per_s`` where a ramp to ``rate_per_s`` begins."""
+
+    duration_s: NonNegative
+    warm_up_window_s: NonNegative
+    burstiness: NonNegative | None = None
+    rate_from_per_s: NonNegative | None = None
+    trace: Trace | None = None
+    slo: Slo | None = None
+
+
+class OpenLoop(Block):
+    """Requests that arrived by themselves. Times count from when a request was due; ``lag_s`` is
+    how much later it was sent. ``unfinished`` were given up or not sent any more; ``overloaded``
+    says that requests arrived faster than they were answered. ``goodput_*`` are those that met the
+    SLO."""
+
+    sent_per_s: NonNegative
+    completed_per_s: NonNegative
+    ttft_s: Percentiles | None = None
+    latency_s: Percentiles | None = None
+    tpot_s: Percentiles | None = None
+    lag_s: Percentiles | None = None
+    in_flight_max: Count
+    unfinished: Count
+    overloaded: bool
+    goodput_per_s: NonNegative | None = None
+    goodput_share: NonNegative | None = None
+
+
 class _Cell(Block):
     workload: WorkloadFacts
     concurrency: Count
     depth_tokens: Count = 0
     load: Load = "closed"
     rate_per_s: NonNegative | None = None
+    arrivals: Arrivals | None = None
     validity: Validity
 
     @property

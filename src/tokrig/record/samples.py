@@ -247,7 +247,7 @@ class Sample:
     ``engine_clock``; ``None`` where nobody does. Samples of methodology 1 have none of them.
 
     ``due_ns`` is when a request that arrives by itself should have been sent, from the start of
-    its phase as well; ``connect_ns`` how long connecting took before it was, the TLS
+    the first one's phase; ``connect_ns`` how long connecting took before it was, the TLS
     handshake included; ``None`` where it never was.
 
     ``chunks`` may be given as any sequence and are kept as ``Chunks``. ``text_kept`` is false where
@@ -361,7 +361,8 @@ def has_long_gap(sample: Sample) -> bool:
         ends = bursts(chunks, sample.output_tokens)
         for gap, begin, end in ((int(gaps[i]), ends[i], ends[i + 1]) for i in long):
             came = (chunks.ends[end - 1] - chunks.ends[begin - 1]) / text
-            if sample.concurrency == 1 or came > HELD_BACK * gap / window:
+            alone = sample.concurrency == 1 and sample.due_ns is None
+            if alone or came > HELD_BACK * gap / window:
                 return True
     return False
 
@@ -404,8 +405,8 @@ def _bursts_are_steps(sample: Sample, decoded: int, bursts_after_first: int) -> 
 
 def concurrency_mean(samples: Iterable[Sample]) -> float | None:
     """Mean number of requests being served beside each chunk, its own included, over the repeats'
-    phases; at most as many as ever streamed at once. None for one request at a time, and where
-    nothing was streamed.
+    phases; at most as many as ever streamed at once. None for one request at a time, for requests
+    that arrive by themselves, and where nothing was streamed.
 
     Waiting shows only before the first token, where prefill and the way to the server show too:
     so a request counts as served from its first token on, and before it for as long as the engine
@@ -419,7 +420,7 @@ def concurrency_mean(samples: Iterable[Sample]) -> float | None:
 
     repeats: dict[int, list[Sample]] = {}
     for sample in samples:
-        if sample.chunks and sample.concurrency > 1:
+        if sample.chunks and sample.concurrency > 1 and sample.due_ns is None:
             repeats.setdefault(sample.repeat, []).append(sample)
     if not repeats:
         return None

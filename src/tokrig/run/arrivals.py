@@ -43,9 +43,7 @@ def due_times(
         return [share * lasts_s for share in shares]
     # Λ(t) = first·t + growth·t²/2 requests have arrived after t seconds: its inverse.
     growth, whole = (last - first) / lasts_s, (first + last) / 2 * lasts_s
-    return [
-        (math.sqrt(first**2 + 2 * growth * share * whole) - first) / growth for share in shares
-    ]
+    return [(math.sqrt(first**2 + 2 * growth * share * whole) - first) / growth for share in shares]
 
 
 def _uniform(seed: int) -> Iterator[float]:

@@ -74,7 +74,9 @@ def _slo(given: Any) -> dict[str, float]:
         if name in found:
             raise ValueError(f"{name!r} is named twice")
         if isinstance(value, str) and re.fullmatch(_NUMBER, value):
-            raise ValueError(f"{name}={value} has no unit: write {name}={value}s or {name}={value}ms")
+            raise ValueError(
+                f"{name}={value} has no unit: write {name}={value}s or {name}={value}ms"
+            )
         try:
             found[name] = _seconds(value)
         except ValueError as problem:
@@ -109,8 +111,13 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
     """What cannot be asked for together."""
     rates, arrival, lasts = spec.rate or [], spec.arrival, duration_s(spec)
     is_open = bool(rates or spec.trace or spec.find_rate)
-    of_open = {"--arrival": arrival, "--burstiness": spec.burstiness, "--slo": spec.slo,
-               "--duration": spec.duration_s, "--warm-up-window": spec.warm_up_window_s}  # fmt: skip
+    of_open = {
+        "--arrival": arrival,
+        "--burstiness": spec.burstiness,
+        "--duration": spec.duration_s,
+        "--warm-up-window": spec.warm_up_window_s,
+        "--slo": spec.slo,
+    }
     given = ", ".join(option for option, value in of_open.items() if value is not None)
     yield (
         not is_open and given,
@@ -124,8 +131,12 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
         "--concurrency is the number of slots where requests arrive by themselves: one number",
         "give one, or measure each in a run of its own",
     )
-    of_rate = {"--arrival": arrival, "--burstiness": spec.burstiness, "--workload": spec.workloads,
-               "--find-rate": spec.find_rate or None}  # fmt: skip
+    of_rate = {
+        "--arrival": arrival,
+        "--burstiness": spec.burstiness,
+        "--workload": spec.workloads,
+        "--find-rate": spec.find_rate or None,
+    }
     given = ", ".join(option for option, value in of_rate.items() if value is not None)
     yield (
         spec.trace and (given or len(rates) > 1),

@@ -176,13 +176,14 @@ def _column(metric: Metric[Any]) -> Column:
 def _optional_columns() -> Iterator[Column]:
     """Of blocks that a result need not have."""
     for metric in METRICS.values():
-        if metric.kind == "percentiles":
-            for part in ("p50", "p90", "p95", "p99", "max"):
-                yield _number(
-                    f"{metric.column}_{part}", f"{metric.label}, {part}, s", f"{metric.name}.{part}"
-                )
-            yield _integer(f"{metric.column}_n", "number of values", f"{metric.name}.n")
-        yield from (_column(part) for part in metric.parts if part.kind in _KINDS)
+        for one in (metric, *metric.parts):
+            if one.kind == "percentiles":
+                for part in ("p50", "p90", "p95", "p99", "max"):
+                    text = f"{one.label}, {part}, s"
+                    yield _number(f"{one.column}_{part}", text, f"{one.name}.{part}")
+                yield _integer(f"{one.column}_n", "number of values", f"{one.name}.n")
+            elif one is not metric and one.kind in _KINDS:
+                yield _column(one)
 
 
 SUMMARIES = tuple(name for name, metric in METRICS.items() if metric.kind == "summary")
