@@ -40,6 +40,7 @@ COMMANDS = {
     "models": "Download models of a hub, list and remove those that tokrig keeps.",
     "rig": "Show what this machine is, as a record tells it.",
     "doctor": "Tell what can be used here, what is missing, and how to get it.",
+    "simulate": "Serve simulated answers of a chosen pace, to try clients on.",
     "instrument": "Measure the measuring client itself against a known server.",
 }
 EXIT_BUG = 70

@@ -1,0 +1,581 @@
+"""A simulated OpenAI-compatible server: one process, one thread, a heap of due times.
+
+What is sent is made when the one before has gone, so at its due time there is nothing left to do
+but to look at the clock and to send. The stamps taken right before each ``send`` are the truth
+about a stream; how late they were is counted and told.
+
+Sleeping ends late by tens of microseconds: right before something is due it spins.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import json
+import resource
+import select
+import socket
+import time
+from array import array
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from itertools import accumulate, cycle, islice
+from pathlib import Path
+from random import Random
+from typing import Any, BinaryIO
+
+import httptools
+
+from tokrig.errors import InputError
+from tokrig.simulate.cache import Slot, Slots, cached_tokens, tokens_in
+from tokrig.simulate.chat import BadRequest, read_chat, whole_answer
+from tokrig.simulate.simulation import Asked, Simulation, draw, mishap
+from tokrig.simulate.streams import (
+    CONTENT,
+    Delivery,
+    Event,
+    Recipe,
+    delivered,
+    encoder,
+    events,
+    generated,
+    texts,
+)
+
+NEAR_NS = 250_000  # nearer than this it spins: a sleep may end that much too late
+ROUND_NS = 200_000  # of sending; then it looks whether somebody asks
+IDLE_NS = 500_000_000
+QUIET_NS = 5_000_000  # with so much time left the log is written
+MOST_BYTES = 64 << 20  # of a request
+READ_BYTES = 1 << 18
+BANK = 4096  # texts of tokens, made once
+STAMP = "%019d %012d "
+_NO_STAMP = STAMP % (0, 0)
+LATEST_US = 20_000  # lateness is counted in bins of 1 µs up to this
+
+clock = time.monotonic_ns
+
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+LAST_CHUNK = b"0\r\n\r\n"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a server did. ``late_s`` is send time − due time over all writes that no slow reader
+    held up (``held_up``); None where there were none. ``outcomes`` counts the requests: answered,
+    failed, refused, cut, gone (the client hung up). ``tok_per_s`` is between the first token and
+    the last."""
+
+    requests: int
+    outcomes: dict[str, int]
+    tokens: int
+    tok_per_s: float | None
+    writes: int
+    held_up: int
+    late_s: dict[str, float] | None
+    cpu_s: float
+    waiting: int
+    active: int
+
+
+class Connection:
+    """One socket: requests in, answers out, one after the other."""
+
+    def __init__(self, sock: socket.socket, asked: Callable[[Connection], None]) -> None:
+        self.sock = sock
+        self.parser = httptools.HttpRequestParser(self)
+        self.asked = asked
+        self.unsent = b""
+        self.answer: Answer | None = None
+        # Method, path and body of requests that came whole and wait for their turn.
+        self.requests: deque[tuple[str, str, bytes]] = deque()
+        self.url, self.body, self.closes, self.closed = b"", bytearray(), False, False
+
+    # Callbacks of the parser.
+    def on_message_begin(self) -> None:
+        self.url, self.body = b"", bytearray()
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.closes = not self.parser.should_keep_alive()
+        path = self.url.decode("latin-1").partition("?")[0]
+        self.requests.append((self.parser.get_method().decode(), path, bytes(self.body)))
+        self.asked(self)
+
+
+def _unencoded(event: Event) -> bytes:
+    raise AssertionError("an answer that has not begun")
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """One answer under way. ``base_ns`` is when its slot was had: due times count from there."""
+
+    connection: Connection
+    number: int
+    asked: Asked
+    received_ns: int
+    cut_at: float | None
+    recipe: Recipe | None = None
+    slot: Slot | None = None
+    base_ns: int = 0
+    due_ns: int = 0
+    cut_after: int | None = None
+    deliveries: Iterator[Delivery] = field(default_factory=lambda: iter(()))
+    encoded: Callable[[Event], bytes] = _unencoded
+    usual: bool = False  # streamed, and nothing of it is kept or cut
+    templates: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    payload: bytes = b""
+    tokens: int = 0  # in the payload
+    last: bool = False
+    fresh: list[tuple[str, str]] = field(default_factory=list)  # of the payload, by channel
+    said: list[tuple[str, str]] = field(default_factory=list)
+    held_up: bool = False
+    outcome: str = ""
+    stamps: tuple[array[int], array[int]] = field(default_factory=lambda: (array("q"), array("q")))
+
+
+class Server:
+    """Listens from its making on. Raises InputError where the address cannot be had."""
+
+    def __init__(
+        self, made: Simulation, host: str = "127.0.0.1", port: int = 0, log: Path | None = None
+    ) -> None:
+        self.made = made
+        self.epoll = select.epoll()
+        self.listener = _listen(host, port)
+        self.address: tuple[str, int] = self.listener.getsockname()[:2]
+        self.log = _open(log) if log else None
+        self.epoll.register(self.listener, select.EPOLLIN)
+        self.connections: dict[int, Connection] = {}
+        self.heap: list[tuple[int, int, Answer]] = []
+        self.slots = Slots(made.slots, made.cache)
+        self.waiting: deque[Answer] = deque()
+        self.ended: list[Answer] = []
+        self.stamps, self.keeps_text = made.stamps, made.cache != "off"
+        bank = Recipe(seed=made.seed, tokens=BANK)
+        self.bank = [*texts(bank, Random(made.seed))]
+        self.outcomes: Counter[str] = Counter()
+        self.late_us = array("q", bytes(8 * (LATEST_US + 1)))
+        self.requests = self.tokens = self.held_up = self.latest_ns = 0
+        self.began_cpu_s = time.process_time()
+        self.now_ns = self.first_ns = self.last_ns = 0
+
+    def serve(self, stop: int) -> Report:
+        """Serve until the file descriptor ``stop`` becomes readable, or its other end closes."""
+        self.epoll.register(stop, select.EPOLLIN)
+        _allow_many_sockets()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        try:
+            self._serve(stop)
+        finally:
+            gc.enable()
+            for connection in [*self.connections.values()]:
+                self._close(connection)
+            self._write_log()
+            for thing in (self.listener, self.epoll, self.log):
+                if thing is not None:
+                    thing.close()
+        return self.report()
+
+    def _serve(self, stop: int) -> None:
+        heap, wakes = self.heap, [self.epoll.fileno()]
+        while True:
+            now = clock()
+            if heap and heap[0][0] <= now:
+                until = now + ROUND_NS
+                while heap and heap[0][0] <= now < until:
+                    self._send_due()
+                    now = clock()
+            wait_ns = heap[0][0] - now if heap else IDLE_NS
+            if wait_ns > NEAR_NS:
+                if wait_ns > QUIET_NS:
+                    self._write_log()
+                # The epoll's own descriptor: select sleeps to the microsecond, epoll does not.
+                select.select(wakes, [], [], (wait_ns - NEAR_NS) / 1e9)
+            if self._look(stop):
+                return
+
+    def _look(self, stop: int) -> bool:
+        """Do what the sockets are ready for; whether it is time to stop."""
+        for number, event in self.epoll.poll(0):
+            if number == stop:
+                return True
+            self.now_ns = clock()
+            if number == self.listener.fileno():
+                self._accept()
+            elif (connection := self.connections.get(number)) is not None:
+                if event & select.EPOLLOUT:
+                    self._flush(connection)
+                if event & ~select.EPOLLOUT and not connection.closed:
+                    self._receive(connection)
+        return False
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # too many open files: the next look tries again
+                time.sleep(0.001)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections[sock.fileno()] = Connection(sock, self._next)
+            self.epoll.register(sock, select.EPOLLIN)
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            data = connection.sock.recv(READ_BYTES)
+            if not data or len(connection.body) + len(data) > MOST_BYTES:
+                self._close(connection)
+                return
+            connection.parser.feed_data(data)
+        except BlockingIOError:
+            return
+        except httptools.HttpParserUpgrade:
+            self._close(connection)
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from None
+        except httptools.HttpParserError:
+            self._reply(connection, 400, _refusal("this is no HTTP request", "bad_request"))
+            self._close(connection)
+        except OSError:
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        connection.closed = True
+        del self.connections[connection.sock.fileno()]
+        self.epoll.unregister(connection.sock)
+        connection.sock.close()
+        del connection.parser  # which knows the connection: nobody collects such rings here
+        if connection.answer is not None:
+            self._end(connection.answer, "gone")
+
+    # Requests.
+
+    def _next(self, connection: Connection) -> None:
+        """Begin the next request of a connection, when the one before has been answered."""
+        while connection.requests and connection.answer is None and not connection.closed:
+            method, path, body = connection.requests.popleft()
+            if path.endswith("/chat/completions") and method == "POST":
+                self._begin(connection, body)
+            elif (found := self._told(path)) is not None and method == "GET":
+                self._reply(connection, 200, found)
+            else:
+                self._reply(connection, 404, _refusal(f"there is no {method} {path}", "not_found"))
+
+    def _told(self, path: str) -> dict[str, Any] | None:
+        made = self.made
+        if path == "/health":
+            return {"status": "ok"}
+        if path.endswith("/models"):
+            limit = {"max_model_len": made.context} if made.context else {}
+            model = {"id": made.model, "object": "model", "created": 0, "owned_by": "tokrig"}
+            return {"object": "list", "data": [{**model, **limit}]}
+        if path == "/simulation":
+            return {"simulation": made.model_dump(), "report": vars(self.report())}
+        return None
+
+    def _begin(self, connection: Connection, body: bytes) -> None:
+        self.requests += 1
+        made, number = self.made, self.requests
+        fails, cut_at = mishap(made, number)
+        try:
+            if fails:
+                text = f"request {number} fails, as the simulation was asked to"
+                raise BadRequest(text, "simulated_error", made.error_status)
+            asked = read_chat(body, made)
+        except BadRequest as bad:
+            self.outcomes["failed" if fails else "refused"] += 1
+            self._reply(connection, bad.status, _refusal(str(bad), bad.code))
+            return
+        answer = Answer(connection, number, asked, self.now_ns, cut_at)
+        connection.answer = answer
+        self.waiting.append(answer)
+        self._serve_waiting(self.now_ns)
+
+    def _serve_waiting(self, now_ns: int) -> None:
+        """Give free slots to those who wait, in their order."""
+        while self.waiting:
+            answer = self.waiting[0]
+            if answer.outcome:
+                self.waiting.popleft()
+                continue
+            asked = answer.asked
+            found = self.slots.take(asked.prompt)
+            if found is None:
+                return
+            self.waiting.popleft()
+            answer.slot, seen = found
+            prompt = tokens_in(asked.prompt)
+            cached = cached_tokens(seen, asked.prompt) if asked.may_use_cache else 0
+            self._start(answer, draw(self.made, asked, answer.number, prompt, cached), now_ns)
+
+    def _start(self, answer: Answer, recipe: Recipe, now_ns: int) -> None:
+        r = Random(recipe.seed)
+        said = islice(cycle(self.bank), r.randrange(BANK), None)
+        common = {
+            "id": f"chatcmpl-{answer.number:016x}",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": answer.asked.model,
+        }
+        answer.recipe, answer.base_ns = recipe, now_ns
+        answer.encoded = encoded = encoder(common)
+        sent = events(recipe, generated(recipe, r), said, r)
+        answer.deliveries = delivered(recipe, sent, encoded)
+        if answer.cut_at is not None:
+            answer.cut_after = int(answer.cut_at * recipe.tokens)
+        answer.usual = answer.asked.streams and not self.keeps_text and answer.cut_at is None
+        self._prepare(answer)
+        if answer.asked.streams:
+            answer.payload = STREAM_HEAD + answer.payload  # which has no %
+        heapq.heappush(self.heap, (answer.due_ns, answer.number, answer))
+
+    # Answers.
+
+    def _prepare(self, answer: Answer) -> None:
+        """Make what is due next."""
+        t_ns, group = next(answer.deliveries)
+        answer.due_ns = answer.base_ns + t_ns
+        event, parts = group[0], []
+        if answer.usual and len(group) == 1 and event.tokens and event.more is None:
+            answer.payload, answer.tokens = self._chunk(answer, event), event.tokens
+            return
+        keeps_text = self.keeps_text or not answer.asked.streams
+        answer.tokens = sum(event.tokens for event in group)
+        for event in group:
+            if answer.asked.streams:
+                parts.append(self._chunk(answer, event))
+            if event.tokens and keeps_text:
+                answer.fresh.append((event.kind, event.text))
+        answer.payload = b"".join(parts)
+        answer.last = not event.kind and event.more is None
+        if answer.last and answer.asked.streams:
+            answer.payload += LAST_CHUNK
+        cut_after = answer.cut_after
+        if cut_after is not None and (answer.last or (event.last_token or 0) >= cut_after):
+            answer.last = True
+
+    def _chunk(self, answer: Answer, event: Event) -> bytes:
+        """An event as a chunk of the body; with stamps a template for them, which is the same for
+        all tokens of a channel."""
+        key = (event.kind, event.tokens)
+        stamped = self.stamps and event.tokens > 0
+        if stamped and event.more is None and (made := answer.templates.get(key)):
+            return made
+        if stamped:
+            event.text = _NO_STAMP * event.tokens
+        data = answer.encoded(event)
+        data = b"%x\r\n%s\r\n" % (len(data), data)
+        if self.stamps:
+            data = data.replace(b"%", b"%%").replace(_NO_STAMP.encode(), STAMP.encode())
+        if stamped and event.more is None:
+            answer.templates[key] = data
+        return data
+
+    def _send_due(self) -> None:
+        """Send what is due first, and put the next of that stream in its place."""
+        due_ns, _, answer = self.heap[0]
+        connection = answer.connection
+        if answer.outcome or connection.unsent:
+            heapq.heappop(self.heap)
+            answer.held_up = not answer.outcome
+            return
+        tokens, payload = answer.tokens, answer.payload
+        now_ns = clock()
+        if self.stamps and payload:
+            payload %= (now_ns, now_ns - due_ns) * tokens
+        if payload:
+            self._send(connection, payload)
+        if answer.fresh:
+            self._keep_text(answer, STAMP % (now_ns, now_ns - due_ns))
+        if answer.held_up:
+            self.held_up += 1
+            answer.held_up = False
+        else:
+            late_ns = now_ns - due_ns
+            self.late_us[min(late_ns // 1000, LATEST_US)] += 1
+            self.latest_ns = max(self.latest_ns, late_ns)
+        if tokens:
+            self.tokens += tokens
+            self.first_ns = self.first_ns or now_ns
+            self.last_ns = now_ns
+            if self.log is not None:
+                answer.stamps[0].extend([due_ns] * tokens)
+                answer.stamps[1].extend([now_ns] * tokens)
+        # Nobody came before it in the meantime: what begins now is due later.
+        if answer.last or answer.outcome:
+            heapq.heappop(self.heap)
+            if not answer.outcome:
+                self._finish(answer)
+        else:
+            self._prepare(answer)
+            heapq.heapreplace(self.heap, (answer.due_ns, answer.number, answer))
+
+    def _keep_text(self, answer: Answer, stamp: str) -> None:
+        """What was sent, for the cache or for an answer in one piece."""
+        for kind, text in answer.fresh:
+            if self.stamps:
+                text = text.replace(_NO_STAMP, stamp)
+            answer.said.append((kind, text))
+        answer.fresh = []
+
+    def _finish(self, answer: Answer) -> None:
+        connection = answer.connection
+        if answer.cut_after is not None:
+            self._end(answer, "cut")
+            self._close(connection)
+            return
+        if not answer.asked.streams:
+            assert answer.recipe is not None
+            named = answer.asked.model
+            found = whole_answer(answer.recipe, answer.number, named, answer.said)
+            self._reply(connection, 200, found)
+        self._end(answer, "answered")
+        if connection.closes and not connection.unsent:
+            self._close(connection)
+        self._next(connection)
+
+    def _end(self, answer: Answer, outcome: str) -> None:
+        """Count an answer and free its slot."""
+        answer.outcome, answer.connection.answer = outcome, None
+        self.outcomes[outcome] += 1
+        if self.log is not None:
+            self.ended.append(answer)
+        if answer.slot is not None:
+            said = "".join(text for kind, text in answer.said if kind == CONTENT)
+            self.slots.give_back(answer.slot, answer.asked.prompt + said)
+            self._serve_waiting(clock())
+
+    def _reply(self, connection: Connection, status: int, found: dict[str, Any]) -> None:
+        body = json.dumps(found, ensure_ascii=False).encode()
+        head = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Simulated')}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self._send(connection, f"{head}\r\n".encode() + body)
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        if connection.closed:
+            return
+        try:
+            sent = 0 if connection.unsent else connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close(connection)
+            return
+        if sent < len(data):
+            connection.unsent += data[sent:]
+            self.epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLOUT)
+
+    def _flush(self, connection: Connection) -> None:
+        """Send what a slow reader had no room for; then its stream goes on."""
+        data, connection.unsent = connection.unsent, b""
+        self.epoll.modify(connection.sock, select.EPOLLIN)
+        self._send(connection, data)
+        answer = connection.answer
+        if connection.closed or connection.unsent:
+            return
+        if answer is not None and answer.held_up:
+            heapq.heappush(self.heap, (answer.due_ns, answer.number, answer))
+        elif answer is None and connection.closes:
+            self._close(connection)
+
+    # What it did.
+
+    def report(self) -> Report:
+        """What was done so far."""
+        writes = sum(self.late_us)
+        span_ns = self.last_ns - self.first_ns
+        return Report(
+            requests=self.requests,
+            outcomes=dict(self.outcomes),
+            tokens=self.tokens,
+            tok_per_s=(self.tokens - 1) / span_ns * 1e9 if span_ns > 0 else None,
+            writes=writes,
+            held_up=self.held_up,
+            late_s=self._late(writes) if writes else None,
+            cpu_s=time.process_time() - self.began_cpu_s,
+            waiting=len(self.waiting),
+            active=self.slots.busy,
+        )
+
+    def _late(self, writes: int) -> dict[str, float]:
+        """Percentiles of lateness in seconds: the upper ends of their bins."""
+        below = [*accumulate(self.late_us)]
+        shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+        found = {name: bisect_left(below, share * writes) + 1 for name, share in shares.items()}
+        return {name: us / 1e6 for name, us in found.items()} | {"max": self.latest_ns / 1e9}
+
+    def _write_log(self) -> None:
+        """The requests that ended, one a line."""
+        if self.log is None or not self.ended:
+            return
+        for answer in self.ended:
+            recipe, (due, sent) = answer.recipe, answer.stamps
+            line = {
+                "request": answer.number,
+                "outcome": answer.outcome,
+                "received_ns": answer.received_ns,
+                "slot_ns": answer.base_ns or None,
+                "prompt_tokens": recipe.prompt_tokens if recipe else None,
+                "cached_tokens": recipe.cached_tokens if recipe else None,
+                "due_ns": due.tolist(),
+                "sent_ns": sent.tolist(),
+            }
+            self.log.write(json.dumps(line).encode() + b"\n")
+        self.ended.clear()
+        self.log.flush()
+
+
+def _refusal(text: str, code: str) -> dict[str, Any]:
+    return {"error": {"message": text, "type": code, "code": code, "param": None}}
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=4096)
+    except (OSError, OverflowError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise InputError(
+            f"port {port} of {host} cannot be had: {reason}",
+            hint="--port 0 takes a free one; --host names an address of this machine",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as problem:
+        raise InputError(
+            f"{path}: the log cannot be written: {problem.strerror or problem}",
+            hint="--log names a new file in a folder that is there",
+        ) from None
+
+
+def _allow_many_sockets() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
