@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from tokrig.cli import present
-from tokrig.cli.options import F, Word, example
+from tokrig.cli.options import F, Word, content_and_json, example
 from tokrig.simulate.simulation import Simulation, load
 from tokrig.units import human_rate
 
@@ -83,9 +83,15 @@ def recipe_options(command: F) -> F:
     help="Write when each token was due and sent, a line of JSON a request.",
 )
 @recipe_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@content_and_json
 def command(
-    recipe: Path | None, port: int, host: str, log: Path | None, as_json: bool, **asked: Any
+    recipe: Path | None,
+    port: int,
+    host: str,
+    log: Path | None,
+    content: Path,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Serve simulated answers of a chosen pace, to try clients on.
 
