@@ -23,7 +23,8 @@ from tokrig.run.client import Loop, closed_loop
 from tokrig.run.http import Endpoint
 from tokrig.simulate import process
 from tokrig.simulate.process import simulated
-from tokrig.simulate.server import Report, Server
+from tokrig.simulate.report import Report
+from tokrig.simulate.server import Server
 from tokrig.simulate.simulation import Simulation
 
 CHAT = "/v1/chat/completions"

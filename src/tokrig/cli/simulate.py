@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tokrig.simulate.simulation import Simulation, load
 from tokrig.units import human_rate
 
 if TYPE_CHECKING:
-    from tokrig.simulate.server import Report
+    from tokrig.simulate.report import Report
 
 # By how a field's name ends; N otherwise.
 METAVARS = {
@@ -109,13 +110,13 @@ def command(
         shown = f"[{server.address[0]}]" if ":" in server.address[0] else server.address[0]
         url = f"http://{shown}:{server.address[1]}"
         if as_json:
-            present.print_json({"url": url, "simulation": made.model_dump()})
+            click.echo(json.dumps({"url": url, "simulation": made.model_dump()}))
         else:
             click.echo(url)
             click.echo("Ctrl-C ends it", err=True)
         report = server.serve(stop)
     if as_json:
-        present.print_json({"report": vars(report)})
+        click.echo(json.dumps({"report": vars(report)}))
     else:
         present.print_pairs(present.console(), _rows(report))
 
@@ -143,7 +144,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         rows += [
             ("Tokens", f"{report.tokens:,}, {human_rate(report.tok_per_s)} a second"),
             ("Sent late by", late),
-            ("Held up", f"{report.held_up:,} of {report.writes:,} sends, by slow readers"),
+            ("Held up", f"{report.held_up:,} of {report.sends:,} sends, by slow readers"),
             ("CPU", f"{report.cpu_s / max(report.tokens, 1) * 1e6:.1f} µs a token"),
         ]
     return rows

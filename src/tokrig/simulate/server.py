@@ -11,28 +11,24 @@ from __future__ import annotations
 
 import gc
 import heapq
-import json
-import resource
 import select
 import socket
 import time
 from array import array
-from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from itertools import accumulate, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
-from typing import Any, BinaryIO
+from typing import Any
 
 import httptools
 
-from tokrig.errors import InputError
 from tokrig.simulate.cache import Slot, Slots, cached_tokens, tokens_in
 from tokrig.simulate.chat import BadRequest, read_chat, whole_answer
+from tokrig.simulate.report import Report, Stamps, Tally
 from tokrig.simulate.simulation import Asked, Simulation, draw, mishap
 from tokrig.simulate.streams import (
     CONTENT,
@@ -45,75 +41,29 @@ from tokrig.simulate.streams import (
     generated,
     texts,
 )
+from tokrig.simulate.wire import (
+    LAST_CHUNK,
+    MOST_BYTES,
+    STREAM_HEAD,
+    Connection,
+    allow_many_sockets,
+    listen,
+    refusal,
+    whole,
+)
 
 NEAR_NS = 250_000  # nearer than this it spins: a sleep may end that much too late
 ROUND_NS = 200_000  # of sending; then it looks whether somebody asks
 IDLE_NS = 500_000_000
 QUIET_NS = 5_000_000  # with so much time left the log is written
-MOST_BYTES = 64 << 20  # of a request
 READ_BYTES = 1 << 18
 BANK = 4096  # texts of tokens, made once
 STAMP = "%019d %012d "
 _NO_STAMP = STAMP % (0, 0)
-LATEST_US = 20_000  # lateness is counted in bins of 1 µs up to this
 
 clock = time.monotonic_ns
 
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-    b"Transfer-Encoding: chunked\r\n\r\n"
-)
-LAST_CHUNK = b"0\r\n\r\n"
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a server did. ``late_s`` is send time − due time over all writes that no slow reader
-    held up (``held_up``); None where there were none. ``outcomes`` counts the requests: answered,
-    failed, refused, cut, gone (the client hung up). ``tok_per_s`` is between the first token and
-    the last."""
-
-    requests: int
-    outcomes: dict[str, int]
-    tokens: int
-    tok_per_s: float | None
-    writes: int
-    held_up: int
-    late_s: dict[str, float] | None
-    cpu_s: float
-    waiting: int
-    active: int
-
-
-class Connection:
-    """One socket: requests in, answers out, one after the other."""
-
-    def __init__(self, sock: socket.socket, asked: Callable[[Connection], None]) -> None:
-        self.sock = sock
-        self.parser = httptools.HttpRequestParser(self)
-        self.asked = asked
-        self.unsent = b""
-        self.answer: Answer | None = None
-        # Method, path and body of requests that came whole and wait for their turn.
-        self.requests: deque[tuple[str, str, bytes]] = deque()
-        self.url, self.body, self.closes, self.closed = b"", bytearray(), False, False
-
-    # Callbacks of the parser.
-    def on_message_begin(self) -> None:
-        self.url, self.body = b"", bytearray()
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.closes = not self.parser.should_keep_alive()
-        path = self.url.decode("latin-1").partition("?")[0]
-        self.requests.append((self.parser.get_method().decode(), path, bytes(self.body)))
-        self.asked(self)
+NOTHING = Asked("", "")
 
 
 def _unencoded(event: Event) -> bytes:
@@ -124,11 +74,11 @@ def _unencoded(event: Event) -> bytes:
 class Answer:
     """One answer under way. ``base_ns`` is when its slot was had: due times count from there."""
 
-    connection: Connection
+    connection: Connection[Answer]
     number: int
-    asked: Asked
     received_ns: int
     cut_at: float | None
+    asked: Asked = NOTHING
     recipe: Recipe | None = None
     slot: Slot | None = None
     base_ns: int = 0
@@ -147,6 +97,20 @@ class Answer:
     outcome: str = ""
     stamps: tuple[array[int], array[int]] = field(default_factory=lambda: (array("q"), array("q")))
 
+    def line(self) -> dict[str, Any]:
+        """What a log says of it."""
+        recipe, (due_ns, sent_ns) = self.recipe, self.stamps
+        return {
+            "request": self.number,
+            "outcome": self.outcome,
+            "received_ns": self.received_ns,
+            "slot_ns": self.base_ns or None,
+            "prompt_tokens": recipe.prompt_tokens if recipe else None,
+            "cached_tokens": recipe.cached_tokens if recipe else None,
+            "due_ns": due_ns,
+            "sent_ns": sent_ns,
+        }
+
 
 class Server:
     """Listens from its making on. Raises InputError where the address cannot be had."""
@@ -155,29 +119,27 @@ class Server:
         self, made: Simulation, host: str = "127.0.0.1", port: int = 0, log: Path | None = None
     ) -> None:
         self.made = made
-        self.epoll = select.epoll()
-        self.listener = _listen(host, port)
+        with ExitStack() as opened:
+            self.epoll = opened.enter_context(select.epoll())
+            self.listener = opened.enter_context(listen(host, port))
+            self.log = opened.enter_context(closing(Stamps(log))) if log else None
+            self.opened = opened.pop_all()
         self.address: tuple[str, int] = self.listener.getsockname()[:2]
-        self.log = _open(log) if log else None
         self.epoll.register(self.listener, select.EPOLLIN)
-        self.connections: dict[int, Connection] = {}
+        self.connections: dict[int, Connection[Answer]] = {}
         self.heap: list[tuple[int, int, Answer]] = []
         self.slots = Slots(made.slots, made.cache)
         self.waiting: deque[Answer] = deque()
-        self.ended: list[Answer] = []
         self.stamps, self.keeps_text = made.stamps, made.cache != "off"
         bank = Recipe(seed=made.seed, tokens=BANK)
         self.bank = [*texts(bank, Random(made.seed))]
-        self.outcomes: Counter[str] = Counter()
-        self.late_us = array("q", bytes(8 * (LATEST_US + 1)))
-        self.requests = self.tokens = self.held_up = self.latest_ns = 0
-        self.began_cpu_s = time.process_time()
-        self.now_ns = self.first_ns = self.last_ns = 0
+        self.tally = Tally()
+        self.now_ns = 0
 
     def serve(self, stop: int) -> Report:
         """Serve until the file descriptor ``stop`` becomes readable, or its other end closes."""
         self.epoll.register(stop, select.EPOLLIN)
-        _allow_many_sockets()
+        allow_many_sockets()
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -187,10 +149,7 @@ class Server:
             gc.enable()
             for connection in [*self.connections.values()]:
                 self._close(connection)
-            self._write_log()
-            for thing in (self.listener, self.epoll, self.log):
-                if thing is not None:
-                    thing.close()
+            self.opened.close()
         return self.report()
 
     def _serve(self, stop: int) -> None:
@@ -204,8 +163,8 @@ class Server:
                     now = clock()
             wait_ns = heap[0][0] - now if heap else IDLE_NS
             if wait_ns > NEAR_NS:
-                if wait_ns > QUIET_NS:
-                    self._write_log()
+                if wait_ns > QUIET_NS and self.log is not None:
+                    self.log.write()
                 # The epoll's own descriptor: select sleeps to the microsecond, epoll does not.
                 select.select(wakes, [], [], (wait_ns - NEAR_NS) / 1e9)
             if self._look(stop):
@@ -240,7 +199,7 @@ class Server:
             self.connections[sock.fileno()] = Connection(sock, self._next)
             self.epoll.register(sock, select.EPOLLIN)
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self, connection: Connection[Answer]) -> None:
         try:
             data = connection.sock.recv(READ_BYTES)
             if not data or len(connection.body) + len(data) > MOST_BYTES:
@@ -254,12 +213,12 @@ class Server:
         except httptools.HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except httptools.HttpParserError:
-            self._reply(connection, 400, _refusal("this is no HTTP request", "bad_request"))
+            self._send(connection, refusal(400, "this is no HTTP request", "bad_request"))
             self._close(connection)
         except OSError:
             self._close(connection)
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: Connection[Answer]) -> None:
         if connection.closed:
             return
         connection.closed = True
@@ -272,16 +231,17 @@ class Server:
 
     # Requests.
 
-    def _next(self, connection: Connection) -> None:
+    def _next(self, connection: Connection[Answer]) -> None:
         """Begin the next request of a connection, when the one before has been answered."""
         while connection.requests and connection.answer is None and not connection.closed:
             method, path, body = connection.requests.popleft()
             if path.endswith("/chat/completions") and method == "POST":
                 self._begin(connection, body)
             elif (found := self._told(path)) is not None and method == "GET":
-                self._reply(connection, 200, found)
+                self._send(connection, whole(200, found))
             else:
-                self._reply(connection, 404, _refusal(f"there is no {method} {path}", "not_found"))
+                text = f"there is no {method} {path}"
+                self._send(connection, refusal(404, text, "not_found"))
 
     def _told(self, path: str) -> dict[str, Any] | None:
         made = self.made
@@ -295,20 +255,20 @@ class Server:
             return {"simulation": made.model_dump(), "report": vars(self.report())}
         return None
 
-    def _begin(self, connection: Connection, body: bytes) -> None:
-        self.requests += 1
-        made, number = self.made, self.requests
+    def _begin(self, connection: Connection[Answer], body: bytes) -> None:
+        self.tally.requests += 1
+        made, number = self.made, self.tally.requests
         fails, cut_at = mishap(made, number)
+        answer = Answer(connection, number, self.now_ns, cut_at)
         try:
             if fails:
                 text = f"request {number} fails, as the simulation was asked to"
                 raise BadRequest(text, "simulated_error", made.error_status)
-            asked = read_chat(body, made)
+            answer.asked = read_chat(body, made)
         except BadRequest as bad:
-            self.outcomes["failed" if fails else "refused"] += 1
-            self._reply(connection, bad.status, _refusal(str(bad), bad.code))
+            self._end(answer, "failed" if fails else "refused")
+            self._send(connection, refusal(bad.status, str(bad), bad.code))
             return
-        answer = Answer(connection, number, asked, self.now_ns, cut_at)
         connection.answer = answer
         self.waiting.append(answer)
         self._serve_waiting(self.now_ns)
@@ -409,20 +369,11 @@ class Server:
             self._send(connection, payload)
         if answer.fresh:
             self._keep_text(answer, STAMP % (now_ns, now_ns - due_ns))
-        if answer.held_up:
-            self.held_up += 1
-            answer.held_up = False
-        else:
-            late_ns = now_ns - due_ns
-            self.late_us[min(late_ns // 1000, LATEST_US)] += 1
-            self.latest_ns = max(self.latest_ns, late_ns)
-        if tokens:
-            self.tokens += tokens
-            self.first_ns = self.first_ns or now_ns
-            self.last_ns = now_ns
-            if self.log is not None:
-                answer.stamps[0].extend([due_ns] * tokens)
-                answer.stamps[1].extend([now_ns] * tokens)
+        self.tally.sent(tokens, now_ns, None if answer.held_up else now_ns - due_ns)
+        answer.held_up = False
+        if self.log is not None:
+            answer.stamps[0].extend([due_ns] * tokens)
+            answer.stamps[1].extend([now_ns] * tokens)
         # Nobody came before it in the meantime: what begins now is due later.
         if answer.last or answer.outcome:
             heapq.heappop(self.heap)
@@ -450,7 +401,7 @@ class Server:
             assert answer.recipe is not None
             named = answer.asked.model
             found = whole_answer(answer.recipe, answer.number, named, answer.said)
-            self._reply(connection, 200, found)
+            self._send(connection, whole(200, found))
         self._end(answer, "answered")
         if connection.closes and not connection.unsent:
             self._close(connection)
@@ -459,21 +410,15 @@ class Server:
     def _end(self, answer: Answer, outcome: str) -> None:
         """Count an answer and free its slot."""
         answer.outcome, answer.connection.answer = outcome, None
-        self.outcomes[outcome] += 1
+        self.tally.outcomes[outcome] += 1
         if self.log is not None:
-            self.ended.append(answer)
+            self.log.lines.append(answer.line())
         if answer.slot is not None:
             said = "".join(text for kind, text in answer.said if kind == CONTENT)
             self.slots.give_back(answer.slot, answer.asked.prompt + said)
             self._serve_waiting(clock())
 
-    def _reply(self, connection: Connection, status: int, found: dict[str, Any]) -> None:
-        body = json.dumps(found, ensure_ascii=False).encode()
-        head = f"HTTP/1.1 {status} {_PHRASES.get(status, 'Simulated')}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        self._send(connection, f"{head}\r\n".encode() + body)
-
-    def _send(self, connection: Connection, data: bytes) -> None:
+    def _send(self, connection: Connection[Answer], data: bytes) -> None:
         if connection.closed:
             return
         try:
@@ -487,7 +432,7 @@ class Server:
             connection.unsent += data[sent:]
             self.epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLOUT)
 
-    def _flush(self, connection: Connection) -> None:
+    def _flush(self, connection: Connection[Answer]) -> None:
         """Send what a slow reader had no room for; then its stream goes on."""
         data, connection.unsent = connection.unsent, b""
         self.epoll.modify(connection.sock, select.EPOLLIN)
@@ -500,82 +445,6 @@ class Server:
         elif answer is None and connection.closes:
             self._close(connection)
 
-    # What it did.
-
     def report(self) -> Report:
         """What was done so far."""
-        writes = sum(self.late_us)
-        span_ns = self.last_ns - self.first_ns
-        return Report(
-            requests=self.requests,
-            outcomes=dict(self.outcomes),
-            tokens=self.tokens,
-            tok_per_s=(self.tokens - 1) / span_ns * 1e9 if span_ns > 0 else None,
-            writes=writes,
-            held_up=self.held_up,
-            late_s=self._late(writes) if writes else None,
-            cpu_s=time.process_time() - self.began_cpu_s,
-            waiting=len(self.waiting),
-            active=self.slots.busy,
-        )
-
-    def _late(self, writes: int) -> dict[str, float]:
-        """Percentiles of lateness in seconds: the upper ends of their bins."""
-        below = [*accumulate(self.late_us)]
-        shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-        found = {name: bisect_left(below, share * writes) + 1 for name, share in shares.items()}
-        return {name: us / 1e6 for name, us in found.items()} | {"max": self.latest_ns / 1e9}
-
-    def _write_log(self) -> None:
-        """The requests that ended, one a line."""
-        if self.log is None or not self.ended:
-            return
-        for answer in self.ended:
-            recipe, (due, sent) = answer.recipe, answer.stamps
-            line = {
-                "request": answer.number,
-                "outcome": answer.outcome,
-                "received_ns": answer.received_ns,
-                "slot_ns": answer.base_ns or None,
-                "prompt_tokens": recipe.prompt_tokens if recipe else None,
-                "cached_tokens": recipe.cached_tokens if recipe else None,
-                "due_ns": due.tolist(),
-                "sent_ns": sent.tolist(),
-            }
-            self.log.write(json.dumps(line).encode() + b"\n")
-        self.ended.clear()
-        self.log.flush()
-
-
-def _refusal(text: str, code: str) -> dict[str, Any]:
-    return {"error": {"message": text, "type": code, "code": code, "param": None}}
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=4096)
-    except (OSError, OverflowError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise InputError(
-            f"port {port} of {host} cannot be had: {reason}",
-            hint="--port 0 takes a free one; --host names an address of this machine",
-        ) from None
-    listener.setblocking(False)
-    return listener
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("wb")
-    except OSError as problem:
-        raise InputError(
-            f"{path}: the log cannot be written: {problem.strerror or problem}",
-            hint="--log names a new file in a folder that is there",
-        ) from None
-
-
-def _allow_many_sockets() -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        return self.tally.report(len(self.waiting), self.slots.busy)
