@@ -196,6 +196,13 @@ def test_speeds_start_at_zero_and_the_values_have_room() -> None:
     assert float(bar.get("width", 0)) == pytest.approx(drawn_at(figure, "40") * 50 / 40, abs=0.1)
 
 
+def test_a_wait_of_nothing_is_left_out_of_a_logarithmic_axis() -> None:
+    nothing = run(0, [result(ttft_s=Summary(median=0.0, min=0.0, max=0.0, n=3))])
+    assert ttft_by_workload([nothing]) is None
+    some = run(1, [result(ttft_s=Summary(median=0.5, min=0.0, max=0.9, n=3))])
+    assert svg(drawn(ttft_by_workload([nothing, some])))
+
+
 def test_a_speed_of_zero_and_a_ttft_range_of_decades_can_be_drawn() -> None:
     still = result(speed=0.0, ttft_s=Summary(median=1.0, min=0.0001, max=9000.0, n=9))
     for draw in (decode_by_workload, ttft_by_workload):

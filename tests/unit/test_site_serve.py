@@ -160,7 +160,7 @@ def test_redirects_and_prose_count_as_changes(content: Path, out: Path) -> None:
 
 def test_a_taken_port_is_an_error_with_a_way_out(content: Path, out: Path) -> None:
     with serving(content, out) as (_, port):
-        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 cannot be had") as caught:
+        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 is unavailable") as caught:
             next(serve(content, out, port=port))
         assert "--port 0" in caught.value.hint
 

@@ -45,7 +45,7 @@ def serve(
     ``build`` takes them; port 0 takes a free one.
 
     From ``serving`` on no change is missed. After a ``problem`` the site is what it was.
-    Raises InputError when the port cannot be had.
+    Raises InputError when the port is unavailable.
     """
     folder = campaigns_folder(content, campaigns)
     changes = watch(
@@ -93,7 +93,7 @@ def _server(out: Path, port: int) -> Iterator[str]:
         )
     except OSError as problem:
         raise InputError(
-            f"port {port} of {HOST} cannot be had: {problem.strerror or problem}",
+            f"port {port} of {HOST} is unavailable: {problem.strerror or problem}",
             hint="--port 0 takes a free one",
         ) from None
     thread = threading.Thread(target=server.serve_forever, name="site", daemon=True)

@@ -119,12 +119,15 @@ def points(runs: Sequence[Run], quantity: Quantity) -> list[Point]:
         for run, label in zip(runs, label_runs(runs), strict=True)
         for result in headline(run.record)
         if (metric := getattr(result, quantity.field)) is not None
+        # Axes of time are logarithmic; a wait of nothing is no measurement.
+        if metric.median > 0 or not quantity.is_time
     ]
 
 
 def _point(run: Run, label: Label, result: Result, metric: Summary) -> Point:
     known = bounds(metric)
     low, high = known or (metric.median, metric.median)
+    low = low or metric.median
     spread: Spread = "" if known is None else "95 % interval" if metric.ci95 else "range"
     workload, concurrency = result.workload.name, result.concurrency
     return Point(run, label, workload, concurrency, metric.median, low, high, spread, metric.n)
