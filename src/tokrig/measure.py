@@ -243,8 +243,10 @@ def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, ways:
         if not done:
             kept.discard()
             raise Interrupted("interrupted before the first result; nothing is kept") from None
+        # Where a ladder ends nobody knows before.
+        number = f"{done}" if prepared.spec.ladder else f"{done} of {of}"
         raise Interrupted(
-            f"interrupted: {done} of {of} results are kept", hint=f"go on with: {again}"
+            f"interrupted: {number} results are kept", hint=f"go on with: {again}"
         ) from None
     except (TokrigError, OSError) as problem:
         if not kept.cells():

@@ -18,7 +18,17 @@ from tokrig.spec.settings import SETTINGS, Setting
 from tokrig.units import human_bytes, slug
 
 if TYPE_CHECKING:
-    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Resolved, Result, Rig
+    from tokrig.record.model import (
+        BackendFacts,
+        Cpu,
+        Gpu,
+        Ladder,
+        Memory,
+        Record,
+        Resolved,
+        Result,
+        Rig,
+    )
 
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
@@ -333,3 +343,18 @@ def of_hub(text: str) -> bool:
 def stays_inside(name: str) -> bool:
     """Whether a file's name is plain and cannot lead out of its repository."""
     return name.isprintable() and not {"", ".", ".."} & {*name.split("/")}
+
+
+_ENDS = {
+    "growth": "ends at {0}: the system rate no longer grew by 5 %",
+    "slots": "ends at {0}: more requests would wait for a slot",
+    "most": "ends at {0}, the highest step there was to be",
+    "failed": "ends at {0}: the next step could not be measured",
+    None: "was cut off at {0}",
+}
+
+
+def ladder_end(ladder: Ladder) -> str:
+    """``ends at 16: the system rate no longer grew by 5 %; its knee is at 8``."""
+    knee = f"its knee is at {ladder.knee}" if ladder.knee else "its knee is not known"
+    return f"{_ENDS[ladder.ended_by].format(ladder.steps[-1])}; {knee}"

@@ -52,6 +52,12 @@ def human_seconds(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s"
 
 
+def duration(seconds: float) -> str:
+    """``90s``, ``10m``, ``1h``: the shortest way to say it in one unit."""
+    unit = next(name for name in "hms" if seconds % _SECONDS[name] == 0 or name == "s")
+    return f"{seconds / _SECONDS[unit]:.12g}{unit}"
+
+
 def decimals(value: float) -> int:
     """How many decimals of a rate say enough: ``1,234``, ``148.3``, ``3.42``."""
     return 0 if value >= 1000 else 1 if value >= 10 else 2

@@ -197,6 +197,7 @@ BROKEN: list[tuple[str, tuple[str | int, ...], Any, str]] = [
     ("status", ("status",), "failed", "no failure says why"),
     ("status", ("results",), [], "nothing measured"),
     ("cells", cell("concurrency"), 0, "no measurement"),
+    ("ladders", ("ladders",), [{"workload": "chat", "steps": [1, 2], "most": 4}], "are others"),
     ("provenance", ("provenance", "methodology"), 99, "update it"),
     ("provenance", ("provenance", "kind"), "transcribed", "names what it is from"),
     ("provenance", ("backend", "managed"), False, "did not manage"),

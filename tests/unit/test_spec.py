@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tokrig.errors import SpecError
 from tokrig.spec.run import LEVELS, Level, RunSpec, load_spec, merge, option_of
+from tokrig.units import seconds_of
 
 
 def spec_file(folder: Path, text: str) -> Path:
@@ -35,6 +36,8 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "served_model": None,
         "workloads": None,
         "concurrency": None,
+        "ladder": None,
+        "sustain": None,
         "level": "quick",
         "api": None,
         "devices": None,
@@ -60,6 +63,9 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "campaign": None,
         "planned": None,
     }
+
+
+OTHER_LOADS = {"ladder", "sustain"}
 
 
 def test_every_key_can_be_given(tmp_path: Path) -> None:
@@ -103,7 +109,30 @@ planned: 0123456789abcdef
     assert [type(v) for v in spec.options.values()] == [bool, int, float, str]
     assert spec.concurrency == [1, 4, 1024]
     assert (spec.patience_s, spec.request_timeout_s, spec.seed) == (30.0, 12.5, 0)
-    assert set(spec.model_fields_set) == set(RunSpec.model_fields)
+    assert set(spec.model_fields_set) == set(RunSpec.model_fields) - OTHER_LOADS
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [
+        ("concurrency: ladder", 64),
+        ("concurrency: ladder:32", 32),
+        ("concurrency: [ladder]", 64),
+        ("ladder: 8", 8),
+    ],
+)
+def test_a_ladder_has_a_highest_step(tmp_path: Path, text: str, most: int) -> None:
+    spec = load_spec(spec_file(tmp_path, text))
+    assert (spec.ladder, spec.concurrency) == (most, None)
+    assert merge(spec, {}) == spec
+    assert merge(spec, {"concurrency": [1, 4]}).ladder is None
+    assert merge(RunSpec(concurrency=[1, 4]), {"concurrency": ["ladder:16"]}).ladder == 16
+
+
+@pytest.mark.parametrize(("text", "told"), [("600s", "10m"), ("90s", "90s"), ("1.5h", "90m")])
+def test_a_time_has_one_spelling(text: str, told: str) -> None:
+    spec = RunSpec(sustain=text)
+    assert (spec.sustain, spec.sustain_s) == (told, seconds_of(told))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +144,18 @@ planned: 0123456789abcdef
         ("concurrency: [4, 4]", "concurrency: 4 is named twice"),
         ("concurrency: []", "the list is empty"),
         ("concurrency: 4", "concurrency: should be a valid list, not 4"),
+        ("concurrency: [ladder, 4]", "concurrency: 'ladder' stands alone"),
+        ("concurrency: laddr", "concurrency: 'laddr' is no number of requests"),
+        ("concurrency: ladder:0", "concurrency: 'ladder:0' is no number of requests"),
+        ("concurrency: ladder:2000", "of at most 1024"),
+        ("sustain: 0s", "sustain: '0s' is out of range: from 1s to 24h"),
+        ("sustain: 10", "sustain: should be a time with its unit, such as"),
+        ("sustain: 2m\nladder: 4", "sustain: one number of requests in flight is kept up"),
+        ("sustain: 2m\nconcurrency: [1, 4]", "sustain: one shape is kept going"),
+        ("sustain: 2m\nworkloads: [chat, rag]", "give one of the workloads chat, rag"),
+        ("sustain: [10m]", "sustain: should be a time with its unit"),
+        ("sustain: 10m\nrate: 2/s", "with rate they arrive by themselves"),
+        ("ladder: 4\nconcurrency: [1]", "ladder: it stands beside numbers"),
         ("concurrency: [true]", "should be a valid integer, not True"),
         ("workloads: []", "the list is empty"),
         ("workloads: [chat, chat]", "'chat' is named twice"),
@@ -232,7 +273,8 @@ def test_every_key_has_the_option_that_says_it() -> None:
     command = importlib.import_module("tokrig.cli.run").command
     options = {param.name: param.opts for param in command.params}
     for key in RunSpec.model_fields.keys() - {"campaign", "planned"}:
-        assert option_of(key) in options[key]
+        # A ladder is a word of --concurrency.
+        assert option_of(key) in options["concurrency" if key == "ladder" else key]
 
 
 def test_levels() -> None:

@@ -96,9 +96,12 @@ def mode(run: Run) -> str:
 
 
 def shapes(run: Run) -> str:
-    """``chat, codegen × 1, 4``; what a run leaves to the shapes is not named."""
-    parts = [", ".join(run.workloads or ["all shapes"]), ", ".join(map(str, run.concurrency or ()))]
-    return line(" × ".join(filter(None, parts)))
+    """``chat, codegen × 1, 4``, ``chat × ladder to 64``, ``chat × 4, sustained 10m``; what a run
+    leaves to the shapes is not named."""
+    at = f"ladder to {run.ladder}" if run.ladder else ", ".join(map(str, run.concurrency or ()))
+    parts = [", ".join(run.workloads or ["all shapes"]), at]
+    load = f", sustained {run.sustain}" if run.sustain else ""
+    return line(" × ".join(filter(None, parts)) + load)
 
 
 def _labelled(out: Console, state: State | None, text: str) -> None:

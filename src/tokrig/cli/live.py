@@ -24,7 +24,7 @@ import click
 
 from tokrig.cli.present import count, rate, verdict
 from tokrig.models.shelf import Tell
-from tokrig.naming import backend_name, model_label
+from tokrig.naming import backend_name, ladder_end, model_label
 from tokrig.record.model import Result
 from tokrig.record.samples import Cell
 from tokrig.run.monitor import Engine, patiently
@@ -35,6 +35,7 @@ from tokrig.run.progress import (
     CellSkipped,
     CellTick,
     EngineReady,
+    LadderEnded,
     Listener,
     Note,
     Progress,
@@ -128,6 +129,10 @@ class Board:
                 self.active, row = None, self.rows[cell]
                 self.left = [other for other in self.left if other != cell]
                 row.state, row.text = "bad", f"left out: {event.message}"
+            case LadderEnded():
+                self.rows = {c: row for c, row in self.rows.items() if not event.above(c)}
+                self.left = [cell for cell in self.left if not event.above(cell)]
+                self.notes.append(ladder_text(event))
             case Note(text=text):
                 self.notes.append(text)
 
@@ -228,6 +233,13 @@ def figures(result: Result) -> str:
         f"{rate(gen):>7} tok/s  TTFT {human_seconds(ttft):>7}  "
         f"prefill {rate(prefill):>7} tok/s  {verdict(result.validity)}"
     )
+
+
+def ladder_text(event: LadderEnded) -> str:
+    """``the ladder of chat ends at 16 …``."""
+    if event.ladder is None:
+        return f"the ladder of {event.workload} has no step that can be measured"
+    return f"the ladder of {event.workload} {ladder_end(event.ladder)}"
 
 
 def clock(seconds: float) -> str:
@@ -374,7 +386,8 @@ def said(event: Progress) -> str:
         case RunBegan(model=model, rig=rig, already_done=done):
             results = count(len(event.cells) * event.repeats, "result")
             kept = f", {done} of them kept" if done else ""
-            return f"run {event.run_id}: {model_label(model)} on {rig.id}, {results}{kept}"
+            many = f"up to {results}" if event.climbs else results
+            return f"run {event.run_id}: {model_label(model)} on {rig.id}, {many}{kept}"
         case Step(text=text, cell=cell):
             return f"{cell.label}: {text}" if cell else text
         case EngineReady(backend=backend, load_s=load_s):
@@ -388,6 +401,8 @@ def said(event: Progress) -> str:
             text = f"{' '.join(figures(result).split())}, took {human_seconds(elapsed_s)}"
         case CellSkipped(message=message):
             text = f"left out: {message}"
+        case LadderEnded():
+            return ladder_text(event)
         case Note(text=text):
             return f"note: {text}"
     return f"{event.cell.label}: {text}"

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tokrig.errors import did_you_mean
+from tokrig.spec.run import LADDER
 from tokrig.spec.settings import askable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,6 +143,17 @@ def number_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
     if numbers and min(numbers) < 0:
         raise click.BadParameter("a number cannot be negative")
     return numbers
+
+
+def in_flight(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """The same, or the word for a ladder, whose place the spec knows."""
+    words = word_list(ctx, param, given)
+    if words and any(word.startswith(LADDER) for word in words):
+        return words
+    try:
+        return number_list(ctx, param, given)
+    except click.BadParameter as problem:
+        raise click.BadParameter(f"{problem.message}, or {LADDER}") from None
 
 
 def key_values(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:

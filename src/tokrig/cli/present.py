@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tokrig.record.metrics import Metric
-    from tokrig.record.model import Record, Result, Summary, Validity
+    from tokrig.record.model import Ladder, Record, Result, Summary, Validity
 
 NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.
@@ -277,11 +277,43 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
         print_results(out, record.results, asked=asked)
         out.print()
         out.print(_caption(record), style="dim")
+    for ladder in record.ladders:
+        _print_ladder(out, record, ladder)
     if record.raw:
         _print_raw(out, record)
     for skipped in record.skipped:
         where = skipped.cell.label
         out.print(f"not measured: {where}: {skipped.message}", style="yellow", soft_wrap=True)
+
+
+def _print_ladder(out: Console, record: Record, ladder: Ladder) -> None:
+    """The steps of a ladder, with a line that says where and why it ended."""
+    from rich.text import Text
+
+    headings = ("in flight", "each, tok/s", "all, tok/s", "TTFT", "served at once", "validity")
+    table = plain_table(*headings, right=headings[:5])
+    for result in record.plain:
+        if result.workload.name == ladder.workload and result.concurrency in ladder.steps:
+            summaries: tuple[Summary | None, ...] = (
+                result.output_tok_per_s,
+                result.system_tok_per_s,
+                result.ttft_s,
+            )
+            each, together, ttft = (one.median if one else None for one in summaries)
+            mean = result.concurrency_mean
+            word = verdict(result.validity)
+            table.add_row(
+                f"{result.concurrency}{' knee' if result.concurrency == ladder.knee else ''}",
+                rate(each),
+                rate(together),
+                human_seconds(ttft),
+                NULL if mean is None else f"{mean:.1f}",
+                Text(word, style=STYLES[word]),
+            )
+    out.print()
+    put(out, table)
+    out.print()
+    out.print(f"the ladder of {ladder.workload} {naming.ladder_end(ladder)}", soft_wrap=True)
 
 
 def _caption(record: Record) -> str:

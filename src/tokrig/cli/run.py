@@ -26,6 +26,7 @@ from tokrig.cli.options import (
     content_and_json,
     even_if_busy,
     example,
+    in_flight,
     number_list,
     setting_options,
     word_list,
@@ -79,6 +80,8 @@ def record_options(command: F) -> F:
         "tokrig run",
         "tokrig run --model smollm2-135m --workload chat,agent --concurrency 1,4",
         "tokrig run --url http://127.0.0.1:8000 --level standard",
+        "tokrig run --concurrency ladder",
+        "tokrig run --sustain 10m --concurrency 4",
         "tokrig run --backend llamacpp --server-bin llama-server --model FILE.gguf",
         "tokrig run --model hf:OWNER/NAME/FILE-Q4_K_M.gguf --kv-type q8_0",
         "tokrig run --model FILE-F16.gguf --quantize Q6_K --power-cap 250",
@@ -106,11 +109,21 @@ def record_options(command: F) -> F:
     callback=word_list,
     metavar="NAME",
     shell_complete=complete_workload,
-    help="Workloads: chat, rag, codegen, agent. Repeat it or use commas.  [default: all]",
+    help="Workloads: chat, rag, codegen, agent. Repeat it or use commas.  [default: all; chat with"
+    " a ladder or --sustain]",
 )
-@numbers_option(
+@option(
     "--concurrency",
-    help="Requests in flight. Repeat it or use commas.  [default: the workload's own]",
+    multiple=True,
+    callback=in_flight,
+    metavar="N|ladder[:N]",
+    help="Requests in flight. Repeat it or use commas. A ladder doubles them while that pays, up to"
+    " 64 or N.  [default: the workload's own]",
+)
+@option(
+    "--sustain",
+    metavar="TIME",
+    help="Keep one workload going for so long: 90s, 10m, 1h. How its rate holds, and why not.",
 )
 @option(
     "--level",

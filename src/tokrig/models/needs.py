@@ -36,7 +36,7 @@ _RECURRENT = ("ssm.", "wkv.", "shortconv.", "full_attention_inter")
 
 
 def kv_bytes_per_token(
-    source: Path | GgufHeader, type_k: str = "f16", type_v: str = "f16"
+    source: Path | GgufHeader, type_k: str = "f16", type_v: str = "f16", *, at_most: bool = False
 ) -> int | None:
     """Bytes by which a sequence's cache grows with each token; types as llama.cpp calls them.
 
@@ -44,7 +44,8 @@ def kv_bytes_per_token(
     V), as ``llama_kv_cache`` allots it. Layers without attention have no heads in a hybrid's
     header and add nothing; their constant state is not counted. None where the cache does not
     grow evenly or a header does not say how: sliding windows, latent attention (MLA), hybrids
-    whose header gives one number for all layers, and models that are not GGUF files.
+    whose header gives one number for all layers, and models that are not GGUF files. ``at_most``
+    takes sliding windows for whole contexts: no cache grows by more.
 
     Raises InputError for an unknown type, ModelError for a file that cannot be read.
     """
@@ -56,7 +57,7 @@ def kv_bytes_per_token(
         if source.is_dir():
             return None
         source = read_gguf(source)
-    heads, lengths = _heads_by_layer(source), _head_lengths(source)
+    heads, lengths = _heads_by_layer(source, windows_matter=not at_most), _head_lengths(source)
     if heads is None or lengths is None:
         return None
     total = 0
@@ -69,11 +70,12 @@ def kv_bytes_per_token(
     return total
 
 
-def _heads_by_layer(header: GgufHeader) -> list[int] | None:
+def _heads_by_layer(header: GgufHeader, *, windows_matter: bool = True) -> list[int] | None:
     """Key/value heads of each layer that a served token passes; None where that is unsettled."""
     kind, layers, metadata = header.kind, header.own("block_count"), header.metadata
     window = header.own("attention.sliding_window") or 0
-    if kind in _WINDOWED or (window > 0 and kind not in _WINDOW_IGNORED):
+    windowed = kind in _WINDOWED or (window > 0 and kind not in _WINDOW_IGNORED)
+    if windowed and windows_matter:
         return None
     if not layers or f"{kind}.attention.kv_lora_rank" in metadata:
         return None

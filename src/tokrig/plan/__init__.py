@@ -76,6 +76,8 @@ class Run:
     workloads: tuple[str, ...] | None
     concurrency: tuple[int, ...] | None
     level: str
+    ladder: int | None = None
+    sustain: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Any] = field(default_factory=dict)
     repeat: int = 1
@@ -257,6 +259,8 @@ def run_spec(run: Run) -> RunSpec:
         server_bin=run.server_bin,
         workloads=None if run.workloads is None else list(run.workloads),
         concurrency=None if run.concurrency is None else list(run.concurrency),
+        ladder=run.ladder,
+        sustain=run.sustain,
         level=run.level,
         rig=run.rig,
         campaign=run.place,

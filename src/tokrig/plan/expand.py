@@ -22,6 +22,7 @@ from tokrig.spec.campaign import (
     Speculative,
     cap_out_of_range,
 )
+from tokrig.spec.run import shapes_of
 from tokrig.spec.settings import MODE, SETTINGS, askable
 
 Values = tuple[Any, ...]
@@ -145,13 +146,16 @@ class _Expansion:
     def _common(self, matrix: Matrix) -> tuple[str, ...]:
         """What all runs of a matrix have in their keys."""
         texts = self.known.texts
-        shapes = matrix.workloads or sorted(texts)
+        workloads = shapes_of(matrix)
+        shapes = workloads or sorted(texts)
         common = {
             **self.set,
             **{name: value for name, value in self.others.items() if name not in _REMARKS},
             "level": self.level,
-            "workloads": matrix.workloads and sorted(matrix.workloads),
+            "workloads": workloads and sorted(workloads),
             "concurrency": matrix.concurrency and sorted(matrix.concurrency),
+            "ladder": matrix.ladder,
+            "sustain": matrix.sustain,
             "texts": {name: texts[name] for name in shapes if name in texts},
             "methodology": METHODOLOGY_VERSION,
         }
@@ -194,8 +198,10 @@ class _Expansion:
             weights=weights,
             quant=quant,
             creator=creator,
-            workloads=matrix.workloads,
+            workloads=tuple(shapes) if (shapes := shapes_of(matrix)) else None,
             concurrency=matrix.concurrency,
+            ladder=matrix.ladder,
+            sustain=matrix.sustain,
             level=self.level,
             settings=settings,
             others=self.others,

@@ -40,8 +40,8 @@ from tokrig.plan import (
 )
 from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
-from tokrig.spec.run import LEVELS
-from tokrig.units import human_bytes
+from tokrig.spec.run import LEVELS, ladder_steps
+from tokrig.units import human_bytes, seconds_of
 
 EFFICIENCY = 0.6
 PREFILL_GAIN = 10
@@ -146,9 +146,9 @@ class Judge:
         """The run with its state and its time; what it downloads depends on what comes before."""
         names = run.workloads or tuple(self.known.needs)
         shapes, one = self.known.shapes, Shape(0, 0)
-        cells = [
-            (n, at) for n in names for at in run.concurrency or shapes.get(n, one).concurrencies
-        ]
+        steps = tuple(ladder_steps(run.ladder)) if run.ladder else run.concurrency
+        cells = [(n, at) for n in names for at in steps or shapes.get(n, one).concurrencies]
+        cells = cells[:1] if run.sustain else cells
         state, why, until, record = self._state(run, cells)
         time_s = self._time_s(run, cells) if state in TO_DO else None
         return Planned(run, state, why, until, record, None, time_s, len(cells))
@@ -194,7 +194,9 @@ class Judge:
             what = "model" if size.bytes is None else "draft model"
             return None, f"the size of the {what} is not known"
         weights = size.bytes + ((draft and draft.bytes) or 0)
-        context, slots = self._context(run), max((at for _, at in cells), default=1)
+        # A ladder has the steps that fit.
+        slots = 1 if run.ladder else max((at for _, at in cells), default=1)
+        context = self._context(run)
         kv_type = run.setting("kv_type") or "f16"
         each, per_token = cache_bytes(kv_type), size.kv_bytes_per_token
         total, unknown, options, cache = weights + OVERHEAD_BYTES, "", [], ""
@@ -242,6 +244,8 @@ class Judge:
         size, level = self.sizes.served(run).bytes, LEVELS[run.level]
         if not size:
             return None
+        if run.sustain:
+            return READY_S + size / LOAD_BYTES_PER_S + seconds_of(run.sustain)
         samples = self.samples.get((run.rig, run.backend)) or self.samples.get((run.rig, None))
         if samples:
             wanted = log(size)

@@ -29,6 +29,7 @@ from tokrig.record.model import (
     Arrivals,
     BackendFacts,
     Interference,
+    Ladder,
     LoadMemory,
     Mode,
     Model,
@@ -306,11 +307,9 @@ def _impossible(sample: Sample) -> bool:
     )
 
 
-def _too_few_at_once(case: _Case) -> bool:
-    if case.cell.is_open:
-        return False
-    asked, slots = case.cell.concurrency, case.backend.resolved.slots
-    mean = concurrency_mean(case.good)
+def too_few_at_once(good: Sequence[Sample], asked: int, slots: int | None) -> bool:
+    """Whether fewer of the answered requests were served at once than asked."""
+    mean = concurrency_mean(good)
     return bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked)
 
 
@@ -426,7 +425,14 @@ RULES_2: tuple[Rule, ...] = (
     ("unverified", "coarse_stream", lambda c: c.coarse and not c.pace_known),
     ("unchecked", "coarse_stream", lambda c: c.coarse and c.pace_known),
     ("reasons", "clock_mismatch", lambda c: any(abs(d) > CLOCK_MISMATCH for d in c.differences)),
-    ("reasons", "concurrency_not_reached", _too_few_at_once),
+    (
+        "reasons",
+        "concurrency_not_reached",
+        lambda c: (
+            not c.cell.is_open
+            and too_few_at_once(c.good, c.cell.concurrency, c.backend.resolved.slots)
+        ),
+    ),
     # Was what was asked for what was done? A running server may speculate unasked.
     ("unverified", "api_unverified", lambda c: c.backend.api and not c.backend.api_confirmed),
     ("unchecked", "api", lambda c: c.backend.api is None),
@@ -471,20 +477,30 @@ def judge(
 
 
 def judge_run(
-    results: Iterable[Result], *, complete: bool, methodology: int = METHODOLOGY_VERSION
+    results: Iterable[Result],
+    *,
+    complete: bool,
+    methodology: int = METHODOLOGY_VERSION,
+    ladders: Sequence[Ladder] = (),
 ) -> Validity:
-    """A run is valid when it is complete and all its results are; lists are the unions. A server
-    that falls behind only above a rate at which it did not is no doubt, but what was found."""
+    """A run is valid when it is complete and all its results are; lists are the unions. What a
+    search is to find is no doubt: a server that falls behind only above a rate at which it did
+    not, and requests that wait at the last step of a ladder."""
     results = list(results)
+    tops = {(one.workload, one.steps[-1]) for one in ladders if one.ended_by == "slots"}
     kept_up = [r for r in results if "overloaded" not in r.validity.unverified]
-    each = [
-        r.validity.model_copy(
-            update={"unverified": [c for c in r.validity.unverified if c != "overloaded"]}
-        )
-        if any(_is_below(other, r) for other in kept_up)
-        else r.validity
-        for r in results
-    ]
+    each = []
+    for result in results:
+        found = set()
+        if any(_is_below(other, result) for other in kept_up):
+            found.add("overloaded")
+        if result.cell.plain and (result.workload.name, result.concurrency) in tops:
+            found.add("concurrency_not_reached")
+        lists = {
+            name: [code for code in getattr(result.validity, name) if code not in found]
+            for name in ("reasons", "unverified")
+        }
+        each.append(result.validity.model_copy(update=lists))
     reasons = _union(v.reasons for v in each) + ([] if complete else ["incomplete"])
     return _validity(
         bool(reasons) or not each,

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tokrig.record import METHODOLOGY_VERSION, checks
+from tokrig.record.ladder import KNEE_KNOWN, knee_of, ladder_of
 from tokrig.record.metrics import METRICS, figures
 from tokrig.record.model import (
     Interference,
@@ -124,7 +125,24 @@ def contradictions(record: Record, samples: Sequence[Sample]) -> list[Contradict
         again = _judged_again(record, result, samples)
         if again is not None:
             found += _verdicts_differ(record, number, again, "the samples give")
+    found += _ladders_differ(record, samples)
     return _each_place_once(found + own_contradictions(record))
+
+
+def _ladders_differ(record: Record, samples: Sequence[Sample]) -> Iterator[Contradiction]:
+    """Ladders whose steps, end or knee do not follow from their results and samples."""
+    for number, told in enumerate(record.ladders):
+        again = ladder_of(
+            [r for r in record.plain if r.workload.name == told.workload],
+            [s for s in samples if s.workload == told.workload and s.cell.plain],
+            record.skipped,
+            most=told.most,
+            slots=record.backend.resolved.slots,
+        )
+        where = f"ladders.{number}"
+        for path, old, new in _unequal(where, told, again):
+            text = f"{told.workload}: {path} is {old}, the results give {new}"
+            yield Contradiction(place_of(path), "ladder", text)
 
 
 def own_contradictions(record: Record) -> list[Contradiction]:
@@ -150,7 +168,9 @@ def _each_place_once(found: Iterable[Contradiction]) -> list[Contradiction]:
 def _overall(record: Record) -> list[Contradiction]:
     version, complete = record.provenance.methodology or 1, record.status == "complete"
     if not record.raw or record.results:
-        again = checks.judge_run(record.results, complete=complete, methodology=version)
+        again = checks.judge_run(
+            record.results, complete=complete, methodology=version, ladders=record.ladders
+        )
         return _verdicts_differ(record, None, again, "the results give")
     told = record.validity
     seen = {
@@ -331,6 +351,17 @@ def _cells(record: Record) -> Broken:
             yield f"results.{index}.concurrency", "no request at a time is no measurement"
 
 
+def _ladders(record: Record) -> Broken:
+    """What of a ladder its results tell without their samples."""
+    for index, told in enumerate(record.ladders):
+        place = f"ladders.{index}"
+        mine = [r for r in record.plain if r.workload.name == told.workload]
+        if told.steps != sorted(result.concurrency for result in mine) or not told.steps:
+            yield f"{place}.steps", f"{told.steps}, and the results of {told.workload} are others"
+        elif told.knee != (knee := knee_of(mine) if told.ended_by in KNEE_KNOWN else None):
+            yield f"{place}.knee", f"{told.knee}, where the results give {knee}"
+
+
 def _provenance(record: Record) -> Broken:
     told = record.provenance
     if told.methodology is not None and not 1 <= told.methodology <= METHODOLOGY_VERSION:
@@ -372,6 +403,7 @@ RECORD_RULES: dict[str, Callable[[Record], Broken]] = {
     "times": _times,
     "status": _status,
     "cells": _cells,
+    "ladders": _ladders,
     "provenance": _provenance,
     "verdicts": _verdicts,
 }

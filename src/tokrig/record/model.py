@@ -559,6 +559,24 @@ else:
     )
 
 
+EndedBy = Literal["growth", "slots", "most", "failed"]
+
+
+class Ladder(Block):
+    """Results of one workload at 1, 2, 4 … requests in flight. It ended because the system rate no
+    longer grew by 5 % (``growth``), because requests waited for a slot or the server has no more of
+    them (``slots``), at the highest step that was asked for or fits into memory (``most``), or
+    because the next step could not be measured (``failed``); null where the run was cut off.
+    ``knee`` is the smallest step with 95 % of the highest system rate, null where that still grew.
+    """
+
+    workload: str
+    steps: list[Count]
+    most: Count
+    ended_by: EndedBy | None = None
+    knee: Count | None = None
+
+
 class Raw(Block):
     """One figure of an engine's own benchmark: no server, no client, no chat template. ``test`` is
     the tool's name for it (``pp512``, ``tg128``); ``tok_per_s`` is over its repetitions."""
@@ -620,6 +638,7 @@ class Record(Block):
     cold_start: ColdStart | None = None
     load_memory: LoadMemory | None = None
     results: list[Result] = []
+    ladders: list[Ladder] = []
     raw: list[Raw] = []
     skipped: list[Skipped] = []
     failure: Failure | None = None

@@ -19,12 +19,14 @@ from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
 from tokrig.record import METHODOLOGY_VERSION, checks
 from tokrig.record.checks import computed_on
+from tokrig.record.ladder import ladder_of
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
     Energy,
     Failure,
     Interference,
+    Ladder,
     LoadMemory,
     Model,
     PeakMemory,
@@ -103,10 +105,11 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
     """The record of a finished or failed run."""
     prepared, told = gathered.prepared, gathered.told
     results = [result(gathered, cell) for cell in prepared.cells if gathered.of(cell)]
+    ladders = [found for name in prepared.workloads if (found := ladder(gathered, name, results))]
     return Record(
         id=prepared.run_id,
         status="failed" if error else "complete",
-        validity=checks.judge_run(results, complete=error is None),
+        validity=checks.judge_run(results, complete=error is None, ladders=ladders),
         provenance=provenance(
             prepared.started,
             now,
@@ -122,9 +125,25 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
         cold_start=told.cold,
         load_memory=told.load_memory,
         results=results,
+        ladders=ladders,
         skipped=list(gathered.skipped),
         failure=failure(error) if error else None,
         notes=prepared.spec.notes,
+    )
+
+
+def ladder(gathered: Gathered, workload: str, results: Iterable[Result]) -> Ladder | None:
+    """The ladder of a workload as far as it was climbed; None in a run without any."""
+    prepared = gathered.prepared
+    steps = [c for c in prepared.cells if c.workload == workload and c.plain]
+    if prepared.spec.ladder is None or not steps:
+        return None
+    return ladder_of(
+        [r for r in results if r.cell in steps],
+        [s for c in gathered.cells if c.cell in steps for s in c.samples],
+        gathered.skipped,
+        most=steps[-1].concurrency,
+        slots=gathered.told.backend.resolved.slots,
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.formulas import usual_gap_s
+from tokrig.record.ladder import end_of, step
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
 from tokrig.run import assemble, http, memory, preflight
@@ -27,6 +28,7 @@ from tokrig.run.progress import (
     CellSkipped,
     CellTick,
     EngineReady,
+    LadderEnded,
     Listener,
     Note,
     RunBegan,
@@ -85,6 +87,7 @@ class _Run:
                 mode=prepared.mode,
             )
         )
+        self.ladders: dict[str, LadderEnded] = {}
         self.idle: Idle | None = None
         self.remarked: set[str] = set()
         self.gathered = assemble.Gathered(
@@ -97,24 +100,51 @@ class _Run:
     def is_skipped(self, cell: Cell) -> bool:
         return any(s.cell == cell for s in self.skipped)
 
+    def leaves_out(self, cell: Cell) -> bool:
+        """Whether a cell was skipped, or stands above the end of its ladder."""
+        return self.is_skipped(cell) or any(end.above(cell) for end in self.ladders.values())
+
+    def climb(self, workload: str) -> bool:
+        """Look whether the ladder of a workload has ended, by its first repeat."""
+        cells = [c for c in self.prepared.cells if c.workload == workload]
+        if self.prepared.spec.ladder is None or workload in self.ladders:
+            return False
+        slots = self.state.backend.resolved.slots
+        done = [c for c in self.cells if c.cell in cells and c.repeat == 0]
+        steps = [step(c.cell.concurrency, c.samples, slots) for c in done]
+        failed = any(s.cell in cells for s in self.skipped)
+        if end_of(steps, cells[-1].concurrency, slots, failed=failed) is None:
+            return False
+        results = [assemble.result(self.gathered, c.cell) for c in done]
+        found = assemble.ladder(self.gathered, workload, results)
+        highest = steps[-1].concurrency if steps else 0
+        self.ladders[workload] = LadderEnded(workload, highest, found)
+        return True
+
     def all_repeats(self) -> None:
         prepared, level, launch = self.prepared, self.prepared.level, self.prepared.launch
+        for workload in prepared.workloads:
+            self.climb(workload)
         done = {(c.cell, c.repeat) for c in self.cells}
         requests = {c: level.iterations * c.concurrency for c in prepared.cells}
+        ends = self.ladders.values()
         self.listen(
             RunBegan(
                 prepared.run_id,
                 self.state.model,
                 self.rig,
-                prepared.cells,
+                tuple(c for c in prepared.cells if not any(e.above(c) for e in ends)),
                 level.repeats,
                 requests,
                 len(done),
+                prepared.spec.ladder is not None,
             )
         )
+        for remark in prepared.remarks:
+            self.listen(Note(remark))
         for repeat in range(level.repeats):
             todo = [cell for cell in prepared.cells if (cell, repeat) not in done]
-            if all(map(self.is_skipped, todo)):
+            if all(map(self.leaves_out, todo)):
                 continue
             # A server that was already running cannot be started without its speculation.
             if launch and launch.speculation is not None and self.state.greedy_texts is None:
@@ -129,8 +159,10 @@ class _Run:
                 self.greeted = True
                 self.compare_greedy(session)
                 for cell in todo:
-                    if not self.is_skipped(cell):
+                    if not self.leaves_out(cell):
                         self.one_cell(session, cell, repeat)
+                        if self.climb(cell.workload):
+                            self.listen(self.ladders[cell.workload])
                 if launch:
                     self.listen(Step("stopping the engine", phase="stop"))
         if not self.cells:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import psutil
+
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
@@ -22,6 +24,7 @@ from tokrig.quants import OVERHEAD_BYTES, would_fit
 from tokrig.record.checks import loaded_bytes
 from tokrig.record.model import Gpu, LoadMemory, Model
 from tokrig.run.interference import Look, total
+from tokrig.run.monitor import look_now, probes
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
@@ -76,6 +79,35 @@ def _has_its_own(gpu: Gpu) -> bool:
     if gpu.unified_memory is None:
         return gpu.vendor == "nvidia" and gpu.vram_bytes is not None
     return not gpu.unified_memory
+
+
+def free_bytes(*, gpu: bool) -> int | None:
+    """Bytes that are free at this moment: of all graphics cards together, or of main memory as far
+    as this process may use it; None where no probe tells."""
+    facts = [probe.facts() for probe in probes()]
+    if not gpu:
+        usable = [one.memory.usable_bytes for one in facts if one.memory]
+        return int(min(filter(None, (psutil.virtual_memory().available, *usable))))
+    now = seen([card for one in facts for card in one.gpus], look_now(probes()))
+    if now.gpu_total_bytes is None or now.gpu_bytes is None:
+        return None
+    return max(now.gpu_total_bytes - now.gpu_bytes, 0)
+
+
+def slots_that_fit(
+    path: Path, model: Model, context_per_slot: int, kv_type: str | None, free: int
+) -> int | None:
+    """How many slots of so much context fit beside the weights into ``free`` bytes, windows of
+    attention taken for whole contexts; None where the model's header does not tell."""
+    kind = kv_type or "f16"
+    try:
+        per_token = needs.kv_bytes_per_token(path, kind, kind, at_most=True)
+    except InputError:
+        return None
+    if not per_token or model.bytes is None:
+        return None
+    room = free - OVERHEAD_BYTES - model.bytes
+    return max(room // (per_token * context_per_slot), 0)
 
 
 def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:

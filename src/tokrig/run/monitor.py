@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -29,7 +30,9 @@ from tokrig.record.model import Interference, PeakMemory, Rig
 from tokrig.run import interference
 from tokrig.run.interference import Look, Processor, Thread, Times, most
 from tokrig.run.journal import Observed
-from tokrig.run.prepare import Prepared
+
+if TYPE_CHECKING:
+    from tokrig.run.prepare import Prepared
 
 PERIOD_S = 1.0
 MAX_GAP_S = 3.0

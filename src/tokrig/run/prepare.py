@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,21 +21,23 @@ from tokrig.models.shelf import Tell, quiet
 from tokrig.quants import context_for
 from tokrig.record.model import Mode, Model
 from tokrig.record.samples import Cell
-from tokrig.run import quantize
+from tokrig.run import memory, quantize
 from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
+from tokrig.run.monitor import here
 from tokrig.run.server import asked
 from tokrig.spec.reasoning import Switch, switch_for, table
-from tokrig.spec.run import LEVELS, Level, RunSpec
+from tokrig.spec.run import LEVELS, Level, RunSpec, ladder_steps, shapes_of
 from tokrig.spec.settings import SETTINGS
-from tokrig.units import slug
+from tokrig.units import human_bytes, slug
 from tokrig.workloads import Workload, tolerance
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A checked request. ``launch`` is None where tokrig attaches to a running server;
-    ``where`` is then where that is, once it was looked for."""
+    ``where`` is then where that is, once it was looked for. Of a ladder ``cells`` has all steps
+    that there may be; ``remarks`` tell what a person should know before anything starts."""
 
     run_id: str
     spec: RunSpec
@@ -50,6 +52,7 @@ class Prepared:
     endpoint: Endpoint | None = None
     reasoning: Switch | None = None
     where: Whereabouts | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def patience_s(self) -> float:
@@ -89,7 +92,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     """
     backend: Backend = registry.load("backends", spec.backend, "BACKEND")
     # The order in which people know the shapes; shapes of other packages follow.
-    names = spec.workloads or dict.fromkeys(
+    names = shapes_of(spec) or dict.fromkeys(
         ("chat", "rag", "codegen", "agent", *registry.names("workloads"))
     )
     workloads: dict[str, Workload] = {
@@ -109,12 +112,19 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         cells=tuple(
             Cell(name, concurrency)
             for name, workload in workloads.items()
-            for concurrency in spec.concurrency or workload.concurrencies
+            for concurrency in _in_flight(spec, workload)
         ),
         model=Model(family="unknown"),
         started=now,
         mode=mode_of(spec, None, None),
     )
+
+
+def _in_flight(spec: RunSpec, workload: Workload) -> Sequence[int]:
+    """How many requests are in flight in each cell of a shape."""
+    if spec.ladder is not None:
+        return ladder_steps(spec.ladder)
+    return spec.concurrency or workload.concurrencies
 
 
 def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, str]]:
@@ -223,6 +233,8 @@ def _managed(
                 code="draft_mismatch",
             )
     switch = _switch(spec, model, switches)
+    if spec.ladder is not None:
+        prepared = _lowered(prepared, path, model)
     launch = Launch(
         model=path,
         port=0,
@@ -259,6 +271,28 @@ def context_per_slot(prepared: Prepared, model: Model) -> int:
     limit = model.context_train or 1 << 62
     needs = [n for n in map(need, prepared.workloads.values()) if n <= limit]
     return context_for(max(needs, default=0), limit)
+
+
+def _lowered(prepared: Prepared, path: Path, model: Model) -> Prepared:
+    """A ladder without the steps whose slots do not fit into the memory that is free now."""
+    spec, context = prepared.spec, context_per_slot(prepared, model)
+    gpu = prepared.backend.name != "embedded" and "gpu" in here(spec.api)
+    free = memory.free_bytes(gpu=gpu)
+    of = "GPU memory" if gpu else "memory"
+    slots = free and memory.slots_that_fit(path, model, context, spec.kv_type, free)
+    highest = max(cell.concurrency for cell in prepared.cells)
+    if slots is None or free is None:
+        remark = f"whether {highest} slots of {context} tokens fit into {of} is not known"
+        return replace(prepared, remarks=(*prepared.remarks, remark))
+    if slots >= highest:
+        return prepared
+    kept = tuple(c for c in prepared.cells if c.concurrency <= max(slots, 1))
+    remark = (
+        f"the ladder ends at {max(cell.concurrency for cell in kept)} of {highest}: beside the"
+        f" weights {slots} slots of {context} tokens fit into the {human_bytes(free)} of {of} that"
+        " are free"
+    )
+    return replace(prepared, cells=kept, remarks=(*prepared.remarks, remark))
 
 
 def need(workload: Workload, prompt_tokens: int | None = None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tokrig.record.model import BackendFacts, Model, Result, Rig
+from tokrig.record.model import BackendFacts, Ladder, Model, Result, Rig
 from tokrig.record.samples import Cell
 
 Phase = Literal["prepare", "start", "fit", "warm_up", "measure", "greedy", "stop", "store", "other"]
@@ -16,7 +16,8 @@ making a quant to the preparation."""
 
 @dataclass(frozen=True)
 class RunBegan:
-    """The plan is known; ``already_done`` are cells that a resumed run has."""
+    """The plan is known; ``already_done`` are cells that a resumed run has, ``climbs`` says that
+    some of them may lie above the end of a ladder."""
 
     run_id: str
     model: Model
@@ -25,6 +26,7 @@ class RunBegan:
     repeats: int
     requests_per_cell: dict[Cell, int]
     already_done: int = 0
+    climbs: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,5 +92,30 @@ class CellSkipped:
     message: str
 
 
-Progress = RunBegan | Step | EngineReady | Note | CellBegan | CellTick | CellDone | CellSkipped
+@dataclass(frozen=True)
+class LadderEnded:
+    """The steps of a workload above ``highest`` are not measured; ``ladder`` tells why, None where
+    not even the first one could be."""
+
+    workload: str
+    highest: int
+    ladder: Ladder | None
+
+    def above(self, cell: Cell) -> bool:
+        """Whether a cell is such a step."""
+        mine = cell.plain and cell.workload == self.workload
+        return mine and cell.concurrency > self.highest
+
+
+Progress = (
+    RunBegan
+    | Step
+    | EngineReady
+    | Note
+    | CellBegan
+    | CellTick
+    | CellDone
+    | CellSkipped
+    | LadderEnded
+)
 Listener = Callable[[Progress], None]

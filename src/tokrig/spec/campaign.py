@@ -24,6 +24,7 @@ from pydantic import (
     ConfigDict,
     Field,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -31,7 +32,18 @@ from tokrig import registry
 from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
-from tokrig.spec.run import MAX_CONCURRENCY, LevelName, RunSpec, Text, Whole
+from tokrig.spec.run import (
+    LevelName,
+    Rung,
+    RunSpec,
+    Sustain,
+    Text,
+    Whole,
+    climbing,
+    no_ladder,
+    no_numbers,
+    one_shape,
+)
 from tokrig.spec.settings import MODE, SpeculativeType
 from tokrig.units import slug
 
@@ -140,9 +152,10 @@ else:
 
 
 class Matrix(_Settings):
-    """Values by axis, the axes of settings among them. ``workloads`` and ``concurrency`` are
-    measured inside each run, every other axis makes runs. ``mode`` is ``baseline``, a type of
-    speculation, or a mapping of it; ``build`` a name under the campaign's ``builds``."""
+    """Values by axis, the axes of settings among them. ``workloads`` and ``concurrency`` (numbers,
+    or ``ladder``) are measured inside each run, and so is ``sustain``; every other axis makes runs.
+    ``mode`` is ``baseline``, a type of speculation, or a mapping of it; ``build`` a name under the
+    campaign's ``builds``."""
 
     rig: Values[Id] = None
     model: Values[Text] = None
@@ -152,7 +165,14 @@ class Matrix(_Settings):
     build: Maybe[Text] = None
     driver: Maybe[Text] = None
     workloads: Values[Text] = None
-    concurrency: Values[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] = None
+    concurrency: Values[Rung] = None
+    ladder: Rung | None = None
+    sustain: Sustain | None = None
+
+    _climb = model_validator(mode="before")(climbing)
+    _numbers = field_validator("concurrency", mode="before")(no_ladder)
+    _no_numbers = field_validator("ladder")(no_numbers)
+    _one_shape = field_validator("sustain")(one_shape)
 
     def values(self, axis: str) -> tuple[Any, ...]:
         """What the axis takes; one None where the matrix does not name it."""
@@ -164,7 +184,8 @@ class Matrix(_Settings):
 
 
 # Said by an axis, by the entry, or by the plan.
-_TAKEN = {*AXES, "workloads", "concurrency", "level", "campaign", "planned", "server_bin"}
+_INSIDE = ("workloads", "concurrency", "ladder", "sustain")
+_TAKEN = {*AXES, *_INSIDE, "level", "campaign", "planned", "server_bin"}
 _TAKEN |= {*Speculative.model_fields, "quantize"}
 SETTABLE = tuple(name for name in RunSpec.model_fields if name not in _TAKEN)
 """Keys of a run's spec that an entry's ``set`` takes."""
@@ -270,10 +291,17 @@ class Entry(Part):
         """The matrix and what each include makes of it, by their place in the entry."""
         base = self.matrix.named()
         more = {
-            f"include[{number}]": Matrix.model_construct(**{**base, **include.named()})
+            f"include[{number}]": Matrix.model_construct(**_over(base, include.named()))
             for number, include in enumerate(self.include)
         }
         return {"matrix": self.matrix, **more}
+
+
+def _over(base: Mapping[str, Any], include: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a matrix with those of an include in their place."""
+    replaced = {"concurrency": "ladder", "ladder": "concurrency"}
+    gone = {replaced[key] for key in include if key in replaced} - include.keys()
+    return {**{key: value for key, value in base.items() if key not in gone}, **include}
 
 
 class Campaign(Part):
@@ -409,6 +437,10 @@ def _in_matrix(campaign: Campaign, matrix: Matrix) -> Wrong:
             if name is not None and name not in names:
                 hint = "; ".join(filter(None, (did_you_mean(name, names), more)))
                 yield f"{axis}[{number}]", f"unknown {axis.removesuffix('s')} {name!r}", hint
+    for axis in ("workloads", "concurrency"):
+        if matrix.sustain and len(getattr(matrix, axis, None) or ()) > 1:
+            message = f"one shape is sustained at one concurrency, and {axis} names more"
+            yield "sustain", message, "measure them in entries of their own"
     for number, name in enumerate(matrix.model or ()):
         source = campaign.models.get(name)
         for axis in sorted(source.needs if source else ()):
@@ -459,8 +491,9 @@ def _in_entry(entry: Entry) -> Wrong:
         hint = "an A/B entry needs an even number: repeats: 2, 4, 6 …"
         yield "repeats", f"{entry.repeats} repeats do not make A B B A", hint
     for number, exclude in enumerate(entry.exclude):
-        for inside, verb in (("workloads", "are"), ("concurrency", "is")):
+        for inside in _INSIDE:
             if getattr(exclude, inside) is not None:
+                verb = "are" if inside == "workloads" else "is"
                 message = f"exclude leaves out runs, and {inside} {verb} measured inside a run"
                 hint = "measure other shapes in an entry of their own"
                 yield f"exclude[{number}].{inside}", message, hint
@@ -490,7 +523,7 @@ def _size(file: CampaignFile) -> None:
             sizes = {
                 **{axis: len(matrix.values(axis)) for axis in AXES},
                 "workloads": len(matrix.workloads or registry.names("workloads")),
-                "concurrency": len(matrix.concurrency or (1,)),
+                "concurrency": len(matrix.concurrency or (1,)) * (matrix.ladder or 1).bit_length(),
                 "repeats": entry.repeats,
             }
             total += math.prod(sizes.values())

@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -28,7 +29,7 @@ from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
 from tokrig.spec.arrivals import Arrival, Duration, Rate, Slo, Window
-from tokrig.units import slug
+from tokrig.units import duration, seconds_of, slug
 
 LevelName = Literal["quick", "standard", "publish"]
 # Strict, so that "true" is not taken for 1.
@@ -39,6 +40,13 @@ Text = Annotated[str, Field(min_length=1)]
 _LISTS = tuple(setting.name for setting in settings.askable() if setting.kind == "texts")
 MAX_CONCURRENCY = 1024
 MAX_SEED = 2**31 - 1
+LADDER = "ladder"
+# (t) The highest step of a ladder that names none.
+LADDER_MOST = 64
+# What a ladder and a sustained run measure where no shape is named: it takes the fewest tokens of
+# context, so that the most requests fit, and people ask for it most.
+ONE_SHAPE = "chat"
+MAX_SUSTAIN_S = 24 * 3600.0
 # Keys as providers make them, and any long run of letters and digits. HF_TOKEN is a name.
 _LOOKS_LIKE_KEY = re.compile(
     r"^(?:sk|pk|rk|hf|gh[opsu]|gsk|xai|nvapi|r8)[-_][A-Za-z0-9_-]{12,}|^AIza|^eyJ"
@@ -78,9 +86,83 @@ else:
     _Settings = create_model("_Settings", **settings.fields())
 
 
+def climbing(given: Any) -> Any:
+    """A mapping in which ``concurrency: ladder`` or ``ladder:32`` became ``ladder: 64`` or 32, the
+    highest step; what is no such word stays where it is."""
+    word = given.get("concurrency") if isinstance(given, Mapping) else None
+    only = word[0] if isinstance(word, list | tuple) and len(word) == 1 else word
+    found = re.fullmatch(rf"{LADDER}(?::([1-9]\d*))?", only) if isinstance(only, str) else None
+    most = int(found[1] or LADDER_MOST) if found else 0
+    if not 0 < most <= MAX_CONCURRENCY:
+        return given
+    return {**{key: value for key, value in given.items() if key != "concurrency"}, LADDER: most}
+
+
+def no_ladder(given: Any) -> Any:
+    """Numbers of requests in flight. Raises ValueError for a word among them."""
+    words = given if isinstance(given, list | tuple) else [given]
+    for word in (word for word in words if isinstance(word, str)):
+        if len(words) > 1 and word.startswith(LADDER):
+            raise ValueError(f"{word!r} stands alone: a ladder finds its steps itself")
+        raise ValueError(
+            f"{word!r} is no number of requests: give 1, 4 …, {LADDER}, or {LADDER}:32 for one"
+            f" whose highest step is 32, of at most {MAX_CONCURRENCY}"
+        )
+    return given
+
+
+def one_shape(sustain: str | None, info: ValidationInfo) -> str | None:
+    """Raises ValueError where what is sustained is more than one shape at one concurrency."""
+    if sustain is None:
+        return None
+    if info.data.get(LADDER):
+        raise ValueError("one number of requests in flight is kept up, such as 4, and no ladder")
+    _refuse_arrivals(info)
+    for name in ("workloads", "concurrency"):
+        if len(values := info.data.get(name) or ()) > 1:
+            listed = ", ".join(map(str, values))
+            raise ValueError(
+                f"one shape is kept going at one concurrency: give one of the {name} {listed}"
+            )
+    return sustain
+
+
+def no_numbers(ladder: int | None, info: ValidationInfo) -> int | None:
+    """Raises ValueError for a ladder beside numbers of requests in flight."""
+    if ladder and info.data.get("concurrency"):
+        raise ValueError("it stands beside numbers of requests in flight: give one of both")
+    if ladder:
+        _refuse_arrivals(info)
+    return ladder
+
+
+def _refuse_arrivals(info: ValidationInfo) -> None:
+    """Raises ValueError where requests are to arrive by themselves."""
+    if given := [name for name in ("rate", "find_rate", "trace") if info.data.get(name)]:
+        raise ValueError(
+            f"requests follow each other here, and with {given[0]} they arrive by"
+            " themselves: give one of both"
+        )
+
+
+def sustained(given: Any) -> Any:
+    """A time from one second to a day, in its shortest form. Raises ValueError for another."""
+    seconds = seconds_of(str(given))
+    if not 1 <= seconds <= MAX_SUSTAIN_S:
+        raise ValueError(f"{given!r} is out of range: from 1s to {duration(MAX_SUSTAIN_S)}")
+    return duration(seconds)
+
+
+Rung = Annotated[Whole, Field(le=MAX_CONCURRENCY)]
+Sustain = Annotated[str, BeforeValidator(sustained)]
+
+
 class RunSpec(_Settings):
     """One run: all of ``SETTINGS`` that can be asked for, and what is measured how. None means:
     whatever the workload, the backend or the machine says.
+
+    ``concurrency: ladder`` doubles the requests in flight while that pays, up to ``ladder`` of
+    them; ``sustain`` (``10m``) keeps one shape going for so long.
 
     With ``rate``, ``find_rate`` or ``trace`` requests arrive by themselves, as ``arrival`` says,
     for ``duration_s``; those of the first ``warm_up_window_s`` are not measured. ``burstiness`` is
@@ -105,7 +187,7 @@ class RunSpec(_Settings):
     server_bin: Text | None = None
     served_model: Text | None = None
     workloads: list[Text] | None = None
-    concurrency: list[Annotated[Whole, Field(le=MAX_CONCURRENCY)]] | None = None
+    concurrency: list[Rung] | None = None
     rate: Annotated[list[Rate], BeforeValidator(_listed)] | None = None
     arrival: Arrival | None = None
     burstiness: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
@@ -114,6 +196,8 @@ class RunSpec(_Settings):
     trace: Text | None = None
     slo: Slo | None = None
     find_rate: bool = False
+    ladder: Rung | None = None
+    sustain: Sustain | None = None
     level: LevelName = "quick"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = 1
     patience_s: Seconds | None = None
@@ -123,6 +207,11 @@ class RunSpec(_Settings):
     api_key_env: str | None = None
     campaign: Text | None = None
     planned: Text | None = None
+
+    _climb = model_validator(mode="before")(climbing)
+    _numbers = field_validator("concurrency", mode="before")(no_ladder)
+    _no_numbers = field_validator("ladder")(no_numbers)
+    _one_shape = field_validator("sustain")(one_shape)
 
     @field_validator("workloads", "concurrency", "rate", *_LISTS)
     @classmethod
@@ -191,10 +280,26 @@ class RunSpec(_Settings):
         return name
 
     @property
+    def sustain_s(self) -> float | None:
+        """How long one shape is kept going."""
+        return None if self.sustain is None else seconds_of(self.sustain)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings that are asked for, by name."""
         values = {one.name: getattr(self, one.name) for one in settings.askable()}
         return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+def shapes_of(given: Any) -> list[str] | None:
+    """The shapes that a spec or a matrix asks for, or the one that its load takes; None for all."""
+    alone = given.ladder or given.sustain
+    return list(given.workloads or ([ONE_SHAPE] if alone else ())) or None
+
+
+def ladder_steps(most: int) -> list[int]:
+    """1, 2, 4 … up to ``most``."""
+    return [2**n for n in range(most.bit_length())]
 
 
 def load_spec(path: Path) -> RunSpec:
@@ -217,6 +322,8 @@ def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
     """
     known = RunSpec.model_fields
     data = spec.model_dump()
+    if overrides.get("concurrency"):
+        data[LADDER] = None
     for name, value in overrides.items():
         if name not in known:
             raise SpecError(f"unknown option {name!r}", hint=did_you_mean(name, known))
@@ -229,6 +336,7 @@ def merge(spec: RunSpec, overrides: Mapping[str, Any]) -> RunSpec:
 
 _SHORT = {
     "workloads": "workload",
+    "ladder": "concurrency",
     "patience_s": "patience",
     "request_timeout_s": "request-timeout",
     "duration_s": "duration",

@@ -1,0 +1,157 @@
+"""Where a ladder ends, why, and where its knee is: from requests whose times are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.records import record_of
+from tests.unit.samples import sample
+from tokrig.record.checks import judge_run
+from tokrig.record.consistency import contradictions
+from tokrig.record.ladder import Step, end_of, knee_of, ladder_of, step
+from tokrig.record.model import Ladder, Record, Skipped, Validity
+from tokrig.record.samples import Sample
+
+TOKENS = 101
+
+
+def flight(at: int, rate: float, *, slots: int = 99, repeat: int = 0) -> list[Sample]:
+    """Three rounds of ``at`` requests that together make ``rate`` tok/s; with fewer slots those
+    beyond wait until the others have ended."""
+    served = min(at, slots)
+    turns = -(-at // served)
+    whole_s = at * TOKENS / rate / turns
+    gap_s = (whole_s - 0.01) / (TOKENS - 1)
+    found = []
+    for iteration in range(3):
+        for worker in range(at):
+            waits_s = (worker // served) * whole_s
+            one = sample(ttft_s=0.01 + waits_s, gap_s=gap_s, tokens=TOKENS)
+            sent_ns = round(iteration * turns * whole_s * 1e9)
+            found.append(
+                replace(
+                    one,
+                    concurrency=at,
+                    sent_ns=sent_ns,
+                    worker=worker,
+                    iteration=iteration,
+                    repeat=repeat,
+                )
+            )
+    return found
+
+
+def climbed(*rates: float, slots: int | None = None, most: int = 64) -> Record:
+    """A record of 1, 2, 4 … requests in flight."""
+    samples = [s for n, rate in enumerate(rates) for s in flight(2**n, rate, slots=slots or 99)]
+    return recorded(samples, most=most, slots=slots)
+
+
+def recorded(samples: list[Sample], *, most: int = 64, slots: int | None = None) -> Record:
+    steps = list(dict.fromkeys(s.concurrency for s in samples))
+    each = [record_of([s for s in samples if s.concurrency == at]) for at in steps]
+    results = [record.results[0] for record in each]
+    found = ladder_of(results, samples, [], most=most, slots=slots)
+    ladders = [found] if found else []
+    resolved = each[0].backend.resolved.model_copy(update={"slots": slots})
+    backend = each[0].backend.model_copy(update={"resolved": resolved})
+    return each[0].model_copy(update={"results": results, "ladders": ladders, "backend": backend})
+
+
+@pytest.mark.parametrize(
+    ("rates", "slots", "most", "ended_by", "knee"),
+    [
+        ((100, 190, 300, 310), None, 64, "growth", 4),
+        ((100, 190, 300, 280), None, 64, "growth", 4),
+        ((100, 104), None, 64, "growth", 1),
+        # The knee is where 95 % are reached, which may be below the last step that grew by 5 %.
+        ((100, 190, 280, 295, 297), None, 64, "growth", 8),
+        ((100, 190, 300), None, 4, "most", None),
+        ((100, 190, 300), 4, 64, "slots", 4),
+        ((100, 190, 300), 7, 64, "slots", 4),
+        ((100,), 1, 64, "slots", 1),
+        ((100, 190), None, 64, None, None),
+    ],
+)
+def test_a_ladder_ends_where_it_no_longer_pays(
+    rates: tuple[float, ...], slots: int | None, most: int, ended_by: str | None, knee: int | None
+) -> None:
+    [found] = climbed(*rates, slots=slots, most=most).ladders
+    assert (found.ended_by, found.knee) == (ended_by, knee)
+    assert found.steps == [2**n for n in range(len(rates))]
+
+
+def test_requests_that_wait_end_it_where_no_server_tells_its_slots() -> None:
+    samples = [
+        *flight(1, 100), *flight(2, 190), *flight(4, 300), *flight(8, 400, slots=4)
+    ]  # fmt: skip
+    [found] = recorded(samples).ladders
+    # Eight in flight would be the fastest, and were never served at once.
+    assert (found.steps, found.ended_by, found.knee) == ([1, 2, 4, 8], "slots", 4)
+
+
+def test_a_step_that_fails_or_has_no_rate_ends_it() -> None:
+    steps = [Step(1, 100.0, False), Step(2, 190.0, False)]
+    assert end_of(steps, 64, None) is None
+    assert end_of(steps, 64, None, failed=True) == "failed"
+    assert end_of([], 64, None, failed=True) == "failed"
+    assert end_of([*steps, Step(4, None, False)], 64, None) == "failed"
+    record = climbed(100, 190)
+    skipped = Skipped(workload="chat", concurrency=4, code="http_500", message="no")
+    samples = [*flight(1, 100), *flight(2, 190)]
+    found = ladder_of(record.results, samples, [skipped], most=64, slots=None)
+    assert found and (found.ended_by, found.knee) == ("failed", None)
+
+
+def test_the_first_repeat_decides_and_all_of_them_tell_the_knee() -> None:
+    """Later repeats measure the same steps, whatever they would have decided."""
+    samples = [*flight(1, 100), *flight(2, 190), *flight(4, 195)]
+    again = [*flight(1, 100, repeat=1), *flight(2, 190, repeat=1), *flight(4, 280, repeat=1)]
+    assert step(4, [*samples[-12:], *again[-12:]], None).tok_per_s == pytest.approx(195, rel=0.01)
+    [found] = recorded([*samples, *again]).ladders
+    assert (found.steps, found.ended_by, found.knee) == ([1, 2, 4], "growth", 4)
+
+
+def test_a_ladder_without_any_rate_has_no_knee() -> None:
+    assert knee_of([]) is None
+    assert ladder_of([], [], [], most=64, slots=None) is None
+
+
+def test_the_step_at_which_requests_waited_is_invalid_and_the_run_is_not() -> None:
+    waited = Validity(verdict="invalid", reasons=["concurrency_not_reached"])
+    record = climbed(100, 190, 300, slots=2)
+    valid = Validity(verdict="valid")
+    results = [
+        r.model_copy(update={"validity": waited if r.concurrency == 4 else valid})
+        for r in record.results
+    ]
+    [ladder] = record.ladders
+    assert (ladder.ended_by, ladder.steps[-1]) == ("slots", 4)
+    assert judge_run(results, complete=True).reasons == ["concurrency_not_reached"]
+    assert judge_run(results, complete=True, ladders=[ladder]).verdict == "valid"
+    # Anything else that is wrong with it, or with another step, counts as ever.
+    worse = waited.model_copy(update={"reasons": ["concurrency_not_reached", "client_bound"]})
+    results[-1] = results[-1].model_copy(update={"validity": worse})
+    assert judge_run(results, complete=True, ladders=[ladder]).reasons == ["client_bound"]
+    results[1] = results[1].model_copy(update={"validity": waited})
+    told = judge_run(results, complete=True, ladders=[ladder]).reasons
+    assert told == ["concurrency_not_reached", "client_bound"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ended_by": "most"}, "ended_by is most, the results give growth"),
+        ({"knee": 8}, "knee"),
+        ({"steps": [1, 2, 4]}, "ladders.0.steps is [1, 2, 4]"),
+    ],
+)
+def test_check_finds_a_ladder_that_does_not_follow(change: dict[str, object], says: str) -> None:
+    record = climbed(100, 190, 300, 310)
+    samples = [s for n, rate in enumerate((100, 190, 300, 310)) for s in flight(2**n, rate)]
+    assert not [c for c in contradictions(record, samples) if c.rule.startswith("ladder")]
+    slip = Ladder.model_validate({**record.ladders[0].model_dump(), **change})
+    found = contradictions(record.model_copy(update={"ladders": [slip]}), samples)
+    assert any(says in str(one) for one in found if one.rule.startswith("ladder"))
