@@ -20,6 +20,7 @@ from tokrig.record.checks import judge_run
 from tokrig.record.model import (
     Erratum,
     Failure,
+    LoadNodes,
     Model,
     Provenance,
     Record,
@@ -224,6 +225,17 @@ def test_show_speaks_in_words(tmp_path: Path) -> None:
     for words in ("KV cache type, keys    q8_0", "Micro-batch", "Slots share one cache  yes"):
         assert words in text
     assert not re.search("cache_type|Ubatch|Cache type k|Kv unified", text)
+
+
+def test_show_tells_where_requests_were_sent_from(tmp_path: Path) -> None:
+    record = record_of(three(), GOOD)
+    assert "Sent from" not in tokrig(tmp_path, "show", str(Store(tmp_path).save(record, []))).stdout
+    for nodes, told in ((3, "3 load nodes"), (1, "1 load node, 2 lost")):
+        block = LoadNodes(nodes=nodes, lost=3 - nodes)
+        result = record.results[0].model_copy(update={"load_nodes": block})
+        path = save(tmp_path, three(), f"{GOOD}{nodes}", results=[result])
+        shown = tokrig(tmp_path, "show", str(path)).stdout
+        assert re.search(rf"^Sent from +{told}$", shown, re.MULTILINE)
 
 
 def test_show_explains_what_is_wrong(content: Path) -> None:

@@ -71,8 +71,9 @@ def test_queues_go_whole() -> None:
 
 def test_arrivals_are_dealt_and_keep_their_times() -> None:
     due_s = [0.0, 0.02, 0.03, 0.03, 0.07]
-    shares = split(Open(bodies(5), due_s), 3)
-    assert len(shares) == 3
+    shares = split(Open(bodies(5), due_s, most=7, until_s=2.0), 3)
+    parts = [share.source for share in shares if isinstance(share.source, Open)]
+    assert [(part.most, part.until_ns) for part in parts] == [(2, 2e9)] * 3
     loop = sent_by(shares)
     assert [r.index for r in loop.responses] == list(range(5))
     assert len({r.worker for r in loop.responses}) == 5

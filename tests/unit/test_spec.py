@@ -32,6 +32,8 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "model": "gemma-3-270m",
         "backend": "embedded",
         "url": None,
+        "load_from": None,
+        "load_nodes": None,
         "server_bin": None,
         "served_model": None,
         "workloads": None,
@@ -73,6 +75,8 @@ def test_every_key_can_be_given(tmp_path: Path) -> None:
 model: smollm2.gguf
 backend: llamaserver
 url: http://127.0.0.1:8080/
+load_from: 10.0.0.1:6379
+load_nodes: 3
 server_bin: llama-server
 served_model: smol
 workloads: [chat, rag]
@@ -148,6 +152,8 @@ def test_a_time_has_one_spelling(text: str, told: str) -> None:
         ("concurrency: laddr", "concurrency: 'laddr' is no number of requests"),
         ("concurrency: ladder:0", "concurrency: 'ladder:0' is no number of requests"),
         ("concurrency: ladder:2000", "of at most 1024"),
+        ("load_nodes: 3", "load_nodes needs load_from"),
+        ("load_from: auto\nsustain: 10m", "sustain from one machine"),
         ("sustain: 0s", "sustain: '0s' is out of range: from 1s to 24h"),
         ("sustain: 10", "sustain: should be a time with its unit, such as"),
         ("sustain: 2m\nladder: 4", "sustain: one number of requests in flight is kept up"),

@@ -12,45 +12,27 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 
+from tokrig import cluster
 from tokrig.campaign.work import Note
-from tokrig.errors import EngineError, InputError, Interrupted, PutOff, RecordError, TokrigError
+from tokrig.errors import EngineError, Interrupted, PutOff, RecordError, TokrigError
 from tokrig.files import state_dir
 from tokrig.measure import Ended, measure_spec, switches
 from tokrig.plan import Run
 from tokrig.plan.expand import key_before
 from tokrig.record.model import Rig, parse_record
 from tokrig.record.samples import from_parquet
-from tokrig.registry import get_extra
 from tokrig.run.monitor import at_once, patiently
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
-
-ANSWER_S = 10.0
-CONNECT_S = 60.0
-
-# Ray tries for minutes to reach what is not there, and talks meanwhile. A process of its own can
-# be ended, and leaves nothing behind in this one.
-_CONNECT = """
-import sys, ray
-try:
-    ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
-except Exception as problem:
-    print(problem)
-    sys.exit(1)
-"""
 
 RESOURCE = "rig:"
 AWAY_S = 600.0
@@ -169,7 +151,7 @@ class RayExecutor:
         self._measuring = 0
         self._idle = threading.Condition()
         self._cancelled = threading.Event()
-        self._ray = _joined(address)
+        self._ray = cluster.joined(address, "several rigs")
 
     def rigs(self) -> Sequence[str]:
         """The rigs whose nodes are alive, by id."""
@@ -248,7 +230,8 @@ class RayExecutor:
 
     def _asked(self, run: Run, spec: RunSpec) -> Answer:
         """One attempt. The versions are looked at each time: a rig may come back with others."""
-        _require_same(run.rig, self._answer(run.rig, self._send(run.rig, _versions())))
+        there = self._answer(run.rig, self._send(run.rig, cluster.versions()))
+        cluster.require_same(f"rig {run.rig}", there)
         table = switches(self._content)
         text = table.read_text("utf-8") if table else None
         task = self._send(run.rig, run_planned, spec, key_before(run), text, self._even_if_busy)
@@ -318,96 +301,3 @@ class RayExecutor:
         path = Store(self._content).save(record, samples, overwrite=True)
         error = answer.error
         return Ended(record, path, error if isinstance(error, EngineError) else None)
-
-
-def _joined(address: str) -> ModuleType:
-    """Ray, once this process is part of the cluster at ``address``."""
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError:
-        raise InputError(
-            "several rigs need Ray, which is not installed", hint=get_extra("ray")
-        ) from None
-    _require_answer(address)
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, namespace="tokrig", log_to_driver=False, configure_logging=False)
-    finally:
-        # Ray takes SIGTERM for itself; it is tokrig's, to stop in order.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-    return ray
-
-
-def _require_answer(address: str) -> None:
-    hint = "see that Ray runs there and here: ray status (docs/rigs.md)"
-    host, _, port = address.rpartition(":")
-    if address != "auto":
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise InputError(
-                f"{address!r} is no address of a Ray cluster",
-                hint="give HOST:PORT, as in ray start --address, or auto",
-            )
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
-        except OSError as problem:
-            raise InputError(
-                f"no Ray cluster answers at {address}: {problem.strerror or problem}", hint=hint
-            ) from None
-    try:
-        argv = [sys.executable, "-c", _CONNECT, address]
-        tried = subprocess.run(argv, capture_output=True, text=True, timeout=CONNECT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise InputError(
-            f"what answers at {address} is no Ray cluster, or one that hangs", hint=hint
-        ) from None
-    if tried.returncode:
-        why = " ".join(tried.stdout.split())[:400] or "it gave no reason"
-        raise InputError(f"cannot join the Ray cluster at {address}: {why}", hint=hint)
-
-
-def _versions() -> Callable[[], dict[str, str]]:
-    """A function that tells what decides whether two machines measure alike.
-
-    Made here, inside another function, so that Ray sends all of it: the other machine may have
-    another tokrig, or none.
-    """
-
-    def ask() -> dict[str, str]:
-        import os
-        import platform
-
-        told = {"python": platform.python_version(), "niceness": str(os.nice(0))}
-        try:
-            from tokrig import __version__
-            from tokrig.record import METHODOLOGY_VERSION, SCHEMA_VERSION
-        except ImportError:
-            return {**told, "tokrig": "none"}
-        numbers = {"methodology": str(METHODOLOGY_VERSION), "schema": str(SCHEMA_VERSION)}
-        return {**told, "tokrig": __version__, **numbers}
-
-    return ask
-
-
-def _require_same(rig: str, there: dict[str, str]) -> None:
-    """Raises InputError when a rig would not measure as this machine records."""
-    here = _versions()()
-    names = ("tokrig", "methodology", "schema")
-    other = [name for name in names if there.get(name) != here[name]]
-    if there["python"].split(".")[:2] != here["python"].split(".")[:2]:
-        other.append("python")
-    if other:
-        has = ", ".join(f"{name} {there.get(name, 'unknown')}" for name in other)
-        wants = ", ".join(f"{name} {here[name]}" for name in other)
-        raise InputError(
-            f"rig {rig} has {has}; this machine has {wants}",
-            hint="install the same version on both, then start Ray on the rig again",
-            code="version_mismatch",
-        )
-    if int(there["niceness"]) > 0:
-        raise InputError(
-            f"rig {rig} would measure at niceness {there['niceness']}: all else goes before it",
-            hint="start Ray there with RAY_worker_niceness=0 (docs/rigs.md)",
-            code="rig_is_nice",
-        )

@@ -100,6 +100,17 @@ def record_options(command: F) -> F:
     help="The engine.  [default: embedded; detected with --url; llamacpp with --server-bin]",
 )
 @option("--url", metavar="URL", help="Measure a server that is already running.")
+@option(
+    "--load-from",
+    metavar="HOST:PORT|auto",
+    help="Send the requests from the load nodes of the Ray cluster at this address, with --url.",
+)
+@option(
+    "--load-nodes",
+    type=int,
+    metavar="N",
+    help="How many of them send.  [default: all there are]",
+)
 @option("--server-bin", metavar="PATH", help="The llama-server to start.")
 @option("--served-model", metavar="NAME", help="The same as --model, with --url.")
 @option(

@@ -158,10 +158,20 @@ def _header(record: Record) -> list[tuple[str, str]]:
         "Status": f"{record.status}, {present.verdict(record.validity)}",
         "Measured": measured if began else "",
         "Source": listed(("{}", provenance.kind), ("{}", provenance.source), version),
+        "Sent from": _senders(record),
         "Cold start": loaded,
         "Notes": record.notes or "",
     }
     return [(name, value) for name, value in pairs.items() if value]
+
+
+def _senders(record: Record) -> str:
+    """``3 load nodes, 1 lost``; nothing where this machine sent."""
+    seen = [result.load_nodes for result in record.results if result.load_nodes is not None]
+    if not seen:
+        return ""
+    most, lost = max(one.nodes for one in seen), max(one.lost for one in seen)
+    return f"{most} load node{'s' if most > 1 else ''}" + (f", {lost} lost" if lost else "")
 
 
 def _settings(backend: BackendFacts) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ from tokrig.record.model import (
     Interference,
     Ladder,
     LoadMemory,
+    LoadNodes,
     Mode,
     Model,
     PeakMemory,
@@ -79,6 +80,8 @@ CONTEXT_STEP = 256
 _SAME = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 COUNT_MISMATCH = 0.01
+# Of the measured window.
+CLOCKS_SHARE = 0.01
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
 CONCURRENCY_SHARE = 0.90
 # Reasons to finish other than the length that was asked for.
@@ -125,6 +128,8 @@ HINTS = {
     "token_count_unverified": "nobody confirms how many tokens came, and with which chunks; ask an"
     " engine that counts them in every chunk, or has a tokenizer to be asked",
     "no_rate": "no decode rate can be told, so there is no headline",
+    "clocks_apart": "the clocks of the load nodes are not known to 1 % of the measured window, so"
+    " neither is the system rate; use nodes on a nearer network, or measure for longer",
     "coarse_stream": "the chunks came in few bursts, or with a long gap between them, so they hide"
     " the pace of the tokens; look for a proxy in between, or an engine that stalls",
     "overloaded": "requests arrived faster than they were answered, so their latencies say how long"
@@ -175,6 +180,7 @@ class Seen:
     load_memory: LoadMemory = field(default_factory=LoadMemory)
     counters: Mapping[str, float] = field(default_factory=dict)
     client_cpu_share: float | None = None
+    load_nodes: LoadNodes | None = None
     compared_greedy: bool = False
     told: Validity = field(default_factory=lambda: Validity(verdict="valid"))
 
@@ -313,6 +319,18 @@ def too_few_at_once(good: Sequence[Sample], asked: int, slots: int | None) -> bo
     return bool(slots and slots < asked) or (mean is not None and mean < CONCURRENCY_SHARE * asked)
 
 
+def _clocks_apart(case: _Case) -> bool:
+    """Where requests stand among each other is known no better than the clocks of their senders."""
+    off_s = case.load_nodes.clock_uncertainty_s if case.load_nodes else None
+    if off_s is None:
+        return False
+    spans: dict[int, list[int]] = {}
+    for s in case.good:
+        if s.chunks:
+            spans.setdefault(s.repeat, []).extend((s.sent_ns, s.sent_ns + s.chunks[-1].t_ns))
+    return any(off_s * 1e9 > CLOCKS_SHARE * (max(span) - min(span)) for span in spans.values())
+
+
 def _one_start(case: _Case) -> bool:
     repeats = {s.repeat for s in case.measured}
     return case.backend.managed is False and len(repeats) > 1
@@ -422,6 +440,7 @@ RULES_2: tuple[Rule, ...] = (
     # Do the counts and the stamps tell how fast the tokens came?
     ("unverified", "token_count_unverified", _uncounted),
     ("unverified", "no_rate", _no_rate),
+    ("unverified", "clocks_apart", _clocks_apart),
     ("unverified", "coarse_stream", lambda c: c.coarse and not c.pace_known),
     ("unchecked", "coarse_stream", lambda c: c.coarse and c.pace_known),
     ("reasons", "clock_mismatch", lambda c: any(abs(d) > CLOCK_MISMATCH for d in c.differences)),

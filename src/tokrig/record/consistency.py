@@ -207,6 +207,7 @@ def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> 
         load_memory=record.load_memory or LoadMemory(),
         counters=result.counters or {},
         client_cpu_share=result.client_cpu_share,
+        load_nodes=result.load_nodes,
         compared_greedy=result.greedy is not None,
         told=result.validity,
     )

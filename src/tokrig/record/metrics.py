@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Energy,
         Greedy,
         Interference,
+        LoadNodes,
         OpenLoop,
         PeakMemory,
         Percentiles,
@@ -561,6 +562,43 @@ class Figures:
         "share of one core that the measuring client used",
         higher_is_better=False,
         shown=SHOW,
+    )
+    load_nodes: Metric[LoadNodes | None] = Metric(
+        "block",
+        "load nodes",
+        "the machines that sent the requests, where it was not the one that tokrig ran on",
+        later=True,
+        block="LoadNodes",
+        column="load_",
+        parts=(
+            _part(
+                "nodes",
+                "count",
+                "load nodes",
+                "machines that sent, the fewest of all repeats",
+                column="nodes",
+            ),
+            _part(
+                "lost",
+                "count",
+                "load nodes lost",
+                "machines that were lost before: what they had sent does not count",
+            ),
+            _part(
+                "start_skew_s",
+                "amount",
+                "start skew",
+                "between the first and the last node's start, by clocks held against one another",
+                "s",
+            ),
+            _part(
+                "clock_uncertainty_s",
+                "amount",
+                "clock uncertainty",
+                "by how much the clocks of two nodes may be off from each other",
+                "s",
+            ),
+        ),
     )
     interference: Metric[Interference | None] = Metric(
         "block",

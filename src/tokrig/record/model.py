@@ -498,6 +498,20 @@ class OpenLoop(Block):
     goodput_share: NonNegative | None = None
 
 
+class LoadNodes(Block):
+    """The machines that sent the requests, where that was not the one that tokrig ran on.
+
+    ``nodes`` sent, the fewest of all repeats; ``lost`` were there when the run began and gone when
+    this was measured. ``start_skew_s`` lay between the first and the last start,
+    ``clock_uncertainty_s`` is by how much the clocks of two nodes may be off from each other.
+    """
+
+    nodes: Count
+    lost: Count = 0
+    start_skew_s: NonNegative | None = None
+    clock_uncertainty_s: NonNegative | None = None
+
+
 class _Cell(Block):
     workload: WorkloadFacts
     concurrency: Count

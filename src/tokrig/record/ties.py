@@ -263,6 +263,17 @@ def _answers(cell: Cell) -> Broken:
         )
 
 
+def _load_nodes(cell: Cell) -> Broken:
+    """Who sends has a worker, and reaches no server that tokrig started for itself."""
+    result, nodes = cell.result, cell.result.load_nodes
+    if nodes is None:
+        return
+    if not nodes.nodes or not (result.cell.is_open or nodes.nodes <= result.concurrency):
+        yield "load_nodes.nodes", f"{nodes.nodes} for {result.concurrency} requests at a time"
+    if cell.record.backend.managed:
+        yield "load_nodes", "a server that tokrig started is reached by its own machine alone"
+
+
 def _level(cell: Cell) -> Broken:
     told, repeats = cell.record.provenance, cell.result.repeats
     expected = REPEATS.get(told.level or "")
@@ -524,6 +535,7 @@ MEASURED_RULES: dict[str, ResultRule] = {
     "gaps": _gaps,
     "rate and tpot": _rate_and_tpot,
     "answers": _answers,
+    "load nodes": _load_nodes,
     "level": _level,
     "end to end": _end_to_end,
     "useful": _useful,

@@ -28,6 +28,7 @@ from tokrig.record.model import (
     Interference,
     Ladder,
     LoadMemory,
+    LoadNodes,
     Model,
     PeakMemory,
     Provenance,
@@ -47,7 +48,7 @@ from tokrig.spec.settings import asked_values
 from tokrig.units import significant
 
 GIT_S = 5.0
-_Seen = TypeVar("_Seen", Interference, PeakMemory)
+_Seen = TypeVar("_Seen", Interference, LoadNodes, PeakMemory)
 _SCOPES: Mapping[frozenset[str], Literal["gpu", "package"]] = {
     frozenset({"gpu"}): "gpu",
     frozenset({"cpu"}): "package",
@@ -182,7 +183,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     client_cpu_share = _highest(o.client_cpu_share for o in observed)
     if client_cpu_share is not None:
         client_cpu_share = round(client_cpu_share, 4)
-    beside = interference(observed)
+    beside, nodes = interference(observed), load_nodes(observed)
     memory = _worst(PeakMemory, [o.memory for o in observed])
     target = target_of(workload, told.backend.prompting.template_tokens)
     shape = WorkloadFacts(
@@ -206,6 +207,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
             load_memory=told.load_memory or LoadMemory(),
             counters=counters,
             client_cpu_share=client_cpu_share,
+            load_nodes=nodes,
             compared_greedy=cell.workload in told.greedy,
         ),
     )
@@ -223,6 +225,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         memory=memory,
         energy=energy(observed, tokens, computed_on(told.backend, told.mode)),
         client_cpu_share=client_cpu_share,
+        load_nodes=nodes,
         interference=beside,
     )
 
@@ -307,6 +310,12 @@ def interference(observed: Sequence[Observed]) -> Interference:
     if all(one.throttle_reasons is not None for one in seen):
         reasons = sorted({reason for one in seen for reason in one.throttle_reasons or ()})
     return _worst(Interference, seen, throttle_reasons=reasons)
+
+
+def load_nodes(observed: Sequence[Observed]) -> LoadNodes | None:
+    """The fewest of all repeats, and the worst of their clocks; None where this machine sent."""
+    seen = [o.load_nodes for o in observed if o.load_nodes is not None]
+    return _worst(LoadNodes, seen, nodes=min(one.nodes for one in seen)) if seen else None
 
 
 def _worst(kind: type[_Seen], seen: Sequence[_Seen], **known: Any) -> _Seen:

@@ -30,12 +30,15 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httptools
 
 from tokrig.run.body import Body, Piece
 from tokrig.run.http import Endpoint, decoded
+
+if TYPE_CHECKING:
+    from tokrig.record.model import LoadNodes
 
 # More than a TLS record (16 KiB): nothing decrypted stays behind where no selector sees it.
 READ_BYTES = 1 << 16
@@ -94,7 +97,9 @@ class Loop:
     ``start_ns`` is when it began on the process's own clock. ``rounds_ns`` is how long the loop
     was busy each time before it could look again: what arrived meanwhile got its stamp that much
     later. ``parts`` are the loops of several clients that it was merged from: each is as exact as
-    it is alone, so shares are those of the one that had the most to do."""
+    it is alone, so shares are those of the one that had the most to do. ``client_wait_share`` is
+    the part of the time in which a client that nobody else watches waited for a processor;
+    ``load_nodes`` are the machines that it was sent from, where that was not this one."""
 
     responses: list[Response]
     wall_s: float
@@ -102,6 +107,8 @@ class Loop:
     start_ns: int = 0
     rounds_ns: Sequence[int] = ()
     parts: Sequence[Loop] = ()
+    client_wait_share: float | None = None
+    load_nodes: LoadNodes | None = None
 
     def late_share(self, gap_s: float | None) -> float | None:
         """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the

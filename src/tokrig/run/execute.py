@@ -19,6 +19,7 @@ from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
 from tokrig.run import assemble, http, memory, preflight
 from tokrig.run.journal import CellRecord, Journal
+from tokrig.run.load_nodes import LOST
 from tokrig.run.monitor import Idle, grown, remarks
 from tokrig.run.preflight import PromptSize
 from tokrig.run.prepare import Prepared, need
@@ -306,13 +307,18 @@ class _Run:
             self.skip(cell, http.CONTEXT, message)
             return
         began = time.monotonic()
-        for last in (False, True):
+        last = False
+        while True:
             try:
                 finished = self.measured(session, cell, repeat, last=last)
                 break
             except RequestError as why:
                 if why.code == "model_changed":
                     raise
+                if why.code == LOST:
+                    # Neither cell nor engine is at fault, and there are only so many nodes.
+                    self.listen(Note(f"{cell.label}: {why.message}; measuring it anew"))
+                    continue
                 # Not the cell may be at fault: the engine has ended, or hangs.
                 session.require_answering()
                 if why.code == "timeout" and not preflight.answers(session):
@@ -327,6 +333,7 @@ class _Run:
                     return
                 self.listen(Note(f"{cell.label}: {why.message}; trying once more"))
                 time.sleep(http.wait_s(why) or 0)
+                last = True
         self.journal.add(finished)
         self.cells.append(finished)
         result = assemble.result(self.gathered, cell)
@@ -372,6 +379,8 @@ class _Run:
             session.engine.api,
             session.engine.resolved.devices,
             client_late_share=loop.late_share(usual_gap_s(samples)),
+            client_wait_share=loop.client_wait_share,
+            load_nodes=loop.load_nodes,
             counters=grown(sums, session.counters()),
         )
         for text in set(remarks(observed, self.rig)) - self.remarked:

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from tokrig.errors import InputError, StoreError, did_you_mean
 from tokrig.files import Locked, atomic_write, locked, state_dir
-from tokrig.record.model import Block, Interference, PeakMemory
+from tokrig.record.model import Block, Interference, LoadNodes, PeakMemory
 from tokrig.record.samples import Cell, Chunks, EngineTimings, Sample
 
 SWEEP_AFTER_S = 60
@@ -51,6 +51,7 @@ class Observed(Block):
     energy_j: dict[str, float] = Field(default_factory=dict)
     idle_w: dict[str, float] = Field(default_factory=dict)
     counters: dict[str, float] = Field(default_factory=dict)
+    load_nodes: LoadNodes | None = None
 
 
 @dataclass(frozen=True)

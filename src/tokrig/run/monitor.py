@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from tokrig.backends import Counters
 from tokrig.errors import PutOff
 from tokrig.probes import Card, Probe
 from tokrig.record.checks import FOREIGN_CPU_SHARE, GPU_BUSY_SHARE
-from tokrig.record.model import Interference, PeakMemory, Rig
+from tokrig.record.model import Interference, LoadNodes, PeakMemory, Rig
 from tokrig.run import interference
 from tokrig.run.interference import Look, Processor, Thread, Times, most
 from tokrig.run.journal import Observed
@@ -135,6 +135,16 @@ def usable(threads: Iterable[Thread]) -> frozenset[int]:
     return frozenset(found)
 
 
+def used_s(processes: Iterable[psutil.Process]) -> float:
+    """Processor time that they have used so far."""
+    seconds = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds
+
+
 def look_now(
     probes: Sequence[Probe],
     processes: Sequence[psutil.Process] = (),
@@ -189,7 +199,7 @@ class Monitor:
     """Collects looks while ``watching``; ``observed`` sums them up.
 
     ``before`` are the cards as they were when this began; ``started`` says that the engine was
-    not there then.
+    not there then. ``clients`` are further processes on this machine that send.
     """
 
     probes: Sequence[Probe]
@@ -198,6 +208,7 @@ class Monitor:
     before: Mapping[str, Card] = field(default_factory=dict)
     started: bool = False
     reader: Reader = field(default_factory=Reader)
+    clients: Engine = list
     _looks: list[Look] = field(default_factory=list)
     _cpus: frozenset[int] = frozenset()
 
@@ -224,7 +235,8 @@ class Monitor:
 
     def look(self, stamping: int | None = None) -> Look:
         """The machine and the engine at this moment."""
-        return look_now(self.probes, self.processes(), self.reader, stamping)
+        here = look_now(self.probes, self.processes(), self.reader, stamping)
+        return replace(here, client_cpu_s=here.client_cpu_s + used_s(self.clients()))
 
     def look_before(self, seconds: float = MIN_ENERGY_WINDOW_S) -> None:
         """See the cards as they are before the engine starts; where something counts energy, also
@@ -258,14 +270,20 @@ class Monitor:
         devices: Sequence[str] = (),
         *,
         client_late_share: float | None = None,
+        client_wait_share: float | None = None,
+        load_nodes: LoadNodes | None = None,
         counters: Mapping[str, float] | None = None,
     ) -> Observed:
         """What the looks of the last ``watching`` add up to, beside what is known of it elsewhere;
-        ``api`` and ``devices`` are what the engine says that it computed with."""
+        ``api`` and ``devices`` are what the engine says that it computed with. What was sent from
+        ``load_nodes`` was stamped there: nobody here waited for it."""
         looks = self._looks
         used = sorted(interference.holding_model(self.before, looks, api, devices))
         energy_j, idle_w = self._energy(used)
         own = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        processors = interference.of_processors(looks, self._cpus, own or frozenset())
+        if load_nodes is not None:
+            processors["client_wait_share"] = client_wait_share
         vram = [sum(x.engine_bytes(key) or 0 for key in x.cards) for x in looks]
         return Observed(
             wall_s=wall_s,
@@ -279,12 +297,13 @@ class Monitor:
                 load_average_max=most(x.load_average for x in looks),
                 client_late_share=client_late_share,
                 gpu_busy_before=most(self.idle.busy.get(key) for key in used),
-                **interference.of_processors(looks, self._cpus, own or frozenset()),
+                **processors,
                 **interference.of_cards(self.before, looks, used, self.started),
             ),
             energy_j=energy_j,
             idle_w=idle_w,
             counters=dict(counters or {}),
+            load_nodes=load_nodes,
         )
 
     def _energy(self, used: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokrig import registry
 from tokrig.backends import ELSEWHERE, Backend, Launch, Speculation
@@ -32,12 +33,16 @@ from tokrig.spec.settings import SETTINGS
 from tokrig.units import human_bytes, slug
 from tokrig.workloads import Workload, tolerance
 
+if TYPE_CHECKING:
+    from tokrig.run.load_nodes import Nodes
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A checked request. ``launch`` is None where tokrig attaches to a running server;
-    ``where`` is then where that is, once it was looked for. Of a ladder ``cells`` has all steps
-    that there may be; ``remarks`` tell what a person should know before anything starts."""
+    ``where`` is then where that is, once it was looked for. ``nodes`` are the machines that send,
+    where it is not this one. Of a ladder ``cells`` has all steps that there may be; ``remarks``
+    tell what a person should know before anything starts."""
 
     run_id: str
     spec: RunSpec
@@ -53,6 +58,7 @@ class Prepared:
     reasoning: Switch | None = None
     where: Whereabouts | None = None
     remarks: tuple[str, ...] = ()
+    nodes: Nodes | None = None
 
     @property
     def patience_s(self) -> float:
@@ -153,6 +159,11 @@ def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, st
         starts and not backend.starts,
         f"{name} attaches to a running server and needs its address",
         "add --url http://127.0.0.1:8080/v1",
+    )
+    yield (
+        starts and spec.load_from,
+        "--load-from: other machines cannot reach a server that tokrig starts",
+        "start the server with an address in their network, then give that with --url",
     )
     yield (
         not starts and not backend.attaches,

@@ -227,7 +227,8 @@ class Session:
         watching = self.monitor.watching() if phase == "measured" else contextlib.nullcontext()
         try:
             with watching:
-                loop = send(
+                nodes = self.prepared.nodes
+                loop = (nodes.send if nodes else send)(
                     self.endpoint,
                     self.backend.chat_path,
                     source,
@@ -372,6 +373,8 @@ def _attached(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Sessio
     where = prepared.where or whereabouts(prepared.endpoint)
     # Nothing of this machine where the server is on another one.
     monitor = Monitor(probes() if where.here else [], where.processes, idle)
+    if prepared.nodes is not None:
+        monitor.clients = prepared.nodes.here
     endpoint = settled(prepared.endpoint, prepared.backend)
     monitor.look_before()
     yield Session(prepared, endpoint, None, monitor)

@@ -66,7 +66,14 @@ def merge(loops: Sequence[Loop], first_workers: Sequence[int]) -> Loop:
         sum(loop.client_cpu_s for loop in loops),
         start_ns,
         parts=[replace(loop, responses=[]) for loop in loops],
+        client_wait_share=_longest([loop.client_wait_share for loop in loops]),
     )
+
+
+def _longest(shares: Sequence[float | None]) -> float | None:
+    """None where one of them is not known: it may be the longest."""
+    known = [share for share in shares if share is not None]
+    return max(known) if known and len(known) == len(shares) else None
 
 
 def _spans(many: int, clients: int) -> list[tuple[int, int]]:

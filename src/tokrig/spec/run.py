@@ -171,6 +171,7 @@ class RunSpec(_Settings):
 
     ``patience_s`` is how long an engine may take to become ready; ``request_timeout_s`` is the
     longest wait for a token; ``served_model`` is the name an endpoint knows the model by;
+    ``load_from`` is the address of a Ray cluster, of whose nodes ``load_nodes`` send the requests;
     ``api_key_env`` names the environment variable with the key. ``campaign`` and ``planned`` go
     into the record's provenance.
     """
@@ -184,6 +185,8 @@ class RunSpec(_Settings):
     model: Text = "gemma-3-270m"
     backend: Text = "embedded"
     url: str | None = None
+    load_from: Text | None = None
+    load_nodes: Whole | None = None
     server_bin: Text | None = None
     served_model: Text | None = None
     workloads: list[Text] | None = None
@@ -235,6 +238,17 @@ class RunSpec(_Settings):
             raise ValueError("speculative 'draft' needs a draft_model")
         if self.speculative == "ngram" and self.draft_model is not None:
             raise ValueError("speculative 'ngram' drafts from the text: leave draft_model out")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_of_a_cluster(self) -> Self:
+        if self.load_nodes and not self.load_from:
+            raise ValueError("load_nodes needs load_from: the Ray cluster that they belong to")
+        if self.load_from and self.sustain:
+            raise ValueError(
+                "load_from settles before the start which node sends what, and sustain does not"
+                " know that: sustain from one machine, or let requests arrive at a rate"
+            )
         return self
 
     @field_validator("url")
