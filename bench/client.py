@@ -30,7 +30,8 @@ from tokrig import __version__
 from tokrig.run.answer import parse
 from tokrig.run.client import closed_loop
 from tokrig.run.http import Endpoint
-from tokrig.run.instrument import token_server
+from tokrig.simulate.process import simulated
+from tokrig.simulate.simulation import Simulation
 
 PATH = "/v1/chat/completions"
 BODY = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'
@@ -118,8 +119,9 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 def measured(client: Client, streams: int, tokens: int, interval_s: float) -> Figures:
     """One round of one client."""
-    with token_server(streams, tokens, interval_s) as endpoint:
-        lines, cpu_s = client(endpoint, streams)
+    made = Simulation(ttft_s=0.05, itl_s=interval_s, tokens=tokens, stamps=True)
+    with simulated(made) as server:
+        lines, cpu_s = client(Endpoint(server.host, server.port), streams)
     found = ((stamp, TOKEN.search(line)) for stamp, line in lines)
     errors = np.array([stamp - int(match[1]) for stamp, match in found if match]) / 1e6
     count = streams * tokens

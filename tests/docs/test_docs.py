@@ -17,7 +17,7 @@ from tokrig import registry
 from tokrig.cli.main import main
 from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples
 from tokrig.record.metrics import leaves
-from tokrig.run import counting, interference, preflight
+from tokrig.run import counting, instrument, interference, preflight
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -260,6 +260,14 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("tokens of a clock that a window has") == percent(samples.SAME_WINDOW)
     for percentile, need in formulas.PERCENTILES_NEED.items():
         assert f"{percentile} from {need}" in text(METHODOLOGY)
+
+
+def test_thresholds_of_the_client_are_the_documented_ones() -> None:
+    near = limit("system rate, of the rate up to which the client is true")
+    assert near == percent(checks.CLIENT_CEILING_SHARE)
+    p99 = "error of the p99 of inter-chunk latency at which the client is true, of the interval"
+    assert limit(p99) == percent(instrument.P99_OFF)
+    assert limit("error of its mean") == percent(instrument.MEAN_OFF)
 
 
 def test_thresholds_of_a_cell_are_the_documented_ones() -> None:

@@ -131,7 +131,7 @@ def test_list_imports_neither_rich_nor_numpy() -> None:
         (["show", "2026"], "no record '2026'", "tokrig list"),
         (["check", "no/where.yaml"], "no such file or folder: no/where.yaml", ""),
         (["rig", "prob"], "'prob' is unknown", "did you mean 'probe'?"),
-        (["instrument", "--streams", "0"], "cannot measure 0 streams", "at least 1 stream"),
+        (["instrument", "--streams", "0"], "--streams: each has to be above 0", "--help"),
     ],
 )
 def test_bad_input_is_one_message_a_hint_and_exit_2(

@@ -528,12 +528,18 @@ def test_rig(tmp_path: Path) -> None:
     assert data["rig"]["id"] in done.stdout
 
 
-def test_instrument_measures_for_real(tmp_path: Path) -> None:
-    words = ("instrument", "--streams", "2", "--tokens", "50", "--interval", "0.002")
-    done = tokrig(tmp_path, *words)
+def test_instrument_measures_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKRIG_STATE", str(tmp_path / "state"))
+    words = ("instrument", "--streams", "1,2", "--tokens", "50", "--interval", "0.002")
+    done = tokrig(tmp_path, *words, "--no-ceiling")
     assert done.exit_code == 0, done.stderr
-    assert "Error of a stamp" in done.stdout
-    assert "µs" in done.stdout
-    data = json.loads(tokrig(tmp_path, *words, "--json").stdout)
-    assert data["streams"] == 2
-    assert data["client_us_per_token"] > 0
+    assert "stamp p50" in done.stdout
+    assert "2 streams of 50 tokens every 2 ms: 1,000 tok/s" in done.stderr
+    assert not (tmp_path / "state").exists()
+    monkeypatch.setattr("tokrig.run.instrument.LADDER", (1000,))
+    data = json.loads(tokrig(tmp_path, *words, "--quick", "--json").stdout)
+    assert [load["streams"] for load in data["loads"]] == [2]
+    assert data["loads"][0]["client_us_per_token"] > 0
+    assert data["ladder"][0]["streams"] == 64
+    # On a busy machine it may be true at no rate; then nothing is kept.
+    assert (tmp_path / "state").exists() == bool(data["ceiling"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.samples import sample
 from tokrig.record import checks
 from tokrig.record.model import BackendFacts, Interference, Mode, Resolved
 
@@ -124,3 +125,10 @@ def test_a_client_that_saw_chunks_late() -> None:
     assert checks.client_bound(fine, 0.81)
     assert checks.client_bound(Interference(client_wait_share=0.011), 0.1)
     assert checks.client_bound(Interference(client_late_share=0.011), None)
+
+
+def test_a_rate_near_what_the_client_can_do() -> None:
+    good = [sample()]  # 21 tokens in 0.7 s
+    assert not checks.near_ceiling(Interference(), good)
+    assert not checks.near_ceiling(Interference(client_ceiling_tok_per_s=60.1), good)
+    assert checks.near_ceiling(Interference(client_ceiling_tok_per_s=59.9), good)

@@ -18,14 +18,17 @@ from tokrig import __version__, registry
 from tokrig.cli import present
 from tokrig.cli.options import Word, content_and_json, example
 from tokrig.naming import limited_bytes, limited_cpus
-from tokrig.units import human_bytes
+from tokrig.units import human_bytes, human_rate
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tokrig.backends import Backend, Capabilities
     from tokrig.bandwidth import Bandwidth
     from tokrig.record.model import Gpu, Rig
+    from tokrig.run.ceiling import Ceiling
     from tokrig.run.detect import Found, Program
-    from tokrig.run.instrument import InstrumentReport, Spread
+    from tokrig.run.instrument import InstrumentReport, Reach
 
 NULL = "–"
 Rows = list[tuple[str, str]]
@@ -317,58 +320,155 @@ def _print(found: list[Finding]) -> None:
 # The measuring client.
 
 
-@click.command("instrument", epilog=example("tokrig instrument --streams 8 --interval 0.01"))
-@click.option("--streams", type=int, default=64, show_default=True, help="Streams at once.")
-@click.option("--tokens", type=int, default=1000, show_default=True, help="Tokens per stream.")
+def numbers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[float]:
+    """Comma separated numbers above 0."""
+    try:
+        found = [float(word) for text in given for word in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("give numbers, such as 1,16,64") from None
+    if not all(0 < number < 1e6 for number in found):
+        raise click.BadParameter("each has to be above 0")
+    return found
+
+
+@click.command(
+    "instrument",
+    epilog=example(
+        "tokrig instrument",
+        "tokrig instrument --quick",
+        "tokrig instrument --streams 8,256 --interval 0.01 --no-ceiling",
+    ),
+)
+@click.option(
+    "--streams",
+    multiple=True,
+    default=["1,16,64"],
+    show_default=True,
+    callback=numbers,
+    metavar="N,N",
+    help="Streams at once.",
+)
 @click.option(
     "--interval",
-    "interval_s",
-    type=float,
-    default=0.001,
+    "intervals_s",
+    multiple=True,
+    default=["0.01,0.001"],
     show_default=True,
+    callback=numbers,
     metavar="SECONDS",
-    help="Time between two tokens of a stream.",
+    help="Time between two tokens of a stream; each is measured with each --streams.",
+)
+@click.option("--tokens", type=int, help="Tokens a stream.  [default: what a second takes]")
+@click.option("--quick", is_flag=True, help="One load, and a third of a second a rate.")
+@click.option(
+    "--ceiling/--no-ceiling",
+    default=True,
+    show_default=True,
+    help="Look for the rate up to which the client is true, and keep it: runs on this"
+    " machine are judged by it.",
 )
 @content_and_json
-def instrument(streams: int, tokens: int, interval_s: float, content: Path, as_json: bool) -> None:
+def instrument(
+    streams: list[float],
+    intervals_s: list[float],
+    tokens: int | None,
+    quick: bool,
+    ceiling: bool,
+    content: Path,
+    as_json: bool,
+) -> None:
     """Measure the measuring client itself against a known server.
 
-    A second process sends tokens that carry the time of their sending; the error of a stamp is
-    the client's stamp minus that time, the kernel's share included.
+    A simulated server sends tokens that carry the time of their sending. What the client makes of
+    them is held against that, over several numbers of streams and rates; then the rate of all
+    streams together goes up until the client is not true any more.
     """
-    from tokrig.run.instrument import measure
+    from tokrig.run.instrument import LADDER, InstrumentReport, Load, climb, measure
 
-    click.echo(f"receiving {tokens} tokens on each of {streams} streams …", err=True)
-    report = measure(streams, tokens, interval_s)
+    seconds = 0.3 if quick else 1.0
+    if quick:
+        streams, intervals_s = streams[-1:], intervals_s[-1:]
+    loads = [
+        Load(round(n), interval_s, tokens)
+        if tokens is not None
+        else Load.lasting(round(n), interval_s, seconds)
+        for interval_s in intervals_s
+        for n in streams
+    ]
+    reports, ladder = list[InstrumentReport](), list[InstrumentReport]()
+    found: Reach | None = None
+
+    def told(load: Load) -> InstrumentReport:
+        click.echo(f"{load}: {load.tok_per_s:,.0f} tok/s …", err=True)
+        return measure(load)
+
+    for load in loads:
+        reports.append(told(load))
+    for report, so_far in climb(told, LADDER if ceiling else (), seconds):
+        ladder.append(report)
+        found = so_far
+    kept = found and _kept(found)
     if as_json:
-        cost = {"client_us_per_token": report.client_us_per_token}
-        present.print_json({**dataclasses.asdict(report), **cost})
-    else:
-        present.print_pairs(present.console(), _report(report))
+        present.print_json(
+            {
+                "loads": [report.to_json() for report in reports],
+                "ladder": [report.to_json() for report in ladder],
+                "ceiling": kept and dataclasses.asdict(kept),
+                "limit": found and found.limit,
+            }
+        )
+        return
+    out = present.console()
+    present.put(out, _loads(reports))
+    if found:
+        out.print()
+        present.print_pairs(out, _ceiling_rows(found))
 
 
-def _report(report: InstrumentReport) -> Rows:
-    asked = report.streams / report.interval_s
+def _kept(found: Reach) -> Ceiling | None:
+    """The rate that was found, where runs look for it."""
+    from tokrig.rig import probe_rig
+    from tokrig.run.ceiling import Ceiling
+
+    if found.tok_per_s is None:
+        return None
+    kept = Ceiling(found.tok_per_s, found.at_least, probe_rig().cpu.model)
+    kept.keep()
+    return kept
+
+
+def _loads(reports: list[InstrumentReport]) -> Table:
+    headings = (
+        *("streams", "every", "tok/s", "stamp p50", "stamp p99"),
+        *("TTFT p50", "ICL p99", "TPOT", "CPU"),
+    )
+    table = present.plain_table(*headings, right=headings)
+    for r in reports:
+        p99 = r.icl_error_s.get("p99")
+        table.add_row(
+            str(r.streams),
+            f"{r.interval_s * 1e3:g} ms",
+            human_rate(r.tok_per_s),
+            _ms(r.error_s.p50),
+            _ms(r.error_s.p99),
+            _ms(r.ttft_error_s.p50),
+            _ms(p99),
+            f"{r.tpot_off:.2%}",
+            f"{r.client_us_per_token:.1f} µs",
+        )
+    return table
+
+
+def _ceiling_rows(found: Reach) -> Rows:
+    if found.tok_per_s is None:
+        return [("Client true", "at no rate"), ("Because", found.limit)]
+    most = "at least " if found.at_least else ""
     return [
-        (
-            "Load",
-            f"{report.streams} streams, {report.tokens} tokens each, one every "
-            f"{report.interval_s * 1e3:g} ms",
-        ),
-        ("Reached", f"{report.tok_per_s:,.0f} of {asked:,.0f} tokens a second"),
-        ("Error of a stamp", _percentiles(report.error_s)),
-        ("Server late by", _percentiles(report.server_late_s)),
-        ("Sharing a read", f"{report.coalesced_share:.2%} of the tokens"),
-        (
-            "Cost per token",
-            f"{report.client_us_per_token:.1f} µs "
-            f"({report.receive_us_per_token:.1f} while measuring, "
-            f"{report.decode_us_per_token:.1f} decoding afterwards)",
-        ),
-        ("Client CPU", f"{report.client_cpu_share:.1%} of one core while measuring"),
+        ("Client true", f"up to {most}{found.tok_per_s:,.0f} tokens a second"),
+        ("Ended by", found.limit),
+        ("Kept", "runs here beyond half of it are client_bound"),
     ]
 
 
-def _percentiles(spread: Spread) -> str:
-    told = dataclasses.asdict(spread)
-    return ", ".join(f"{name} {s * 1e3:.3f} ms" for name, s in told.items() if s is not None)
+def _ms(seconds: float | None) -> str:
+    return NULL if seconds is None else f"{seconds * 1e3:.3f} ms"

@@ -18,11 +18,13 @@ from tokrig.naming import gpus_known
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.formulas import (
     CLOCK_MISMATCH,
+    Measured,
     clock_confirms,
     clock_difference,
     counted_difference,
     counters_confirm,
     median,
+    system_tok_per_s,
     told_tok_per_s,
 )
 from tokrig.record.model import (
@@ -56,6 +58,7 @@ GPU_ENGINE_WAIT_SHARE = 0.02
 CLIENT_CPU_SHARE = 0.80
 CLIENT_WAIT_SHARE = 0.01
 CLIENT_LATE_SHARE = 0.01
+CLIENT_CEILING_SHARE = 0.5
 THROTTLED_SHARE = 0.01
 GPU_BUSY_SHARE = 0.05
 
@@ -103,8 +106,9 @@ HINTS = {
     " slots (--parallel, --max-num-seqs, OLLAMA_NUM_PARALLEL), or lower --concurrency",
     "foreign_cpu_load": "other programs took the processor that the engine needed; stop them, or"
     " keep them off its cores, and measure again",
-    "client_bound": "the client saw chunks late, sent requests late, or used over 80 % of a core:"
-    " it may be the limit; leave it a core of its own with --threads, or lower --rate",
+    "client_bound": "the client saw chunks late, sent requests late, used over 80 % of a core or"
+    " met over half of the rate that tokrig instrument found here: it may be the limit; leave it a"
+    " core of its own with --threads, or lower --rate",
     "throttled": "heat, a slowdown or a power brake held the GPU down; look at its cooling and its"
     " power supply",
     "foreign_gpu_load": "another program computed on the GPU; stop it and measure again",
@@ -471,6 +475,7 @@ RULES_2: tuple[Rule, ...] = (
     ("unchecked", "scheduling", lambda c: c.starved is None),
     ("reasons", "client_bound", lambda c: client_bound(c.interference, c.client_cpu_share)),
     ("reasons", "client_bound", lambda c: c.arrivals and sends_late(c.arrived)),
+    ("reasons", "client_bound", lambda c: near_ceiling(c.interference, c.good)),
     ("unverified", "overloaded", lambda c: c.arrivals and overloaded(c.arrived, c.arrivals)),
     ("reasons", "throttled", lambda c: throttled(c.interference)),
     ("unchecked", "throttle", lambda c: throttled(c.interference) is None),
@@ -643,6 +648,15 @@ def client_bound(seen: Interference, client_cpu_share: float | None) -> bool:
         or (seen.client_wait_share or 0.0) > CLIENT_WAIT_SHARE
         or (seen.client_late_share or 0.0) > CLIENT_LATE_SHARE
     )
+
+
+def near_ceiling(seen: Interference, good: Sequence[Sample]) -> bool:
+    """Whether the tokens came at more than half of the rate up to which the client is true."""
+    if seen.client_ceiling_tok_per_s is None:
+        return False
+    rate = system_tok_per_s(Measured(good))
+    highest = rate.max if rate else None
+    return (highest or 0.0) > CLIENT_CEILING_SHARE * seen.client_ceiling_tok_per_s
 
 
 def throttled(seen: Interference) -> bool | None:

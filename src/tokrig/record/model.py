@@ -414,7 +414,9 @@ class Interference(Block):
     ``other_cores_mean`` and ``other_cpu_share_max`` are the cores that neither engine nor client
     used, of the ``engine_cpus`` that the engine may use, ``steal_share`` what the hypervisor took.
     ``client_wait_share`` is the share of the window in which the client's clock waited for a
-    processor, ``client_late_share`` that in which it was too busy to see a chunk in time.
+    processor, ``client_late_share`` that in which it was too busy to see a chunk in time;
+    ``client_ceiling_tok_per_s`` is up to which rate clients as these were measured to be true on
+    this machine, null where nobody did.
 
     Graphics cards that hold the model: ``gpu_busy_before`` is the share of time in which they were
     used before the start, ``foreign_gpu_processes`` counts others that computed on them,
@@ -434,6 +436,7 @@ class Interference(Block):
     steal_share: NonNegative | None = None
     client_wait_share: NonNegative | None = None
     client_late_share: NonNegative | None = None
+    client_ceiling_tok_per_s: NonNegative | None = None
     throttle_reasons: list[str] | None = None
     throttled_share: NonNegative | None = None
     power_limited_share: NonNegative | None = None

@@ -309,7 +309,9 @@ def interference(observed: Sequence[Observed]) -> Interference:
     reasons: list[str] | None = None
     if all(one.throttle_reasons is not None for one in seen):
         reasons = sorted({reason for one in seen for reason in one.throttle_reasons or ()})
-    return _worst(Interference, seen, throttle_reasons=reasons)
+    ceilings = [c for one in seen if (c := one.client_ceiling_tok_per_s) is not None]
+    lowest = min(ceilings, default=None)
+    return _worst(Interference, seen, throttle_reasons=reasons, client_ceiling_tok_per_s=lowest)
 
 
 def load_nodes(observed: Sequence[Observed]) -> LoadNodes | None:

@@ -18,6 +18,8 @@ from tokrig.record.ladder import end_of, step
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
 from tokrig.run import assemble, http, memory, preflight
+from tokrig.run.ceiling import measured_here
+from tokrig.run.client import Loop
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.load_nodes import LOST
 from tokrig.run.monitor import Idle, grown, remarks
@@ -91,6 +93,7 @@ class _Run:
         self.ladders: dict[str, LadderEnded] = {}
         self.idle: Idle | None = None
         self.remarked: set[str] = set()
+        self.ceiling = measured_here(rig.cpu.model)
         self.gathered = assemble.Gathered(
             prepared, rig, self.state, self.cells, self.skipped, assemble.source_commit()
         )
@@ -378,8 +381,7 @@ class _Run:
             loop.client_cpu_share,
             session.engine.api,
             session.engine.resolved.devices,
-            client_late_share=loop.late_share(usual_gap_s(samples)),
-            client_wait_share=loop.client_wait_share,
+            client=self.client_of(loop, samples),
             load_nodes=loop.load_nodes,
             counters=grown(sums, session.counters()),
         )
@@ -388,6 +390,20 @@ class _Run:
             self.listen(Note(text))
         every = [*warmup, *samples]
         return CellRecord(cell, repeat, every, observed)
+
+    def client_of(self, loop: Loop, samples: Sequence[Sample]) -> dict[str, float | None]:
+        """How exact the client of a loop was: the share of its long rounds, and the rate up to
+        which it is true, where that was measured here. What was sent from other machines was
+        stamped there: nobody here waited for it, and of their clients nothing is assumed."""
+        late = {"client_late_share": loop.late_share(usual_gap_s(samples))}
+        if loop.load_nodes is not None:
+            return {**late, "client_wait_share": loop.client_wait_share}
+        if self.ceiling is None:
+            return late
+        return {
+            **late,
+            "client_ceiling_tok_per_s": self.ceiling.tok_per_s * max(len(loop.parts), 1),
+        }
 
     def work(
         self, session: Session, cell: Cell, sizes: list[PromptSize]

@@ -269,21 +269,18 @@ class Monitor:
         api: str | None = None,
         devices: Sequence[str] = (),
         *,
-        client_late_share: float | None = None,
-        client_wait_share: float | None = None,
+        client: Mapping[str, float | None] | None = None,
         load_nodes: LoadNodes | None = None,
         counters: Mapping[str, float] | None = None,
     ) -> Observed:
         """What the looks of the last ``watching`` add up to, beside what is known of it elsewhere;
-        ``api`` and ``devices`` are what the engine says that it computed with. What was sent from
-        ``load_nodes`` was stamped there: nobody here waited for it."""
+        ``api`` and ``devices`` are what the engine says that it computed with, ``client`` has what
+        the client says of itself, by its name in Interference."""
         looks = self._looks
         used = sorted(interference.holding_model(self.before, looks, api, devices))
         energy_j, idle_w = self._energy(used)
         own = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         processors = interference.of_processors(looks, self._cpus, own or frozenset())
-        if load_nodes is not None:
-            processors["client_wait_share"] = client_wait_share
         vram = [sum(x.engine_bytes(key) or 0 for key in x.cards) for x in looks]
         return Observed(
             wall_s=wall_s,
@@ -295,9 +292,8 @@ class Monitor:
             ),
             interference=Interference(
                 load_average_max=most(x.load_average for x in looks),
-                client_late_share=client_late_share,
                 gpu_busy_before=most(self.idle.busy.get(key) for key in used),
-                **processors,
+                **{**processors, **(client or {})},
                 **interference.of_cards(self.before, looks, used, self.started),
             ),
             energy_j=energy_j,

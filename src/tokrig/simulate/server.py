@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import chain, cycle
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,6 +44,7 @@ from tokrig.simulate.streams import (
 from tokrig.simulate.wire import (
     LAST_CHUNK,
     MOST_BYTES,
+    RECEIVED,
     STREAM_HEAD,
     Connection,
     allow_many_sockets,
@@ -86,6 +87,7 @@ class Answer:
     cut_after: int | None = None
     deliveries: Iterator[Delivery] = field(default_factory=lambda: iter(()))
     encoded: Callable[[Event], bytes] = _unencoded
+    prepared: bool = False
     usual: bool = False  # streamed, and nothing of it is kept or cut
     templates: dict[tuple[str, int], bytes] = field(default_factory=dict)
     payload: bytes = b""
@@ -130,6 +132,7 @@ class Server:
         self.heap: list[tuple[int, int, Answer]] = []
         self.slots = Slots(made.slots, made.cache)
         self.waiting: deque[Answer] = deque()
+        self.begun: deque[Answer] = deque()  # of which nothing is prepared yet
         self.stamps, self.keeps_text = made.stamps, made.cache != "off"
         bank = Recipe(seed=made.seed, tokens=BANK)
         self.bank = [*texts(bank, Random(made.seed))]
@@ -163,19 +166,23 @@ class Server:
                     now = clock()
             wait_ns = heap[0][0] - now if heap else IDLE_NS
             if wait_ns > NEAR_NS:
-                if wait_ns > QUIET_NS and self.log is not None:
+                if self.begun:
+                    self._prepare_first(self.begun.popleft())
+                    wait_ns = 0
+                elif wait_ns > QUIET_NS and self.log is not None:
                     self.log.write()
                 # The epoll's own descriptor: select sleeps to the microsecond, epoll does not.
-                select.select(wakes, [], [], (wait_ns - NEAR_NS) / 1e9)
+                select.select(wakes, [], [], max(wait_ns - NEAR_NS, 0) / 1e9)
             if self._look(stop):
                 return
 
     def _look(self, stop: int) -> bool:
         """Do what the sockets are ready for; whether it is time to stop."""
-        for number, event in self.epoll.poll(0):
+        ready = self.epoll.poll(0)
+        self.now_ns = clock()
+        for number, event in ready:
             if number == stop:
                 return True
-            self.now_ns = clock()
             if number == self.listener.fileno():
                 self._accept()
             elif (connection := self.connections.get(number)) is not None:
@@ -196,8 +203,12 @@ class Server:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections[sock.fileno()] = Connection(sock, self._next)
+            connection = Connection(sock, self._next)
+            self.connections[sock.fileno()] = connection
             self.epoll.register(sock, select.EPOLLIN)
+            # Mostly the request is there already.
+            self.now_ns = clock()
+            self._receive(connection)
 
     def _receive(self, connection: Connection[Answer]) -> None:
         try:
@@ -292,26 +303,36 @@ class Server:
 
     def _start(self, answer: Answer, recipe: Recipe, now_ns: int) -> None:
         r = Random(recipe.seed)
-        said = islice(cycle(self.bank), r.randrange(BANK), None)
-        common = {
-            "id": f"chatcmpl-{answer.number:016x}",
-            "object": "chat.completion.chunk",
-            "created": 0,
-            "model": answer.asked.model,
-        }
         answer.recipe, answer.base_ns = recipe, now_ns
-        answer.encoded = encoded = encoder(common)
+        answer.encoded = encoded = encoder(
+            {
+                "id": f"chatcmpl-{answer.number:016x}",
+                "object": "chat.completion.chunk",
+                "created": 0,
+                "model": answer.asked.model,
+            }
+        )
+        said = chain(self.bank[r.randrange(BANK) :], cycle(self.bank))
         sent = events(recipe, generated(recipe, r), said, r)
         answer.deliveries = delivered(recipe, sent, encoded)
         if answer.cut_at is not None:
             answer.cut_after = int(answer.cut_at * recipe.tokens)
         answer.usual = answer.asked.streams and not self.keeps_text and answer.cut_at is None
-        self._prepare(answer)
-        if answer.asked.streams:
-            answer.payload = STREAM_HEAD + answer.payload  # which has no %
-        heapq.heappush(self.heap, (answer.due_ns, answer.number, answer))
+        # What it begins with is made in a moment when nobody waits.
+        self.begun.append(answer)
+        heapq.heappush(self.heap, (now_ns + recipe.ttft_ns, answer.number, answer))
 
     # Answers.
+
+    def _prepare_first(self, answer: Answer) -> None:
+        """Make what an answer begins with, unless that has been done."""
+        if answer.prepared or answer.outcome:
+            return
+        answer.prepared = True
+        self._prepare(answer)
+        if answer.asked.streams:
+            received = RECEIVED % answer.received_ns if self.stamps else b""
+            answer.payload = STREAM_HEAD % received + answer.payload
 
     def _prepare(self, answer: Answer) -> None:
         """Make what is due next."""
@@ -360,6 +381,10 @@ class Server:
         if answer.outcome or connection.unsent:
             heapq.heappop(self.heap)
             answer.held_up = not answer.outcome
+            return
+        if due_ns != answer.due_ns:  # an estimate
+            self._prepare_first(answer)
+            heapq.heapreplace(self.heap, (answer.due_ns, answer.number, answer))
             return
         tokens, payload = answer.tokens, answer.payload
         now_ns = clock()

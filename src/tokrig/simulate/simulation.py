@@ -79,7 +79,7 @@ class Simulation(BaseModel):
     stamps: bool = Field(
         False,
         description="The text of a token is when it was sent and how late, in ns of"
-        " CLOCK_MONOTONIC.",
+        " CLOCK_MONOTONIC; the header X-Received-Ns when the request was there.",
     )
 
     @model_validator(mode="after")

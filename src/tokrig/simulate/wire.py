@@ -18,8 +18,9 @@ from tokrig.errors import InputError
 MOST_BYTES = 64 << 20  # of a request
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-    b"Transfer-Encoding: chunked\r\n\r\n"
+    b"Transfer-Encoding: chunked\r\n%s\r\n"
 )
+RECEIVED = b"X-Received-Ns: %d\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
