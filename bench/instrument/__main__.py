@@ -1,0 +1,376 @@
+"""tokrig's client beside its peers: the same server, the same loads, one core each.
+
+    python -m bench.instrument [--only tokrig,vllm] [--loads fast,wide] [--repeats 3] [--quick]
+
+It installs what is missing (in $XDG_CACHE_HOME/tokrig), runs every tool with every load, the tools
+in turn within each repeat, and writes docs/instrument.md. What was measured is kept: an interrupted
+run goes on where it was, with --fresh it begins anew. --json prints the figures of all runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from platformdirs import user_cache_path
+
+from bench.instrument import report
+from bench.instrument.figures import Usage, figures
+from bench.instrument.loads import (
+    CEILING,
+    HERE,
+    LOADS,
+    START,
+    Failed,
+    Load,
+    compiled,
+    read_log,
+    serving,
+)
+from bench.instrument.peers import (
+    SETTINGS,
+    Job,
+    Peer,
+    aiperf,
+    c_client,
+    guidellm,
+    llama_benchy,
+    tokenizer,
+    tokrig_run,
+    vllm_bench,
+)
+
+ROOT = HERE.parent.parent
+PEERS = {
+    module.PEER.name: module.PEER
+    for module in (tokrig_run, vllm_bench, aiperf, guidellm, llama_benchy, c_client)
+}
+LONGEST_S = 120.0
+LOOK_S = 0.2
+BUSY = 0.1  # of the two cores, by others, before it begins
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Where the server and the tools run; the rest is for this program, if there is any."""
+
+    server: int
+    client: int
+    others: frozenset[int]
+
+
+def main() -> int:
+    asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    allowed = os.sched_getaffinity(0)
+    try:
+        return run(asked)
+    except Failed as why:
+        print(f"bench/instrument: {why}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was measured is kept", file=sys.stderr)
+        return 130
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.instrument",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", help=f"some of {', '.join(PEERS)}")
+    parser.add_argument("--loads", help=f"some of {', '.join(LOADS)}")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a trial: short loads, one repeat")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser.add_argument("--json", action="store_true", help="print all runs; write no report")
+    parser.add_argument("--even-if-busy", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep the tools' own files")
+    parser.add_argument("--cache", type=Path, default=user_cache_path("tokrig") / "bench")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "instrument.md")
+    asked = parser.parse_args()
+    for name, all_of_them in (("only", PEERS), ("loads", LOADS)):
+        given = getattr(asked, name)
+        names = given.split(",") if given else list(all_of_them)
+        if unknown := set(names) - set(all_of_them):
+            parser.error(f"--{name}: {', '.join(unknown)} is none of {', '.join(all_of_them)}")
+        setattr(asked, name, names)
+    if asked.repeats < 1:
+        parser.error("--repeats: at least 1")
+    return asked
+
+
+def run(asked: argparse.Namespace) -> int:
+    cache: Path = asked.cache.resolve()
+    # `make` has a uv of its own where there is none on the PATH.
+    os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".tools" / "uv" / "bin" / "uv"))
+    model = tokenizer(cache.parent / "engines")
+    peers, left_out = installed([PEERS[name] for name in asked.only], cache)
+    loads = [LOADS[name].quick() if asked.quick else LOADS[name] for name in asked.loads]
+    bench = Bench(cache, model, cores(), asked.keep)
+    os.sched_setaffinity(0, bench.cores.others)
+    bench.require_idle(asked.even_if_busy)
+    runs: list[dict[str, Any]] = []
+    todo = [
+        (load, repeat, peer)
+        for load in loads
+        for repeat in range(1 if asked.quick else asked.repeats)
+        for peer in peers
+    ]
+    began = time.monotonic()
+    for done, (load, repeat, peer) in enumerate(todo):
+        told = f"[{done + 1}/{len(todo)}] {load.name}, repeat {repeat + 1}: {peer.title}"
+        print(f"{told} …", file=sys.stderr, end=" ", flush=True)
+        found = bench.kept(peer, load, repeat, fresh=asked.fresh)
+        print(found.get("failed") or f"{found['seconds']:.1f} s", file=sys.stderr)
+        runs.append(found)
+    facts = report.Facts.here(
+        {peer.title: peer.version() for peer in peers}, left_out, asdict(bench.cores)
+    )
+    if asked.json:
+        print(json.dumps({"facts": asdict(facts), "runs": runs}, indent=1))
+    else:
+        page = report.page(facts, runs, peers, loads, bench.commands)
+        asked.out.write_text(page, "utf-8")
+        print(f"{asked.out}, after {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return 0
+
+
+def installed(peers: list[Peer], cache: Path) -> tuple[list[Peer], dict[str, str]]:
+    """The peers that are there, and why the others are not."""
+    there, left_out = [], {}
+    for peer in peers:
+        try:
+            peer.install(cache)
+            there.append(peer)
+        except (Failed, OSError, subprocess.CalledProcessError) as why:
+            left_out[peer.title] = str(why)
+            print(f"{peer.title} is left out: {why}", file=sys.stderr)
+    return there, left_out
+
+
+def cores() -> Cores:
+    """Two processors that share no core where there are such, the last of those allowed."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise Failed("the server and the client need a processor each, and only one is allowed")
+    client = allowed[-1]
+    apart = [cpu for cpu in allowed[:-1] if cpu not in siblings(client)] or allowed[:-1]
+    server = apart[-1]
+    taken = siblings(client) | siblings(server) | {client, server}
+    return Cores(server, client, frozenset(allowed) - taken or frozenset({server}))
+
+
+def siblings(cpu: int) -> frozenset[int]:
+    """The processors of one core."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    with suppress(OSError, ValueError):
+        parts = (part.partition("-") for part in path.read_text().strip().split(","))
+        return frozenset(n for a, _, b in parts for n in range(int(a), int(b or a) + 1))
+    return frozenset({cpu})
+
+
+@dataclass
+class Bench:
+    """Runs one tool with one load after the other."""
+
+    cache: Path
+    tokenizer: Path
+    cores: Cores
+    keep: bool
+
+    def __post_init__(self) -> None:
+        self.commands: dict[str, str] = {}
+        self.server, self.launcher = (compiled(n, self.cache) for n in ("server", "launch"))
+
+    def require_idle(self, even_if_busy: bool) -> None:
+        before = busy_s()
+        time.sleep(1)
+        after = busy_s()
+        share = max(after[c] - before[c] for c in (self.cores.server, self.cores.client))
+        if share > BUSY:
+            words = f"other programs use {share:.0%} of a processor that is needed here"
+            if not even_if_busy:
+                raise Failed(f"{words}: end them, or measure --even-if-busy")
+            print(f"warning: {words}", file=sys.stderr)
+
+    def kept(self, peer: Peer, load: Load, repeat: int, *, fresh: bool) -> dict[str, Any]:
+        """The figures of a run, measured where they are not there yet."""
+        folder = self.cache / "runs" / f"{load.name}-{repeat}-{peer.name}"
+        job = Job(load, 0, folder, self.tokenizer)
+        key = digest(peer, load, self.cores)
+        kept = folder.with_suffix(".json")
+        with suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+            if found["key"] == key and "failed" not in found and not fresh:
+                self.commands.setdefault(peer.title, found["command"])
+                return found
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        found = {"key": key, "tool": peer.name, "load": load.name, "repeat": repeat}
+        try:
+            found |= self.measured(peer, job)
+        except (Failed, OSError, LookupError, TypeError, ValueError) as why:
+            found["failed"] = f"{type(why).__name__ if not isinstance(why, Failed) else ''} {why}"
+        kept.write_text(json.dumps(found), "utf-8")
+        if not self.keep and "failed" not in found:
+            shutil.rmtree(folder)
+        return found
+
+    def measured(self, peer: Peer, job: Job) -> dict[str, Any]:
+        load, log = job.load, job.folder / "truth.bin"
+        began = time.monotonic()
+        with serving(self.server, load, log, self.cores.server) as port:
+            job = Job(load, port, job.folder, job.tokenizer)
+            argv = [*peer.program(self.cache), *peer.arguments(job)]
+            command = shown(argv, job)
+            self.commands.setdefault(peer.title, command)
+            used = Used.of(self.launcher, argv, peer, job.folder, self.cores.client)
+        truth = read_log(log)
+        if len(truth.sent) != load.streams:
+            raise Failed(f"it sent {len(truth.sent)} of {load.streams} requests")
+        timed_only = load.name in (CEILING, START)
+        reading = None if timed_only else peer.read(job)
+        if reading is not None and len(reading.ttft_s) != load.streams:
+            raise Failed(f"it tells of {len(reading.ttft_s)} of {load.streams} requests")
+        usage = Usage(used.cpu_s, used.peak_bytes, (min(truth.received) - used.start_ns) / 1e9)
+        return {
+            "command": command,
+            "seconds": time.monotonic() - began,
+            "means": bool(reading and reading.means),
+            "foreign": used.foreign,
+            "figures": figures(load, truth, reading, usage),
+        }
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a finished tool and its children used. ``foreign`` is the share of its core that others
+    had meanwhile."""
+
+    start_ns: int
+    cpu_s: float
+    peak_bytes: int
+    foreign: float
+
+    @classmethod
+    def of(cls, launcher: Path, argv: list[str], peer: Peer, folder: Path, core: int) -> Used:
+        """Run it on its core to its end, everything that it started too. Raises Failed where it
+        fails or takes too long."""
+        environment = {**os.environ, **SETTINGS, "HOME": str(folder), **peer.settings}
+        output, told = folder / "output.txt", folder / "used.txt"
+        busy, start_ns = busy_s()[core], time.monotonic_ns()
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                [launcher, str(core), told, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=environment,
+                start_new_session=True,
+            )
+        try:
+            peak = peak_bytes(process, start_ns)
+        finally:
+            for left in [process.pid, *children(process.pid), *session(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
+            process.wait()
+        took_s = (time.monotonic_ns() - start_ns) / 1e9
+        code, cpu_us, most_kb = map(int, told.read_text().split())
+        if code:
+            words = output.read_text("utf-8", "replace").strip().splitlines() or ["no word"]
+            raise Failed(f"it ended with {code}: {words[-1][:200]}")
+        foreign = (busy_s()[core] - busy - cpu_us / 1e6) / took_s
+        return cls(start_ns, cpu_us / 1e6, max(peak, most_kb * 1024), max(0.0, foreign))
+
+
+def peak_bytes(process: subprocess.Popen[bytes], start_ns: int) -> int:
+    """Wait for the launcher; the peak of the memory of all that it started, together."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, sum(map(high_water, children(process.pid))))
+        if time.monotonic_ns() - start_ns > LONGEST_S * 1e9:
+            raise Failed(f"it took longer than {LONGEST_S:g} s")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_S)
+    return peak
+
+
+def children(pid: int) -> list[int]:
+    """All that a process started and what those did. Read from the kernel's own lists: looking
+    through all processes would take the server's time."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *children(child)]
+    return found
+
+
+def session(leader: int) -> Iterator[int]:
+    """The processes of the session that ``leader`` began, those of dead parents too."""
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if os.getsid(pid) == leader:
+                yield pid
+
+
+def high_water(pid: int) -> int:
+    """The most memory that a process had so far, in bytes; 0 where it is gone."""
+    with suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def busy_s() -> list[float]:
+    """Seconds that each processor has been busy, interrupts left out."""
+    return [t.user + t.nice + t.system for t in psutil.cpu_times(percpu=True)]
+
+
+def shown(argv: list[str], job: Job) -> str:
+    """A command without what is of this machine or this run."""
+    text = " ".join([Path(argv[0]).name, *argv[1:]])
+    for found, name in (
+        (str(job.folder), "OUT"),
+        (str(job.tokenizer), "TOKENIZER"),
+        (f"{ROOT}/", ""),
+        (str(job.port), "PORT"),
+    ):
+        text = text.replace(found, name)
+    return text
+
+
+def digest(peer: Peer, load: Load, where: Cores) -> str:
+    """What a kept run is of: a tool, a load, and the programs that measured it."""
+    module = sys.modules[type(peer).__module__].__file__
+    names = ("server.c", "client.c", "loads.py", "figures.py")
+    paths = [*(HERE / name for name in names), Path(str(module))]
+    if peer.name == "tokrig":
+        paths += [HERE / "tokrig_client.py", *sorted((ROOT / "src").rglob("*.py"))]
+    words = f"{peer.name} {peer.version()} {load} {where.server} {where.client}".encode()
+    sources = b"".join(path.read_bytes() for path in paths)
+    return hashlib.sha256(words + sources).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
