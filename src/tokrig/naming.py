@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tokrig.errors import ModelError
 from tokrig.spec.settings import SETTINGS, Setting
-from tokrig.units import human_bytes, slug
+from tokrig.units import duration, human_bytes, human_rate, slug
 
 if TYPE_CHECKING:
     from tokrig.record.model import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Resolved,
         Result,
         Rig,
+        Sustained,
     )
 
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
@@ -358,3 +359,25 @@ def ladder_end(ladder: Ladder) -> str:
     """``ends at 16: the system rate no longer grew by 5 %; its knee is at 8``."""
     knee = f"its knee is at {ladder.knee}" if ladder.knee else "its knee is not known"
     return f"{_ENDS[ladder.ended_by].format(ladder.steps[-1])}; {knee}"
+
+
+_CAUSES = {
+    "heat": "the clocks fell to {clock:.0%}: heat held them down",
+    "slowdown": "the clocks fell to {clock:.0%}: a slowdown or a power brake held them down",
+    "power_limit": "the clocks fell to {clock:.0%}: the power limit held them down",
+    "clocks_fell": "the clocks fell to {clock:.0%}, and nothing says why",
+    "same_clocks": "the rate fell, and the clocks did not",
+    "unknown": "the rate fell; why is not known, for nothing tells the clocks here",
+    None: "neither the rate nor the clocks fell",
+}
+
+
+def sustained_lines(found: Sustained) -> tuple[str, str]:
+    """What became of the rate, and why: ``842 tok/s in the first minute of 10m, 790 in the last:
+    94 %``."""
+    window = "minute" if found.window_s == 60 else f"{found.window_s:.3g} s"
+    first, last = map(human_rate, (found.tok_per_s_first, found.tok_per_s_last))
+    share = "" if found.last_over_first is None else f": {found.last_over_first:.1%}"
+    lasted = duration(round(found.seconds, 1))
+    told = f"{first} tok/s in the first {window} of {lasted}, {last} in the last"
+    return told + share, _CAUSES[found.cause].format(clock=found.clock_last_over_first)

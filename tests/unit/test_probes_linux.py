@@ -245,3 +245,43 @@ def test_portable_and_linux_busy_time_agree() -> None:
     assert ours is not None
     assert portable is not None
     assert portable == pytest.approx(ours, rel=0.01, abs=1.0)
+
+
+# What a processor does while it works: the kernel's "CPU Performance Scaling" (scaling_cur_freq in
+# kHz), "Naming and data format standards for sysfs files" (temp1_input in millidegrees), "Generic
+# Thermal Sysfs driver How To" (temp in millidegrees).
+
+
+def test_clocks_temperature_and_throttling_are_read(desktop: Path) -> None:
+    assert linux(desktop).read().cpu_mhz is None
+    for number, khz in enumerate((4_000_000, 3_000_000, 2_000_000, 3_000_000)):
+        cpu = f"sys/devices/system/cpu/cpu{number}"
+        write(desktop, f"{cpu}/cpufreq/scaling_cur_freq", f"{khz}\n")
+        write(desktop, f"{cpu}/thermal_throttle/core_throttle_count", f"{number}\n")
+        write(desktop, f"{cpu}/thermal_throttle/package_throttle_count", "10\n")
+    write(desktop, "sys/class/hwmon/hwmon0/name", "nvme\n")
+    write(desktop, "sys/class/hwmon/hwmon0/temp1_input", "90000\n")
+    write(desktop, "sys/class/hwmon/hwmon1/name", "k10temp\n")
+    write(desktop, "sys/class/hwmon/hwmon1/temp1_input", "71250\n")
+    write(desktop, "sys/class/hwmon/hwmon1/temp3_input", "65000\n")
+    write(desktop, "sys/class/thermal/thermal_zone0/type", "acpitz\n")
+    write(desktop, "sys/class/thermal/thermal_zone0/temp", "99000\n")
+    reading = linux(desktop).read()
+    assert (reading.cpu_mhz, reading.cpu_temperature_c, reading.cpu_throttles) == (3000, 71.25, 46)
+
+
+@pytest.mark.parametrize("zone", ["x86_pkg_temp", "cpu-thermal", "cpu0-thermal", "soc_thermal"])
+def test_a_thermal_zone_tells_the_temperature_where_no_chip_does(desktop: Path, zone: str) -> None:
+    write(desktop, "sys/class/thermal/thermal_zone0/type", "gpu-thermal\n")
+    write(desktop, "sys/class/thermal/thermal_zone0/temp", "99000\n")
+    write(desktop, "sys/class/thermal/thermal_zone1/type", f"{zone}\n")
+    write(desktop, "sys/class/thermal/thermal_zone1/temp", "55500\n")
+    assert linux(desktop).read().cpu_temperature_c == 55.5
+
+
+def test_of_many_processors_some_are_looked_at(desktop: Path) -> None:
+    for number in range(256):
+        write(desktop, f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_cur_freq", "2000000\n")
+    probe = linux(desktop)
+    assert probe.read().cpu_mhz == 2000
+    assert len(probe._gauges.clocks) <= 16

@@ -164,6 +164,8 @@ class Board:
         A cell that was measured takes as long again; another one its tokens at the same pace. What
         is left of the active cell is told by its own requests once some have ended.
         """
+        if self.active and (tick := self.rows[self.active].tick) and tick.of_s:
+            return max(0.0, tick.of_s - tick.elapsed_s)
         took_s = {cell: row.took_s for cell, row in self.rows.items() if row.took_s is not None}
         work = sum(map(self._work, took_s))
         if not work:
@@ -215,6 +217,11 @@ class Board:
 
     def _measuring(self, tick: CellTick) -> str:
         """A bar of ended requests, and within those in flight what was read of the answers."""
+        if tick.of_s:
+            full = round(min(tick.elapsed_s / tick.of_s, 1) * BAR)
+            bar = "█" * full + "░" * (BAR - full)
+            times = f"{clock(tick.elapsed_s)} of {clock(tick.of_s)}"
+            return f"measuring {tick.ended} requests  {bar} {times}"
         answer = self.shapes[tick.cell.workload].answer_tokens
         in_flight = min(tick.requests, tick.ended + tick.cell.concurrency)
         read = min(tick.reads / answer, in_flight) if answer else 0
@@ -395,6 +402,8 @@ def said(event: Progress) -> str:
             return f"engine ready{after}: {backend_name(backend)}"
         case CellBegan(index=index, of=of):
             text = f"measuring ({index + 1} of {of})"
+        case CellTick(ended=ended, of_s=float() as of_s, elapsed_s=elapsed_s):
+            text = f"{ended} requests, {clock(elapsed_s)} of {clock(of_s)}"
         case CellTick(ended=ended, requests=requests):
             text = f"{ended} of {requests} requests"
         case CellDone(result=result, elapsed_s=elapsed_s):

@@ -279,6 +279,11 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
         out.print(_caption(record), style="dim")
     for ladder in record.ladders:
         _print_ladder(out, record, ladder)
+    for result in record.results:
+        if result.sustained:
+            rates, why = naming.sustained_lines(result.sustained)
+            out.print(f"{result.cell.label}: {rates}", soft_wrap=True)
+            out.print(f"  {why}", soft_wrap=True)
     if record.raw:
         _print_raw(out, record)
     for skipped in record.skipped:

@@ -454,6 +454,8 @@ def _tell(
         click.echo(f"record: {path}", err=True)
     if error is not None:
         raise error
+    if record.status == "interrupted":
+        raise Interrupted("ended early; what was measured is kept")
 
 
 def _given(ctx: click.Context, name: str) -> bool:

@@ -82,14 +82,18 @@ class Card:
 class Reading:
     """One look at the machine while it works; None = this probe cannot read it.
 
-    ``package_j`` is an energy counter over all processor packages: only differences mean
-    something.
+    ``package_j`` is an energy counter over all processor packages, ``cpu_throttles`` one of how
+    often heat held processors down: only differences mean something. ``cpu_mhz`` is the mean clock
+    of the processors, ``cpu_temperature_c`` that of the hottest place in them.
     """
 
     load_average: float | None = None
     busy_cpu_s: float | None = None
     cards: tuple[Card, ...] = ()
     package_j: float | None = None
+    cpu_mhz: float | None = None
+    cpu_temperature_c: float | None = None
+    cpu_throttles: int | None = None
 
 
 @dataclass(frozen=True)

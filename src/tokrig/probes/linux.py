@@ -9,7 +9,9 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -25,6 +27,11 @@ USEFUL_FEATURES = (
     " avx512_vbmi2 avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16"
     " neon asimd asimdhp asimddp i8mm bf16 sve sve2 svei8mm sme vsx lsx lasx rvv vx vxe vxe2 nnpa"
 ).split()
+
+# A reading has to be cheap.
+MOST_LOOKED_AT = 16
+_CPU_CHIPS = frozenset("coretemp k10temp zenpower cpu_thermal soc_thermal".split())
+_CPU_ZONE = re.compile(r"^(?:x86_pkg_temp|TCPU)$|cpu|soc[-_]thermal|core.*thermal", re.IGNORECASE)
 
 
 class LinuxProbe:
@@ -83,14 +90,25 @@ class LinuxProbe:
         )
 
     def read(self) -> Reading:
-        """Load average over a minute, and busy CPU seconds since boot."""
+        """Load average over a minute, busy CPU seconds since boot; clocks and temperature now."""
         if self._system != "Linux":
             return _portable_reading()
         load = (_sysfs.read_text(self._root / "proc/loadavg") or "").split()
+        clocks = [_sysfs.read_scaled(path, 1e-3) for path in self._gauges.clocks]
+        heat = [_sysfs.read_scaled(path, 1e-3) for path in self._gauges.sensors]
+        held = [_sysfs.read_int(path) for path in self._gauges.throttles]
+        known = [mhz for mhz in clocks if mhz is not None]
         return Reading(
             load_average=float(load[0]) if load else None,
             busy_cpu_s=_busy_seconds(_sysfs.read_text(self._root / "proc/stat") or ""),
+            cpu_mhz=round(sum(known) / len(known), 1) if known else None,
+            cpu_temperature_c=max((c for c in heat if c is not None), default=None),
+            cpu_throttles=sum(filter(None, held)) if held else None,
         )
+
+    @cached_property
+    def _gauges(self) -> _Gauges:
+        return _Gauges.of(self._root)
 
     def _cpu(self, cpuinfo: str, flags: set[str], limits: Limits) -> Cpu:
         folders = _sysfs.listing(self._root / "sys/devices/system/cpu", "cpu[0-9]*")
@@ -128,6 +146,39 @@ class LinuxProbe:
             usable_bytes=min(filter(None, (total, limits.memory_bytes)), default=None),
             speed_mt_per_s=speed,
             type=kind,
+        )
+
+
+@dataclass(frozen=True)
+class _Gauges:
+    """The files that tell the processors' clocks (kHz; the kernel's "CPU Performance Scaling"),
+    their temperature (millidegrees; "Naming and data format standards for sysfs files", and
+    "Generic Thermal Sysfs driver How To") and how often they were too hot (of Intel's). A container
+    and a virtual machine have none of them. Of many processors some are looked at."""
+
+    clocks: Sequence[Path]
+    sensors: Sequence[Path]
+    throttles: Sequence[Path]
+
+    @classmethod
+    def of(cls, root: Path) -> _Gauges:
+        folders = _sysfs.listing(root / "sys/devices/system/cpu", "cpu[0-9]*")
+        some = folders[:: -(-len(folders) // MOST_LOOKED_AT)] if folders else []
+        found = [
+            sensor
+            for chip in _sysfs.listing(root / "sys/class/hwmon", "hwmon*")
+            if (_sysfs.read_text(chip / "name") or "") in _CPU_CHIPS
+            for sensor in _sysfs.listing(chip, "temp*_input")
+        ] or [
+            zone / "temp"
+            for zone in _sysfs.listing(root / "sys/class/thermal", "thermal_zone*")
+            if _CPU_ZONE.search(_sysfs.read_text(zone / "type") or "")
+        ]
+        counts = (f"thermal_throttle/{of}_throttle_count" for of in ("core", "package"))
+        return cls(
+            [path for f in some if (path := f / "cpufreq/scaling_cur_freq").exists()],
+            found[:MOST_LOOKED_AT],
+            [path for name in counts for f in some if (path := f / name).exists()],
         )
 
 

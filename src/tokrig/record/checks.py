@@ -477,7 +477,8 @@ RULES_2: tuple[Rule, ...] = (
     ("reasons", "client_bound", lambda c: c.arrivals and sends_late(c.arrived)),
     ("reasons", "client_bound", lambda c: near_ceiling(c.interference, c.good)),
     ("unverified", "overloaded", lambda c: c.arrivals and overloaded(c.arrived, c.arrivals)),
-    ("reasons", "throttled", lambda c: throttled(c.interference)),
+    # Whether a machine stays cool is what a sustained load is to find.
+    ("reasons", "throttled", lambda c: c.cell.load != "sustained" and throttled(c.interference)),
     ("unchecked", "throttle", lambda c: throttled(c.interference) is None),
     ("reasons", "foreign_gpu_load", lambda c: c.needs_card and c.card_users),
     ("unchecked", "gpu_processes", lambda c: c.needs_card and _card_unseen(c)),

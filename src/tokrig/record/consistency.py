@@ -30,6 +30,7 @@ from tokrig.record.model import (
     Validity,
 )
 from tokrig.record.samples import Sample
+from tokrig.record.sustained import sustained
 from tokrig.record.ties import MEASURED_RULES, RESULT_RULES, Broken, Cell, known, wall_s
 
 Place = tuple[str | int, ...]
@@ -102,6 +103,9 @@ def differences(record: Record, samples: Sequence[Sample]) -> list[Contradiction
             starts=None if record.backend.managed else 1,
             arrivals=result.arrivals,
         )
+        if (told := result.sustained) is not None:
+            mine = _samples_of(result, samples)
+            again["sustained"] = sustained(mine, told.seconds, told.seen)
         for name, recomputed in again.items():
             published = getattr(result, name)
             if METRICS[name].later and published is None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ServerTimings,
         Speculative,
         Summary,
+        Sustained,
     )
 
 T = TypeVar("T")
@@ -597,6 +598,56 @@ class Figures:
                 "clock uncertainty",
                 "by how much the clocks of two nodes may be off from each other",
                 "s",
+            ),
+        ),
+    )
+    sustained: Metric[Sustained | None] = Metric(
+        "block",
+        "sustained load",
+        "one workload without a pause: whether its rate holds, and why not",
+        block="Sustained",
+        column="sustained_",
+        parts=(
+            _part(
+                "seconds", "amount", "sustained for", "how long one workload was kept going", "s"
+            ),
+            _part(
+                "tok_per_s_first",
+                "number",
+                "system tok/s, first minute",
+                "ΣN / time, from when all workers had a first token; of the first sixth where the"
+                " load lasted less than three minutes",
+                "tok/s",
+                better=True,
+            ),
+            _part(
+                "tok_per_s_last",
+                "number",
+                "system tok/s, last minute",
+                "the same of the last minute, or sixth, before the time was over",
+                "tok/s",
+                better=True,
+            ),
+            _part(
+                "last_over_first",
+                "share",
+                "last over first minute",
+                "the rate of the last window / that of the first",
+                better=True,
+            ),
+            _part(
+                "clock_last_over_first",
+                "share",
+                "clocks, last over first minute",
+                "mean clock of the cards that hold the model, else of the processor, likewise",
+            ),
+            _part(
+                "cause",
+                "text",
+                "why it fell",
+                "where the clocks fell below 98 % (t): `heat`, `slowdown`, `power_limit` by what"
+                " held them down, else `clocks_fell`; where the rate fell below 97 % (t) alone"
+                " `same_clocks`, or `unknown` where nobody tells the clocks",
             ),
         ),
     )

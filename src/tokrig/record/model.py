@@ -381,6 +381,39 @@ class PeakMemory(Block):
     engine_vram_bytes: Count | None = None
 
 
+class OverTime(Block):
+    """What was seen over time, one value a point: of the graphics cards that hold the model, else
+    of the processor. Empty where nobody tells. ``reasons`` are what held the clocks down in the
+    last window, in the driver's words."""
+
+    gpu_clock_mhz: list[NonNegative | None] = []
+    cpu_clock_mhz: list[NonNegative | None] = []
+    temperature_c: list[float | None] = []
+    power_w: list[float | None] = []
+    reasons: list[str] = []
+
+
+Cause = Literal["heat", "power_limit", "slowdown", "clocks_fell", "same_clocks", "unknown"]
+
+
+class Sustained(Block):
+    """One workload without a pause for ``seconds``. ``window_s`` is the length of the first window,
+    from when all workers had a first token, and of the last; ``tok_per_s`` has a rate for every
+    ``point_s``. ``clock_last_over_first`` is of the clocks in these windows. ``cause`` says why
+    the clocks or the rate fell; null where neither did."""
+
+    seconds: NonNegative
+    window_s: NonNegative
+    tok_per_s_first: NonNegative | None = None
+    tok_per_s_last: NonNegative | None = None
+    last_over_first: NonNegative | None = None
+    clock_last_over_first: NonNegative | None = None
+    cause: Cause | None = None
+    point_s: NonNegative
+    tok_per_s: list[NonNegative] = []
+    seen: OverTime = OverTime()
+
+
 class LoadMemory(Block):
     """Memory before the engine started and after it had loaded. ``gpu_*`` is of all cards and
     all processes, ``engine_*`` of the engine's own processes. ``looked_up_bytes`` of the model are

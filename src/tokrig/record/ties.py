@@ -256,7 +256,12 @@ def _answers(cell: Cell) -> Broken:
         yield "answered_share", f"{result.answered_share}, with {answered} of {good} answered"
     together = (result.repeats or 1) * max(result.concurrency, 1)
     whole = not result.request_errors and cell.record.status == "complete"
-    if whole and not result.cell.is_open and (result.requests or 0) % together:
+    if (
+        whole
+        and not result.sustained
+        and not result.cell.is_open
+        and (result.requests or 0) % together
+    ):
         yield (
             "requests",
             f"{result.requests}, in {result.repeats} repeats of {result.concurrency} at a time",
@@ -276,7 +281,7 @@ def _load_nodes(cell: Cell) -> Broken:
 
 def _level(cell: Cell) -> Broken:
     told, repeats = cell.record.provenance, cell.result.repeats
-    expected = REPEATS.get(told.level or "")
+    expected = 1 if cell.result.sustained else REPEATS.get(told.level or "")
     if expected is None or repeats is None:
         return
     excused = any(s.cell == cell.result.cell for s in cell.record.skipped)

@@ -39,6 +39,7 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.samples import Cell
+from tokrig.record.sustained import sustained
 from tokrig.run import guard
 from tokrig.run.journal import CellRecord, Observed
 from tokrig.run.preflight import EngineState, target_of
@@ -107,10 +108,14 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
     prepared, told = gathered.prepared, gathered.told
     results = [result(gathered, cell) for cell in prepared.cells if gathered.of(cell)]
     ladders = [found for name in prepared.workloads if (found := ladder(gathered, name, results))]
+    asked_s = prepared.spec.sustain_s or 0.0
+    cut = any(r.sustained and r.sustained.seconds < asked_s for r in results)
+    status: Literal["failed", "interrupted", "complete"]
+    status = "failed" if error else "interrupted" if cut else "complete"
     return Record(
         id=prepared.run_id,
-        status="failed" if error else "complete",
-        validity=checks.judge_run(results, complete=error is None, ladders=ladders),
+        status=status,
+        validity=checks.judge_run(results, complete=status == "complete", ladders=ladders),
         provenance=provenance(
             prepared.started,
             now,
@@ -226,6 +231,14 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         energy=energy(observed, tokens, computed_on(told.backend, told.mode)),
         client_cpu_share=client_cpu_share,
         load_nodes=nodes,
+        sustained=next(
+            (
+                sustained(samples, one.sustained_s, one.over_time)
+                for one in observed
+                if one.sustained_s is not None
+            ),
+            None,
+        ),
         interference=beside,
     )
 

@@ -7,8 +7,10 @@ what was measured is kept.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tokrig.backends import Request
@@ -21,6 +23,7 @@ from tokrig.run import assemble, http, memory, preflight
 from tokrig.run.ceiling import measured_here
 from tokrig.run.client import Loop
 from tokrig.run.journal import CellRecord, Journal
+from tokrig.run.lasting import Lasting
 from tokrig.run.load_nodes import LOST
 from tokrig.run.monitor import Idle, grown, remarks
 from tokrig.run.preflight import PromptSize
@@ -39,6 +42,8 @@ from tokrig.run.progress import (
 )
 from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.workloads import Workload
+
+ENDING = "ending early: what is in flight may end, and what was measured is kept"
 
 
 @dataclass(frozen=True)
@@ -364,16 +369,20 @@ class _Run:
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
         requests, by = self.work(session, cell, sizes)
         sums = session.counters()
-        samples, loop = session.send(
-            requests,
-            cell,
-            "measured",
-            repeat,
-            lambda ended, reads, elapsed_s: self.listen(
-                CellTick(cell, ended, len(requests), reads, elapsed_s)
-            ),
-            by=by,
-        )
+        lasting = by if isinstance(by, Lasting) else None
+        number = len(requests) if isinstance(requests, Sequence) else 0
+
+        def tick(ended: int, reads: int, elapsed_s: float) -> None:
+            if lasting and lasting.ends and ENDING not in self.remarked:
+                self.remarked.add(ENDING)
+                self.listen(Note(ENDING))
+            of_s = lasting.seconds if lasting else None
+            self.listen(CellTick(cell, ended, number, reads, elapsed_s, of_s))
+
+        # A campaign that is interrupted is to end, and to measure this run again.
+        alone = lasting is not None and self.prepared.spec.planned is None
+        with lasting.ended_by_signals() if lasting and alone else contextlib.nullcontext():
+            samples, loop = session.send(requests, cell, "measured", repeat, tick, by=by)
         if not must and (why := http.refused(samples, asked_tokens)):
             raise why
         observed = session.monitor.observed(
@@ -385,6 +394,12 @@ class _Run:
             load_nodes=loop.load_nodes,
             counters=grown(sums, session.counters()),
         )
+        if lasting:
+            seconds, engine = lasting.seconds, session.engine
+            seen = session.monitor.over_time(
+                loop.start_ns, seconds, engine.api, engine.resolved.devices
+            )
+            observed = observed.model_copy(update={"sustained_s": seconds, "over_time": seen})
         for text in set(remarks(observed, self.rig)) - self.remarked:
             self.remarked.add(text)
             self.listen(Note(text))
@@ -407,8 +422,15 @@ class _Run:
 
     def work(
         self, session: Session, cell: Cell, sizes: list[PromptSize]
-    ) -> tuple[Sequence[Request], By | None]:
+    ) -> tuple[Iterable[Request], By | None]:
         """What a cell's measured phase sends, and by which source where that is no closed loop."""
+        if (seconds := self.prepared.spec.sustain_s) is not None:
+            workload = self.prepared.workloads[cell.workload]
+            endless = (
+                self.request(session, workload, number, sizes[number % len(sizes)], session.salt())
+                for number in itertools.count()
+            )
+            return endless, Lasting(cell.concurrency, seconds)
         return self.requests(session, cell, sizes, self.prepared.level.iterations), None
 
     def prompt_size(self, session: Session, name: str, index: int) -> PromptSize:

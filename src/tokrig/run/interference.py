@@ -8,6 +8,7 @@ them, and what held them down.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 from tokrig.probes import Card
 from tokrig.record.checks import FAULTS, LIMITS
+from tokrig.record.model import OverTime
 from tokrig.units import MIB
 
 # Threads that ended between two looks took their waits with them. Where those that were seen ran
@@ -85,6 +87,9 @@ class Look:
     engine_rss_bytes: int = 0
     load_average: float | None = None
     package_j: float | None = None
+    cpu_mhz: float | None = None
+    cpu_temperature_c: float | None = None
+    cpu_throttles: int | None = None
 
     def used_s(self, cpus: Iterable[int]) -> float:
         """What the processors worked."""
@@ -177,6 +182,57 @@ def _others(a: Look, b: Look, cpus: frozenset[int], shared: bool) -> float:
     if shared:
         used_s -= b.client_cpu_s - a.client_cpu_s
     return max(0.0, used_s / (b.at_s - a.at_s))
+
+
+def over_time(
+    looks: Sequence[Look],
+    used: Sequence[str],
+    start_s: float,
+    edges: Sequence[float],
+    last_s: float,
+) -> OverTime:
+    """Clocks, temperature and power between ``edges``, in seconds since ``start_s``, of the cards
+    in use, else of the processor: the means of what was seen, the highest temperature. With what
+    held the clocks down in the last ``last_s`` seconds."""
+    found: dict[str, list[float | None]] = {name: [] for name in _GAUGES}
+    at = [look.at_s - start_s for look in looks]
+    for begin, end in pairwise(edges):
+        here = range(bisect_left(at, begin), bisect_left(at, end))
+        for name, values in found.items():
+            known = [v for i in here if (v := _gauge(name, looks, i, used)) is not None]
+            shown = most(known) if name == "temperature_c" else _mean(known)
+            values.append(None if shown is None else round(shown, 1))
+    late = [i for i, seconds in enumerate(at) if edges[-1] - last_s <= seconds <= edges[-1]]
+    words = {word for i in late for key in used for word in _reasons(looks[i].cards[key])}
+    counts = [n for i in late if (n := looks[i].cpu_throttles) is not None]
+    if not used and counts and counts[-1] > counts[0]:
+        words.add("thermal")
+    told = {name: values for name, values in found.items() if set(values) != {None}}
+    return OverTime(**told, reasons=sorted(words & (FAULTS | LIMITS)))
+
+
+_GAUGES = ("gpu_clock_mhz", "cpu_clock_mhz", "temperature_c", "power_w")
+
+
+def _gauge(name: str, looks: Sequence[Look], number: int, used: Sequence[str]) -> float | None:
+    """What one look shows."""
+    look, before = looks[number], looks[number - 1] if number else None
+    cards = [look.cards[key] for key in used if key in look.cards]
+    if name == "cpu_clock_mhz":
+        return look.cpu_mhz
+    if name == "gpu_clock_mhz":
+        return _mean([c.clock_mhz for c in cards if c.clock_mhz is not None]) if cards else None
+    if name == "temperature_c":
+        return most(c.temperature_c for c in cards) if used else look.cpu_temperature_c
+    if used:
+        return total(card.power_w for card in cards)
+    if before is None or before.package_j is None or look.package_j is None:
+        return None
+    return (look.package_j - before.package_j) / (look.at_s - before.at_s)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def seen_on(before: Mapping[str, Card], looks: Sequence[Look], api: str | None) -> frozenset[str]:

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from tokrig.errors import InputError, StoreError, did_you_mean
 from tokrig.files import Locked, atomic_write, locked, state_dir
-from tokrig.record.model import Block, Interference, LoadNodes, PeakMemory
+from tokrig.record.model import Block, Interference, LoadNodes, OverTime, PeakMemory
 from tokrig.record.samples import Cell, Chunks, EngineTimings, Sample
 
 SWEEP_AFTER_S = 60
@@ -41,7 +41,8 @@ _HINTS = {
 
 class Observed(Block):
     """What was seen beside the samples during one cell's measured phase. None = not looked at.
-    ``window_s`` is the time over which energy was counted."""
+    ``window_s`` is the time over which energy was counted, ``sustained_s`` for how long a load was
+    kept up without a pause."""
 
     wall_s: float = 0.0
     window_s: float = 0.0
@@ -52,6 +53,8 @@ class Observed(Block):
     idle_w: dict[str, float] = Field(default_factory=dict)
     counters: dict[str, float] = Field(default_factory=dict)
     load_nodes: LoadNodes | None = None
+    sustained_s: float | None = None
+    over_time: OverTime | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,8 @@ from tokrig.backends import Counters
 from tokrig.errors import PutOff
 from tokrig.probes import Card, Probe
 from tokrig.record.checks import FOREIGN_CPU_SHARE, GPU_BUSY_SHARE
-from tokrig.record.model import Interference, LoadNodes, PeakMemory, Rig
+from tokrig.record.model import Interference, LoadNodes, OverTime, PeakMemory, Rig
+from tokrig.record.sustained import edges, window_s
 from tokrig.run import interference
 from tokrig.run.interference import Look, Processor, Thread, Times, most
 from tokrig.run.journal import Observed
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 PERIOD_S = 1.0
 MAX_GAP_S = 3.0
 MIN_ENERGY_WINDOW_S = 5.0
+# Of more looks every second one is kept, however long a load lasts: an hour has some 900 then, 4 s
+# apart, of a few kilobytes each.
+MOST_LOOKS = 1200
 
 # A quiet start.
 WATCHED_S = 1.0
@@ -181,7 +184,10 @@ def look_now(
         client_cpu_s=client_cpu_s,
         engine_rss_bytes=rss,
         load_average=most(reading.load_average for reading in readings),
-        package_j=next((r.package_j for r in readings if r.package_j is not None), None),
+        **{
+            name: next((v for r in readings if (v := getattr(r, name)) is not None), None)
+            for name in ("package_j", "cpu_mhz", "cpu_temperature_c", "cpu_throttles")
+        },
     )
 
 
@@ -210,6 +216,8 @@ class Monitor:
     reader: Reader = field(default_factory=Reader)
     clients: Engine = list
     _looks: list[Look] = field(default_factory=list)
+    _last_s: float = 0.0
+    _widest_s: float = 0.0
     _cpus: frozenset[int] = frozenset()
 
     @contextlib.contextmanager
@@ -217,11 +225,12 @@ class Monitor:
         """Look now, about every second, and once more at the end."""
         stamping = threading.get_native_id()
         self._looks = [self.look(stamping)]
+        self._last_s, self._widest_s = self._looks[0].at_s, 0.0
         ended = threading.Event()
 
         def loop() -> None:
             while not ended.wait(PERIOD_S):
-                self._looks.append(self.look(stamping))
+                self._keep(self.look(stamping))
 
         thread = threading.Thread(target=loop, name="monitor", daemon=True)
         thread.start()
@@ -230,8 +239,15 @@ class Monitor:
         finally:
             ended.set()
             thread.join()
-            self._looks.append(self.look(stamping))
+            self._keep(self.look(stamping))
             self._cpus = usable(self._looks[-1].threads or ())
+
+    def _keep(self, look: Look) -> None:
+        self._widest_s = max(self._widest_s, look.at_s - self._last_s)
+        self._last_s = look.at_s
+        self._looks.append(look)
+        if len(self._looks) > MOST_LOOKS:
+            del self._looks[1:-1:2]
 
     def look(self, stamping: int | None = None) -> Look:
         """The machine and the engine at this moment."""
@@ -302,13 +318,21 @@ class Monitor:
             load_nodes=load_nodes,
         )
 
+    def over_time(
+        self, start_ns: int, seconds: float, api: str | None, devices: Sequence[str] = ()
+    ) -> OverTime:
+        """What the looks of the last ``watching`` show of the ``seconds`` since ``start_ns``."""
+        used = sorted(interference.holding_model(self.before, self._looks, api, devices))
+        points, window = edges(seconds), window_s(seconds)
+        return interference.over_time(self._looks, used, start_ns / 1e9, points, window)
+
     def _energy(self, used: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
         """Joules and idle watts per scope: of the cards that hold the model, and of the processor.
         Nothing for a short window or where looks are too far apart."""
         looks = self._looks
         if not looks or looks[-1].at_s - looks[0].at_s < MIN_ENERGY_WINDOW_S:
             return {}, {}
-        if any(b.at_s - a.at_s > MAX_GAP_S for a, b in pairwise(looks)):
+        if self._widest_s > MAX_GAP_S:
             return {}, {}
         first, last = looks[0].energy_j, looks[-1].energy_j
         spent, idle_w = {}, {}

@@ -104,6 +104,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     workloads: dict[str, Workload] = {
         name: registry.load("workloads", name, "WORKLOAD") for name in names
     }
+    level = LEVELS[spec.level]
     for refused, message, hint in _refusals(spec, backend):
         if refused:
             raise SpecError(message, hint=hint)
@@ -112,11 +113,12 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     return Prepared(
         run_id="",
         spec=spec,
-        level=LEVELS[spec.level],
+        # What lasts is measured once, whatever the level.
+        level=replace(level, repeats=1) if spec.sustain else level,
         backend=backend,
         workloads=workloads,
         cells=tuple(
-            Cell(name, concurrency)
+            Cell(name, concurrency, load="sustained" if spec.sustain else "closed")
             for name, workload in workloads.items()
             for concurrency in _in_flight(spec, workload)
         ),
@@ -130,7 +132,8 @@ def _in_flight(spec: RunSpec, workload: Workload) -> Sequence[int]:
     """How many requests are in flight in each cell of a shape."""
     if spec.ladder is not None:
         return ladder_steps(spec.ladder)
-    return spec.concurrency or workload.concurrencies
+    found = spec.concurrency or workload.concurrencies
+    return found[:1] if spec.sustain else found
 
 
 def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, str]]:

@@ -65,13 +65,15 @@ class CellBegan:
 
 @dataclass(frozen=True)
 class CellTick:
-    """About twice a second while measuring. ``reads`` are no tokens, they show movement."""
+    """About twice a second while measuring. ``reads`` are no tokens, they show movement. A load
+    that lasts ``of_s`` seconds has no number of ``requests``."""
 
     cell: Cell
     ended: int
     requests: int
     reads: int
     elapsed_s: float
+    of_s: float | None = None
 
 
 @dataclass(frozen=True)

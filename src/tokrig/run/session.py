@@ -200,7 +200,7 @@ class Session:
 
     def send(
         self,
-        requests: Sequence[Request],
+        requests: Iterable[Request],
         cell: Cell,
         phase: Phase,
         repeat: int,
@@ -210,12 +210,21 @@ class Session:
     ) -> tuple[list[Sample], Loop]:
         """Requests in a closed loop at the cell's concurrency, or ``by`` another source made of
         their bodies; samples in the order of the requests. While it is measured the machine is
-        watched.
+        watched. Requests that are no sequence are made as they are sent, and of what they and their
+        answers said nothing is kept but its shape: such a load may last for hours.
 
         Raises EngineDied when the engine ends meanwhile, or nobody can be reached at all;
         RequestError when another model begins to answer.
         """
-        bodies = [json.dumps(self.body(request)).encode() for request in requests]
+        lasts = not isinstance(requests, Sequence)
+        sent: list[Request] = []
+
+        def made() -> Iterator[bytes]:
+            for request in requests:
+                sent.append(replace(request, messages=[]) if lasts else request)
+                yield json.dumps(self.body(request)).encode()
+
+        bodies: Iterable[bytes] = made() if lasts else list(made())
         source = by(bodies) if by else Closed(bodies, cell.concurrency)
         began = time.monotonic()
 
@@ -248,7 +257,7 @@ class Session:
         variants = len(workload.variants) if workload else 1
         samples = []
         for response in loop.responses:
-            request = requests[response.index]
+            request = sent[response.index]
             place = Sample(
                 **vars(cell),
                 repeat=repeat,
@@ -275,6 +284,8 @@ class Session:
                     hint="is somebody else using this server? Measure one that serves one model",
                     code="model_changed",
                 )
+            if lasts:
+                sample = replace(sample, chunks=sample.stream.without_text(), text_kept=False)
             samples.append(sample)
         return samples, loop
 
