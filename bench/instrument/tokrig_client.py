@@ -33,7 +33,7 @@ def main() -> None:
     endpoint = Endpoint("127.0.0.1", port)
     loop = closed_loop(endpoint, backend.chat_path, bodies, streams, silence_s=10)
     from tokrig.record.metrics import figures
-    from tokrig.record.samples import to_parquet
+    from tokrig.record.samples_file import to_parquet
 
     samples = [
         observe(
@@ -43,7 +43,7 @@ def main() -> None:
             lambda text: None,
             asked=tokens,
         )
-        for response in loop.responses
+        for response in loop.taken()
     ]
     found = figures(samples)
     out.joinpath("figures.json").write_text(json.dumps(found, default=vars), "utf-8")

@@ -15,7 +15,8 @@ from tokrig.backends.llamacpp import BACKEND as LLAMACPP
 from tokrig.record.checks import Seen, judge
 from tokrig.record.metrics import figures
 from tokrig.record.model import WorkloadFacts
-from tokrig.record.samples import EngineTimings, Kind, Sample, from_parquet, to_parquet
+from tokrig.record.samples import EngineTimings, Kind, Sample
+from tokrig.record.samples_file import from_parquet, to_parquet
 from tokrig.run.answer import MOST_TOKENS, Answer, read_answer
 from tokrig.run.client import Response
 from tokrig.run.counting import observe

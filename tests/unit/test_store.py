@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from bench.list_records import example_record, example_samples
 from tokrig.errors import InputError, RecordError, StoreError
+from tokrig.record import samples_file
 from tokrig.record.model import (
     Failure,
     Record,
@@ -37,7 +38,8 @@ from tokrig.record.model import (
     parse_record,
     record_text,
 )
-from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample, from_parquet, to_parquet
+from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
+from tokrig.record.samples_file import from_parquet, to_parquet
 from tokrig.store import Store, index
 
 RECORD = example_record(1)
@@ -177,6 +179,13 @@ def test_samples_come_back_exactly(samples: list[Sample]) -> None:
     data = to_parquet(samples)
     assert from_parquet(data, "x") == samples
     assert to_parquet(samples) == data
+
+
+def test_many_row_groups_are_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples_file, "GROUP_CHUNKS", 1)
+    data = to_parquet(SAMPLES * 5)
+    assert pq.ParquetFile(io.BytesIO(data)).num_row_groups > 5
+    assert from_parquet(data, "x") == SAMPLES * 5
 
 
 def test_every_field_of_a_sample_is_kept() -> None:

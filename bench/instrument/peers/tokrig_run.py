@@ -10,7 +10,8 @@ import numpy as np
 from bench.instrument.loads import HERE, Failed
 from bench.instrument.peers import Job, Peer, Reading
 from tokrig import __version__
-from tokrig.record.samples import Chunks, from_parquet
+from tokrig.record.samples import Chunks
+from tokrig.record.samples_file import from_parquet
 
 
 class TokrigRun(Peer):

@@ -431,7 +431,8 @@ class Backend:
         return body
 
     def event(self, data: dict[str, Json]) -> dict[str, Json]:
-        """A stream event of the engine's own in the form of an OpenAI chunk."""
+        """A stream event of the engine's own in the form of an OpenAI chunk: its texts as they
+        are, and nothing that depends on their words."""
         return data
 
     def count_prompt(self, ask: Ask, request: Request) -> int | None:

@@ -29,7 +29,7 @@ from tokrig.measure import Ended, measure_spec, switches
 from tokrig.plan import Run
 from tokrig.plan.expand import key_before
 from tokrig.record.model import Rig, parse_record
-from tokrig.record.samples import from_parquet
+from tokrig.record.samples_file import from_parquet
 from tokrig.run.monitor import at_once, patiently
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store

@@ -320,11 +320,10 @@ def percentiles(gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Percentil
 
     from tokrig.record.model import Percentiles
 
-    shares = {
-        name: significant(float(np.percentile(gaps, int(name[1:]))), DIGITS)
-        for name, need in PERCENTILES_NEED.items()
-        if len(gaps) >= need
-    }
+    names = [name for name, need in PERCENTILES_NEED.items() if len(gaps) >= need]
+    shares_of = [int(name[1:]) for name in names]
+    found = np.percentile(gaps, shares_of).tolist() if names else []
+    shares = {name: significant(p, DIGITS) for name, p in zip(names, found, strict=True)}
     return Percentiles(p50=significant(float(np.median(gaps)), DIGITS), **shares, n=len(gaps))
 
 

@@ -4,29 +4,17 @@ Plain data without I/O; all times are nanoseconds of one monotonic clock of the 
 What the stamps show is told here too: a *burst* is what came at once, by one read of several events
 or one write that took several reads. A stream of few bursts, or one whose last burst waited for its
 delivery, tells less about the engine than about what stood between.
-
-As Parquet it is one row a request, its chunks as three lists side by side: ``chunk_t_ns`` (ns after
-the request was sent), ``chunk_kind`` (1 reasoning, 2 content, 3 tool call) and ``chunk_text``. Of a
-long run the texts are not kept, which ``text_kept`` tells: every character but white space is an
-``x`` then, so that lengths and blanks, which figures are made from, are as they were. The
-engine's own timings stand in columns named ``timings_*``, all null where it gave none. The file's
-metadata carries ``tokrig_samples``, the version of this layout; what older ones lack has its
-default then. The same samples give the same bytes. Pages carry checksums, so a flipped bit is
-found, not read. pyarrow is imported only when a file is read or written.
 """
 
 from __future__ import annotations
 
-import importlib
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints, overload
-
-from tokrig.errors import RecordError
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +112,7 @@ class Chunk:
     text: str
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+KINDS: Mapping[int, Kind] = {int(kind): kind for kind in Kind}
 _LETTER = re.compile(r"\S")
 
 
@@ -184,7 +172,7 @@ class Chunks(Sequence[Chunk]):
     def __iter__(self) -> Iterator[Chunk]:
         begin, text = 0, self.text
         for t_ns, kind, end in zip(self.stamps_ns, self.kinds, self.ends, strict=True):
-            yield Chunk(t_ns, _KINDS[kind], text[begin:end])
+            yield Chunk(t_ns, KINDS[kind], text[begin:end])
             begin = end
 
     @overload
@@ -196,7 +184,7 @@ class Chunks(Sequence[Chunk]):
             place = range(len(self))[at]
             begin = self.ends[place - 1] if place else 0
             text = self.text[begin : self.ends[place]]
-            return Chunk(self.stamps_ns[place], _KINDS[self.kinds[place]], text)
+            return Chunk(self.stamps_ns[place], KINDS[self.kinds[place]], text)
         first, last, step = at.indices(len(self))
         if step != 1 or last <= first:
             return Chunks.of([self[place] for place in range(first, last, step)])
@@ -458,167 +446,3 @@ def _before_ns(sample: Sample, quickest_ns: int) -> int:
     """How long before its first token a request was being served."""
     prompt_ns = sample.timings.prompt_ms * 1e6 if sample.timings else 0
     return min(max(round(prompt_ns), quickest_ns), sample.chunks[0].t_ns)
-
-
-# As Parquet
-
-LAYOUT_VERSION = 3
-# The columns that a version brought.
-_ADDED = {
-    2: ("tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"),
-    3: ("depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns", "text_kept"),
-}
-_VERSION_KEY = b"tokrig_samples"
-_PREFIX = "timings_"
-
-_SCALARS = tuple(f.name for f in fields(Sample) if f.name not in ("chunks", "timings"))
-_TIMINGS = tuple(f.name for f in fields(EngineTimings))
-
-
-def to_parquet(samples: Sequence[Sample]) -> bytes:
-    """The bytes of a samples file. A lone surrogate in a text, which UTF-8 cannot hold, becomes
-    U+FFFD; everything else comes back exactly."""
-    pa = _import("pyarrow")
-    columns: dict[str, Any] = {
-        name: [_storable(getattr(s, name)) for s in samples] for name in _SCALARS
-    }
-    columns |= _lists(pa, samples)
-    for name in _TIMINGS:
-        columns[_PREFIX + name] = [s.timings and getattr(s.timings, name) for s in samples]
-    schema = _schema(pa, LAYOUT_VERSION)
-    table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-    sink = pa.BufferOutputStream()
-    parquet = _import("pyarrow.parquet")
-    parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return bytes(sink.getvalue())
-
-
-def from_parquet(data: bytes, name: str) -> list[Sample]:
-    """The samples in the bytes of a file; ``name`` (a path) stands in front of every message.
-
-    Raises RecordError for a truncated, altered or foreign file and for a newer layout.
-    """
-    pa = _import("pyarrow")
-    try:
-        table = _import("pyarrow.parquet").read_table(
-            pa.BufferReader(data), use_threads=False, page_checksum_verification=True
-        )
-        _check_layout(pa, table.schema, name)
-        return _samples(pa, table)
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise RecordError(
-            f"{name}: not a readable samples file: {reason}",
-            hint="restore it from git (git checkout -- FILE), or measure the run again",
-        ) from None
-
-
-def _import(module: str) -> Any:
-    """pyarrow ships no types; and it takes a third of a second, which ``list`` need not pay."""
-    return importlib.import_module(module)
-
-
-def _schema(pa: Any, version: int) -> Any:
-    """The schema: scalars in the order of ``Sample``, then chunks, then timings."""
-    later = {name for since, names in _ADDED.items() if since > version for name in names}
-    scalars = [name for name in _SCALARS if name not in later]
-    kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
-    columns = [
-        *((name, kinds[kind], nullable) for name, kind, nullable in _typed(Sample, scalars)),
-        *(
-            (name, pa.list_(pa.field("element", kind, nullable=False)), False)
-            for name, kind in _list_kinds(pa)
-        ),
-        *((_PREFIX + name, kinds[kind], True) for name, kind, _ in _typed(EngineTimings, _TIMINGS)),
-    ]
-    return pa.schema(
-        [pa.field(name, kind, nullable=nullable) for name, kind, nullable in columns],
-        metadata={_VERSION_KEY: str(version).encode()},
-    )
-
-
-def _typed(owner: type, names: Sequence[str]) -> Iterator[tuple[str, type, bool]]:
-    """Name, plain type and whether it may be None, of fields like ``int | None``."""
-    hints = get_type_hints(owner)
-    for name in names:
-        options = get_args(hints[name]) or (hints[name],)
-        # The options of a Literal are values; all of ours are text.
-        plain = [one if isinstance(one, type) else str for one in options]
-        yield name, plain[0], plain[-1] is type(None)
-
-
-def _check_layout(pa: Any, found: Any, name: str) -> None:
-    version = (found.metadata or {}).get(_VERSION_KEY, b"").decode("ascii", "replace")
-    if not version.isdigit():
-        raise ValueError("it was not written by tokrig")
-    if int(version) > LAYOUT_VERSION:
-        raise RecordError(
-            f"{name}: layout {version} is newer than this tokrig reads ({LAYOUT_VERSION})",
-            hint="upgrade tokrig: a newer one wrote this file",
-        )
-    expected = _schema(pa, int(version))
-    if not found.equals(expected, check_metadata=False):
-        differing = set(map(str, found)) ^ set(map(str, expected))
-        raise ValueError(f"its columns are not those of layout {version}: {sorted(differing)[0]}")
-
-
-def _storable(value: Any) -> Any:
-    """Text without lone surrogates (an engine may stream half of a pair); all else as it is."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return value
-
-
-def _lists(pa: Any, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The three lists, made one answer after the other: all texts at once would take ten times
-    the room."""
-    import numpy as np
-
-    offsets = np.cumsum([0, *(len(s.chunks) for s in samples)])
-    made: dict[str, list[Any]] = {name: [pa.array([], kind)] for name, kind in _list_kinds(pa)}
-    for stream in (s.stream for s in samples):
-        texts = stream.texts()
-        if not stream.text.isascii():
-            texts = [_storable(text) for text in texts]
-        made["chunk_t_ns"].append(pa.array(stream.stamps_ns, pa.int64()))
-        made["chunk_kind"].append(pa.array(list(stream.kinds), pa.int8()))
-        made["chunk_text"].append(pa.array(texts, pa.string()))
-    return {
-        name: pa.ListArray.from_arrays(
-            pa.array(offsets, pa.int32()),
-            pa.concat_arrays(made[name]),
-            type=pa.list_(pa.field("element", kind, nullable=False)),
-        )
-        for name, kind in _list_kinds(pa)
-    }
-
-
-def _list_kinds(pa: Any) -> list[tuple[str, Any]]:
-    return [("chunk_t_ns", pa.int64()), ("chunk_kind", pa.int8()), ("chunk_text", pa.string())]
-
-
-def _samples(pa: Any, table: Any) -> list[Sample]:
-    lists = [table.column(name).combine_chunks() for name, _ in _list_kinds(pa)]
-    others = [name for name in table.column_names if name not in dict(_list_kinds(pa))]
-    columns = {name: table.column(name).to_pylist() for name in others}
-    return [
-        _sample(columns, row, [column[row].values for column in lists]) for row in range(len(table))
-    ]
-
-
-def _sample(columns: dict[str, list[Any]], row: int, lists: Sequence[Any]) -> Sample:
-    values = {name: columns[name][row] for name in _SCALARS if name in columns}
-    if values["phase"] not in get_args(Phase):
-        raise ValueError(f"row {row}: unknown phase {values['phase']!r}")
-    if values.get("load", "closed") not in get_args(Load):
-        raise ValueError(f"row {row}: unknown load {values['load']!r}")
-    stamps, kinds, texts = (found.to_pylist() for found in lists)
-    if not len(stamps) == len(kinds) == len(texts):
-        raise ValueError(f"row {row}: chunks of different numbers")
-    unknown = set(kinds) - _KINDS.keys()
-    if unknown:
-        raise ValueError(f"row {row}: unknown kind {min(unknown)}")
-    chunks = Chunks.joined(array("q", stamps), bytes(kinds), texts)
-    timings = {name: columns[_PREFIX + name][row] for name in _TIMINGS}
-    present = any(value is not None for value in timings.values())
-    return Sample(**values, chunks=chunks, timings=EngineTimings(**timings) if present else None)

@@ -216,9 +216,8 @@ class _Reader:
 
     def body(self, pieces: Sequence[Piece], *, ndjson: bool) -> tuple[bool, bool]:
         """Read all of it. Whether there was an event, and whether the last one was cut."""
-        # What an engine's own events mean may depend on their text.
-        if not isinstance(pieces, Body) or ndjson or self.translate is not None:
-            return self.events((parse_ndjson if ndjson else parse)(pieces))
+        if not isinstance(pieces, Body) or ndjson:
+            return self.events((parse_ndjson if ndjson else parse)(list(pieces)))
         streamed = cut = False
         for number, run in enumerate(pieces.runs()):
             if run.framed and self.framed(run):
@@ -261,7 +260,7 @@ class _Reader:
         shows another text than what stands in it."""
         meanings = set()
         for probe in _PROBES:
-            reader = _Reader(self.timings, None)
+            reader = _Reader(self.timings, self.translate)
             reader.events(parse([(0, head + probe + tail)], begins=False))
             found, said = reader.answer, list(reader.chunks())
             if replace(found, model=None) != Answer() or [c.text.encode() for c in said] != [probe]:

@@ -30,7 +30,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import httptools
 
@@ -110,6 +110,12 @@ class Loop:
     client_wait_share: float | None = None
     load_nodes: LoadNodes | None = None
 
+    def taken(self) -> Iterator[Response]:
+        """The responses, each of which is let go: they are as large as all that arrived."""
+        self.responses.reverse()
+        while self.responses:
+            yield self.responses.pop()
+
     def late_share(self, gap_s: float | None) -> float | None:
         """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the
         usual time between two chunks; None where that is not known."""
@@ -128,6 +134,7 @@ class Loop:
         return self.client_cpu_s / self.wall_s if self.wall_s > 0 else 0.0
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where requests come from, and when. ``workers`` begin at once; times are in ns since then."""
 

@@ -256,7 +256,7 @@ class Session:
         workload = self.prepared.workloads.get(cell.workload)
         variants = len(workload.variants) if workload else 1
         samples = []
-        for response in loop.responses:
+        for response in loop.taken():
             request = sent[response.index]
             place = Sample(
                 **vars(cell),

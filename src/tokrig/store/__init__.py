@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from tokrig.documents import read_text
 from tokrig.errors import InputError, RecordError, StoreError, did_you_mean
 from tokrig.files import write_together
-from tokrig.record.samples import Sample, from_parquet, to_parquet
+from tokrig.record.samples import Sample
+from tokrig.record.samples_file import from_parquet, to_parquet
 from tokrig.store.index import Listing, Problem, Row, listing
 
 # The record's model takes a while to load, and lists of records do without it.

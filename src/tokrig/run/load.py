@@ -1,0 +1,79 @@
+"""Send requests, get samples and figures: the measuring client without an engine's session.
+
+For instruments and benches, which have a server and ask nothing of it::
+
+    done = load(Endpoint.from_url("http://127.0.0.1:8080/v1"), [body] * 64, concurrency=64)
+    done.figures["icl_s"].p99, done.samples[0].chunks[0].t_ns, done.loop.client_cpu_s
+
+All that is needed is imported before the first request, so that nothing has to be later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np  # noqa: F401 (figures import it when they need it: here before the first request)
+
+from tokrig.backends import Backend
+from tokrig.backends.openai import BACKEND
+from tokrig.record import model  # noqa: F401 (as numpy)
+from tokrig.record.metrics import figures
+from tokrig.record.samples import Cell, Sample
+from tokrig.run.client import Closed, Loop, Source, send
+from tokrig.run.counting import observe
+from tokrig.run.http import Endpoint
+
+SILENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a load. ``figures`` are the values of METRICS by name."""
+
+    samples: list[Sample]
+    figures: dict[str, Any]
+    loop: Loop
+
+
+def load(
+    endpoint: Endpoint,
+    bodies: Iterable[bytes] | Source,
+    concurrency: int = 1,
+    *,
+    asked: int | None = None,
+    backend: Backend = BACKEND,
+    silence_s: float = SILENCE_S,
+) -> Done:
+    """POST ``bodies`` with ``concurrency`` in flight, or as a source says, to where ``backend``
+    chats; ``asked`` is the length of the answers that they ask for. Raises as ``send``."""
+    source = bodies if isinstance(bodies, Source) else Closed(bodies, concurrency)
+    loop = send(endpoint, backend.chat_path, source, silence_s=silence_s)
+    cell = Cell("load", concurrency)
+    samples = samples_of(loop, cell, backend, asked)
+    return Done(samples, figures(samples), loop)
+
+
+def samples_of(loop: Loop, cell: Cell, backend: Backend, asked: int | None) -> list[Sample]:
+    """A sample for each response. Nobody is asked how many tokens a text has."""
+    return [
+        observe(
+            response,
+            Sample(
+                **vars(cell),
+                repeat=0,
+                iteration=response.index // cell.concurrency,
+                worker=response.worker,
+                phase="measured",
+                variant=0,
+                salt="",
+                sent_ns=response.sent_ns,
+                due_ns=response.due_ns,
+            ),
+            backend,
+            lambda text: None,
+            asked=asked,
+        )
+        for response in loop.taken()
+    ]
