@@ -305,7 +305,10 @@ def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
         "backend": prepared.backend.name,
         "model_sha256": prepared.model.sha256,
         "methodology": METHODOLOGY_VERSION,
-        "workloads": {name: w.content_hash for name, w in prepared.workloads.items()},
+        "workloads": {
+            name: shape.version(max(spec["depth"] or [0]))
+            for name, shape in prepared.workloads.items()
+        },
     }
 
 

@@ -74,6 +74,14 @@ def human_rate(per_s: float | None) -> str:
     return f"{Decimal(per_s).quantize(step, ROUND_HALF_UP):,}"
 
 
+def tokens_of(text: str) -> int:
+    """A number of tokens as people write it, ``4096`` or ``4k``. Raises ValueError for others."""
+    match = re.fullmatch(r"(\d{1,9})(k?)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"should be a number of tokens such as 4096 or 4k, not {text!r}")
+    return int(match[1]) * (1024 if match[2] else 1)
+
+
 def slug(text: str) -> str:
     """Lower-case words joined by hyphens, safe as a file name and in a URL."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"

@@ -18,7 +18,7 @@ from tokrig.documents import dump, parse
 from tokrig.models.catalog import CATALOG
 from tokrig.plan import STATES, Plan, PlanInputs
 from tokrig.plan.order import plan
-from tokrig.run.prepare import need
+from tokrig.run.room import need
 from tokrig.spec import campaign
 from tokrig.spec.campaign import MAX_CELLS, Campaign, CampaignFile, load_campaign
 from tokrig.workloads import texts

@@ -17,7 +17,7 @@ from tokrig import registry
 from tokrig.cli.main import main
 from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples
 from tokrig.record.metrics import leaves
-from tokrig.run import counting, instrument, interference, preflight
+from tokrig.run import counting, fitting, instrument, interference, preflight
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -276,7 +276,7 @@ def test_thresholds_of_a_cell_are_the_documented_ones() -> None:
     beside = "share of chunks that the most streams at once stand beside"
     assert limit(beside) == percent(samples.PEAK_SHARE)
     own = "tokens of a prompt that are the shape's own, beside the chat template's"
-    assert limit(own) == str(preflight.LEAST_OWN_TOKENS)
+    assert limit(own) == str(fitting.LEAST_OWN_TOKENS)
     saved = f"{percent(preflight.APART)}; from {percent(preflight.SHARED)} on the prompt was cached"
     assert limit("share of a prefill that a second salt may save") == saved
 

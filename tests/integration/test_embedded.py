@@ -17,7 +17,7 @@ import pytest
 from tests.integration.cli import LOAD, Home, is_sound
 from tokrig.models import catalog
 from tokrig.record.samples import Cell
-from tokrig.run.preflight import fit
+from tokrig.run.fitting import fit
 from tokrig.run.prepare import prepare
 from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec

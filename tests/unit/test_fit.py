@@ -9,7 +9,7 @@ import pytest
 
 from tokrig import registry
 from tokrig.errors import RequestError
-from tokrig.run.preflight import PromptSize, fit, target_of
+from tokrig.run.fitting import Prompt, fit, target_of
 from tokrig.run.session import salt
 from tokrig.workloads import Messages, Workload, tolerance
 
@@ -63,7 +63,7 @@ def test_candidates_too_long_for_the_context_are_stepped_back_from() -> None:
 def test_without_anyone_to_count_the_length_is_guessed_and_unverified() -> None:
     chat = next(w for w in SHAPES if w.name == "chat")
     found = fit(chat, chat.variants[0], lambda messages: None)
-    assert isinstance(found, PromptSize)
+    assert isinstance(found, Prompt)
     assert found.tokens is None
     assert found.units > 0
 

@@ -40,6 +40,7 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "concurrency": None,
         "ladder": None,
         "sustain": None,
+        "depth": None,
         "level": "quick",
         "api": None,
         "devices": None,
@@ -81,6 +82,7 @@ server_bin: llama-server
 served_model: smol
 workloads: [chat, rag]
 concurrency: [1, 4, 1024]
+depth: [0, 4k, 16384]
 level: publish
 api: vulkan
 devices: [Vulkan0]
@@ -112,6 +114,7 @@ planned: 0123456789abcdef
     assert spec.options == {"flash-attn": True, "ubatch": 512, "scale": 0.5, "cache-type-k": "q8_0"}
     assert [type(v) for v in spec.options.values()] == [bool, int, float, str]
     assert spec.concurrency == [1, 4, 1024]
+    assert spec.depth == [0, 4096, 16384]
     assert (spec.patience_s, spec.request_timeout_s, spec.seed) == (30.0, 12.5, 0)
     assert set(spec.model_fields_set) == set(RunSpec.model_fields) - OTHER_LOADS
 

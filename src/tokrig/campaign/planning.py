@@ -18,7 +18,7 @@ from tokrig.plan.expand import expand
 from tokrig.plan.order import plan
 from tokrig.plan.queue import memory_of, seconds_between
 from tokrig.record.model import Record, Rig
-from tokrig.run.prepare import need
+from tokrig.run.room import need
 from tokrig.spec.campaign import CampaignFile, load_campaign
 from tokrig.spec.settings import askable
 from tokrig.store import Store
@@ -81,8 +81,10 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
 
 def _past(row: Row) -> Past:
     took_s = seconds_between(row.started_at, row.finished_at)
-    same = [name for name in Past.__slots__ if name not in ("duration_s", "backend")]
-    return Past(duration_s=took_s, backend=row.part, **{name: getattr(row, name) for name in same})
+    same = [n for n in Past.__slots__ if n not in ("duration_s", "backend", "results")]
+    own = {name: getattr(row, name) for name in same}
+    results = row.results if row.plain == row.results else 0
+    return Past(duration_s=took_s, backend=row.part, results=results, **own)
 
 
 def _rigs(rows: Iterable[Row], store: Store, here: Rig) -> dict[str, RigMemory]:

@@ -24,6 +24,7 @@ from tokrig.cli.compare import print_outcomes
 from tokrig.cli.present import NULL, count, fits, line, rate, verdict
 from tokrig.plan import STATES, TO_DO, Plan, Planned, Run, State
 from tokrig.plan.queue import QueueEntry, queue, roughly
+from tokrig.record.samples import tokens
 from tokrig.spec.settings import said
 from tokrig.units import human_bytes, human_seconds
 
@@ -96,12 +97,13 @@ def mode(run: Run) -> str:
 
 
 def shapes(run: Run) -> str:
-    """``chat, codegen × 1, 4``, ``chat × ladder to 64``, ``chat × 4, sustained 10m``; what a run
-    leaves to the shapes is not named."""
+    """``chat × 1, 4 at depth 0, 4k``, ``chat × ladder to 64``, ``chat × 4, sustained 10m``;
+    what a run leaves to the shapes is not named."""
     at = f"ladder to {run.ladder}" if run.ladder else ", ".join(map(str, run.concurrency or ()))
     parts = [", ".join(run.workloads or ["all shapes"]), at]
+    depths = f" at depth {', '.join(map(tokens, run.depth))}" if run.depth else ""
     load = f", sustained {run.sustain}" if run.sustain else ""
-    return line(" × ".join(filter(None, parts)) + load)
+    return line(" × ".join(filter(None, parts)) + depths + load)
 
 
 def _labelled(out: Console, state: State | None, text: str) -> None:

@@ -15,8 +15,10 @@ from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
 from tokrig.naming import Reference, model_label, of_hub
 from tokrig.record.model import Model
+from tokrig.record.samples import tokens
 from tokrig.run import quantize
-from tokrig.run.prepare import Prepared, need, outline, prepare
+from tokrig.run.prepare import Prepared, outline, prepare
+from tokrig.run.room import need
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import said
 from tokrig.units import human_bytes
@@ -79,11 +81,12 @@ def print_plan(found: Foreseen, as_json: bool) -> None:
         return
     out = present.console()
     present.print_pairs(out, _pairs(found, plan))
-    headings = ("workload", "concurrency", "prompt", "answer", "requests + warm-ups", "")
-    table = present.plain_table(*headings, right=headings[1:5])
+    headings = ("workload", "depth", "concurrency", "prompt", "answer", "requests + warm-ups", "")
+    table = present.plain_table(*headings, right=headings[1:6])
     for cell in plan["cells"]:
         table.add_row(
             cell["workload"],
+            tokens(cell["depth_tokens"]),
             *(str(cell[key]) for key in ("concurrency", "prompt_tokens", "answer_tokens")),
             f"{cell['requests']} + {cell['warmup_requests']}",
             "" if cell["fits_context"] else "context too small: will be left out",
@@ -99,15 +102,17 @@ def _plan(found: Foreseen) -> dict[str, Any]:
     cells = []
     for cell in prepared.cells:
         workload, starts = prepared.workloads[cell.workload], level.repeats * cell.concurrency
+        prompt = workload.prompt_tokens + cell.depth_tokens
         cells.append(
             {
                 "workload": cell.workload,
                 "concurrency": cell.concurrency,
-                "prompt_tokens": workload.prompt_tokens,
+                "depth_tokens": cell.depth_tokens,
+                "prompt_tokens": prompt,
                 "answer_tokens": workload.answer_tokens,
                 "requests": level.iterations * starts,
                 "warmup_requests": level.warmups * starts,
-                "fits_context": launch is None or need(workload) <= launch.context_per_slot,
+                "fits_context": launch is None or need(workload, prompt) <= launch.context_per_slot,
             }
         )
     return {
@@ -152,13 +157,13 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
     yield "Backend", plan["backend"]
     often = f"{level.repeats} × {level.iterations} iterations after {level.warmups} warm-up"
     yield "Level", f"{spec.level}: {often}"
-    requests = tokens = 0
+    requests = all_tokens = 0
     for cell in plan["cells"]:
         if cell["fits_context"]:
             number = cell["requests"] + cell["warmup_requests"]
             requests += number
-            tokens += number * (cell["prompt_tokens"] + cell["answer_tokens"])
-    yield "Requests", f"about {requests}, with {tokens:,} tokens in all"
+            all_tokens += number * (cell["prompt_tokens"] + cell["answer_tokens"])
+    yield "Requests", f"about {requests}, with {all_tokens:,} tokens in all"
     if told := said({**spec.settings, "quantize": None, "power_cap_w": None}):
         yield "Settings", ", ".join(told)
     if plan["command"]:

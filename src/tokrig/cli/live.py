@@ -186,7 +186,8 @@ class Board:
         """Tokens of one repeat of a cell, prompt tokens weighed by how much faster they go."""
         shape = self.shapes[cell.workload]
         sets = (self.level.iterations + self.level.warmups) * cell.concurrency
-        return sets * (shape.prompt_tokens * self.prompt_weight + shape.answer_tokens)
+        prompt = shape.prompt_tokens + cell.depth_tokens
+        return sets * (prompt * self.prompt_weight + shape.answer_tokens)
 
     def frame(self, now_s: float, width: int, height: int) -> list[Line]:
         """Title, a line a cell, notes, and the time; at most ``height`` lines."""

@@ -79,6 +79,7 @@ def record_options(command: F) -> F:
     epilog=example(
         "tokrig run",
         "tokrig run --model smollm2-135m --workload chat,agent --concurrency 1,4",
+        "tokrig run --depth 0,4k,16k",
         "tokrig run --url http://127.0.0.1:8000 --level standard",
         "tokrig run --concurrency ladder",
         "tokrig run --sustain 10m --concurrency 4",
@@ -137,6 +138,14 @@ def record_options(command: F) -> F:
     help="Keep one workload going for so long: 90s, 10m, 1h. How its rate holds, and why not.",
 )
 @option(
+    "--depth",
+    multiple=True,
+    callback=word_list,
+    metavar="TOKENS",
+    help="Tokens of context before the measured turn: 0,4k,16k. Repeat it or use commas; without"
+    " --workload it is chat that is measured.  [default: 0]",
+)
+@option(
     "--level",
     type=Word(LEVELS),
     help="How often to measure: 1, 6 or 10 server starts, 3 iterations each.  [default: quick]",
@@ -151,7 +160,8 @@ def record_options(command: F) -> F:
 @seconds_option(
     *("--request-timeout", "request_timeout_s"),
     type=float,
-    help="The longest wait for a token; heartbeats do not count.  [default: 600]",
+    help="The longest wait for a token, heartbeats not counted; 0.1 s more for each token of depth."
+    "  [default: 600]",
 )
 @option("--api-key-env", metavar="NAME", help="The environment variable that holds the API key.")
 @option(

@@ -20,6 +20,8 @@ from tokrig.spec.settings import MODE, askable
 
 State = Literal["done", "invalid", "failed", "unfinished", "todo", "does_not_fit", "blocked"]
 STATES: tuple[State, ...] = get_args(State)
+CONTEXT = "context"
+"""Among the texts: what stands before a turn at a depth."""
 TO_DO: tuple[State, ...] = ("unfinished", "todo")
 """The states of runs that are measured next, without being asked to retry anything."""
 
@@ -78,6 +80,7 @@ class Run:
     level: str
     ladder: int | None = None
     sustain: str | None = None
+    depth: tuple[int, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Any] = field(default_factory=dict)
     repeat: int = 1
@@ -98,7 +101,8 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Past:
     """What a plan needs of a record in the store. ``planned`` is the key of the run it is the
-    record of, where a campaign made it; ``duration_s`` from its start to its end; ``backend`` the
+    record of, where a campaign made it; ``duration_s`` from its start to its end; ``results`` how
+    many there are, 0 where some are not plain, which take other times; ``backend`` the
     name of tokrig's part."""
 
     id: str
@@ -143,7 +147,8 @@ class PlanInputs:
     ``here`` is this machine's rig: that of campaigns that name none (None refuses those), and the
     one whose files ``sizes`` calls here. ``catalog`` are names of models that need no declaration,
     None takes any; ``own_models`` the backends that know models by names of their own. By
-    workload: ``texts`` are the versions, ``needs`` the tokens of context that one request takes,
+    workload: ``texts`` are the versions (``CONTEXT`` is that of what stands before a turn at a
+    depth), ``needs`` the tokens of context that one request takes,
     ``shapes`` the lengths (without them nothing is estimated from bytes alone). ``sizes`` are by
     ``Weights.reference`` (of a run with ``quantize``: of the source), ``made`` the ``(reference,
     quant)`` that are made already, ``unfinished`` the keys of runs with results in a journal.
@@ -168,7 +173,8 @@ class Planned:
     blocked, and for runs of which nobody knows whether they fit; ``until`` what would unblock
     one; ``record`` the id of the record that made it done, invalid or failed; ``download_bytes``
     0 where nothing is to be fetched, None where unknown; ``time_s`` an estimate, None where there
-    is none and for runs that are not to be done; ``cells`` are workloads × concurrencies."""
+    is none and for runs that are not to be done; ``cells`` are workloads × concurrencies ×
+    depths."""
 
     run: Run
     state: State
@@ -261,6 +267,7 @@ def run_spec(run: Run) -> RunSpec:
         concurrency=None if run.concurrency is None else list(run.concurrency),
         ladder=run.ladder,
         sustain=run.sustain,
+        depth=None if run.depth is None else list(run.depth),
         level=run.level,
         rig=run.rig,
         campaign=run.place,

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokrig import naming
 from tokrig.errors import ModelError, SpecError, did_you_mean
-from tokrig.plan import PlanInputs, RigMemory, Run, Weights
+from tokrig.plan import CONTEXT, PlanInputs, RigMemory, Run, Weights
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.spec.campaign import (
     AXES,
@@ -147,7 +147,8 @@ class _Expansion:
         """What all runs of a matrix have in their keys."""
         texts = self.known.texts
         workloads = shapes_of(matrix)
-        shapes = workloads or sorted(texts)
+        shapes = workloads or sorted({*texts} - {CONTEXT})
+        shapes = [*shapes, CONTEXT] if any(matrix.depth or ()) else shapes
         common = {
             **self.set,
             **{name: value for name, value in self.others.items() if name not in _REMARKS},
@@ -156,6 +157,7 @@ class _Expansion:
             "concurrency": matrix.concurrency and sorted(matrix.concurrency),
             "ladder": matrix.ladder,
             "sustain": matrix.sustain,
+            "depth": matrix.depth and sorted(matrix.depth),
             "texts": {name: texts[name] for name in shapes if name in texts},
             "methodology": METHODOLOGY_VERSION,
         }
@@ -202,6 +204,7 @@ class _Expansion:
             concurrency=matrix.concurrency,
             ladder=matrix.ladder,
             sustain=matrix.sustain,
+            depth=matrix.depth,
             level=self.level,
             settings=settings,
             others=self.others,
@@ -287,9 +290,9 @@ _SETTINGS_BEFORE = frozenset(
 def key_before(run: Run) -> str:
     """The key of a run as it was made until keys became digests of named values: by the places of
     thirteen values. Records and journals of that time answer their plans for ever. "" for a run
-    with settings that there were not."""
+    with settings that there were not, or at a depth."""
     weights, asked = run.weights, run.setting
-    if run.settings.keys() - _SETTINGS_BEFORE:
+    if run.settings.keys() - _SETTINGS_BEFORE or run.depth:
         return ""
     shapes = [values and sorted(values) for values in (run.workloads, run.concurrency)]
     others = {name: value for name, value in run.others.items() if name not in _REMARKS}

@@ -5,15 +5,17 @@
 its entry is *blocked*; a *failed* record; it *does_not_fit*; else it is *todo*. So work begun goes
 on before anything is judged again, and a failure is not hidden by an estimate.
 
-**Time.** From records: that of the nearest model size on the same rig and backend, else on the
-same rig. time = its duration × (bytes / its bytes) × (cells × server starts / its own).
+**Time.** From records of plain results alone: that of the nearest model size on the same rig and
+backend, else on the same rig. time = its duration × (bytes / its bytes) × (cells × server starts /
+its own); a cell at a depth counts for as many plain ones as it has steps more.
 
 From bytes, a lower bound in spirit and no prediction: a decode step reads the weights once,
 whatever the concurrency, at ``EFFICIENCY`` of the rig's bandwidth; prefill is ``PREFILL_GAIN``
 times as fast per token. For each server start:
 
     start = READY_S + bytes / LOAD_BYTES_PER_S
-    cell  = (warm-ups + iterations) × (answer + concurrency × prompt / PREFILL_GAIN) × step
+    steps = answer + concurrency × (depth + prompt) / PREFILL_GAIN
+    cell  = (warm-ups + iterations) × steps × step
 
 The constants are chosen (t); they decide estimates, never a published figure.
 """
@@ -39,6 +41,7 @@ from tokrig.plan import (
     Weights,
 )
 from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
+from tokrig.record.samples import Cell
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
 from tokrig.spec.run import LEVELS, ladder_steps
 from tokrig.units import human_bytes, seconds_of
@@ -49,8 +52,8 @@ READY_S = 10.0
 LOAD_BYTES_PER_S = 1e9
 NO_LIMIT = 1 << 62
 
-Cells = list[tuple[str, int]]
-"""Workloads × concurrencies."""
+Cells = list[Cell]
+"""Workloads × concurrencies × depths."""
 
 
 class Sizes:
@@ -144,14 +147,22 @@ class Judge:
 
     def judged(self, run: Run) -> Planned:
         """The run with its state and its time; what it downloads depends on what comes before."""
-        names = run.workloads or tuple(self.known.needs)
         shapes, one = self.known.shapes, Shape(0, 0)
         steps = tuple(ladder_steps(run.ladder)) if run.ladder else run.concurrency
-        cells = [(n, at) for n in names for at in steps or shapes.get(n, one).concurrencies]
+        cells = [
+            Cell(name, at, depth)
+            for name in run.workloads or tuple(self.known.needs)
+            for depth in run.depth or (0,)
+            for at in steps or shapes.get(name, one).concurrencies
+        ]
         cells = cells[:1] if run.sustain else cells
         state, why, until, record = self._state(run, cells)
         time_s = self._time_s(run, cells) if state in TO_DO else None
         return Planned(run, state, why, until, record, None, time_s, len(cells))
+
+    def _names(self, run: Run) -> tuple[str, ...]:
+        """The workloads of a run; one that names depths alone measures the chat."""
+        return run.workloads or (("chat",) if run.depth else tuple(self.known.needs))
 
     def _state(self, run: Run, cells: Cells) -> tuple[State, str, str, str | None]:
         """With why, until when, and the record that tells so."""
@@ -195,7 +206,7 @@ class Judge:
             return None, f"the size of the {what} is not known"
         weights = size.bytes + ((draft and draft.bytes) or 0)
         # A ladder has the steps that fit.
-        slots = 1 if run.ladder else max((at for _, at in cells), default=1)
+        slots = 1 if run.ladder else max((cell.concurrency for cell in cells), default=1)
         context = self._context(run)
         kv_type = run.setting("kv_type") or "f16"
         each, per_token = cache_bytes(kv_type), size.kv_bytes_per_token
@@ -233,11 +244,11 @@ class Judge:
             return int(asked)
         source, lengths = self.sizes.source(run), self.known.needs
         limit = source.context if source and source.context else NO_LIMIT
-        names = run.workloads or tuple(lengths)
+        names = self._names(run)
         if not names or any(name not in lengths for name in names):
             return None
-        longest = max((lengths[name] for name in names if lengths[name] <= limit), default=0)
-        return context_for(longest, limit)
+        needs = [lengths[name] + depth for name in names for depth in run.depth or (0,)]
+        return context_for(max((need for need in needs if need <= limit), default=0), limit)
 
     def _time_s(self, run: Run, cells: Cells) -> float | None:
         """Seconds that a run takes; None where nothing tells."""
@@ -252,20 +263,30 @@ class Judge:
             at = bisect_left(samples, (wanted, 0.0))
             near = samples[max(at - 1, 0) : at + 1]
             _, seconds = min(near, key=lambda sample: abs(sample[0] - wanted))
-            return seconds * size * len(cells) * level.repeats
+            return seconds * size * sum(map(self._weight, cells)) * level.repeats
         bandwidth = self.known.rigs.get(run.rig, RigMemory()).bandwidth_bytes_per_s
-        if not bandwidth or any(name not in self.known.shapes for name, _ in cells):
+        if not bandwidth or any(cell.workload not in self.known.shapes for cell in cells):
             return None
         source, share = self.sizes.source(run), 1.0  # of a mixture a token reads the active experts
         if source and source.parameters and source.active_parameters:
             share = min(1.0, source.active_parameters / source.parameters)
         step = size * share / (bandwidth * EFFICIENCY)
         start = READY_S + size / LOAD_BYTES_PER_S
-        for name, concurrency in cells:
-            shape = self.known.shapes[name]
-            steps = shape.answer_tokens + concurrency * shape.prompt_tokens / PREFILL_GAIN
-            start += (level.warmups + level.iterations) * steps * step
+        sets = level.warmups + level.iterations
+        start += sum(sets * self._steps(cell, cell.depth_tokens) * step for cell in cells)
         return level.repeats * start
+
+    def _steps(self, cell: Cell, depth_tokens: int) -> float:
+        """Decode steps that take as long as one request of each worker does."""
+        shape = self.known.shapes[cell.workload]
+        prompt = depth_tokens + shape.prompt_tokens
+        return shape.answer_tokens + cell.concurrency * prompt / PREFILL_GAIN
+
+    def _weight(self, cell: Cell) -> float:
+        """How many plain cells a cell takes as long as."""
+        if not cell.depth_tokens or cell.workload not in self.known.shapes:
+            return 1.0
+        return self._steps(cell, cell.depth_tokens) / max(self._steps(cell, 0), 1.0)
 
 
 def _rank(record: Past) -> tuple[bool, bool, str, str]:

@@ -71,7 +71,7 @@ def _past(run: Run) -> Past:
         failure=record.failure.message if record.failure else None,
         rig=record.rig.id,
         level=provenance.level,
-        results=len(record.results),
+        results=len(record.results) if len(record.plain) == len(record.results) else 0,
         started_at=provenance.started_at,
         duration_s=seconds_between(provenance.started_at, provenance.finished_at),
         model_bytes=record.model.bytes,
@@ -109,7 +109,7 @@ def memory_of(rig: Rig, facts: RigFigures | None) -> RigMemory:
 def _shapes(runs: Iterable[Run]) -> dict[str, Shape]:
     """Workloads as they were measured: their longest prompts and answers, all concurrencies."""
     found: dict[str, Shape] = {}
-    for result in (result for run in runs for result in run.record.results):
+    for result in (result for run in runs for result in run.record.plain):
         shape, name = result.workload, result.workload.name
         if shape.prompt_tokens is not None and shape.answer_tokens is not None:
             old = found.get(name, Shape(0, 0, ()))

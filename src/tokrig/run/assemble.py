@@ -41,8 +41,9 @@ from tokrig.record.model import (
 from tokrig.record.samples import Cell
 from tokrig.record.sustained import sustained
 from tokrig.run import guard
+from tokrig.run.fitting import target_of
 from tokrig.run.journal import CellRecord, Observed
-from tokrig.run.preflight import EngineState, target_of
+from tokrig.run.preflight import EngineState
 from tokrig.run.prepare import Prepared
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import asked_values
@@ -190,10 +191,10 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         client_cpu_share = round(client_cpu_share, 4)
     beside, nodes = interference(observed), load_nodes(observed)
     memory = _worst(PeakMemory, [o.memory for o in observed])
-    target = target_of(workload, told.backend.prompting.template_tokens)
+    target = target_of(workload, told.backend.prompting.template_tokens) + cell.depth_tokens
     shape = WorkloadFacts(
         name=workload.name,
-        content_hash=workload.content_hash,
+        content_hash=workload.version(cell.depth_tokens),
         prompt_tokens=workload.prompt_tokens,
         target_prompt_tokens=target if target != workload.prompt_tokens else None,
         answer_tokens=workload.answer_tokens,

@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
@@ -19,15 +20,15 @@ from tokrig.record.formulas import usual_gap_s
 from tokrig.record.ladder import end_of, step
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
-from tokrig.run import assemble, http, memory, preflight
+from tokrig.run import assemble, fitting, http, memory, preflight
 from tokrig.run.ceiling import measured_here
 from tokrig.run.client import Loop
+from tokrig.run.fitting import Prompt
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.lasting import Lasting
 from tokrig.run.load_nodes import LOST
 from tokrig.run.monitor import Idle, grown, remarks
-from tokrig.run.preflight import PromptSize
-from tokrig.run.prepare import Prepared, need
+from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
     CellBegan,
     CellDone,
@@ -40,6 +41,7 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
+from tokrig.run.room import need
 from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.workloads import Workload
 
@@ -83,7 +85,9 @@ class _Run:
         self.prepared, self.rig, self.journal, self.listen = prepared, rig, journal, listen
         self.cells: list[CellRecord] = journal.cells()
         self.skipped = [Skipped.model_validate(facts) for facts in journal.skipped()]
-        self.sizes: dict[tuple[str, int], PromptSize] = {}
+        # By workload, tokens of context, and variant.
+        self.prompts: dict[tuple[str, int, int], Prompt] = {}
+        self.context_characters: float | None = None
         facts = journal.engine_facts()
         self.resumed, self.greeted = bool(facts), False
         self.state = (
@@ -168,6 +172,9 @@ class _Run:
                 self.greeted = True
                 self.compare_greedy(session)
                 for cell in todo:
+                    if not self.leaves_out(cell) and (message := self.too_small(session, cell)):
+                        self.skip(cell, http.CONTEXT, message)
+                for cell in todo:
                     if not self.leaves_out(cell):
                         self.one_cell(session, cell, repeat)
                         if self.climb(cell.workload):
@@ -200,14 +207,14 @@ class _Run:
         """The answer to each shape's first prompt, always of the same salt."""
         for name, workload in self.prepared.workloads.items():
             cell = Cell(name, 1)
-            if self.too_small(session, name) or self.is_skipped(cell):
+            if self.too_small(session, cell) or self.is_skipped(cell):
                 continue
             self.listen(Step("comparing greedy answers", cell, "greedy"))
             try:
-                size = self.prompt_size(session, name, 0)
+                prompt = self.prompt(session, cell, 0)
             except RequestError:
                 continue  # the cell will tell
-            request = self.request(session, workload, 0, size, salt(0))
+            request = self.request(session, workload, prompt, salt(0))
             sample = session.send([request], cell, "warmup", 0)[0][0]
             if sample.error is None:
                 yield name, sample.stream.text
@@ -297,23 +304,21 @@ class _Run:
 
     def target(self, workload: Workload) -> int:
         """The prompt length that a shape is measured at."""
-        return preflight.target_of(workload, self.state.backend.prompting.template_tokens)
+        return fitting.target_of(workload, self.state.backend.prompting.template_tokens)
 
-    def too_small(self, session: Session, name: str) -> str | None:
-        """Why a shape does not fit into a slot's context."""
-        context, workload = session.engine.resolved.context_per_slot, self.prepared.workloads[name]
-        wanted = need(workload, self.target(workload))
+    def too_small(self, session: Session, cell: Cell) -> str | None:
+        """Why a cell does not fit into a slot's context."""
+        context = session.engine.resolved.context_per_slot
+        workload = self.prepared.workloads[cell.workload]
+        wanted = need(workload, self.target(workload) + cell.depth_tokens)
         if context is None or wanted <= context:
             return None
-        return f"{name} needs {wanted} tokens of context, a slot has {context}"
+        return f"{cell.shape} needs {wanted} tokens of context, a slot has {context}"
 
     def one_cell(self, session: Session, cell: Cell, repeat: int) -> None:
         """Measure a cell and journal it. It fails alone: it is tried once more, and then skipped
         with the server's own words, or kept with its failed requests where earlier repeats of it
         are there."""
-        if message := self.too_small(session, cell.workload):
-            self.skip(cell, http.CONTEXT, message)
-            return
         began = time.monotonic()
         last = False
         while True:
@@ -358,16 +363,16 @@ class _Run:
         must = last and bool(self.gathered.of(cell))
         self.listen(Step("fitting prompts", cell, "fit"))
         variants = range(len(workload.variants))
-        sizes = [self.prompt_size(session, cell.workload, variant) for variant in variants]
-        asked_tokens = min((size.tokens for size in sizes if size.tokens), default=None)
+        prompts = [self.prompt(session, cell, variant) for variant in variants]
+        asked_tokens = min((prompt.tokens for prompt in prompts if prompt.tokens), default=None)
         self.listen(Step("warming up", cell, "warm_up"))
-        first = self.requests(session, cell, sizes, level.warmups)
+        first = self.requests(session, cell, prompts, level.warmups)
         warmup, _ = session.send(first, cell, "warmup", repeat)
         if not must and (why := http.refused(warmup, asked_tokens)):
             raise why
         index = self.prepared.cells.index(cell)
         self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
-        requests, by = self.work(session, cell, sizes)
+        requests, by = self.work(session, cell, prompts)
         sums = session.counters()
         lasting = by if isinstance(by, Lasting) else None
         number = len(requests) if isinstance(requests, Sequence) else 0
@@ -421,49 +426,49 @@ class _Run:
         }
 
     def work(
-        self, session: Session, cell: Cell, sizes: list[PromptSize]
+        self, session: Session, cell: Cell, prompts: list[Prompt]
     ) -> tuple[Iterable[Request], By | None]:
         """What a cell's measured phase sends, and by which source where that is no closed loop."""
         if (seconds := self.prepared.spec.sustain_s) is not None:
             workload = self.prepared.workloads[cell.workload]
             endless = (
-                self.request(session, workload, number, sizes[number % len(sizes)], session.salt())
-                for number in itertools.count()
+                self.request(session, workload, prompt, session.salt())
+                for prompt in itertools.cycle(prompts)
             )
             return endless, Lasting(cell.concurrency, seconds)
-        return self.requests(session, cell, sizes, self.prepared.level.iterations), None
+        return self.requests(session, cell, prompts, self.prepared.level.iterations), None
 
-    def prompt_size(self, session: Session, name: str, index: int) -> PromptSize:
-        """The prompt of a variant, fitted once per run."""
-        key = (name, index)
-        if key not in self.sizes:
-            workload = self.prepared.workloads[name]
-            self.sizes[key] = preflight.fit(
-                workload,
-                workload.variants[index],
-                lambda messages: session.count_prompt(messages, workload.answer_tokens),
-                self.target(workload),
-                system_role=session.system_role,
+    def prompt(self, session: Session, cell: Cell, index: int) -> Prompt:
+        """The prompt of a variant at a cell's depth, fitted once per run."""
+        key, workload = (cell.workload, cell.depth_tokens, index), self.prepared.workloads
+        if key in self.prompts:
+            return self.prompts[key]
+        shape, depth = workload[cell.workload], cell.depth_tokens
+        count = partial(session.count_prompt, answer_tokens=shape.answer_tokens)
+        target, way = self.target(shape), session.system_role
+        if depth:
+            own = self.prompt(session, replace(cell, depth_tokens=0), index)
+            found, self.context_characters = fitting.behind(
+                own, depth, target + depth, index, count, self.context_characters, system_role=way
             )
-        return self.sizes[key]
+        else:
+            found = fitting.fit(shape, shape.variants[index], count, target, system_role=way)
+        self.prompts[key] = found
+        return found
 
     def requests(
-        self, session: Session, cell: Cell, sizes: list[PromptSize], sets: int
+        self, session: Session, cell: Cell, prompts: list[Prompt], sets: int
     ) -> list[Request]:
         """``sets`` × concurrency requests that walk through the variants, each with its salt."""
         workload = self.prepared.workloads[cell.workload]
         return [
-            self.request(session, workload, number, sizes[number % len(sizes)], session.salt())
+            self.request(session, workload, prompts[number % len(prompts)], session.salt())
             for number in range(sets * cell.concurrency)
         ]
 
-    def request(
-        self, session: Session, workload: Workload, number: int, size: PromptSize, unique: str
-    ) -> Request:
-        """The ``number``-th request of a shape."""
-        messages = workload.variant(number).render(
-            size.units, size.ending, unique, system_role=session.system_role
-        )
+    def request(self, session: Session, workload: Workload, prompt: Prompt, unique: str) -> Request:
+        """A request of a shape."""
+        messages = prompt.render(unique, system_role=session.system_role)
         return session.request(messages, workload.answer_tokens, unique)
 
     def skip(self, cell: Cell, code: str, message: str) -> None:

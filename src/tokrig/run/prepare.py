@@ -19,10 +19,9 @@ from tokrig.errors import InputError, ModelError, SpecError
 from tokrig.models import identity, shelf
 from tokrig.models.needs import draft_mismatch
 from tokrig.models.shelf import Tell, quiet
-from tokrig.quants import context_for
 from tokrig.record.model import Mode, Model
 from tokrig.record.samples import Cell
-from tokrig.run import memory, quantize
+from tokrig.run import memory, quantize, room
 from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import here
@@ -31,7 +30,7 @@ from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec, ladder_steps, shapes_of
 from tokrig.spec.settings import SETTINGS
 from tokrig.units import human_bytes, slug
-from tokrig.workloads import Workload, tolerance
+from tokrig.workloads import Workload
 
 if TYPE_CHECKING:
     from tokrig.run.load_nodes import Nodes
@@ -118,8 +117,9 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         backend=backend,
         workloads=workloads,
         cells=tuple(
-            Cell(name, concurrency, load="sustained" if spec.sustain else "closed")
+            Cell(name, concurrency, depth, "sustained" if spec.sustain else "closed")
             for name, workload in workloads.items()
+            for depth in sorted(spec.depth or [0])
             for concurrency in _in_flight(spec, workload)
         ),
         model=Model(family="unknown"),
@@ -249,10 +249,11 @@ def _managed(
     switch = _switch(spec, model, switches)
     if spec.ladder is not None:
         prepared = _lowered(prepared, path, model)
+    wanted = room.contexts(prepared.cells, prepared.workloads)
     launch = Launch(
         model=path,
         port=0,
-        context_per_slot=context_per_slot(prepared, model),
+        context_per_slot=room.context_per_slot(wanted, spec.context, model.context_train),
         slots=max(cell.concurrency for cell in prepared.cells),
         settings={n: v for n, v in spec.settings.items() if n not in {*ELSEWHERE, "devices"}},
         options=spec.options,
@@ -263,6 +264,9 @@ def _managed(
         if spec.speculative
         else None,
         reasoning=switch,
+    )
+    launch = room.with_room(
+        launch, model, wanted, asked=spec.context, planned=spec.planned is not None
     )
     launch = replace(launch, answers=asked(backend.questions(launch)))
     backend.vet(launch)
@@ -278,18 +282,11 @@ def _switch(spec: RunSpec, model: Model, switches: Path | None) -> Switch | None
     return switch_for(spec.reasoning, [name for name in known if name], table(switches))
 
 
-def context_per_slot(prepared: Prepared, model: Model) -> int:
-    """Tokens each slot must hold: the longest selected shape that the model can take at all."""
-    if prepared.spec.context is not None:
-        return int(prepared.spec.context)
-    limit = model.context_train or 1 << 62
-    needs = [n for n in map(need, prepared.workloads.values()) if n <= limit]
-    return context_for(max(needs, default=0), limit)
-
-
 def _lowered(prepared: Prepared, path: Path, model: Model) -> Prepared:
     """A ladder without the steps whose slots do not fit into the memory that is free now."""
-    spec, context = prepared.spec, context_per_slot(prepared, model)
+    wanted = room.contexts(prepared.cells, prepared.workloads)
+    spec = prepared.spec
+    context = room.context_per_slot(wanted, spec.context, model.context_train)
     gpu = prepared.backend.name != "embedded" and "gpu" in here(spec.api)
     free = memory.free_bytes(gpu=gpu)
     of = "GPU memory" if gpu else "memory"
@@ -307,12 +304,6 @@ def _lowered(prepared: Prepared, path: Path, model: Model) -> Prepared:
         " are free"
     )
     return replace(prepared, cells=kept, remarks=(*prepared.remarks, remark))
-
-
-def need(workload: Workload, prompt_tokens: int | None = None) -> int:
-    """Tokens of context one request of this shape takes, at its own prompt length or another."""
-    prompt = prompt_tokens or workload.prompt_tokens
-    return prompt + tolerance(prompt) + workload.answer_tokens
 
 
 def _attached(prepared: Prepared, switches: Path | None) -> Prepared:

@@ -49,6 +49,10 @@ By = Callable[[Iterable[bytes]], Source]
 DEATH_SHOWS_WITHIN_S = 3.0
 STILL_THERE_S = 10.0
 LOAD_POLL_S = 0.5
+# A token of context may take so long to read (a large model on a few slow cores): no time-out may
+# cut off an honest prefill, and none may be endless.
+SLOWEST_PREFILL_S = 0.1
+COUNT_S = 120.0
 MODELS_SHOWN = 8
 # Ollama's store names a file by its checksum.
 _BLOB = re.compile(r"sha256-([0-9a-f]{64})")
@@ -191,8 +195,12 @@ class Session:
         return self.dialect.applied(self.backend.body(request))
 
     def count_prompt(self, messages: Messages, answer_tokens: int) -> int | None:
-        """Tokens of a prompt as the server counts them after its template."""
-        return self.backend.count_prompt(self.ask, self.request(messages, answer_tokens))
+        """Tokens of a prompt as the server counts them after its template, for which it may read
+        all of it."""
+        # No token of a context is shorter than this.
+        tokens = sum(len(message["content"]) for message in messages) // 2
+        ask = functools.partial(self.ask, timeout_s=COUNT_S + tokens * SLOWEST_PREFILL_S)
+        return self.backend.count_prompt(ask, self.request(messages, answer_tokens))
 
     def count_text(self, text: str) -> int | None:
         """Tokens of plain text by the server's tokenizer."""
@@ -241,7 +249,7 @@ class Session:
                     self.endpoint,
                     self.backend.chat_path,
                     source,
-                    silence_s=self.prepared.spec.request_timeout_s,
+                    silence_s=silence_s(self.prepared.spec.request_timeout_s, cell),
                     tick=on_tick,
                 )
         except OSError as error:
@@ -307,6 +315,12 @@ class Session:
         while self.server is not None and time.monotonic() < deadline:
             self.require_alive()
             time.sleep(0.05)
+
+
+def silence_s(request_timeout_s: float, cell: Cell) -> float:
+    """The longest wait for a token: the user's, and what the slowest prefill of the contexts of
+    all requests together takes beside it."""
+    return request_timeout_s + SLOWEST_PREFILL_S * cell.depth_tokens * cell.concurrency
 
 
 def salt(number: int) -> str:

@@ -33,6 +33,7 @@ from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
 from tokrig.spec.run import (
+    Depth,
     LevelName,
     Rung,
     RunSpec,
@@ -63,7 +64,7 @@ else:
 BASELINE = "baseline"
 
 MAX_CELLS = 250_000
-"""Runs × workloads × concurrencies that one campaign may mean."""
+"""Runs × workloads × concurrencies × depths that one campaign may mean."""
 
 Bytes = Annotated[int, Field(ge=1, lt=2**63, strict=True)]
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
@@ -152,10 +153,10 @@ else:
 
 
 class Matrix(_Settings):
-    """Values by axis, the axes of settings among them. ``workloads`` and ``concurrency`` (numbers,
-    or ``ladder``) are measured inside each run, and so is ``sustain``; every other axis makes runs.
-    ``mode`` is ``baseline``, a type of speculation, or a mapping of it; ``build`` a name under the
-    campaign's ``builds``."""
+    """Values by axis, the axes of settings among them. ``workloads``, ``concurrency`` (numbers, or
+    ``ladder``) and ``depth`` are measured inside each run, and so is ``sustain``; every other axis
+    makes runs. ``mode`` is ``baseline``, a type of speculation, or a mapping of it; ``build`` a
+    name under the campaign's ``builds``."""
 
     rig: Values[Id] = None
     model: Values[Text] = None
@@ -166,6 +167,7 @@ class Matrix(_Settings):
     driver: Maybe[Text] = None
     workloads: Values[Text] = None
     concurrency: Values[Rung] = None
+    depth: Values[Depth] = None
     ladder: Rung | None = None
     sustain: Sustain | None = None
 
@@ -184,7 +186,7 @@ class Matrix(_Settings):
 
 
 # Said by an axis, by the entry, or by the plan.
-_INSIDE = ("workloads", "concurrency", "ladder", "sustain")
+_INSIDE = ("workloads", "concurrency", "depth", "ladder", "sustain")
 _TAKEN = {*AXES, *_INSIDE, "level", "campaign", "planned", "server_bin"}
 _TAKEN |= {*Speculative.model_fields, "quantize"}
 SETTABLE = tuple(name for name in RunSpec.model_fields if name not in _TAKEN)
@@ -524,6 +526,7 @@ def _size(file: CampaignFile) -> None:
                 **{axis: len(matrix.values(axis)) for axis in AXES},
                 "workloads": len(matrix.workloads or registry.names("workloads")),
                 "concurrency": len(matrix.concurrency or (1,)) * (matrix.ladder or 1).bit_length(),
+                "depth": len(matrix.depth or (0,)),
                 "repeats": entry.repeats,
             }
             total += math.prod(sizes.values())

@@ -29,7 +29,7 @@ from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
 from tokrig.spec.arrivals import Arrival, Duration, Rate, Slo, Window
-from tokrig.units import duration, seconds_of, slug
+from tokrig.units import duration, seconds_of, slug, tokens_of
 
 LevelName = Literal["quick", "standard", "publish"]
 # Strict, so that "true" is not taken for 1.
@@ -39,6 +39,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 _LISTS = tuple(setting.name for setting in settings.askable() if setting.kind == "texts")
 MAX_CONCURRENCY = 1024
+LEAST_DEPTH, MAX_DEPTH = 256, 1024 * 1024
 MAX_SEED = 2**31 - 1
 LADDER = "ladder"
 # (t) The highest step of a ladder that names none.
@@ -52,6 +53,19 @@ _LOOKS_LIKE_KEY = re.compile(
     r"^(?:sk|pk|rk|hf|gh[opsu]|gsk|xai|nvapi|r8)[-_][A-Za-z0-9_-]{12,}|^AIza|^eyJ"
     r"|(?=[A-Za-z]*[0-9])[A-Za-z0-9]{20,}"
 )
+
+
+def _depth(given: Any) -> Any:
+    """``4k`` as a number. A few tokens of context change nothing, nor can they be met exactly."""
+    found = tokens_of(given) if isinstance(given, str) else given
+    if isinstance(found, int) and not (found == 0 or LEAST_DEPTH <= found <= MAX_DEPTH):
+        raise ValueError(
+            f"a depth is 0, or from {LEAST_DEPTH} to {MAX_DEPTH // 1024}k tokens, not {given}"
+        )
+    return found
+
+
+Depth = Annotated[int, Field(strict=True), BeforeValidator(_depth)]
 
 
 @dataclass(frozen=True)
@@ -118,11 +132,12 @@ def one_shape(sustain: str | None, info: ValidationInfo) -> str | None:
     if info.data.get(LADDER):
         raise ValueError("one number of requests in flight is kept up, such as 4, and no ladder")
     _refuse_arrivals(info)
-    for name in ("workloads", "concurrency"):
+    for name in ("workloads", "concurrency", "depth"):
         if len(values := info.data.get(name) or ()) > 1:
             listed = ", ".join(map(str, values))
             raise ValueError(
-                f"one shape is kept going at one concurrency: give one of the {name} {listed}"
+                f"one shape is kept going at one concurrency and depth: give one of the {name}"
+                f" {listed}"
             )
     return sustain
 
@@ -131,6 +146,8 @@ def no_numbers(ladder: int | None, info: ValidationInfo) -> int | None:
     """Raises ValueError for a ladder beside numbers of requests in flight."""
     if ladder and info.data.get("concurrency"):
         raise ValueError("it stands beside numbers of requests in flight: give one of both")
+    if ladder and len(info.data.get("depth") or ()) > 1:
+        raise ValueError("it is climbed at one depth: give one of them")
     if ladder:
         _refuse_arrivals(info)
     return ladder
@@ -161,6 +178,8 @@ class RunSpec(_Settings):
     """One run: all of ``SETTINGS`` that can be asked for, and what is measured how. None means:
     whatever the workload, the backend or the machine says.
 
+    ``workloads``, ``concurrency`` and ``depth`` (tokens of context before the measured turn) say
+    which cells are measured, and are no settings: the engine is the same for all of them.
     ``concurrency: ladder`` doubles the requests in flight while that pays, up to ``ladder`` of
     them; ``sustain`` (``10m``) keeps one shape going for so long.
 
@@ -191,6 +210,7 @@ class RunSpec(_Settings):
     served_model: Text | None = None
     workloads: list[Text] | None = None
     concurrency: list[Rung] | None = None
+    depth: list[Depth] | None = None
     rate: Annotated[list[Rate], BeforeValidator(_listed)] | None = None
     arrival: Arrival | None = None
     burstiness: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
@@ -216,7 +236,7 @@ class RunSpec(_Settings):
     _no_numbers = field_validator("ladder")(no_numbers)
     _one_shape = field_validator("sustain")(one_shape)
 
-    @field_validator("workloads", "concurrency", "rate", *_LISTS)
+    @field_validator("workloads", "concurrency", "depth", "rate", *_LISTS)
     @classmethod
     def _once_each(cls, values: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
         if values is None:
@@ -307,7 +327,7 @@ class RunSpec(_Settings):
 
 def shapes_of(given: Any) -> list[str] | None:
     """The shapes that a spec or a matrix asks for, or the one that its load takes; None for all."""
-    alone = given.ladder or given.sustain
+    alone = given.ladder or given.sustain or given.depth
     return list(given.workloads or ([ONE_SHAPE] if alone else ())) or None
 
 

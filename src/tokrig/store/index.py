@@ -52,7 +52,8 @@ class Row:
     are none, and the concurrency is None. ``left_out`` names the shapes that are not in that range
     and why: ``agent INVALID, rag skipped``. ``asked`` are the settings that a user chose, as the
     record has them. ``planned`` and ``campaign`` are of a record that a campaign asked for;
-    ``failure`` is why a run did not finish, ``part`` tokrig's name of the backend."""
+    ``plain`` are how many of its results are; ``failure`` is why a run did not finish, ``part``
+    tokrig's name of the backend."""
 
     id: str
     path: str
@@ -72,6 +73,7 @@ class Row:
     mode: str
     workloads: list[str]
     results: int
+    plain: int
     concurrency: int | None
     figures: dict[str, list[float]]
     asked: dict[str, Any]
@@ -222,6 +224,7 @@ def _unchecked_row(data: dict[str, Any], name: str) -> Row:
         mode=mode,
         workloads=list(dict.fromkeys(result["workload"]["name"] for result in results)),
         results=len(results),
+        plain=len(ours),
         concurrency=concurrency,
         figures=_ranges(headline),
         asked=backend.get("asked") or {},

@@ -119,9 +119,10 @@ class Workload:
 
 @cache
 def texts() -> dict[str, str]:
-    """The version of each shape, by its name."""
+    """The version of each shape, by its name, and of the ``context`` before a turn at a depth."""
     names = registry.names("workloads")
-    return {name: registry.load("workloads", name, "WORKLOAD").content_hash for name in names}
+    shapes = {name: registry.load("workloads", name, "WORKLOAD").content_hash for name in names}
+    return {**shapes, "context": annals_hash()}
 
 
 def tolerance(tokens: int) -> int:

@@ -1,0 +1,124 @@
+"""The context that a run needs, and whether there is room for it: told before anything starts.
+
+What a model was made for, what was asked for with ``--context``, and the memory that is free bound
+a slot's context. Only what is known bounds it: where a model's cache does not grow evenly, or its
+layers are spread over devices, memory is not reckoned with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from tokrig.backends import Launch
+from tokrig.errors import InputError, ModelError
+from tokrig.models.needs import kv_bytes_per_token
+from tokrig.quants import OVERHEAD_BYTES, cache_bytes, context_for
+from tokrig.record.model import Model
+from tokrig.record.samples import Cell, tokens
+from tokrig.run import memory
+from tokrig.run.monitor import here
+from tokrig.units import human_bytes
+from tokrig.workloads import Workload, tolerance
+
+NO_LIMIT = 1 << 62
+# The deepest is told in whole steps.
+STEP = 1024
+
+
+def need(workload: Workload, prompt_tokens: int | None = None) -> int:
+    """Tokens of context one request of this shape takes, at its own prompt length or another."""
+    prompt = prompt_tokens or workload.prompt_tokens
+    return prompt + tolerance(prompt) + workload.answer_tokens
+
+
+def contexts(cells: Iterable[Cell], workloads: Mapping[str, Workload]) -> dict[Cell, int]:
+    """The tokens of context that a request of each cell takes."""
+    shapes = {cell: workloads[cell.workload] for cell in cells}
+    return {cell: need(of, of.prompt_tokens + cell.depth_tokens) for cell, of in shapes.items()}
+
+
+def context_per_slot(wanted: Mapping[Cell, int], asked: int | None, limit: int | None) -> int:
+    """Tokens each slot must hold: those that were asked for, else of the longest cell that there
+    is room for at all."""
+    if asked is not None:
+        return asked
+    most = limit or NO_LIMIT
+    return context_for(max((n for n in wanted.values() if n <= most), default=0), most)
+
+
+def with_room(
+    launch: Launch, model: Model, wanted: Mapping[Cell, int], *, asked: int | None, planned: bool
+) -> Launch:
+    """``launch`` with a context for the cells that there is room for. Depths beyond that are left
+    out of a ``planned`` run, whose campaign asks them of many models.
+
+    Raises InputError for them in any other run, with the depths that fit.
+    """
+    deep = {cell: number for cell, number in wanted.items() if cell.depth_tokens}
+    bounds = [_by_memory(launch, model)] if deep else []
+    if asked is not None:
+        bounds.append((asked, f"each slot has {asked:,} (--context)"))
+    elif model.context_train is not None:
+        named = model.file or model.family
+        bounds.append((model.context_train, f"{named} was made for {model.context_train:,}"))
+    limit, why = min(bounds, default=(NO_LIMIT, ""))
+    beyond = [cell for cell, number in deep.items() if number > limit]
+    if not beyond:
+        return launch
+    if planned:
+        return replace(launch, context_per_slot=context_per_slot(wanted, asked, limit))
+    raise InputError(
+        f"--depth {tokens(beyond[0].depth_tokens)}: {beyond[0].workload} needs"
+        f" {wanted[beyond[0]]:,} tokens of context there, and {why}",
+        hint=_what_fits(wanted, beyond, limit),
+    )
+
+
+def _what_fits(wanted: Mapping[Cell, int], beyond: Iterable[Cell], limit: int) -> str:
+    """The depths that were asked for and fit with every shape, and the deepest that would."""
+    too_deep = {cell.depth_tokens for cell in beyond}
+    fit = sorted({cell.depth_tokens for cell in wanted} - too_deep)
+    # A tolerance of one percent belongs to what a depth takes.
+    over = max(number - cell.depth_tokens * 1.01 for cell, number in wanted.items())
+    deepest = int((limit - over) / 1.01) // STEP * STEP
+    found = [f"--depth {','.join(map(tokens, fit))} fits"] if any(fit) else []
+    if deepest > 0:
+        found.append(f"the deepest that does is {tokens(deepest)}")
+    return "; ".join(found) or "leave --depth out"
+
+
+def _by_memory(launch: Launch, model: Model) -> tuple[int, str]:
+    """The tokens that each slot can have in the memory that is free, and why no more."""
+    kind = str(launch.settings.get("kv_type") or "f16")
+    each, free = cache_bytes(kind), _free_bytes(launch)
+    spread = launch.settings.get("gpu_layers") is not None or any(map(_spreads, launch.flags))
+    try:
+        per_token = kv_bytes_per_token(launch.model)
+    except (InputError, ModelError):
+        per_token = None
+    if not (each and free and per_token and model.bytes) or spread:
+        return NO_LIMIT, ""
+    per_token = round(per_token * each / 2)  # f16 takes two bytes
+    left = free - model.bytes - OVERHEAD_BYTES
+    return (
+        max(0, left // (per_token * launch.slots)),
+        f"its cache takes {human_bytes(per_token * 1024)} for 1,024 tokens in each of"
+        f" {launch.slots} slots: {human_bytes(free)} are free for it, for weights of"
+        f" {human_bytes(model.bytes)} and for the engine",
+    )
+
+
+def _spreads(flag: str) -> bool:
+    """Whether an option of the engine's own keeps some of a model elsewhere."""
+    return "moe" in flag or "offload" in flag or flag in ("ngl", "nkvo", "ot", "override-tensor")
+
+
+def _free_bytes(launch: Launch) -> int | None:
+    """The memory that the engine may still take, as far as its API tells; the larger of the cards'
+    and main memory where nobody knows yet which computes, None where it is not told."""
+    main = memory.free_bytes(gpu=False)
+    if "gpu" not in here(launch.api):
+        return main
+    cards = memory.free_bytes(gpu=True)
+    return cards if launch.api is not None or cards is None else max(cards, main or 0)
