@@ -113,6 +113,14 @@ def test_an_interval_of_equal_values_is_a_point() -> None:
     assert formulas.interval([[7.0, 7.0]] * 6) == (7.0, 7.0)
 
 
+def test_connecting_stands_beside_ttft_and_older_samples_have_none() -> None:
+    taken = [sample(connect_ns=ns) for ns in (2_000_000, 3_000_000, 30_000_000)]
+    found = figures(taken)
+    assert found["connect_s"].median == 0.003
+    assert found["ttft_s"] == figures([replace(s, connect_ns=None) for s in taken])["ttft_s"]
+    assert figures([sample()])["connect_s"] is None
+
+
 @given(st.lists(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=4), min_size=6, max_size=10))
 def test_an_interval_lies_inside_the_range(groups: list[list[float]]) -> None:
     low, high = formulas.interval(groups)

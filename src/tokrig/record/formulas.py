@@ -101,6 +101,11 @@ def ttfa_s(sample: Sample) -> float | None:
     return next((c.t_ns / 1e9 for c in answers), None)
 
 
+def connect_s(sample: Sample) -> float | None:
+    """Request sent − connecting begun."""
+    return None if sample.connect_ns is None else sample.connect_ns / 1e9
+
+
 def tpot_s(sample: Sample) -> float | None:
     """(t_last − t_first) / (N − n_first − hidden), s per token; None below one such token."""
     tokens = decoded_tokens(sample)

@@ -210,6 +210,13 @@ class Figures:
         better=False,
         compute_v1=lambda of: of.summary(formulas.ttfa_1_s),
     )
+    connect_s = _each(
+        "connecting",
+        "s",
+        "connecting until the request is sent, the TLS handshake with it; before TTFT begins",
+        formulas.connect_s,
+        later=True,
+    )
     tpot_s = _each(
         "TPOT",
         "s/token",
