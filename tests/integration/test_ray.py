@@ -6,17 +6,22 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
-from tests.integration.cli import FAKE, Home
+from tests.integration.cli import FAKE, Done, Home
 from tests.integration.ray_cluster import START_S, TOKEN, WAIT_S, Cluster, until
 from tokrig import cluster as cluster_module
 from tokrig.campaign import ray_executor
@@ -24,6 +29,9 @@ from tokrig.campaign.ray_executor import RayExecutor
 from tokrig.errors import InputError, Interrupted, PutOff, RecordError, StoreError
 from tokrig.measure import Ended
 from tokrig.plan import Run, Weights
+from tokrig.record.samples import Sample
+from tokrig.simulate.process import simulated
+from tokrig.simulate.simulation import Simulation
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
@@ -265,6 +273,103 @@ def test_cancel_ends_a_run_in_order_and_the_next_head_goes_on(
     assert again.measure(run, spec, quiet).record.id == begun
     assert signal.getsignal(signal.SIGTERM) is before, "SIGTERM is tokrig's own"
     assert len(home.record_paths()) == 1
+
+
+# Load from its nodes
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A simulated server's address: 0.7 s an answer, whoever asks."""
+    with simulated(Simulation(ttft_s=0.05, itl_s=0.005)) as there:
+        yield f"http://127.0.0.1:{there.port}"
+
+
+def six_at_once(server: str, *words: str) -> list[str]:
+    shape = ["--workload", "chat", "--concurrency", "6", "--even-if-busy"]
+    return ["run", "--url", server, *shape, *words]
+
+
+def ended(home: Home, done: Done) -> tuple[dict[str, Any], list[Sample]]:
+    """The only result of the newest record, and its measured samples."""
+    assert done.code == 0, done.err
+    path = home.record_paths()[-1]
+    assert "127.0.0." not in path.read_text(), "where nodes are is nobody's business"
+    assert home.checks()
+    [result] = yaml.safe_load(path.read_text())["results"]
+    samples = Store(home.content).read_samples(path.stem)
+    return result, [sample for sample in samples if sample.phase == "measured"]
+
+
+def test_three_nodes_send_as_one_client_does(cluster: Cluster, server: str, home: Home) -> None:
+    alone, _ = ended(home, home.tokrig(*six_at_once(server)))
+    words = six_at_once(server, "--load-from", cluster.address)
+    done = home.tokrig(*words, env=TOKEN)
+    together, samples = ended(home, done)
+    assert "sent from 3 load nodes" in done.err
+    nodes = together["load_nodes"]
+    assert (nodes["nodes"], nodes.get("lost")) == (3, None)
+    assert 0 < nodes["clock_uncertainty_s"] < 0.02
+    assert "load_nodes" not in alone
+    # Nothing is lost in merging, and nothing counted twice.
+    assert together["requests"] == alone["requests"] == 18
+    assert together["output_tokens"] == alone["output_tokens"]
+    assert len({sample.salt for sample in samples}) == 18
+    assert Counter(sample.worker for sample in samples) == dict.fromkeys(range(6), 3)
+    for name in ("output_tok_per_s", "ttft_s", "system_tok_per_s"):
+        near = pytest.approx(alone[name]["median"], rel=0.03, abs=0.005)
+        assert together[name]["median"] == near, name
+    assert together["concurrency_mean"] == pytest.approx(alone["concurrency_mean"], rel=0.03)
+
+
+def test_a_load_node_that_is_lost_under_way_does_not_count(
+    cluster: Cluster, server: str, home: Home
+) -> None:
+    rig, told = cluster.rigs["rig-b"], list[str]()
+    words = six_at_once(server, "--load-from", cluster.address)
+    with home.start(*words, env=TOKEN) as process:
+        assert process.stderr and process.stdout
+        for line in process.stderr:
+            told.append(line)
+            if "measuring" in line and rig.process.poll() is None:
+                rig.kill_raylet()
+        out, code = process.stdout.read(), process.wait(WAIT_S)
+    result, samples = ended(home, Done(code, out, "".join(told)))
+    assert "raylet" not in out, "Ray speaks in between"
+    [lost] = [line for line in told if "was lost" in line]
+    assert "chat × 6: load node 127.0.0.4 was lost" in lost
+    assert "2 are left; measuring it anew" in lost
+    assert result["load_nodes"]["nodes"] == 2
+    assert result["load_nodes"]["lost"] == 1
+    # The figures are those of six at once, from the nodes that were left.
+    assert Counter(sample.worker for sample in samples) == dict.fromkeys(range(6), 3)
+    assert result["requests"] == 18
+    assert "request_errors" not in result or result["request_errors"] == 0
+    rig.start()
+    rig.wait_until_up()
+
+
+OTHER_VERSION = "import tokrig; tokrig.__version__ = '9.9.9'; import runpy; "
+OTHER_VERSION += "runpy.run_module('tokrig', run_name='__main__', alter_sys=True)"
+
+
+def test_what_is_wrong_with_load_nodes_is_told_before_anything_is_sent(
+    cluster: Cluster, server: str, home: Home
+) -> None:
+    words = six_at_once(server, "--load-from", cluster.address)
+    done = home.tokrig(*words, "--load-nodes", "4", env=TOKEN)
+    assert done.code == 2
+    assert "has 3 load nodes, 4 are asked for" in done.err
+    assert "--resources='{\"load\": 1}'" in done.err
+    line = [sys.executable, "-c", OTHER_VERSION, *words]
+    other = subprocess.run(
+        line, capture_output=True, text=True, check=False, env=home.environment(TOKEN)
+    )
+    assert other.returncode == 2, other.stderr
+    assert "load node 127.0.0.2 has tokrig" in other.stderr
+    assert "this machine has tokrig 9.9.9" in other.stderr
+    assert home.record_paths() == []
+    assert home.unfinished() == []
 
 
 @pytest.mark.engine

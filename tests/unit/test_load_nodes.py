@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import sys
 import threading
 from dataclasses import replace
@@ -10,18 +12,20 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.contract.loopback import DONE, SSE_HEAD, Talk, chunks, closed_port, delta, serving
 from tests.unit.samples import sample
 from tests.unit.test_checks import SOUND
+from tokrig.cli.main import main
 from tokrig.errors import InputError, PutOff, SpecError
 from tokrig.record.checks import CLOCKS_SHARE, judge
 from tokrig.record.model import LoadNodes
 from tokrig.run.client import Closed, Loop, now_ns
 from tokrig.run.http import Endpoint
-from tokrig.run.load_nodes import Client, Clock, Node, Nodes, joined, machine
+from tokrig.run.load_nodes import RAN_DRY, Client, Clock, Node, Nodes, joined, machine
 from tokrig.run.prepare import outline
-from tokrig.run.shares import Share
+from tokrig.run.shares import RESERVE, Share, split
 from tokrig.spec.run import RunSpec, merge
 
 PATH = "/v1/chat/completions"
@@ -49,6 +53,29 @@ def test_a_node_sends_its_share_at_the_time_it_is_told() -> None:
     assert at_ns <= loop.start_ns < at_ns + 1_000_000_000
     assert loop.client_wait_share is not None
     assert loop.client_wait_share >= 0
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_node_is_handed_more_while_it_sends(in_time: bool) -> None:
+    client, came = Client(), list[Any]()
+    source = Closed(itertools.repeat(b"{}"), 1, until_s=1.5)
+    [share] = split(source, 1)
+    with serving(answer) as there:
+        client.take(share)
+        words = there.endpoint, PATH, 5.0, now_ns()
+        thread = threading.Thread(target=lambda: came.append(client.send(*words)))
+        thread.start()
+        while thread.is_alive():
+            if in_time:
+                client.hand(list(itertools.islice(source.bodies, client.progress()[2])))
+            thread.join(0.001)
+    [loop] = came
+    if not in_time:
+        assert loop == RAN_DRY
+        return
+    assert isinstance(loop, Loop)
+    assert [r.index for r in loop.responses] == list(range(len(loop.responses)))
+    assert len(loop.responses) > RESERVE
 
 
 def test_a_node_stops_when_it_is_told() -> None:
@@ -158,6 +185,15 @@ def test_nodes_belong_to_a_cluster() -> None:
         merge(RunSpec(), {"load_nodes": 3})
     with pytest.raises(SpecError, match="other machines cannot reach a server that tokrig starts"):
         outline(RunSpec(load_from="127.0.0.1:6379"), datetime.now(UTC))
+
+
+def test_a_dry_run_says_who_would_send_and_joins_nothing() -> None:
+    words = ["run", "--url", "http://10.0.0.1:8000", "--load-from", "10.0.0.2:6379", "--dry-run"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.stderr
+    assert "all load nodes of the Ray cluster at 10.0.0.2:6379" in done.stdout
+    found = json.loads(CliRunner().invoke(main, [*words, "--load-nodes", "2", "--json"]).stdout)
+    assert (found["load_from"], found["load_nodes"]) == ("10.0.0.2:6379", 2)
 
 
 @pytest.mark.parametrize(("off_s", "apart"), [(0.9, False), (1.1, True), (None, False)])

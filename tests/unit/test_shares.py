@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.loopback import DONE, SSE_HEAD, Talk, chunks, delta, serving
 from tokrig.run.client import Closed, Loop, Open, Queues, Response, Source, now_ns, send
-from tokrig.run.shares import Share, merge, split
+from tokrig.run.shares import RESERVE, Reserve, Share, merge, split
 
 PATH = "/v1/chat/completions"
 ANSWER_S = 0.1
@@ -83,9 +83,21 @@ def test_arrivals_are_dealt_and_keep_their_times() -> None:
         assert response.sent_ns >= response.due_ns
 
 
-def test_what_only_time_ends_is_not_split() -> None:
-    with pytest.raises(TypeError):
-        split(Closed(itertools.repeat(b"{}"), 2, until_s=1.0), 2)
+def test_a_share_of_what_only_time_ends_is_handed_more() -> None:
+    source = Closed(itertools.repeat(b"{}"), 3, until_s=1e-6)
+    shares = split(source, 2)
+    assert [(share.source.workers, share.first_worker) for share in shares] == [(1, 0), (2, 1)]
+    _, part = (pickle.loads(pickle.dumps(share)).source for share in shares)
+    assert isinstance(part, Reserve)
+    held = [part.next(0, 0) for _ in range(RESERVE * 2)]
+    assert held == [(n, b"{}") for n in range(RESERVE, RESERVE * 3)]
+    assert not part.ran_dry
+    part.left.append(next(source.bodies))
+    assert part.next(1, 999) == (RESERVE * 3, b"{}")
+    assert part.next(1, 1000) is None, "its time is over"
+    assert not part.ran_dry
+    assert part.next(1, 999) is None
+    assert part.ran_dry
 
 
 def test_one_clock_orders_requests_and_each_client_has_its_own_cost() -> None:

@@ -137,6 +137,8 @@ def _plan(found: Foreseen) -> dict[str, Any]:
         "slots": launch.slots if launch else None,
         "command": list(prepared.backend.command(replace(launch, port=0)).argv) if launch else None,
         "url": spec.url,
+        "load_from": spec.load_from,
+        "load_nodes": spec.load_nodes,
         "cells": cells,
     }
 
@@ -171,3 +173,8 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
         yield "Command", shlex.join(plan["command"]) + "  (port 0: a free one)"
     elif spec.url:
         yield "Server", spec.url
+    if spec.load_from:
+        yield (
+            "Load from",
+            f"{spec.load_nodes or 'all'} load nodes of the Ray cluster at {spec.load_from}",
+        )

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,13 +31,14 @@ import psutil
 from tokrig import cluster
 from tokrig.errors import EngineDied, InputError, PutOff, RequestError
 from tokrig.record.model import LoadNodes
-from tokrig.run.client import Loop, Source, Tick, now_ns, resolve, send
+from tokrig.run.client import Closed, Indexed, Loop, Source, Tick, now_ns, resolve, send
 from tokrig.run.http import HINTS, Endpoint
 from tokrig.run.monitor import Reader
-from tokrig.run.shares import Share, merge, split
+from tokrig.run.shares import RESERVE, Reserve, Share, merge, split
 
 RESOURCE = "load"
 LOST = "load_node_lost"
+RAN_DRY = "nothing to send for a moment: more of it came too late"
 # A client imports what it needs when it starts.
 START_S = 60.0
 ASK_S = 20.0
@@ -95,6 +97,8 @@ class Client:
         except OSError as problem:
             return str(problem)
         after = reader.thread(*here)
+        if isinstance(source, Reserve) and source.ran_dry:
+            return RAN_DRY
         if before and after and loop.wall_s > 0:
             waited = round(after.waited_s(before) / loop.wall_s, 5)
             loop = replace(loop, client_wait_share=waited)
@@ -105,9 +109,18 @@ class Client:
         if self.stopped:
             raise InterruptedError("stopped")
 
-    def progress(self) -> tuple[int, int]:
-        """Requests that have ended, and reads."""
-        return self.seen
+    def progress(self) -> tuple[int, int, int]:
+        """Requests that have ended, reads, and how many more requests a reserve takes."""
+        assert self.share is not None
+        source = self.share.source
+        room = RESERVE * source.workers - len(source.left) if isinstance(source, Reserve) else 0
+        return *self.seen, room
+
+    def hand(self, requests: Sequence[Indexed]) -> None:
+        """More to send, for a reserve."""
+        assert self.share is not None
+        assert isinstance(self.share.source, Reserve)
+        self.share.source.left.extend(requests)
 
     def stop(self) -> None:
         """Close all connections."""
@@ -221,7 +234,8 @@ class Nodes:
             for node, _ in used:
                 due_ns = at_ns + clocks[node.id].offset_ns
                 running[node.client.send.remote(endpoint, path, silence_s, due_ns)] = node
-            loops = self._watched(running, tick)
+            more = source.bodies if isinstance(source, Closed) else iter(())
+            loops = self._watched(running, tick, more)
             later = {node.id: clocks[node.id].and_then(self._clock(node)) for node, _ in used}
         except _LostError as lost:
             self._stop(running)
@@ -236,6 +250,8 @@ class Nodes:
             self._stop(running)
             raise
         if why := next((one for one in loops.values() if isinstance(one, str)), None):
+            if why == RAN_DRY:
+                raise RequestError(f"a load node had {why}", hint="see what else the head does")
             raise EngineDied(
                 f"a load node has no connection to {endpoint.host_header}: {why}",
                 hint=HINTS["no_answer"],
@@ -261,10 +277,12 @@ class Nodes:
             clock_uncertainty_s=round(sum(furthest) / 1e9, 6),
         )
 
-    def _watched(self, running: Mapping[Any, Node], tick: Tick) -> dict[str, Any]:
-        """What came of each node's share, by the node's id."""
+    def _watched(
+        self, running: Mapping[Any, Node], tick: Tick, more: Iterator[Indexed]
+    ) -> dict[str, Any]:
+        """What came of each node's share, by the node's id. ``more`` fills its reserve."""
         waiting, found = dict(running), dict[str, Any]()
-        seen = {node.id: (0, 0) for node in running.values()}
+        seen = {node.id: (0, 0, 0) for node in running.values()}
         asked: dict[str, tuple[Any, float]] = {}
         while waiting:
             done, _ = self.ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL_S)
@@ -278,11 +296,13 @@ class Nodes:
                     question = node.client.progress.remote()
                 elif self.ray.wait([question], timeout=0)[0]:
                     seen[node.id], question = self._answer(node, question), None
+                    if handed := list(islice(more, max(0, seen[node.id][2]))):
+                        node.client.hand.remote(handed)
                 if node.id not in alive or time.monotonic() - since > ASK_S:
                     raise _LostError(node)
                 if question is not None:
                     asked[node.id] = question, since
-            tick(sum(ended for ended, _ in seen.values()), sum(reads for _, reads in seen.values()))
+            tick(*(sum(one[place] for one in seen.values()) for place in (0, 1)))
         return found
 
     def _clocks(self) -> dict[str, Clock]:

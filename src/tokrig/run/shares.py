@@ -3,17 +3,23 @@ sent them merged into one.
 
 Which client sends what is settled before: nobody asks another while streams run. A closed loop is
 split by its workers, each share with the requests that these would get if all took equally long;
-queues go whole; arrivals are dealt one after the other. Indexes and workers stay what they are in
-the whole source, so what comes back is told apart as if one client had sent it.
+queues go whole; arrivals are dealt one after the other. Only of a closed loop that time ends nobody
+knows how many it takes: its shares are handed some in reserve, and more in time. Indexes and
+workers stay what they are in the whole source, so what comes back is told apart as if one client
+had sent it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
-from tokrig.run.client import Closed, Loop, Open, Queues, Source
+from tokrig.run.client import Closed, Indexed, Loop, Open, Queues, Source
+
+# Requests for each worker: two seconds' worth where answers take a tenth of a second.
+RESERVE = 20
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,28 @@ class Share:
     first_worker: int = 0
 
 
-def split(source: Source, clients: int) -> list[Share]:
-    """The source in at most so many shares, none of them without a worker or an arrival.
+class Reserve(Closed):
+    """A share of a closed loop that time ends: more of what it sends is handed to it while it
+    sends. ``ran_dry`` says that it once had nothing left."""
 
-    It is taken whole, so it must have an end: raises TypeError for a closed loop that only time
-    ends, and for a source of another kind.
-    """
-    if isinstance(source, Closed) and source.until_ns is None:
-        return _split_closed(source, clients)
+    def __init__(self, workers: int, until_ns: float) -> None:
+        super().__init__((), workers)
+        self.until_ns = until_ns
+        self.left = deque[Indexed]()
+        self.ran_dry = False
+
+    def next(self, worker: int, now_ns: int) -> Indexed | None:
+        if self.until_ns is not None and now_ns >= self.until_ns:
+            return None
+        self.ran_dry = self.ran_dry or not self.left
+        return self.left.popleft() if self.left else None
+
+
+def split(source: Source, clients: int) -> list[Share]:
+    """The source in at most so many shares, none of them without a worker or an arrival. Raises
+    TypeError for one of another kind."""
+    if isinstance(source, Closed):
+        return (_split_closed if source.until_ns is None else _split_timed)(source, clients)
     if isinstance(source, Queues):
         queues = [list(queue) for queue in source.queues]
         return [Share(Queues(queues[a:b]), a) for a, b in _spans(len(queues), clients)]
@@ -87,6 +107,15 @@ def _split_closed(source: Closed, clients: int) -> list[Share]:
     for a, b in _spans(source.workers, clients):
         part = Closed((), b - a)
         part.bodies = iter([one for one in requests if a <= one[0] % source.workers < b])
+        shares.append(Share(part, a))
+    return shares
+
+
+def _split_timed(source: Closed, clients: int) -> list[Share]:
+    shares = []
+    for a, b in _spans(source.workers, clients):
+        part = Reserve(b - a, source.until_ns or 0.0)
+        part.left.extend(islice(source.bodies, RESERVE * part.workers))
         shares.append(Share(part, a))
     return shares
 

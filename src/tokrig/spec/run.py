@@ -264,11 +264,6 @@ class RunSpec(_Settings):
     def _nodes_of_a_cluster(self) -> Self:
         if self.load_nodes and not self.load_from:
             raise ValueError("load_nodes needs load_from: the Ray cluster that they belong to")
-        if self.load_from and self.sustain:
-            raise ValueError(
-                "load_from settles before the start which node sends what, and sustain does not"
-                " know that: sustain from one machine, or let requests arrive at a rate"
-            )
         return self
 
     @field_validator("url")
