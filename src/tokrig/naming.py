@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from tokrig.errors import ModelError
+from tokrig.record.sessions import without_cache
 from tokrig.spec.settings import SETTINGS, Setting
 from tokrig.units import duration, human_bytes, human_rate, slug
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Resolved,
         Result,
         Rig,
+        SessionFigures,
         Sustained,
     )
 
@@ -353,6 +355,16 @@ _ENDS = {
     "failed": "ends at {0}: the next step could not be measured",
     None: "was cut off at {0}",
 }
+
+
+def session_cache(found: SessionFigures) -> str:
+    """What became of their prompts: ``84.1 % of the prompt tokens came from the cache``."""
+    if found.hit_rate is None:
+        return "the engine does not tell what came from its prompt cache"
+    if without_cache(found):
+        return "the engine has no prompt cache, or it is switched off: every prompt was read whole"
+    of = "" if found.reusable_share is None else f", of {100 * found.reusable_share:.1f} % reusable"
+    return f"{100 * found.hit_rate:.1f} % of the prompt tokens came from the cache{of}"
 
 
 def ladder_end(ladder: Ladder) -> str:

@@ -26,6 +26,7 @@ from tokrig.record.model import (
     QuantizedFrom,
     Record,
     Result,
+    SessionFigures,
     Speculative,
 )
 from tokrig.record.samples import Sample
@@ -166,6 +167,7 @@ BROKEN: list[tuple[str, tuple[str | int, ...], Any, str]] = [
     ("first answer", cell("ttfa_s", "max"), 0.9, "after the last token"),
     ("system", cell("system_tok_per_s", "max"), 90.0, "above 1 ×"),
     ("system", cell("system_tok_per_s", "min"), 5.0, "where single requests had"),
+    ("session", cell("session"), SessionFigures(turns=1, sessions=1), "under the load closed"),
     ("prefill", cell("prefill_source"), None, "from nowhere"),
     ("prefill", cell("prefill_tok_per_s", "min"), 200.0, "came before a first one"),
     ("prefill", cell("ttft_s", "min"), 0.1, "at no more than"),

@@ -57,7 +57,8 @@ class Launch:
     ``model`` is a file or a folder of weights. ``answers`` are what the binary said to the
     backend's ``questions``, in their order: of these a command line may learn how this build
     spells a flag. ``settings`` are those of the spec that an engine is told as they are, by name:
-    threads, the type of its KV cache.
+    threads, the type of its KV cache. ``keeps_prompts``: its prompt cache is on, as it would be for
+    anybody; else whatever could reuse a prompt is off.
     """
 
     model: Path
@@ -72,6 +73,7 @@ class Launch:
     speculation: Speculation | None = None
     reasoning: Switch | None = None
     answers: tuple[str, ...] = ()
+    keeps_prompts: bool = False
 
     @property
     def threads(self) -> int | None:
@@ -159,7 +161,8 @@ class Engine:
 @dataclass(frozen=True)
 class Request:
     """One measured request, before it becomes an engine's own body. ``reasoning``: how this
-    family's reasoning is switched; what of it stands in messages is in them."""
+    family's reasoning is switched; what of it stands in messages is in them. ``keeps_prompt``: the
+    engine may take from its prompt cache what it has, and keep what it reads."""
 
     messages: Messages
     answer_tokens: int
@@ -167,6 +170,7 @@ class Request:
     served_model: str | None = None
     salt: str = ""
     reasoning: Switch | None = None
+    keeps_prompt: bool = False
 
     def template(self, *, effort: bool = False) -> dict[str, Any]:
         """The field with which most engines hand arguments to the chat template, ``effort`` too

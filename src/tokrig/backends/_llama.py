@@ -196,13 +196,13 @@ class LlamaServer(Backend):
         )
 
     def body(self, request: Request) -> dict[str, Any]:
-        """Plus llama.cpp's switches: full length, no prompt cache, and with each chunk how many
+        """Plus llama.cpp's switches: full length, the prompt cache, and with each chunk how many
         tokens there were so far."""
         return {
             **super().body(request),
             **request.template(),
             "ignore_eos": True,
-            "cache_prompt": False,
+            "cache_prompt": request.keeps_prompt,
             "timings_per_token": True,
         }
 

@@ -71,10 +71,11 @@ class PythonServer(Backend):
 
     ``serve`` are the words before its flags, ``flags`` those it is always given beside its address,
     ``if_listed`` those it is given where its help lists them and no option says otherwise;
-    ``{0.slots}`` stands for a field of the launch. ``own`` are more flags that tokrig alone sets,
-    ``listed`` one that every build has; ``help_words`` make it list them, its first answer.
-    ``devices`` are its words for APIs, ``environment`` its variables. ``package`` names the Python
-    package whose metadata tell the build.
+    ``{0.slots}`` stands for a field of the launch. Of both ``cache_off`` switch its prompt cache
+    off. ``own`` are more flags that tokrig alone sets, ``listed`` one that every build has;
+    ``help_words`` make it list them, its first answer. ``devices`` are its words for APIs,
+    ``environment`` its variables. ``package`` names the Python package whose metadata tell the
+    build.
     """
 
     starts = True
@@ -85,6 +86,7 @@ class PythonServer(Backend):
     own: frozenset[str] = frozenset()
     listed = ""
     help_words: tuple[str, ...] = ("--help",)
+    cache_off: tuple[str, ...] = ()
     devices: Mapping[Api, str] = {}
     environment: Mapping[str, str] = {}
 
@@ -119,7 +121,11 @@ class PythonServer(Backend):
         always = {**self.flags, "host": "127.0.0.1", "port": "{0.port}"}
         read.require_free(launch.options, {*always, *self.own})
         listed = {flag: v for flag, v in self.if_listed.items() if read.lists(help_text, flag)}
-        tables = {flag: v.format(launch) or True for flag, v in {**always, **listed}.items()}
+        tables = {
+            flag: v.format(launch) or True
+            for flag, v in {**always, **listed}.items()
+            if not (launch.keeps_prompts and flag in self.cache_off)
+        }
         flags: dict[str, Value | None] = {
             **tables,
             "device": self.devices.get(launch.api) if launch.api else None,

@@ -38,20 +38,18 @@ _WORDS = {
 }
 _FLASH = {"on": "enabled", "true": "enabled", "off": "disabled", "false": "disabled"}
 
-# Everything that could reuse a prompt is off, and nothing is fitted to free memory behind our
-# back: what was asked is what is resolved, or it fails. Verbosity 4 makes the engine log buffers,
-# batch sizes and KV types, which are read back.
+# Nothing is fitted to free memory behind our back: what was asked is what is resolved, or it fails.
+# Verbosity 4 makes the engine log buffers, batch sizes and KV types, which are read back. But for
+# sessions everything that could reuse a prompt is off.
 _ALWAYS = {
     "hostnames": ["127.0.0.1"],
     "model_alias": {"served"},
     "fit_params": False,
-    "cache_prompt": False,
-    "cache_ram_mib": 0,
-    "n_ctx_checkpoints": 0,
     "ui": False,
     "endpoint_metrics": True,
     "verbosity": 4,
 }
+_CACHE_OFF = {"cache_prompt": False, "cache_ram_mib": 0, "n_ctx_checkpoints": 0}
 # Where a setting goes, and as what.
 _GOES_TO: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "model": (("model.path",), str),
@@ -130,6 +128,7 @@ class Embedded(LlamaServer):
             "draft_model": str(asked.draft_model) if asked and asked.draft_model else None,
             "draft_tokens": asked.draft_tokens if asked else None,
             "reasoning": launch.engine_switch,
+            "keeps_prompts": launch.keeps_prompts or None,
             **self.setting_flags(launch),
             **launch.options,
         }
@@ -165,7 +164,8 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     """llama.cpp's parameter block. For the CPU alone nothing may go to a GPU, large prompts
     neither. Raises ValueError naming the words it knows for one it does not."""
     p = xllamacpp.CommonParams()
-    for name, value in _ALWAYS.items():
+    off = {} if settings.get("keeps_prompts") else _CACHE_OFF
+    for name, value in {**_ALWAYS, **off}.items():
         setattr(p, name, value)
     for name, (places, as_) in _GOES_TO.items():
         for place in places if name in settings else ():

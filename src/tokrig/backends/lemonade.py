@@ -254,8 +254,10 @@ def _settings(recipe: str, launch: Launch | None) -> dict[str, Any]:
         found = {"ctx_size": launch.context, "llamacpp_device": ",".join(launch.devices) or None}
         flags = list(_llama_flags(launch))
     elif recipe == "vllm":
-        # lemonade switches vLLM's prefix cache on; the later flag wins.
-        flags = ["--max-num-seqs", str(launch.slots), "--no-enable-prefix-caching"]
+        flags = ["--max-num-seqs", str(launch.slots)]
+        if not launch.keeps_prompts:
+            # lemonade switches vLLM's prefix cache on; the later flag wins.
+            flags.append("--no-enable-prefix-caching")
     else:
         return found
     flags.append(str(launch.options.get(f"{recipe}_args", "")))

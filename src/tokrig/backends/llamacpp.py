@@ -33,11 +33,14 @@ _OWN = frozenset(
     | {"spec-default", "reasoning", "log-disable", "log-file", "log-jsonl"}
 )
 # … and what keeps the engine to what was asked, as far as this build has it and no option says
-# otherwise: nothing fitted to free memory behind our back, nothing kept of earlier prompts.
+# otherwise: nothing fitted to free memory behind our back, nothing kept of earlier prompts
+# but for sessions.
 _UNAIDED: Mapping[tuple[str, ...], Value] = {
     ("metrics",): True,
     ("no-ui", "no-webui"): True,
     ("fit",): "off",
+}
+_CACHE_OFF: Mapping[tuple[str, ...], Value] = {
     ("no-cache-prompt",): True,
     ("cache-ram",): "0",
     ("ctx-checkpoints", "swa-checkpoints"): "0",
@@ -181,13 +184,14 @@ class LlamaCpp(llama.LlamaServer):
         chosen = {known.long(name): value for name, value in launch.options.items()}
         read.require_free(chosen, _OWN if launch.speculation else _OWN | {"spec-type"})
         given = {n for option in chosen for n in (option, *known.flags) if known.same(n, option)}
+        unaided = _UNAIDED if launch.keeps_prompts else {**_UNAIDED, **_CACHE_OFF}
         own: dict[str, Value | None] = {
             **{flag: form.format(launch) for flag, form in _FLAGS.items()},
             **dict(_devices(launch, known)),
             **dict(_speculation(launch, known, chosen.get("spec-type"))),
             **dict(_reasoning(launch, known)),
             **{known.require(flag): v for flag, v in self.setting_flags(launch, given).items()},
-            **{f: value for names, value in _UNAIDED.items() if (f := known.spelling(*names))},
+            **{f: value for names, value in unaided.items() if (f := known.spelling(*names))},
         }
         # Its log can be read at level 4, but where that is no level of its own it means "debug":
         # a line for every token.

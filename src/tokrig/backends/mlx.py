@@ -45,6 +45,7 @@ class MLX(PythonServer):
         "decode-concurrency": "{0.slots}",
         "prompt-concurrency": "{0.slots}",
     }
+    cache_off = ("prompt-cache-size",)
     own = frozenset({"draft-model", "num-draft-tokens", *if_listed})
     listed = "adapter-path"
     # Its list of models reads the download cache and breaks where there is none.

@@ -27,7 +27,7 @@ class OpenAI(Backend):
             **super().body(request),
             **request.template(),
             "ignore_eos": True,
-            "cache_prompt": False,
+            "cache_prompt": request.keeps_prompt,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
 

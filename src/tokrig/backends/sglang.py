@@ -51,6 +51,7 @@ class SGLang(BatchingServer):
         "enable-metrics": "",
         "enable-cache-report": "",
     }
+    cache_off = ("disable-radix-cache",)
     own = frozenset(
         {"model", "device", "speculative-algorithm"}
         | {"speculative-draft-model-path", "speculative-draft-model"}

@@ -62,6 +62,7 @@ class VLLM(BatchingServer):
         "max-num-seqs": "{0.slots}",
         "no-enable-prefix-caching": "",
     }
+    cache_off = ("no-enable-prefix-caching",)
     # What makes it tell more about each request, in builds that have it.
     if_listed: Mapping[str, str] = {
         "enable-prompt-tokens-details": "",
@@ -119,8 +120,11 @@ class VLLM(BatchingServer):
 
     def more_flags(self, launch: Launch, help_text: str) -> Mapping[str, Value | None]:
         asked = launch.speculation
+        kept: dict[str, Value | None] = (
+            {"enable-prefix-caching": True} if launch.keeps_prompts else {}
+        )
         if asked is None:
-            return {}
+            return kept
         way, model = method(asked, _METHODS)
         config: dict[str, Any] = {"method": way, **_LENGTHS.get(asked.type, {})}
         if model is not None:
@@ -130,6 +134,7 @@ class VLLM(BatchingServer):
         # Only where it speculates it can tell of drafts.
         tells = read.lists(help_text, "per-request-spec-decode-metrics")
         return {
+            **kept,
             "speculative-config": json.dumps(config),
             "per-request-spec-decode-metrics": "summary" if tells else None,
         }

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tokrig.cli import present
@@ -18,7 +19,7 @@ from tokrig.record.model import Model
 from tokrig.record.samples import tokens
 from tokrig.run import quantize
 from tokrig.run.prepare import Prepared, outline, prepare
-from tokrig.run.room import need
+from tokrig.run.room import LEAST_TURNS, NO_LIMIT, need, turns_in
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import said
 from tokrig.units import human_bytes
@@ -89,7 +90,7 @@ def print_plan(found: Foreseen, as_json: bool) -> None:
             tokens(cell["depth_tokens"]),
             *(str(cell[key]) for key in ("concurrency", "prompt_tokens", "answer_tokens")),
             f"{cell['requests']} + {cell['warmup_requests']}",
-            "" if cell["fits_context"] else "context too small: will be left out",
+            cell.get("note", "") if cell["fits_context"] else "context too small: will be left out",
         )
     out.print()
     present.put(out, table)
@@ -102,19 +103,28 @@ def _plan(found: Foreseen) -> dict[str, Any]:
     cells = []
     for cell in prepared.cells:
         workload, starts = prepared.workloads[cell.workload], level.repeats * cell.concurrency
+        room = launch.context_per_slot if launch else NO_LIMIT
         prompt = workload.prompt_tokens + cell.depth_tokens
-        cells.append(
-            {
-                "workload": cell.workload,
-                "concurrency": cell.concurrency,
-                "depth_tokens": cell.depth_tokens,
-                "prompt_tokens": prompt,
-                "answer_tokens": workload.answer_tokens,
-                "requests": level.iterations * starts,
-                "warmup_requests": level.warmups * starts,
-                "fits_context": launch is None or need(workload, prompt) <= launch.context_per_slot,
+        facts = {
+            "workload": cell.workload,
+            "concurrency": cell.concurrency,
+            "depth_tokens": cell.depth_tokens,
+            "prompt_tokens": prompt,
+            "answer_tokens": workload.answer_tokens,
+            "requests": level.iterations * starts,
+            "warmup_requests": level.warmups * starts,
+            "fits_context": need(workload, prompt) <= room,
+        }
+        if whole := len(workload.turns):
+            turns = turns_in(workload, room)
+            facts |= {
+                "requests": turns * starts,
+                "warmup_requests": starts,
+                "fits_context": turns >= LEAST_TURNS,
+                "turns": turns,
+                "note": f"about {turns} of {whole} turns fit" if turns < whole else "",
             }
-        )
+        cells.append(facts)
     return {
         "run_id": prepared.run_id or None,
         "model": model_label(prepared.model),
@@ -162,9 +172,11 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
     requests = all_tokens = 0
     for cell in plan["cells"]:
         if cell["fits_context"]:
-            number = cell["requests"] + cell["warmup_requests"]
-            requests += number
-            all_tokens += number * (cell["prompt_tokens"] + cell["answer_tokens"])
+            requests += (number := cell["requests"] + cell["warmup_requests"])
+            turns = found.prepared.workloads[cell["workload"]].turns[: cell.get("turns", 0)]
+            lengths = [turn.prompt_tokens + turn.answer_tokens for turn in turns]
+            each = fmean(lengths or [cell["prompt_tokens"] + cell["answer_tokens"]])
+            all_tokens += round(number * each)
     yield "Requests", f"about {requests}, with {all_tokens:,} tokens in all"
     if told := said({**spec.settings, "quantize": None, "power_cap_w": None}):
         yield "Settings", ", ".join(told)

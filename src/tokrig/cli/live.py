@@ -185,6 +185,9 @@ class Board:
     def _work(self, cell: Cell) -> float:
         """Tokens of one repeat of a cell, prompt tokens weighed by how much faster they go."""
         shape = self.shapes[cell.workload]
+        if shape.turns:  # what is in the cache takes no time
+            answers = sum(turn.answer_tokens for turn in shape.turns)
+            return cell.concurrency * (shape.prompt_tokens * self.prompt_weight + answers)
         sets = (self.level.iterations + self.level.warmups) * cell.concurrency
         prompt = shape.prompt_tokens + cell.depth_tokens
         return sets * (prompt * self.prompt_weight + shape.answer_tokens)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from tokrig.record.metrics import Metric
-    from tokrig.record.model import Ladder, Record, Result, Summary, Validity
+    from tokrig.record.model import Ladder, Record, Result, SessionFigures, Summary, Validity
 
 NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.
@@ -284,6 +284,8 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
             rates, why = naming.sustained_lines(result.sustained)
             out.print(f"{result.cell.label}: {rates}", soft_wrap=True)
             out.print(f"  {why}", soft_wrap=True)
+        if result.session:
+            _print_session(out, result, result.session)
     if record.raw:
         _print_raw(out, record)
     for skipped in record.skipped:
@@ -319,6 +321,30 @@ def _print_ladder(out: Console, record: Record, ladder: Ladder) -> None:
     put(out, table)
     out.print()
     out.print(f"the ladder of {ladder.workload} {naming.ladder_end(ladder)}", soft_wrap=True)
+
+
+def _print_session(out: Console, result: Result, session: SessionFigures) -> None:
+    """A row a turn, with a line on the whole."""
+    headings = ("turn", "prompt", "cached", "new", "answer", "TTFT", "whole turn")
+    table = plain_table(*headings, right=headings)
+    for number, turn in enumerate(session.by_turn, 1):
+        tokens = (turn.prompt_tokens, turn.cached_tokens, turn.new_tokens, turn.output_tokens)
+        table.add_row(
+            str(number),
+            *(NULL if count is None else f"{count:,.0f}" for count in tokens),
+            human_seconds(turn.ttft_s),
+            human_seconds(turn.total_s),
+        )
+    out.print()
+    put(out, table)
+    out.print()
+    each = f" in {human_seconds(result.session_s.median)} each" if result.session_s else ""
+    often = count(session.sessions, "session")
+    out.print(
+        f"{result.cell.label}: {often} of {session.turns} turns{each};"
+        f" {naming.session_cache(session)}",
+        soft_wrap=True,
+    )
 
 
 def _caption(record: Record) -> str:

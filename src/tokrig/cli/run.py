@@ -121,8 +121,8 @@ def record_options(command: F) -> F:
     callback=word_list,
     metavar="NAME",
     shell_complete=complete_workload,
-    help="Workloads: chat, rag, codegen, agent. Repeat it or use commas.  [default: all; chat with"
-    " a ladder or --sustain]",
+    help="Workloads: chat, rag, codegen, agent; session, an agent's turns on a warm prompt cache."
+    " Repeat it or use commas.  [default: all but session; chat with a ladder or --sustain]",
 )
 @option(
     "--concurrency",

@@ -22,7 +22,7 @@ from tokrig.spec.campaign import (
     Speculative,
     cap_out_of_range,
 )
-from tokrig.spec.run import shapes_of
+from tokrig.spec.run import default_shapes, shapes_of
 from tokrig.spec.settings import MODE, SETTINGS, askable
 
 Values = tuple[Any, ...]
@@ -147,7 +147,7 @@ class _Expansion:
         """What all runs of a matrix have in their keys."""
         texts = self.known.texts
         workloads = shapes_of(matrix)
-        shapes = workloads or sorted({*texts} - {CONTEXT})
+        shapes = workloads or sorted({*default_shapes(texts)} - {CONTEXT})
         shapes = [*shapes, CONTEXT] if any(matrix.depth or ()) else shapes
         common = {
             **self.set,

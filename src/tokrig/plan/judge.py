@@ -43,7 +43,7 @@ from tokrig.plan import (
 from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
 from tokrig.record.samples import Cell
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
-from tokrig.spec.run import LEVELS, ladder_steps
+from tokrig.spec.run import LEVELS, default_shapes, ladder_steps
 from tokrig.units import human_bytes, seconds_of
 
 EFFICIENCY = 0.6
@@ -162,7 +162,9 @@ class Judge:
 
     def _names(self, run: Run) -> tuple[str, ...]:
         """The workloads of a run; one that names depths alone measures the chat."""
-        return run.workloads or (("chat",) if run.depth else tuple(self.known.needs))
+        return run.workloads or (
+            ("chat",) if run.depth else tuple(default_shapes(self.known.needs))
+        )
 
     def _state(self, run: Run, cells: Cells) -> tuple[State, str, str, str | None]:
         """With why, until when, and the record that tells so."""

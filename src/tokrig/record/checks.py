@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 from tokrig.naming import gpus_known
@@ -47,6 +48,7 @@ from tokrig.record.model import (
 )
 from tokrig.record.open_loop import GIVEN_UP, overloaded, sends_late
 from tokrig.record.samples import Cell, Kind, Sample, concurrency_mean, is_coarse
+from tokrig.record.sessions import walks
 
 Value = str | int | float | bool
 
@@ -86,6 +88,8 @@ COUNT_MISMATCH = 0.01
 # Of the measured window.
 CLOCKS_SHARE = 0.01
 PROMPT_SHARE, PROMPT_TOKENS = 0.01, 2
+# What prompts of two sessions may share where the template is shorter, or not known.
+OPENING_TOKENS = 32
 CONCURRENCY_SHARE = 0.90
 # Reasons to finish other than the length that was asked for.
 ENDED_EARLY = {"stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls"}
@@ -98,6 +102,8 @@ HINTS = {
     "no_tokens": "nothing was generated, so there is nothing to measure",
     "output_length": "answers ended before the asked length; the engine ignored ignore_eos",
     "cached_tokens": "the engine reused cached prompt tokens; switch its prompt cache off",
+    "warm_first_turn": "of a session's first prompt the engine had more than the template's opening"
+    " in its cache, though no other begins alike: its count of cached tokens is in doubt",
     "clock_mismatch": "client and engine disagree by more than 3 % on the decode rate; look for"
     " a loaded machine or a buffering proxy",
     "count_mismatch": "two token counts differ by more than 1 %; the server's usage is in doubt",
@@ -231,6 +237,15 @@ class _Case(Seen):
         silent = any(s.cached_tokens is None for s in self.good)
         return silent and "cached_tokens" not in self.counters
 
+    @property
+    def is_session(self) -> bool:
+        return self.cell.load == "session"
+
+    @property
+    def reused(self) -> bool:
+        """Whether cached tokens came where none should."""
+        return not self.is_session and any(s.cached_tokens for s in self.good)
+
     @cached_property
     def drafted(self) -> bool:
         told = any(s.drafted_tokens for s in self.good)
@@ -259,18 +274,52 @@ class _Case(Seen):
 
 def _wrong_prompt(case: _Case) -> bool:
     shape = case.workload
+    if case.is_session:
+        return _wrong_turn(case)
     target = shape.target_prompt_tokens or shape.prompt_tokens
     if target is None:
         return False
-    allowed = max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
-    return any(n is not None and abs(n - target) > allowed for n in case.prompts)
+    return any(n is not None and _off_length(n, target) for n in case.prompts)
+
+
+def _wrong_turn(case: _Case) -> bool:
+    """Whether a prompt is not as long as it was counted before; where nobody counted, not longer
+    than that of the turn before, as one that the server cut would be."""
+    counted = case.workload.turn_prompt_tokens
+    if not counted:
+        return any(
+            b.prompt_tokens is not None and (a.prompt_tokens or 0) >= b.prompt_tokens
+            for walk in walks(case.good)
+            for a, b in pairwise(walk)
+        )
+    return any(
+        s.prompt_tokens is not None
+        and _off_length(s.prompt_tokens, counted[s.variant][s.iteration])
+        for s in case.good
+    )
+
+
+def _off_length(tokens: int, target: int) -> bool:
+    return abs(tokens - target) > max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
+
+
+def _warm_first_turn(case: _Case) -> bool:
+    """Nothing but the template's opening is the same in two sessions: each has its salt."""
+    template = case.backend.prompting.template_tokens or 0
+    return case.is_session and any(
+        (s.cached_tokens or 0) > max(template, OPENING_TOKENS)
+        for s in case.good
+        if s.iteration == 0
+    )
 
 
 def _wrong_length(case: _Case) -> bool:
     """Uncounted answers tell their length by their end."""
-    asked = case.workload.answer_tokens
+    by_turn, asked = case.workload.turn_answer_tokens, case.workload.answer_tokens
     return any(
-        s.finish_reason in ENDED_EARLY if s.output_tokens is None else s.output_tokens != asked
+        s.finish_reason in ENDED_EARLY
+        if s.output_tokens is None
+        else s.output_tokens != (by_turn[s.iteration] if by_turn else asked)
         for s in case.good
     )
 
@@ -406,7 +455,7 @@ RULES: tuple[Rule, ...] = (
     ("reasons", "prompt_length", _wrong_prompt),
     ("unverified", "prompt_length_unverified", lambda c: None in c.prompts),
     ("unchecked", "output_length_limit", lambda c: None in [s.finish_reason for s in c.good]),
-    ("reasons", "cached_tokens", lambda c: any(s.cached_tokens for s in c.good)),
+    ("reasons", "cached_tokens", lambda c: c.reused),
     # Do the counts and the clocks agree?
     ("reasons", "count_mismatch", _miscounted),
     ("unchecked", "server_clock", _clock_missing),
@@ -438,9 +487,10 @@ RULES_1: tuple[Rule, ...] = (
 
 RULES_2: tuple[Rule, ...] = (
     ("reasons", "output_length", _wrong_length),
-    ("reasons", "cached_tokens", lambda c: c.counters.get("cached_tokens")),
+    ("reasons", "cached_tokens", lambda c: not c.is_session and c.counters.get("cached_tokens")),
     ("reasons", "cached_tokens", lambda c: c.cache_silent and c.kept_apart is False),
-    ("unchecked", "cache", lambda c: c.cache_silent and c.kept_apart is None),
+    ("reasons", "warm_first_turn", _warm_first_turn),
+    ("unchecked", "cache", lambda c: c.cache_silent and (c.kept_apart is None or c.is_session)),
     # Do the counts and the stamps tell how fast the tokens came?
     ("unverified", "token_count_unverified", _uncounted),
     ("unverified", "no_rate", _no_rate),

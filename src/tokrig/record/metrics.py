@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from tokrig.record import METHODOLOGY_VERSION, formulas
+from tokrig.record import METHODOLOGY_VERSION, formulas, sessions
 from tokrig.record.formulas import Counters, Formula, Measured
 from tokrig.record.open_loop import open_loop
 from tokrig.record.samples import Sample, concurrency_mean
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         PeakMemory,
         Percentiles,
         ServerTimings,
+        SessionFigures,
         Speculative,
         Summary,
         Sustained,
@@ -376,6 +377,44 @@ class Figures:
             ),
             _part(
                 "first_divergence_tokens", "count", "first divergence, tokens", "the same in tokens"
+            ),
+        ),
+    )
+    session_s = _each(
+        "whole session",
+        "s",
+        "the last turn's last token − the first turn's request sent: what of a session is spent"
+        " waiting for the engine, since no time passes between its turns",
+        better=False,
+        shown=RUN | {"compare"},
+        compute=sessions.session_s,
+        later=True,
+    )
+    session: Metric[SessionFigures | None] = Metric(
+        "block",
+        "session",
+        "turns of one conversation, with the engine's prompt cache on",
+        compute=sessions.session,
+        block="SessionFigures",
+        column="session_",
+        later=True,
+        parts=(
+            _part("turns", "count", "turns", "requests of one session"),
+            _part("sessions", "count", "sessions", "those of which every turn was answered"),
+            _part(
+                "hit_rate",
+                "share",
+                "cache hit rate",
+                "cached / all prompt tokens, all turns together; by the answers, else by the"
+                " engine's sums; null where neither tells",
+                better=True,
+            ),
+            _part(
+                "reusable_share",
+                "share",
+                "reusable share",
+                "what a cache that loses nothing would have had: the prompts of the turns before /"
+                " all prompt tokens",
             ),
         ),
     )

@@ -326,13 +326,17 @@ class ColdStart(Block):
 
 class WorkloadFacts(Block):
     """The shape and the version of its texts. ``target_prompt_tokens`` is the prompt length that
-    was measured where the chat template leaves no room for the shape's own."""
+    was measured where the chat template leaves no room for the shape's own. Of sessions,
+    ``turn_answer_tokens`` are the answers' lengths by turn, as many turns as fitted into the
+    context, ``turn_prompt_tokens`` those of their prompts by session, as the engine counts them."""
 
     name: str
     content_hash: str | None = None
     prompt_tokens: Count | None = None
     target_prompt_tokens: Count | None = None
     answer_tokens: Count | None = None
+    turn_answer_tokens: list[Count] = []
+    turn_prompt_tokens: list[list[Count]] = []
 
 
 class ServerTimings(Block):
@@ -350,6 +354,29 @@ class ServerTimings(Block):
     difference: float | None = None
     difference_largest: float | None = None
     off_clock: list[str] = []
+
+
+class SessionTurn(Block):
+    """One turn: medians over all sessions. Of the prompt ``reusable_tokens`` are those of the turn
+    before, ``cached_tokens`` what the engine took from its cache, ``new_tokens`` what it read."""
+
+    prompt_tokens: NonNegative | None = None
+    reusable_tokens: NonNegative | None = None
+    cached_tokens: NonNegative | None = None
+    new_tokens: NonNegative | None = None
+    output_tokens: NonNegative | None = None
+    ttft_s: NonNegative | None = None
+    total_s: NonNegative | None = None
+
+
+class SessionFigures(Block):
+    """Sessions on an engine with its prompt cache on; ``by_turn`` in order."""
+
+    turns: Count
+    sessions: Count
+    hit_rate: float | None = None
+    reusable_share: float | None = None
+    by_turn: list[SessionTurn] = []
 
 
 class Speculative(Block):

@@ -436,10 +436,17 @@ def _beside(group: Sequence[Sample], *, before: bool) -> np.ndarray[tuple[int], 
     ends = np.sort([s.sent_ns + s.chunks[-1].t_ns for s in group])
     # From here on a worker that ends finds no further request.
     busy_until = ends[max(len(group) - group[0].concurrency, 0)]
+    if group[0].load == "session":
+        last = {s.worker: s.sent_ns + s.chunks[-1].t_ns for s in sorted(group, key=_sent_ns)}
+        busy_until = min(last.values())
     stamps = np.concatenate([s.sent_ns + s.stream.times_ns() for s in group])
     stamps = stamps[stamps <= busy_until]
     begun, ended = np.searchsorted(begins, stamps, "right"), np.searchsorted(ends, stamps, "left")
     return np.asarray(begun - ended, dtype=np.intp)
+
+
+def _sent_ns(sample: Sample) -> int:
+    return sample.sent_ns
 
 
 def _before_ns(sample: Sample, quickest_ns: int) -> int:

@@ -44,6 +44,8 @@ _SHARES = {
     "ceiling_share": 1.05,
     "client_cpu_share": 1.1,  # of one core, by another clock
     "speculative.acceptance_rate": 1.0,
+    "session.hit_rate": 1.0,
+    "session.reusable_share": 1.0,
     "interference.client_wait_share": 1.1,
     "interference.client_late_share": 1.1,
     "interference.steal_share": 1.1,
@@ -446,6 +448,27 @@ def _speculative(cell: Cell) -> Broken:
         yield "speculative.steps", f"{drafted} drafted in {found.steps} steps of {longest} at most"
 
 
+def _session(cell: Cell) -> Broken:
+    """What a session's turns say of it."""
+    found, result = cell.result.session, cell.result
+    if (found is not None) != (result.load == "session" and cell.good > 0):
+        yield "session", f"a result under the load {result.load} with {cell.good} answers"
+    if found is None:
+        return
+    asked = len(result.workload.turn_answer_tokens)
+    if found.turns != len(found.by_turn) or (asked and found.turns > asked):
+        yield "session.turns", f"{found.turns}, with {len(found.by_turn)} told and {asked} asked"
+    if found.turns * found.sessions > (cell.good or nan):
+        yield "session.sessions", f"{found.sessions} of {found.turns} turns in {cell.good} answers"
+    for number, turn in enumerate(found.by_turn):
+        place = f"session.by_turn.{number}"
+        if _above(known(turn.ttft_s), known(turn.total_s)):
+            yield f"{place}.ttft_s", f"{turn.ttft_s} s, after the last token at {turn.total_s} s"
+        for name in ("cached_tokens", "new_tokens", "reusable_tokens"):
+            if _above(known(getattr(turn, name)), known(turn.prompt_tokens)):
+                yield f"{place}.{name}", f"{getattr(turn, name)} of {turn.prompt_tokens} tokens"
+
+
 def _shares(cell: Cell) -> Broken:
     for path, most in _SHARES.items():
         value: Any = cell.result
@@ -502,7 +525,8 @@ def _codes(cell: Cell) -> Broken:
     """Reasons that the figures themselves give."""
     result, shape, reasons = cell.result, cell.result.workload, cell.result.validity.reasons
     prompts, outputs = cell["prompt_tokens"], cell["output_tokens"]
-    target = known(shape.target_prompt_tokens or shape.prompt_tokens)
+    by_turn = shape.turn_answer_tokens
+    target = nan if by_turn else known(shape.target_prompt_tokens or shape.prompt_tokens)
     allowed = nan if isnan(target) else max(PROMPT_TOKENS, round(target * PROMPT_SHARE))
     asked = known(shape.answer_tokens)
     lengths = [] if isnan(outputs.low) or isnan(asked) else [outputs.low, outputs.high]
@@ -515,7 +539,7 @@ def _codes(cell: Cell) -> Broken:
         < CONCURRENCY_SHARE * result.concurrency,
         "clock_mismatch": abs(known(difference)) > CLOCK_MISMATCH + 1e-5,
         "client_bound": busy,
-        "output_length": any(length != asked for length in lengths),
+        "output_length": any(length not in (by_turn or (asked,)) for length in lengths),
     }
     for code, is_so in holds.items():
         if is_so and code not in reasons:
@@ -544,6 +568,7 @@ MEASURED_RULES: dict[str, ResultRule] = {
     "level": _level,
     "end to end": _end_to_end,
     "useful": _useful,
+    "session": _session,
     "first answer": _first_answer,
     "system": _system,
     "prefill": _prefill,

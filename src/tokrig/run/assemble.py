@@ -198,6 +198,8 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         prompt_tokens=workload.prompt_tokens,
         target_prompt_tokens=target if target != workload.prompt_tokens else None,
         answer_tokens=workload.answer_tokens,
+        turn_answer_tokens=[turn.answer_tokens for turn in workload.turns[: told.turns]],
+        turn_prompt_tokens=told.turn_prompts if workload.sessions else [],
     )
     validity = checks.judge(
         samples,

@@ -22,7 +22,7 @@ from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
 from tokrig.run import assemble, fitting, http, memory, preflight
 from tokrig.run.ceiling import measured_here
-from tokrig.run.client import Loop
+from tokrig.run.client import Loop, Queues
 from tokrig.run.fitting import Prompt
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.lasting import Lasting
@@ -41,7 +41,7 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
-from tokrig.run.room import need
+from tokrig.run.room import LEAST_TURNS, need, turn_need
 from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.workloads import Workload
 
@@ -139,7 +139,7 @@ class _Run:
         for workload in prepared.workloads:
             self.climb(workload)
         done = {(c.cell, c.repeat) for c in self.cells}
-        requests = {c: level.iterations * c.concurrency for c in prepared.cells}
+        requests = {cell: prepared.requests(cell) for cell in prepared.cells}
         ends = self.ladders.values()
         self.listen(
             RunBegan(
@@ -206,6 +206,8 @@ class _Run:
     def greedy_answers(self, session: Session) -> Iterator[tuple[str, str]]:
         """The answer to each shape's first prompt, always of the same salt."""
         for name, workload in self.prepared.workloads.items():
+            if workload.sessions:
+                continue
             cell = Cell(name, 1)
             if self.too_small(session, cell) or self.is_skipped(cell):
                 continue
@@ -310,10 +312,32 @@ class _Run:
         """Why a cell does not fit into a slot's context."""
         context = session.engine.resolved.context_per_slot
         workload = self.prepared.workloads[cell.workload]
+        if workload.sessions:
+            return self.too_few_turns(session, workload, context)
         wanted = need(workload, self.target(workload) + cell.depth_tokens)
         if context is None or wanted <= context:
             return None
         return f"{cell.shape} needs {wanted} tokens of context, a slot has {context}"
+
+    def too_few_turns(
+        self, session: Session, workload: Workload, context: int | None
+    ) -> str | None:
+        """Why no session can be measured: not even two of its turns fit. Else how many do, and how
+        long they are, is noted, once a run."""
+        state, whole = self.state, len(workload.turns)
+        if state.turns is None:
+            state.turns, state.turn_prompts = preflight.count_turns(session, workload, context)
+            self.note_state()
+            if LEAST_TURNS <= state.turns < whole:
+                fit = f"{state.turns} of {whole} turns fit into a context of {context} tokens"
+                self.listen(Note(f"{workload.name}: {fit}"))
+        if state.turns >= LEAST_TURNS:
+            return None
+        wanted = turn_need(workload.turns[LEAST_TURNS - 1])
+        return (
+            f"{workload.name}: its first {LEAST_TURNS} turns need about {wanted} tokens of context,"
+            f" a slot has {context}"
+        )
 
     def one_cell(self, session: Session, cell: Cell, repeat: int) -> None:
         """Measure a cell and journal it. It fails alone: it is tried once more, and then skipped
@@ -429,14 +453,20 @@ class _Run:
         self, session: Session, cell: Cell, prompts: list[Prompt]
     ) -> tuple[Iterable[Request], By | None]:
         """What a cell's measured phase sends, and by which source where that is no closed loop."""
+        workload = self.prepared.workloads[cell.workload]
         if (seconds := self.prepared.spec.sustain_s) is not None:
-            workload = self.prepared.workloads[cell.workload]
             endless = (
                 self.request(session, workload, prompt, session.salt())
                 for prompt in itertools.cycle(prompts)
             )
             return endless, Lasting(cell.concurrency, seconds)
-        return self.requests(session, cell, prompts, self.prepared.level.iterations), None
+        if not workload.sessions:
+            return self.requests(session, cell, prompts, self.prepared.level.iterations), None
+        # Each worker walks a session of its own: its next turn follows the answer to the last one.
+        requests, many = self.turns(session, cell, self.state.turns or 0), cell.concurrency
+        return requests, lambda bodies: Queues(
+            [list(enumerate(bodies))[worker::many] for worker in range(many)]
+        )
 
     def prompt(self, session: Session, cell: Cell, index: int) -> Prompt:
         """The prompt of a variant at a cell's depth, fitted once per run."""
@@ -459,11 +489,28 @@ class _Run:
     def requests(
         self, session: Session, cell: Cell, prompts: list[Prompt], sets: int
     ) -> list[Request]:
-        """``sets`` × concurrency requests that walk through the variants, each with its salt."""
+        """``sets`` × concurrency requests that walk through the variants, each with its salt. Of
+        sessions the first turns."""
         workload = self.prepared.workloads[cell.workload]
+        if workload.sessions:
+            return self.turns(session, cell, 1)
         return [
             self.request(session, workload, prompts[number % len(prompts)], session.salt())
             for number in range(sets * cell.concurrency)
+        ]
+
+    def turns(self, session: Session, cell: Cell, number: int) -> list[Request]:
+        """The first turns of sessions side by side, turn after turn; each session has its salt."""
+        workload = self.prepared.workloads[cell.workload]
+        salts = [session.salt() for _ in range(cell.concurrency)]
+        walks = [
+            workload.prompts(worker, unique, system_role=session.system_role)
+            for worker, unique in enumerate(salts)
+        ]
+        return [
+            session.request(walks[worker][place], turn.answer_tokens, unique, keeps_prompt=True)
+            for place, turn in enumerate(workload.turns[:number])
+            for worker, unique in enumerate(salts)
         ]
 
     def request(self, session: Session, workload: Workload, prompt: Prompt, unique: str) -> Request:

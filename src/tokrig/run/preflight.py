@@ -33,7 +33,7 @@ from tokrig.record.samples import Cell, Kind, Sample
 from tokrig.run.http import HINTS, REFUSALS, wait_s
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Note, Step
-from tokrig.run.session import Session
+from tokrig.run.session import Session, salt
 from tokrig.spec.settings import option_of
 from tokrig.workloads import Messages, Variant, Workload
 
@@ -233,6 +233,30 @@ def apart(
     return True if abs(saved) <= APART else False if saved >= SHARED else None
 
 
+def count_turns(
+    session: Session, workload: Workload, context: int | None
+) -> tuple[int, list[list[int]]]:
+    """How many turns of each session fit into a slot, and how long their prompts are. All of them
+    where nobody counts, or the context is not known."""
+    if not session.backend.capabilities.counts_prompts:
+        return len(workload.turns), []
+    room = context or 1 << 62
+    counted: list[list[int]] = []
+    for number in range(len(workload.sessions)):
+        fitting: list[int] = []
+        prompts = workload.prompts(number, salt(0), system_role=session.system_role)
+        for messages, turn in zip(prompts, workload.turns, strict=True):
+            tokens = session.count_prompt(messages, turn.answer_tokens)
+            if tokens is None:
+                return len(workload.turns), []
+            if tokens + turn.answer_tokens > room:
+                break
+            fitting.append(tokens)
+        counted.append(fitting)
+    turns = min(map(len, counted))
+    return turns, [fitting[:turns] for fitting in counted]
+
+
 def compare_greedy(before: str, after: str, count_text: Callable[[str], int | None]) -> Greedy:
     """``before`` was answered without speculation, ``after`` with it, to the same prompt of the
     same engine. Speculation promises the same answer; numerics differ a little between batch
@@ -253,7 +277,8 @@ def compare_greedy(before: str, after: str, count_text: Callable[[str], int | No
 class EngineState(BaseModel):
     """What a run has learned of its engine and model so far, kept in the journal in case it is
     resumed. ``greedy_texts`` are the answers without speculation, by workload, None before they
-    were asked for."""
+    were asked for. ``turns`` is how many turns of a session fit, None before that was looked at;
+    ``turn_prompts`` are the lengths of their prompts by session, empty where nobody counts."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -265,6 +290,8 @@ class EngineState(BaseModel):
     load_memory: LoadMemory | None = None
     greedy_texts: dict[str, str] | None = None
     greedy: dict[str, Greedy] = {}
+    turns: int | None = None
+    turn_prompts: list[list[int]] = []
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EngineState:

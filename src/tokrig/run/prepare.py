@@ -20,14 +20,14 @@ from tokrig.models import identity, shelf
 from tokrig.models.needs import draft_mismatch
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
-from tokrig.record.samples import Cell
+from tokrig.record.samples import Cell, Load
 from tokrig.run import memory, quantize, room
 from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import here
 from tokrig.run.server import asked
 from tokrig.spec.reasoning import Switch, switch_for, table
-from tokrig.spec.run import LEVELS, Level, RunSpec, ladder_steps, shapes_of
+from tokrig.spec.run import LEVELS, Level, RunSpec, default_shapes, ladder_steps, shapes_of
 from tokrig.spec.settings import SETTINGS
 from tokrig.units import human_bytes, slug
 from tokrig.workloads import Workload
@@ -58,6 +58,11 @@ class Prepared:
     where: Whereabouts | None = None
     remarks: tuple[str, ...] = ()
     nodes: Nodes | None = None
+
+    def requests(self, cell: Cell) -> int:
+        """Measured requests of a cell in each repeat, as far as that is known before."""
+        sets = len(self.workloads[cell.workload].turns) or self.level.iterations
+        return sets * cell.concurrency
 
     @property
     def patience_s(self) -> float:
@@ -98,7 +103,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     backend: Backend = registry.load("backends", spec.backend, "BACKEND")
     # The order in which people know the shapes; shapes of other packages follow.
     names = shapes_of(spec) or dict.fromkeys(
-        ("chat", "rag", "codegen", "agent", *registry.names("workloads"))
+        ("chat", "rag", "codegen", "agent", *default_shapes(registry.names("workloads")))
     )
     workloads: dict[str, Workload] = {
         name: registry.load("workloads", name, "WORKLOAD") for name in names
@@ -117,7 +122,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         backend=backend,
         workloads=workloads,
         cells=tuple(
-            Cell(name, concurrency, depth, "sustained" if spec.sustain else "closed")
+            Cell(name, concurrency, depth, _load(spec, workload))
             for name, workload in workloads.items()
             for depth in sorted(spec.depth or [0])
             for concurrency in _in_flight(spec, workload)
@@ -126,6 +131,12 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         started=now,
         mode=mode_of(spec, None, None),
     )
+
+
+def _load(spec: RunSpec, workload: Workload) -> Load:
+    if workload.sessions:
+        return "session"
+    return "sustained" if spec.sustain else "closed"
 
 
 def _in_flight(spec: RunSpec, workload: Workload) -> Sequence[int]:
@@ -264,6 +275,7 @@ def _managed(
         if spec.speculative
         else None,
         reasoning=switch,
+        keeps_prompts=any(shape.sessions for shape in prepared.workloads.values()),
     )
     launch = room.with_room(
         launch, model, wanted, asked=spec.context, planned=spec.planned is not None

@@ -19,17 +19,33 @@ from tokrig.record.samples import Cell, tokens
 from tokrig.run import memory
 from tokrig.run.monitor import here
 from tokrig.units import human_bytes
-from tokrig.workloads import Workload, tolerance
+from tokrig.workloads import Turn, Workload, tolerance
 
 NO_LIMIT = 1 << 62
+# A text may have so many times the tokens of another tokenizer.
+TOKENIZERS_DIFFER = 1.1
+# Of a session one turn alone would be a cold prompt like any other.
+LEAST_TURNS = 2
 # The deepest is told in whole steps.
 STEP = 1024
 
 
 def need(workload: Workload, prompt_tokens: int | None = None) -> int:
     """Tokens of context one request of this shape takes, at its own prompt length or another."""
+    if workload.turns:
+        return turn_need(workload.turns[-1])
     prompt = prompt_tokens or workload.prompt_tokens
     return prompt + tolerance(prompt) + workload.answer_tokens
+
+
+def turn_need(turn: Turn) -> int:
+    """Tokens of context that one turn of a session takes by any tokenizer."""
+    return round(turn.prompt_tokens * TOKENIZERS_DIFFER) + turn.answer_tokens
+
+
+def turns_in(workload: Workload, context: int) -> int:
+    """How many turns of a session fit into a context, before its tokenizer was asked."""
+    return sum(turn_need(turn) <= context for turn in workload.turns)
 
 
 def contexts(cells: Iterable[Cell], workloads: Mapping[str, Workload]) -> dict[Cell, int]:
@@ -44,7 +60,9 @@ def context_per_slot(wanted: Mapping[Cell, int], asked: int | None, limit: int |
     if asked is not None:
         return asked
     most = limit or NO_LIMIT
-    return context_for(max((n for n in wanted.values() if n <= most), default=0), most)
+    # A session ends with the last turn that fits; a shape is measured whole or not at all.
+    needs = [min(n, most) for cell, n in wanted.items() if n <= most or cell.load == "session"]
+    return context_for(max(needs, default=0), most)
 
 
 def with_room(

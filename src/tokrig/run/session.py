@@ -176,7 +176,13 @@ class Session:
         return salt(self.next_salt)
 
     def request(
-        self, messages: Messages, answer_tokens: int, unique: str = "", *, switched: bool = True
+        self,
+        messages: Messages,
+        answer_tokens: int,
+        unique: str = "",
+        *,
+        switched: bool = True,
+        keeps_prompt: bool = False,
     ) -> Request:
         """A request of this session's model and seed, with reasoning as asked for unless
         ``switched`` is false."""
@@ -188,6 +194,7 @@ class Session:
             served_model=self.served_model,
             salt=unique,
             reasoning=switch,
+            keeps_prompt=keeps_prompt,
         )
 
     def body(self, request: Request) -> dict[str, Any]:
@@ -262,7 +269,6 @@ class Session:
             self.await_death()
         self.require_same_life()
         workload = self.prepared.workloads.get(cell.workload)
-        variants = len(workload.variants) if workload else 1
         samples = []
         for response in loop.taken():
             request = sent[response.index]
@@ -272,7 +278,9 @@ class Session:
                 iteration=response.index // cell.concurrency,
                 worker=response.worker,
                 phase=phase,
-                variant=response.index % variants,
+                variant=workload.variant_number(response.index, cell.concurrency)
+                if workload
+                else 0,
                 salt=request.salt,
                 sent_ns=response.sent_ns,
                 due_ns=response.due_ns,

@@ -40,7 +40,9 @@ from tokrig.spec.run import (
     Sustain,
     Text,
     Whole,
+    beside_session,
     climbing,
+    default_shapes,
     no_ladder,
     no_numbers,
     one_shape,
@@ -443,6 +445,8 @@ def _in_matrix(campaign: Campaign, matrix: Matrix) -> Wrong:
         if matrix.sustain and len(getattr(matrix, axis, None) or ()) > 1:
             message = f"one shape is sustained at one concurrency, and {axis} names more"
             yield "sustain", message, "measure them in entries of their own"
+    if problem := beside_session(matrix.workloads, starts=True):
+        yield "workloads", problem, "write an entry of its own"
     for number, name in enumerate(matrix.model or ()):
         source = campaign.models.get(name)
         for axis in sorted(source.needs if source else ()):
@@ -524,7 +528,7 @@ def _size(file: CampaignFile) -> None:
         for place, matrix in entry.matrices().items():
             sizes = {
                 **{axis: len(matrix.values(axis)) for axis in AXES},
-                "workloads": len(matrix.workloads or registry.names("workloads")),
+                "workloads": len(matrix.workloads or default_shapes(registry.names("workloads"))),
                 "concurrency": len(matrix.concurrency or (1,)) * (matrix.ladder or 1).bit_length(),
                 "depth": len(matrix.depth or (0,)),
                 "repeats": entry.repeats,

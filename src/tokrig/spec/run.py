@@ -7,7 +7,7 @@ unknown ones. Engine options are opaque: the backend that owns them checks them.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +40,9 @@ Text = Annotated[str, Field(min_length=1)]
 _LISTS = tuple(setting.name for setting in settings.askable() if setting.kind == "texts")
 MAX_CONCURRENCY = 1024
 LEAST_DEPTH, MAX_DEPTH = 256, 1024 * 1024
+SESSION = "session"
+"""The workload that is measured only where it is named, and in a run of its own where tokrig starts
+the engine: with the prompt cache on, while all others have it off."""
 MAX_SEED = 2**31 - 1
 LADDER = "ladder"
 # (t) The highest step of a ladder that names none.
@@ -249,6 +252,16 @@ class RunSpec(_Settings):
         return values
 
     @model_validator(mode="after")
+    def _session_alone(self) -> Self:
+        walked = SESSION in (self.workloads or ())
+        for name in ("ladder", "sustain", "depth", "rate", "arrival", "trace"):
+            if walked and getattr(self, name) is not None:
+                raise ValueError(f"{SESSION} is walked turn by turn, as it is: leave {name} out")
+        if problem := beside_session(self.workloads, starts=self.url is None):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _draft_of_a_type(self) -> Self:
         """A draft model belongs to the types that need one; a length to any of them."""
         if self.speculative is None and (self.draft_model or self.draft_tokens):
@@ -329,6 +342,23 @@ def shapes_of(given: Any) -> list[str] | None:
 def ladder_steps(most: int) -> list[int]:
     """1, 2, 4 … up to ``most``."""
     return [2**n for n in range(most.bit_length())]
+
+
+def beside_session(workloads: Sequence[str] | None, *, starts: bool) -> str | None:
+    """What is wrong with these workloads in one run; ``starts`` says that tokrig starts the
+    engine."""
+    others = [name for name in workloads or () if name != SESSION]
+    if not starts or not others or len(others) == len(workloads or ()):
+        return None
+    return (
+        f"{SESSION} needs the engine's prompt cache, and {', '.join(others)} must be measured"
+        f" without it: give {SESSION} a run of its own"
+    )
+
+
+def default_shapes(names: Iterable[str]) -> list[str]:
+    """Of all workloads those that are measured where none is named."""
+    return [name for name in names if name != SESSION]
 
 
 def load_spec(path: Path) -> RunSpec:

@@ -84,8 +84,21 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One request of a session. ``prompt_tokens`` is about how long its prompt is; that it is
+    text, not made to fit, is up to the tokenizer."""
+
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
 class Workload:
-    """A shape: target lengths in tokens, default concurrencies, and its prompts."""
+    """A shape: target lengths in tokens, default concurrencies, and its prompts.
+
+    A shape of conversations has ``sessions`` instead, each whole: a system message, a task, and for
+    each further one of its ``turns`` what the assistant said and what its tool gave back.
+    """
 
     name: str
     summary: str
@@ -93,11 +106,16 @@ class Workload:
     answer_tokens: int
     concurrencies: tuple[int, ...]
     variants: tuple[Variant, ...]
+    sessions: tuple[Variant, ...] = ()
+    turns: tuple[Turn, ...] = ()
 
     @property
     def content_hash(self) -> str:
         """First 12 hex digits of the SHA-256 over lengths and all texts: the shape's version."""
-        parts = [[v.messages, v.material, v.endings, v.joiner] for v in self.variants]
+        whole = (*self.variants, *self.sessions)
+        parts: list[object] = [[v.messages, v.material, v.endings, v.joiner] for v in whole]
+        if self.turns:
+            parts.append([turn.answer_tokens for turn in self.turns])
         text = json.dumps([self.prompt_tokens, self.answer_tokens, parts], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -115,6 +133,19 @@ class Workload:
     def variant(self, index: int) -> Variant:
         """The prompt of the ``index``-th request; requests walk through the variants in order."""
         return self.variants[index % len(self.variants)]
+
+    def prompts(self, session: int, salt: str, *, system_role: bool) -> list[Messages]:
+        """The messages of a session's turns; those of each begin with those of the one before."""
+        whole = self.sessions[session % len(self.sessions)].render(
+            0, 0, salt, system_role=system_role
+        )
+        return [whole[: 2 * (turn + 1)] for turn in range(len(self.turns))]
+
+    def variant_number(self, index: int, concurrency: int) -> int:
+        """Which text the ``index``-th request has: of sessions side by side each has its own."""
+        if self.sessions:
+            return index % concurrency % len(self.sessions)
+        return index % len(self.variants)
 
 
 @cache

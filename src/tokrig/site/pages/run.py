@@ -17,6 +17,7 @@ from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure, short
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
+from tokrig.site.charts.sessions import COLUMNS, by_turn, turns
 from tokrig.site.context import Site, key_of
 from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
@@ -48,6 +49,10 @@ def _page(site: Site, run: Run, path: str) -> bytes:
             formats.rate(one.tok_per_s.median), formats.spread(one.tok_per_s)
         ),
         charts=_charts(site, run),
+        sessions=[result for result in record.results if result.session],
+        session_chart=by_turn(record.results),
+        turn_columns=COLUMNS,
+        turns=turns,
         blocks=blocks(record),
     )
 
