@@ -374,10 +374,10 @@ def ladder_end(ladder: Ladder) -> str:
 
 
 _CAUSES = {
-    "heat": "the clocks fell to {clock:.0%}: heat held them down",
-    "slowdown": "the clocks fell to {clock:.0%}: a slowdown or a power brake held them down",
-    "power_limit": "the clocks fell to {clock:.0%}: the power limit held them down",
-    "clocks_fell": "the clocks fell to {clock:.0%}, and nothing says why",
+    "heat": "the clocks fell to {clock:.0f} %: heat held them down",
+    "slowdown": "the clocks fell to {clock:.0f} %: a slowdown or a power brake held them down",
+    "power_limit": "the clocks fell to {clock:.0f} %: the power limit held them down",
+    "clocks_fell": "the clocks fell to {clock:.0f} %, and nothing says why",
     "same_clocks": "the rate fell, and the clocks did not",
     "unknown": "the rate fell; why is not known, for nothing tells the clocks here",
     None: "neither the rate nor the clocks fell",
@@ -389,7 +389,7 @@ def sustained_lines(found: Sustained) -> tuple[str, str]:
     94 %``."""
     window = "minute" if found.window_s == 60 else f"{found.window_s:.3g} s"
     first, last = map(human_rate, (found.tok_per_s_first, found.tok_per_s_last))
-    share = "" if found.last_over_first is None else f": {found.last_over_first:.1%}"
+    share = "" if found.last_over_first is None else f": {100 * found.last_over_first:.1f} %"
     lasted = duration(round(found.seconds, 1))
     told = f"{first} tok/s in the first {window} of {lasted}, {last} in the last"
-    return told + share, _CAUSES[found.cause].format(clock=found.clock_last_over_first)
+    return told + share, _CAUSES[found.cause].format(clock=100 * (found.clock_last_over_first or 1))

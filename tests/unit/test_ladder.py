@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from tests.unit.planned import MATRIX, loaded, made, one
 from tests.unit.records import record_of
 from tests.unit.samples import sample
+from tokrig.errors import SpecError
+from tokrig.plan import run_spec
+from tokrig.quants import OVERHEAD_BYTES
 from tokrig.record.checks import judge_run
 from tokrig.record.consistency import contradictions
 from tokrig.record.ladder import Step, end_of, knee_of, ladder_of, step
 from tokrig.record.model import Ladder, Record, Skipped, Validity
 from tokrig.record.samples import Sample
+from tokrig.run import memory
+from tokrig.run.prepare import prepare
+from tokrig.site.charts.load import ladder_chart
+from tokrig.spec.run import RunSpec
 
 TOKENS = 101
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def flight(at: int, rate: float, *, slots: int = 99, repeat: int = 0) -> list[Sample]:
@@ -28,11 +38,11 @@ def flight(at: int, rate: float, *, slots: int = 99, repeat: int = 0) -> list[Sa
     for iteration in range(3):
         for worker in range(at):
             waits_s = (worker // served) * whole_s
-            one = sample(ttft_s=0.01 + waits_s, gap_s=gap_s, tokens=TOKENS)
+            answer = sample(ttft_s=0.01 + waits_s, gap_s=gap_s, tokens=TOKENS)
             sent_ns = round(iteration * turns * whole_s * 1e9)
             found.append(
                 replace(
-                    one,
+                    answer,
                     concurrency=at,
                     sent_ns=sent_ns,
                     worker=worker,
@@ -155,3 +165,71 @@ def test_check_finds_a_ladder_that_does_not_follow(change: dict[str, object], sa
     slip = Ladder.model_validate({**record.ladders[0].model_dump(), **change})
     found = contradictions(record.model_copy(update={"ladders": [slip]}), samples)
     assert any(says in str(one) for one in found if one.rule.startswith("ladder"))
+
+
+def test_a_ladder_at_a_depth_is_made_of_results_there() -> None:
+    at_depth = [replace(s, depth_tokens=4096) for s in flight(1, 100)]
+    results = climbed(100).results
+    deep = results[0].model_copy(update={"depth_tokens": 4096})
+    found = ladder_of([deep], at_depth, [], most=1, slots=None)
+    assert found and (found.depth_tokens, found.ended_by) == (4096, "most")
+    assert found.has(deep.cell)
+    assert not found.has(results[0].cell)
+
+
+# What is shown
+
+
+def test_its_chart_marks_the_knee_and_its_table_has_every_step() -> None:
+    record = climbed(100, 190, 300, 310)
+    chart = ladder_chart(record, record.ladders[0])
+    assert chart is not None
+    assert [row[0] for row in chart.rows] == ["1", "2", "4, knee", "8"]
+    assert "4, knee" in chart.drawing.parts
+    assert "its knee is at 4" in chart.text
+    bare = [r.model_copy(update={"system_tok_per_s": None}) for r in record.results]
+    without = record.model_copy(update={"results": bare})
+    assert ladder_chart(without, record.ladders[0]) is None
+
+
+# Before it begins
+
+
+def test_its_highest_step_is_one_whose_slots_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gemma 3 270M: 18 layers of one key/value head of 256 numbers in two bytes each."""
+    per_slot = 18 * 2 * 256 * 2 * 512
+    weights = prepare(RunSpec(), NOW).model.bytes
+    assert weights is not None
+    for slots, highest in ((64, 64), (63, 32), (9, 8), (1, 1), (0, 1)):
+        free = weights + OVERHEAD_BYTES + slots * per_slot
+        monkeypatch.setattr(memory, "free_bytes", lambda free=free, **_: free)
+        prepared = prepare(RunSpec(concurrency="ladder"), NOW)
+        assert prepared.cells[-1].concurrency == highest
+        assert prepared.launch and prepared.launch.slots == highest
+        told = " ".join(prepared.remarks)
+        assert (f"the ladder ends at {highest} of 64" in told) == (highest < 64)
+    monkeypatch.setattr(memory, "free_bytes", lambda **_: None)
+    prepared = prepare(RunSpec(concurrency="ladder"), NOW)
+    assert "not known" in prepared.remarks[0]
+
+
+def test_a_campaign_asks_for_one() -> None:
+    includes = [{"concurrency": [1, 4]}, {"sustain": "600s", "concurrency": 4}]
+    entry = one(matrix={**MATRIX, "concurrency": "ladder"}, include=includes)
+    runs = [planned.run for planned in made(loaded(entry)).runs]
+    asked = [(r.workloads, r.ladder, r.concurrency, r.sustain) for r in runs]
+    assert asked == [
+        (("chat",), 64, None, None),
+        (None, None, (1, 4), None),
+        (("chat",), None, (4,), "10m"),
+    ]
+    assert len({r.key for r in runs}) == 3
+    specs = [run_spec(run) for run in runs]
+    assert [(s.ladder, s.concurrency, s.sustain) for s in specs] == [
+        (64, None, None),
+        (None, [1, 4], None),
+        (None, [4], "10m"),
+    ]
+    twice = one(matrix={**MATRIX, "sustain": "10m"}, include=[{"concurrency": [1, 4]}])
+    with pytest.raises(SpecError, match="sustained at one concurrency"):
+        loaded(twice)

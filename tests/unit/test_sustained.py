@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +20,9 @@ from tokrig.record.model import Interference, OverTime, Record, WorkloadFacts
 from tokrig.record.samples import Cell, Sample
 from tokrig.record.sustained import POINTS, edges, sustained, window_s
 from tokrig.run.interference import Look, over_time
+from tokrig.run.lasting import Lasting
 from tokrig.run.monitor import MOST_LOOKS, Monitor
+from tokrig.site.charts.load import sustained_chart
 
 TOKENS = 51
 
@@ -216,3 +219,47 @@ def test_looks_are_bounded_and_gaps_between_them_are_not_hidden() -> None:
         assert kept[0].at_s <= begin
         assert kept[-1].at_s == begin + 10 * MOST_LOOKS
         assert monitor._widest_s == pytest.approx(1.0, abs=0.01)
+
+
+# What is shown, and what ends it
+
+
+def test_its_chart_has_a_panel_for_what_was_told_and_gaps_where_nothing_was() -> None:
+    record, samples = recorded()
+    clocks: list[float | None] = [1800.0] * 60
+    clocks[30] = None
+    seen = OverTime(gpu_clock_mhz=clocks)
+    told = sustained(samples, 60.0, seen)
+    chart = sustained_chart(record.results[0].model_copy(update={"sustained": told}))
+    assert chart is not None
+    assert chart.columns == ("from, s", "system tok/s", "GPU clock, MHz")
+    assert (len(chart.rows), chart.rows[30][2]) == (60, "–")
+    assert chart.drawing.parts.count("<path") == 1 + 2
+    assert sustained_chart(record.results[0].model_copy(update={"sustained": None})) is None
+
+
+def test_a_load_lasts_its_time_or_until_it_is_ended() -> None:
+    load = Lasting(2, 10.0)([b"0", b"1", b"2", b"3"])
+    assert (load.next(0, 0), load.next(1, 0)) == ((0, b"0"), (1, b"1"))
+    with load.ended_by_signals():
+        assert load.next(0, 4_000_000_000) == (2, b"2")
+        signal.raise_signal(signal.SIGTERM)
+        assert load.ends
+        # Nothing is sent any more, and the time is that of the first worker that rests.
+        assert load.next(1, 5_500_000_000) is None
+        assert load.next(0, 6_000_000_000) is None
+    assert load.seconds == 5.5
+    whole = Lasting(1, 10.0)([b"0", b"1"])
+    assert whole.next(0, 9_999_999_999) == (0, b"0")
+    assert whole.next(0, 10_000_000_000) is None
+    assert whole.seconds == 10
+
+
+def test_a_second_signal_interrupts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    load = Lasting(1, 10.0)([b"0"])
+    with load.ended_by_signals():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

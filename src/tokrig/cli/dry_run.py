@@ -89,7 +89,7 @@ def print_plan(found: Foreseen, as_json: bool) -> None:
             cell["workload"],
             tokens(cell["depth_tokens"]),
             *(str(cell[key]) for key in ("concurrency", "prompt_tokens", "answer_tokens")),
-            f"{cell['requests']} + {cell['warmup_requests']}",
+            f"{plan['sustain'] or cell['requests']} + {cell['warmup_requests']}",
             cell.get("note", "") if cell["fits_context"] else "context too small: will be left out",
         )
     out.print()
@@ -111,7 +111,8 @@ def _plan(found: Foreseen) -> dict[str, Any]:
             "depth_tokens": cell.depth_tokens,
             "prompt_tokens": prompt,
             "answer_tokens": workload.answer_tokens,
-            "requests": level.iterations * starts,
+            # A load that lasts has as many as there is time for.
+            "requests": None if spec.sustain else level.iterations * starts,
             "warmup_requests": level.warmups * starts,
             "fits_context": need(workload, prompt) <= room,
         }
@@ -142,6 +143,8 @@ def _plan(found: Foreseen) -> dict[str, Any]:
         "kv_type": spec.kv_type,
         "settings": spec.settings,
         "level": spec.level,
+        "sustain": spec.sustain,
+        "remarks": list(prepared.remarks),
         "server_starts": 0 if spec.url else level.repeats,
         "context_per_slot": launch.context_per_slot if launch else None,
         "slots": launch.slots if launch else None,
@@ -154,7 +157,7 @@ def _plan(found: Foreseen) -> dict[str, Any]:
 
 
 def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    spec, level = found.prepared.spec, found.prepared.level
+    spec = found.prepared.spec
     for name, size in found.fetch.items():
         yield "Fetch", f"{name}, {human_bytes(size) if size else 'of unknown size'}: not here yet"
     if making := found.making:
@@ -167,17 +170,7 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
         yield "Power cap", f"{cap:g} W on every graphics card, taken back afterwards"
     yield "Model", ", ".join(filter(None, (plan["model"], plan["model_file"])))
     yield "Backend", plan["backend"]
-    often = f"{level.repeats} × {level.iterations} iterations after {level.warmups} warm-up"
-    yield "Level", f"{spec.level}: {often}"
-    requests = all_tokens = 0
-    for cell in plan["cells"]:
-        if cell["fits_context"]:
-            requests += (number := cell["requests"] + cell["warmup_requests"])
-            turns = found.prepared.workloads[cell["workload"]].turns[: cell.get("turns", 0)]
-            lengths = [turn.prompt_tokens + turn.answer_tokens for turn in turns]
-            each = fmean(lengths or [cell["prompt_tokens"] + cell["answer_tokens"]])
-            all_tokens += round(number * each)
-    yield "Requests", f"about {requests}, with {all_tokens:,} tokens in all"
+    yield from _amount(found, plan)
     if told := said({**spec.settings, "quantize": None, "power_cap_w": None}):
         yield "Settings", ", ".join(told)
     if plan["command"]:
@@ -190,3 +183,28 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
             "Load from",
             f"{spec.load_nodes or 'all'} load nodes of the Ray cluster at {spec.load_from}",
         )
+
+
+def _amount(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """How much is measured."""
+    spec, level = found.prepared.spec, found.prepared.level
+    often = f"{level.repeats} × {level.iterations} iterations after {level.warmups} warm-up"
+    if spec.sustain:
+        often = f"once for {spec.sustain} after {level.warmups} warm-up"
+    yield "Level", f"{spec.level}: {often}"
+    if spec.ladder:
+        highest = max(cell["concurrency"] for cell in plan["cells"])
+        yield "Ladder", f"doubles the requests in flight while that pays, up to {highest}"
+    for remark in plan["remarks"]:
+        yield "Note", remark
+    requests = all_tokens = 0
+    for cell in plan["cells"]:
+        if cell["fits_context"]:
+            requests += (number := (cell["requests"] or 0) + cell["warmup_requests"])
+            turns = found.prepared.workloads[cell["workload"]].turns[: cell.get("turns", 0)]
+            lengths = [turn.prompt_tokens + turn.answer_tokens for turn in turns]
+            each = fmean(lengths or [cell["prompt_tokens"] + cell["answer_tokens"]])
+            all_tokens += round(number * each)
+    if not spec.sustain:
+        about = "at most" if spec.ladder else "about"
+        yield "Requests", f"{about} {requests}, with {all_tokens:,} tokens in all"

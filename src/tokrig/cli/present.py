@@ -299,8 +299,8 @@ def _print_ladder(out: Console, record: Record, ladder: Ladder) -> None:
 
     headings = ("in flight", "each, tok/s", "all, tok/s", "TTFT", "served at once", "validity")
     table = plain_table(*headings, right=headings[:5])
-    for result in record.plain:
-        if result.workload.name == ladder.workload and result.concurrency in ladder.steps:
+    for result in record.results:
+        if ladder.has(result.cell):
             summaries: tuple[Summary | None, ...] = (
                 result.output_tok_per_s,
                 result.system_tok_per_s,

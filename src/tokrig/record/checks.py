@@ -562,14 +562,14 @@ def judge_run(
     search is to find is no doubt: a server that falls behind only above a rate at which it did
     not, and requests that wait at the last step of a ladder."""
     results = list(results)
-    tops = {(one.workload, one.steps[-1]) for one in ladders if one.ended_by == "slots"}
+    waited = [one for one in ladders if one.ended_by == "slots"]
     kept_up = [r for r in results if "overloaded" not in r.validity.unverified]
     each = []
     for result in results:
         found = set()
         if any(_is_below(other, result) for other in kept_up):
             found.add("overloaded")
-        if result.cell.plain and (result.workload.name, result.concurrency) in tops:
+        if any(one.has(result.cell) and one.steps[-1] == result.concurrency for one in waited):
             found.add("concurrency_not_reached")
         lists = {
             name: [code for code in getattr(result.validity, name) if code not in found]

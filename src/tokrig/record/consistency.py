@@ -137,8 +137,8 @@ def _ladders_differ(record: Record, samples: Sequence[Sample]) -> Iterator[Contr
     """Ladders whose steps, end or knee do not follow from their results and samples."""
     for number, told in enumerate(record.ladders):
         again = ladder_of(
-            [r for r in record.plain if r.workload.name == told.workload],
-            [s for s in samples if s.workload == told.workload and s.cell.plain],
+            [r for r in record.results if told.has(r.cell)],
+            [s for s in samples if told.has(s.cell)],
             record.skipped,
             most=told.most,
             slots=record.backend.resolved.slots,
@@ -360,7 +360,7 @@ def _ladders(record: Record) -> Broken:
     """What of a ladder its results tell without their samples."""
     for index, told in enumerate(record.ladders):
         place = f"ladders.{index}"
-        mine = [r for r in record.plain if r.workload.name == told.workload]
+        mine = [r for r in record.results if told.has(r.cell)]
         if told.steps != sorted(result.concurrency for result in mine) or not told.steps:
             yield f"{place}.steps", f"{told.steps}, and the results of {told.workload} are others"
         elif told.knee != (knee := knee_of(mine) if told.ended_by in KNEE_KNOWN else None):

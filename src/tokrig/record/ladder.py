@@ -84,7 +84,7 @@ def ladder_of(
     most: int,
     slots: int | None,
 ) -> Ladder | None:
-    """The ladder of the plain ``results`` of one workload, whose ``samples`` these are; None
+    """The ladder of the ``results`` of one workload at one depth, whose ``samples`` these are; None
     without any step. Where the rate still grew when it ended nobody knows its knee."""
     if not results:
         return None
@@ -94,13 +94,14 @@ def ladder_of(
         if sample.concurrency in of_cell:
             of_cell[sample.concurrency].append(sample)
     steps = [step(at, mine, slots) for at, mine in of_cell.items()]
-    name = ordered[0].workload.name
-    failed = any(s.workload == name and s.cell.plain for s in skipped)
-    ended = end_of(steps, most, slots, failed=failed)
-    return Ladder(
-        workload=name,
+    first = ordered[0]
+    found = Ladder(
+        workload=first.workload.name,
+        depth_tokens=first.depth_tokens,
         steps=list(of_cell),
         most=most,
-        ended_by=ended,
-        knee=knee_of(ordered) if ended in KNEE_KNOWN else None,
     )
+    failed = any(found.has(one.cell) for one in skipped)
+    ended = end_of(steps, most, slots, failed=failed)
+    knee = knee_of(ordered) if ended in KNEE_KNOWN else None
+    return found.model_copy(update={"ended_by": ended, "knee": knee})

@@ -648,10 +648,16 @@ class Ladder(Block):
     """
 
     workload: str
+    depth_tokens: Count = 0
     steps: list[Count]
     most: Count
     ended_by: EndedBy | None = None
     knee: Count | None = None
+
+    def has(self, cell: Cell) -> bool:
+        """Whether a cell is one of its steps, or could have been one."""
+        place = (cell.workload, cell.depth_tokens)
+        return cell.load == "closed" and place == (self.workload, self.depth_tokens)
 
 
 class Raw(Block):

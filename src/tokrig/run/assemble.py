@@ -142,7 +142,7 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
 def ladder(gathered: Gathered, workload: str, results: Iterable[Result]) -> Ladder | None:
     """The ladder of a workload as far as it was climbed; None in a run without any."""
     prepared = gathered.prepared
-    steps = [c for c in prepared.cells if c.workload == workload and c.plain]
+    steps = [c for c in prepared.cells if c.workload == workload]
     if prepared.spec.ladder is None or not steps:
         return None
     return ladder_of(

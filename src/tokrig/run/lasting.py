@@ -37,7 +37,7 @@ class Lasting(Closed):
         """Ctrl-C, and what else asks a process to end, ends the load and keeps what was measured;
         a second one interrupts as ever. Signals that are ignored stay so."""
         before = {n: signal.getsignal(n) for n in _SIGNALS}
-        heard = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
+        heard = {n: how for n, how in before.items() if how not in (None, signal.SIG_IGN)}
         if threading.current_thread() is not threading.main_thread():
             heard = {}
 

@@ -105,8 +105,7 @@ class LadderEnded:
 
     def above(self, cell: Cell) -> bool:
         """Whether a cell is such a step."""
-        mine = cell.plain and cell.workload == self.workload
-        return mine and cell.concurrency > self.highest
+        return cell.workload == self.workload and cell.concurrency > self.highest
 
 
 Progress = (

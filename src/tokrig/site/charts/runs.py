@@ -18,6 +18,7 @@ from tokrig.record.model import Model
 from tokrig.record.samples import Sample
 from tokrig.site import charts
 from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short
+from tokrig.site.charts.load import ladder_chart, sustained_chart
 from tokrig.site.charts.points import (
     DECODE,
     END_TO_END,
@@ -73,6 +74,8 @@ BY_WORKLOAD = {
 def of_record(run: Run, samples: Sequence[Sample]) -> dict[str, Figure]:
     """The charts that one record and its samples have, by slug, the most telling first."""
     drawn = [by_workload([run], slug) for slug in BY_WORKLOAD]
+    drawn += [ladder_chart(run.record, one) for one in run.record.ladders]
+    drawn += [sustained_chart(result) for result in run.record.results]
     drawn += [concurrency_drop([run]), inter_chunk_times(samples), ttft_of_requests(samples)]
     return {figure.slug: figure for figure in drawn if figure is not None}
 

@@ -145,6 +145,8 @@ def ttft_of_requests(samples: Sequence[Sample]) -> Figure | None:
     found = {
         cell: answered
         for cell, of in _by_result(samples, warm_up=True).items()
+        # An hour has too many for a drawing, and a chart of its own.
+        if cell.load != "sustained"
         if (answered := [(s.phase, ttft) for s in of if (ttft := ttft_s(s)) is not None])
     }
     if not found:

@@ -16,6 +16,7 @@ from tokrig.record.metrics import Metric, shown_in
 from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure, short
+from tokrig.site.charts.load import ladder_chart, sustained_chart
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.charts.sessions import COLUMNS, by_turn, turns
 from tokrig.site.context import Site, key_of
@@ -48,6 +49,8 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         raw_cell=lambda one: Cell(
             formats.rate(one.tok_per_s.median), formats.spread(one.tok_per_s)
         ),
+        ladders=[(one, ladder_chart(record, one)) for one in record.ladders],
+        lasting=[(r, sustained_chart(r)) for r in record.results if r.sustained],
         charts=_charts(site, run),
         sessions=[result for result in record.results if result.session],
         session_chart=by_turn(record.results),
