@@ -245,6 +245,8 @@ def main() -> int:
     Handler.number = int(number or 0)
     Handler.slots = int(arguments.parallel)
     Handler.context = int(arguments.ctx_size) // Handler.slots
+    if Handler.fault == "small-context":
+        Handler.context //= 2
     if Handler.fault == "exit-at-start":
         print("llama_model_load: error loading model: made to fail", file=sys.stderr)
         return 1

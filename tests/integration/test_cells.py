@@ -102,3 +102,29 @@ def test_a_cache_that_nobody_tells_of_is_looked_for_by_the_clock(home: Home, fau
     assert prompting["system_role"] is (fault == "cache")
     assert prompting["kept_apart"] is True
     assert "cache" not in record["validity"].get("unchecked", [])
+
+
+def test_a_shape_is_measured_behind_so_many_tokens_of_context(home: Home) -> None:
+    record = measured(home, "", "--depth", "4k,0", "--concurrency", "1,2")
+    cells = [(r.get("depth_tokens", 0), r["concurrency"]) for r in record["results"]]
+    assert cells == [(0, 1), (0, 2), (4096, 1), (4096, 2)]
+    plain, deep = record["results"][0], record["results"][2]
+    assert "target_prompt_tokens" not in plain["workload"]
+    assert deep["workload"]["target_prompt_tokens"] == 64 + 4096
+    assert deep["workload"]["content_hash"] != plain["workload"]["content_hash"]
+    assert deep["prompt_tokens"]["median"] == pytest.approx(64 + 4096, rel=0.01)
+    assert all(is_sound(r["validity"]) for r in record["results"])
+    shown = home.tokrig("show", record["id"]).out
+    assert "tok/s at depth 0" in shown
+    assert "chat at depth 4k × 2" in shown
+
+
+def test_a_depth_that_the_server_has_no_room_for_is_skipped_before_any_is_measured(
+    home: Home,
+) -> None:
+    """What a build gives is not what was asked for: half of the context."""
+    record = measured(home, "small-context", "--depth", "0,4k")
+    assert [r.get("depth_tokens", 0) for r in record["results"]] == [0]
+    [skipped] = record["skipped"]
+    assert (skipped["depth_tokens"], skipped["code"]) == (4096, "context_too_small")
+    assert "chat at depth 4k needs 4330 tokens of context, a slot has" in skipped["message"]

@@ -279,6 +279,8 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
         out.print(_caption(record), style="dim")
     for ladder in record.ladders:
         _print_ladder(out, record, ladder)
+    for curve in naming.depth_curves(record):
+        out.print(naming.depth_line(curve), soft_wrap=True)
     for result in record.results:
         if result.sustained:
             rates, why = naming.sustained_lines(result.sustained)

@@ -352,6 +352,10 @@ def _cells(record: Record) -> Broken:
     for index, result in enumerate(record.results):
         if result.cell in cells[:index]:
             yield f"results.{index}", f"{result.cell.label} stands there twice"
+        length = result.workload.target_prompt_tokens or result.workload.prompt_tokens
+        if result.depth_tokens and length is not None and length <= result.depth_tokens:
+            text = f"prompts of {length} tokens behind {result.depth_tokens} of context"
+            yield f"results.{index}.depth_tokens", text
         if result.concurrency < 1:
             yield f"results.{index}.concurrency", "no request at a time is no measurement"
 

@@ -91,7 +91,8 @@ def behind(
     begin = search.known = (search.characters[0], own.tokens or target - depth_tokens)
     # A salt that tokenizes differently moves a few tokens, of hundreds that are tolerated.
     search.close = max(search.close, search.tolerance - SALT_TOKENS)
-    piece = 1 if characters or depth_tokens < PIECES * LEAST_PIECE else PIECES
+    whole = characters or own.tokens is None or depth_tokens < PIECES * LEAST_PIECE
+    piece = 1 if whole else PIECES
     guess = (characters or _GUESS_CHARS_PER_TOKEN) * depth_tokens / piece
     found = search.prompt(begin[0] + guess)
     if found.tokens is None or found.tokens <= begin[1]:
@@ -182,7 +183,13 @@ class _Search:
             return
         for candidate in range(units, max(units - 3, -1), -1):
             for ending in range(1, len(self.variant.endings)):
-                tokens = self.length(candidate, ending)
+                try:
+                    tokens = self.length(candidate, ending)
+                except RequestError as error:
+                    if code_of(error) != CONTEXT:
+                        raise
+                    self.refusal = error
+                    break
                 if tokens is None or self.near(tokens):
                     return
                 if tokens > self.target + self.tolerance:

@@ -149,8 +149,8 @@ def no_numbers(ladder: int | None, info: ValidationInfo) -> int | None:
     """Raises ValueError for a ladder beside numbers of requests in flight."""
     if ladder and info.data.get("concurrency"):
         raise ValueError("it stands beside numbers of requests in flight: give one of both")
-    if ladder and len(info.data.get("depth") or ()) > 1:
-        raise ValueError("it is climbed at one depth: give one of them")
+    if ladder and any(info.data.get("depth") or ()):
+        raise ValueError("it is climbed at depth 0: give a number of requests in flight, such as 4")
     if ladder:
         _refuse_arrivals(info)
     return ladder

@@ -12,10 +12,11 @@ from pydantic import BaseModel
 
 from tokrig import naming
 from tokrig.record.checks import HINTS
-from tokrig.record.metrics import Metric, shown_in
+from tokrig.record.metrics import METRICS, Metric, shown_in
 from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure, short
+from tokrig.site.charts.depth import speed_by_depth
 from tokrig.site.charts.load import ladder_chart, sustained_chart
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
 from tokrig.site.charts.sessions import COLUMNS, by_turn, turns
@@ -56,6 +57,8 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         session_chart=by_turn(record.results),
         turn_columns=COLUMNS,
         turns=turns,
+        depths=depths(record),
+        depth_chart=speed_by_depth(record),
         blocks=blocks(record),
     )
 
@@ -118,6 +121,27 @@ def lines(results: Sequence[Result]) -> list[tuple[Metric[Any], list[Cell]]]:
     order = sorted(shown_in("run"), key=lambda metric: -len(metric.shown))
     table = [(metric, [cell(metric, result) for result in results]) for metric in order]
     return [(metric, cells) for metric, cells in table if any(one.text for one in cells)]
+
+
+def depths(record: Record) -> list[tuple[Result, Sequence[Cell]]]:
+    """The table of speed by depth: each result with its prefill and decode rate, the latter as a
+    share of the shallowest one's, and its TTFT."""
+    prefill, decode, ttft = (
+        METRICS[n] for n in ("prefill_tok_per_s", "output_tok_per_s", "ttft_s")
+    )
+    return [
+        (
+            one,
+            (
+                cell(prefill, one),
+                cell(decode, one),
+                Cell("" if share is None else f"{100 * share:.0f} %"),
+                cell(ttft, one),
+            ),
+        )
+        for curve in naming.depth_curves(record)
+        for one, share in zip(curve, naming.of_first(curve), strict=True)
+    ]
 
 
 def cell(metric: Metric[Any], result: Result) -> Cell:
