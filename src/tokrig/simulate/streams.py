@@ -121,16 +121,16 @@ def generated(made: Recipe, r: random.Random) -> Iterator[int]:
     stall_at = r.randint(made.tokens // 4, made.tokens * 3 // 4)
     while count < made.tokens:
         if count:
-            slower = 1 + made.ramp * count / made.tokens
-            jitter = max(SHORTEST, noise(r, made.jitter)) if made.jitter else 1.0
-            now += round(made.token_ns * slower * jitter)
+            took = made.token_ns * (1 + made.ramp * count / made.tokens)
+            now += round(took * max(SHORTEST, noise(r, made.jitter)) if made.jitter else took)
             if step % made.stall_every == 0 if made.stall_every else count == stall_at:
                 now += made.stall_ns
         # The first token comes of the prompt, alone.
-        yielded = 1 + (r.randint(0, made.accepted) if step and made.accepted else 0)
-        for _ in range(min(yielded, made.tokens - count)):
-            yield now
-        count += yielded
+        yielded = 1 + r.randint(0, made.accepted) if step and made.accepted else 1
+        for _ in range(yielded):
+            if count < made.tokens:
+                yield now
+            count += 1
         step += 1
 
 
@@ -173,6 +173,12 @@ def events(
     """What the server sends of the tokens generated at ``times`` with the texts ``said``."""
     unseen, engine = hidden(made), _Engine()
     thought_end, call_start = _channels(made, unseen)
+
+    def kind_of(token: Token) -> str:
+        if token[0] >= call_start:
+            return TOOL_CALL
+        return REASONING if token[0] < thought_end else CONTENT
+
     each = made.usage in ("each", "double_each")
     factor = 2 if made.usage == "double_each" else 1
     yield Event(
@@ -180,8 +186,10 @@ def events(
     )
     for group in _groups(made, _shown(times, said, unseen, engine)):
         at_ns = group[-1][1] + made.wire_ns
-        for kind, part in _by_channel(group, thought_end, call_start):
-            last, text = part[-1][0], part[0][2] if len(part) == 1 else "".join(t[2] for t in part)
+        parts: Iterable[tuple[str, Iterable[Token]]] = [(kind_of(group[0]), group)]
+        for kind, part in groupby(group, kind_of) if len(group) > 1 else parts:
+            part = [*part]
+            last, text = part[-1][0], "".join([token[2] for token in part])
             # Within a step of speculation the events count up one by one.
             counted = (last if made.accepted else group[-1][0]) + 1
             more = {"usage": _usage(made, factor * counted)} if each else None
@@ -223,19 +231,6 @@ def _groups(made: Recipe, tokens: Iterator[Token]) -> Iterator[list[Token]]:
     else:
         for token in tokens:
             yield [token]
-
-
-def _by_channel(
-    group: list[Token], thought_end: int, call_start: int
-) -> list[tuple[str, list[Token]]]:
-    def kind(token: Token) -> str:
-        if token[0] >= call_start:
-            return TOOL_CALL
-        return REASONING if token[0] < thought_end else CONTENT
-
-    if len(group) == 1:
-        return [(kind(group[0]), group)]
-    return [(name, list(part)) for name, part in groupby(group, kind)]
 
 
 def _usage(made: Recipe, completion: int) -> dict[str, Any]:
@@ -318,20 +313,10 @@ def delivered(
 ) -> Iterator[Delivery]:
     """The events as they are passed on: those of one moment together."""
     if made.transport == "timer":
-        yield from _by_timer(made, sent)
-    elif made.transport == "size":
-        held: list[Event] = []
-        held_bytes = 0
-        for event in sent:
-            held.append(event)
-            held_bytes += len(encoded(event))
-            if held_bytes >= made.size_bytes:
-                yield event.t_ns, held
-                held, held_bytes = [], 0
-        if held:
-            yield held[-1].t_ns, held
-    else:
-        yield from together((event.t_ns, event) for event in sent)
+        return _by_timer(made, sent)
+    if made.transport == "size":
+        return _by_size(made, sent, encoded)
+    return together((event.t_ns, event) for event in sent)
 
 
 def together(at: Iterable[tuple[int, Event]]) -> Iterator[Delivery]:
@@ -359,3 +344,17 @@ def _by_timer(made: Recipe, sent: Iterable[Event]) -> Iterator[Delivery]:
         held.append(event)
     if held:
         yield (min(tick, held[-1].t_ns) if made.flushes else tick), held
+
+
+def _by_size(
+    made: Recipe, sent: Iterable[Event], encoded: Callable[[Event], bytes]
+) -> Iterator[Delivery]:
+    held, held_bytes = list[Event](), 0
+    for event in sent:
+        held.append(event)
+        held_bytes += len(encoded(event))
+        if held_bytes >= made.size_bytes:
+            yield event.t_ns, held
+            held, held_bytes = [], 0
+    if held:
+        yield held[-1].t_ns, held
