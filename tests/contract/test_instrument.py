@@ -188,10 +188,10 @@ def test_what_was_measured_is_kept_for_this_machine(
 ) -> None:
     monkeypatch.setenv("TOKRIG_STATE", str(tmp_path / "state"))
     assert measured_here("A CPU") is None
-    path = Ceiling(40_000.0, False, "A CPU").keep()
-    found = measured_here("A CPU")
-    assert found is not None
-    assert found.tok_per_s == 40_000
+    kept = Ceiling(40_000.0, False, "A CPU").keep()
+    assert kept.measured_at
+    assert measured_here("A CPU") == kept
+    path = tmp_path / "state" / "client.json"
     assert measured_here("another CPU") is None
     for old, new in (('"python": "', '"python": "2'), ('"tokrig": "', '"tokrig": "0')):
         text = path.read_text()

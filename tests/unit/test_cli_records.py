@@ -32,6 +32,7 @@ from tokrig.record.model import (
 )
 from tokrig.record.model import Result as Cell
 from tokrig.record.samples import Sample
+from tokrig.run.monitor import Load
 from tokrig.store import Store
 
 GOOD, SLOW = "20261122-120000-tiny-aaaa", "20261121-120000-tiny-bbbb"
@@ -537,9 +538,21 @@ def test_instrument_measures_for_real(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "2 streams of 50 tokens every 2 ms: 1,000 tok/s" in done.stderr
     assert not (tmp_path / "state").exists()
     monkeypatch.setattr("tokrig.run.instrument.LADDER", (1000,))
-    data = json.loads(tokrig(tmp_path, *words, "--quick", "--json").stdout)
+    data = json.loads(tokrig(tmp_path, *words, "--quick", "--json", "--even-if-busy").stdout)
     assert [load["streams"] for load in data["loads"]] == [2]
     assert data["loads"][0]["client_us_per_token"] > 0
     assert data["ladder"][0]["streams"] == 64
     # On a busy machine it may be true at no rate; then nothing is kept.
     assert (tmp_path / "state").exists() == bool(data["ceiling"])
+
+
+def test_what_a_busy_machine_gives_is_told_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKRIG_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr("tokrig.run.instrument.LADDER", (1000,))
+    monkeypatch.delenv("TOKRIG_EVEN_IF_BUSY", raising=False)
+    monkeypatch.setattr("tokrig.run.monitor.load", lambda: Load(cores=2.0, cpus=2))
+    done = tokrig(tmp_path, "instrument", "--quick", "--streams", "1")
+    assert "no, unless --even-if-busy: 2.0 of 2 cores are busy" in done.stdout
+    assert not (tmp_path / "state").exists()

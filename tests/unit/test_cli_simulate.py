@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -90,3 +93,25 @@ def test_a_taken_port_is_told() -> None:
     assert done.exit_code == 2
     assert "cannot be had: Address already in use" in done.stderr
     assert "--port 0" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_instrument_that_is_ended_leaves_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    load = ("--streams", "1", "--interval", "0.01", "--tokens", "6000")
+    words = (sys.executable, "-P", "-m", "tokrig", "instrument", *load)
+    env = {**os.environ, "TOKRIG_STATE": str(tmp_path)}
+    with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "1 streams" in process.stderr.readline()
+        until = time.monotonic() + 20
+        while not (servers := psutil.Process(process.pid).children()):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(number)
+        process.communicate(timeout=20)
+        assert process.returncode == (130 if number == signal.SIGINT else -number)
+    _, left = psutil.wait_procs(servers, timeout=20)
+    assert left == []

@@ -1,5 +1,4 @@
-"""What this machine is and what works on it: ``tokrig rig``, ``tokrig doctor``, and how exact the
-measuring client is here: ``tokrig instrument``."""
+"""What this machine is and what works on it: ``tokrig rig``, ``tokrig doctor``."""
 
 from __future__ import annotations
 
@@ -18,17 +17,13 @@ from tokrig import __version__, registry
 from tokrig.cli import present
 from tokrig.cli.options import Word, content_and_json, example
 from tokrig.naming import limited_bytes, limited_cpus
-from tokrig.units import human_bytes, human_rate
+from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tokrig.backends import Backend, Capabilities
     from tokrig.bandwidth import Bandwidth
     from tokrig.record.model import Gpu, Rig
-    from tokrig.run.ceiling import Ceiling
     from tokrig.run.detect import Found, Program
-    from tokrig.run.instrument import InstrumentReport, Reach
 
 NULL = "–"
 Rows = list[tuple[str, str]]
@@ -315,160 +310,3 @@ def _print(found: list[Finding]) -> None:
         if not grid.row_count:
             grid.add_row(Text(NULL), Text(nothing, style="dim"))
         present.put(out, grid)
-
-
-# The measuring client.
-
-
-def numbers(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> list[float]:
-    """Comma separated numbers above 0."""
-    try:
-        found = [float(word) for text in given for word in text.split(",")]
-    except ValueError:
-        raise click.BadParameter("give numbers, such as 1,16,64") from None
-    if not all(0 < number < 1e6 for number in found):
-        raise click.BadParameter("each has to be above 0")
-    return found
-
-
-@click.command(
-    "instrument",
-    epilog=example(
-        "tokrig instrument",
-        "tokrig instrument --quick",
-        "tokrig instrument --streams 8,256 --interval 0.01 --no-ceiling",
-    ),
-)
-@click.option(
-    "--streams",
-    multiple=True,
-    default=["1,16,64"],
-    show_default=True,
-    callback=numbers,
-    metavar="N,N",
-    help="Streams at once.",
-)
-@click.option(
-    "--interval",
-    "intervals_s",
-    multiple=True,
-    default=["0.01,0.001"],
-    show_default=True,
-    callback=numbers,
-    metavar="SECONDS",
-    help="Time between two tokens of a stream; each is measured with each --streams.",
-)
-@click.option("--tokens", type=int, help="Tokens a stream.  [default: what a second takes]")
-@click.option("--quick", is_flag=True, help="One load, and a third of a second a rate.")
-@click.option(
-    "--ceiling/--no-ceiling",
-    default=True,
-    show_default=True,
-    help="Look for the rate up to which the client is true, and keep it: runs on this"
-    " machine are judged by it.",
-)
-@content_and_json
-def instrument(
-    streams: list[float],
-    intervals_s: list[float],
-    tokens: int | None,
-    quick: bool,
-    ceiling: bool,
-    content: Path,
-    as_json: bool,
-) -> None:
-    """Measure the measuring client itself against a known server.
-
-    A simulated server sends tokens that carry the time of their sending. What the client makes of
-    them is held against that, over several numbers of streams and rates; then the rate of all
-    streams together goes up until the client is not true any more.
-    """
-    from tokrig.run.instrument import LADDER, InstrumentReport, Load, climb, measure
-
-    seconds = 0.3 if quick else 1.0
-    if quick:
-        streams, intervals_s = streams[-1:], intervals_s[-1:]
-    loads = [
-        Load(round(n), interval_s, tokens)
-        if tokens is not None
-        else Load.lasting(round(n), interval_s, seconds)
-        for interval_s in intervals_s
-        for n in streams
-    ]
-    reports, ladder = list[InstrumentReport](), list[InstrumentReport]()
-    found: Reach | None = None
-
-    def told(load: Load) -> InstrumentReport:
-        click.echo(f"{load}: {load.tok_per_s:,.0f} tok/s …", err=True)
-        return measure(load)
-
-    for load in loads:
-        reports.append(told(load))
-    for report, so_far in climb(told, LADDER if ceiling else (), seconds):
-        ladder.append(report)
-        found = so_far
-    kept = found and _kept(found)
-    if as_json:
-        present.print_json(
-            {
-                "loads": [report.to_json() for report in reports],
-                "ladder": [report.to_json() for report in ladder],
-                "ceiling": kept and dataclasses.asdict(kept),
-                "limit": found and found.limit,
-            }
-        )
-        return
-    out = present.console()
-    present.put(out, _loads(reports))
-    if found:
-        out.print()
-        present.print_pairs(out, _ceiling_rows(found))
-
-
-def _kept(found: Reach) -> Ceiling | None:
-    """The rate that was found, where runs look for it."""
-    from tokrig.rig import probe_rig
-    from tokrig.run.ceiling import Ceiling
-
-    if found.tok_per_s is None:
-        return None
-    kept = Ceiling(found.tok_per_s, found.at_least, probe_rig().cpu.model)
-    kept.keep()
-    return kept
-
-
-def _loads(reports: list[InstrumentReport]) -> Table:
-    headings = (
-        *("streams", "every", "tok/s", "stamp p50", "stamp p99"),
-        *("TTFT p50", "ICL p99", "TPOT", "CPU"),
-    )
-    table = present.plain_table(*headings, right=headings)
-    for r in reports:
-        p99 = r.icl_error_s.get("p99")
-        table.add_row(
-            str(r.streams),
-            f"{r.interval_s * 1e3:g} ms",
-            human_rate(r.tok_per_s),
-            _ms(r.error_s.p50),
-            _ms(r.error_s.p99),
-            _ms(r.ttft_error_s.p50),
-            _ms(p99),
-            f"{r.tpot_off:.2%}",
-            f"{r.client_us_per_token:.1f} µs",
-        )
-    return table
-
-
-def _ceiling_rows(found: Reach) -> Rows:
-    if found.tok_per_s is None:
-        return [("Client true", "at no rate"), ("Because", found.limit)]
-    most = "at least " if found.at_least else ""
-    return [
-        ("Client true", f"up to {most}{found.tok_per_s:,.0f} tokens a second"),
-        ("Ended by", found.limit),
-        ("Kept", "runs here beyond half of it are client_bound"),
-    ]
-
-
-def _ms(seconds: float | None) -> str:
-    return NULL if seconds is None else f"{seconds * 1e3:.3f} ms"

@@ -53,7 +53,6 @@ PLACES = {
     "raw": ("run", "raw"),
     "rig": ("machine", "rig"),
     "doctor": ("machine", "doctor"),
-    "instrument": ("machine", "instrument"),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,19 +29,19 @@ class Ceiling:
     python: str = field(default_factory=platform.python_version)
     measured_at: str = ""
 
-    def keep(self) -> Path:
-        """Write it where runs look for it. Raises StoreError."""
-        path = _path()
+    def keep(self) -> Ceiling:
+        """Write it, with the time, where runs look for it. Raises StoreError."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        path, kept = _path(), replace(self, measured_at=now)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, json.dumps({**asdict(self), "measured_at": now}, indent=1) + "\n")
+            atomic_write(path, json.dumps(vars(kept), indent=1) + "\n")
         except OSError as problem:
             raise StoreError(
                 f"{path}: cannot be written: {problem.strerror or problem}",
                 hint="TOKRIG_STATE names a folder that can",
             ) from None
-        return path
+        return kept
 
 
 def measured_here(cpu: str | None) -> Ceiling | None:

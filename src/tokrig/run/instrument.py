@@ -250,11 +250,9 @@ def climb(
             report = one(load)
             limit = "the server" if report.server_is_limit else ", ".join(report.untrue)
             if not limit:
+                best = report.tok_per_s
+                yield report, Reach(best, True, "the end of the ladder")
                 break
-            yield report, Reach(best, False, limit)
-        if not limit:
-            best = report.tok_per_s
-            yield report, Reach(best, True, "the ladder ends")
-        else:
             yield report, Reach(best, report.server_is_limit, f"{rate:,.0f} tok/s: {limit}")
+        else:
             return
