@@ -224,7 +224,7 @@ class Nodes:
         Raises RequestError (``load_node_lost``) when one is lost under way, PutOff when none is
         left, EngineDied when a node finds no way to the server.
         """
-        clocks = self._clocks()
+        before = self._clocks()
         used = list(zip(self.nodes, split(source, len(self.nodes)), strict=False))
         running: dict[Any, Node] = {}
         try:
@@ -232,11 +232,11 @@ class Nodes:
                 self._answer(node, taken)
             at_ns = now_ns() + round(LEAD_S * 1e9)
             for node, _ in used:
-                due_ns = at_ns + clocks[node.id].offset_ns
-                running[node.client.send.remote(endpoint, path, silence_s, due_ns)] = node
+                begin_ns = at_ns + before[node.id].offset_ns
+                running[node.client.send.remote(endpoint, path, silence_s, begin_ns)] = node
             more = source.bodies if isinstance(source, Closed) else iter(())
-            loops = self._watched(running, tick, more)
-            later = {node.id: clocks[node.id].and_then(self._clock(node)) for node, _ in used}
+            found = self._watched(running, tick, more)
+            clocks = [before[node.id].and_then(self._clock(node)) for node, _ in used]
         except _LostError as lost:
             self._stop(running)
             self._drop(lost.node)
@@ -249,20 +249,13 @@ class Nodes:
         except BaseException:
             self._stop(running)
             raise
-        if why := next((one for one in loops.values() if isinstance(one, str)), None):
-            if why == RAN_DRY:
-                raise RequestError(f"a load node had {why}", hint="see what else the head does")
-            raise EngineDied(
-                f"a load node has no connection to {endpoint.host_header}: {why}",
-                hint=HINTS["no_answer"],
-                code="no_answer",
-            )
+        loops = [_loop(found[node.id], endpoint) for node, _ in used]
         parts = [
-            replace(loops[node.id], start_ns=loops[node.id].start_ns - later[node.id].offset_ns)
-            for node, _ in used
+            replace(loop, start_ns=loop.start_ns - clock.offset_ns)
+            for loop, clock in zip(loops, clocks, strict=True)
         ]
         merged = merge(parts, [share.first_worker for _, share in used])
-        return replace(merged, load_nodes=self._told(parts, [later[node.id] for node, _ in used]))
+        return replace(merged, load_nodes=self._told(parts, clocks))
 
     def _told(self, parts: Sequence[Loop], clocks: Sequence[Clock]) -> LoadNodes:
         """What the record says of the nodes that sent ``parts``."""
@@ -295,13 +288,13 @@ class Nodes:
                 if question is None:
                     question = node.client.progress.remote()
                 elif self.ray.wait([question], timeout=0)[0]:
-                    seen[node.id], question = self._answer(node, question), None
+                    seen[node.id] = self._answer(node, question)
                     if handed := list(islice(more, max(0, seen[node.id][2]))):
                         node.client.hand.remote(handed)
+                    question, since = node.client.progress.remote(), time.monotonic()
                 if node.id not in alive or time.monotonic() - since > ASK_S:
                     raise _LostError(node)
-                if question is not None:
-                    asked[node.id] = question, since
+                asked[node.id] = question, since
             tick(*(sum(one[place] for one in seen.values()) for place in (0, 1)))
         return found
 
@@ -357,6 +350,25 @@ class Nodes:
             )
 
 
+def _loop(found: Loop | str, endpoint: Endpoint) -> Loop:
+    """What a node sent. Raises what its words mean."""
+    if isinstance(found, Loop):
+        return found
+    if found == RAN_DRY:
+        raise RequestError(f"a load node had {found}", hint="see what else the head does")
+    raise EngineDied(
+        f"a load node has no connection to {endpoint.host_header}: {found}",
+        hint=HINTS["no_answer"],
+        code="no_answer",
+    )
+
+
+def _gone(name: str, why: str) -> InputError:
+    return InputError(
+        f"load node {name} was lost before it began: {why}", hint="see Ray's logs on it"
+    )
+
+
 @contextlib.contextmanager
 def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Nodes]:
     """``count`` load nodes of the cluster at ``address``, all where that is None, each with a
@@ -385,7 +397,10 @@ def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Node
             )
         for name, node in there[:count]:
             nodes.nodes.append(_begun(ray, name, node))
-        nodes.require_reach(endpoint)
+        try:
+            nodes.require_reach(endpoint)
+        except _LostError as lost:
+            raise _gone(lost.node.name, "it does not answer") from None
         yield nodes
 
 
@@ -409,7 +424,4 @@ def _begun(ray: ModuleType, name: str, node: str) -> Node:
     except ray.exceptions.RayTaskError:
         raise  # nobody foresaw it
     except ray.exceptions.RayError as problem:
-        why = str(problem).partition("\n")[0]
-        raise InputError(
-            f"load node {name} was lost before it began: {why}", hint="see Ray's logs on it"
-        ) from None
+        raise _gone(name, str(problem).partition("\n")[0]) from None
