@@ -36,6 +36,12 @@ def answer(talk: Talk) -> None:
     talk.send(chunks([delta("x"), DONE]))
 
 
+def slow(talk: Talk) -> None:
+    """So that a reserve lasts for a second."""
+    talk.send(SSE_HEAD)
+    talk.send(chunks([delta("x"), DONE]), gap_s=1 / RESERVE)
+
+
 def silent(talk: Talk) -> None:
     talk.send(SSE_HEAD)
     talk.sock.recv(1)  # until the client leaves
@@ -58,9 +64,9 @@ def test_a_node_sends_its_share_at_the_time_it_is_told() -> None:
 @pytest.mark.parametrize("in_time", [True, False])
 def test_a_node_is_handed_more_while_it_sends(in_time: bool) -> None:
     client, came = Client(), list[Any]()
-    source = Closed(itertools.repeat(b"{}"), 1, until_s=1.5)
+    source = Closed(itertools.repeat(b"{}"), 1, until_s=3.0)
     [share] = split(source, 1)
-    with serving(answer) as there:
+    with serving(slow) as there:
         client.take(share)
         words = there.endpoint, PATH, 5.0, now_ns()
         thread = threading.Thread(target=lambda: came.append(client.send(*words)))
@@ -181,7 +187,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nodes_belong_to_a_cluster() -> None:
-    with pytest.raises(SpecError, match="--load-nodes needs --load-from"):
+    with pytest.raises(SpecError, match="--load-nodes: the Ray cluster"):
         merge(RunSpec(), {"load_nodes": 3})
     with pytest.raises(SpecError, match="other machines cannot reach a server that tokrig starts"):
         outline(RunSpec(load_from="127.0.0.1:6379"), datetime.now(UTC))

@@ -155,7 +155,7 @@ def test_a_time_has_one_spelling(text: str, told: str) -> None:
         ("concurrency: laddr", "concurrency: 'laddr' is no number of requests"),
         ("concurrency: ladder:0", "concurrency: 'ladder:0' is no number of requests"),
         ("concurrency: ladder:2000", "of at most 1024"),
-        ("load_nodes: 3", "load_nodes needs load_from"),
+        ("load_nodes: 3", "load_nodes: the Ray cluster that they belong to"),
         ("sustain: 0s", "sustain: '0s' is out of range: from 1s to 24h"),
         ("sustain: 10", "sustain: should be a time with its unit, such as"),
         ("sustain: 2m\nladder: 4", "sustain: one number of requests in flight is kept up"),

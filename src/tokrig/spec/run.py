@@ -273,11 +273,12 @@ class RunSpec(_Settings):
             raise ValueError("speculative 'ngram' drafts from the text: leave draft_model out")
         return self
 
-    @model_validator(mode="after")
-    def _nodes_of_a_cluster(self) -> Self:
-        if self.load_nodes and not self.load_from:
-            raise ValueError("load_nodes needs load_from: the Ray cluster that they belong to")
-        return self
+    @field_validator("load_nodes")
+    @classmethod
+    def _nodes_of_a_cluster(cls, nodes: int | None, info: ValidationInfo) -> int | None:
+        if nodes and not info.data.get("load_from"):
+            raise ValueError("the Ray cluster that they belong to is not named")
+        return nodes
 
     @field_validator("url")
     @classmethod
