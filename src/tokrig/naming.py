@@ -364,8 +364,9 @@ def session_cache(found: SessionFigures) -> str:
         return "the engine does not tell what came from its prompt cache"
     if without_cache(found):
         return "the engine has no prompt cache, or it is switched off: every prompt was read whole"
-    of = "" if found.reusable_share is None else f", of {100 * found.reusable_share:.1f} % reusable"
-    return f"{100 * found.hit_rate:.1f} % of the prompt tokens came from the cache{of}"
+    most = found.reusable_share
+    could = "" if most is None else f", where {100 * most:.1f} % could have"
+    return f"{100 * found.hit_rate:.1f} % of the prompt tokens came from the cache{could}"
 
 
 def ladder_end(ladder: Ladder) -> str:

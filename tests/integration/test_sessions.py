@@ -71,24 +71,43 @@ def test_an_engine_without_a_cache_reads_every_prompt_whole(home: Home) -> None:
     assert "the engine has no prompt cache, or it is switched off" in shown.out
 
 
+def test_a_killed_run_goes_on_with_the_session_that_is_left(home: Home) -> None:
+    slow = Simulation(ttft_s=0.002, itl_s=0.006, slots=2, cache="slot")
+    with simulated(slow) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        words = ("run", "--url", url, "--workload", "session", "--concurrency", "1,2")
+        process = home.start(*words)
+        home.wait_for_cells(1)
+        process.kill()
+        process.communicate()
+        done = home.tokrig("run", "--resume")
+    assert done.code == 0, done.err
+    assert home.tokrig("check").code == 0
+    [record] = home.records()
+    assert [(r["concurrency"], r["session"]["sessions"]) for r in record["results"]] == [
+        (1, 1),
+        (2, 2),
+    ]
+
+
 @pytest.mark.engine
 @pytest.mark.alone
 def test_the_embedded_engine_counts_what_messages_share(home: Home) -> None:
-    """Four turns in a small context, one session and two: slots keep them apart by themselves."""
+    """Three turns in a small context, one session and two: slots keep them apart by themselves."""
     done = home.tokrig(
         *("run", "--model", "smollm2-135m", "--workload", "session", "--concurrency", "1,2"),
         *("--context", "4608"),
         env={"OMP_WAIT_POLICY": "passive"},
     )
     assert done.code == 0, done.err
-    assert "4 of 11 turns fit into a context of 4608 tokens" in done.err
+    assert "3 of 11 turns fit into a context of 4608 tokens" in done.err
     assert home.tokrig("check").code == 0
     [record] = home.records()
     assert [r["concurrency"] for r in record["results"]] == [1, 2]
     for result in record["results"]:
         assert is_sound(result["validity"]), result["validity"]
-        assert result["workload"]["turn_answer_tokens"] == [64] * 4
-        assert result["session"]["turns"] == 4
+        assert result["workload"]["turn_answer_tokens"] == [64] * 3
+        assert result["session"]["turns"] == 3
     template = record["backend"]["prompting"]["template_tokens"]
     measured = [s for s in samples(home) if s.phase == "measured"]
     for cell in {(s.concurrency, s.worker) for s in measured}:
@@ -96,4 +115,5 @@ def test_the_embedded_engine_counts_what_messages_share(home: Home) -> None:
         assert (walk[0].cached_tokens or 0) <= template
         for before, after in pairwise(walk):
             shared = (before.prompt_tokens or 0) - (after.cached_tokens or 0)
-            assert 0 <= shared <= template
+            # An answer may begin as the written one does.
+            assert -4 <= shared <= template

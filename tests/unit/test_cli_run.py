@@ -450,6 +450,19 @@ def test_a_dry_run_knows_what_will_not_fit(bench: Bench) -> None:
     assert "context too small" in bench.tokrig(*words).stdout
 
 
+def test_a_dry_run_tells_how_many_turns_of_a_session_fit(bench: Bench) -> None:
+    words = ("run", "--model", "smollm2-135m", "--workload", "session", "--dry-run")
+    plan = json.loads(bench.tokrig(*words, "--context", "6000", "--json").stdout)
+    [cell] = plan["cells"]
+    assert (cell["turns"], cell["requests"], cell["warmup_requests"]) == (4, 4, 1)
+    assert cell["fits_context"] is True
+    assert "about 4 of 11 turns fit" in bench.tokrig(*words, "--context", "6000").stdout
+    assert "context too small" in bench.tokrig(*words, "--context", "2048").stdout
+    # The model was made for 8,192 tokens: a slot gets all of them.
+    whole = json.loads(bench.tokrig(*words, "--json").stdout)
+    assert (whole["context_per_slot"], whole["cells"][0]["turns"]) == (8192, 6)
+
+
 def test_engine_options_keep_their_kind(bench: Bench) -> None:
     given = ("whole=1", "part=1.5", "yes=true", "no=False", "word=on", "equal=x=y", "empty=")
     words = [word for pair in given for word in ("--option", pair)]

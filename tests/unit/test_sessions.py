@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
+from tests.unit.test_page_run import page_of
 from tokrig import naming
 from tokrig.backends import Launch, Request
 from tokrig.backends.embedded import BACKEND as EMBEDDED
@@ -268,7 +269,7 @@ def test_the_figures_of_a_session() -> None:
     assert (last.ttft_s, last.total_s) == (0.5, pytest.approx(2.0))
     assert session.by_turn[0].reusable_tokens == 0
     assert naming.session_cache(session) == (
-        "46.3 % of the prompt tokens came from the cache, of 46.4 % reusable"
+        "46.3 % of the prompt tokens came from the cache, where 46.4 % could have"
     )
 
 
@@ -399,3 +400,20 @@ def test_the_chart_has_every_turn_of_every_result() -> None:
         *("session × 1", "3", "3,000", "1,600", "1,597", "1,403", "41", "500 ms", "2.00 s"),
     )
     assert by_turn(record_of([sample()]).results) is None
+
+
+def test_what_nobody_told_is_not_drawn_as_new() -> None:
+    figure = by_turn(record_of(walk(cached=(None, None, None))).results)
+    assert figure is not None
+    assert "prompt tokens, cached or not" in figure.drawing.parts
+    assert "new tokens" not in figure.drawing.parts
+
+
+def test_a_runs_page_has_a_table_for_each_result(tmp_path: Path) -> None:
+    text = page_of(tmp_path, record_of(walk())).text
+    assert "Session, turn by turn" in text
+    assert "Sessions of 3 turns, 1 in all, 6.20 s each: 46.3 % of the prompt tokens" in text
+    row = ["3", "3,000", "1,600", "1,597", "1,403", "41", "500 ms", "2.00 s"]
+    assert "\n".join(row).replace("\n", "") in text
+    other = page_of(tmp_path / "other", record_of([sample()])).text
+    assert "Session, turn by turn" not in other

@@ -38,6 +38,7 @@ from tokrig.site.charts.points import (
     subject,
 )
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
+from tokrig.site.charts.sessions import by_turn
 from tokrig.site.formats import NULL
 from tokrig.store.load import Run
 
@@ -76,7 +77,8 @@ def of_record(run: Run, samples: Sequence[Sample]) -> dict[str, Figure]:
     drawn = [by_workload([run], slug) for slug in BY_WORKLOAD]
     drawn += [ladder_chart(run.record, one) for one in run.record.ladders]
     drawn += [sustained_chart(result) for result in run.record.results]
-    drawn += [concurrency_drop([run]), inter_chunk_times(samples), ttft_of_requests(samples)]
+    drawn += [by_turn(run.record.results), concurrency_drop([run])]
+    drawn += [inter_chunk_times(samples), ttft_of_requests(samples)]
     return {figure.slug: figure for figure in drawn if figure is not None}
 
 

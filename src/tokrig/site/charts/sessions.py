@@ -59,11 +59,12 @@ def by_turn(results: Sequence[Result]) -> Figure | None:
 def _drawing(shown: Sessions) -> Drawing:
     """Left the tokens of the first result's turns, stacked; right the waits of all of them."""
     names = [name for name, _ in shown]
-    tokens = ["cached tokens", "new tokens"]
+    told = any(one.cached_tokens is not None for one in shown[0][1].by_turn)
+    tokens = ["cached tokens", "new tokens"] if told else ["prompt tokens, cached or not"]
     parts = [
         charts.text(0, 0, f"tokens of the prompt, {names[0]}", style="head"),
         charts.text(PITCH, 0, "time to first token, s", style="head"),
-        at(0, 20, _bars(shown[0][1])),
+        at(0, 20, _bars(shown[0][1], told)),
         at(PITCH, 20, _waits(shown)),
     ]
     below = 20 + HEIGHT + charts.BELOW
@@ -84,14 +85,15 @@ def _places(turns: int) -> tuple[Scale, list[tuple[float, str]]]:
     return Scale(0.5, turns + 0.5, WIDTH), [(float(n), str(n)) for n in range(1, turns + 1)]
 
 
-def _bars(found: SessionFigures) -> str:
+def _bars(found: SessionFigures, told: bool) -> str:
+    """Without what was cached, where nobody told that, each bar is of one part."""
     scale, numbers = _places(found.turns)
     most = max((one.prompt_tokens or 0.0 for one in found.by_turn), default=0.0)
     up, width = charts.from_zero(most, HEIGHT), 0.7 * WIDTH / max(found.turns, 1)
     bars = []
     for place, one in enumerate(found.by_turn, 1):
         cached, whole = one.cached_tokens or 0.0, one.prompt_tokens or 0.0
-        for series, low, high in ((0, 0.0, cached), (1, cached, whole)):
+        for series, low, high in ((0, 0.0, cached), (int(told), cached, whole)):
             bars.append(
                 charts.element(
                     "rect",
@@ -103,12 +105,9 @@ def _bars(found: SessionFigures) -> str:
                 )
             )
     values = charts.ticks(0.0, up.low, 4, least=1.0)
-    return (
-        charts.y_axis(up, values, WIDTH)
-        + group("quiet", (charts.text(scale(n), HEIGHT + 15.5, t) for n, t in numbers),
-                text_anchor="middle")
-        + "".join(bars)
-    )  # fmt: skip
+    said = (charts.text(scale(place), HEIGHT + 15.5, number) for place, number in numbers)
+    below = group("quiet", said, text_anchor="middle")
+    return charts.y_axis(up, values, WIDTH) + below + "".join(bars)
 
 
 def _waits(shown: Sessions) -> str:
