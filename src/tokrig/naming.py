@@ -17,7 +17,7 @@ from tokrig.errors import ModelError
 from tokrig.record.samples import tokens
 from tokrig.record.sessions import without_cache
 from tokrig.spec.settings import SETTINGS, Setting
-from tokrig.units import duration, human_bytes, human_rate, slug
+from tokrig.units import duration, human_bytes, human_rate, human_seconds, slug
 
 if TYPE_CHECKING:
     from tokrig.record.model import (
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
         Gpu,
         Ladder,
         Memory,
+        Percentiles,
+        RateLimit,
         Record,
         Resolved,
         Result,
         Rig,
         SessionFigures,
+        Slo,
         Sustained,
     )
 
@@ -424,3 +427,67 @@ def depth_line(curve: Sequence[Result]) -> str:
         told.append(f"{human_rate(rate)}{unit}{at} {tokens(result.depth_tokens)}{of}")
     first = curve[0]
     return f"{first.workload.name} × {first.concurrency}: {', '.join(told)}"
+
+
+# Requests that arrive by themselves
+
+LIMITS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "end to end"}
+
+
+def slo_text(slo: Slo | None) -> str:
+    """``TTFT ≤ 500 ms, TPOT ≤ 50 ms``; nothing without limits."""
+    limits = dict(slo) if slo else {}
+    return ", ".join(
+        f"{LIMITS[name]} ≤ {human_seconds(limit)}" for name, limit in limits.items() if limit
+    )
+
+
+def rate_limit_text(found: RateLimit, results: Iterable[Result]) -> str:
+    """``chat, poisson: up to 2.38 requests/s meet TTFT ≤ 500 ms, 2.45/s do not (9 rates)``."""
+    slos = (r.arrivals.slo for r in results if r.rate_per_s and r.arrivals and r.load == found.load)
+    limits, shape = slo_text(next(slos, None)), found.load_shape
+    tried = f"{found.rates} rates tried"
+    if found.rate_per_s is None:
+        return f"{shape}: not even {found.missed_per_s:g} requests/s meet {limits} ({tried})"
+    more = "no higher one was tried"
+    if found.missed_per_s is not None:
+        more = f"{found.missed_per_s:g}/s do not"
+    return f"{shape}: {found.rate_per_s:g} requests/s meet {limits}, {more} ({tried})"
+
+
+OPEN_LOOP = ("load", "sent/s", "answered/s", "TTFT p50", "TTFT high", "latency p50", "TPOT p50",
+             "lag p50", "in flight", "SLO met")  # fmt: skip
+"""Columns of results of requests that arrived by themselves; all but the first are numbers."""
+
+
+def open_loop_row(result: Result) -> tuple[str, ...]:
+    """The cells of ``OPEN_LOOP``; empty where something is not known."""
+    found = result.open_loop
+    assert found is not None
+    met = found.goodput_share
+    overloaded = ", overloaded" if found.overloaded else ""
+    return (
+        f"{result.cell.label}{overloaded}",
+        human_rate(found.sent_per_s),
+        human_rate(found.completed_per_s),
+        _at(found.ttft_s, "p50"),
+        _highest(found.ttft_s),
+        _at(found.latency_s, "p50"),
+        _at(found.tpot_s, "p50"),
+        _at(found.lag_s, "p50"),
+        str(found.in_flight_max),
+        "" if met is None else f"{100 * met:.1f} %",
+    )
+
+
+def _at(found: Percentiles | None, name: str) -> str:
+    value = getattr(found, name, None)
+    return "" if value is None else human_seconds(value)
+
+
+def _highest(found: Percentiles | None) -> str:
+    """The highest percentile for which there are enough values, else the longest of all."""
+    for name in ("p99", "p95", "p90", "max"):
+        if text := _at(found, name):
+            return f"{text} ({name})"
+    return ""

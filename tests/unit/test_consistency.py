@@ -203,6 +203,12 @@ BROKEN: list[tuple[str, tuple[str | int, ...], Any, str]] = [
     ("status", ("results",), [], "nothing measured"),
     ("cells", cell("concurrency"), 0, "no measurement"),
     ("ladders", ("ladders",), [{"workload": "chat", "steps": [1, 2], "most": 4}], "are others"),
+    (
+        "rate limits",
+        ("rate_limits",),
+        [{"workload": "chat", "concurrency": 1, "load": "poisson", "rates": 2}],
+        "the results give none",
+    ),
     ("provenance", ("provenance", "methodology"), 99, "update it"),
     ("provenance", ("provenance", "kind"), "transcribed", "names what it is from"),
     ("provenance", ("backend", "managed"), False, "did not manage"),

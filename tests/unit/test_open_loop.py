@@ -45,7 +45,7 @@ def queue(rate: float, *, slots: int = 1, lag_s: float = 0.0, load: Load = "cons
                 phase="measured" if due_s >= WARM_S else "warmup",
                 sent_ns=round(sent_s * 1e9),
                 due_ns=round(due_s * 1e9),
-                connect_ns=0,
+                connect_ns=50_000,
                 timings=EngineTimings(64, 90.0, TOKENS, (TOKENS - 1) * GAP_S * 1e3),
             )
         )
@@ -148,7 +148,7 @@ def record(samples: list[Sample], **limits: float) -> Result:
 
 def test_a_late_client_is_the_limit() -> None:
     assert record(queue(2.5, lag_s=0.0009)).validity.reasons == []
-    assert record(queue(2.5, lag_s=0.002)).validity.reasons == ["client_bound"]
+    assert record(queue(2.5, lag_s=0.003)).validity.reasons == ["client_bound"]
     connecting = [replace(s, connect_ns=2_000_000) for s in queue(2.5, lag_s=0.002)]
     assert record(connecting).validity.reasons == []
 

@@ -41,6 +41,13 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "ladder": None,
         "sustain": None,
         "depth": None,
+        "rate": None,
+        "arrival": None,
+        "burstiness": None,
+        "duration_s": None,
+        "warm_up_window_s": None,
+        "slo": None,
+        "find_rate": False,
         "level": "quick",
         "api": None,
         "devices": None,
@@ -83,6 +90,13 @@ served_model: smol
 workloads: [chat, rag]
 concurrency: [1, 4, 1024]
 depth: [0, 4k, 16384]
+rate: [1/s, 30/min]
+arrival: gamma
+burstiness: 0.5
+duration_s: 2m
+warm_up_window_s: 10
+slo: {ttft: 500ms, tpot: 50ms}
+find_rate: true
 level: publish
 api: vulkan
 devices: [Vulkan0]

@@ -14,12 +14,15 @@ from typing import Any
 from tokrig.cli import present
 from tokrig.errors import PutOff
 from tokrig.models import hub, shelf
-from tokrig.naming import Reference, model_label, of_hub
+from tokrig.naming import Reference, model_label, of_hub, slo_text
 from tokrig.record.model import Model
+from tokrig.record.rate_limits import MOST_PROBES
 from tokrig.record.samples import tokens
 from tokrig.run import quantize
+from tokrig.run.open_loop import Arrive, arrivals_of
 from tokrig.run.prepare import Prepared, outline, prepare
 from tokrig.run.room import LEAST_TURNS, NO_LIMIT, need, turns_in
+from tokrig.spec import arrivals
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import said
 from tokrig.units import human_bytes
@@ -105,14 +108,17 @@ def _plan(found: Foreseen) -> dict[str, Any]:
         workload, starts = prepared.workloads[cell.workload], level.repeats * cell.concurrency
         room = launch.context_per_slot if launch else NO_LIMIT
         prompt = workload.prompt_tokens + cell.depth_tokens
+        # A search has as many again at each rate that it tries.
+        arrive = len(Arrive.of(spec, cell, 0).due_s) if cell.is_open else None
+        each = level.iterations * cell.concurrency if arrive is None else arrive
         facts = {
-            "workload": cell.workload,
+            "workload": cell.shape if cell.is_open else cell.workload,
             "concurrency": cell.concurrency,
             "depth_tokens": cell.depth_tokens,
             "prompt_tokens": prompt,
             "answer_tokens": workload.answer_tokens,
             # A load that lasts has as many as there is time for.
-            "requests": None if spec.sustain else level.iterations * starts,
+            "requests": None if spec.sustain else each * level.repeats,
             "warmup_requests": level.warmups * starts,
             "fits_context": need(workload, prompt) <= room,
         }
@@ -156,6 +162,18 @@ def _plan(found: Foreseen) -> dict[str, Any]:
     }
 
 
+def _arrivals(found: Foreseen) -> str:
+    """``poisson for 60 s, the first 10 s not measured, SLO TTFT ≤ 500 ms``."""
+    spec = found.prepared.spec
+    told = arrivals_of(spec, found.prepared.cells[0])
+    parts = [
+        f"for {told.duration_s:g} s, the first {told.warm_up_window_s:g} s not measured",
+        f"SLO {slo_text(told.slo)}" if told.slo else "",
+        f"a search by at most {MOST_PROBES} rates" if spec.find_rate else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     spec = found.prepared.spec
     for name, size in found.fetch.items():
@@ -171,6 +189,8 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
     yield "Model", ", ".join(filter(None, (plan["model"], plan["model_file"])))
     yield "Backend", plan["backend"]
     yield from _amount(found, plan)
+    if arrivals.is_open(spec):
+        yield "Arrivals", _arrivals(found)
     if told := said({**spec.settings, "quantize": None, "power_cap_w": None}):
         yield "Settings", ", ".join(told)
     if plan["command"]:

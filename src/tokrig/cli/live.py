@@ -107,6 +107,10 @@ class Board:
 
     def hear(self, event: Progress, now_s: float) -> None:
         """Take one event in."""
+        cell = getattr(event, "cell", None)
+        if isinstance(cell, Cell) and cell.is_open:
+            # Which rates a search tries is known only on its way.
+            self.rows.setdefault(cell, _Row())
         match event:
             case CellTick(cell=cell):
                 self.rows[cell].tick = event
@@ -226,6 +230,11 @@ class Board:
             bar = "█" * full + "░" * (BAR - full)
             times = f"{clock(tick.elapsed_s)} of {clock(tick.of_s)}"
             return f"measuring {tick.ended} requests  {bar} {times}"
+        if tick.in_flight is not None:
+            full = round(tick.ended / tick.requests * BAR) if tick.requests else 0
+            bar = "█" * full + "░" * (BAR - full)
+            done = f"{tick.ended} of {tick.requests}, {tick.in_flight} in flight"
+            return f"measuring {done}  {bar} {clock(tick.elapsed_s)}"
         answer = self.shapes[tick.cell.workload].answer_tokens
         in_flight = min(tick.requests, tick.ended + tick.cell.concurrency)
         read = min(tick.reads / answer, in_flight) if answer else 0
@@ -235,7 +244,16 @@ class Board:
 
 
 def figures(result: Result) -> str:
-    """``148.3 tok/s  TTFT 412 ms  prefill 1,234 tok/s  valid``."""
+    """``148.3 tok/s  TTFT 412 ms  prefill 1,234 tok/s  valid``; of requests that arrive by
+    themselves, what becomes of them."""
+    if (found := result.open_loop) is not None:
+        ttft, lag = (one.p50 if one else None for one in (found.ttft_s, found.lag_s))
+        met = found.goodput_share
+        slo = "" if met is None else f"  SLO met {100 * met:.0f} %"
+        return (
+            f"{rate(found.completed_per_s):>5}/s answered  TTFT {human_seconds(ttft):>7}{slo}  lag"
+            f" {human_seconds(lag)}{'  overloaded' * found.overloaded}  {verdict(result.validity)}"
+        )
     gen, prefill, ttft = (
         metric.median if metric else None
         for metric in (result.output_tok_per_s, result.prefill_tok_per_s, result.ttft_s)
@@ -405,11 +423,12 @@ def said(event: Progress) -> str:
             after = f" after {human_seconds(load_s)}" if load_s else ""
             return f"engine ready{after}: {backend_name(backend)}"
         case CellBegan(index=index, of=of):
-            text = f"measuring ({index + 1} of {of})"
+            text = f"measuring ({index + 1} of {of})" if of else "measuring"
         case CellTick(ended=ended, of_s=float() as of_s, elapsed_s=elapsed_s):
             text = f"{ended} requests, {clock(elapsed_s)} of {clock(of_s)}"
-        case CellTick(ended=ended, requests=requests):
+        case CellTick(ended=ended, requests=requests, in_flight=in_flight):
             text = f"{ended} of {requests} requests"
+            text += "" if in_flight is None else f", {in_flight} in flight"
         case CellDone(result=result, elapsed_s=elapsed_s):
             text = f"{' '.join(figures(result).split())}, took {human_seconds(elapsed_s)}"
         case CellSkipped(message=message):

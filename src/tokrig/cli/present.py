@@ -273,8 +273,9 @@ def print_findings(out: Console, record: Record, *, full: bool = False) -> None:
 def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
     """The results with a line that says what they are, those of an engine's own benchmark, and
     what could not be measured."""
-    if record.results:
-        print_results(out, record.results, asked=asked)
+    arrived = [result for result in record.results if result.open_loop]
+    if len(arrived) < len(record.results):
+        print_results(out, [r for r in record.results if not r.open_loop], asked=asked)
         out.print()
         out.print(_caption(record), style="dim")
     for ladder in record.ladders:
@@ -288,6 +289,8 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
             out.print(f"  {why}", soft_wrap=True)
         if result.session:
             _print_session(out, result, result.session)
+    if arrived:
+        _print_open_loops(out, record, arrived)
     if record.raw:
         _print_raw(out, record)
     for skipped in record.skipped:
@@ -362,6 +365,24 @@ def _caption(record: Record) -> str:
     if any(r.prefill_source == "ttft_derived" for r in record.results):
         text += "; ~ prefill derived from TTFT"
     return text
+
+
+def _print_open_loops(out: Console, record: Record, results: Sequence[Result]) -> None:
+    """What became of requests that arrived by themselves, and which rate met the SLO."""
+    table = plain_table(*naming.OPEN_LOOP, "validity", right=naming.OPEN_LOOP[1:])
+    for result in results:
+        cells = (cell or NULL for cell in naming.open_loop_row(result))
+        table.add_row(*cells, verdict(result.validity))
+    put(out, table)
+    out.print()
+    first = results[0].arrivals
+    slo = naming.slo_text(first.slo if first else None)
+    requests = sorted({r.requests or 0 for r in results})
+    number = "–".join(map(str, dict.fromkeys((requests[0], requests[-1]))))
+    said = f"requests that arrive by themselves, {number} measured; times count from when they"
+    out.print(f"{said} were due{f'; SLO: {slo}' if slo else ''}", style="dim", soft_wrap=True)
+    for limit in record.rate_limits:
+        out.print(naming.rate_limit_text(limit, results), style="bold", soft_wrap=True)
 
 
 def _print_raw(out: Console, record: Record) -> None:

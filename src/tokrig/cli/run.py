@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 NEWEST = "newest"
 LEVELS = ("quick", "standard", "publish")
+ARRIVALS = ("poisson", "constant", "gamma", "ramp")
 TOOLS = ("llama-bench", "llama-batched-bench")
 # What may be given beside --resume: it changes nothing that is measured.
 BESIDE_RESUME = {"content", "as_json", "quiet", "patience_s", "request_timeout_s", "resume",
@@ -85,6 +86,8 @@ def record_options(command: F) -> F:
         "tokrig run --sustain 10m --concurrency 4",
         "tokrig run --backend llamacpp --server-bin llama-server --model FILE.gguf",
         "tokrig run --model hf:OWNER/NAME/FILE-Q4_K_M.gguf --kv-type q8_0",
+        "tokrig run --rate 2/s --duration 60s --slo ttft=0.5s,tpot=50ms",
+        "tokrig run --find-rate --slo ttft=0.5s,tpot=50ms",
         "tokrig run --model FILE-F16.gguf --quantize Q6_K --power-cap 250",
     ),
 )
@@ -149,6 +152,42 @@ def record_options(command: F) -> F:
     "--level",
     type=Word(LEVELS),
     help="How often to measure: 1, 6 or 10 server starts, 3 iterations each.  [default: quick]",
+)
+@option(
+    "--rate",
+    multiple=True,
+    callback=word_list,
+    metavar="RATE",
+    help="Requests arrive by themselves: 2/s, 30/min; 1-4/s with --arrival ramp. Repeat it or use"
+    " commas.",
+)
+@option(
+    "--arrival",
+    type=Word(ARRIVALS),
+    help="How their intervals are distributed.  [default: poisson]",
+)
+@option(
+    "--burstiness",
+    type=float,
+    metavar="X",
+    help="Shape of --arrival gamma: below 1 in bursts, above 1 more regular than poisson.",
+)
+@option("--duration", "duration_s", metavar="TIME", help="How long they arrive.  [default: 60s]")
+@option(
+    *("--warm-up-window", "warm_up_window_s"),
+    metavar="TIME",
+    help="What of that is not measured.  [default: a sixth]",
+)
+@option(
+    "--slo",
+    metavar="LIMITS",
+    help="What a request has to meet, for goodput: ttft=0.5s,tpot=50ms,e2e=10s.",
+)
+@option(
+    "--find-rate",
+    is_flag=True,
+    default=None,
+    help="Look for the highest rate that meets the SLO, beginning at --rate.",
 )
 @setting_options()
 @option("--seed", type=int, metavar="N", help="Sampling seed.  [default: 1]")

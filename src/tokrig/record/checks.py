@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal
@@ -47,6 +47,7 @@ from tokrig.record.model import (
     WorkloadFacts,
 )
 from tokrig.record.open_loop import GIVEN_UP, overloaded, sends_late
+from tokrig.record.rate_limits import same_load
 from tokrig.record.samples import Cell, Kind, Sample, concurrency_mean, is_coarse
 from tokrig.record.sessions import walks
 
@@ -588,11 +589,7 @@ def judge_run(
 
 def _is_below(one: Result, other: Result) -> bool:
     """Whether it is of the same load at a lower rate."""
-    if one.rate_per_s is None or other.rate_per_s is None:
-        return False
-    return one.rate_per_s < other.rate_per_s and replace(one.cell, rate_per_s=None) == replace(
-        other.cell, rate_per_s=None
-    )
+    return same_load(one.cell, other.cell) and (one.rate_per_s or 0) < (other.rate_per_s or 0)
 
 
 def _union(lists: Iterable[Sequence[str]]) -> list[str]:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from math import inf, nan
 from typing import Any
 
@@ -29,6 +30,7 @@ from tokrig.record.model import (
     Result,
     Validity,
 )
+from tokrig.record.rate_limits import rate_limits
 from tokrig.record.samples import Sample
 from tokrig.record.sustained import sustained
 from tokrig.record.ties import MEASURED_RULES, RESULT_RULES, Broken, Cell, known, wall_s
@@ -371,6 +373,17 @@ def _ladders(record: Record) -> Broken:
             yield f"{place}.knee", f"{told.knee}, where the results give {knee}"
 
 
+def _rate_limits(record: Record) -> Broken:
+    for index, (told, found) in enumerate(
+        zip_longest(record.rate_limits, rate_limits(record.results))
+    ):
+        if told is None:
+            yield "rate_limits", f"{found.load_shape} is missing"
+        elif told != found:
+            given = "none" if found is None else f"{found.rate_per_s}, {found.missed_per_s} not"
+            yield f"rate_limits.{index}.rate_per_s", f"{told.rate_per_s}, the results give {given}"
+
+
 def _provenance(record: Record) -> Broken:
     told = record.provenance
     if told.methodology is not None and not 1 <= told.methodology <= METHODOLOGY_VERSION:
@@ -413,6 +426,7 @@ RECORD_RULES: dict[str, Callable[[Record], Broken]] = {
     "status": _status,
     "cells": _cells,
     "ladders": _ladders,
+    "rate limits": _rate_limits,
     "provenance": _provenance,
     "verdicts": _verdicts,
 }

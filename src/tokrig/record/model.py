@@ -698,6 +698,24 @@ class Skipped(Block):
         return Cell(self.workload, self.concurrency, *where)
 
 
+class RateLimit(Block):
+    """The highest of the ``rates`` of a load at which its SLO was met while the server kept up, and
+    the lowest at which it was not: null where there was none."""
+
+    workload: str
+    concurrency: Count
+    depth_tokens: Count = 0
+    load: Load
+    rate_per_s: NonNegative | None = None
+    missed_per_s: NonNegative | None = None
+    rates: Count
+
+    @property
+    def load_shape(self) -> str:
+        """What was sent, whatever the rate: ``chat, poisson``."""
+        return Cell(self.workload, self.concurrency, self.depth_tokens, self.load).shape
+
+
 class Erratum(Block):
     """A correction, kept beside the number it corrects."""
 
@@ -723,6 +741,7 @@ class Record(Block):
     results: list[Result] = []
     ladders: list[Ladder] = []
     raw: list[Raw] = []
+    rate_limits: list[RateLimit] = []
     skipped: list[Skipped] = []
     failure: Failure | None = None
     errata: list[Erratum] = []

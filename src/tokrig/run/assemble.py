@@ -38,11 +38,13 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
+from tokrig.record.rate_limits import rate_limits
 from tokrig.record.samples import Cell
 from tokrig.record.sustained import sustained
 from tokrig.run import guard
 from tokrig.run.fitting import target_of
 from tokrig.run.journal import CellRecord, Observed
+from tokrig.run.open_loop import arrivals_of
 from tokrig.run.preflight import EngineState
 from tokrig.run.prepare import Prepared
 from tokrig.spec.run import RunSpec
@@ -99,6 +101,20 @@ class Gathered:
     skipped: Sequence[Skipped]
     tokrig_commit: str | None = None
 
+    @property
+    def planned(self) -> tuple[Cell, ...]:
+        """The cells that are known before; of a search for a rate none is."""
+        return () if self.prepared.spec.find_rate else self.prepared.cells
+
+    @property
+    def measured(self) -> list[Cell]:
+        """The cells that were measured so far: as they were planned, probes of rates by rate."""
+        found = dict.fromkeys(c.cell for c in self.cells)
+        if not self.prepared.spec.find_rate:
+            return [cell for cell in self.prepared.cells if cell in found]
+        shapes = list(self.prepared.workloads)
+        return sorted(found, key=lambda cell: (shapes.index(cell.workload), cell.rate_per_s or 0))
+
     def of(self, cell: Cell) -> list[CellRecord]:
         """The repeats of a cell that were measured so far."""
         return [c for c in self.cells if c.cell == cell]
@@ -107,7 +123,7 @@ class Gathered:
 def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
     """The record of a finished or failed run."""
     prepared, told = gathered.prepared, gathered.told
-    results = [result(gathered, cell) for cell in prepared.cells if gathered.of(cell)]
+    results = [result(gathered, cell) for cell in gathered.measured]
     ladders = [found for name in prepared.workloads if (found := ladder(gathered, name, results))]
     asked_s = prepared.spec.sustain_s or 0.0
     cut = any(r.sustained and r.sustained.seconds < asked_s for r in results)
@@ -133,6 +149,7 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
         load_memory=told.load_memory,
         results=results,
         ladders=ladders,
+        rate_limits=rate_limits(results),
         skipped=list(gathered.skipped),
         failure=failure(error) if error else None,
         notes=prepared.spec.notes,
@@ -184,8 +201,13 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     observed = [c.observed for c in mine]
     told, workload = gathered.told, gathered.prepared.workloads[cell.workload]
     counters = _counters(observed)
+    asked = arrivals_of(gathered.prepared.spec, cell) if cell.is_open else None
+    if asked is not None:
+        # The sums and the energy are of the warm-up window too.
+        counters = {name: sum_ for name, sum_ in counters.items() if name == "cached_tokens"}
     # The repeats on a server that was running already are of one start.
-    found = figures(samples, counters, starts=None if told.backend.managed else 1)
+    starts = None if told.backend.managed else 1
+    found = figures(samples, counters, starts=starts, arrivals=asked)
     client_cpu_share = _highest(o.client_cpu_share for o in observed)
     if client_cpu_share is not None:
         client_cpu_share = round(client_cpu_share, 4)
@@ -206,6 +228,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         checks.Seen(
             workload=shape,
             cell=cell,
+            arrivals=asked,
             backend=told.backend,
             mode=told.mode,
             model=told.model,
@@ -226,12 +249,13 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         depth_tokens=cell.depth_tokens,
         load=cell.load,
         rate_per_s=cell.rate_per_s,
+        arrivals=asked,
         validity=validity,
         **found,
         greedy=told.greedy.get(cell.workload),
         counters=counters or None,
         memory=memory,
-        energy=energy(observed, tokens, computed_on(told.backend, told.mode)),
+        energy=None if asked else energy(observed, tokens, computed_on(told.backend, told.mode)),
         client_cpu_share=client_cpu_share,
         load_nodes=nodes,
         sustained=next(

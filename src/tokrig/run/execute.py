@@ -20,7 +20,7 @@ from tokrig.record.formulas import usual_gap_s
 from tokrig.record.ladder import end_of, step
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
-from tokrig.run import assemble, fitting, http, memory, preflight
+from tokrig.run import assemble, fitting, http, memory, open_loop, preflight
 from tokrig.run.ceiling import measured_here
 from tokrig.run.client import Loop, Queues
 from tokrig.run.fitting import Prompt
@@ -156,8 +156,7 @@ class _Run:
         for remark in prepared.remarks:
             self.listen(Note(remark))
         for repeat in range(level.repeats):
-            todo = [cell for cell in prepared.cells if (cell, repeat) not in done]
-            if all(map(self.leaves_out, todo)):
+            if next(self.todo(repeat), None) is None:
                 continue
             # A server that was already running cannot be started without its speculation.
             if launch and launch.speculation is not None and self.state.greedy_texts is None:
@@ -171,14 +170,13 @@ class _Run:
                 self.learn_prompting(session)
                 self.greeted = True
                 self.compare_greedy(session)
-                for cell in todo:
+                for cell in prepared.cells:
                     if not self.leaves_out(cell) and (message := self.too_small(session, cell)):
                         self.skip(cell, http.CONTEXT, message)
-                for cell in todo:
-                    if not self.leaves_out(cell):
-                        self.one_cell(session, cell, repeat)
-                        if self.climb(cell.workload):
-                            self.listen(self.ladders[cell.workload])
+                for cell in self.todo(repeat):
+                    self.one_cell(session, cell, repeat)
+                    if self.climb(cell.workload):
+                        self.listen(self.ladders[cell.workload])
                 if launch:
                     self.listen(Step("stopping the engine", phase="stop"))
         if not self.cells:
@@ -188,6 +186,29 @@ class _Run:
                 hint=http.HINTS.get(first.code, "read the engine's log"),
                 code=first.code,
             )
+
+    def todo(self, repeat: int) -> Iterator[Cell]:
+        """The cells that are left of a repeat, one after the other: what comes next may depend on
+        what the last one gave."""
+        for cell in self.wanted(repeat):
+            done = any((c.cell, c.repeat) == (cell, repeat) for c in self.cells)
+            if not done and not self.leaves_out(cell):
+                yield cell
+
+    def wanted(self, repeat: int) -> Iterator[Cell]:
+        """All cells of a repeat."""
+        if not self.prepared.spec.find_rate:
+            yield from self.prepared.cells
+            return
+        for load in self.prepared.cells:
+            if any(s.cell == load and s.code == http.CONTEXT for s in self.skipped):
+                continue  # at no rate will it fit
+            yield from open_loop.probes(load, repeat, partial(self.met, load))
+
+    def met(self, load: Cell) -> dict[float, bool]:
+        """Which rates of a load met its SLO so far."""
+        results = [assemble.result(self.gathered, cell) for cell in self.gathered.measured]
+        return open_loop.met_by(load, results, [s.cell for s in self.skipped])
 
     def answer_without_speculation(self) -> None:
         """One answer of each shape from the same engine without speculation, and without the
@@ -394,25 +415,13 @@ class _Run:
         warmup, _ = session.send(first, cell, "warmup", repeat)
         if not must and (why := http.refused(warmup, asked_tokens)):
             raise why
-        index = self.prepared.cells.index(cell)
-        self.listen(CellBegan(cell, repeat, index, len(self.prepared.cells)))
-        requests, by = self.work(session, cell, prompts)
+        known = self.gathered.planned
+        self.listen(CellBegan(cell, repeat, known.index(cell) if cell in known else 0, len(known)))
+        requests, by = self.work(session, cell, prompts, repeat)
         sums = session.counters()
-        lasting = by if isinstance(by, Lasting) else None
-        number = len(requests) if isinstance(requests, Sequence) else 0
-
-        def tick(ended: int, reads: int, elapsed_s: float) -> None:
-            if lasting and lasting.ends and ENDING not in self.remarked:
-                self.remarked.add(ENDING)
-                self.listen(Note(ENDING))
-            of_s = lasting.seconds if lasting else None
-            self.listen(CellTick(cell, ended, number, reads, elapsed_s, of_s))
-
-        # A campaign that is interrupted is to end, and to measure this run again.
-        alone = lasting is not None and self.prepared.spec.planned is None
-        with lasting.ended_by_signals() if lasting and alone else contextlib.nullcontext():
-            samples, loop = session.send(requests, cell, "measured", repeat, tick, by=by)
-        if not must and (why := http.refused(samples, asked_tokens)):
+        samples, loop = self.sent(session, cell, repeat, requests, by)
+        tried = open_loop.answered(samples) if cell.is_open else samples
+        if not must and (why := http.refused(tried, asked_tokens)):
             raise why
         observed = session.monitor.observed(
             loop.wall_s,
@@ -423,8 +432,8 @@ class _Run:
             load_nodes=loop.load_nodes,
             counters=grown(sums, session.counters()),
         )
-        if lasting:
-            seconds, engine = lasting.seconds, session.engine
+        if isinstance(by, Lasting):
+            seconds, engine = by.seconds, session.engine
             seen = session.monitor.over_time(
                 loop.start_ns, seconds, engine.api, engine.resolved.devices
             )
@@ -434,6 +443,35 @@ class _Run:
             self.listen(Note(text))
         every = [*warmup, *samples]
         return CellRecord(cell, repeat, every, observed)
+
+    def sent(
+        self,
+        session: Session,
+        cell: Cell,
+        repeat: int,
+        requests: Iterable[Request],
+        by: By | None,
+    ) -> tuple[list[Sample], Loop]:
+        """Send the requests of a measured phase, and tell how far it is."""
+        lasting = by if isinstance(by, Lasting) else None
+        arrive = by if isinstance(by, open_loop.Arrive) else None
+        number = len(requests) if isinstance(requests, Sequence) else 0
+
+        def tick(ended: int, reads: int, elapsed_s: float) -> None:
+            if lasting and lasting.ends and ENDING not in self.remarked:
+                self.remarked.add(ENDING)
+                self.listen(Note(ENDING))
+            of_s = lasting.seconds if lasting else None
+            in_flight = arrive.in_flight(ended, elapsed_s) if arrive else None
+            self.listen(CellTick(cell, ended, number, reads, elapsed_s, of_s, in_flight))
+
+        # A campaign that is interrupted is to end, and to measure this run again.
+        alone = lasting is not None and self.prepared.spec.planned is None
+        with lasting.ended_by_signals() if lasting and alone else contextlib.nullcontext():
+            samples, loop = session.send(requests, cell, "measured", repeat, tick, by=by)
+        if arrive is not None and isinstance(requests, Sequence):
+            samples = arrive.observed(samples, requests)
+        return samples, loop
 
     def client_of(self, loop: Loop, samples: Sequence[Sample]) -> dict[str, float | None]:
         """How exact the client of a loop was: the share of its long rounds, and the rate up to
@@ -450,7 +488,7 @@ class _Run:
         }
 
     def work(
-        self, session: Session, cell: Cell, prompts: list[Prompt]
+        self, session: Session, cell: Cell, prompts: list[Prompt], repeat: int
     ) -> tuple[Iterable[Request], By | None]:
         """What a cell's measured phase sends, and by which source where that is no closed loop."""
         workload = self.prepared.workloads[cell.workload]
@@ -460,6 +498,9 @@ class _Run:
                 for prompt in itertools.cycle(prompts)
             )
             return endless, Lasting(cell.concurrency, seconds)
+        if cell.is_open:
+            arrive = open_loop.Arrive.of(self.prepared.spec, cell, repeat)
+            return self.numbered(session, cell, prompts, len(arrive.due_s)), arrive
         if not workload.sessions:
             return self.requests(session, cell, prompts, self.prepared.level.iterations), None
         # Each worker walks a session of its own: its next turn follows the answer to the last one.
@@ -491,12 +532,18 @@ class _Run:
     ) -> list[Request]:
         """``sets`` × concurrency requests that walk through the variants, each with its salt. Of
         sessions the first turns."""
-        workload = self.prepared.workloads[cell.workload]
-        if workload.sessions:
+        if self.prepared.workloads[cell.workload].sessions:
             return self.turns(session, cell, 1)
+        return self.numbered(session, cell, prompts, sets * cell.concurrency)
+
+    def numbered(
+        self, session: Session, cell: Cell, prompts: list[Prompt], count: int
+    ) -> list[Request]:
+        """So many of them."""
+        workload = self.prepared.workloads[cell.workload]
         return [
             self.request(session, workload, prompts[number % len(prompts)], session.salt())
-            for number in range(sets * cell.concurrency)
+            for number in range(count)
         ]
 
     def turns(self, session: Session, cell: Cell, number: int) -> list[Request]:

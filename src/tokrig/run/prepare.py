@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import here
 from tokrig.run.server import asked
+from tokrig.spec import arrivals
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec, default_shapes, ladder_steps, shapes_of
 from tokrig.spec.settings import SETTINGS
@@ -109,7 +111,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         name: registry.load("workloads", name, "WORKLOAD") for name in names
     }
     level = LEVELS[spec.level]
-    for refused, message, hint in _refusals(spec, backend):
+    for refused, message, hint in (*arrivals.refusals(spec), *_refusals(spec, backend)):
         if refused:
             raise SpecError(message, hint=hint)
     if spec.url is None:
@@ -121,12 +123,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         level=replace(level, repeats=1) if spec.sustain else level,
         backend=backend,
         workloads=workloads,
-        cells=tuple(
-            Cell(name, concurrency, depth, _load(spec, workload))
-            for name, workload in workloads.items()
-            for depth in sorted(spec.depth or [0])
-            for concurrency in _in_flight(spec, workload)
-        ),
+        cells=tuple(_cells(spec, workloads)),
         model=Model(family="unknown"),
         started=now,
         mode=mode_of(spec, None, None),
@@ -145,6 +142,21 @@ def _in_flight(spec: RunSpec, workload: Workload) -> Sequence[int]:
         return ladder_steps(spec.ladder)
     found = spec.concurrency or workload.concurrencies
     return found[:1] if spec.sustain else found
+
+
+def _cells(spec: RunSpec, workloads: Mapping[str, Workload]) -> Iterator[Cell]:
+    """What is measured; of a search for a rate only where it begins."""
+    if arrivals.is_open(spec):
+        # One that runs already has its own slots.
+        slots = (spec.concurrency or [1 if spec.url else arrivals.SLOTS])[0]
+        rates = [arrivals.rate_ends(rate)[1] for rate in spec.rate or [arrivals.FIRST_RATE]]
+        for name, depth, rate in product(workloads, sorted(spec.depth or [0]), rates):
+            yield Cell(name, slots, depth, spec.arrival or "poisson", rate)
+        return
+    for name, workload in workloads.items():
+        for depth in sorted(spec.depth or [0]):
+            for concurrency in _in_flight(spec, workload):
+                yield Cell(name, concurrency, depth, _load(spec, workload))
 
 
 def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, str]]:

@@ -66,7 +66,8 @@ class CellBegan:
 @dataclass(frozen=True)
 class CellTick:
     """About twice a second while measuring. ``reads`` are no tokens, they show movement. A load
-    that lasts ``of_s`` seconds has no number of ``requests``."""
+    that lasts ``of_s`` seconds has no number of ``requests``; ``in_flight`` is told of requests
+    that arrive by themselves."""
 
     cell: Cell
     ended: int
@@ -74,6 +75,7 @@ class CellTick:
     reads: int
     elapsed_s: float
     of_s: float | None = None
+    in_flight: int | None = None
 
 
 @dataclass(frozen=True)

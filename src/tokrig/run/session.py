@@ -275,7 +275,7 @@ class Session:
             place = Sample(
                 **vars(cell),
                 repeat=repeat,
-                iteration=response.index // cell.concurrency,
+                iteration=response.index // (1 if cell.is_open else cell.concurrency),
                 worker=response.worker,
                 phase=phase,
                 variant=workload.variant_number(response.index, cell.concurrency)

@@ -1,7 +1,7 @@
 """Requests that arrive by themselves: what may be asked of an open loop, and how it is written.
 
 ``rate: 2/s`` · ``arrival: gamma``, ``burstiness: 0.5`` · ``rate: 1-4/s``, ``arrival: ramp`` ·
-``trace: FILE`` · ``slo: ttft=0.5s,tpot=50ms`` with ``find_rate``.
+``slo: ttft=0.5s,tpot=50ms`` with ``find_rate``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Refusal = tuple[object, str, str]
 """Whether something cannot be, what is wrong, what to do."""
 
 DURATION_S = 60.0
+# Where a search begins.
+FIRST_RATE = "1/s"
 # Of the duration: before it is over a server is not yet as busy as it will be.
 WARM_UP_SHARE = 1 / 6
 # Slots of an engine that is started for an open loop.
@@ -96,8 +98,13 @@ Window = Annotated[
 Slo = Annotated[dict[SloName, float], BeforeValidator(_slo)]
 
 
+def is_open(given: Any) -> bool:
+    """Whether requests arrive by themselves in what a spec or a matrix asks for."""
+    return any(getattr(given, name, None) for name in ("rate", "find_rate"))
+
+
 def duration_s(spec: RunSpec) -> float:
-    """How long requests arrive; a trace has its own end."""
+    """How long requests arrive."""
     return float(spec.duration_s or DURATION_S)
 
 
@@ -110,7 +117,6 @@ def warm_up_window_s(spec: RunSpec, lasts_s: float) -> float:
 def refusals(spec: RunSpec) -> Iterator[Refusal]:
     """What cannot be asked for together."""
     rates, arrival, lasts = spec.rate or [], spec.arrival, duration_s(spec)
-    is_open = bool(rates or spec.trace or spec.find_rate)
     of_open = {
         "--arrival": arrival,
         "--burstiness": spec.burstiness,
@@ -120,30 +126,16 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
     }
     given = ", ".join(option for option, value in of_open.items() if value is not None)
     yield (
-        not is_open and given,
+        not is_open(spec) and given,
         f"{given}: this belongs to requests that arrive by themselves",
-        "say how many: --rate 2/s, --find-rate, or --trace FILE",
+        "say how many: --rate 2/s, or --find-rate",
     )
-    if not is_open:
+    if not is_open(spec):
         return
     yield (
         spec.concurrency and len(spec.concurrency) > 1,
         "--concurrency is the number of slots where requests arrive by themselves: one number",
         "give one, or measure each in a run of its own",
-    )
-    of_rate = {
-        "--arrival": arrival,
-        "--burstiness": spec.burstiness,
-        "--workload": spec.workloads,
-        "--find-rate": spec.find_rate or None,
-    }
-    given = ", ".join(option for option, value in of_rate.items() if value is not None)
-    yield (
-        spec.trace and (given or len(rates) > 1),
-        f"--trace says when requests arrive and how long they are; with it there is no {given}"
-        if given
-        else "--trace takes one --rate, to which its own is stretched",
-        "leave one of them out",
     )
     yield (
         (arrival == "gamma") != (spec.burstiness is not None),
@@ -170,14 +162,14 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
     )
     warm = warm_up_window_s(spec, lasts)
     yield (
-        not spec.trace and warm >= lasts,
+        warm >= lasts,
         f"nothing is left of a duration of {lasts:g} s after a warm-up window of {warm:g} s",
         "make --duration longer",
     )
     for rate in rates:
         requests = lasts * sum(rate_ends(rate)) / 2
         yield (
-            not spec.trace and requests > MOST_REQUESTS,
+            requests > MOST_REQUESTS,
             f"{requests:,.0f} requests at {rate} for {lasts:g} s, and {MOST_REQUESTS:,} are the"
             " limit",
             "make --duration shorter, or the rate lower",

@@ -28,7 +28,7 @@ from pydantic import (
 from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
-from tokrig.spec.arrivals import Arrival, Duration, Rate, Slo, Window
+from tokrig.spec.arrivals import Arrival, Duration, Rate, Slo, Window, is_open
 from tokrig.units import duration, seconds_of, slug, tokens_of
 
 LevelName = Literal["quick", "standard", "publish"]
@@ -186,7 +186,7 @@ class RunSpec(_Settings):
     ``concurrency: ladder`` doubles the requests in flight while that pays, up to ``ladder`` of
     them; ``sustain`` (``10m``) keeps one shape going for so long.
 
-    With ``rate``, ``find_rate`` or ``trace`` requests arrive by themselves, as ``arrival`` says,
+    With ``rate`` or ``find_rate`` requests arrive by themselves, as ``arrival`` says,
     for ``duration_s``; those of the first ``warm_up_window_s`` are not measured. ``burstiness`` is
     the shape of gamma intervals, ``slo`` the limits (in seconds) that a request has to meet,
     ``find_rate`` looks for the highest rate that meets them, beginning at ``rate``.
@@ -219,7 +219,6 @@ class RunSpec(_Settings):
     burstiness: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
     duration_s: Duration | None = None
     warm_up_window_s: Window | None = None
-    trace: Text | None = None
     slo: Slo | None = None
     find_rate: bool = False
     ladder: Rung | None = None
@@ -336,7 +335,7 @@ class RunSpec(_Settings):
 
 def shapes_of(given: Any) -> list[str] | None:
     """The shapes that a spec or a matrix asks for, or the one that its load takes; None for all."""
-    alone = given.ladder or given.sustain or given.depth
+    alone = given.ladder or given.sustain or given.depth or is_open(given)
     return list(given.workloads or ([ONE_SHAPE] if alone else ())) or None
 
 

@@ -16,6 +16,7 @@ from tokrig.record.metrics import METRICS, Metric, shown_in
 from tokrig.record.model import Percentiles, Record, Result, Summary
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure, short
+from tokrig.site.charts.arrivals import by_rate, over_time
 from tokrig.site.charts.depth import speed_by_depth
 from tokrig.site.charts.load import ladder_chart, sustained_chart
 from tokrig.site.charts.samples import inter_chunk_times, ttft_of_requests
@@ -47,11 +48,13 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         model=_model(record),
         findings=findings(record),
         lines=lines(record.results),
+        arrivals=_arrivals(site, run),
         raw_cell=lambda one: Cell(
             formats.rate(one.tok_per_s.median), formats.spread(one.tok_per_s)
         ),
         ladders=[(one, ladder_chart(record, one)) for one in record.ladders],
         lasting=[(r, sustained_chart(r)) for r in record.results if r.sustained],
+        arrived=[result for result in record.results if result.open_loop],
         charts=_charts(site, run),
         sessions=[result for result in record.results if result.session],
         session_chart=by_turn(record.results),
@@ -65,6 +68,16 @@ def _page(site: Site, run: Run, path: str) -> bytes:
 
 def _model(record: Record) -> str:
     return " ".join(filter(None, (naming.model_name(record.model), record.model.quant)))
+
+
+def _arrivals(site: Site, run: Run) -> list[Figure]:
+    """Charts of requests that arrived by themselves."""
+    record = run.record
+    if not any(result.open_loop for result in record.results):
+        return []
+    samples = [] if run.samples_digest is None else site.store.read_samples(run.id)
+    dots = over_time(samples)
+    return by_rate(record.results) + ([dots] if dots else [])
 
 
 def _charts(site: Site, run: Run) -> list[Figure]:
