@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.unit.planned import MATRIX, SHAPES, loaded, made, one
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tests.unit.test_page_run import page_of
@@ -25,8 +26,9 @@ from tokrig.backends.sglang import BACKEND as SGLANG
 from tokrig.backends.vllm import BACKEND as VLLM
 from tokrig.cli.present import print_figures
 from tokrig.errors import SpecError
-from tokrig.plan import PlanInputs
+from tokrig.plan import PlanInputs, RigMemory
 from tokrig.plan.expand import expand
+from tokrig.quants import OVERHEAD_BYTES
 from tokrig.record.checks import Seen, judge
 from tokrig.record.consistency import differences
 from tokrig.record.metrics import figures
@@ -210,6 +212,24 @@ def test_an_entry_mixes_sessions_with_nothing(tmp_path: Path) -> None:
         keys(tmp_path, ", workloads: [chat, session]", texts())
 
 
+def test_a_plan_reckons_with_the_turns_that_fit() -> None:
+    """A model of 8k takes a session of fewer turns, and its cache has to fit all the same."""
+    model = {"repo": "o/m", "file": "m-{quant}.gguf", "parameters": 8e9, "context": 8192}
+    model["kv_bytes_per_token"] = 131072
+    matrix = {**MATRIX, "model": "m", "quant": "Q4_K_M", "workloads": "session"}
+    entry = one(matrix=matrix, when=["fits_vram"])
+    weights, cache = round(8e9 * 4.89 / 8), 131072 * 8192
+
+    def state(vram: int) -> str:
+        known = PlanInputs(rigs={"desktop": RigMemory(vram_bytes=vram)}, shapes=SHAPES)
+        needs = {"session": turn_need(SESSION.turns[-1])}
+        file = loaded(entry, models={"m": model})
+        return made(file, known=known, needs=needs).runs[0].state
+
+    assert state(weights + cache + OVERHEAD_BYTES) == "todo"
+    assert state(weights + cache + OVERHEAD_BYTES - 1) == "does_not_fit"
+
+
 # What engines are told
 
 
@@ -356,9 +376,9 @@ def test_each_turn_has_its_own_answer_length() -> None:
 def test_sessions_side_by_side_count_until_the_first_has_ended() -> None:
     """One worker ends long before the other: what the other then does alone is no lack of slots."""
     both = walk(concurrency=2)
-    for one in walk(worker=1, concurrency=2):
-        slow = tuple(replace(chunk, t_ns=chunk.t_ns * 3) for chunk in one.chunks)
-        both.append(replace(one, sent_ns=one.sent_ns * 3, chunks=slow))
+    for turn in walk(worker=1, concurrency=2):
+        slow = tuple(replace(chunk, t_ns=chunk.t_ns * 3) for chunk in turn.chunks)
+        both.append(replace(turn, sent_ns=turn.sent_ns * 3, chunks=slow))
     assert "concurrency_not_reached" not in verdict(both, cell=Cell("session", 2, load="session"))
 
 

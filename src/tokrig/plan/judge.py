@@ -43,7 +43,7 @@ from tokrig.plan import (
 from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
 from tokrig.record.samples import Cell
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
-from tokrig.spec.run import LEVELS, default_shapes, ladder_steps
+from tokrig.spec.run import LEVELS, SESSION, default_shapes, ladder_steps
 from tokrig.units import human_bytes, seconds_of
 
 EFFICIENCY = 0.6
@@ -250,6 +250,8 @@ class Judge:
         if not names or any(name not in lengths for name in names):
             return None
         needs = [lengths[name] + depth for name in names for depth in run.depth or (0,)]
+        if names == (SESSION,):  # it ends with the last turn that fits
+            needs = [min(*needs, limit)]
         return context_for(max((need for need in needs if need <= limit), default=0), limit)
 
     def _time_s(self, run: Run, cells: Cells) -> float | None:
