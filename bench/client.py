@@ -5,7 +5,8 @@
 The same known server (see ``tokrig instrument``) sends tokens that carry their send time; each
 client receives them line by line and stamps the lines. The error is stamp − send time, the CPU
 time is the client process's while it receives. Lines are decoded afterwards, for none of them
-inside the measurement; the garbage collector is off for all. Rounds are interleaved, and of each
+inside the measurement; the garbage collector is off for all. *By epoll* is tokrig's own without
+the kernel's receive stamps. Rounds are interleaved, and of each
 figure the best round counts: other programs can only make it worse.
 """
 
@@ -30,6 +31,7 @@ from tokrig import __version__
 from tokrig.run.answer import parse
 from tokrig.run.client import closed_loop
 from tokrig.run.http import Endpoint
+from tokrig.run.stamps import Reader, read_stamped
 from tokrig.simulate.process import simulated
 from tokrig.simulate.simulation import Simulation
 
@@ -51,9 +53,11 @@ class Figures:
     cpu_us: float
 
 
-def tokrig_lines(endpoint: Endpoint, streams: int) -> tuple[Lines, float]:
+def tokrig_lines(
+    endpoint: Endpoint, streams: int, reader: Reader | None = None
+) -> tuple[Lines, float]:
     """The measuring client itself."""
-    phase = closed_loop(endpoint, PATH, [BODY] * streams, streams, silence_s=10)
+    phase = closed_loop(endpoint, PATH, [BODY] * streams, streams, silence_s=10, reader=reader)
     lines = [
         (phase.start_ns + response.sent_ns + event.t_ns, event.data.encode())
         for response in phase.responses
@@ -96,6 +100,7 @@ def httpx_lines(endpoint: Endpoint, streams: int) -> tuple[Lines, float]:
 
 CLIENTS: dict[str, Client] = {
     "tokrig": tokrig_lines,
+    "by epoll": lambda endpoint, streams: tokrig_lines(endpoint, streams, read_stamped),
     "aiohttp": aiohttp_lines,
     "httpx": httpx_lines,
 }

@@ -17,7 +17,7 @@ from tokrig import registry
 from tokrig.cli.main import main
 from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples
 from tokrig.record.metrics import leaves
-from tokrig.run import counting, fitting, instrument, interference, preflight
+from tokrig.run import client, counting, fitting, instrument, interference, preflight
 from tokrig.workloads import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +223,11 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("client CPU share of one core") == percent(checks.CLIENT_CPU_SHARE)
     waited, late = checks.CLIENT_WAIT_SHARE, checks.CLIENT_LATE_SHARE
     assert limit("client's clock waited for a processor") == percent(waited)
-    assert limit("client's loop in rounds above a tenth of the usual gap") == percent(late)
+    assert limit("client's loop in rounds that are long beside the usual gap") == percent(late)
+    assert limit("a long round") == (
+        f"{percent(client.LATE_ROUND_STAMPED)} of the gap, "
+        f"{percent(client.LATE_ROUND)} without the kernel's stamps"
+    )
     others = limit("others' share of a CPU engine's processors")
     assert others == percent(checks.FOREIGN_CPU_SHARE)
     together = limit("threads of a CPU engine waited for others, all together")

@@ -21,11 +21,12 @@ from tokrig.cli.main import main
 from tokrig.errors import InputError, PutOff, SpecError
 from tokrig.record.checks import CLOCKS_SHARE, judge
 from tokrig.record.model import LoadNodes
-from tokrig.run.client import Closed, Loop, now_ns
+from tokrig.run.client import Closed, Loop
 from tokrig.run.http import Endpoint
 from tokrig.run.load_nodes import RAN_DRY, Client, Clock, Node, Nodes, joined, machine
 from tokrig.run.prepare import outline
 from tokrig.run.shares import RESERVE, Share, split
+from tokrig.run.stamps import now_ns
 from tokrig.spec.run import RunSpec, merge
 
 PATH = "/v1/chat/completions"

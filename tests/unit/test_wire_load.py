@@ -40,16 +40,9 @@ from tests.contract.loopback import (
 from tokrig.errors import InputError
 from tokrig.run import client
 from tokrig.run.answer import read_answer
-from tokrig.run.client import (
-    Loop,
-    Response,
-    bears_token,
-    closed_loop,
-    now_ns,
-    read_stamped,
-    resolve,
-)
+from tokrig.run.client import Loop, Response, bears_token, closed_loop, resolve
 from tokrig.run.http import Endpoint
+from tokrig.run.stamps import KernelStamps, now_ns, read_stamped
 
 WHOLE = answer("a", "b")
 BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])
@@ -500,6 +493,83 @@ def test_a_piece_has_the_stamp_of_its_report() -> None:
         assert read_stamped(ours, 123) == (123, b"token")
 
 
+@pytest.fixture
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection; what ours receives is stamped by the kernel."""
+    with contextlib.ExitStack() as open_:
+        listener = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
+        ours = open_.enter_context(socket.create_connection(listener.getsockname()))
+        theirs = open_.enter_context(listener.accept()[0])
+        assert KernelStamps.ask(ours)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:  # the first packets of all may have none
+            theirs.sendall(b"hello")
+            if ours.recvmsg(99, KernelStamps.ROOM)[1]:
+                break
+            time.sleep(0.01)
+        yield ours, theirs
+
+
+Ends = tuple[socket.socket, socket.socket]
+
+
+def test_a_stamp_is_of_the_arrival_not_of_the_read(connected: Ends) -> None:
+    ours, theirs = connected
+    read = KernelStamps()
+    before = now_ns()
+    theirs.sendall(b"token")
+    after = now_ns()
+    time.sleep(0.05)
+    stamp, data = read(ours, now_ns())
+    assert (data, read.untold) == (b"token", 0)
+    # Two clocks are compared: to a few microseconds.
+    assert before - 50_000 < stamp < after + 5_000_000
+
+
+@pytest.mark.parametrize("set_by_ns", [-3_600_000_000_000, 3_600_000_000_000])
+def test_a_clock_that_was_set_meanwhile_stamps_nothing(connected: Ends, set_by_ns: int) -> None:
+    ours, theirs = connected
+    read = KernelStamps()
+    read.since_ns = now_ns()
+    read.ahead_ns += set_by_ns
+    theirs.sendall(b"token")
+    assert read(ours, 77) == (77, b"token")
+    assert read.untold == 1
+    read.look()
+    theirs.sendall(b"token")
+    assert read(ours, 77)[0] > read.since_ns
+
+
+def held_up() -> Loop:
+    """A stream of 90 ms to a client that, after its beginning, is busy for 300."""
+    busy = iter([0.3])
+
+    def tick(ended: int, reads: int) -> None:
+        if reads >= 2:
+            time.sleep(next(busy, 0))
+
+    script = sends(SSE_HEAD, chunk(delta("a")), chunk(FINISH), END, gap_s=0.03)
+    with pytest.MonkeyPatch.context() as patched, serving(script) as server:
+        patched.setattr(client, "TICK_NS", 1_000_000)
+        return closed_loop(server.endpoint, PATH, [b"{}"], 1, silence_s=5, tick=tick)
+
+
+def test_a_loop_that_is_held_up_stamps_no_later() -> None:
+    loop = held_up()
+    assert loop.responses[0].pieces[-1][0] / 1e9 < 0.25
+    assert loop.late_round == client.LATE_ROUND_STAMPED
+    assert (loop.late_share(0.03) or 0) > 0.5
+
+
+def test_without_the_kernels_stamps_those_of_the_report_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(KernelStamps, "OPTION", None)
+    loop = held_up()
+    assert loop.responses[0].pieces[-1][0] / 1e9 >= 0.29
+    assert loop.late_round == client.LATE_ROUND
+
+
 def test_a_stamp_does_not_wait_for_other_streams() -> None:
     """Streams that become ready together get the same stamp, however long the reads take."""
     go = threading.Barrier(4)
@@ -735,7 +805,7 @@ def test_certificates_are_read_once_a_load(trusted: None, monkeypatch: pytest.Mo
 
 
 def test_the_clock_is_monotonic_time() -> None:
-    assert abs(client.now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
+    assert abs(now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
 
 
 # An answer that came compressed all the same.

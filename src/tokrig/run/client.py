@@ -9,11 +9,11 @@ of the C parser (httptools, llhttp inside) that only strips the transfer encodin
 run the garbage collector is off, and nothing is decoded, printed or written; a ``tick`` about
 twice a second is all that others get.
 
-A piece's stamp is the moment epoll reported its socket readable: the earliest this process
-can know of it, one moment for all sockets reported together. So a stream's stamp never waits for
-the reading, parsing or ending of another one; what a busy loop can do is only to see it one round
-later. ``read_stamped`` is the seam for better clocks: a reader that takes the kernel's own receive
-stamps (SO_TIMESTAMPING) can take its place without anything else changing.
+A piece's stamp is the moment at which the kernel took its last packet in, told with the read
+(SO_TIMESTAMPING): it waits neither for this process to wake up nor for another stream. So at high
+rates the loop may rest between two rounds, and reads what came meanwhile at one go. Where the
+kernel does not tell (TLS, other systems) the stamp is the moment epoll reported the socket
+readable, one for all that were reported together, and the loop never rests.
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ import httptools
 
 from tokrig.run.body import Body, Piece
 from tokrig.run.http import Endpoint, decoded
+from tokrig.run.stamps import KernelStamps, Reader, now_ns, read_stamped
 
 if TYPE_CHECKING:
     from tokrig.record.model import LoadNodes
 
-# More than a TLS record (16 KiB): nothing decrypted stays behind where no selector sees it.
-READ_BYTES = 1 << 16
 TRIAL_S = 3.0
 TICK_NS = 500_000_000
-# Of the usual gap between two chunks: a loop that is busy for longer may stamp one late.
-LATE_ROUND = 0.1
+# Rounds nearer to each other than this are followed by such a rest. Chunks that come within it on
+# one stream share a stamp; what counts as at once is no shorter, at any rate that people have.
+CLOSE_NS, REST_S = 250_000, 0.0001
+# Of the usual gap between two chunks: a loop that is busy for longer may stamp one late, or, where
+# the kernel stamps, give two the stamp of the later one.
+LATE_ROUND, LATE_ROUND_STAMPED = 0.1, 0.5
 # Requests that are begun in one round: those in flight must be heard as well.
 BEGUN_AT_ONCE = 64
 GIVEN_UP = "it was no longer waited for"
@@ -55,27 +58,18 @@ _TEXT = ("delta", "message", "text", "response", "content")
 # What a wire waits for next: nothing any more, or what epoll calls so.
 DONE, READ, WRITE = 0, select.EPOLLIN, select.EPOLLOUT
 
-Reader = Callable[[socket.socket, int], tuple[int, bytes]]
 Tick = Callable[[int, int], None]
 Indexed = tuple[int, bytes]
 """A request's place and its body."""
 Address = tuple[socket.AddressFamily, Any]
-
-now_ns = time.monotonic_ns
-"""The one clock of the measuring process (CLOCK_MONOTONIC), in nanoseconds."""
-
-
-def read_stamped(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
-    """Read what is there; the stamp is the moment epoll reported it."""
-    return ready_ns, sock.recv(READ_BYTES)
 
 
 @dataclass(frozen=True)
 class Response:
     """What came back for the ``index``-th request. ``sent_ns`` and ``ended_ns`` count from the
     loop's start, the stamps of ``pieces`` from ``sent_ns``. ``due_ns`` is when a request of an open
-    loop should have been sent, from the start as well. ``connect_ns`` is how long
-    connecting and the TLS handshake took before it was sent. ``failure`` is about transport."""
+    loop should have been sent, from the start as well. ``connect_ns`` is how long connecting and
+    the TLS handshake took before it was sent. ``failure`` is about transport."""
 
     index: int
     worker: int
@@ -96,8 +90,9 @@ class Loop:
 
     ``start_ns`` is when it began on the process's own clock. ``rounds_ns`` is how long the loop
     was busy each time before it could look again: what arrived meanwhile got its stamp that much
-    later. ``parts`` are the loops of several clients that it was merged from: each is as exact as
-    it is alone, so shares are those of the one that had the most to do. ``client_wait_share`` is
+    later, or shares it with what came next. Above ``late_round`` of a gap that matters. ``parts``
+    are the loops of several clients that it was merged from: each is as exact as it is alone, so
+    shares are those of the one that had the most to do. ``client_wait_share`` is
     the part of the time in which a client that nobody else watches waited for a processor;
     ``load_nodes`` are the machines that it was sent from, where that was not this one."""
 
@@ -109,6 +104,7 @@ class Loop:
     parts: Sequence[Loop] = ()
     client_wait_share: float | None = None
     load_nodes: LoadNodes | None = None
+    late_round: float = LATE_ROUND
 
     def taken(self) -> Iterator[Response]:
         """The responses, each of which is let go: they are as large as all that arrived."""
@@ -117,13 +113,13 @@ class Loop:
             yield self.responses.pop()
 
     def late_share(self, gap_s: float | None) -> float | None:
-        """The share of the time that the loop spent in rounds above a tenth of ``gap_s``, the
+        """The share of the time that the loop spent in rounds that were long beside ``gap_s``, the
         usual time between two chunks; None where that is not known."""
         if gap_s is None or self.wall_s <= 0:
             return None
         if self.parts:
             return max(part.late_share(gap_s) or 0.0 for part in self.parts)
-        limit_ns = LATE_ROUND * gap_s * 1e9
+        limit_ns = self.late_round * gap_s * 1e9
         return round(sum(t for t in self.rounds_ns if t > limit_ns) / 1e9 / self.wall_s, 5)
 
     @property
@@ -235,7 +231,7 @@ def closed_loop(
     *,
     silence_s: float,
     tick: Tick = lambda ended, reads: None,
-    reader: Reader = read_stamped,
+    reader: Reader | None = None,
 ) -> Loop:
     """POST ``bodies`` to ``path`` with ``concurrency`` in flight until all have ended; else as
     ``send``."""
@@ -250,7 +246,7 @@ def send(
     *,
     silence_s: float,
     tick: Tick = lambda ended, reads: None,
-    reader: Reader = read_stamped,
+    reader: Reader | None = None,
     at_ns: int = 0,
 ) -> Loop:
     """POST what comes from ``source`` to ``path`` until all have ended, from ``at_ns`` on.
@@ -258,7 +254,8 @@ def send(
     A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` hears about
     every half second, in this thread, how many requests have ended and how many reads there were
     (which are no tokens; they show that something moves); it may raise to stop the load: all
-    sockets are then closed. Raises OSError when the endpoint's name cannot be resolved.
+    sockets are then closed. ``reader`` takes the place of the client's own.
+    Raises OSError when the endpoint's name cannot be resolved.
     """
     with select.epoll() as epoll:
         load = _Load(epoll, endpoint, path, source, reader)
@@ -277,6 +274,8 @@ def send(
                 ready_ns = load.round(next_tick_ns)
                 if (now := now_ns()) >= next_tick_ns:
                     load.end_silent(silence_s)
+                    if load.stamps is not None:
+                        load.stamps.look()
                     if source.gives_up(now - load.start_ns, len(load.wires)):
                         load.give_up()
                     tick(len(load.ended), load.reads)
@@ -292,7 +291,8 @@ def send(
     ended = sorted(load.ended, key=lambda wire: wire.index)
     responses = [wire.response(load.start_ns) for wire in ended]
     wall_s = (end_ns - load.start_ns) / 1e9
-    return Loop(responses, wall_s, end_cpu - start_cpu, load.start_ns, rounds_ns)
+    late = LATE_ROUND_STAMPED if load.kernel_stamped else LATE_ROUND
+    return Loop(responses, wall_s, end_cpu - start_cpu, load.start_ns, rounds_ns, late_round=late)
 
 
 def resolve(endpoint: Endpoint) -> Address:
@@ -319,17 +319,24 @@ class _Load:
     endpoint: Endpoint
     path: str
     source: Source
-    reader: Reader
+    reader: Reader | None
     wires: dict[int, Wire] = field(default_factory=dict)
     by_socket: dict[int, Wire] = field(default_factory=dict)
     ended: list[Wire] = field(default_factory=list)
     reads: int = 0
     start_ns: int = 0
+    asked_ns: int = 0
+    ready_ns: int = 0
+    close_by: bool = False
 
     def __post_init__(self) -> None:
         self.address = resolve(self.endpoint)
         # Reading the machine's certificates takes milliseconds: once, before anything is timed.
         self.tls = ssl.create_default_context() if self.endpoint.tls else None
+        self.stamps: KernelStamps | None = None
+        if self.reader is None and self.tls is None:
+            self.reader = self.stamps = KernelStamps()
+        self.read: Reader = self.reader or read_stamped
 
     def follow(self, worker: int) -> None:
         """Begin the worker's next request, if it has one."""
@@ -342,6 +349,8 @@ class _Load:
         payload = self.endpoint.payload(self.path, body)
         wire = Wire(self.endpoint, self.address, payload, self.tls, index, worker)
         wire.due_ns = due_ns
+        if self.stamps is not None and not self.stamps.ask(wire.sock):
+            self.stamps, self.read = None, read_stamped
         self.wires[worker] = self.by_socket[wire.number] = wire
         self.epoll.register(wire.number, WRITE)
 
@@ -358,18 +367,34 @@ class _Load:
             self.open(request, request[0], due_ns)
         else:
             until_ns = 0  # there may be more
+        if self.stamps is not None:
+            self.rest(self.stamps, until_ns)
         ready = self.poll(max(0, until_ns - now_ns()) / 1e9, exact=due_ns is not None)
         ready_ns = now_ns()
+        self.close_by, self.ready_ns = ready_ns - self.ready_ns < CLOSE_NS, ready_ns
         self.reads += len(ready)
         for number, _ in ready:
             wire = self.by_socket[number]
-            interest = wire.advance(self.reader, ready_ns)
+            interest = wire.advance(self.read, ready_ns)
             if interest == DONE:
                 self.close(wire, ready_ns)
             elif interest != wire.interest:
                 wire.interest = interest
                 self.epoll.modify(number, interest)
         return ready_ns
+
+    @property
+    def kernel_stamped(self) -> bool:
+        """Whether the kernel told the stamps, but for a few: the first may lack them."""
+        return self.stamps is not None and self.stamps.untold * 100 <= self.reads
+
+    def rest(self, stamps: KernelStamps, until_ns: int) -> None:
+        """Between rounds that follow each other closely: the kernel stamps what arrives."""
+        now = now_ns()
+        if self.close_by and self.kernel_stamped and until_ns - now > CLOSE_NS:
+            time.sleep(REST_S)
+            now = now_ns()
+        stamps.since_ns, self.asked_ns = self.asked_ns, now
 
     def poll(self, rest_s: float, *, exact: bool) -> list[tuple[int, int]]:
         """The sockets that are ready, waited for at most so long; epoll itself rounds up to a
@@ -536,7 +561,8 @@ class Wire:
         return READ
 
     def _receive(self, reader: Reader, ready_ns: int) -> int:
-        self.stamp, data = reader(self.sock, ready_ns)
+        stamp, data = reader(self.sock, ready_ns)
+        self.stamp = max(stamp, self.stamp, self.sent_ns)
         if not data:
             self._end_of_file()
             return DONE

@@ -31,10 +31,11 @@ import psutil
 from tokrig import cluster
 from tokrig.errors import EngineDied, InputError, PutOff, RequestError
 from tokrig.record.model import LoadNodes
-from tokrig.run.client import Closed, Indexed, Loop, Source, Tick, now_ns, resolve, send
+from tokrig.run.client import Closed, Indexed, Loop, Source, Tick, resolve, send
 from tokrig.run.http import HINTS, Endpoint
 from tokrig.run.monitor import Reader
 from tokrig.run.shares import RESERVE, Reserve, Share, merge, split
+from tokrig.run.stamps import now_ns
 
 RESOURCE = "load"
 LOST = "load_node_lost"
