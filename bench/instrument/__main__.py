@@ -3,14 +3,13 @@
     python -m bench.instrument [--only tokrig,vllm] [--loads fast,wide] [--repeats 3] [--quick]
 
 It installs what is missing (in $XDG_CACHE_HOME/tokrig), runs every tool with every load, the tools
-in turn within each repeat, and writes docs/instrument.md. What was measured is kept: an interrupted
-run goes on where it was, with --fresh it begins anew. --json prints the figures of all runs.
+in turn within each repeat, and writes docs/peers.md. What was measured is kept: an interrupted
+series goes on where it was. --page writes the page of the last one again, --json prints figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -52,6 +51,7 @@ from bench.instrument.peers import (
     tokrig_run,
     vllm_bench,
 )
+from bench.instrument.series import Series, digest
 
 ROOT = HERE.parent.parent
 PEERS = {
@@ -75,6 +75,7 @@ class Cores:
 def main() -> int:
     asked = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, too
     allowed = os.sched_getaffinity(0)
     try:
         return run(asked)
@@ -98,12 +99,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loads", help=f"some of {', '.join(LOADS)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a trial: short loads, one repeat")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
-    parser.add_argument("--json", action="store_true", help="print all runs; write no report")
+    parser.add_argument("--fresh", action="store_true", help="go on with no interrupted series")
+    parser.add_argument("--page", action="store_true", help="measure nothing: the page once more")
+    parser.add_argument("--json", action="store_true", help="print all runs; write no page")
     parser.add_argument("--even-if-busy", action="store_true")
     parser.add_argument("--keep", action="store_true", help="keep the tools' own files")
     parser.add_argument("--cache", type=Path, default=user_cache_path("tokrig") / "bench")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "instrument.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "peers.md")
     asked = parser.parse_args()
     for name, all_of_them in (("only", PEERS), ("loads", LOADS)):
         given = getattr(asked, name)
@@ -118,38 +120,49 @@ def arguments() -> argparse.Namespace:
 
 def run(asked: argparse.Namespace) -> int:
     cache: Path = asked.cache.resolve()
+    series = Series(cache / "runs")
+    peers = [PEERS[name] for name in asked.only]
+    loads = [LOADS[name].quick() if asked.quick else LOADS[name] for name in asked.loads]
+    if not asked.page:
+        measure(asked, cache, series, peers, loads)
+    facts, runs = series.facts(), series.found(peers, loads)
+    if asked.json:
+        print(json.dumps({"facts": asdict(facts), "runs": runs}, indent=1))
+        return 0
+    there = {run["tool"] for run in runs}
+    page = report.page(facts, runs, [peer for peer in peers if peer.name in there], loads)
+    asked.out.write_text(page, "utf-8")
+    print(asked.out, file=sys.stderr)
+    return 0
+
+
+def measure(
+    asked: argparse.Namespace, cache: Path, series: Series, peers: list[Peer], loads: list[Load]
+) -> None:
+    """All runs that are not there yet."""
     # `make` has a uv of its own where there is none on the PATH.
     os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".tools" / "uv" / "bin" / "uv"))
     model = tokenizer(cache.parent / "engines")
-    peers, left_out = installed([PEERS[name] for name in asked.only], cache)
-    loads = [LOADS[name].quick() if asked.quick else LOADS[name] for name in asked.loads]
+    there, left_out = installed(peers, cache)
     bench = Bench(cache, model, cores(), asked.keep)
     os.sched_setaffinity(0, bench.cores.others)
     bench.require_idle(asked.even_if_busy)
-    runs: list[dict[str, Any]] = []
-    todo = [
-        (load, repeat, peer)
-        for load in loads
-        for repeat in range(1 if asked.quick else asked.repeats)
-        for peer in peers
-    ]
+    repeats = 1 if asked.quick else asked.repeats
+    todo = [(load, n, peer) for load in loads for n in range(repeats) for peer in there]
+    versions = {peer.title: peer.version() for peer in there}
+    series.begin(
+        digest([*map(repr, todo), repr(bench.cores)]),
+        report.Facts.here(versions, left_out, asdict(bench.cores)),
+        fresh=asked.fresh,
+    )
     began = time.monotonic()
     for done, (load, repeat, peer) in enumerate(todo):
         told = f"[{done + 1}/{len(todo)}] {load.name}, repeat {repeat + 1}: {peer.title}"
         print(f"{told} …", file=sys.stderr, end=" ", flush=True)
-        found = bench.kept(peer, load, repeat, fresh=asked.fresh)
+        found = bench.kept(peer, load, repeat, series)
         print(found.get("failed") or f"{found['seconds']:.1f} s", file=sys.stderr)
-        runs.append(found)
-    facts = report.Facts.here(
-        {peer.title: peer.version() for peer in peers}, left_out, asdict(bench.cores)
-    )
-    if asked.json:
-        print(json.dumps({"facts": asdict(facts), "runs": runs}, indent=1))
-    else:
-        page = report.page(facts, runs, peers, loads, bench.commands)
-        asked.out.write_text(page, "utf-8")
-        print(f"{asked.out}, after {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return 0
+    series.finish()
+    print(f"measured in {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
 def installed(peers: list[Peer], cache: Path) -> tuple[list[Peer], dict[str, str]]:
@@ -196,7 +209,6 @@ class Bench:
     keep: bool
 
     def __post_init__(self) -> None:
-        self.commands: dict[str, str] = {}
         self.server, self.launcher = (compiled(n, self.cache) for n in ("server", "launch"))
 
     def require_idle(self, even_if_busy: bool) -> None:
@@ -210,24 +222,22 @@ class Bench:
                 raise Failed(f"{words}: end them, or measure --even-if-busy")
             print(f"warning: {words}", file=sys.stderr)
 
-    def kept(self, peer: Peer, load: Load, repeat: int, *, fresh: bool) -> dict[str, Any]:
+    def kept(self, peer: Peer, load: Load, repeat: int, series: Series) -> dict[str, Any]:
         """The figures of a run, measured where they are not there yet."""
-        folder = self.cache / "runs" / f"{load.name}-{repeat}-{peer.name}"
-        job = Job(load, 0, folder, self.tokenizer)
-        key = digest(peer, load, self.cores)
-        kept = folder.with_suffix(".json")
+        kept = series.path(load.name, repeat, peer.name)
         with suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-            if found["key"] == key and "failed" not in found and not fresh:
-                self.commands.setdefault(peer.title, found["command"])
+            if "failed" not in found:
                 return found
+        folder = kept.with_suffix("")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        found = {"key": key, "tool": peer.name, "load": load.name, "repeat": repeat}
+        found = {"tool": peer.name, "load": load.name, "repeat": repeat}
         try:
-            found |= self.measured(peer, job)
+            found |= self.measured(peer, Job(load, 0, folder, self.tokenizer))
         except (Failed, OSError, LookupError, TypeError, ValueError) as why:
-            found["failed"] = f"{type(why).__name__ if not isinstance(why, Failed) else ''} {why}"
+            kind = "" if isinstance(why, Failed) else f"{type(why).__name__}: "
+            found["failed"] = f"{kind}{why}"
         kept.write_text(json.dumps(found), "utf-8")
         if not self.keep and "failed" not in found:
             shutil.rmtree(folder)
@@ -239,8 +249,6 @@ class Bench:
         with serving(self.server, load, log, self.cores.server) as port:
             job = Job(load, port, job.folder, job.tokenizer)
             argv = [*peer.program(self.cache), *peer.arguments(job)]
-            command = shown(argv, job)
-            self.commands.setdefault(peer.title, command)
             used = Used.of(self.launcher, argv, peer, job.folder, self.cores.client)
         truth = read_log(log)
         if len(truth.sent) != load.streams:
@@ -251,7 +259,7 @@ class Bench:
             raise Failed(f"it tells of {len(reading.ttft_s)} of {load.streams} requests")
         usage = Usage(used.cpu_s, used.peak_bytes, (min(truth.received) - used.start_ns) / 1e9)
         return {
-            "command": command,
+            "command": shown(argv, job),
             "seconds": time.monotonic() - began,
             "means": bool(reading and reading.means),
             "foreign": used.foreign,
@@ -358,18 +366,6 @@ def shown(argv: list[str], job: Job) -> str:
     ):
         text = text.replace(found, name)
     return text
-
-
-def digest(peer: Peer, load: Load, where: Cores) -> str:
-    """What a kept run is of: a tool, a load, and the programs that measured it."""
-    module = sys.modules[type(peer).__module__].__file__
-    names = ("server.c", "client.c", "loads.py", "figures.py")
-    paths = [*(HERE / name for name in names), Path(str(module))]
-    if peer.name == "tokrig":
-        paths += [HERE / "tokrig_client.py", *sorted((ROOT / "src").rglob("*.py"))]
-    words = f"{peer.name} {peer.version()} {load} {where.server} {where.client}".encode()
-    sources = b"".join(path.read_bytes() for path in paths)
-    return hashlib.sha256(words + sources).hexdigest()[:16]
 
 
 if __name__ == "__main__":

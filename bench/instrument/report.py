@@ -189,7 +189,6 @@ def page(
     runs: Sequence[Run],
     peers: Sequence[Peer],
     loads: Sequence[Load],
-    commands: Mapping[str, str],
 ) -> str:
     """The whole page, Markdown."""
     found = Found(runs)
@@ -227,7 +226,7 @@ def page(
         ]
     parts += ["## What each tool means", differences(peers, found)]
     parts += ["## The server", server(found, loads)]
-    parts += ["## Versions and commands", versions(facts, peers, commands)]
+    parts += ["## Versions and commands", versions(facts, peers, found)]
     if remarks := notes(facts, found):
         parts += ["## What else", remarks]
     return "\n\n".join(parts) + "\n"
@@ -325,11 +324,13 @@ def server(found: Found, loads: Sequence[Load]) -> str:
     return f"{words}\n\n{rows(header, lines)}"
 
 
-def versions(facts: Facts, peers: Sequence[Peer], commands: Mapping[str, str]) -> str:
+def versions(facts: Facts, peers: Sequence[Peer], found: Found) -> str:
+    """Each tool's command for the first load that it was given."""
+    commands = {run["tool"]: run["command"] for run in reversed(found.runs)}
     lines = [
-        f"- {peer.title} {facts.versions[peer.title]}: `{commands[peer.title]}`"
+        f"- {peer.title} {facts.versions[peer.title]}: `{commands[peer.name]}`"
         for peer in peers
-        if peer.title in commands
+        if peer.name in commands
     ]
     return "\n".join(lines)
 

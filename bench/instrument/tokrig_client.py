@@ -12,16 +12,13 @@ import json
 import sys
 from pathlib import Path
 
-from tokrig.backends import openai
-from tokrig.record.samples import Sample
-from tokrig.run.client import closed_loop
-from tokrig.run.counting import observe
 from tokrig.run.http import Endpoint
+from tokrig.run.load import load
 
 
 def main() -> None:
     port, streams, tokens = map(int, sys.argv[1:4])
-    backend, out = openai.BACKEND, Path(sys.argv[4])
+    out = Path(sys.argv[4])
     body = {
         "model": "bench",
         "messages": [{"role": "user", "content": "count"}],
@@ -30,24 +27,11 @@ def main() -> None:
         "stream_options": {"include_usage": True},
     }
     bodies = [json.dumps(body).encode()] * streams
-    endpoint = Endpoint("127.0.0.1", port)
-    loop = closed_loop(endpoint, backend.chat_path, bodies, streams, silence_s=10)
-    from tokrig.record.metrics import figures
+    done = load(Endpoint("127.0.0.1", port), bodies, streams, asked=tokens)
+    out.joinpath("figures.json").write_text(json.dumps(done.figures, default=vars), "utf-8")
     from tokrig.record.samples_file import to_parquet
 
-    samples = [
-        observe(
-            response,
-            Sample("bench", streams, 0, 0, response.worker, "measured", 0, "", response.sent_ns),
-            backend,
-            lambda text: None,
-            asked=tokens,
-        )
-        for response in loop.taken()
-    ]
-    found = figures(samples)
-    out.joinpath("figures.json").write_text(json.dumps(found, default=vars), "utf-8")
-    out.joinpath("samples.parquet").write_bytes(to_parquet(samples))
+    out.joinpath("samples.parquet").write_bytes(to_parquet(done.samples))
 
 
 if __name__ == "__main__":

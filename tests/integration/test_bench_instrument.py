@@ -13,6 +13,7 @@ import pytest
 from bench.instrument.__main__ import PEERS, Bench, Used, cores, main
 from bench.instrument.loads import CEILING, LOADS, STALLS, Load, compiled, read_log, serving
 from bench.instrument.peers import Job
+from bench.instrument.series import Series
 
 SMALL = Load("small", "4 streams", 4, 60, 0.002, stall_every=20, stall_s=0.01)
 
@@ -81,12 +82,11 @@ def test_as_fast_as_it_goes_ends_by_the_clock(programs: Path, tmp_path: Path) ->
 
 
 def test_a_tool_that_fails_is_named_and_leaves_no_process(programs: Path, tmp_path: Path) -> None:
-    bench = Bench(programs, tmp_path, cores(), keep=False)
+    series, bench = Series(tmp_path / "runs"), Bench(programs, tmp_path, cores(), keep=False)
     broken = replace(PEERS["c"], name="broken")
-    object.__setattr__(
-        broken, "program", lambda cache: ["sh", "-c", "sleep 77 & echo no luck; exit 3"]
-    )
-    found = bench.kept(broken, SMALL, 0, fresh=True)
+    argv = ["sh", "-c", "sleep 77 & echo no luck; exit 3"]
+    object.__setattr__(broken, "program", lambda cache: argv)
+    found = bench.kept(broken, SMALL, 0, series)
     assert "no luck" in found["failed"]
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
     assert b"sleep\x0077\x00" not in running
@@ -100,19 +100,34 @@ def readable(path: Path) -> bool:
 
 
 def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two tools, one load, a page; a second time nothing is measured again."""
+    """Two tools, one load, a page. What an interrupted series has is not measured again, what a
+    finished one has is."""
     (tmp_path / "engines" / "models" / "smollm2-135m").mkdir(parents=True)
-    page = tmp_path / "page.md"
-    argv = ["bench", "--only", "tokrig,c", "--loads", STALLS, "--quick", "--even-if-busy"]
-    monkeypatch.setattr("sys.argv", [*argv, "--cache", str(tmp_path / "bench"), "--out", str(page)])
-    assert main() == 0
-    kept = sorted((tmp_path / "bench" / "runs").glob("*.json"))
-    assert [path.name for path in kept] == ["stalls-0-c.json", "stalls-0-tokrig.json"]
-    before = [path.stat().st_mtime_ns for path in kept]
+    page, runs = tmp_path / "page.md", tmp_path / "bench" / "runs"
+
+    def run(*more: str) -> int:
+        argv = ["bench", "--only", "tokrig,c", "--loads", STALLS, "--quick", "--even-if-busy"]
+        argv += ["--cache", str(tmp_path / "bench"), "--out", str(page), *more]
+        monkeypatch.setattr("sys.argv", argv)
+        return main()
+
+    assert run("--page") == 1  # nothing is there yet
+    assert run() == 0
     first = page.read_text("utf-8")
-    assert main() == 0
-    assert [path.stat().st_mtime_ns for path in kept] == before
-    assert page.read_text("utf-8") == first
-    assert json.loads(kept[0].read_text("utf-8"))["figures"]["tokens"] == 64 * 200
     assert "| C client |" in first
     assert "nan" not in first
+    kept = [runs / f"stalls-0-{tool}.json" for tool in ("c", "tokrig")]
+    assert json.loads(kept[0].read_text("utf-8"))["figures"]["tokens"] == 64 * 200
+    page.unlink()
+    assert run("--page") == 0
+    assert page.read_text("utf-8") == first
+
+    about = json.loads((runs / "series.json").read_text("utf-8"))
+    (runs / "series.json").write_text(json.dumps(about | {"finished": False}), "utf-8")
+    kept[0].unlink()
+    before = kept[1].stat().st_mtime_ns
+    assert run() == 0
+    assert kept[0].exists()
+    assert kept[1].stat().st_mtime_ns == before
+    assert run() == 0
+    assert kept[1].stat().st_mtime_ns > before

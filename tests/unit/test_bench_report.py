@@ -17,9 +17,9 @@ FACTS = Facts(
     "2026-11-28",
     "a processor",
     "Linux",
-    {},
+    {peer.title: "1.0" for peer in PEERS.values()},
     {"AIPerf": "no room"},
-    dict.fromkeys(("server", "client"), 0),
+    {"server": 0, "client": 1},
 )
 USAGE = Usage(cpu_s=3.0, peak_bytes=10**8, start_s=0.4)
 
@@ -41,6 +41,7 @@ def one(tool: str, repeat: int, load: str = FAST, **changed: float) -> dict[str,
         "repeat": repeat,
         "means": False,
         "foreign": 0.0,
+        "command": f"{tool} --port PORT",
         "figures": found | changed,
     }
 
@@ -68,7 +69,7 @@ def test_the_page_has_medians_spreads_and_ratios_by_repeat() -> None:
         *(one("tokrig", n, ttft_p50_ms=ms) for n, ms in enumerate((0.1, 0.2, 0.4))),
         *(one("vllm", n, ttft_p50_ms=ms) for n, ms in enumerate((10, 10, 10))),
     ]
-    page = report.page(FACTS, runs, [PEERS["tokrig"], PEERS["vllm"]], [LOADS[FAST]], {})
+    page = report.page(FACTS, runs, [PEERS["tokrig"], PEERS["vllm"]], [LOADS[FAST]])
     assert "| tokrig | +0.20 (+0.10 to +0.40) |" in page
     assert "| vllm bench serve | +10.00, × 50 (25 to 100) |" in page
     assert "| 64 streams: TTFT p50 within 0.1 ms | 0.20 | **no** |" in page
@@ -83,7 +84,7 @@ def test_what_a_token_costs_beyond_the_start() -> None:
         one("tokrig", 0, tokens=200_000, cpu_s=3.0, peak_bytes=120_000_000),
         one("tokrig", 0, START, tokens=1_600, cpu_s=1.016, peak_bytes=100_160_000),
     ]
-    page = report.page(FACTS, runs, [PEERS["tokrig"]], [LOADS[FAST], LOADS[START]], {})
+    page = report.page(FACTS, runs, [PEERS["tokrig"]], [LOADS[FAST], LOADS[START]])
     assert "| tokrig | 15.0 | 10.0 | 100 | – | 0.40 |" in page
 
 
@@ -94,7 +95,7 @@ def test_means_of_requests_are_not_the_best_p99() -> None:
         one("guidellm", 0, itl_p99_ms=0.01) | {"means": True},
     ]
     peers = [PEERS[name] for name in ("tokrig", "vllm", "guidellm")]
-    page = report.page(FACTS, runs, peers, [LOADS[FAST]], {})
+    page = report.page(FACTS, runs, peers, [LOADS[FAST]])
     assert "1/10 of the best peer's | 0.040; vllm bench serve 4.000 | yes |" in page
     assert "Not ranked by its p99" in page
 
@@ -104,7 +105,7 @@ def test_what_failed_and_what_was_disturbed_is_told() -> None:
         one("tokrig", 0) | {"foreign": 0.31},
         {"tool": "c", "load": FAST, "repeat": 0, "failed": "it ended with 3: no luck"},
     ]
-    page = report.page(FACTS, runs, [PEERS["tokrig"], PEERS["c"]], [LOADS[FAST]], {})
+    page = report.page(FACTS, runs, [PEERS["tokrig"], PEERS["c"]], [LOADS[FAST]])
     assert "failed: it ended with 3: no luck" in page
     assert "in 1 of 1 runs other programs had more than 5% of the tool's processor" in page
     assert "(tokrig, *fast*, repeat 1: 31%)" in page
