@@ -457,7 +457,12 @@ def test_a_dry_run_tells_how_many_turns_of_a_session_fit(bench: Bench) -> None:
     assert (cell["turns"], cell["requests"], cell["warmup_requests"]) == (4, 4, 1)
     assert cell["fits_context"] is True
     assert "about 4 of 11 turns fit" in bench.tokrig(*words, "--context", "6000").stdout
-    assert "context too small" in bench.tokrig(*words, "--context", "2048").stdout
+    refused = bench.tokrig(*words, "--context", "2048")
+    assert refused.exit_code == 2
+    assert (
+        "first 2 turns need about 2,429 tokens of context, and a slot has 2,048" in refused.stderr
+    )
+    assert "all 11 turns need about 18,241: give more with --context" in refused.stderr
     # The model was made for 8,192 tokens: a slot gets all of them.
     whole = json.loads(bench.tokrig(*words, "--json").stdout)
     assert (whole["context_per_slot"], whole["cells"][0]["turns"]) == (8192, 6)

@@ -178,9 +178,10 @@ def test_a_session_has_a_run_of_its_own_where_tokrig_starts_the_engine(others: l
     merge(RunSpec(), {"workloads": ["session"]})
 
 
-def test_a_session_is_walked_as_it_is() -> None:
-    with pytest.raises(SpecError, match="leave --sustain out"):
-        merge(RunSpec(), {"workloads": ["session"], "sustain": "1m"})
+@pytest.mark.parametrize("given", [{"sustain": "1m"}, {"depth": [4096]}, {"rate": [2.0]}])
+def test_a_session_is_walked_as_it_is(given: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=f"leave --{next(iter(given))} out"):
+        merge(RunSpec(), {"workloads": ["session"], **given})
 
 
 CAMPAIGN = """

@@ -292,6 +292,11 @@ def _managed(
     launch = room.with_room(
         launch, model, wanted, asked=spec.context, planned=spec.planned is not None
     )
+    for shape in prepared.workloads.values():
+        if shape.turns:
+            launch, remark = room.with_turns(launch, model, shape, asked=spec.context)
+            remarks = (*prepared.remarks, *filter(None, [remark]))
+            prepared = replace(prepared, remarks=remarks)
     launch = replace(launch, answers=asked(backend.questions(launch)))
     backend.vet(launch)
     backend.command(launch)  # wrong options and a missing binary show here

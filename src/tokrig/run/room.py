@@ -93,6 +93,31 @@ def with_room(
     )
 
 
+def with_turns(
+    launch: Launch, model: Model, workload: Workload, *, asked: int | None
+) -> tuple[Launch, str]:
+    """``launch`` with the context that memory leaves to sessions, and which turns that is room for:
+    empty where all of them fit.
+
+    Raises InputError where not even the first turns do.
+    """
+    if asked is None and (most := _by_memory(launch, model)[0]) < launch.context_per_slot:
+        launch = replace(launch, context_per_slot=most)
+    room, whole = launch.context_per_slot, workload.turns
+    turns = turns_in(workload, room)
+    if turns < LEAST_TURNS:
+        raise InputError(
+            f"{workload.name}: its first {LEAST_TURNS} turns need about"
+            f" {turn_need(whole[LEAST_TURNS - 1]):,} tokens of context, and a slot has {room:,}",
+            hint=f"all {len(whole)} turns need about {turn_need(whole[-1]):,}: give more with"
+            " --context, or take a model that was made for more",
+        )
+    if turns == len(whole):
+        return launch, ""
+    fit = f"about {turns} of {len(whole)} turns fit into a context of {room:,} tokens"
+    return launch, f"{workload.name}: {fit}"
+
+
 def _what_fits(wanted: Mapping[Cell, int], beyond: Iterable[Cell], limit: int) -> str:
     """The depths that were asked for and fit with every shape, and the deepest that would."""
     too_deep = {cell.depth_tokens for cell in beyond}

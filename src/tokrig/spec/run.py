@@ -253,8 +253,8 @@ class RunSpec(_Settings):
     @model_validator(mode="after")
     def _session_alone(self) -> Self:
         walked = SESSION in (self.workloads or ())
-        for name in ("ladder", "sustain", "depth", "rate", "arrival", "trace"):
-            if walked and getattr(self, name) is not None:
+        for name in ("ladder", "sustain", "depth", "rate", "find_rate", "arrival", "trace"):
+            if walked and getattr(self, name, None):
                 raise ValueError(f"{SESSION} is walked turn by turn, as it is: leave {name} out")
         if problem := beside_session(self.workloads, starts=self.url is None):
             raise ValueError(problem)
