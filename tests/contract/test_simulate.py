@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, RemoteDisconnected
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def test_the_same_seed_gives_the_same_answers() -> None:
 def test_stamps_in_the_text_and_in_the_log_are_the_same(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     with running(log, stamps=True) as server:
-        loop, answers = server.load([streamed(tokens=15)] * 4, 2)
+        _, answers = server.load([streamed(tokens=15)] * 4, 2)
     lines = sorted(map(json.loads, log.read_text().splitlines()), key=lambda line: line["request"])
     assert [line["outcome"] for line in lines] == ["answered"] * 4
     told = [[int(chunk.text.split()[0]) for chunk in answer.chunks] for answer in answers]
@@ -149,12 +149,6 @@ def test_stamps_in_the_text_and_in_the_log_are_the_same(tmp_path: Path) -> None:
         assert all(s >= d for s, d in zip(line["sent_ns"], line["due_ns"], strict=True))
         assert {b - a for a, b in pairwise(line["due_ns"])} == {500_000}
         assert line["due_ns"][0] - line["slot_ns"] == 2_000_000
-    stamps = [
-        [loop.start_ns + response.sent_ns + chunk.t_ns for chunk in answer.chunks]
-        for response, answer in zip(loop.responses, answers, strict=True)
-    ]
-    pairs = zip(chain(*stamps), chain(*told), strict=True)
-    assert all(seen > sent for seen, sent in pairs)
 
 
 def test_requests_beyond_the_slots_wait_in_their_order(tmp_path: Path) -> None:

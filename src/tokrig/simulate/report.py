@@ -21,9 +21,9 @@ _SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 @dataclass(frozen=True)
 class Report:
     """What a server did. ``late_s`` is send time − due time over all sends that no slow reader
-    held up (``held_up``); None where there were none. ``outcomes`` counts the requests: answered,
-    failed, refused, cut, gone (the client hung up). ``tok_per_s`` is between the first token and
-    the last; ``waiting`` and ``active`` are of this moment."""
+    held up (``held_up``), rounded up to µs; None where there were none. ``outcomes`` counts the
+    requests: answered, failed, refused, cut, gone (the client hung up). ``tok_per_s`` is between
+    the first token and the last; ``waiting`` and ``active`` are of this moment."""
 
     requests: int
     outcomes: dict[str, int]
@@ -63,7 +63,9 @@ class Tally:
         """What was done so far."""
         below = [*accumulate(self.late_us)]
         sends, span_ns = below[-1], self.last_ns - self.first_ns
-        late = {n: (bisect_left(below, share * sends) + 1) / 1e6 for n, share in _SHARES.items()}
+        ends_us = {n: bisect_left(below, share * sends) + 1 for n, share in _SHARES.items()}
+        most_s = self.latest_ns / 1e9
+        late_s = {n: us / 1e6 if us <= LATEST_US else most_s for n, us in ends_us.items()}
         return Report(
             requests=self.requests,
             outcomes=dict(self.outcomes),
@@ -71,7 +73,7 @@ class Tally:
             tok_per_s=(self.tokens - 1) / span_ns * 1e9 if span_ns > 0 else None,
             sends=sends + self.held_up,
             held_up=self.held_up,
-            late_s={**late, "max": self.latest_ns / 1e9} if sends else None,
+            late_s={**late_s, "max": most_s} if sends else None,
             cpu_s=time.process_time() - self.began_cpu_s,
             waiting=waiting,
             active=active,

@@ -248,13 +248,13 @@ class Server:
             method, path, body = connection.requests.popleft()
             if path.endswith("/chat/completions") and method == "POST":
                 self._begin(connection, body)
-            elif (found := self._told(path)) is not None and method == "GET":
+            elif (found := self._page(path)) is not None and method == "GET":
                 self._send(connection, whole(200, found))
             else:
                 text = f"there is no {method} {path}"
                 self._send(connection, refusal(404, text, "not_found"))
 
-    def _told(self, path: str) -> dict[str, Any] | None:
+    def _page(self, path: str) -> dict[str, Any] | None:
         made = self.made
         if path == "/health":
             return {"status": "ok"}
