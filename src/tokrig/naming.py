@@ -366,7 +366,10 @@ def session_cache(found: SessionFigures) -> str:
     if found.hit_rate is None:
         return "the engine does not tell what came from its prompt cache"
     if without_cache(found):
-        return "the engine has no prompt cache, or it is switched off: every prompt was read whole"
+        return (
+            "every prompt was read whole: the engine has no prompt cache, or it is switched off, or"
+            " the chat template changes the beginning from turn to turn"
+        )
     most = found.reusable_share
     could = "" if most is None else f", where {100 * most:.1f} % could have"
     return f"{100 * found.hit_rate:.1f} % of the prompt tokens came from the cache{could}"

@@ -15,7 +15,7 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples
+from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples, sessions
 from tokrig.record.metrics import leaves
 from tokrig.run import client, counting, fitting, instrument, interference, preflight
 from tokrig.workloads import Workload
@@ -215,6 +215,13 @@ def limit(what: str) -> str:
 
 def percent(share: float) -> str:
     return f"{share * 100:g} %"
+
+
+def test_thresholds_of_sessions_are_the_documented_ones() -> None:
+    least = f"the template's, at least {checks.OPENING_TOKENS}"
+    assert limit("cached tokens of a session's first turn") == least
+    none = "hit rate below which an engine has no prompt cache"
+    assert limit(none) == percent(sessions.HITS_SHOW)
 
 
 def test_thresholds_in_the_code_are_the_documented_ones() -> None:

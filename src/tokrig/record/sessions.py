@@ -109,5 +109,6 @@ def _turn(turn: int, each: Sequence[Sequence[Sample]]) -> SessionTurn:
 
 
 def without_cache(found: SessionFigures) -> bool:
-    """Whether the engine had no prompt cache, or it was off."""
+    """Whether nothing came from a prompt cache: there is none, it is off, or a chat template
+    changes how prompts begin."""
     return found.hit_rate is not None and found.hit_rate < HITS_SHOW
