@@ -55,8 +55,9 @@ PEER = Aiperf(
     "aiperf",
     "AIPerf",
     ("aiperf==0.13.0",),
-    "TTFT begins before connecting; made for many processes on many cores, it has one core here; of"
-    " its figures the inter-chunk latency stands here, since its ITL is a mean a request",
+    "TTFT begins before connecting; events of one read share its stamp; made for many processes on"
+    " many cores, it has one core here; its ITL is a mean a request, so its inter-chunk latency"
+    " stands here",
     # Offline it takes every tokenizer for a name on the hub, a folder too.
     {"HF_HUB_OFFLINE": "", "TRANSFORMERS_OFFLINE": ""},
 )

@@ -56,7 +56,7 @@ PEER = Guidellm(
     "guidellm",
     "GuideLLM",
     ("guidellm==0.8.1", "torch==2.13.0"),
-    "its clock is time.time(); it keeps a mean time between tokens for each request, so its p99 is"
-    " one of means and shows no stall",
+    "TTFT begins with the first byte sent, after connecting; its clock is time.time(); it keeps a"
+    " mean time between tokens for each request, so its p99 is one of means and shows no stall",
     {"GUIDELLM__MAX_WORKER_PROCESSES": "1"},
 )

@@ -48,6 +48,6 @@ PEER = LlamaBenchy(
     "llama-benchy",
     "llama-benchy",
     ("llama-benchy==0.4.0",),
-    "TTFT (e2e_ttft) begins before connecting; it publishes rates and no ITL: its ITL comes of the"
-    " token times in its series here",
+    "TTFT (e2e_ttft) begins before connecting; events of one read share its stamp; it publishes"
+    " rates and no ITL: here it is made of the token times in its series",
 )
