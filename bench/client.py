@@ -31,9 +31,9 @@ from tokrig import __version__
 from tokrig.run.answer import parse
 from tokrig.run.client import closed_loop
 from tokrig.run.http import Endpoint
-from tokrig.run.stamps import Reader, read_stamped
 from tokrig.simulate.process import simulated
 from tokrig.simulate.simulation import Simulation
+from tokrig.stamps import Reader, read_stamped
 
 PATH = "/v1/chat/completions"
 BODY = b'{"messages":[{"role":"user","content":"count"}],"stream":true}'

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tokrig.errors import EngineDied, InputError
@@ -275,6 +276,17 @@ def test_a_process_of_its_own_and_its_report() -> None:
     assert server.report["tokens"] == 12
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((server.host, server.port), timeout=5)
+
+
+def test_a_process_that_dies_is_told() -> None:
+    def die() -> None:
+        for child in psutil.Process().children():
+            if "tokrig.simulate" in child.cmdline():
+                child.kill()
+                child.wait(20)
+
+    with pytest.raises(EngineDied, match="ended on its own"), simulated(Simulation(**FAST)):
+        die()
 
 
 def test_a_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ from tokrig.run.http import Endpoint
 from tokrig.run.load_nodes import RAN_DRY, Client, Clock, Node, Nodes, joined, machine
 from tokrig.run.prepare import outline
 from tokrig.run.shares import RESERVE, Share, split
-from tokrig.run.stamps import now_ns
 from tokrig.spec.run import RunSpec, merge
+from tokrig.stamps import now_ns
 
 PATH = "/v1/chat/completions"
 

@@ -13,7 +13,7 @@ import pytest
 from tests.contract.loopback import DONE, SSE_HEAD, Talk, chunks, delta, serving
 from tokrig.run.client import Closed, Loop, Open, Queues, Response, Source, send
 from tokrig.run.shares import RESERVE, Reserve, Share, merge, split
-from tokrig.run.stamps import now_ns
+from tokrig.stamps import now_ns
 
 PATH = "/v1/chat/completions"
 ANSWER_S = 0.1

@@ -42,7 +42,7 @@ from tokrig.run import client
 from tokrig.run.answer import read_answer
 from tokrig.run.client import Loop, Response, bears_token, closed_loop, resolve
 from tokrig.run.http import Endpoint
-from tokrig.run.stamps import KernelStamps, now_ns, read_stamped
+from tokrig.stamps import KernelStamps, now_ns, read_stamped
 
 WHOLE = answer("a", "b")
 BODY = b"".join([delta("a"), delta("b"), FINISH, DONE])

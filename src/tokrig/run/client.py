@@ -36,7 +36,7 @@ import httptools
 
 from tokrig.run.body import Body, Piece
 from tokrig.run.http import Endpoint, decoded
-from tokrig.run.stamps import KernelStamps, Reader, now_ns, read_stamped
+from tokrig.stamps import KernelStamps, Reader, now_ns, read_stamped
 
 if TYPE_CHECKING:
     from tokrig.record.model import LoadNodes

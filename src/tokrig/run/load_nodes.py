@@ -35,7 +35,7 @@ from tokrig.run.client import Closed, Indexed, Loop, Source, Tick, resolve, send
 from tokrig.run.http import HINTS, Endpoint
 from tokrig.run.monitor import Reader
 from tokrig.run.shares import RESERVE, Reserve, Share, merge, split
-from tokrig.run.stamps import now_ns
+from tokrig.stamps import now_ns
 
 RESOURCE = "load"
 LOST = "load_node_lost"

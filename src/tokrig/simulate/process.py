@@ -30,7 +30,7 @@ class Simulated:
 def simulated(made: Simulation) -> Iterator[Simulated]:
     """The server, gone afterwards whatever happens: it ends too when this process does.
 
-    Raises EngineDied when it does not start.
+    Raises EngineDied when it does not start, or ends on its own.
     """
     with subprocess.Popen(PROGRAM, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -50,6 +50,8 @@ def simulated(made: Simulation) -> Iterator[Simulated]:
             found = Simulated(int(port))
             yield found
             said, _ = process.communicate(timeout=PATIENCE_S)
+            if not said:
+                raise EngineDied("the server to measure against ended on its own")
             found.report = json.loads(said)
         finally:
             process.kill()

@@ -52,17 +52,18 @@ from tokrig.simulate.wire import (
     refusal,
     whole,
 )
+from tokrig.stamps import KernelStamps
 
 NEAR_NS = 250_000  # nearer than this it spins: a sleep may end that much too late
 ROUND_NS = 200_000  # of sending; then it looks whether somebody asks
 IDLE_NS = 500_000_000
 QUIET_NS = 5_000_000  # with so much time left the log is written
-READ_BYTES = 1 << 18
 BANK = 4096  # texts of tokens, made once
 STAMP = "%019d %012d "
 _NO_STAMP = STAMP % (0, 0)
 
 clock = time.monotonic_ns
+
 
 NOTHING = Asked("", "")
 
@@ -137,7 +138,9 @@ class Server:
         bank = Recipe(seed=made.seed, tokens=BANK)
         self.bank = [*texts(bank, Random(made.seed))]
         self.tally = Tally()
-        self.now_ns = 0
+        self.reader = KernelStamps()
+        KernelStamps.ask(self.listener)  # and so its connections
+        self.now_ns = self.asked_ns = self.freed_ns = 0
 
     def serve(self, stop: int) -> Report:
         """Serve until the file descriptor ``stop`` becomes readable, or its other end closes."""
@@ -169,8 +172,10 @@ class Server:
                 if self.begun:
                     self._prepare_first(self.begun.popleft())
                     wait_ns = 0
-                elif wait_ns > QUIET_NS and self.log is not None:
-                    self.log.write()
+                elif wait_ns > QUIET_NS:
+                    self.reader.look()
+                    if self.log is not None:
+                        self.log.write()
                 # The epoll's own descriptor: select sleeps to the microsecond, epoll does not.
                 select.select(wakes, [], [], max(wait_ns - NEAR_NS, 0) / 1e9)
             if self._look(stop):
@@ -178,8 +183,8 @@ class Server:
 
     def _look(self, stop: int) -> bool:
         """Do what the sockets are ready for; whether it is time to stop."""
+        self.reader.since_ns, self.asked_ns = self.asked_ns, clock()
         ready = self.epoll.poll(0)
-        self.now_ns = clock()
         for number, event in ready:
             if number == stop:
                 return True
@@ -206,13 +211,11 @@ class Server:
             connection = Connection(sock, self._next)
             self.connections[sock.fileno()] = connection
             self.epoll.register(sock, select.EPOLLIN)
-            # Mostly the request is there already.
-            self.now_ns = clock()
-            self._receive(connection)
+            self._receive(connection)  # mostly the request is there already
 
     def _receive(self, connection: Connection[Answer]) -> None:
         try:
-            data = connection.sock.recv(READ_BYTES)
+            self.now_ns, data = self.reader(connection.sock, clock())
             if not data or len(connection.body) + len(data) > MOST_BYTES:
                 self._close(connection)
                 return
@@ -303,6 +306,8 @@ class Server:
 
     def _start(self, answer: Answer, recipe: Recipe, now_ns: int) -> None:
         r = Random(recipe.seed)
+        # It may have arrived before its slot was free, and be looked at only now.
+        now_ns = max(now_ns, self.freed_ns)
         answer.recipe, answer.base_ns = recipe, now_ns
         answer.encoded = encoded = encoder(
             {
@@ -441,7 +446,8 @@ class Server:
         if answer.slot is not None:
             said = "".join(text for kind, text in answer.said if kind == CONTENT)
             self.slots.give_back(answer.slot, answer.asked.prompt + said)
-            self._serve_waiting(clock())
+            self.freed_ns = 0 if self.made.slots is None else clock()
+            self._serve_waiting(self.freed_ns)
 
     def _send(self, connection: Connection[Answer], data: bytes) -> None:
         if connection.closed:
