@@ -286,6 +286,8 @@ def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
     """What going on needs: the request, in paths that hold from any folder, and what must not
     change under way."""
     spec, launch = prepared.spec.model_dump(mode="json"), prepared.launch
+    if spec["trace"]:
+        spec["trace"] = str(Path(spec["trace"]).expanduser().absolute())
     if launch is not None:
         if spec["quantize"]:
             there = Path(spec["model"]).expanduser()

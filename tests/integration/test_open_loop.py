@@ -92,12 +92,33 @@ def test_a_search_killed_on_its_way_goes_on_with_the_same_rates(home: Home) -> N
     assert "requests/s meet TTFT ≤ 500 ms" in done.out
 
 
+def test_a_trace_is_sent_as_it_was(home: Home, url: str) -> None:
+    """Of its lengths, at its times, stretched to twice the time."""
+    (home.root / "trace.csv").write_text(
+        "timestamp,input,output\n0,100,20\n0.2,400,40\n1.0,100,20\n2.0,1000,10\n"
+    )
+    record = measured(home, url, "--trace", "trace.csv", "--rate", "0.75/s")
+    [result] = record["results"]
+    assert (result["load"], result["rate_per_s"], result["requests"]) == ("trace", 0.75, 2)
+    told = result["arrivals"]["trace"]
+    assert (told["file"], told["format"], told["requests"]) == ("trace.csv", "csv", 4)
+    assert "answer_tokens" not in result["workload"]
+    assert result["output_tokens"] == {"median": 15.0, "min": 10.0, "max": 20.0, "n": 2}
+    prompts = result["prompt_tokens"]
+    assert (prompts["min"], prompts["max"]) == (
+        pytest.approx(100, rel=0.05),
+        pytest.approx(1000, rel=0.05),
+    )
+    assert set(result["validity"].get("reasons", [])) <= LOAD
+
+
 def test_what_cannot_be_asked_is_one_message(home: Home, url: str) -> None:
     for words, why in (
         (("--slo", "ttft=0.5"), "--slo: ttft=0.5 has no unit: write ttft=0.5s or ttft=0.5ms"),
         (("--find-rate",), "--find-rate looks for the highest rate that meets an SLO"),
         (("--rate", "9000/s"), "540,000 requests at 9000/s for 60 s, and 50,000 are the limit"),
         (("--rate", "1/s", "--concurrency", "1,2"), "one number"),
+        (("--trace", "none.csv"), "cannot read the trace none.csv: No such file or directory"),
     ):
         done = home.in_process("run", "--url", url, *words)
         assert done.code == 2

@@ -162,6 +162,8 @@ def test_what_cannot_be_read_is_one_message(given: dict[str, object], why: str) 
         ({"find_rate": True, "slo": "e2e=1s", "rate": [1, 2]}, "begins at one rate"),
         ({"rate": 1, "duration_s": "5s", "warm_up_window_s": "5s"}, "nothing is left"),
         ({"rate": 1000, "duration_s": "1h"}, "3,600,000 requests at 1000/s for 3600 s"),
+        ({"trace": "t.csv", "arrival": "poisson"}, "with it there is no --arrival"),
+        ({"trace": "t.csv", "rate": [1, 2]}, "--trace takes one --rate"),
     ],
 )
 def test_what_does_not_go_together(given: dict[str, object], why: str) -> None:
@@ -180,6 +182,7 @@ def test_what_does_not_go_together(given: dict[str, object], why: str) -> None:
         {"rate": 1, "arrival": "gamma", "burstiness": 0.5, "slo": "ttft=1s"},
         {"rate": "1-4/s", "arrival": "ramp", "warm_up_window_s": 0},
         {"find_rate": True, "slo": "ttft=1s", "rate": 0.5},
+        {"trace": "t.csv", "rate": 2, "duration_s": "10m"},
     ],
 )
 def test_what_does(given: dict[str, object]) -> None:

@@ -46,6 +46,7 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "burstiness": None,
         "duration_s": None,
         "warm_up_window_s": None,
+        "trace": None,
         "slo": None,
         "find_rate": False,
         "level": "quick",
@@ -95,6 +96,7 @@ arrival: gamma
 burstiness: 0.5
 duration_s: 2m
 warm_up_window_s: 10
+trace: trace.csv
 slo: {ttft: 500ms, tpot: 50ms}
 find_rate: true
 level: publish

@@ -257,7 +257,19 @@ def test_samples_of_older_layouts_have_the_defaults_of_what_they_lack() -> None:
     table = pq.read_table(io.BytesIO(to_parquet(SAMPLES)))
     lacking: list[str] = []
     for version, columns in (
-        ("2", ["depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns", "text_kept"]),
+        (
+            "2",
+            [
+                "depth_tokens",
+                "load",
+                "rate_per_s",
+                "due_ns",
+                "connect_ns",
+                "text_kept",
+                "prompt_tokens_asked",
+                "output_tokens_asked",
+            ],
+        ),
         ("1", ["tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"]),
     ):
         lacking += columns

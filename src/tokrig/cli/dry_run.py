@@ -109,7 +109,7 @@ def _plan(found: Foreseen) -> dict[str, Any]:
         room = launch.context_per_slot if launch else NO_LIMIT
         prompt = workload.prompt_tokens + cell.depth_tokens
         # A search has as many again at each rate that it tries.
-        arrive = len(Arrive.of(spec, cell, 0).due_s) if cell.is_open else None
+        arrive = len(Arrive.of(prepared, cell, 0).due_s) if cell.is_open else None
         each = level.iterations * cell.concurrency if arrive is None else arrive
         facts = {
             "workload": cell.shape if cell.is_open else cell.workload,
@@ -165,8 +165,10 @@ def _plan(found: Foreseen) -> dict[str, Any]:
 def _arrivals(found: Foreseen) -> str:
     """``poisson for 60 s, the first 10 s not measured, SLO TTFT ≤ 500 ms``."""
     spec = found.prepared.spec
-    told = arrivals_of(spec, found.prepared.cells[0])
+    told = arrivals_of(found.prepared, found.prepared.cells[0])
+    trace = told.trace
     parts = [
+        f"{trace.requests} of {trace.file} ({trace.format})" if trace else "",
         f"for {told.duration_s:g} s, the first {told.warm_up_window_s:g} s not measured",
         f"SLO {slo_text(told.slo)}" if told.slo else "",
         f"a search by at most {MOST_PROBES} rates" if spec.find_rate else "",

@@ -87,6 +87,7 @@ def record_options(command: F) -> F:
         "tokrig run --backend llamacpp --server-bin llama-server --model FILE.gguf",
         "tokrig run --model hf:OWNER/NAME/FILE-Q4_K_M.gguf --kv-type q8_0",
         "tokrig run --rate 2/s --duration 60s --slo ttft=0.5s,tpot=50ms",
+        "tokrig run --trace FILE.csv --rate 2/s --duration 10m",
         "tokrig run --find-rate --slo ttft=0.5s,tpot=50ms",
         "tokrig run --model FILE-F16.gguf --quantize Q6_K --power-cap 250",
     ),
@@ -177,6 +178,12 @@ def record_options(command: F) -> F:
     *("--warm-up-window", "warm_up_window_s"),
     metavar="TIME",
     help="What of that is not measured.  [default: a sixth]",
+)
+@option(
+    "--trace",
+    metavar="FILE",
+    help="Requests arrive as in a trace: CSV of timestamp,input,output, Azure's, BurstGPT's,"
+    " Mooncake's.",
 )
 @option(
     "--slo",

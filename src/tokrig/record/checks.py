@@ -278,9 +278,11 @@ def _wrong_prompt(case: _Case) -> bool:
     if case.is_session:
         return _wrong_turn(case)
     target = shape.target_prompt_tokens or shape.prompt_tokens
-    if target is None:
-        return False
-    return any(n is not None and _off_length(n, target) for n in case.prompts)
+    return any(
+        s.prompt_tokens is not None and wanted is not None and _off_length(s.prompt_tokens, wanted)
+        for s in case.good
+        for wanted in (s.prompt_tokens_asked or target,)
+    )
 
 
 def _wrong_turn(case: _Case) -> bool:
@@ -320,7 +322,8 @@ def _wrong_length(case: _Case) -> bool:
     return any(
         s.finish_reason in ENDED_EARLY
         if s.output_tokens is None
-        else s.output_tokens != (by_turn[s.iteration] if by_turn else asked)
+        else s.output_tokens
+        != (by_turn[s.iteration] if by_turn else s.output_tokens_asked or asked)
         for s in case.good
     )
 

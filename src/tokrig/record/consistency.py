@@ -198,7 +198,7 @@ def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> 
     None where the record does not tell the shape's lengths.
     """
     shape = result.workload
-    if shape.answer_tokens is None or shape.prompt_tokens is None:
+    if None in (shape.answer_tokens, shape.prompt_tokens) and result.load != "trace":
         return None
     seen = checks.Seen(
         workload=shape,

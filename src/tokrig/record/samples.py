@@ -238,6 +238,8 @@ class Sample:
     the first one's phase; ``connect_ns`` how long connecting took before it was, the TLS
     handshake included; ``None`` where it never was.
 
+    ``…_tokens_asked`` are the lengths of a request that has its own, as those of a trace have.
+
     ``chunks`` may be given as any sequence and are kept as ``Chunks``. ``text_kept`` is false where
     their texts were not kept.
     """
@@ -276,6 +278,8 @@ class Sample:
     rate_per_s: float | None = None
     due_ns: int | None = None
     connect_ns: int | None = None
+    prompt_tokens_asked: int | None = None
+    output_tokens_asked: int | None = None
     text_kept: bool = True
 
     def __post_init__(self) -> None:

@@ -25,7 +25,16 @@ LAYOUT_VERSION = 3
 # The columns that a version brought.
 _ADDED = {
     2: ("tool_call_tokens", "hidden_tokens", "last_chunk_tokens", "counted_by"),
-    3: ("depth_tokens", "load", "rate_per_s", "due_ns", "connect_ns", "text_kept"),
+    3: (
+        "depth_tokens",
+        "load",
+        "rate_per_s",
+        "due_ns",
+        "connect_ns",
+        "text_kept",
+        "prompt_tokens_asked",
+        "output_tokens_asked",
+    ),
 }
 # A row group ends with the answer that fills it.
 GROUP_CHUNKS = 1 << 14

@@ -201,7 +201,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     observed = [c.observed for c in mine]
     told, workload = gathered.told, gathered.prepared.workloads[cell.workload]
     counters = _counters(observed)
-    asked = arrivals_of(gathered.prepared.spec, cell) if cell.is_open else None
+    asked = arrivals_of(gathered.prepared, cell) if cell.is_open else None
     if asked is not None:
         # The sums and the energy are of the warm-up window too.
         counters = {name: sum_ for name, sum_ in counters.items() if name == "cached_tokens"}
@@ -214,12 +214,14 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     beside, nodes = interference(observed), load_nodes(observed)
     memory = _worst(PeakMemory, [o.memory for o in observed])
     target = target_of(workload, told.backend.prompting.template_tokens) + cell.depth_tokens
+    # Of a trace each request has lengths of its own.
+    own = (None, None) if cell.load == "trace" else (workload.prompt_tokens, workload.answer_tokens)
     shape = WorkloadFacts(
         name=workload.name,
         content_hash=workload.version(cell.depth_tokens),
-        prompt_tokens=workload.prompt_tokens,
-        target_prompt_tokens=target if target != workload.prompt_tokens else None,
-        answer_tokens=workload.answer_tokens,
+        prompt_tokens=own[0],
+        target_prompt_tokens=target if own[0] not in (None, target) else None,
+        answer_tokens=own[1],
         turn_answer_tokens=[turn.answer_tokens for turn in workload.turns[: told.turns]],
         turn_prompt_tokens=told.turn_prompts if workload.sessions else [],
     )

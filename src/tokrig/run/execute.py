@@ -20,7 +20,7 @@ from tokrig.record.formulas import usual_gap_s
 from tokrig.record.ladder import end_of, step
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
-from tokrig.run import assemble, fitting, http, memory, open_loop, preflight
+from tokrig.run import assemble, fitting, http, memory, open_loop, preflight, traces
 from tokrig.run.ceiling import measured_here
 from tokrig.run.client import Loop, Queues
 from tokrig.run.fitting import Prompt
@@ -338,6 +338,8 @@ class _Run:
         wanted = need(workload, self.target(workload) + cell.depth_tokens)
         if context is None or wanted <= context:
             return None
+        if self.prepared.trace:
+            return traces.too_long(self.prepared.trace, context)
         return f"{cell.shape} needs {wanted} tokens of context, a slot has {context}"
 
     def too_few_turns(
@@ -408,7 +410,10 @@ class _Run:
         must = last and bool(self.gathered.of(cell))
         self.listen(Step("fitting prompts", cell, "fit"))
         variants = range(len(workload.variants))
-        prompts = [self.prompt(session, cell, variant) for variant in variants]
+        if cell.load == "trace":
+            prompts = self.trace_prompts(session, workload)
+        else:
+            prompts = [self.prompt(session, cell, variant) for variant in variants]
         asked_tokens = min((prompt.tokens for prompt in prompts if prompt.tokens), default=None)
         self.listen(Step("warming up", cell, "warm_up"))
         first = self.requests(session, cell, prompts, level.warmups)
@@ -499,7 +504,19 @@ class _Run:
             )
             return endless, Lasting(cell.concurrency, seconds)
         if cell.is_open:
-            arrive = open_loop.Arrive.of(self.prepared.spec, cell, repeat)
+            arrive = open_loop.Arrive.of(self.prepared, cell, repeat)
+            if arrive.lengths:
+                by_length = dict(zip(self.trace_lengths(), prompts, strict=True))
+                lengths = [(self.at_least(prompt), answer) for prompt, answer in arrive.lengths]
+                return [
+                    session.request(
+                        by_length[prompt].render(unique, system_role=session.system_role),
+                        answer,
+                        unique,
+                    )
+                    for prompt, answer in lengths
+                    for unique in (session.salt(),)
+                ], replace(arrive, lengths=lengths)
             return self.numbered(session, cell, prompts, len(arrive.due_s)), arrive
         if not workload.sessions:
             return self.requests(session, cell, prompts, self.prepared.level.iterations), None
@@ -526,6 +543,28 @@ class _Run:
             found = fitting.fit(shape, shape.variants[index], count, target, system_role=way)
         self.prompts[key] = found
         return found
+
+    def at_least(self, tokens: int) -> int:
+        """The length of a prompt of a trace: no shorter than the chat template leaves room for."""
+        template = self.state.backend.prompting.template_tokens or 0
+        return max(tokens, template + fitting.LEAST_OWN_TOKENS)
+
+    def trace_lengths(self) -> list[int]:
+        """The prompt lengths of a trace, shortest first."""
+        assert self.prepared.trace is not None
+        return sorted({self.at_least(n) for n in traces.steps(self.prepared.trace.arrivals)})
+
+    def trace_prompts(self, session: Session, workload: Workload) -> list[Prompt]:
+        """A prompt of each length of a trace, fitted once a run."""
+        lengths, way = self.trace_lengths(), session.system_role
+        count = partial(session.count_prompt, answer_tokens=workload.answer_tokens)
+        for length in lengths:
+            if ("trace", 0, length) not in self.prompts:
+                own, self.context_characters = fitting.of_length(
+                    workload, length, count, self.context_characters, system_role=way
+                )
+                self.prompts["trace", 0, length] = own
+        return [self.prompts["trace", 0, length] for length in lengths]
 
     def requests(
         self, session: Session, cell: Cell, prompts: list[Prompt], sets: int

@@ -8,9 +8,10 @@ takes, and begins with a piece of the context, so that a long prompt is counted 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from tokrig.errors import RequestError
@@ -28,6 +29,10 @@ SALT_TOKENS = 8
 LEAST_OWN_TOKENS = 32
 # A server that cuts long prompts counts the same text at this many times fewer tokens.
 CUT = 2.0
+
+
+# A word with the white space before it.
+_WORDS = re.compile(r"\s*\S+")
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,25 @@ def behind(
         return found, None
     length = search.characters[found.units] - begin[0]
     return found, length / (found.tokens - begin[1])
+
+
+def of_length(
+    workload: Workload,
+    tokens: int,
+    count: Callable[[Messages], int | None],
+    characters: float | None = None,
+    *,
+    system_role: bool = True,
+) -> tuple[Prompt, float | None]:
+    """A shape that is nothing but a context and a question, at a length of its own, to a word;
+    otherwise as ``behind``."""
+    (asked,) = workload.variants
+    read = tuple(_WORDS.findall("".join(context(tokens * MOST_CHARS_PER_TOKEN, tokens))))
+    search = _Search(tokens, replace(asked, material=read), count, system_role)
+    found = search.prompt((characters or _GUESS_CHARS_PER_TOKEN) * tokens)
+    if found.tokens is None:
+        return found, None
+    return found, search.characters[found.units] / found.tokens
 
 
 @dataclass

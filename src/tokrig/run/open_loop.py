@@ -6,6 +6,7 @@ import resource
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tokrig.backends import Request
 from tokrig.record.model import Arrivals, Result, Slo
@@ -14,8 +15,8 @@ from tokrig.record.rate_limits import LEAST_REQUESTS, limits, meets, next_rate, 
 from tokrig.record.samples import Cell, Sample
 from tokrig.run.arrivals import due_times
 from tokrig.run.client import Open
+from tokrig.run.prepare import Prepared
 from tokrig.spec import arrivals as asked
-from tokrig.spec.run import RunSpec
 
 # No more are sent while so many are in flight: the server is lost, and sockets are not endless.
 MOST_IN_FLIGHT = 1000
@@ -24,9 +25,10 @@ SPARE_FILES = 64
 LEAST_PATIENCE_S = 60.0
 
 
-def arrivals_of(spec: RunSpec, cell: Cell) -> Arrivals:
+def arrivals_of(prepared: Prepared, cell: Cell) -> Arrivals:
     """What is asked of a cell, as its result tells it."""
-    lasts_s = asked.duration_s(spec)
+    spec, trace = prepared.spec, prepared.trace
+    lasts_s = trace.duration_s if trace else asked.duration_s(spec)
     if spec.find_rate and cell.rate_per_s:
         # A probe must have requests enough to tell a share of them.
         of_window = LEAST_REQUESTS / cell.rate_per_s
@@ -41,6 +43,7 @@ def arrivals_of(spec: RunSpec, cell: Cell) -> Arrivals:
         warm_up_window_s=round(asked.warm_up_window_s(spec, lasts_s), 6),
         burstiness=spec.burstiness,
         rate_from_per_s=first if cell.load == "ramp" else None,
+        trace=trace.facts if trace else None,
         slo=Slo(**slo) if slo else None,
     )
 
@@ -48,15 +51,20 @@ def arrivals_of(spec: RunSpec, cell: Cell) -> Arrivals:
 @dataclass(frozen=True)
 class Arrive:
     """Sends bodies when they are due (``due_s``, seconds after the start), as long as the server
-    is worth waiting for."""
+    is worth waiting for. ``lengths`` are those of the prompts and answers of a trace."""
 
     asked: Arrivals
     due_s: Sequence[float]
+    lengths: Sequence[tuple[int, int]] = ()
 
     @classmethod
-    def of(cls, spec: RunSpec, cell: Cell, repeat: int) -> Arrive:
+    def of(cls, prepared: Prepared, cell: Cell, repeat: int) -> Arrive:
         """The arrivals of a repeat: their times follow from the seed and its number."""
-        told = arrivals_of(spec, cell)
+        told, spec = arrivals_of(prepared, cell), prepared.spec
+        if prepared.trace is not None:
+            each = prepared.trace.arrivals
+            lengths = [(one.prompt_tokens, one.answer_tokens) for one in each]
+            return cls(told, [one.due_s for one in each], lengths)
         assert cell.rate_per_s is not None
         assert cell.load in ("constant", "poisson", "gamma", "ramp")
         first = cell.rate_per_s if told.rate_from_per_s is None else told.rate_from_per_s
@@ -80,8 +88,13 @@ class Arrive:
         found = []
         for number, (due_s, request) in enumerate(zip(self.due_s, requests, strict=True)):
             sample = sent.get(number) or _not_sent(samples[0], number, round(due_s * 1e9), request)
-            in_window = due_s < self.asked.warm_up_window_s
-            found.append(replace(sample, phase="warmup") if in_window else sample)
+            changes: dict[str, Any] = {}
+            if due_s < self.asked.warm_up_window_s:
+                changes["phase"] = "warmup"
+            if self.lengths:
+                prompt, answer = self.lengths[number]
+                changes |= {"prompt_tokens_asked": prompt, "output_tokens_asked": answer}
+            found.append(replace(sample, **changes))
         return found
 
 

@@ -22,11 +22,12 @@ from tokrig.models.needs import draft_mismatch
 from tokrig.models.shelf import Tell, quiet
 from tokrig.record.model import Mode, Model
 from tokrig.record.samples import Cell, Load
-from tokrig.run import memory, quantize, room
+from tokrig.run import memory, quantize, room, traces
 from tokrig.run.detect import Whereabouts, whereabouts
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import here
 from tokrig.run.server import asked
+from tokrig.run.traces import TraceFile
 from tokrig.spec import arrivals
 from tokrig.spec.reasoning import Switch, switch_for, table
 from tokrig.spec.run import LEVELS, Level, RunSpec, default_shapes, ladder_steps, shapes_of
@@ -60,6 +61,7 @@ class Prepared:
     where: Whereabouts | None = None
     remarks: tuple[str, ...] = ()
     nodes: Nodes | None = None
+    trace: TraceFile | None = None
 
     def requests(self, cell: Cell) -> int:
         """Measured requests of a cell in each repeat, as far as that is known before."""
@@ -107,15 +109,19 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     names = shapes_of(spec) or dict.fromkeys(
         ("chat", "rag", "codegen", "agent", *default_shapes(registry.names("workloads")))
     )
-    workloads: dict[str, Workload] = {
-        name: registry.load("workloads", name, "WORKLOAD") for name in names
-    }
     level = LEVELS[spec.level]
     for refused, message, hint in (*arrivals.refusals(spec), *_refusals(spec, backend)):
         if refused:
             raise SpecError(message, hint=hint)
     if spec.url is None:
         backend.require_settings(spec.settings)
+    trace = None
+    workloads: dict[str, Workload]
+    if spec.trace is not None:
+        trace = traces.read(Path(spec.trace).expanduser(), spec.duration_s, _rates(spec)[0])
+        workloads = {"trace": traces.shape(trace, arrivals.SLOTS)}
+    else:
+        workloads = {name: registry.load("workloads", name, "WORKLOAD") for name in names}
     return Prepared(
         run_id="",
         spec=spec,
@@ -124,6 +130,7 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
         backend=backend,
         workloads=workloads,
         cells=tuple(_cells(spec, workloads)),
+        trace=trace,
         model=Model(family="unknown"),
         started=now,
         mode=mode_of(spec, None, None),
@@ -144,14 +151,21 @@ def _in_flight(spec: RunSpec, workload: Workload) -> Sequence[int]:
     return found[:1] if spec.sustain else found
 
 
+def _rates(spec: RunSpec) -> list[float | None]:
+    """The rates that requests arrive at; a trace may have its own."""
+    if spec.rate:
+        return [arrivals.rate_ends(rate)[1] for rate in spec.rate]
+    return [None if spec.trace else arrivals.rate_ends(arrivals.FIRST_RATE)[1]]
+
+
 def _cells(spec: RunSpec, workloads: Mapping[str, Workload]) -> Iterator[Cell]:
     """What is measured; of a search for a rate only where it begins."""
     if arrivals.is_open(spec):
         # One that runs already has its own slots.
         slots = (spec.concurrency or [1 if spec.url else arrivals.SLOTS])[0]
-        rates = [arrivals.rate_ends(rate)[1] for rate in spec.rate or [arrivals.FIRST_RATE]]
-        for name, depth, rate in product(workloads, sorted(spec.depth or [0]), rates):
-            yield Cell(name, slots, depth, spec.arrival or "poisson", rate)
+        load = "trace" if spec.trace else spec.arrival or "poisson"
+        for name, depth, rate in product(workloads, sorted(spec.depth or [0]), _rates(spec)):
+            yield Cell(name, slots, depth, load, rate)
         return
     for name, workload in workloads.items():
         for depth in sorted(spec.depth or [0]):
@@ -268,6 +282,11 @@ def _managed(
                 hint="a draft model needs the vocabulary of the model it drafts for: take a smaller"
                 " one of the same family",
                 code="draft_mismatch",
+            )
+    if prepared.trace and (limit := spec.context or model.context_train):
+        if message := traces.too_long(prepared.trace, limit):
+            raise InputError(
+                message, hint="leave the longer ones out of the file, or give more --context"
             )
     switch = _switch(spec, model, switches)
     if spec.ladder is not None:

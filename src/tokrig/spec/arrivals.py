@@ -1,7 +1,7 @@
 """Requests that arrive by themselves: what may be asked of an open loop, and how it is written.
 
 ``rate: 2/s`` · ``arrival: gamma``, ``burstiness: 0.5`` · ``rate: 1-4/s``, ``arrival: ramp`` ·
-``slo: ttft=0.5s,tpot=50ms`` with ``find_rate``.
+``trace: FILE`` · ``slo: ttft=0.5s,tpot=50ms`` with ``find_rate``.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ Slo = Annotated[dict[SloName, float], BeforeValidator(_slo)]
 
 def is_open(given: Any) -> bool:
     """Whether requests arrive by themselves in what a spec or a matrix asks for."""
-    return any(getattr(given, name, None) for name in ("rate", "find_rate"))
+    return any(getattr(given, name, None) for name in ("rate", "trace", "find_rate"))
 
 
 def duration_s(spec: RunSpec) -> float:
@@ -128,7 +128,7 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
     yield (
         not is_open(spec) and given,
         f"{given}: this belongs to requests that arrive by themselves",
-        "say how many: --rate 2/s, or --find-rate",
+        "say how many: --rate 2/s, --find-rate, or --trace FILE",
     )
     if not is_open(spec):
         return
@@ -136,6 +136,21 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
         spec.concurrency and len(spec.concurrency) > 1,
         "--concurrency is the number of slots where requests arrive by themselves: one number",
         "give one, or measure each in a run of its own",
+    )
+    of_rate = {
+        "--arrival": arrival,
+        "--burstiness": spec.burstiness,
+        "--workload": spec.workloads,
+        "--depth": spec.depth,
+        "--find-rate": spec.find_rate or None,
+    }
+    given = ", ".join(option for option, value in of_rate.items() if value is not None)
+    yield (
+        spec.trace and (given or len(rates) > 1),
+        f"--trace says when requests arrive and how long they are; with it there is no {given}"
+        if given
+        else "--trace takes one --rate, to which its own is stretched",
+        "leave one of them out",
     )
     yield (
         (arrival == "gamma") != (spec.burstiness is not None),
@@ -162,14 +177,14 @@ def refusals(spec: RunSpec) -> Iterator[Refusal]:
     )
     warm = warm_up_window_s(spec, lasts)
     yield (
-        warm >= lasts,
+        not spec.trace and warm >= lasts,
         f"nothing is left of a duration of {lasts:g} s after a warm-up window of {warm:g} s",
         "make --duration longer",
     )
     for rate in rates:
         requests = lasts * sum(rate_ends(rate)) / 2
         yield (
-            requests > MOST_REQUESTS,
+            not spec.trace and requests > MOST_REQUESTS,
             f"{requests:,.0f} requests at {rate} for {lasts:g} s, and {MOST_REQUESTS:,} are the"
             " limit",
             "make --duration shorter, or the rate lower",

@@ -186,7 +186,7 @@ class RunSpec(_Settings):
     ``concurrency: ladder`` doubles the requests in flight while that pays, up to ``ladder`` of
     them; ``sustain`` (``10m``) keeps one shape going for so long.
 
-    With ``rate`` or ``find_rate`` requests arrive by themselves, as ``arrival`` says,
+    With ``rate``, ``find_rate`` or ``trace`` requests arrive by themselves, as ``arrival`` says,
     for ``duration_s``; those of the first ``warm_up_window_s`` are not measured. ``burstiness`` is
     the shape of gamma intervals, ``slo`` the limits (in seconds) that a request has to meet,
     ``find_rate`` looks for the highest rate that meets them, beginning at ``rate``.
@@ -219,6 +219,7 @@ class RunSpec(_Settings):
     burstiness: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
     duration_s: Duration | None = None
     warm_up_window_s: Window | None = None
+    trace: Text | None = None
     slo: Slo | None = None
     find_rate: bool = False
     ladder: Rung | None = None
