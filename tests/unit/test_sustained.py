@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +14,19 @@ import pytest
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig import naming
+from tokrig.errors import StoreError
 from tokrig.probes import Card
 from tokrig.record.checks import Seen, judge
 from tokrig.record.consistency import contradictions
 from tokrig.record.model import Interference, OverTime, Record, WorkloadFacts
 from tokrig.record.samples import Cell, Sample
 from tokrig.record.sustained import POINTS, edges, sustained, window_s
+from tokrig.run.body import Body
+from tokrig.run.client import Loop, Response
 from tokrig.run.interference import Look, over_time
 from tokrig.run.lasting import Lasting
 from tokrig.run.monitor import MOST_LOOKS, Monitor
+from tokrig.run.spool import Spool
 from tokrig.site.charts.load import sustained_chart
 
 TOKENS = 51
@@ -238,10 +243,10 @@ def test_its_chart_has_a_panel_for_what_was_told_and_gaps_where_nothing_was() ->
     assert sustained_chart(record.results[0].model_copy(update={"sustained": None})) is None
 
 
-def test_a_load_lasts_its_time_or_until_it_is_ended() -> None:
-    load = Lasting(2, 10.0)([b"0", b"1", b"2", b"3"])
+def test_a_load_lasts_its_time_or_until_it_is_ended(tmp_path: Path) -> None:
+    load = Lasting(2, 10.0, tmp_path)([b"0", b"1", b"2", b"3"])
     assert (load.next(0, 0), load.next(1, 0)) == ((0, b"0"), (1, b"1"))
-    with load.ended_by_signals():
+    with load.going_on():
         assert load.next(0, 4_000_000_000) == (2, b"2")
         signal.raise_signal(signal.SIGTERM)
         assert load.ends
@@ -249,17 +254,36 @@ def test_a_load_lasts_its_time_or_until_it_is_ended() -> None:
         assert load.next(1, 5_500_000_000) is None
         assert load.next(0, 6_000_000_000) is None
     assert load.seconds == 5.5
-    whole = Lasting(1, 10.0)([b"0", b"1"])
-    assert whole.next(0, 9_999_999_999) == (0, b"0")
-    assert whole.next(0, 10_000_000_000) is None
+    whole = Lasting(1, 10.0, tmp_path)([b"0", b"1"])
+    with whole.going_on(may_end=False):
+        assert whole.next(0, 9_999_999_999) == (0, b"0")
+        assert whole.next(0, 10_000_000_000) is None
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
     assert whole.seconds == 10
 
 
-def test_a_second_signal_interrupts() -> None:
+def test_a_second_signal_interrupts(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
-    load = Lasting(1, 10.0)([b"0"])
-    with load.ended_by_signals():
+    load = Lasting(1, 10.0, tmp_path)([b"0"])
+    with load.going_on():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_comes_back_waits_on_the_disk(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    pieces = Body([(10, b"data: 1\n\n"), (20, b"data: 2\n\n")])
+    came = [Response(n, 0, n, n + 5, 200, {"a": "b"}, pieces) for n in (1, 0)]
+    for one in came:
+        spool.append(one)
+    assert len(spool) == 2
+    for _ in range(2):
+        assert [r.index for r in spool] == [1, 0]
+    assert [list(r.pieces) for r in Loop([], 1.0, 0.1, spool=spool).taken()] == [list(pieces)] * 2
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StoreError, match="cannot be kept"):
+        Spool(tmp_path / "no such folder")

@@ -36,6 +36,7 @@ import httptools
 
 from tokrig.run.body import Body, Piece
 from tokrig.run.http import Endpoint, decoded
+from tokrig.run.spool import Spool
 from tokrig.stamps import KernelStamps, Reader, now_ns, read_stamped
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Loop:
     are the loops of several clients that it was merged from: each is as exact as it is alone, so
     shares are those of the one that had the most to do. ``client_wait_share`` is
     the part of the time in which a client that nobody else watches waited for a processor;
-    ``load_nodes`` are the machines that it was sent from, where that was not this one."""
+    ``load_nodes`` are the machines that it was sent from, where that was not this one. Responses
+    that wait in a ``spool`` are not in ``responses``."""
 
     responses: list[Response]
     wall_s: float
@@ -105,9 +107,16 @@ class Loop:
     client_wait_share: float | None = None
     load_nodes: LoadNodes | None = None
     late_round: float = LATE_ROUND
+    spool: Spool | None = None
+
+    def each(self) -> Iterable[Response]:
+        """The responses, wherever they are."""
+        return self.responses if self.spool is None else self.spool
 
     def taken(self) -> Iterator[Response]:
         """The responses, each of which is let go: they are as large as all that arrived."""
+        if self.spool is not None:
+            yield from self.spool
         self.responses.reverse()
         while self.responses:
             yield self.responses.pop()
@@ -248,8 +257,10 @@ def send(
     tick: Tick = lambda ended, reads: None,
     reader: Reader | None = None,
     at_ns: int = 0,
+    spool: Spool | None = None,
 ) -> Loop:
-    """POST what comes from ``source`` to ``path`` until all have ended, from ``at_ns`` on.
+    """POST what comes from ``source`` to ``path`` until all have ended, from ``at_ns`` on. What
+    came back waits in a ``spool`` where there is one.
 
     A stream without a token for ``silence_s`` seconds is closed and marked. ``tick`` hears about
     every half second, in this thread, how many requests have ended and how many reads there were
@@ -258,7 +269,7 @@ def send(
     Raises OSError when the endpoint's name cannot be resolved.
     """
     with select.epoll() as epoll:
-        load = _Load(epoll, endpoint, path, source, reader)
+        load = _Load(epoll, endpoint, path, source, reader, spool=spool)
         rounds_ns = array("q")
         # No collector pauses between two stamps.
         collects = gc.isenabled()
@@ -278,7 +289,7 @@ def send(
                         load.stamps.look()
                     if source.gives_up(now - load.start_ns, len(load.wires)):
                         load.give_up()
-                    tick(len(load.ended), load.reads)
+                    tick(load.count, load.reads)
                     now = now_ns()
                     next_tick_ns = now + TICK_NS
                 rounds_ns.append(now - ready_ns)
@@ -292,7 +303,8 @@ def send(
     responses = [wire.response(load.start_ns) for wire in ended]
     wall_s = (end_ns - load.start_ns) / 1e9
     late = LATE_ROUND_STAMPED if load.kernel_stamped else LATE_ROUND
-    return Loop(responses, wall_s, end_cpu - start_cpu, load.start_ns, rounds_ns, late_round=late)
+    cpu_s = end_cpu - start_cpu
+    return Loop(responses, wall_s, cpu_s, load.start_ns, rounds_ns, late_round=late, spool=spool)
 
 
 def resolve(endpoint: Endpoint) -> Address:
@@ -322,6 +334,7 @@ class _Load:
     reader: Reader | None
     wires: dict[int, Wire] = field(default_factory=dict)
     by_socket: dict[int, Wire] = field(default_factory=dict)
+    spool: Spool | None = None
     ended: list[Wire] = field(default_factory=list)
     reads: int = 0
     start_ns: int = 0
@@ -337,6 +350,11 @@ class _Load:
         if self.reader is None and self.tls is None:
             self.reader = self.stamps = KernelStamps()
         self.read: Reader = self.reader or read_stamped
+
+    @property
+    def count(self) -> int:
+        """How many requests have ended."""
+        return len(self.ended) if self.spool is None else len(self.spool)
 
     def follow(self, worker: int) -> None:
         """Begin the worker's next request, if it has one."""
@@ -411,9 +429,14 @@ class _Load:
         del self.by_socket[wire.number]
         wire.sock.close()
         wire.ended_ns = ended_ns
-        self.ended.append(wire)
         del self.wires[wire.worker]
         self.follow(wire.worker)
+        if self.spool is None:
+            self.ended.append(wire)
+        else:
+            self.spool.append(wire.response(self.start_ns))
+            # Its parser and its stage refer back to it, and nothing collects such circles now.
+            vars(wire).clear()
 
     def give_up(self) -> None:
         """Close all streams. What would arrive later, does not."""

@@ -471,8 +471,8 @@ class _Run:
             self.listen(CellTick(cell, ended, number, reads, elapsed_s, of_s, in_flight))
 
         # A campaign that is interrupted is to end, and to measure this run again.
-        alone = lasting is not None and self.prepared.spec.planned is None
-        with lasting.ended_by_signals() if lasting and alone else contextlib.nullcontext():
+        alone = self.prepared.spec.planned is None
+        with lasting.going_on(may_end=alone) if lasting else contextlib.nullcontext():
             samples, loop = session.send(requests, cell, "measured", repeat, tick, by=by)
         if arrive is not None and isinstance(requests, Sequence):
             samples = arrive.observed(samples, requests)
@@ -502,7 +502,7 @@ class _Run:
                 self.request(session, workload, prompt, session.salt())
                 for prompt in itertools.cycle(prompts)
             )
-            return endless, Lasting(cell.concurrency, seconds)
+            return endless, Lasting(cell.concurrency, seconds, self.journal.folder)
         if cell.is_open:
             arrive = open_loop.Arrive.of(self.prepared, cell, repeat)
             if arrive.lengths:

@@ -67,18 +67,21 @@ class CellRecord:
     observed: Observed
 
     def to_json(self) -> str:
-        """One line. Chunks are columns, for there are many."""
-        rows = [
-            {
+        """One line."""
+        return "".join(self.parts())
+
+    def parts(self) -> Iterator[str]:
+        """The line in parts, of which one is a sample. Chunks are columns, for there are many."""
+        encode = json.JSONEncoder(separators=(",", ":")).encode
+        yield encode({**vars(self.cell), "repeat": self.repeat})[:-1] + ',"samples":['
+        for number, sample in enumerate(self.samples):
+            row = {
                 **{name: getattr(sample, name) for name in _FIELDS},
                 "chunks": _columns(sample.stream),
                 "timings": sample.timings and dataclasses.asdict(sample.timings),
             }
-            for sample in self.samples
-        ]
-        observed = self.observed.model_dump(mode="json")
-        data = {**vars(self.cell), "repeat": self.repeat, "samples": rows, "observed": observed}
-        return json.dumps(data, separators=(",", ":"))
+            yield ("," if number else "") + encode(row)
+        yield f'],"observed":{encode(self.observed.model_dump(mode="json"))}}}'
 
     @classmethod
     def from_json(cls, line: str) -> CellRecord:
@@ -140,7 +143,9 @@ class Journal:
         """Append a finished cell and wait until it is on the disk. Raises StoreError."""
         try:
             with open(self._cells, "ab") as file:
-                file.write(f"{cell.to_json()}\n".encode())
+                for part in cell.parts():
+                    file.write(part.encode())
+                file.write(b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -37,6 +37,7 @@ from tokrig.run.client import Closed, Loop, Source, send
 from tokrig.run.counting import observe
 from tokrig.run.detect import settled, whereabouts
 from tokrig.run.http import HINTS, Dialect, Endpoint
+from tokrig.run.lasting import Lasting
 from tokrig.run.monitor import Idle, Monitor, probes
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Note, Step
@@ -241,6 +242,7 @@ class Session:
 
         bodies: Iterable[bytes] = made() if lasts else list(made())
         source = by(bodies) if by else Closed(bodies, cell.concurrency)
+        spooled = {"spool": source.spool} if isinstance(source, Lasting) else {}
         began = time.monotonic()
 
         def on_tick(ended: int, reads: int) -> None:
@@ -258,6 +260,7 @@ class Session:
                     source,
                     silence_s=silence_s(self.prepared.spec.request_timeout_s, cell),
                     tick=on_tick,
+                    **spooled,
                 )
         except OSError as error:
             raise EngineDied(
@@ -265,7 +268,7 @@ class Session:
                 hint=HINTS["no_answer"],
                 code="no_answer",
             ) from None
-        if any(r.failure and not r.timed_out for r in loop.responses):
+        if any(r.failure and not r.timed_out for r in loop.each()):
             self.await_death()
         self.require_same_life()
         workload = self.prepared.workloads.get(cell.workload)
@@ -303,6 +306,8 @@ class Session:
             if lasts:
                 sample = replace(sample, chunks=sample.stream.without_text(), text_kept=False)
             samples.append(sample)
+        if lasts:
+            samples.sort(key=lambda sample: sample.sent_ns)
         return samples, loop
 
     def require_alive(self) -> None:
