@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from tokrig.errors import ModelError
 from tokrig.record.samples import tokens
-from tokrig.record.sessions import without_cache
 from tokrig.spec.settings import SETTINGS, Setting
 from tokrig.units import duration, human_bytes, human_rate, human_seconds, slug
 
@@ -363,6 +362,8 @@ _ENDS = {
 
 def session_cache(found: SessionFigures) -> str:
     """What became of their prompts: ``84.1 % of the prompt tokens came from the cache``."""
+    from tokrig.record.sessions import without_cache
+
     if found.hit_rate is None:
         return "the engine does not tell what came from its prompt cache"
     if without_cache(found):

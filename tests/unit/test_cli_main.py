@@ -154,7 +154,7 @@ def test_the_error_is_data_with_json() -> None:
         "error": {
             "code": "bad_input",
             "message": "unknown workload 'chta'",
-            "hint": "did you mean 'chat'? Known: agent, chat, codegen, rag",
+            "hint": "did you mean 'chat'? Known: agent, chat, codegen, rag, session",
         }
     }
     assert "error: unknown workload 'chta'" in done.stderr

@@ -13,7 +13,7 @@ from tokrig.errors import InputError
 
 
 def test_the_folders_are_listed_without_shared_code() -> None:
-    assert registry.names("workloads") == ["agent", "chat", "codegen", "rag"]
+    assert registry.names("workloads") == ["agent", "chat", "codegen", "rag", "session"]
     assert {"embedded", "llamacpp", "openai"} <= set(registry.names("backends"))
     assert not [name for name in registry.names("backends") if name.startswith("_")]
 
