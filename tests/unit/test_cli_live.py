@@ -20,9 +20,9 @@ from rich.console import Console
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli import live, present, show
-from tokrig.cli.live import Board, clip, clock
+from tokrig.cli.live import Board, clip, clock, said
 from tokrig.cli.present import print_findings, print_results
-from tokrig.record.model import BackendFacts, Model, Result, Rig, Summary
+from tokrig.record.model import BackendFacts, Ladder, Model, Result, Rig, Summary
 from tokrig.record.samples import Cell
 from tokrig.run.prepare import Prepared, prepare
 from tokrig.run.progress import (
@@ -31,6 +31,7 @@ from tokrig.run.progress import (
     CellSkipped,
     CellTick,
     EngineReady,
+    LadderEnded,
     Note,
     Progress,
     RunBegan,
@@ -91,6 +92,33 @@ def test_the_bar_never_runs_ahead_of_the_requests() -> None:
     tick = CellTick(CHAT, 1, 3, 10**6, 4.0)
     made = board(Step("warming up", CHAT), CellBegan(CHAT, 0, 0, 2), tick)
     assert "  ███████████░░░░░ " in texts(made)[1], "two of three at most"
+
+
+def test_steps_above_the_end_of_a_ladder_vanish_and_no_time_is_told_before() -> None:
+    steps = tuple(Cell("chat", at) for at in (1, 2, 4, 8))
+    ladder = Ladder(workload="chat", steps=[1, 2], most=8, ended_by="growth", knee=1)
+    made = Board(prepared().workloads, LEVELS["quick"], began_s=0)
+    made.hear(replace(began(), cells=steps, climbs=True), 0)
+    for cell in steps[:2]:
+        made.hear(CellDone(cell, 0, RESULT, 5.0), 5)
+        assert made.remaining_s(5) is None
+    made.hear(LadderEnded("chat", 2, ladder), 10)
+    shown = [line.text for line in made.frame(10, 120, 40)]
+    assert [line.split()[1:4] for line in shown[1:3]] == [["chat", "×", "1"], ["chat", "×", "2"]]
+    assert "chat × 4" not in " ".join(shown)
+    assert "the ladder of chat ends at 2: the system rate no longer grew by 5 %" in shown[3]
+    assert made.remaining_s(10) is None or made.remaining_s(10) == 0
+    assert "ends at 2" in said(LadderEnded("chat", 2, ladder))
+    assert "no step" in said(LadderEnded("chat", 0, None))
+
+
+def test_a_load_that_lasts_shows_its_time() -> None:
+    made = board(Step("warming up", CHAT), CellBegan(CHAT, 0, 0, 2))
+    made.hear(CellTick(CHAT, 12, 0, 900, 150.0, of_s=600.0), 150)
+    assert "measuring 12 requests  ████░░░░░░░░░░░░ 2:30 of 10:00" in texts(made)[1]
+    assert made.remaining_s(150) == 450
+    told = said(CellTick(CHAT, 12, 0, 900, 150.0, of_s=600.0))
+    assert told == "chat × 1: 12 requests, 2:30 of 10:00"
 
 
 def test_time_left_is_unknown_before_the_first_result() -> None:

@@ -176,7 +176,7 @@ def test_a_time_has_one_spelling(text: str, told: str) -> None:
         ("sustain: 10", "sustain: should be a time with its unit, such as"),
         ("sustain: 2m\nladder: 4", "sustain: one number of requests in flight is kept up"),
         ("sustain: 2m\nconcurrency: [1, 4]", "sustain: one shape is kept going"),
-        ("sustain: 2m\nworkloads: [chat, rag]", "give one of the workloads chat, rag"),
+        ("sustain: 2m\nworkloads: [chat, rag]", "choose between chat, rag"),
         ("sustain: [10m]", "sustain: should be a time with its unit"),
         ("sustain: 10m\nrate: 2/s", "with rate they arrive by themselves"),
         ("ladder: 4\nconcurrency: [1]", "ladder: it stands beside numbers"),

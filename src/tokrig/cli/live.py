@@ -104,6 +104,7 @@ class Board:
     left: list[Cell] = field(default_factory=list)
     active: Cell | None = None
     prompt_weight: float = PROMPT_WEIGHT
+    climbing: set[str] = field(default_factory=set)
 
     def hear(self, event: Progress, now_s: float) -> None:
         """Take one event in."""
@@ -134,6 +135,7 @@ class Board:
                 self.left = [other for other in self.left if other != cell]
                 row.state, row.text = "bad", f"left out: {event.message}"
             case LadderEnded():
+                self.climbing.discard(event.workload)
                 self.rows = {c: row for c, row in self.rows.items() if not event.above(c)}
                 self.left = [cell for cell in self.left if not event.above(cell)]
                 self.notes.append(ladder_text(event))
@@ -143,6 +145,7 @@ class Board:
     def _begin(self, event: RunBegan) -> None:
         self.title, self.rig = model_label(event.model), event.rig.id
         self.repeats = event.repeats
+        self.climbing = {cell.workload for cell in event.cells if event.climbs}
         self.rows = {cell: _Row() for cell in event.cells}
         order = list(event.cells) * event.repeats
         self.left = order[event.already_done :]
@@ -163,13 +166,15 @@ class Board:
             self.prompt_weight = result.output_tok_per_s.median / result.prefill_tok_per_s.median
 
     def remaining_s(self, now_s: float) -> float | None:
-        """Estimated seconds until the end; None before the first result.
+        """Estimated seconds until the end; None before the first result, and on a ladder.
 
         A cell that was measured takes as long again; another one its tokens at the same pace. What
         is left of the active cell is told by its own requests once some have ended.
         """
         if self.active and (tick := self.rows[self.active].tick) and tick.of_s:
             return max(0.0, tick.of_s - tick.elapsed_s)
+        if self.climbing:
+            return None  # where that ends nobody knows
         took_s = {cell: row.took_s for cell, row in self.rows.items() if row.took_s is not None}
         work = sum(map(self._work, took_s))
         if not work:

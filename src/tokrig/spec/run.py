@@ -139,8 +139,7 @@ def one_shape(sustain: str | None, info: ValidationInfo) -> str | None:
         if len(values := info.data.get(name) or ()) > 1:
             listed = ", ".join(map(str, values))
             raise ValueError(
-                f"one shape is kept going at one concurrency and depth: give one of the {name}"
-                f" {listed}"
+                f"one shape is kept going at one concurrency and depth: choose between {listed}"
             )
     return sustain
 
