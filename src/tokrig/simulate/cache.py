@@ -33,7 +33,7 @@ def common_prefix(a: str, b: str) -> int:
     return low
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """One place in which a request is served, and the text that its cache holds."""
 
@@ -77,9 +77,7 @@ class Slots:
         """``text`` is what the slot has seen: prompt and answer."""
         self.busy -= 1
         self.turns += 1
-        if self.cache == "off":
-            text = ""
-        slot.text, slot.used = text, self.turns
+        slot.text, slot.used = text if self.cache == "slot" else "", self.turns
         if self.cache == "all":
             self.texts.append(text)
         if self.count is not None or self.cache == "slot":
