@@ -25,7 +25,7 @@ from tokrig.naming import UNKNOWN_RIG
 from tokrig.record import METHODOLOGY_VERSION, checks
 from tokrig.record.model import BackendFacts, Mode, Model, Record, Rig
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
-from tokrig.run import assemble, journal, load_nodes, power
+from tokrig.run import assemble, clients, journal, load_nodes, power
 from tokrig.run.detect import require_answer
 from tokrig.run.execute import execute
 from tokrig.run.journal import Journal, this_rig
@@ -150,6 +150,8 @@ def _ready(
         if prepared.endpoint is not None and spec.load_from is not None:
             asked = spec.load_from, spec.load_nodes, prepared.endpoint
             prepared = replace(prepared, nodes=held.enter_context(load_nodes.joined(*asked)))
+        elif spec.clients is not None and spec.clients > 1:
+            prepared = replace(prepared, nodes=held.enter_context(clients.several(spec.clients)))
         if launch is not None and not prepared.backend.own_models:
             held.enter_context(shelf.using(launch.model))
             if launch.speculation and launch.speculation.draft_model:
@@ -239,8 +241,7 @@ def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, ways:
         with view(prepared) as listen:
             if (nodes := prepared.nodes) is not None:
                 nodes.note = lambda text: listen(Note(text))
-                many = len(nodes.nodes)
-                nodes.note(f"sent from {many} load node{'s' if many > 1 else ''}")
+                nodes.note(nodes.told())
             if prepared.where is not None and prepared.where.why:
                 listen(Note(f"{prepared.where.why}: {_unknown_of(prepared, rig)}"))
             outcome = execute(prepared, rig, kept, listen)

@@ -158,6 +158,7 @@ def _plan(found: Foreseen) -> dict[str, Any]:
         "url": spec.url,
         "load_from": spec.load_from,
         "load_nodes": spec.load_nodes,
+        "clients": spec.clients,
         "cells": cells,
     }
 
@@ -200,6 +201,11 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
         yield "Command", shlex.join(plan["command"]) + "  (port 0: a free one)"
     elif spec.url:
         yield "Server", spec.url
+    if spec.clients:
+        yield (
+            "Load from",
+            f"{spec.clients} process{'es' if spec.clients > 1 else ''} of this machine",
+        )
     if spec.load_from:
         yield (
             "Load from",

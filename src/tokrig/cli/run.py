@@ -116,6 +116,12 @@ def record_options(command: F) -> F:
     metavar="N",
     help="How many of them send.  [default: all there are]",
 )
+@option(
+    "--clients",
+    type=int,
+    metavar="N",
+    help="Send the requests from so many processes of this machine.  [default: 1]",
+)
 @option("--server-bin", metavar="PATH", help="The llama-server to start.")
 @option("--served-model", metavar="NAME", help="The same as --model, with --url.")
 @option(

@@ -10,7 +10,7 @@ All that is needed is imported before the first request, so that nothing has to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from tokrig.run.counting import observe
 from tokrig.run.http import Endpoint
 
 SILENCE_S = 60.0
+Send = Callable[..., Loop]
+"""As ``client.send``."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ def load(
     asked: int | None = None,
     backend: Backend = BACKEND,
     silence_s: float = SILENCE_S,
+    by: Send = send,
 ) -> Done:
     """POST ``bodies`` with ``concurrency`` in flight, or as a source says, to where ``backend``
-    chats; ``asked`` is the length of the answers that they ask for. Raises as ``send``."""
+    chats; ``asked`` is the length of the answers that they ask for. ``by`` sends:
+    this process, or several (``tokrig.run.clients``). Raises as ``client.send``."""
     source = bodies if isinstance(bodies, Source) else Closed(bodies, concurrency)
-    loop = send(endpoint, backend.chat_path, source, silence_s=silence_s)
+    loop = by(endpoint, backend.chat_path, source, silence_s=silence_s)
     cell = Cell("load", concurrency)
     samples = samples_of(loop, cell, backend, asked)
     return Done(samples, figures(samples), loop)

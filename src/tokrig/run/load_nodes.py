@@ -183,6 +183,11 @@ class Nodes:
     lost: int = 0
     note: Callable[[str], None] = field(default=lambda text: None)
 
+    def told(self) -> str:
+        """Who sends."""
+        many = len(self.nodes)
+        return f"sent from {many} load node{'s' if many > 1 else ''}"
+
     def here(self) -> list[psutil.Process]:
         """The clients on this machine: what they use of it is the client's own."""
         found, mine = [], machine()

@@ -36,6 +36,7 @@ from tokrig.units import human_bytes, slug
 from tokrig.workloads import Workload
 
 if TYPE_CHECKING:
+    from tokrig.run.clients import Clients
     from tokrig.run.load_nodes import Nodes
 
 
@@ -60,7 +61,7 @@ class Prepared:
     reasoning: Switch | None = None
     where: Whereabouts | None = None
     remarks: tuple[str, ...] = ()
-    nodes: Nodes | None = None
+    nodes: Nodes | Clients | None = None
     trace: TraceFile | None = None
 
     def requests(self, cell: Cell) -> int:
@@ -180,6 +181,7 @@ def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, st
     of_a_start = ("options", "devices", "draft_model", "draft_tokens", "quantize")
     given = [SETTINGS[key].option for key in of_a_start if getattr(spec, key)]
     given += ["--server-bin"] if spec.server_bin else []
+    cores = len(os.sched_getaffinity(0))
     yield (
         starts and spec.speculative and spec.speculative not in able.speculation,
         f"{name} does not support {spec.speculative!r} speculation",
@@ -204,6 +206,16 @@ def _refusals(spec: RunSpec, backend: Backend) -> Iterator[tuple[object, str, st
         starts and spec.load_from,
         "--load-from: other machines cannot reach a server that tokrig starts",
         "start the server with an address in their network, then give that with --url",
+    )
+    yield (
+        spec.clients and spec.load_from,
+        "--clients and --load-from: the requests come from this machine or from others",
+        "run several load nodes on a machine to have several clients there",
+    )
+    yield (
+        spec.clients and spec.clients > cores,
+        f"--clients {spec.clients}: this process may use {cores} of the processors here",
+        "more clients than processors only wait for each other",
     )
     yield (
         not starts and not backend.attaches,

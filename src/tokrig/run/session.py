@@ -242,7 +242,9 @@ class Session:
 
         bodies: Iterable[bytes] = made() if lasts else list(made())
         source = by(bodies) if by else Closed(bodies, cell.concurrency)
-        spooled = {"spool": source.spool} if isinstance(source, Lasting) else {}
+        # Several clients send what they have in one piece.
+        here = self.prepared.nodes is None
+        spooled = {"spool": source.spool} if isinstance(source, Lasting) and here else {}
         began = time.monotonic()
 
         def on_tick(ended: int, reads: int) -> None:
@@ -431,6 +433,8 @@ def _started(prepared: Prepared, log_path: Path, idle: Idle) -> Iterator[Session
         prepared.patience_s,
     ) as started:
         monitor = Monitor(watch, started.processes, alone.idle, alone.before, started=True)
+        if prepared.nodes is not None:
+            monitor.clients = prepared.nodes.here
         yield Session(prepared, started.endpoint, started, monitor)
 
 

@@ -192,6 +192,7 @@ class RunSpec(_Settings):
 
     ``patience_s`` is how long an engine may take to become ready; ``request_timeout_s`` is the
     longest wait for a token; ``served_model`` is the name an endpoint knows the model by;
+    ``clients`` is how many processes of this machine send the requests together;
     ``load_from`` is the address of a Ray cluster, of whose nodes ``load_nodes`` send the requests;
     ``api_key_env`` names the environment variable with the key. ``campaign`` and ``planned`` go
     into the record's provenance.
@@ -208,6 +209,7 @@ class RunSpec(_Settings):
     url: str | None = None
     load_from: Text | None = None
     load_nodes: Whole | None = None
+    clients: Whole | None = None
     server_bin: Text | None = None
     served_model: Text | None = None
     workloads: list[Text] | None = None
