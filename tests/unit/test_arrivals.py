@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 import statistics
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokrig.cli.campaign_text import shapes
 from tokrig.cli.run import ARRIVALS
 from tokrig.errors import SpecError
+from tokrig.plan import PlanInputs, Run, run_spec
+from tokrig.plan.expand import key_before
+from tokrig.plan.order import plan
 from tokrig.run.arrivals import due_times
 from tokrig.spec.arrivals import Arrival, rate_ends, refusals
+from tokrig.spec.campaign import load_campaign
 from tokrig.spec.run import RunSpec, merge
 
 
@@ -187,3 +195,46 @@ def test_what_does_not_go_together(given: dict[str, object], why: str) -> None:
 )
 def test_what_does(given: dict[str, object]) -> None:
     assert not [message for wrong, message, _ in refusals(merge(RunSpec(), given)) if wrong]
+
+
+# In a campaign
+
+
+def planned(folder: Path, entry: dict[str, object]) -> list[Run]:
+    matrix = {"model": "a.gguf", "backend": "embedded"}
+    told = {"name": "e", "title": "E", **entry, "matrix": {**matrix, **entry.get("matrix", {})}}  # type: ignore[dict-item]
+    path = folder / "t.yaml"
+    path.write_text(json.dumps({"title": "T", "rig": "desktop", "entries": [told]}), "utf-8")
+    return [p.run for p in plan([load_campaign(path)], PlanInputs(here="desktop")).runs]
+
+
+def test_a_campaign_plans_rates_and_no_other_key_changes(tmp_path: Path) -> None:
+    [plain] = planned(tmp_path, {})
+    [run] = planned(
+        tmp_path,
+        {
+            "matrix": {"rate": [1, "2/s"]},
+            "set": {"arrival": "constant", "duration_s": "2m", "slo": "ttft=1s"},
+        },
+    )
+    spec = run_spec(run)
+    assert (spec.rate, spec.arrival, spec.duration_s) == (["1/s", "2/s"], "constant", 120.0)
+    assert (spec.slo, run.workloads) == ({"ttft": 1.0}, ("chat",))
+    assert shapes(run) == "chat, 1/s, 2/s"
+    assert run.key != plain.key
+    assert (key_before(run), bool(key_before(plain))) == ("", True)
+    assert planned(tmp_path, {})[0].key == plain.key
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"set": {"slo": "ttft=1s"}}, "t.yaml:1: entry 'e': --slo: this belongs to requests"),
+        ({"matrix": {"rate": "1/s"}, "set": {"arrival": "gamma"}}, "belong together"),
+        ({"matrix": {"rate": "1/day"}}, "should be a rate such as 2/s"),
+        ({"matrix": {"rate": "1/s"}, "exclude": [{"rate": "1/s"}]}, "rate is measured inside"),
+    ],
+)
+def test_what_a_campaign_cannot_ask(tmp_path: Path, entry: dict[str, object], why: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(why)):
+        planned(tmp_path, entry)

@@ -250,7 +250,6 @@ def test_what_an_entry_sets_is_no_axis() -> None:
         *("url", "served_model", "devices", "options", "threads", "seed", "patience_s"),
         *("request_timeout_s", "notes", "api_key_env", "load_from", "load_nodes"),
         *(
-            "rate",
             "arrival",
             "burstiness",
             "duration_s",

@@ -15,7 +15,7 @@ from tests.unit.test_rate_limits import probed
 from tokrig.cli import present
 from tokrig.cli.live import Board, figures, said
 from tokrig.record.samples import Cell
-from tokrig.run.progress import CellBegan, CellDone, CellTick, Step
+from tokrig.run.progress import CellBegan, CellDone, CellTick, Progress, Step
 from tokrig.site.charts import svg_file
 from tokrig.site.charts.arrivals import by_rate, over_time
 from tokrig.spec.run import LEVELS
@@ -59,18 +59,14 @@ def test_without_an_slo_there_is_no_word_of_one() -> None:
 
 def test_the_board_follows_rates_that_nobody_knew_before() -> None:
     made = Board({}, LEVELS["quick"], began_s=0)
-    for second, event in enumerate(
-        (
-            Step("fitting prompts", FIVE),
-            CellBegan(FIVE, 0, 0, 0),
-            CellTick(FIVE, 3, 63, 400, 2.0, in_flight=2),
-        )
-    ):
+    tick = CellTick(FIVE, 3, 63, 400, 2.0, in_flight=2)
+    events: list[Progress] = [Step("fitting prompts", FIVE), CellBegan(FIVE, 0, 0, 0), tick]
+    for second, event in enumerate(events):
         made.hear(event, second)
     [line] = [line.text for line in made.frame(3, 100, 20) if "constant" in line.text]
     assert "chat, constant 2.5/s  measuring 3 of 63, 2 in flight" in line
     assert said(CellBegan(FIVE, 0, 0, 0)) == "chat, constant 2.5/s: measuring"
-    assert said(CellTick(FIVE, 3, 63, 400, 2.0, in_flight=2)).endswith("requests, 2 in flight")
+    assert said(tick).endswith("requests, 2 in flight")
 
 
 def test_a_result_is_a_line() -> None:

@@ -103,6 +103,7 @@ def shapes(run: Run) -> str:
     parts = [", ".join(run.workloads or ["all shapes"]), at]
     depths = f" at depth {', '.join(map(tokens, run.depth))}" if run.depth else ""
     load = f", sustained {run.sustain}" if run.sustain else ""
+    load = f", {', '.join(run.rate)}" if run.rate else load
     return line(" × ".join(filter(None, parts)) + depths + load)
 
 

@@ -81,6 +81,7 @@ class Run:
     ladder: int | None = None
     sustain: str | None = None
     depth: tuple[int, ...] | None = None
+    rate: tuple[str, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, Any] = field(default_factory=dict)
     repeat: int = 1
@@ -268,6 +269,7 @@ def run_spec(run: Run) -> RunSpec:
         ladder=run.ladder,
         sustain=run.sustain,
         depth=None if run.depth is None else list(run.depth),
+        rate=None if run.rate is None else list(run.rate),
         level=run.level,
         rig=run.rig,
         campaign=run.place,

@@ -158,6 +158,7 @@ class _Expansion:
             "ladder": matrix.ladder,
             "sustain": matrix.sustain,
             "depth": matrix.depth and sorted(matrix.depth),
+            "rate": matrix.rate and sorted(matrix.rate),
             "texts": {name: texts[name] for name in shapes if name in texts},
             "methodology": METHODOLOGY_VERSION,
         }
@@ -205,6 +206,7 @@ class _Expansion:
             ladder=matrix.ladder,
             sustain=matrix.sustain,
             depth=matrix.depth,
+            rate=matrix.rate,
             level=self.level,
             settings=settings,
             others=self.others,
@@ -290,9 +292,11 @@ _SETTINGS_BEFORE = frozenset(
 def key_before(run: Run) -> str:
     """The key of a run as it was made until keys became digests of named values: by the places of
     thirteen values. Records and journals of that time answer their plans for ever. "" for a run
-    with settings that there were not, or at a depth."""
+    with settings, or under a load, that there were not."""
     weights, asked = run.weights, run.setting
-    if run.settings.keys() - _SETTINGS_BEFORE or run.depth:
+    if run.settings.keys() - _SETTINGS_BEFORE or any(
+        (run.depth, run.ladder, run.sustain, run.rate)
+    ):
         return ""
     shapes = [values and sorted(values) for values in (run.workloads, run.concurrency)]
     others = {name: value for name, value in run.others.items() if name not in _REMARKS}

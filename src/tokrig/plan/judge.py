@@ -42,6 +42,7 @@ from tokrig.plan import (
 )
 from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
 from tokrig.record.samples import Cell
+from tokrig.spec.arrivals import SLOTS, planned_s, rate_ends
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
 from tokrig.spec.run import LEVELS, SESSION, default_shapes, ladder_steps
 from tokrig.units import human_bytes, seconds_of
@@ -150,10 +151,11 @@ class Judge:
         shapes, one = self.known.shapes, Shape(0, 0)
         steps = tuple(ladder_steps(run.ladder)) if run.ladder else run.concurrency
         cells = [
-            Cell(name, at, depth)
+            Cell(name, at, depth, *(("poisson", rate_ends(rate)[1]) if rate else ()))
             for name in run.workloads or tuple(self.known.needs)
             for depth in run.depth or (0,)
-            for at in steps or shapes.get(name, one).concurrencies
+            for rate in run.rate or (None,)
+            for at in steps or ((SLOTS,) if rate else shapes.get(name, one).concurrencies)
         ]
         cells = cells[:1] if run.sustain else cells
         state, why, until, record = self._state(run, cells)
@@ -261,6 +263,9 @@ class Judge:
             return None
         if run.sustain:
             return READY_S + size / LOAD_BYTES_PER_S + seconds_of(run.sustain)
+        if run.rate:
+            lasts_s = len(cells) * planned_s(run.others)
+            return level.repeats * (READY_S + size / LOAD_BYTES_PER_S + lasts_s)
         samples = self.samples.get((run.rig, run.backend)) or self.samples.get((run.rig, None))
         if samples:
             wanted = log(size)

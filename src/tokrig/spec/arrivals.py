@@ -23,6 +23,11 @@ SloName = Literal["ttft", "tpot", "e2e"]
 Refusal = tuple[object, str, str]
 """Whether something cannot be, what is wrong, what to do."""
 
+OF_OPEN_LOOPS = (
+    *("arrival", "burstiness", "duration_s", "warm_up_window_s", "trace", "slo", "find_rate"),
+)
+"""Keys of a run's spec that belong to open loops, beside their rates."""
+
 DURATION_S = 60.0
 # Where a search begins.
 FIRST_RATE = "1/s"
@@ -57,6 +62,7 @@ def rate_ends(rate: str) -> tuple[float, float]:
 
 
 def _seconds(given: Any) -> float:
+    """A number of seconds, or a time with its unit."""
     if isinstance(given, int | float) and not isinstance(given, bool):
         return float(given)
     return seconds_of(str(given))
@@ -106,6 +112,11 @@ def is_open(given: Any) -> bool:
 def duration_s(spec: RunSpec) -> float:
     """How long requests arrive."""
     return float(spec.duration_s or DURATION_S)
+
+
+def planned_s(others: Mapping[str, Any]) -> float:
+    """The same of what an entry of a campaign sets."""
+    return _seconds(others.get("duration_s") or DURATION_S)
 
 
 def warm_up_window_s(spec: RunSpec, lasts_s: float) -> float:

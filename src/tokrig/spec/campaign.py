@@ -32,6 +32,7 @@ from tokrig import registry
 from tokrig.documents import parse, read_text, validate
 from tokrig.errors import SpecError, did_you_mean
 from tokrig.spec import settings
+from tokrig.spec.arrivals import OF_OPEN_LOOPS, Rate, refusals
 from tokrig.spec.run import (
     Depth,
     LevelName,
@@ -156,9 +157,9 @@ else:
 
 class Matrix(_Settings):
     """Values by axis, the axes of settings among them. ``workloads``, ``concurrency`` (numbers, or
-    ``ladder``) and ``depth`` are measured inside each run, and so is ``sustain``; every other axis
-    makes runs. ``mode`` is ``baseline``, a type of speculation, or a mapping of it; ``build`` a
-    name under the campaign's ``builds``."""
+    ``ladder``), ``depth`` and ``rate`` are measured inside each run, and so is ``sustain``; every
+    other axis makes runs. ``mode`` is ``baseline``, a type of speculation, or a mapping of it;
+    ``build`` a name under the campaign's ``builds``."""
 
     rig: Values[Id] = None
     model: Values[Text] = None
@@ -170,6 +171,7 @@ class Matrix(_Settings):
     workloads: Values[Text] = None
     concurrency: Values[Rung] = None
     depth: Values[Depth] = None
+    rate: Values[Rate] = None
     ladder: Rung | None = None
     sustain: Sustain | None = None
 
@@ -188,7 +190,7 @@ class Matrix(_Settings):
 
 
 # Said by an axis, by the entry, or by the plan.
-_INSIDE = ("workloads", "concurrency", "depth", "ladder", "sustain")
+_INSIDE = ("workloads", "concurrency", "depth", "rate", "ladder", "sustain")
 _TAKEN = {*AXES, *_INSIDE, "level", "campaign", "planned", "server_bin"}
 _TAKEN |= {*Speculative.model_fields, "quantize"}
 SETTABLE = tuple(name for name in RunSpec.model_fields if name not in _TAKEN)
@@ -519,6 +521,14 @@ def _settings(file: CampaignFile, entry: Entry) -> None:
             raise file.error(entry.name, place, f"set takes no {key!r}", hint)
         name = f"{file.where(entry.name, place)}: entry {entry.name!r}: set"
         validate(RunSpec, {key: value}, "", name)
+    for place, matrix in entry.matrices().items():
+        inside = {name: getattr(matrix, name) for name in _INSIDE}
+        asked = {name: entry.set[name] for name in OF_OPEN_LOOPS if name in entry.set}
+        whole = {n: list(v) if isinstance(v, tuple) else v for n, v in {**inside, **asked}.items()}
+        at = f"{file.where(entry.name, place)}: entry {entry.name!r}"
+        for wrong, message, hint in refusals(validate(RunSpec, whole, "", at)):
+            if wrong:
+                raise file.error(entry.name, place, message, hint)
 
 
 def _size(file: CampaignFile) -> None:
@@ -531,6 +541,7 @@ def _size(file: CampaignFile) -> None:
                 "workloads": len(matrix.workloads or default_shapes(registry.names("workloads"))),
                 "concurrency": len(matrix.concurrency or (1,)) * (matrix.ladder or 1).bit_length(),
                 "depth": len(matrix.depth or (0,)),
+                "rate": len(matrix.rate or (0,)),
                 "repeats": entry.repeats,
             }
             total += math.prod(sizes.values())
