@@ -43,7 +43,8 @@ _OWN = frozenset(
 
 @dataclass(frozen=True)
 class BenchLaunch:
-    """What to run. Lengths in tokens; ``concurrency`` is parallel sequences; ``repetitions`` of
+    """What to run. Lengths in tokens; ``depth_tokens`` are those in the cache before a test, none
+    where the program has no such switch; ``concurrency`` is parallel sequences; ``repetitions`` of
     each test, None for the program's own number. ``answers`` are what the binary said to
     ``questions``, in their order."""
 
@@ -58,6 +59,7 @@ class BenchLaunch:
     devices: tuple[str, ...] = ()
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     answers: tuple[str, ...] = ()
+    depth_tokens: Sequence[int] = ()
 
     @property
     def help(self) -> str:
@@ -192,8 +194,8 @@ class BenchTool(ABC):
             if name in _OWN | self.own:
                 raise InputError(
                     f"option {option!r} is set by tokrig itself",
-                    hint="use --model, --prompt, --output, --concurrency, --repetitions, --threads,"
-                    " --api or --device",
+                    hint="use --model, --prompt, --output, --depth, --concurrency, --repetitions,"
+                    " --threads, --api or --device",
                 )
             flag = next((f for f in (f"-{name}", f"--{name}") if f in launch.flags), None)
             if flag is None:
@@ -209,14 +211,14 @@ class BenchTool(ABC):
 class LlamaBench(BenchTool):
     """Prompt processing, generation, both after each other, each at a depth.
 
-    Options are its flags without dashes (``ngl: 99``, ``fa: on``, ``d: 4096``, ``pg: 512,128``).
+    Options are its flags without dashes (``ngl: 99``, ``fa: on``, ``pg: 512,128``).
     It warms up before each test; its own average is a mean, so the median is taken of its
     repetitions."""
 
     name = "llama-bench"
     needed = ("--n-prompt", "--n-gen", "--repetitions", "--output", "--verbose")
     own = frozenset(
-        {"p", "n-prompt", "n", "n-gen", "r", "repetitions", "progress"}
+        {"p", "n-prompt", "n", "n-gen", "r", "repetitions", "progress", "d", "n-depth"}
         | {"o", "output", "oe", "output-err"}
     )
     separator = "/"
@@ -233,7 +235,7 @@ class LlamaBench(BenchTool):
     # A list or a range of anything else measures several configurations, which one record cannot
     # hold.
     _sweeps = re.compile(r",|^\d+-\d")
-    _no_sweeps = frozenset({"pg", "d", "n-depth", "ts", "tensor-split", "ot", "override-tensor"})
+    _no_sweeps = frozenset({"pg", "ts", "tensor-split", "ot", "override-tensor"})
 
     def vet(self, launch: BenchLaunch) -> None:
         super().vet(launch)
@@ -256,6 +258,9 @@ class LlamaBench(BenchTool):
 
     def _tests(self, launch: BenchLaunch) -> list[str]:
         argv = ["-p", _listed(launch.prompt_tokens), "-n", _listed(launch.output_tokens)]
+        if launch.depth_tokens:
+            self._require(launch, "-d")
+            argv += ["-d", _listed(launch.depth_tokens)]
         return argv if launch.repetitions is None else [*argv, "-r", str(launch.repetitions)]
 
     def _output(self, launch: BenchLaunch) -> list[str]:
@@ -297,6 +302,11 @@ class LlamaBatchedBench(BenchTool):
 
     def vet(self, launch: BenchLaunch) -> None:
         super().vet(launch)
+        if launch.depth_tokens:
+            raise InputError(
+                "llama-batched-bench has no depth: it generates behind each of its prompts",
+                hint="say the depth as --prompt; llama-bench has --depth",
+            )
         if launch.repetitions is not None:
             raise InputError(
                 "llama-batched-bench measures each test once",

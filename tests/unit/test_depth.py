@@ -102,6 +102,11 @@ def test_loads_of_one_cell_take_one_depth(wanted: dict[str, Any]) -> None:
         merge(RunSpec(), wanted)
 
 
+def test_a_session_has_no_depth() -> None:
+    with pytest.raises(SpecError, match="leave --depth out"):
+        merge(RunSpec(), {"workloads": ["session"], "depth": [0, 4096]})
+
+
 # Room
 
 

@@ -94,10 +94,15 @@ def test_the_figure_is_the_median_of_the_repetitions_not_their_mean() -> None:
 
 
 def test_a_depth_is_part_of_the_test() -> None:
-    tool = tool_of("llama-bench")
-    row = json.loads(text("llama-bench-cpu.jsonl").splitlines()[1]) | {"n_depth": 4096}
-    found = tool.read(json.dumps(row), "", launch_of(tool)).raw[0]
-    assert (found.test, found.depth_tokens) == ("tg16 @ d4096", 4096)
+    found = read("llama-bench-depth")
+    tests = ["pp64", "tg8", "pp64 @ d512", "tg8 @ d512"]
+    assert [one.test for one in found.raw] == tests
+    assert [one.depth_tokens for one in found.raw] == [0, 0, 512, 512]
+    assert found.raw[2].tok_per_s.median == pytest.approx((10.7191 + 9.55551) / 2)
+    assert (found.api, found.api_confirmed) == ("cpu", True)
+    line = "llama-bench: benchmark 3/4: depth run 1/2"
+    assert tool_of("llama-bench").progress(line) == "test 3/4: depth run 1/2"
+    assert line in text("llama-bench-depth.log")
 
 
 def test_sequences_at_once_have_their_rates_together() -> None:
@@ -179,12 +184,13 @@ def test_the_command_line_of_llama_bench() -> None:
         threads=8,
         api="vulkan",
         options={"ngl": 20, "flash_attn": "on", "pg": "512,128", "no-warmup": True},
+        depth_tokens=(0, 4096),
     )
     tool.vet(launch)
     line = " ".join(tool.command(launch))
     assert line == (
-        "llama-bench -m model.gguf -p 512,2048 -n 0 -r 3 -t 8 -dev Vulkan0 -o jsonl -v --progress"
-        " -ngl 20 --flash-attn on -pg 512,128 --no-warmup"
+        "llama-bench -m model.gguf -p 512,2048 -n 0 -d 0,4096 -r 3 -t 8 -dev Vulkan0 -o jsonl -v"
+        " --progress -ngl 20 --flash-attn on -pg 512,128 --no-warmup"
     )
 
 
@@ -220,6 +226,8 @@ def test_an_api_without_a_device_runs_and_is_flagged_later() -> None:
         ("llama-bench", {"options": {"--n-gen": 4}}, "set by tokrig itself"),
         ("llama-bench", {"options": {"nglx": 4}}, "has no option 'nglx'"),
         ("llama-batched-bench", {"repetitions": 5}, "measures each test once"),
+        ("llama-batched-bench", {"depth_tokens": (0, 4096)}, "it generates behind each of its"),
+        ("llama-bench", {"options": {"d": 4096}}, "is set by tokrig itself"),
         ("llama-batched-bench", {"output_tokens": ()}, "at least one token"),
         ("llama-batched-bench", {"options": {"ctx_size": 64}}, "set by tokrig itself"),
     ],

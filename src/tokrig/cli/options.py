@@ -11,8 +11,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from tokrig.errors import did_you_mean
-from tokrig.spec.run import LADDER
 from tokrig.spec.settings import askable
+from tokrig.units import tokens_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -145,8 +145,19 @@ def number_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
     return numbers
 
 
+def token_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
+    """The same as numbers of tokens, ``4k`` among them."""
+    words = word_list(ctx, param, given)
+    try:
+        return words and [*map(tokens_of, words)]
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from None
+
+
 def in_flight(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
-    """The same, or the word for a ladder, whose place the spec knows."""
+    """Numbers, or the word for a ladder, whose place the spec knows."""
+    from tokrig.spec.run import LADDER
+
     words = word_list(ctx, param, given)
     if words and any(word.startswith(LADDER) for word in words):
         return words

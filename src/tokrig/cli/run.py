@@ -29,6 +29,7 @@ from tokrig.cli.options import (
     in_flight,
     number_list,
     setting_options,
+    token_list,
     word_list,
 )
 from tokrig.errors import EngineError, InputError, Interrupted, TokrigError
@@ -287,7 +288,7 @@ def command(
     "raw",
     epilog=example(
         "tokrig raw --model FILE.gguf",
-        "tokrig raw --model smollm2-135m --prompt 512,2048 --option d=4096 --api cpu",
+        "tokrig raw --model smollm2-135m --prompt 512,2048 --depth 0,4k --api cpu",
         "tokrig raw --tool llama-batched-bench --model FILE.gguf --concurrency 1,4,8",
     ),
 )
@@ -316,6 +317,14 @@ def command(
     default=["128"],
     show_default=True,
     help="Tokens to generate; 0 for no such test. Repeat it or use commas.",
+)
+@option(
+    *("--depth", "depth_tokens"),
+    multiple=True,
+    callback=token_list,
+    metavar="TOKENS",
+    help="Tokens in the cache before each test, for llama-bench: 0,4k,16k. Repeat it or use commas."
+    "  [default: 0]",
 )
 @numbers_option(
     "--concurrency",
@@ -415,6 +424,7 @@ def _bench(asked: dict[str, Any], tell: Tell) -> RawRun:
         asked["api"],
         tuple(asked["devices"] or ()),
         asked["options"] or {},
+        depth_tokens=tuple(dict.fromkeys(asked["depth_tokens"] or ())),
     )
     launch = vetted(tool, launch)
     model, now = identity.identify(path), datetime.now(UTC)
