@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from tests.unit.records import record_of
 from tests.unit.test_open_loop import asked, queue
 from tokrig.record import checks, consistency
-from tokrig.record.model import Record
+from tokrig.record.model import Arrivals, Record
 from tokrig.record.rate_limits import MOST_PROBES, NEAR, limits, next_rate, rate_limits
+from tokrig.record.samples import Cell
+from tokrig.run import open_loop
+from tokrig.run.open_loop import probes
 
 
 def search(limit: float, first: float) -> dict[float, bool]:
@@ -87,6 +90,40 @@ def test_another_rate_is_found_by_check(change: dict[str, object]) -> None:
     for limits_ in (edited, [], [*whole.rate_limits, *whole.rate_limits]):
         wrong = whole.model_copy(update={"rate_limits": limits_})
         assert any("rate_limits" in str(one) for one in consistency.broken_ties(wrong))
+
+
+def test_further_repeats_measure_the_rates_next_to_the_limit() -> None:
+    load = Cell("chat", 4, load="poisson", rate_per_s=1.0)
+    known: dict[float, bool] = {}
+    tried = []
+    for cell in probes(load, 0, lambda: known):
+        assert cell.rate_per_s is not None
+        tried.append(cell.rate_per_s)
+        known[cell.rate_per_s] = cell.rate_per_s <= 3.1
+    assert tried[:3] == [1.0, 2.0, 4.0]
+    again = [cell.rate_per_s for cell in probes(load, 1, lambda: known)]
+    assert again == list(limits(known))
+    assert again == [pytest.approx(3.1, rel=NEAR - 1), pytest.approx(3.1, rel=NEAR - 1)]
+
+
+def test_probes_beside_the_limit_need_no_further_repeats() -> None:
+    whole, _ = probed(2.5, 4.0, 10.0, ttft_s=0.2)
+    standard = whole.provenance.model_copy(update={"level": "standard"})
+    record = whole.model_copy(update={"provenance": standard})
+    assert not [c for c in consistency.broken_ties(record) if c.rule == "level"]
+    alone = record.model_copy(update={"rate_limits": []})
+    assert [c for c in consistency.broken_ties(alone) if c.rule == "level"]
+
+
+def test_a_lost_server_is_waited_for_so_long_and_no_longer() -> None:
+    arrive = open_loop.Arrive(asked(), [0.0, 1.0])
+    source = arrive([b"a", b"b"])
+    assert (source.most, source.until_ns) == (1000, (30 + 60) * 1e9)
+    assert (source.gives_up(0, 999), source.due_ns()) == (False, 0)
+    assert (source.gives_up(0, 1000), source.due_ns()) == (False, None)
+    assert source.gives_up(91 * 10**9, 1)
+    longer = open_loop.Arrive(Arrivals(duration_s=600, warm_up_window_s=100), [0.0])
+    assert longer([b"a"]).until_ns == 1200 * 1e9
 
 
 def test_a_server_that_falls_behind_at_every_rate_is_doubted() -> None:
