@@ -218,8 +218,7 @@ def page(
             f"The processor time of the tool and all it starts, over the {count:,.0f} tokens of the"
             " first load; beyond the start is what is left when a run of 25 tokens a stream is"
             " taken off, as with the memory. The ceiling is what the tool took while the server"
-            " sent without waiting, one token a `send`; what is near the fastest may be the"
-            " server's own limit.",
+            " sent without waiting, eight tokens a `send`.",
             table(found, peers, COST),
             "## What tokrig promises of itself",
             promised(found, peers),

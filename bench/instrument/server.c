@@ -14,8 +14,9 @@
  * from request to request), the others one INTERVAL_NS after another; every STALL_EVERY-th gap takes
  * STALL_NS instead. Streams lie on a grid of SLOTS places over the interval, so that no two tokens
  * are due at once. INTERVAL_NS 0 is as fast as sockets take it, for LIMIT_NS, from when SLOTS
- * requests are there. One token is one event in one HTTP chunk in one send(). While something is due
- * it never sleeps: it wants a processor.
+ * requests are there, AT_ONCE tokens in one send(), or sending would be slower than the client; else
+ * one token is one event in one HTTP chunk in one send(). While something is due it never sleeps: it
+ * wants a processor.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 8192, ROUND = 16, BUFFER = 1 << 16 };
+enum { MOST = 8192, ROUND = 16, AT_ONCE = 8, BUFFER = 1 << 16 };
 
 typedef struct Stream {
     int fd, place;               /* place in the heap; -1 where nothing is due */
@@ -137,9 +138,9 @@ static int usage(char *into, int64_t count) {
                    (long)count, (long)count + 16);
 }
 
-/* The token that is due, and what ends the stream with the last. */
-static void token(Stream *stream) {
-    char json[1024], out[4096];
+/* The event of the next token, and what ends the stream with the last; its size. */
+static size_t token(Stream *stream, char *into) {
+    char json[1024];
     int64_t index = stream->count, now = now_ns();
     if (!first_ns) first_ns = now;
     if (!interval && now - first_ns > limit) stream->wanted = index + 1;
@@ -147,22 +148,31 @@ static void token(Stream *stream) {
     sprintf(json, CHUNK "{\"index\":0,\"delta\":{%s\"content\":\" token\"},\"logprobs\":null,"
             "\"finish_reason\":%s%s}]}", index ? "" : "\"role\":\"assistant\",",
             last ? "\"length\"" : "null", stream->ids ? ",\"token_ids\":[314]" : "");
-    size_t size = event(out, json);
+    size_t size = event(into, json);
     if (last) {
         usage(json + sprintf(json, CHUNK "],"), index + 1);
-        size += event(out + size, json);
-        size += event(out + size, "[DONE]");
-        size += sprintf(out + size, "0\r\n\r\n");
+        size += event(into + size, json);
+        size += event(into + size, "[DONE]");
+        size += sprintf(into + size, "0\r\n\r\n");
     }
     stream->dues[index] = stream->due;
     stream->sent[index] = now_ns();
     stream->count++;
+    return size;
+}
+
+/* What is due: a token, or AT_ONCE of them where nobody waits. */
+static void step(Stream *stream) {
+    char out[AT_ONCE * 512 + 1024];
+    size_t size = 0;
+    for (int left = interval ? 1 : AT_ONCE; left && stream->count < stream->wanted; left--)
+        size += token(stream, out + size);
     int whole = send_all(stream, out, size);
     if (interval)
         stream->due += stall_every && stream->count % stall_every == 0 ? stall : interval;
     else
         stream->due = now_ns(); /* in turn: behind all others */
-    if (last || !whole)
+    if (stream->count == stream->wanted || !whole)
         drop(stream);
     else
         sink(stream->place);
@@ -325,7 +335,7 @@ int main(int argc, char **argv) {
             look(listener, 1000);
             continue;
         }
-        for (int i = 0; i < ROUND && due_count && heap[0]->due <= now_ns(); i++) token(heap[0]);
+        for (int i = 0; i < ROUND && due_count && heap[0]->due <= now_ns(); i++) step(heap[0]);
         look(listener, 0);
     }
     write_log(argv[7]);
