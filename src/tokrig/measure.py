@@ -47,6 +47,7 @@ _THE_SAME = {
     "backend": "the backend",
     "model_sha256": "the model's file",
     "methodology": "the methodology",
+    "slots": "how many slots fit into the memory that is free",
 }
 
 
@@ -289,7 +290,10 @@ def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
     spec, launch = prepared.spec.model_dump(mode="json"), prepared.launch
     if spec["trace"]:
         spec["trace"] = str(Path(spec["trace"]).expanduser().absolute())
+    slots = None
     if launch is not None:
+        if spec["ladder"]:  # whose steps were those that fit
+            spec["ladder"] = slots = launch.slots
         if spec["quantize"]:
             there = Path(spec["model"]).expanduser()
             spec["model"] = str(there.absolute()) if there.exists() else spec["model"]
@@ -308,6 +312,7 @@ def _facts(prepared: Prepared, rig: Rig, content: Path) -> dict[str, Any]:
         "backend": prepared.backend.name,
         "model_sha256": prepared.model.sha256,
         "methodology": METHODOLOGY_VERSION,
+        "slots": slots,
         "workloads": {
             name: shape.version(max(spec["depth"] or [0]))
             for name, shape in prepared.workloads.items()

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.planned import MATRIX, loaded, made, one
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.errors import SpecError
+from tokrig import measure
+from tokrig.errors import InputError, SpecError
 from tokrig.plan import run_spec
 from tokrig.quants import OVERHEAD_BYTES
 from tokrig.record.checks import judge_run
 from tokrig.record.consistency import contradictions
 from tokrig.record.ladder import Step, end_of, knee_of, ladder_of, step
-from tokrig.record.model import Ladder, Record, Skipped, Validity
+from tokrig.record.model import Ladder, Record, Rig, Skipped, Validity
 from tokrig.record.samples import Sample
 from tokrig.run import memory
 from tokrig.run.prepare import prepare
 from tokrig.site.charts.load import ladder_chart
-from tokrig.spec.run import RunSpec
+from tokrig.spec.run import RunSpec, merge
 
 TOKENS = 101
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -233,3 +236,25 @@ def test_a_campaign_asks_for_one() -> None:
     twice = one(matrix={**MATRIX, "sustain": "10m"}, include=[{"concurrency": [1, 4]}])
     with pytest.raises(SpecError, match="sustained at one concurrency"):
         loaded(twice)
+
+
+def test_it_goes_on_with_the_steps_that_it_was_begun_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """More memory adds none, less is told: results that are there would have no place."""
+    begun = prepare(RunSpec(), NOW)
+    assert begun.model.bytes is not None
+    per_slot, least = 18 * 2 * 256 * 2 * 512, begun.model.bytes + OVERHEAD_BYTES
+
+    def facts(slots: int, spec: RunSpec) -> dict[str, Any]:
+        free = least + slots * per_slot
+        monkeypatch.setattr(memory, "free_bytes", lambda **_: free)
+        return measure._facts(prepare(spec, NOW), Rig(id="rig"), tmp_path)
+
+    before = facts(16, RunSpec(concurrency="ladder"))
+    spec = merge(RunSpec(), before["spec"])
+    assert spec.ladder == 16
+    measure._refuse_mixing(before, facts(64, spec), "run")
+    with pytest.raises(InputError, match="how many slots fit into the memory") as caught:
+        measure._refuse_mixing(before, facts(8, spec), "run")
+    assert caught.value.code == "run_changed"
