@@ -272,6 +272,20 @@ def test_a_context_that_cannot_hold_a_depth_is_told_in_the_servers_words() -> No
     assert caught.value.code == "context_too_small"
 
 
+def test_a_server_that_cuts_a_deep_prompt_is_found_out() -> None:
+    own, target = counted(WORKLOADS["chat"], 0, 4.1, 12)
+    whole, asked = Tokenizer(4.1, 12), []
+
+    def cut(messages: Messages) -> int | None:
+        asked.append(whole(messages))
+        return min(asked[-1] or 0, 4096)
+
+    with pytest.raises(RequestError, match="the server cuts long prompts") as caught:
+        fitting.behind(own, 16384, target + 16384, 0, cut)
+    assert caught.value.code == "context_too_small"
+    assert len(asked) <= 8
+
+
 def test_prompts_at_a_depth_share_no_beginning() -> None:
     def opening(messages: Messages) -> str:
         return "".join(message["content"] for message in messages)[:200]

@@ -323,6 +323,13 @@ class _Run:
                     because = f"the chat template alone has {prompting.template_tokens} tokens"
                     instead = f"prompts of {target} tokens instead of {own}"
                     self.listen(Note(f"{workload.name}: {because}, so {instead}"))
+            deep = any(cell.depth_tokens for cell in self.prepared.cells)
+            if deep and session.engine.resolved.context_per_slot is None:
+                self.listen(
+                    Note(
+                        "the server does not tell its context: what it cannot hold shows on trying"
+                    )
+                )
         session.system_role = backend.prompting.system_role is not False
 
     def target(self, workload: Workload) -> int:

@@ -153,6 +153,7 @@ class _Search:
         units = self.choose_units(self.by_characters(characters))
         if not self.counts:
             return Prompt(self.variant, units, 0, None)
+        self.require_whole()
         self.choose_ending(units)
         near = min(self.counts.items(), key=lambda item: abs(item[1] - self.target))
         (units, ending), found = near
@@ -221,12 +222,16 @@ class _Search:
 
     def require_room(self) -> None:
         """Nothing reached the target. Raises RequestError where that is the context's fault: longer
-        prompts were refused, or silently cut (more text, and no more tokens)."""
+        prompts were refused."""
         if self.refusal is not None:
             raise RequestError(self.refusal.message, code=CONTEXT)
+
+    def require_whole(self) -> None:
+        """Raises RequestError where prompts are silently cut: more text, and no more tokens."""
         units, ending = max(self.counts)
         tokens, characters = self.counts[units, ending], self.characters[units]
-        if characters / max(tokens, 1) > CUT * _GUESS_CHARS_PER_TOKEN:
+        short = tokens < self.target - self.tolerance
+        if short and characters / max(tokens, 1) > CUT * _GUESS_CHARS_PER_TOKEN:
             raise RequestError(
                 f"the server cuts long prompts: {characters} characters are {tokens} tokens to it",
                 code=CONTEXT,
