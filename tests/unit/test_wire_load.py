@@ -40,8 +40,9 @@ from tests.contract.loopback import (
 from tokrig.errors import InputError
 from tokrig.run import client
 from tokrig.run.answer import read_answer
-from tokrig.run.client import Loop, Response, bears_token, closed_loop, resolve
+from tokrig.run.client import Loop, Response, closed_loop, resolve
 from tokrig.run.http import Endpoint
+from tokrig.run.wire import Wire, bears_token
 from tokrig.stamps import KernelStamps, now_ns, read_stamped
 
 WHOLE = answer("a", "b")
@@ -236,7 +237,7 @@ def test_ctrl_c_inside_the_parser_is_no_broken_answer(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(client.Wire, callback, interrupted)
+    monkeypatch.setattr(Wire, callback, interrupted)
     with pytest.raises(KeyboardInterrupt):
         one(sends(WHOLE))
 

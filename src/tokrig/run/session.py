@@ -29,8 +29,9 @@ from tokrig.errors import (
     did_you_mean,
 )
 from tokrig.models import identity
+from tokrig.record.checks import reasoned
 from tokrig.record.model import Model
-from tokrig.record.samples import Cell, Phase, Sample
+from tokrig.record.samples import Cell, Kind, Phase, Sample
 from tokrig.run import http, server
 from tokrig.run.answer import Answer
 from tokrig.run.client import Closed, Loop, Source, send
@@ -305,7 +306,8 @@ class Session:
                     hint="is somebody else using this server? Measure one that serves one model",
                     code="model_changed",
                 )
-            if lasts:
+            # Whether a thought is only markers, its text alone tells.
+            if lasts and (reasoned(sample) or Kind.REASONING not in sample.stream.kinds):
                 sample = replace(sample, chunks=sample.stream.without_text(), text_kept=False)
             samples.append(sample)
         if lasts:
