@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,9 @@ def measure(
     """All runs that are not there yet."""
     # `make` has a uv of its own where there is none on the PATH.
     os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".tools" / "uv" / "bin" / "uv"))
-    model = tokenizer(cache.parent / "engines")
-    there, left_out = installed(peers, cache)
+    with redirect_stdout(sys.stderr):  # figures alone go to standard output
+        model = tokenizer(cache.parent / "engines")
+        there, left_out = installed(peers, cache)
     bench = Bench(cache, model, cores(), asked.keep)
     os.sched_setaffinity(0, bench.cores.others)
     bench.require_idle(asked.even_if_busy)

@@ -73,7 +73,7 @@ def test_the_server_keeps_its_grid_and_its_stalls(programs: Path, tmp_path: Path
 
 
 def test_as_fast_as_it_goes_ends_by_the_clock(programs: Path, tmp_path: Path) -> None:
-    load = replace(LOADS[CEILING], streams=4, limit_s=0.2)
+    load = replace(LOADS[CEILING], streams=4, tokens=500_000, limit_s=0.2)
     sent(programs, "c", load, tmp_path)
     truth = read_log(tmp_path / "truth.bin")
     assert 4 < truth.tokens < 4 * load.tokens
@@ -99,7 +99,9 @@ def readable(path: Path) -> bool:
         return False
 
 
-def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two tools, one load, a page. What an interrupted series has is not measured again, what a
     finished one has is."""
     (tmp_path / "engines" / "models" / "smollm2-135m").mkdir(parents=True)
@@ -121,6 +123,10 @@ def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     page.unlink()
     assert run("--page") == 0
     assert page.read_text("utf-8") == first
+    capsys.readouterr()
+    assert run("--page", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["tool"] for one in told["runs"]] == ["tokrig", "c"]
 
     about = json.loads((runs / "series.json").read_text("utf-8"))
     (runs / "series.json").write_text(json.dumps(about | {"finished": False}), "utf-8")

@@ -7,9 +7,7 @@ its own, of which its adapter reads the times of the first tokens and between to
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,12 +63,10 @@ class Peer:
         environment = self.environment(cache)
         if python_engines.made(environment):
             return
-        # What the steps say goes to the people, what this prints to whoever reads figures.
-        with redirect_stdout(sys.stderr):
-            try:
-                python_engines.install(environment, self.packages)
-            except subprocess.CalledProcessError as why:
-                raise Failed(f"pip could not install {self.packages[0]}: see above") from why
+        try:
+            python_engines.install(environment, self.packages)
+        except subprocess.CalledProcessError as why:
+            raise Failed(f"pip could not install {self.packages[0]}: see above") from why
         python_engines.complete(environment)
 
     def environment(self, cache: Path) -> Path:
