@@ -118,6 +118,10 @@ def test_what_cannot_be_asked_is_one_message(home: Home, url: str) -> None:
         (("--find-rate",), "--find-rate looks for the highest rate that meets an SLO"),
         (("--rate", "9000/s"), "540,000 requests at 9000/s for 60 s, and 50,000 are the limit"),
         (("--rate", "1/s", "--concurrency", "1,2"), "one number"),
+        (
+            ("--rate", "500/s", "--workload", "codegen"),
+            "500 requests/s of codegen for 60 s are answers of 30,720,000 tokens, and 5,000,000",
+        ),
         (("--trace", "none.csv"), "cannot read the trace none.csv: No such file or directory"),
     ):
         done = home.in_process("run", "--url", url, *words)

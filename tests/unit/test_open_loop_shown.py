@@ -18,7 +18,9 @@ from tokrig.record.samples import Cell
 from tokrig.run.progress import CellBegan, CellDone, CellTick, Progress, Step
 from tokrig.site.charts import svg_file
 from tokrig.site.charts.arrivals import by_rate, over_time
+from tokrig.site.charts.runs import of_record
 from tokrig.spec.run import LEVELS
+from tokrig.store.load import Run
 
 FIVE = Cell("chat", 1, load="constant", rate_per_s=2.5)
 
@@ -87,6 +89,8 @@ def test_the_page_has_a_table_and_a_chart_by_rate(tmp_path: Path) -> None:
     assert "chat, constant 10/s, overloaded" in page.text
     assert "Waiting by rate, chat, constant" in page.text
     [figure] = by_rate(whole.results)
+    assert figure.slug == "rates"
+    assert list(of_record(Run(whole, path="", digest=""), [])) == ["rates"]
     assert [row[0] for row in figure.rows] == ["2.5", "4", "10"]
     assert figure.rows[0][1:] == ("0.1", "0.1", "0.2", "100.0", "no")
     assert figure.rows[2][-1] == "yes"

@@ -96,14 +96,22 @@ def test_further_repeats_measure_the_rates_next_to_the_limit() -> None:
     load = Cell("chat", 4, load="poisson", rate_per_s=1.0)
     known: dict[float, bool] = {}
     tried = []
-    for cell in probes(load, 0, lambda: known):
+    for cell in probes(load, 0, lambda: known, 100.0):
         assert cell.rate_per_s is not None
         tried.append(cell.rate_per_s)
         known[cell.rate_per_s] = cell.rate_per_s <= 3.1
     assert tried[:3] == [1.0, 2.0, 4.0]
-    again = [cell.rate_per_s for cell in probes(load, 1, lambda: known)]
+    again = [cell.rate_per_s for cell in probes(load, 1, lambda: known, 100.0)]
     assert again == list(limits(known))
     assert again == [pytest.approx(3.1, rel=NEAR - 1), pytest.approx(3.1, rel=NEAR - 1)]
+
+
+def test_a_search_ends_where_answers_could_not_be_kept() -> None:
+    load = Cell("chat", 4, load="poisson", rate_per_s=1.0)
+    known: dict[float, bool] = {}
+    for cell in probes(load, 0, lambda: known, 5.0):
+        known[cell.rate_per_s or 0] = True
+    assert list(known) == [1.0, 2.0, 4.0]
 
 
 def test_probes_beside_the_limit_need_no_further_repeats() -> None:

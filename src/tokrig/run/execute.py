@@ -43,6 +43,7 @@ from tokrig.run.progress import (
 )
 from tokrig.run.room import LEAST_TURNS, need, turn_need
 from tokrig.run.session import By, Session, identified, opened, salt
+from tokrig.spec import arrivals
 from tokrig.workloads import Workload
 
 ENDING = "ending early: what is in flight may end, and what was measured is kept"
@@ -203,7 +204,10 @@ class _Run:
         for load in self.prepared.cells:
             if any(s.cell == load and s.code == http.CONTEXT for s in self.skipped):
                 continue  # at no rate will it fit
-            yield from open_loop.probes(load, repeat, partial(self.met, load))
+            answer_tokens = self.prepared.workloads[load.workload].answer_tokens
+            lasts_s = arrivals.duration_s(self.prepared.spec)
+            highest = arrivals.highest_rate(lasts_s, answer_tokens)
+            yield from open_loop.probes(load, repeat, partial(self.met, load), highest)
 
     def met(self, load: Cell) -> dict[float, bool]:
         """Which rates of a load met its SLO so far."""

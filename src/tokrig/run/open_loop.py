@@ -121,12 +121,15 @@ def _not_sent(like: Sample, number: int, due_ns: int, request: Request) -> Sampl
     )
 
 
-def probes(load: Cell, repeat: int, met: Callable[[], Mapping[float, bool]]) -> Iterator[Cell]:
-    """The cells of a search, each after what is known of those before it: which rates ``met`` the
-    SLO. The first repeat looks for the limit; the others measure the rates next to it again."""
+def probes(
+    load: Cell, repeat: int, met: Callable[[], Mapping[float, bool]], highest: float
+) -> Iterator[Cell]:
+    """The cells of a search up to a ``highest`` rate, each after what is known of those before it:
+    which rates ``met`` the SLO. The first repeat looks for the limit; the others measure the rates
+    next to it again."""
     assert load.rate_per_s is not None
     if not repeat:
-        while (rate := next_rate(met(), load.rate_per_s)) is not None:
+        while (rate := next_rate(met(), load.rate_per_s)) is not None and rate <= highest:
             yield replace(load, rate_per_s=rate)
         return
     for rate in limits(met()):

@@ -152,6 +152,18 @@ def _in_flight(spec: RunSpec, workload: Workload) -> Sequence[int]:
     return found[:1] if spec.sustain else found
 
 
+def _require_bounds(spec: RunSpec, workload: Workload, rate: float | None) -> None:
+    """Raises SpecError for more answers than can be kept until a measured phase ends."""
+    lasts_s, answer_tokens = arrivals.duration_s(spec), workload.answer_tokens
+    if rate and not spec.trace and rate > arrivals.highest_rate(lasts_s, answer_tokens):
+        raise SpecError(
+            f"{rate:g} requests/s of {workload.name} for {lasts_s:g} s are answers of"
+            f" {rate * lasts_s * answer_tokens:,.0f} tokens, and {arrivals.MOST_ANSWER_TOKENS:,}"
+            " are the limit",
+            hint="make --duration shorter, or the rate lower",
+        )
+
+
 def _rates(spec: RunSpec) -> list[float | None]:
     """The rates that requests arrive at; a trace may have its own."""
     if spec.rate:
@@ -166,6 +178,7 @@ def _cells(spec: RunSpec, workloads: Mapping[str, Workload]) -> Iterator[Cell]:
         slots = (spec.concurrency or [1 if spec.url else arrivals.SLOTS])[0]
         load = "trace" if spec.trace else spec.arrival or "poisson"
         for name, depth, rate in product(workloads, sorted(spec.depth or [0]), _rates(spec)):
+            _require_bounds(spec, workloads[name], rate)
             yield Cell(name, slots, depth, load, rate)
         return
     for name, workload in workloads.items():

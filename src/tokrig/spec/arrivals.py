@@ -114,6 +114,12 @@ def duration_s(spec: RunSpec) -> float:
     return float(spec.duration_s or DURATION_S)
 
 
+def highest_rate(lasts_s: float, answer_tokens: int) -> float:
+    """The highest mean rate, a second, of which a measured phase of that length can be kept."""
+    most = min(MOST_REQUESTS, MOST_ANSWER_TOKENS / max(answer_tokens, 1))
+    return min(MAX_RATE_PER_S, most / lasts_s)
+
+
 def planned_s(others: Mapping[str, Any]) -> float:
     """The same of what an entry of a campaign sets."""
     return _seconds(others.get("duration_s") or DURATION_S)

@@ -39,10 +39,12 @@ def by_rate(results: Sequence[Result]) -> list[Figure]:
             load = replace(result.cell, rate_per_s=None).shape
             loads.setdefault(load, []).append(result)
     several = {name: of for name, of in loads.items() if len(of) > 1}
-    return [_over_rates(name, of) for name, of in list(several.items())[:MAX_CHARTS]]
+    drawn = list(several.items())[:MAX_CHARTS]
+    slugs = ["rates"] if len(drawn) == 1 else [f"rates-{naming.address(name)}" for name, _ in drawn]
+    return [_over_rates(slug, *one) for slug, one in zip(slugs, drawn, strict=True)]
 
 
-def _over_rates(load: str, results: Sequence[Result]) -> Figure:
+def _over_rates(slug: str, load: str, results: Sequence[Result]) -> Figure:
     ordered = sorted(results, key=lambda result: result.rate_per_s or 0)
     rows = []
     for result in ordered:
@@ -60,7 +62,7 @@ def _over_rates(load: str, results: Sequence[Result]) -> Figure:
     low, high = ordered[0], ordered[-1]
     told = [f"at {r.rate_per_s:g}/s {human_seconds(_p50(r))}" for r in (low, high)]
     return Figure(
-        slug=f"rates-{naming.address(load)}",
+        slug=slug,
         title=f"Waiting by rate, {short(load)}",
         text=f"Median TTFT from when a request was due: {', '.join(told)}.",
         drawing=_rates(ordered),

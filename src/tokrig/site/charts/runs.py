@@ -18,6 +18,7 @@ from tokrig.record.model import Model
 from tokrig.record.samples import Sample
 from tokrig.site import charts
 from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short
+from tokrig.site.charts.arrivals import by_rate, over_time
 from tokrig.site.charts.load import ladder_chart, sustained_chart
 from tokrig.site.charts.points import (
     DECODE,
@@ -78,6 +79,7 @@ def of_record(run: Run, samples: Sequence[Sample]) -> dict[str, Figure]:
     drawn += [ladder_chart(run.record, one) for one in run.record.ladders]
     drawn += [sustained_chart(result) for result in run.record.results]
     drawn += [by_turn(run.record.results), concurrency_drop([run])]
+    drawn += [*by_rate(run.record.results), over_time(samples)]
     drawn += [inter_chunk_times(samples), ttft_of_requests(samples)]
     return {figure.slug: figure for figure in drawn if figure is not None}
 
