@@ -23,6 +23,7 @@ from tokrig.site.build import build
 
 HOSTILE = "<img src=x onerror=alert(1)></script>\u202e\"'&"
 A, B, C, BAD = "run-a", "run-b", "run-c", "run-hostile"
+D, E = "run-d", "run-e"
 
 
 def records() -> list[Record]:
@@ -37,8 +38,20 @@ def records() -> list[Record]:
         ),
         C: with_value(with_value(measured(), "rig.id", "another"), "rig.cpu.governor", None),
         BAD: hostile,
+        D: with_value(measured(), "results", _of_classes()),
+        E: with_value(quant, "results", _of_classes()),
     }
     return [with_value(record, "id", run_id) for run_id, record in found.items()]
+
+
+def _of_classes() -> list[Result]:
+    """A chat as it is, behind a context, and without a pause."""
+    plain = cell("chat", speed=100.0)
+    return [
+        plain,
+        plain.model_copy(update={"depth_tokens": 4096}),
+        plain.model_copy(update={"load": "sustained"}),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +227,18 @@ def test_one_shape(page: Page, folder: Path) -> None:
     open_rows(page, folder, f"{A}~1~rag", f"{B}~1~rag")
     groups = page.locator("#comparison table").nth(1).locator("th[scope=rowgroup]")
     assert groups.all_inner_texts() == ["rag"]
+
+
+@pytest.mark.parametrize("shape", ["chat", "chat at depth 4k", "chat, sustained"])
+def test_depths_and_loads_are_picked_and_compared_with_their_like(
+    page: Page, folder: Path, shape: str
+) -> None:
+    page.goto((folder / f"runs/{D}.html").as_uri())
+    picks = [cell.get_attribute("data-pick") or "" for cell in page.locator("td[data-pick]").all()]
+    named = dict(zip(["chat", "chat at depth 4k", "chat, sustained"], picks, strict=True))
+    open_rows(page, folder, named[shape], named[shape].replace(D, E))
+    groups = page.locator("#comparison table").nth(1).locator("th[scope=rowgroup]")
+    assert groups.all_inner_texts() == [shape]
 
 
 def test_rows_are_swapped_and_removed_in_the_address(page: Page, folder: Path) -> None:

@@ -17,7 +17,9 @@
     const [id, concurrency, ...shape] = pick.split("~");
     const level = Number(concurrency);
     const fits = RUN_ID.test(id) && Number.isInteger(level) && level > 0;
-    return { pick, id, concurrency: level, shape: shape.join("~") || null, fits };
+    // Rows are kept apart by commas, and a load's name has one: "chat, sustained".
+    const name = shape.join("~").replaceAll("%2C", ",");
+    return { pick, id, concurrency: level, shape: name || null, fits };
   };
 
   const picked = () => {
