@@ -3,6 +3,7 @@ what is told of them."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.unit.planned import MATRIX, SHAPES, loaded, made, one, past
 from tests.unit.records import record_of
@@ -18,6 +20,7 @@ from tests.unit.test_fit import Tokenizer
 from tests.unit.test_page_run import page_of
 from tokrig import naming, registry
 from tokrig.backends import Launch
+from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError, SpecError
 from tokrig.plan import CONTEXT, PlanInputs, RigMemory, run_spec
 from tokrig.plan.expand import key_before
@@ -211,6 +214,17 @@ def test_a_cache_that_does_not_grow_evenly_is_not_reckoned_with(
 ) -> None:
     monkeypatch.setattr(room, "kv_bytes_per_token", lambda path: None)
     assert room.with_room(small, LARGE, deep(2**19), asked=None, planned=False) == small
+
+
+def test_a_dry_run_shows_cells_by_depth_and_how_long_one_is_waited_for() -> None:
+    asked = ["run", "--dry-run", "--model", "smollm2-135m", "--depth", "0,4k"]
+    done = CliRunner().invoke(main, [*asked, "--json"])
+    cells = json.loads(done.stdout)["cells"]
+    lengths = [(cell["depth_tokens"], cell["prompt_tokens"]) for cell in cells]
+    assert lengths == [(0, 64), (4096, 4160)]
+    shown = CliRunner().invoke(main, asked).stdout
+    assert re.search(r"chat\s+4k\s+1\s+4160\s+128", shown)
+    assert "16 min 50 s without a token, for chat at depth 4k × 1" in shown
 
 
 # The prompt

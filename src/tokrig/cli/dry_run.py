@@ -22,10 +22,11 @@ from tokrig.run import quantize
 from tokrig.run.open_loop import Arrive, arrivals_of
 from tokrig.run.prepare import Prepared, outline, prepare
 from tokrig.run.room import LEAST_TURNS, NO_LIMIT, need, turns_in
+from tokrig.run.session import silence_s
 from tokrig.spec import arrivals
 from tokrig.spec.run import RunSpec
 from tokrig.spec.settings import said
-from tokrig.units import human_bytes
+from tokrig.units import human_bytes, human_seconds
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,10 @@ def _pairs(found: Foreseen, plan: Mapping[str, Any]) -> Iterator[tuple[str, str]
     yield from _amount(found, plan)
     if arrivals.is_open(spec):
         yield "Arrivals", _arrivals(found)
+    deepest = max(found.prepared.cells, key=lambda cell: cell.depth_tokens * cell.concurrency)
+    if deepest.depth_tokens:
+        waits = human_seconds(silence_s(spec.request_timeout_s, deepest))
+        yield "Time-out", f"{waits} without a token, for {deepest.label}"
     if told := said({**spec.settings, "quantize": None, "power_cap_w": None}):
         yield "Settings", ", ".join(told)
     if plan["command"]:
