@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_what_an_entry_sets_is_no_axis() -> None:
     assert set(SETTABLE) == {
         *("url", "served_model", "devices", "options", "threads", "seed", "patience_s"),
-        *("request_timeout_s", "notes", "api_key_env", "load_from", "load_nodes"),
+        *("request_timeout_s", "notes", "api_key_env", "load_from", "load_nodes", "clients"),
         *(
             "arrival",
             "burstiness",

@@ -49,6 +49,7 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "trace": None,
         "slo": None,
         "find_rate": False,
+        "clients": None,
         "level": "quick",
         "api": None,
         "devices": None,
@@ -86,6 +87,7 @@ backend: llamaserver
 url: http://127.0.0.1:8080/
 load_from: 10.0.0.1:6379
 load_nodes: 3
+clients: 2
 server_bin: llama-server
 served_model: smol
 workloads: [chat, rag]
