@@ -481,8 +481,9 @@ class _Run:
             in_flight = arrive.in_flight(ended, elapsed_s) if arrive else None
             self.listen(CellTick(cell, ended, number, reads, elapsed_s, of_s, in_flight))
 
-        # A campaign that is interrupted is to end, and to measure this run again.
-        alone = self.prepared.spec.planned is None
+        # A campaign that is interrupted is to end, and to measure this run again; and several
+        # clients have been given what they send.
+        alone = self.prepared.spec.planned is None and self.prepared.nodes is None
         with lasting.going_on(may_end=alone) if lasting else contextlib.nullcontext():
             samples, loop = session.send(requests, cell, "measured", repeat, tick, by=by)
         if arrive is not None and isinstance(requests, Sequence):
