@@ -119,6 +119,8 @@ def test_a_load_that_lasts_shows_its_time() -> None:
     assert made.remaining_s(150) == 450
     told = said(CellTick(CHAT, 12, 0, 900, 150.0, of_s=600.0))
     assert told == "chat × 1: 12 requests, 2:30 of 10:00"
+    told = said(CellTick(CHAT, 12, 0, 900, 601.0, of_s=600.0))
+    assert told == "chat × 1: 12 requests, the last ones end"
 
 
 def test_time_left_is_unknown_before_the_first_result() -> None:

@@ -233,8 +233,7 @@ class Board:
         if tick.of_s:
             full = round(min(tick.elapsed_s / tick.of_s, 1) * BAR)
             bar = "█" * full + "░" * (BAR - full)
-            times = f"{clock(tick.elapsed_s)} of {clock(tick.of_s)}"
-            return f"measuring {tick.ended} requests  {bar} {times}"
+            return f"measuring {tick.ended} requests  {bar} {_lasted(tick.elapsed_s, tick.of_s)}"
         if tick.in_flight is not None:
             full = round(tick.ended / tick.requests * BAR) if tick.requests else 0
             bar = "█" * full + "░" * (BAR - full)
@@ -274,6 +273,11 @@ def ladder_text(event: LadderEnded) -> str:
     if event.ladder is None:
         return f"the ladder of {event.workload} has no step that can be measured"
     return f"the ladder of {event.workload} {ladder_end(event.ladder)}"
+
+
+def _lasted(elapsed_s: float, of_s: float) -> str:
+    """``2:30 of 10:00``; when that is over, what is waited for."""
+    return f"{clock(elapsed_s)} of {clock(of_s)}" if elapsed_s < of_s else "the last ones end"
 
 
 def clock(seconds: float) -> str:
@@ -430,7 +434,7 @@ def said(event: Progress) -> str:
         case CellBegan(index=index, of=of):
             text = f"measuring ({index + 1} of {of})" if of else "measuring"
         case CellTick(ended=ended, of_s=float() as of_s, elapsed_s=elapsed_s):
-            text = f"{ended} requests, {clock(elapsed_s)} of {clock(of_s)}"
+            text = f"{ended} requests, {_lasted(elapsed_s, of_s)}"
         case CellTick(ended=ended, requests=requests, in_flight=in_flight):
             text = f"{ended} of {requests} requests"
             text += "" if in_flight is None else f", {in_flight} in flight"
