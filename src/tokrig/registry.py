@@ -29,10 +29,14 @@ def names(package: str) -> list[str]:
     return sorted({*own, *added(package)})
 
 
-@functools.cache
 def added(package: str) -> dict[str, EntryPoint]:
-    """The parts of other packages, by name. Looking through all that is installed takes its time,
-    so it is done once."""
+    """The parts of other packages, by name."""
+    return _added(package, tuple(sys.path))
+
+
+@functools.cache
+def _added(package: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Looking through all that is installed on ``path`` takes its time, so it is done once."""
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=f"tokrig.{package}")}
