@@ -120,15 +120,19 @@ _PANELS = (
 
 
 def sustained_chart(result: Result) -> Figure | None:
-    """Rate, clocks, temperature and power over time, one below the other."""
-    if (found := result.sustained) is None or not found.tok_per_s:
+    """Rate, clocks, temperature and power over time, one below the other; what has no value for
+    every point of it is left out."""
+    if (found := result.sustained) is None:
         return None
+    bounds = edges(found.seconds)
     series: dict[str, Sequence[float | None]] = {
         words: values
         for name, words in _PANELS
         if (values := getattr(found if name == "tok_per_s" else found.seen, name))
+        and len(values) == len(bounds) - 1
     }
-    bounds = edges(found.seconds)
+    if not series:
+        return None
     unit, of = ("min", 60) if found.seconds >= 180 else ("s", 1)
     rates, why = naming.sustained_lines(found)
     return Figure(
