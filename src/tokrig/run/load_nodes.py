@@ -394,15 +394,17 @@ def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Node
             for one in ray.nodes()
             if one["Alive"] and one["Resources"].get(RESOURCE)
         )
-        if len(there) < (count or 1):
-            has = f"has {len(there)} load nodes" if there else "has no load node"
+        for name, node in there:
+            # One that has died is listed for a while.
+            if len(nodes.nodes) != count and (begun := _begun(ray, name, node)):
+                nodes.nodes.append(begun)
+        if (found := len(nodes.nodes)) < (count or 1):
+            has = f"has {found} load nodes" if found else "has no load node"
             raise InputError(
                 f"the cluster at {address} {has}" + (f", {count} are asked for" if count else ""),
                 hint="a load node is started with ray start --address=… --resources="
                 f"'{{\"{RESOURCE}\": 1}}' (docs/load-nodes.md)",
             )
-        for name, node in there[:count]:
-            nodes.nodes.append(_begun(ray, name, node))
         try:
             nodes.require_reach(endpoint)
         except _LostError as lost:
@@ -410,8 +412,8 @@ def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Node
         yield nodes
 
 
-def _begun(ray: ModuleType, name: str, node: str) -> Node:
-    """A node with a client on it, after a look at its versions."""
+def _begun(ray: ModuleType, name: str, node: str) -> Node | None:
+    """A node with a client on it, after a look at its versions; None where it is gone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
@@ -429,5 +431,11 @@ def _begun(ray: ModuleType, name: str, node: str) -> Node:
         ) from None
     except ray.exceptions.RayTaskError:
         raise  # nobody foresaw it
+    except (
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.TaskUnschedulableError,
+        ray.exceptions.ActorUnschedulableError,
+    ):
+        return None
     except ray.exceptions.RayError as problem:
         raise _gone(name, str(problem).partition("\n")[0]) from None
