@@ -22,6 +22,7 @@ import yaml
 
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record import model as m
+from tokrig.record.block import Percentiles, Summary
 from tokrig.record.model import record_text
 from tokrig.record.samples import Chunk, EngineTimings, Kind, Sample
 from tokrig.store import Store
@@ -30,13 +31,11 @@ SHAPES = {"chat": (512, 256), "rag": (4096, 256), "codegen": (1024, 512), "agent
 MODELS = [("Gemma-3", "270m", "Q4_K_M"), ("SmolLM2", "135M-Instruct", "Q4_1")]
 
 
-def metric(centre: float, chance: random.Random, n: int = 64) -> m.Summary:
+def metric(centre: float, chance: random.Random, n: int = 64) -> Summary:
     """A figure around ``centre`` with an interval."""
     low, high = centre * (1 - chance.random() / 20), centre * (1 + chance.random() / 20)
     digits = [float(f"{value:.5g}") for value in (low, centre, high)]
-    return m.Summary(
-        median=digits[1], min=digits[0], max=digits[2], n=n, ci95=(digits[0], digits[2])
-    )
+    return Summary(median=digits[1], min=digits[0], max=digits[2], n=n, ci95=(digits[0], digits[2]))
 
 
 def example_result(shape: str, concurrency: int, chance: random.Random) -> m.Result:
@@ -58,7 +57,7 @@ def example_result(shape: str, concurrency: int, chance: random.Random) -> m.Res
         ttft_s=metric(prompt / rate / 12, chance),
         ttfa_s=metric(prompt / rate / 11, chance),
         tpot_s=metric(1 / rate, chance),
-        icl_s=m.Percentiles(p50=0.01634, p90=0.01712, p95=0.01893, p99=None, n=648),
+        icl_s=Percentiles(p50=0.01634, p90=0.01712, p95=0.01893, p99=None, n=648),
         end_to_end_tok_per_s=metric(rate * 0.9, chance),
         useful_tok_per_s=metric(rate * 0.7, chance),
         system_tok_per_s=metric(rate * concurrency * 0.8, chance),

@@ -12,6 +12,7 @@ from typing import Any
 from bench.many.market import tables
 from bench.many.setup import Setup
 from tokrig.record import model as m
+from tokrig.record.block import Percentiles, Summary
 from tokrig.record.formulas import DIGITS, MIN_REPEATS_FOR_INTERVAL, PERCENTILES_NEED
 from tokrig.spec.run import Level
 from tokrig.units import significant
@@ -159,7 +160,7 @@ def requests(
     return repeats
 
 
-def metric(repeats: Repeats, value: Callable[[Request], float | None]) -> m.Summary | None:
+def metric(repeats: Repeats, value: Callable[[Request], float | None]) -> Summary | None:
     """As tokrig computes it, but for the interval: that of the order statistics, which needs no
     resampling, stands in for the bootstrap."""
     groups = [[v for v in map(value, repeat) if v is not None] for repeat in repeats]
@@ -172,7 +173,7 @@ def metric(repeats: Repeats, value: Callable[[Request], float | None]) -> m.Summ
         # The lowest and highest of 6 hold the median in 97 %, the second ones of 10 in 98 %.
         outside = 1 if len(medians) >= 9 else 0
         interval = (rounded(medians[outside]), rounded(medians[-1 - outside]))
-    return m.Summary(
+    return Summary(
         median=rounded(statistics.median(medians)),
         min=rounded(min(values)),
         max=rounded(max(values)),
@@ -185,11 +186,11 @@ def rounded(value: float) -> float:
     return significant(float(value), DIGITS)
 
 
-def inter_chunk_s(everyone: Sequence[Request]) -> m.Percentiles:
+def inter_chunk_s(everyone: Sequence[Request]) -> Percentiles:
     """Gaps between chunks of one token each."""
     count = sum(request.answer - 1 for request in everyone)
     token_s = statistics.median(request.token_s for request in everyone)
-    return m.Percentiles.model_validate(
+    return Percentiles.model_validate(
         {
             name: rounded(token_s * factor)
             for name, factor in GOOD_PERCENTILES.items()
@@ -226,7 +227,7 @@ def speculative(setup: Setup, everyone: Sequence[Request]) -> m.Speculative | No
 
 
 def server_timings(
-    decode: m.Summary | None, prefill: m.Summary | None, chance: Random
+    decode: Summary | None, prefill: Summary | None, chance: Random
 ) -> m.ServerTimings:
     """The engine's clock agrees but for a trace."""
     return m.ServerTimings(
@@ -236,7 +237,7 @@ def server_timings(
     )
 
 
-def energy(setup: Setup, everyone: Sequence[Request], system: m.Summary | None) -> m.Energy | None:
+def energy(setup: Setup, everyone: Sequence[Request], system: Summary | None) -> m.Energy | None:
     """From the counters of cards that have one, at 85 % of the power limit."""
     power_w = sum(gpu.power_limit_w or 0 for gpu in setup.machine.rig.gpus)
     if setup.machine.vendor not in ("nvidia", "amd") or not system:
@@ -251,7 +252,7 @@ def energy(setup: Setup, everyone: Sequence[Request], system: m.Summary | None) 
     )
 
 
-def ceiling_share(setup: Setup, workload: Workload, decode: m.Summary | None) -> float | None:
+def ceiling_share(setup: Setup, workload: Workload, decode: Summary | None) -> float | None:
     """Decode rate / (bandwidth / bytes a token). Drafts break the ceiling, so they have none."""
     if setup.mode in tables()["drafts"] or decode is None:
         return None

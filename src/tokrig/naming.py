@@ -19,22 +19,9 @@ from tokrig.spec.settings import SETTINGS, Setting
 from tokrig.units import duration, human_bytes, human_rate, human_seconds, slug
 
 if TYPE_CHECKING:
-    from tokrig.record.model import (
-        BackendFacts,
-        Cpu,
-        Gpu,
-        Ladder,
-        Memory,
-        Percentiles,
-        RateLimit,
-        Record,
-        Resolved,
-        Result,
-        Rig,
-        SessionFigures,
-        Slo,
-        Sustained,
-    )
+    from tokrig.record.block import Percentiles
+    from tokrig.record.loads import Ladder, RateLimit, SessionFigures, Slo, Sustained
+    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Resolved, Result, Rig
 
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")

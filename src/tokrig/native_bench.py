@@ -27,7 +27,8 @@ from pydantic import ValidationError
 from tokrig.backends import _llama as llama
 from tokrig.backends._reading import flag_name
 from tokrig.errors import InputError, RequestError, did_you_mean
-from tokrig.record.model import Raw, Resolved, Summary
+from tokrig.record.block import Summary
+from tokrig.record.model import Raw, Resolved
 from tokrig.spec.settings import Api
 from tokrig.units import significant
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from tests.unit.compared import cell, measured, with_value
 from tokrig.documents import dump
+from tokrig.record.block import Summary
 from tokrig.record.checks import judge_run
-from tokrig.record.model import Erratum, Failure, Raw, Record, Skipped, Summary, record_text
+from tokrig.record.model import Erratum, Failure, Raw, Record, Skipped, record_text
 from tokrig.site.build import build
 from tokrig.store import Store
 

@@ -15,7 +15,7 @@ import pytest
 import tokrig
 from tokrig import registry
 from tokrig.cli.main import main
-from tokrig.record import METHODOLOGY_VERSION, checks, formulas, samples, sessions
+from tokrig.record import METHODOLOGY_VERSION, checks, conditions, formulas, samples, sessions
 from tokrig.record.metrics import leaves
 from tokrig.run import client, counting, fitting, instrument, interference, preflight
 from tokrig.workloads import Workload
@@ -227,8 +227,8 @@ def test_thresholds_of_sessions_are_the_documented_ones() -> None:
 def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("two token counts of one request") == percent(checks.COUNT_MISMATCH)
     assert limit("client and server decode rate") == percent(formulas.CLOCK_MISMATCH)
-    assert limit("client CPU share of one core") == percent(checks.CLIENT_CPU_SHARE)
-    waited, late = checks.CLIENT_WAIT_SHARE, checks.CLIENT_LATE_SHARE
+    assert limit("client CPU share of one core") == percent(conditions.CLIENT_CPU_SHARE)
+    waited, late = conditions.CLIENT_WAIT_SHARE, conditions.CLIENT_LATE_SHARE
     assert limit("client's clock waited for a processor") == percent(waited)
     assert limit("client's loop in rounds that are long beside the usual gap") == percent(late)
     assert limit("a long round") == (
@@ -236,16 +236,16 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
         f"{percent(client.LATE_ROUND)} without the kernel's stamps"
     )
     others = limit("others' share of a CPU engine's processors")
-    assert others == percent(checks.FOREIGN_CPU_SHARE)
+    assert others == percent(conditions.FOREIGN_CPU_SHARE)
     together = limit("threads of a CPU engine waited for others, all together")
-    assert together == percent(checks.CPU_ENGINE_WAIT_SHARE)
-    waited = checks.GPU_ENGINE_WAIT_SHARE
+    assert together == percent(conditions.CPU_ENGINE_WAIT_SHARE)
+    waited = conditions.GPU_ENGINE_WAIT_SHARE
     assert limit("a thread of a GPU engine waited for others") == percent(waited)
     woken = limit("waking a thread up, which is no waiting")
     assert woken == f"{interference.WAKE_NS / 1000:g} µs"
-    assert limit("a fault held a card down") == percent(checks.THROTTLED_SHARE)
+    assert limit("a fault held a card down") == percent(conditions.THROTTLED_SHARE)
     busy = limit("card busy before the start, or drawn on")
-    assert busy == percent(checks.GPU_BUSY_SHARE)
+    assert busy == percent(conditions.GPU_BUSY_SHARE)
     assert limit("another process computed on the card") == percent(interference.USED_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt
@@ -275,7 +275,7 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
 
 def test_thresholds_of_the_client_are_the_documented_ones() -> None:
     near = limit("system rate, of the rate up to which the client is true")
-    assert near == percent(checks.CLIENT_CEILING_SHARE)
+    assert near == percent(conditions.CLIENT_CEILING_SHARE)
     p99 = "error of the p99 of inter-chunk latency at which the client is true, of the interval"
     assert limit(p99) == percent(instrument.P99_OFF)
     assert limit("error of its mean") == percent(instrument.MEAN_OFF)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tokrig.record.block import Summary
 from tokrig.record.model import (
     BackendFacts,
     Cpu,
@@ -19,7 +20,6 @@ from tokrig.record.model import (
     Result,
     Rig,
     Speculative,
-    Summary,
     Validity,
     WorkloadFacts,
 )

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import Seen, judge, judge_run
+from tokrig.record.loads import Arrivals
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
-    Arrivals,
     BackendFacts,
     Interference,
     LoadMemory,

@@ -14,7 +14,8 @@ from statistics import median
 from typing import Literal
 
 from tests.unit.compared import cell, measured, with_value
-from tokrig.record.model import Record, Result, Summary
+from tokrig.record.block import Summary
+from tokrig.record.model import Record, Result
 
 Level = Literal["quick", "attached", "standard", "publish"]
 Kind = Literal["normal", "two", "skew"]

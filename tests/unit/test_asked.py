@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tokrig.record.checks import ignored, untold
+from tokrig.record.conditions import ignored, untold
 from tokrig.record.model import BackendFacts, Resolved
 
 

@@ -20,7 +20,7 @@ from tests.unit.test_probes_amd import (
 )
 from tokrig.probes import Card
 from tokrig.probes.amd import AmdProbe
-from tokrig.record import checks
+from tokrig.record import conditions
 from tokrig.record.model import Interference
 from tokrig.run.interference import Look, holding_down, holding_model, sharing
 from tokrig.units import GIB
@@ -66,7 +66,7 @@ def test_an_apu_holds_the_model_in_borrowed_memory(machine_of_two: Path) -> None
     held(machine_of_two, APU, power=40, heat=9)
     found = holding_down([*moments, seen(probe, 3)], used)
     share = found["throttled_share"]
-    assert checks.throttled(Interference(throttled_share=share)) is True
+    assert conditions.throttled(Interference(throttled_share=share)) is True
 
 
 @pytest.mark.parametrize(("bytes_held", "foreign"), [(GIB, None), (9 * GIB, 1)])

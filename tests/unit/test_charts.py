@@ -14,7 +14,8 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.record.model import Record, Result, Summary, Validity, WorkloadFacts
+from tokrig.record.block import Summary
+from tokrig.record.model import Record, Result, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.site import charts
 from tokrig.site.charts import DARK, LIGHT, Figure, Palette, plain, png, short, svg, svg_file

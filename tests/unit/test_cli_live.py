@@ -22,7 +22,9 @@ from tests.unit.samples import sample
 from tokrig.cli import live, present, show
 from tokrig.cli.live import Board, clip, clock, said
 from tokrig.cli.present import print_findings, print_results
-from tokrig.record.model import BackendFacts, Ladder, Model, Result, Rig, Summary
+from tokrig.record.block import Summary
+from tokrig.record.loads import Ladder
+from tokrig.record.model import BackendFacts, Model, Result, Rig
 from tokrig.record.samples import Cell
 from tokrig.run.prepare import Prepared, prepare
 from tokrig.run.progress import (

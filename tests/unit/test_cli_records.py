@@ -16,17 +16,17 @@ from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
 from tokrig.record import METHODOLOGY_VERSION
+from tokrig.record.block import Summary
 from tokrig.record.checks import judge_run
+from tokrig.record.loads import LoadNodes
 from tokrig.record.model import (
     Erratum,
     Failure,
-    LoadNodes,
     Model,
     Provenance,
     Record,
     Resolved,
     Skipped,
-    Summary,
     Validity,
     WorkloadFacts,
 )

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from tests.unit.compared import cell, measured, speculating, transcribed, with_value
 from tokrig.compare import Comparison, comparison, rules, subject
 from tokrig.compare.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, value_text
-from tokrig.record.model import LoadMemory, Record, Summary, Validity
+from tokrig.record.block import Summary
+from tokrig.record.model import LoadMemory, Record, Validity
 from tokrig.site.pages.compare import run_script
 from tokrig.store.load import Run
 

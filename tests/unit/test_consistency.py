@@ -14,6 +14,7 @@ from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.record import ties
 from tokrig.record.consistency import RECORD_RULES, broken_ties, own_contradictions
+from tokrig.record.loads import SessionFigures
 from tokrig.record.metrics import METRICS
 from tokrig.record.model import (
     Cpu,
@@ -26,7 +27,6 @@ from tokrig.record.model import (
     QuantizedFrom,
     Record,
     Result,
-    SessionFigures,
     Speculative,
 )
 from tokrig.record.samples import Sample

@@ -25,8 +25,9 @@ from tokrig.errors import InputError, RequestError, SpecError
 from tokrig.plan import CONTEXT, PlanInputs, RigMemory, run_spec
 from tokrig.plan.expand import key_before
 from tokrig.quants import OVERHEAD_BYTES, Size
+from tokrig.record.block import Summary
 from tokrig.record.consistency import own_contradictions
-from tokrig.record.model import Model, Record, Summary
+from tokrig.record.model import Model, Record
 from tokrig.record.samples import Cell
 from tokrig.run import fitting, memory, room
 from tokrig.run.fitting import Prompt

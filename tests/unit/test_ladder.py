@@ -19,7 +19,8 @@ from tokrig.quants import OVERHEAD_BYTES
 from tokrig.record.checks import judge_run
 from tokrig.record.consistency import contradictions
 from tokrig.record.ladder import Step, end_of, knee_of, ladder_of, step
-from tokrig.record.model import Ladder, Record, Rig, Skipped, Validity
+from tokrig.record.loads import Ladder
+from tokrig.record.model import Record, Rig, Skipped, Validity
 from tokrig.record.samples import Sample
 from tokrig.run import memory
 from tokrig.run.prepare import prepare

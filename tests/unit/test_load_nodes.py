@@ -20,7 +20,7 @@ from tests.unit.test_checks import SOUND
 from tokrig.cli.main import main
 from tokrig.errors import InputError, PutOff, SpecError
 from tokrig.record.checks import CLOCKS_SHARE, judge
-from tokrig.record.model import LoadNodes
+from tokrig.record.loads import LoadNodes
 from tokrig.run.client import Closed, Loop
 from tokrig.run.http import Endpoint
 from tokrig.run.load_nodes import RAN_DRY, Client, Clock, Node, Nodes, joined, machine

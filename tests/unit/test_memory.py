@@ -10,7 +10,7 @@ import pytest
 from tests.unit.test_gguf import gguf
 from tokrig.backends import Engine, Launch
 from tokrig.probes import Card
-from tokrig.record.checks import not_resident
+from tokrig.record.conditions import not_resident
 from tokrig.record.model import BackendFacts, Gpu, Model, Resolved
 from tokrig.run import memory
 from tokrig.run.interference import Look

@@ -10,8 +10,9 @@ import pytest
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.record import consistency
+from tokrig.record.loads import Arrivals, OpenLoop, Slo
 from tokrig.record.metrics import figures
-from tokrig.record.model import Arrivals, OpenLoop, Result, Slo
+from tokrig.record.model import Result
 from tokrig.record.samples import EngineTimings, Load, Sample
 
 TTFT_S, GAP_S, TOKENS = 0.1, 0.005, 21

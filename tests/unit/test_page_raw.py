@@ -9,7 +9,8 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.record.model import BackendFacts, Model, Raw, Record, Summary, Validity
+from tokrig.record.block import Summary
+from tokrig.record.model import BackendFacts, Model, Raw, Record, Validity
 from tokrig.site import Page
 from tokrig.site.context import Site
 from tokrig.site.pages import feed, index, latency, model, rig, run

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
+from tokrig.record.block import Summary
 from tokrig.record.checks import HINTS
 from tokrig.record.model import (
     ColdStart,
@@ -26,7 +27,6 @@ from tokrig.record.model import (
     Record,
     Skipped,
     Speculative,
-    Summary,
     Validity,
 )
 from tokrig.record.samples import Sample

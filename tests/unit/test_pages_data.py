@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from tests.unit.compared import speculating, with_value
 from tests.unit.records import record_of
 from tests.unit.samples import sample
+from tokrig.record.block import Summary
 from tokrig.record.model import (
     BackendFacts,
     Erratum,
@@ -29,7 +30,6 @@ from tokrig.record.model import (
     Resolved,
     Result,
     Speculative,
-    Summary,
     Validity,
 )
 from tokrig.site import Output

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tokrig.record.block import Summary
 from tokrig.record.model import (
     BackendFacts,
     Erratum,
@@ -22,7 +23,6 @@ from tokrig.record.model import (
     Record,
     Result,
     Rig,
-    Summary,
     Validity,
     WorkloadFacts,
 )

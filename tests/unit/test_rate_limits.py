@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.records import record_of
 from tests.unit.test_open_loop import asked, queue
 from tokrig.record import checks, consistency
-from tokrig.record.model import Arrivals, Record
+from tokrig.record.loads import Arrivals
+from tokrig.record.model import Record
 from tokrig.record.rate_limits import MOST_PROBES, NEAR, limits, next_rate, rate_limits
 from tokrig.record.samples import Cell
 from tokrig.run import open_loop

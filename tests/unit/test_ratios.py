@@ -32,8 +32,9 @@ from tokrig.compare.statistics import (
     tie_span,
     ties,
 )
+from tokrig.record.block import Summary
 from tokrig.record.formulas import MIN_REPEATS_FOR_INTERVAL
-from tokrig.record.model import Record, Result, Summary, Validity
+from tokrig.record.model import Record, Result, Validity
 from tokrig.store.load import Row, Run
 
 METHODOLOGY = Path(__file__).parents[2] / "docs" / "methodology.md"

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.records import record_of
 from tests.unit.samples import sample
+from tokrig.record.block import Summary
 from tokrig.record.consistency import Contradiction, differences
-from tokrig.record.model import Summary
 from tokrig.record.samples import Kind
 
 SAMPLES = [sample(repeat=0), sample(repeat=0, gap_s=0.012), sample(repeat=0, tokens=12)]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import sample
-from tokrig.record import checks
+from tokrig.record import conditions
 from tokrig.record.model import BackendFacts, Interference, Mode, Resolved
 
 CPU = BackendFacts(name="llamacpp", engine="llama.cpp", api="cpu")
@@ -25,11 +25,11 @@ UNKNOWN = BackendFacts(name="openai", engine="unknown")
 
 
 def test_experts_kept_off_the_card_compute_on_the_processor() -> None:
-    assert checks.computed_on(GPU, Mode(offload="n-cpu-moe=12")) == {"cpu", "gpu"}
-    assert checks.computed_on(GPU, Mode()) == {"gpu"}
+    assert conditions.computed_on(GPU, Mode(offload="n-cpu-moe=12")) == {"cpu", "gpu"}
+    assert conditions.computed_on(GPU, Mode()) == {"gpu"}
     seen = Interference(foreign_wait_share=0.03, thread_wait_share=0.03)
-    assert checks.foreign_cpu_load(seen, GPU, Mode(offload="cpu-moe")) is False
-    assert checks.foreign_cpu_load(seen, GPU, Mode()) is True
+    assert conditions.foreign_cpu_load(seen, GPU, Mode(offload="cpu-moe")) is False
+    assert conditions.foreign_cpu_load(seen, GPU, Mode()) is True
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_experts_kept_off_the_card_compute_on_the_processor() -> None:
     [(CPU, "cpu"), (GPU, "gpu"), (SHARED, "cpu gpu"), (SOFTWARE, "cpu"), (UNKNOWN, "")],
 )
 def test_where_it_computed(backend: BackendFacts, where: str) -> None:
-    assert checks.computed_on(backend) == set(where.split())
+    assert conditions.computed_on(backend) == set(where.split())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_where_it_computed(backend: BackendFacts, where: str) -> None:
     ],
 )
 def test_foreign_load(backend: BackendFacts, seen: dict[str, Any], starved: bool | None) -> None:
-    assert checks.foreign_cpu_load(Interference(**seen), backend) is starved
+    assert conditions.foreign_cpu_load(Interference(**seen), backend) is starved
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_foreign_load(backend: BackendFacts, seen: dict[str, Any], starved: bool
     ],
 )
 def test_limits_are_not_faults(seen: dict[str, Any], throttled: bool | None) -> None:
-    assert checks.throttled(Interference(**seen)) is throttled
+    assert conditions.throttled(Interference(**seen)) is throttled
 
 
 @pytest.mark.parametrize(
@@ -116,19 +116,19 @@ def test_limits_are_not_faults(seen: dict[str, Any], throttled: bool | None) -> 
     ],
 )
 def test_a_busy_card(seen: dict[str, Any], busy: bool) -> None:
-    assert checks.gpu_was_busy(Interference(**seen)) is busy
+    assert conditions.gpu_was_busy(Interference(**seen)) is busy
 
 
 def test_a_client_that_saw_chunks_late() -> None:
     fine = Interference(client_wait_share=0.01, client_late_share=0.01)
-    assert not checks.client_bound(fine, 0.8)
-    assert checks.client_bound(fine, 0.81)
-    assert checks.client_bound(Interference(client_wait_share=0.011), 0.1)
-    assert checks.client_bound(Interference(client_late_share=0.011), None)
+    assert not conditions.client_bound(fine, 0.8)
+    assert conditions.client_bound(fine, 0.81)
+    assert conditions.client_bound(Interference(client_wait_share=0.011), 0.1)
+    assert conditions.client_bound(Interference(client_late_share=0.011), None)
 
 
 def test_a_rate_near_what_the_client_can_do() -> None:
     good = [sample()]  # 21 tokens in 0.7 s
-    assert not checks.near_ceiling(Interference(), good)
-    assert not checks.near_ceiling(Interference(client_ceiling_tok_per_s=60.1), good)
-    assert checks.near_ceiling(Interference(client_ceiling_tok_per_s=59.9), good)
+    assert not conditions.near_ceiling(Interference(), good)
+    assert not conditions.near_ceiling(Interference(client_ceiling_tok_per_s=60.1), good)
+    assert conditions.near_ceiling(Interference(client_ceiling_tok_per_s=59.9), good)

@@ -31,8 +31,9 @@ from tokrig.plan.expand import expand
 from tokrig.quants import OVERHEAD_BYTES
 from tokrig.record.checks import Seen, judge
 from tokrig.record.consistency import differences
+from tokrig.record.loads import SessionFigures
 from tokrig.record.metrics import figures
-from tokrig.record.model import BackendFacts, Prompting, SessionFigures, WorkloadFacts
+from tokrig.record.model import BackendFacts, Prompting, WorkloadFacts
 from tokrig.record.samples import Cell, Sample
 from tokrig.run.room import turn_need, turns_in
 from tokrig.site.charts.sessions import by_turn

@@ -18,7 +18,8 @@ from tokrig.errors import StoreError
 from tokrig.probes import Card
 from tokrig.record.checks import Seen, judge
 from tokrig.record.consistency import contradictions
-from tokrig.record.model import Interference, OverTime, Record, WorkloadFacts
+from tokrig.record.loads import OverTime
+from tokrig.record.model import Interference, Record, WorkloadFacts
 from tokrig.record.samples import Cell, Sample
 from tokrig.record.sustained import POINTS, edges, sustained, window_s
 from tokrig.run.body import Body

@@ -13,7 +13,7 @@ import pytest
 from tokrig import registry
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, StartError
-from tokrig.record import checks
+from tokrig.record import conditions
 from tokrig.record.model import Mode, Resolved
 from tokrig.run import preflight
 from tokrig.run.assemble import backend_facts, with_devices
@@ -178,7 +178,7 @@ def test_devices_are_found_where_the_engine_was_left_no_others(
     prepared = replace(attached(), spec=spec, backend=backend)
     facts = backend_facts(prepared, Engine("x", **told))
     seen = with_devices(facts, replace(prepared, launch=launch), cards)
-    assert (checks.untold(seen) == [], checks.ignored(seen)) == (found, {})
+    assert (conditions.untold(seen) == [], conditions.ignored(seen)) == (found, {})
 
 
 def test_devices_that_an_engine_names_itself_are_its_own_word() -> None:

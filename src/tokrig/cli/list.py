@@ -24,7 +24,8 @@ from tokrig.cli.options import (
     example,
 )
 from tokrig.cli.present import NULL, bounded, figure_cell, print_json
-from tokrig.record.metrics import Metric, shown_in
+from tokrig.record.metric import Metric
+from tokrig.record.metrics import shown_in
 
 if TYPE_CHECKING:
     from tokrig.store import Listing, Row

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from tokrig.record.metrics import Metric
-    from tokrig.record.model import Ladder, Record, Result, SessionFigures, Summary, Validity
+    from tokrig.record.block import Summary
+    from tokrig.record.loads import Ladder, SessionFigures
+    from tokrig.record.metric import Metric
+    from tokrig.record.model import Record, Result, Validity
 
 NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.

@@ -34,8 +34,9 @@ from tokrig.compare.variables import (
     known_keys,
     value_text,
 )
+from tokrig.record.block import Summary
 from tokrig.record.metrics import shown_in
-from tokrig.record.model import Record, Result, Summary, Verdict
+from tokrig.record.model import Record, Result, Verdict
 
 # The figures that are compared, in the order of a table, and whether more is faster.
 COMPARED = {

@@ -28,7 +28,8 @@ from functools import lru_cache
 from statistics import fmean, median
 from typing import Literal
 
-from tokrig.record.model import Record, Result, Summary
+from tokrig.record.block import Summary
+from tokrig.record.model import Record, Result
 from tokrig.store.load import Row
 
 # With fewer starts there is a range, and no interval.

@@ -22,14 +22,7 @@ from pydantic import BaseModel
 from tokrig.record import METHODOLOGY_VERSION, checks
 from tokrig.record.ladder import KNEE_KNOWN, knee_of, ladder_of
 from tokrig.record.metrics import METRICS, figures
-from tokrig.record.model import (
-    Interference,
-    LoadMemory,
-    PeakMemory,
-    Record,
-    Result,
-    Validity,
-)
+from tokrig.record.model import Interference, LoadMemory, PeakMemory, Record, Result, Validity
 from tokrig.record.rate_limits import rate_limits
 from tokrig.record.samples import Sample
 from tokrig.record.sustained import sustained

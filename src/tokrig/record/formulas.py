@@ -29,7 +29,9 @@ from tokrig.units import significant
 if TYPE_CHECKING:
     import numpy as np
 
-    from tokrig.record.model import Arrivals, Percentiles, ServerTimings, Speculative, Summary
+    from tokrig.record.block import Percentiles, Summary
+    from tokrig.record.loads import Arrivals
+    from tokrig.record.model import ServerTimings, Speculative
 
 Counters = Mapping[str, float]
 Formula = Callable[[Sample], float | int | None]
@@ -257,7 +259,7 @@ def summary(
     values, an interval from 6 starts on; None without values. ``starts`` is how many starts of the
     engine they stand for, if not as many; ``by_start`` keeps the repeats' medians, where there are
     several."""
-    from tokrig.record.model import Summary
+    from tokrig.record.block import Summary
 
     if not groups:
         return None
@@ -305,7 +307,7 @@ def interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
 def inter_chunk_s(samples: Sequence[Sample]) -> Percentiles | None:
     """Gaps between chunks that did not come at once, pooled. ITL only where a chunk carries one
     token. Where chunks hide the pace the gaps are those of deliveries: only the longest is told."""
-    from tokrig.record.model import Percentiles
+    from tokrig.record.block import Percentiles
 
     gaps = [gap for sample in samples if len(gap := gaps_ns(sample))]
     if not gaps:
@@ -323,7 +325,7 @@ def percentiles(gaps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Percentil
     """Those for which there are enough values."""
     import numpy as np
 
-    from tokrig.record.model import Percentiles
+    from tokrig.record.block import Percentiles
 
     names = [name for name, need in PERCENTILES_NEED.items() if len(gaps) >= need]
     shares_of = [int(name[1:]) for name in names]
@@ -413,7 +415,7 @@ def _counted_server(of: Measured, with_prefill: bool) -> ServerTimings | None:
 
 
 def _bare(value: float | None, n: int) -> Summary | None:
-    from tokrig.record.model import Summary
+    from tokrig.record.block import Summary
 
     return Summary(median=significant(value, DIGITS), n=n) if value else None
 

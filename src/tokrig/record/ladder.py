@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokrig.record.checks import too_few_at_once
+from tokrig.record.loads import EndedBy, Ladder
 from tokrig.record.metrics import figures
-from tokrig.record.model import EndedBy, Ladder, Result, Skipped
+from tokrig.record.model import Result, Skipped
 from tokrig.record.samples import Sample
 
 GROWTH = 0.05

@@ -7,135 +7,37 @@ light to load: the record's model is made from it, not the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tokrig.record import METHODOLOGY_VERSION, formulas, sessions
-from tokrig.record.formulas import Counters, Formula, Measured
+from tokrig.record.formulas import Counters, Measured
+from tokrig.record.metric import (
+    COMPARE,
+    EVERYWHERE,
+    NOWHERE,
+    SHOW,
+    TABLE,
+    Metric,
+    Place,
+    each,
+    part,
+    tokens,
+)
 from tokrig.record.open_loop import open_loop
 from tokrig.record.samples import Sample, concurrency_mean
 
 if TYPE_CHECKING:
+    from tokrig.record.block import Percentiles
+    from tokrig.record.loads import Arrivals, LoadNodes, OpenLoop, SessionFigures, Sustained
     from tokrig.record.model import (
-        Arrivals,
         Energy,
         Greedy,
         Interference,
-        LoadNodes,
-        OpenLoop,
         PeakMemory,
-        Percentiles,
         ServerTimings,
-        SessionFigures,
         Speculative,
-        Summary,
-        Sustained,
     )
-
-T = TypeVar("T")
-Compute = Callable[[Measured], T]
-Place = Literal["table", "list", "compare", "chart", "show", "run"]
-Plain = Literal["number", "amount", "share", "count", "text", "flag"]
-Kind = Plain | Literal["summary", "percentiles", "counts", "sums", "block"]
-NOWHERE: frozenset[Place] = frozenset()
-RUN: frozenset[Place] = frozenset({"run"})
-SHOW: frozenset[Place] = RUN | {"show"}
-COMPARE: frozenset[Place] = SHOW | {"compare", "chart"}
-TABLE: frozenset[Place] = COMPARE | {"table"}
-EVERYWHERE: frozenset[Place] = TABLE | {"list"}
-
-
-@dataclass(frozen=True)
-class Metric(Generic[T]):
-    """One figure of a result.
-
-    ``kind`` is its form in the record: the ``summary`` of a figure over requests, ``percentiles``,
-    a ``number`` (an ``amount`` is one that is never negative, a ``share`` of one is shown in
-    percent), a ``count``, a ``text`` (one of ``values`` if there are any), a ``flag``, ``counts``
-    or ``sums`` by name, or a ``block`` (the model's class) of ``parts``, whose names are dotted.
-    ``name`` is that of the record's field, with the unit in it; ``definition`` has the words of
-    docs/methodology.md, in Markdown; ``column`` is the name in flat files, of a block what its
-    parts' names begin with there. ``compute`` makes it of the requests; without it, it is observed
-    beside them. ``compute_v1`` is how methodology 1 did, where that was otherwise. What came when
-    there were records already is ``later``: those that lack it are no worse for it.
-    """
-
-    kind: Kind
-    label: str
-    definition: str
-    unit: str = ""
-    name: str = ""
-    compute: Compute[T] | None = None
-    compute_v1: Compute[T] | None = None
-    higher_is_better: bool | None = None
-    shown: frozenset[Place] = RUN
-    column: str = ""
-    later: bool = False
-    values: tuple[str, ...] = ()
-    block: str = ""
-    parts: tuple[Metric[Any], ...] = ()
-
-    def of(self, result: Any) -> T | None:
-        """The metric's value in a result; None where it is not known."""
-        block, _, field = self.name.partition(".")
-        found: Any = getattr(result, block)
-        return getattr(found, field) if field and found is not None else found  # type: ignore[no-any-return]
-
-    def named(self, name: str) -> Metric[T]:
-        """The same under its name, its parts with it."""
-        parts = tuple(
-            replace(
-                part, name=f"{name}.{part.name}", column=self.column + (part.column or part.name)
-            )
-            for part in self.parts
-        )
-        return replace(self, name=name, column=self.column or name, parts=parts)
-
-    if TYPE_CHECKING:  # a result has the value where the table has the metric
-
-        def __get__(self, instance: object, owner: object = None) -> T: ...
-
-
-def _each(
-    label: str,
-    unit: str,
-    definition: str,
-    value: Formula | None = None,
-    *,
-    better: bool | None = None,
-    shown: frozenset[Place] = RUN,
-    **more: Any,
-) -> Metric[Summary | None]:
-    """A figure of each request, summed up; one that is compared keeps the medians of starts."""
-    if (formula := value) is not None:
-        more["compute"] = lambda of: of.summary(formula, compared="compare" in shown)
-    return Metric("summary", label, definition, unit, higher_is_better=better, shown=shown, **more)
-
-
-def _tokens(label: str, definition: str, channel: str) -> Metric[float | None]:
-    """The median of a count of tokens."""
-    return Metric(
-        "number",
-        label,
-        definition,
-        "tokens",
-        compute=lambda of: formulas.median(getattr(s, channel) for s in of.good),
-    )
-
-
-def _part(
-    name: str,
-    kind: Kind,
-    label: str,
-    definition: str,
-    unit: str = "",
-    *,
-    column: str = "",
-    better: bool | None = None,
-    shown: frozenset[Place] = RUN,
-) -> Metric[Any]:
-    return Metric(kind, label, definition, unit, name, None, None, better, shown, column)
 
 
 class Figures:
@@ -161,7 +63,7 @@ class Figures:
         compute=lambda of: of.requests - len(of.good),
         higher_is_better=False,
     )
-    output_tok_per_s = _each(
+    output_tok_per_s = each(
         "gen tok/s",
         "tok/s",
         "decode rate, 1 / TPOT. The headline",
@@ -172,7 +74,7 @@ class Figures:
         ),
         compute_v1=lambda of: of.summary(formulas.output_tok_per_s),
     )
-    prefill_tok_per_s = _each(
+    prefill_tok_per_s = each(
         "prefill tok/s",
         "tok/s",
         "uncached prompt tokens / server prompt time; null where it does not tell the cached ones."
@@ -193,7 +95,7 @@ class Figures:
         values=("server", "ttft_derived"),
         shown=NOWHERE,
     )
-    ttft_s = _each(
+    ttft_s = each(
         "TTFT",
         "s",
         "first chunk with a non-empty reasoning, content or tool-call delta − request sent. A"
@@ -202,7 +104,7 @@ class Figures:
         better=False,
         shown=TABLE,
     )
-    ttfa_s = _each(
+    ttfa_s = each(
         "TTFA",
         "s",
         "time to first answer: first *content* delta that is more than white space − request sent;"
@@ -211,14 +113,14 @@ class Figures:
         better=False,
         compute_v1=lambda of: of.summary(formulas.ttfa_1_s),
     )
-    connect_s = _each(
+    connect_s = each(
         "connecting",
         "s",
         "connecting until the request is sent, the TLS handshake with it; before TTFT begins",
         formulas.connect_s,
         later=True,
     )
-    tpot_s = _each(
+    tpot_s = each(
         "TPOT",
         "s/token",
         "(t_last − t_first) / (N − n_first − hidden): N output tokens; n_first those that came with"
@@ -239,7 +141,7 @@ class Figures:
         compute_v1=formulas.inter_chunk_1_s,
         higher_is_better=False,
     )
-    end_to_end_tok_per_s = _each(
+    end_to_end_tok_per_s = each(
         "end-to-end tok/s",
         "tok/s",
         "N / (t_last − sent)",
@@ -247,14 +149,14 @@ class Figures:
         better=True,
         shown=TABLE,
     )
-    useful_tok_per_s = _each(
+    useful_tok_per_s = each(
         "useful tok/s",
         "tok/s",
         "content tokens / (t_last − sent); 0 when the budget ended inside the reasoning",
         formulas.useful_tok_per_s,
         better=True,
     )
-    system_tok_per_s = _each(
+    system_tok_per_s = each(
         "system tok/s",
         "tok/s",
         "ΣN over all requests / wall time of the measured phase. Never mixed with rates of one"
@@ -272,30 +174,30 @@ class Figures:
         compute=lambda of: concurrency_mean(of.good),
         compute_v1=lambda of: None,
     )
-    prompt_tokens = _each(
+    prompt_tokens = each(
         "prompt tokens",
         "tokens",
         "length of the prompt after the server's chat template",
         lambda s: s.prompt_tokens,
         shown=SHOW,
     )
-    output_tokens = _each(
+    output_tokens = each(
         "output tokens",
         "tokens",
         "N, all tokens generated: reasoning, content and tool calls",
         lambda s: s.output_tokens,
         shown=SHOW,
     )
-    reasoning_tokens_median = _tokens(
+    reasoning_tokens_median = tokens(
         "reasoning tokens", "tokens of the answer that were thoughts, median", "reasoning_tokens"
     )
-    content_tokens_median = _tokens(
+    content_tokens_median = tokens(
         "content tokens", "tokens of the answer proper, median", "content_tokens"
     )
-    tool_call_tokens_median = _tokens(
+    tool_call_tokens_median = tokens(
         "tool call tokens", "tokens of tool calls, median", "tool_call_tokens"
     )
-    hidden_tokens_median = _tokens(
+    hidden_tokens_median = tokens(
         "tokens not shown",
         "tokens that the server counts but that no chunk carried, median",
         "hidden_tokens",
@@ -339,23 +241,23 @@ class Figures:
         compute_v1=formulas.speculative_1,
         block="Speculative",
         parts=(
-            _part(
+            part(
                 "acceptance_rate",
                 "share",
                 "drafts accepted",
                 "accepted / drafted tokens",
                 better=True,
             ),
-            _part("drafted_tokens", "count", "drafted tokens", "how many were drafted", "tokens"),
-            _part("accepted_tokens", "count", "accepted tokens", "those that were kept", "tokens"),
-            _part(
+            part("drafted_tokens", "count", "drafted tokens", "how many were drafted", "tokens"),
+            part("accepted_tokens", "count", "accepted tokens", "those that were kept", "tokens"),
+            part(
                 "steps",
                 "count",
                 "steps of decoding",
                 "all of them; by methodology 1 only those with a draft",
                 column="draft_steps",
             ),
-            _part("acceptance_length", "number", "acceptance length", "output tokens a step"),
+            part("acceptance_length", "number", "acceptance length", "output tokens a step"),
         ),
     )
     greedy: Metric[Greedy | None] = Metric(
@@ -365,22 +267,20 @@ class Figures:
         block="Greedy",
         column="greedy_",
         parts=(
-            _part("same", "flag", "same greedy answer", "whether speculation left it as it was"),
-            _part(
-                "compared_characters", "count", "compared characters", "length that was compared"
-            ),
-            _part(
+            part("same", "flag", "same greedy answer", "whether speculation left it as it was"),
+            part("compared_characters", "count", "compared characters", "length that was compared"),
+            part(
                 "first_divergence_characters",
                 "count",
                 "first divergence",
                 "characters that both answers begin with; null where they are the same",
             ),
-            _part(
+            part(
                 "first_divergence_tokens", "count", "first divergence, tokens", "the same in tokens"
             ),
         ),
     )
-    session_s = _each(
+    session_s = each(
         "whole session",
         "s",
         "the last turn's last token − the first turn's request sent: what of a session is spent"
@@ -398,9 +298,9 @@ class Figures:
         column="session_",
         later=True,
         parts=(
-            _part("turns", "count", "turns", "requests of one session"),
-            _part("sessions", "count", "sessions", "those of which every turn was answered"),
-            _part(
+            part("turns", "count", "turns", "requests of one session"),
+            part("sessions", "count", "sessions", "those of which every turn was answered"),
+            part(
                 "hit_rate",
                 "share",
                 "cache hit rate",
@@ -408,7 +308,7 @@ class Figures:
                 " engine's sums; null where neither tells",
                 better=True,
             ),
-            _part(
+            part(
                 "reusable_share",
                 "share",
                 "reusable share",
@@ -426,7 +326,7 @@ class Figures:
         block="ServerTimings",
         column="server_",
         parts=(
-            _part(
+            part(
                 "output_tok_per_s",
                 "summary",
                 "the engine's own gen tok/s",
@@ -435,7 +335,7 @@ class Figures:
                 better=True,
                 shown=SHOW,
             ),
-            _part(
+            part(
                 "prefill_tok_per_s",
                 "summary",
                 "the engine's own prefill tok/s",
@@ -443,20 +343,20 @@ class Figures:
                 "tok/s",
                 better=True,
             ),
-            _part(
+            part(
                 "difference",
                 "share",
                 "client against engine",
                 "the client's decode rate / the engine's − 1, median over requests",
                 shown=SHOW,
             ),
-            _part(
+            part(
                 "difference_largest",
                 "share",
                 "client against engine, largest",
                 "the same of the request in which they differ most",
             ),
-            _part(
+            part(
                 "source",
                 "text",
                 "engine's clock from",
@@ -473,14 +373,14 @@ class Figures:
         block="OpenLoop",
         column="open_loop_",
         parts=(
-            _part(
+            part(
                 "sent_per_s",
                 "amount",
                 "requests sent",
                 "those due in the measured window that were sent / its length",
                 "requests/s",
             ),
-            _part(
+            part(
                 "completed_per_s",
                 "amount",
                 "requests completed",
@@ -488,7 +388,7 @@ class Figures:
                 "requests/s",
                 better=True,
             ),
-            _part(
+            part(
                 "ttft_s",
                 "percentiles",
                 "TTFT from due",
@@ -496,7 +396,7 @@ class Figures:
                 "s",
                 better=False,
             ),
-            _part(
+            part(
                 "latency_s",
                 "percentiles",
                 "latency from due",
@@ -504,7 +404,7 @@ class Figures:
                 "s",
                 better=False,
             ),
-            _part(
+            part(
                 "tpot_s",
                 "percentiles",
                 "TPOT under load",
@@ -512,27 +412,27 @@ class Figures:
                 "s",
                 better=False,
             ),
-            _part("lag_s", "percentiles", "lag", "sent − due, connecting included", "s"),
-            _part(
+            part("lag_s", "percentiles", "lag", "sent − due, connecting included", "s"),
+            part(
                 "in_flight_max",
                 "count",
                 "most in flight",
                 "requests sent and not yet answered, the most at the same time",
             ),
-            _part(
+            part(
                 "unfinished",
                 "count",
                 "given up",
                 "requests still in flight when it was no longer waited for, and those not sent"
                 " because too many were in flight",
             ),
-            _part(
+            part(
                 "overloaded",
                 "flag",
                 "overloaded",
                 "whether requests arrived faster than they were answered (see *Arrivals*)",
             ),
-            _part(
+            part(
                 "goodput_per_s",
                 "amount",
                 "goodput",
@@ -540,7 +440,7 @@ class Figures:
                 "requests/s",
                 better=True,
             ),
-            _part(
+            part(
                 "goodput_share",
                 "share",
                 "requests that met the SLO",
@@ -558,8 +458,8 @@ class Figures:
         "the most that the engine's own processes held while it was measured",
         block="PeakMemory",
         parts=(
-            _part("engine_vram_bytes", "count", "GPU memory", "the most that the engine held", "B"),
-            _part("engine_rss_bytes", "count", "main memory", "the most that the engine held", "B"),
+            part("engine_vram_bytes", "count", "GPU memory", "the most that the engine held", "B"),
+            part("engine_rss_bytes", "count", "main memory", "the most that the engine held", "B"),
         ),
     )
     energy: Metric[Energy | None] = Metric(
@@ -568,7 +468,7 @@ class Figures:
         "energy of the measured phase, from a counter with a named scope",
         block="Energy",
         parts=(
-            _part(
+            part(
                 "j_per_output_token",
                 "number",
                 "energy per token",
@@ -576,7 +476,7 @@ class Figures:
                 "J/token",
                 better=False,
             ),
-            _part(
+            part(
                 "idle_subtracted_j_per_output_token",
                 "number",
                 "energy per token above idle",
@@ -584,10 +484,10 @@ class Figures:
                 "J/token",
                 better=False,
             ),
-            _part(
+            part(
                 "total_j", "amount", "energy", "used in the measured phase", "J", column="energy_j"
             ),
-            _part(
+            part(
                 "scope",
                 "text",
                 "energy of",
@@ -617,27 +517,27 @@ class Figures:
         block="LoadNodes",
         column="load_",
         parts=(
-            _part(
+            part(
                 "nodes",
                 "count",
                 "load nodes",
                 "machines that sent, the fewest of all repeats",
                 column="nodes",
             ),
-            _part(
+            part(
                 "lost",
                 "count",
                 "load nodes lost",
                 "machines that were lost before: what they had sent does not count",
             ),
-            _part(
+            part(
                 "start_skew_s",
                 "amount",
                 "start skew",
                 "between the first and the last node's start, by clocks held against one another",
                 "s",
             ),
-            _part(
+            part(
                 "clock_uncertainty_s",
                 "amount",
                 "clock uncertainty",
@@ -653,10 +553,8 @@ class Figures:
         block="Sustained",
         column="sustained_",
         parts=(
-            _part(
-                "seconds", "amount", "sustained for", "how long one workload was kept going", "s"
-            ),
-            _part(
+            part("seconds", "amount", "sustained for", "how long one workload was kept going", "s"),
+            part(
                 "tok_per_s_first",
                 "number",
                 "system tok/s, first minute",
@@ -665,7 +563,7 @@ class Figures:
                 "tok/s",
                 better=True,
             ),
-            _part(
+            part(
                 "tok_per_s_last",
                 "number",
                 "system tok/s, last minute",
@@ -673,20 +571,20 @@ class Figures:
                 "tok/s",
                 better=True,
             ),
-            _part(
+            part(
                 "last_over_first",
                 "share",
                 "last over first minute",
                 "the rate of the last window / that of the first",
                 better=True,
             ),
-            _part(
+            part(
                 "clock_last_over_first",
                 "share",
                 "clocks, last over first minute",
                 "mean clock of the cards that hold the model, else of the processor, likewise",
             ),
-            _part(
+            part(
                 "cause",
                 "text",
                 "why it fell",

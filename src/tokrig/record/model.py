@@ -12,53 +12,19 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from tokrig.documents import dump, parse, validate
 from tokrig.errors import RecordError
 from tokrig.record import SCHEMA_VERSION, upgrade
-from tokrig.record.metrics import METRICS, Figures, Metric
+from tokrig.record.block import Block, Count, NonNegative, Percentiles, Summary
+from tokrig.record.loads import Arrivals, Ladder, RateLimit
+from tokrig.record.metric import Metric
+from tokrig.record.metrics import METRICS, Figures
 from tokrig.record.samples import Cell, Load
 from tokrig.spec.settings import fields_found
-
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-NonNegative = Annotated[float, Field(ge=0)]
-
-
-class Block(BaseModel):
-    """Base of all blocks: unknown keys are errors, so a typo cannot pass as data, and so are
-    infinity and not-a-number, which are no measurements."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Summary(Block):
-    """One figure over the measured requests. ``median`` is the median of the repeats' medians,
-    ``min`` and ``max`` run over all ``n`` values, ``ci95`` is the bootstrap interval of the median
-    and exists from 6 repeats on. ``starts`` are the repeats' medians in their order, of figures
-    that are compared. What others published may be a bare median."""
-
-    median: float
-    min: float | None = None
-    max: float | None = None
-    n: Count | None = None
-    ci95: tuple[float, float] | None = None
-    starts: list[float] = []
-
-
-class Percentiles(Block):
-    """Percentiles over ``n`` pooled values; null where ``n`` is too small to tell, or where the
-    values hide what is asked for. ``max`` is the largest of them."""
-
-    p50: float | None = None
-    p90: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-    max: float | None = None
-    n: Count
-
 
 Verdict = Literal["valid", "unverified", "invalid"]
 
@@ -356,29 +322,6 @@ class ServerTimings(Block):
     off_clock: list[str] = []
 
 
-class SessionTurn(Block):
-    """One turn: medians over all sessions. Of the prompt ``reusable_tokens`` are those of the turn
-    before, ``cached_tokens`` what the engine took from its cache, ``new_tokens`` what it read."""
-
-    prompt_tokens: NonNegative | None = None
-    reusable_tokens: NonNegative | None = None
-    cached_tokens: NonNegative | None = None
-    new_tokens: NonNegative | None = None
-    output_tokens: NonNegative | None = None
-    ttft_s: NonNegative | None = None
-    total_s: NonNegative | None = None
-
-
-class SessionFigures(Block):
-    """Sessions on an engine with its prompt cache on; ``by_turn`` in order."""
-
-    turns: Count
-    sessions: Count
-    hit_rate: float | None = None
-    reusable_share: float | None = None
-    by_turn: list[SessionTurn] = []
-
-
 class Speculative(Block):
     """Drafted and accepted tokens over all measured requests. ``steps`` are all steps of
     decoding, those without a draft included; ``acceptance_length`` is output tokens a step.
@@ -406,39 +349,6 @@ class PeakMemory(Block):
 
     engine_rss_bytes: Count | None = None
     engine_vram_bytes: Count | None = None
-
-
-class OverTime(Block):
-    """What was seen over time, one value a point: of the graphics cards that hold the model, else
-    of the processor. Empty where nobody tells. ``reasons`` are what held the clocks down in the
-    last window, in the driver's words."""
-
-    gpu_clock_mhz: list[NonNegative | None] = []
-    cpu_clock_mhz: list[NonNegative | None] = []
-    temperature_c: list[float | None] = []
-    power_w: list[float | None] = []
-    reasons: list[str] = []
-
-
-Cause = Literal["heat", "power_limit", "slowdown", "clocks_fell", "same_clocks", "unknown"]
-
-
-class Sustained(Block):
-    """One workload without a pause for ``seconds``. ``window_s`` is the length of the first window,
-    from when all workers had a first token, and of the last; ``tok_per_s`` has a rate for every
-    ``point_s``. ``clock_last_over_first`` is of the clocks in these windows. ``cause`` says why
-    the clocks or the rate fell; null where neither did."""
-
-    seconds: NonNegative
-    window_s: NonNegative
-    tok_per_s_first: NonNegative | None = None
-    tok_per_s_last: NonNegative | None = None
-    last_over_first: NonNegative | None = None
-    clock_last_over_first: NonNegative | None = None
-    cause: Cause | None = None
-    point_s: NonNegative
-    tok_per_s: list[NonNegative] = []
-    seen: OverTime = OverTime()
 
 
 class LoadMemory(Block):
@@ -510,71 +420,6 @@ class Interference(Block):
     graphics_busy_share: NonNegative | None = None
 
 
-class Slo(Block):
-    """What a request has to meet: from when it was due until its first token, a token after that,
-    and until its last token."""
-
-    ttft_s: NonNegative | None = None
-    tpot_s: NonNegative | None = None
-    e2e_s: NonNegative | None = None
-
-
-class Trace(Block):
-    """Where the arrivals are from: a file in one of the known formats; ``sha256`` is of the times
-    and lengths of the ``requests`` that were taken from it."""
-
-    file: str
-    format: str
-    requests: Count
-    sha256: str
-
-
-class Arrivals(Block):
-    """What was asked of an open loop: for how long requests arrive, of which those due in
-    ``warm_up_window_s`` are not measured. ``burstiness`` is the shape of gamma intervals,
-    ``rate_from_per_s`` where a ramp to ``rate_per_s`` begins."""
-
-    duration_s: NonNegative
-    warm_up_window_s: NonNegative
-    burstiness: NonNegative | None = None
-    rate_from_per_s: NonNegative | None = None
-    trace: Trace | None = None
-    slo: Slo | None = None
-
-
-class OpenLoop(Block):
-    """Requests that arrived by themselves. Times count from when a request was due; ``lag_s`` is
-    how much later it was sent. ``unfinished`` were given up or not sent any more; ``overloaded``
-    says that requests arrived faster than they were answered. ``goodput_*`` are those that met the
-    SLO."""
-
-    sent_per_s: NonNegative
-    completed_per_s: NonNegative
-    ttft_s: Percentiles | None = None
-    latency_s: Percentiles | None = None
-    tpot_s: Percentiles | None = None
-    lag_s: Percentiles | None = None
-    in_flight_max: Count
-    unfinished: Count
-    overloaded: bool
-    goodput_per_s: NonNegative | None = None
-    goodput_share: NonNegative | None = None
-
-
-class LoadNodes(Block):
-    """The machines that sent the requests, where that was not the one that tokrig ran on.
-
-    ``nodes`` sent, the fewest of all repeats; ``lost`` were there when the run began and gone when
-    this was measured. ``start_skew_s`` lay between the first and the last start,
-    ``clock_uncertainty_s`` is by how much the clocks of two nodes may be off from each other.
-    """
-
-    nodes: Count
-    lost: Count = 0
-    start_skew_s: NonNegative | None = None
-    clock_uncertainty_s: NonNegative | None = None
-
-
 class _Cell(Block):
     workload: WorkloadFacts
     concurrency: Count
@@ -636,30 +481,6 @@ else:
     )
 
 
-EndedBy = Literal["growth", "slots", "most", "failed"]
-
-
-class Ladder(Block):
-    """Results of one workload at 1, 2, 4 … requests in flight. It ended because the system rate no
-    longer grew by 5 % (``growth``), because requests waited for a slot or the server has no more of
-    them (``slots``), at the highest step that was asked for or fits into memory (``most``), or
-    because the next step could not be measured (``failed``); null where the run was cut off.
-    ``knee`` is the smallest step with 95 % of the highest system rate, null where that still grew.
-    """
-
-    workload: str
-    depth_tokens: Count = 0
-    steps: list[Count]
-    most: Count
-    ended_by: EndedBy | None = None
-    knee: Count | None = None
-
-    def has(self, cell: Cell) -> bool:
-        """Whether a cell is one of its steps, or could have been one."""
-        place = (cell.workload, cell.depth_tokens)
-        return cell.load == "closed" and place == (self.workload, self.depth_tokens)
-
-
 class Raw(Block):
     """One figure of an engine's own benchmark: no server, no client, no chat template. ``test`` is
     the tool's name for it (``pp512``, ``tg128``); ``tok_per_s`` is over its repetitions."""
@@ -696,24 +517,6 @@ class Skipped(Block):
         """What it is of."""
         where = (self.depth_tokens, self.load, self.rate_per_s)
         return Cell(self.workload, self.concurrency, *where)
-
-
-class RateLimit(Block):
-    """The highest of the ``rates`` of a load at which its SLO was met while the server kept up, and
-    the lowest at which it was not: null where there was none."""
-
-    workload: str
-    concurrency: Count
-    depth_tokens: Count = 0
-    load: Load
-    rate_per_s: NonNegative | None = None
-    missed_per_s: NonNegative | None = None
-    rates: Count
-
-    @property
-    def load_shape(self) -> str:
-        """What was sent, whatever the rate: ``chat, poisson``."""
-        return Cell(self.workload, self.concurrency, self.depth_tokens, self.load).shape
 
 
 class Erratum(Block):

@@ -16,7 +16,8 @@ from tokrig.record.samples import Sample
 from tokrig.units import significant
 
 if TYPE_CHECKING:
-    from tokrig.record.model import Arrivals, OpenLoop, Percentiles, Slo
+    from tokrig.record.block import Percentiles
+    from tokrig.record.loads import Arrivals, OpenLoop, Slo
 
 # An SLO is met at a rate when at least so many of the requests meet it.
 SLO_SHARE = 0.95
@@ -32,7 +33,7 @@ LATE_SHARE, LATEST_SHARE, LATE_S = 0.01, 0.1, 0.001
 
 def open_loop(of: Measured) -> OpenLoop | None:
     """The block of one result; None for requests that did not arrive by themselves."""
-    from tokrig.record.model import OpenLoop
+    from tokrig.record.loads import OpenLoop
 
     asked = of.arrivals
     if asked is None or not of.arrived:

@@ -12,7 +12,8 @@ from tokrig.record.samples import Cell
 from tokrig.units import significant
 
 if TYPE_CHECKING:
-    from tokrig.record.model import RateLimit, Result
+    from tokrig.record.loads import RateLimit
+    from tokrig.record.model import Result
 
 # Two rates nearer than this are one; a search has so many probes at most, and goes so many times
 # down to half before it gives up.
@@ -61,7 +62,7 @@ def meets(result: Result) -> bool | None:
 
 def rate_limits(results: Iterable[Result]) -> list[RateLimit]:
     """One for each load that was measured at several rates under an SLO."""
-    from tokrig.record.model import RateLimit
+    from tokrig.record.loads import RateLimit
 
     loads: dict[Cell, dict[float, bool]] = {}
     for result in results:

@@ -15,7 +15,8 @@ from tokrig.record.samples import Sample
 from tokrig.units import significant
 
 if TYPE_CHECKING:
-    from tokrig.record.model import SessionFigures, SessionTurn, Summary
+    from tokrig.record.block import Summary
+    from tokrig.record.loads import SessionFigures, SessionTurn
 
 # A cache that has less of the prompts than this is none: templates open all prompts alike.
 HITS_SHOW = 0.01
@@ -43,7 +44,7 @@ def session_s(of: Measured) -> Summary | None:
 
 def session(of: Measured) -> SessionFigures | None:
     """All of it; None where nothing answered was a turn."""
-    from tokrig.record.model import SessionFigures
+    from tokrig.record.loads import SessionFigures
 
     each = walks(of.good)
     if not each:
@@ -89,7 +90,7 @@ def _share(part: float | None, whole: int | None) -> float | None:
 
 
 def _turn(turn: int, each: Sequence[Sequence[Sample]]) -> SessionTurn:
-    from tokrig.record.model import SessionTurn
+    from tokrig.record.loads import SessionTurn
 
     mine = [s for walk in each for s in walk if s.iteration == turn]
     pairs = [pair for walk in each for pair in pairwise(walk) if pair[1].iteration == turn]

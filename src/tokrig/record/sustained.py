@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tokrig.record.checks import FAULTS, LIMITS
-from tokrig.record.model import Cause, OverTime, Sustained
+from tokrig.record.conditions import FAULTS, LIMITS
+from tokrig.record.loads import Cause, OverTime, Sustained
 from tokrig.record.samples import Sample
 from tokrig.units import significant
 

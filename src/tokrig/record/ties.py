@@ -16,11 +16,12 @@ from itertools import pairwise
 from math import isnan, nan
 from typing import Any, NamedTuple
 
-from tokrig.record import checks
+from tokrig.record import conditions
+from tokrig.record.block import Summary
 from tokrig.record.checks import CONCURRENCY_SHARE, PROMPT_SHARE, PROMPT_TOKENS
 from tokrig.record.formulas import CLOCK_MISMATCH, MIN_REPEATS_FOR_INTERVAL
 from tokrig.record.metrics import leaves
-from tokrig.record.model import Record, Result, Summary
+from tokrig.record.model import Record, Result
 
 Broken = Iterator[tuple[str, str]]
 """Fields by their dotted path inside the block, and what speaks against each."""
@@ -516,7 +517,7 @@ def _memory(cell: Cell) -> Broken:
     looked_up = record.load_memory.looked_up_bytes if record.load_memory else None
     judged = cell.version >= 2 and cell.measured
     judged = judged and "not_resident" not in cell.result.validity.reasons
-    if judged and checks.not_resident(record.model, record.backend, held, looked_up):
+    if judged and conditions.not_resident(record.model, record.backend, held, looked_up):
         yield (
             "memory.engine_rss_bytes",
             f"{held} bytes held of a model of {record.model.bytes},"
@@ -534,7 +535,7 @@ def _codes(cell: Cell) -> Broken:
     asked = known(shape.answer_tokens)
     lengths = [] if isnan(outputs.low) or isnan(asked) else [outputs.low, outputs.high]
     difference = result.server.difference if result.server else None
-    busy = cell.version < 2 and (result.client_cpu_share or 0) > checks.CLIENT_CPU_SHARE
+    busy = cell.version < 2 and (result.client_cpu_share or 0) > conditions.CLIENT_CPU_SHARE
     holds = {
         "request_errors": bool(result.request_errors),
         "prompt_length": prompts.low < target - allowed or prompts.high > target + allowed,

@@ -18,17 +18,16 @@ import tokrig
 from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
 from tokrig.record import METHODOLOGY_VERSION, checks
-from tokrig.record.checks import computed_on
+from tokrig.record.conditions import computed_on
 from tokrig.record.ladder import ladder_of
+from tokrig.record.loads import Ladder, LoadNodes
 from tokrig.record.metrics import figures
 from tokrig.record.model import (
     BackendFacts,
     Energy,
     Failure,
     Interference,
-    Ladder,
     LoadMemory,
-    LoadNodes,
     Model,
     PeakMemory,
     Provenance,

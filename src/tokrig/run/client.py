@@ -35,7 +35,7 @@ from tokrig.run.wire import DONE, WRITE, Address, Wire
 from tokrig.stamps import KernelStamps, Reader, now_ns, read_stamped
 
 if TYPE_CHECKING:
-    from tokrig.record.model import LoadNodes
+    from tokrig.record.loads import LoadNodes
 
 TRIAL_S = 3.0
 TICK_NS = 500_000_000

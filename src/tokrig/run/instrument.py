@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tokrig.errors import EngineDied, InputError
-from tokrig.record.checks import CLIENT_CPU_SHARE, CLIENT_LATE_SHARE
+from tokrig.record.conditions import CLIENT_CPU_SHARE, CLIENT_LATE_SHARE
 from tokrig.record.formulas import PERCENTILES_NEED
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Loop, closed_loop

@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from tokrig.probes import Card
-from tokrig.record.checks import FAULTS, LIMITS
-from tokrig.record.model import OverTime
+from tokrig.record.conditions import FAULTS, LIMITS
+from tokrig.record.loads import OverTime
 from tokrig.units import MIB
 
 # Threads that ended between two looks took their waits with them. Where those that were seen ran

@@ -28,7 +28,9 @@ from pydantic import Field
 
 from tokrig.errors import InputError, StoreError, did_you_mean
 from tokrig.files import Locked, atomic_write, locked, state_dir
-from tokrig.record.model import Block, Interference, LoadNodes, OverTime, PeakMemory
+from tokrig.record.block import Block
+from tokrig.record.loads import LoadNodes, OverTime
+from tokrig.record.model import Interference, PeakMemory
 from tokrig.record.samples import Cell, Chunks, EngineTimings, Sample
 
 SWEEP_AFTER_S = 60

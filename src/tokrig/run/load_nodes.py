@@ -30,7 +30,7 @@ import psutil
 
 from tokrig import cluster
 from tokrig.errors import EngineDied, InputError, PutOff, RequestError
-from tokrig.record.model import LoadNodes
+from tokrig.record.loads import LoadNodes
 from tokrig.run.client import Closed, Indexed, Loop, Source, Tick, resolve, send
 from tokrig.run.http import HINTS, Endpoint
 from tokrig.run.monitor import Reader

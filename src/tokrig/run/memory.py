@@ -21,7 +21,7 @@ from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
 from tokrig.quants import OVERHEAD_BYTES, would_fit
-from tokrig.record.checks import loaded_bytes
+from tokrig.record.conditions import loaded_bytes
 from tokrig.record.model import Gpu, LoadMemory, Model
 from tokrig.run.interference import Look, total
 from tokrig.run.monitor import look_now, probes

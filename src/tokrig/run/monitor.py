@@ -24,8 +24,9 @@ from tokrig import registry
 from tokrig.backends import Counters
 from tokrig.errors import PutOff
 from tokrig.probes import Card, Probe
-from tokrig.record.checks import FOREIGN_CPU_SHARE, GPU_BUSY_SHARE
-from tokrig.record.model import Interference, LoadNodes, OverTime, PeakMemory, Rig
+from tokrig.record.conditions import FOREIGN_CPU_SHARE, GPU_BUSY_SHARE
+from tokrig.record.loads import LoadNodes, OverTime
+from tokrig.record.model import Interference, PeakMemory, Rig
 from tokrig.record.sustained import edges, window_s
 from tokrig.run import interference
 from tokrig.run.interference import Look, Processor, Thread, Times, most

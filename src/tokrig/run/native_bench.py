@@ -20,7 +20,7 @@ from typing import BinaryIO
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
 from tokrig.files import state_dir
 from tokrig.native_bench import ENGINE, BenchFound, BenchLaunch, BenchTool
-from tokrig.record import checks
+from tokrig.record import conditions
 from tokrig.record.checks import judge_raw
 from tokrig.record.model import BackendFacts, Model, Record, Rig
 from tokrig.run import assemble, guard
@@ -132,11 +132,11 @@ def execute_raw(run: RawRun, listen: Listener) -> Outcome:
     )
     interference = assemble.interference([seen])
     foreign = interference.foreign_gpu_processes
-    on_card = bool(run.rig.gpus) and checks.computed_on(backend) != {"cpu"}
+    on_card = bool(run.rig.gpus) and conditions.computed_on(backend) != {"cpu"}
     beside = {
-        "throttled": checks.throttled(interference),
+        "throttled": conditions.throttled(interference),
         "foreign_gpu_load": None if foreign is None and on_card else bool(foreign),
-        "foreign_cpu_load": checks.foreign_cpu_load(interference, backend),
+        "foreign_cpu_load": conditions.foreign_cpu_load(interference, backend),
         "cpu_spill": found.spilled,
     }
     record = Record(

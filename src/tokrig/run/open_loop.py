@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tokrig.backends import Request
-from tokrig.record.model import Arrivals, Result, Slo
+from tokrig.record.loads import Arrivals, Slo
+from tokrig.record.model import Result
 from tokrig.record.open_loop import GIVEN_UP
 from tokrig.record.rate_limits import LEAST_REQUESTS, limits, meets, next_rate, same_load
 from tokrig.record.samples import Cell, Sample

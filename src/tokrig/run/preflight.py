@@ -19,16 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tokrig import registry
 from tokrig.backends import Engine, Request
 from tokrig.errors import InputError, RequestError, StartError
-from tokrig.record.checks import ignored, untold
-from tokrig.record.model import (
-    BackendFacts,
-    ColdStart,
-    Greedy,
-    LoadMemory,
-    Mode,
-    Model,
-    Prompting,
-)
+from tokrig.record.conditions import ignored, untold
+from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model, Prompting
 from tokrig.record.samples import Cell, Kind, Sample
 from tokrig.run.http import HINTS, REFUSALS, wait_s
 from tokrig.run.prepare import Prepared

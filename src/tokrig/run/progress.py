@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tokrig.record.model import BackendFacts, Ladder, Model, Result, Rig
+from tokrig.record.loads import Ladder
+from tokrig.record.model import BackendFacts, Model, Result, Rig
 from tokrig.record.samples import Cell
 
 Phase = Literal["prepare", "start", "fit", "warm_up", "measure", "greedy", "stop", "store", "other"]

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, did_you_mean
-from tokrig.record.model import Trace
+from tokrig.record.loads import Trace
 from tokrig.spec.arrivals import MOST_ANSWER_TOKENS, MOST_REQUESTS
 from tokrig.workloads import Variant, Workload, annals_hash, tolerance
 

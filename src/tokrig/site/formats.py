@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tokrig import naming, units
 from tokrig.record import checks
-from tokrig.record.model import Record, Result, Rig, Summary, Validity
+from tokrig.record.block import Summary
+from tokrig.record.model import Record, Result, Rig, Validity
 
 if TYPE_CHECKING:
     from tokrig.site.table import Line

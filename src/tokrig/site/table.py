@@ -12,8 +12,10 @@ from typing import Any
 
 from tokrig import naming
 from tokrig.compare.statistics import Side, starts_of, tie_span
-from tokrig.record.metrics import Metric, shown_in
-from tokrig.record.model import Record, Result, Rig, Summary
+from tokrig.record.block import Summary
+from tokrig.record.metric import Metric
+from tokrig.record.metrics import shown_in
+from tokrig.record.model import Record, Result, Rig
 from tokrig.site import formats
 from tokrig.spec.settings import said_asked
 from tokrig.store.facts import Family

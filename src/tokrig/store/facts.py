@@ -19,7 +19,8 @@ from pydantic import AfterValidator, Field, RootModel
 from tokrig.documents import parse, read_text, validate
 from tokrig.errors import InputError
 from tokrig.naming import address
-from tokrig.record.model import Block, Count, Cpu, Gpu, Memory
+from tokrig.record.block import Block, Count
+from tokrig.record.model import Cpu, Gpu, Memory
 from tokrig.units import slug
 
 MAX_CHARACTERS = 200_000

@@ -19,8 +19,10 @@ from operator import attrgetter
 from typing import Any, Literal, get_args
 
 from tokrig import naming
-from tokrig.record.metrics import METRICS, Metric
-from tokrig.record.model import Record, Result, Rig, Summary
+from tokrig.record.block import Summary
+from tokrig.record.metric import Metric
+from tokrig.record.metrics import METRICS
+from tokrig.record.model import Record, Result, Rig
 from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tokrig import naming
-from tokrig.record.model import OpenLoop, Percentiles, Result
+from tokrig.record.block import Percentiles
+from tokrig.record.loads import OpenLoop
+from tokrig.record.model import Result
 from tokrig.record.open_loop import ttft_due_s
 from tokrig.record.samples import Sample
 from tokrig.site import charts

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tokrig import naming
-from tokrig.record.model import Ladder, Record, Result, Summary
+from tokrig.record.block import Summary
+from tokrig.record.loads import Ladder
+from tokrig.record.model import Record, Result
 from tokrig.record.sustained import edges
 from tokrig.site import charts
 from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short

@@ -9,8 +9,9 @@ from statistics import median
 from typing import Literal
 
 from tokrig.naming import apart, full_name
+from tokrig.record.block import Summary
 from tokrig.record.checks import headline
-from tokrig.record.model import Record, Result, Summary
+from tokrig.record.model import Record, Result
 from tokrig.site.charts import short
 from tokrig.site.formats import NULL, bounds, rate
 from tokrig.store.load import Run

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
+from tokrig.record.block import Percentiles
 from tokrig.record.formulas import inter_chunk_s, ttft_s
-from tokrig.record.model import Percentiles
 from tokrig.record.samples import Cell, Phase, Sample
 from tokrig.site import charts
 from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokrig.record.model import Result, SessionFigures
+from tokrig.record.loads import SessionFigures
+from tokrig.record.model import Result
 from tokrig.site import charts
 from tokrig.site.charts import SHAPES, Drawing, Figure, Scale, at, colour, group, short
 from tokrig.site.formats import NULL

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from tokrig import naming
+from tokrig.record.block import Percentiles, Summary
 from tokrig.record.checks import HINTS
-from tokrig.record.metrics import METRICS, Metric, shown_in
-from tokrig.record.model import Percentiles, Record, Result, Summary
+from tokrig.record.metric import Metric
+from tokrig.record.metrics import METRICS, shown_in
+from tokrig.record.model import Record, Result
 from tokrig.site import Output, formats
 from tokrig.site.charts import Figure, short
 from tokrig.site.charts.arrivals import by_rate, over_time
