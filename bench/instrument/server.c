@@ -7,8 +7,10 @@
  *
  *   received, closed, count, blocked, sent[count], due[count]
  *
- * in ns of CLOCK_MONOTONIC: when the request was there as a whole, when the client had closed its
- * side, how often the socket took no more, and right before each token's send() and when it was due.
+ * in ns of CLOCK_MONOTONIC: when the request was there as a whole (by the kernel: of many that come
+ * at once the last waits for this program, which is no time of the way), when the client had closed
+ * its side, how often the socket took no more, and right before each token's send() and when it was
+ * due.
  *
  * The first token is due between one and two TTFT_NS after the request (by a fixed rule that differs
  * from request to request), the others one INTERVAL_NS after another; every STALL_EVERY-th gap takes
@@ -40,7 +42,7 @@ typedef struct Stream {
     int fd, place;               /* place in the heap; -1 where nothing is due */
     char *in, *rest;             /* the request so far; what the socket did not take yet */
     size_t in_size, rest_size;
-    int64_t received, closed, due, blocked;
+    int64_t came, received, closed, due, blocked;
     int64_t count, wanted, *sent, *dues;
     int streams, ids;            /* whether a stream was asked for, and token ids with it */
     struct Stream *next;
@@ -56,10 +58,33 @@ static void stop(int signal_number) {
     stopped = 1;
 }
 
+static int64_t ns_of(const struct timespec *t) {
+    return t->tv_sec * 1000000000LL + t->tv_nsec;
+}
+
 static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
+    return ns_of(&t);
+}
+
+/* As recv(), and when the kernel had the last of it; now where it does not tell. */
+static ssize_t receive(int fd, char *into, size_t size, int64_t *came) {
+    char control[CMSG_SPACE(sizeof(struct timespec))];
+    struct iovec part = {into, size};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(fd, &message, 0);
+    struct timespec wall;
+    *came = now_ns();
+    clock_gettime(CLOCK_REALTIME, &wall);
+    struct cmsghdr *header = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_TIMESTAMPNS) {
+        struct timespec stamp;
+        memcpy(&stamp, CMSG_DATA(header), sizeof stamp);
+        *came -= ns_of(&wall) - ns_of(&stamp);
+    }
+    return got;
 }
 
 static void fail(const char *what) {
@@ -215,7 +240,7 @@ static void answer(Stream *stream, const char *body) {
         return;
     }
     stream->streams = 1;
-    stream->received = now_ns();
+    stream->received = stream->came;
     stream->wanted = number(body, "\"max_completion_tokens\"");
     if (!stream->wanted) stream->wanted = number(body, "\"max_tokens\"");
     if (stream->wanted < 1) stream->wanted = 1;
@@ -225,7 +250,7 @@ static void answer(Stream *stream, const char *body) {
     if (!stream->sent || !stream->dues) fail("malloc");
     *asked_end = stream;
     asked_end = &stream->next;
-    stream->due = first_due(stream->received, request_count++);
+    stream->due = first_due(now_ns(), request_count++);
     send_all(stream, head, sizeof head - 1);
     if (due_count == MOST) exit(2);
     if (interval)
@@ -236,7 +261,7 @@ static void answer(Stream *stream, const char *body) {
 
 static void hear(Stream *stream) {
     char got[BUFFER];
-    ssize_t size = recv(stream->fd, got, sizeof got, 0);
+    ssize_t size = receive(stream->fd, got, sizeof got, &stream->came);
     if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (size <= 0) {
         stream->closed = now_ns();
@@ -321,6 +346,7 @@ int main(int argc, char **argv) {
     sigaction(SIGTERM, &action, NULL);
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the one who started it */
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(listener, SOL_SOCKET, SO_TIMESTAMPNS, &(int){1}, sizeof(int));
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     if (bind(listener, (void *)&address, size) || listen(listener, 1024)) fail("listen");
