@@ -249,6 +249,11 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("another process computed on the card") == percent(interference.USED_SHARE)
     prompt = f"{percent(checks.PROMPT_SHARE)}, at least {checks.PROMPT_TOKENS} tokens"
     assert limit("prompt length") == prompt
+    for percentile, need in formulas.PERCENTILES_NEED.items():
+        assert f"{percentile} from {need}" in text(METHODOLOGY)
+
+
+def test_thresholds_of_counts_and_stamps_are_the_documented_ones() -> None:
     assert limit("two readings of one stream that are the same") == percent(counting.SAME_RATE)
     assert limit("a count by tokenizer that is the length asked for") == percent(counting.AS_ASKED)
     at_once = f"{percent(samples.AT_ONCE_SHARE)} of a token's mean time, at most 1 ms"
@@ -261,16 +266,19 @@ def test_thresholds_in_the_code_are_the_documented_ones() -> None:
     assert limit("longest gap, of the decode window") == percent(samples.LONGEST_GAP_SHARE)
     assert limit("text that came after a gap, of what was due in it") == percent(samples.HELD_BACK)
     assert limit("tokens at once that make deliveries of bursts") == f"{samples.BURSTY:g}"
-    assert limit("what deliveries may leave open of a rate") == percent(samples.RATE_UNCERTAINTY)
+    assert limit("what count and deliveries may leave open of a rate") == percent(
+        samples.RATE_UNCERTAINTY
+    )
     assert limit("bursts that are steps of speculative decoding") == percent(samples.STEPS_SHOWN)
     assert limit("their ninth decile, of the first") == f"{samples.STEPS_ALIKE:g}"
     assert limit("further tokens of the first chunk, of TTFT") == percent(
         formulas.TTFT_DECODE_SHARE
     )
     assert limit("client's rate and the clock that confirms it") == percent(samples.CLOCK_CONFIRMS)
-    assert limit("tokens of a clock that a window has") == percent(samples.SAME_WINDOW)
-    for percentile, need in formulas.PERCENTILES_NEED.items():
-        assert f"{percentile} from {need}" in text(METHODOLOGY)
+    others = limit("what a clock's further tokens may leave open")
+    assert others == percent(samples.OTHER_TOKENS)
+    multiples = limit("gaps of a timer, from whole multiples of the usual one")
+    assert multiples == percent(samples.ON_TIMER)
 
 
 def test_thresholds_of_the_client_are_the_documented_ones() -> None:

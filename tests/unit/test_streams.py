@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.streams import Stream, prompt_tokens, recipe, stream
 from tokrig.backends.llamacpp import BACKEND
 from tokrig.record.checks import Seen, judge
@@ -56,6 +58,23 @@ def outcome(made: Stream) -> Outcome:
         compared_greedy=True,
     )
     return Outcome(made, sample, figures([sample]), judge([sample], seen))
+
+
+@pytest.mark.parametrize(
+    ("longest", "seed"),
+    [
+        # The engine's clock ran over more tokens than the window, at another pace, and agreed.
+        *((1024, 2751), (1024, 3973), (1024, 7959), (1024, 10414)),
+        *((256, 100292), (256, 101076), (256, 101840)),
+        # Its clock settled which tokens came, and with the same figure when they did.
+        (256, 103298),
+        # The count was 1 % off, and deliveries came on top.
+        *((1024, 9804), (1024, 10018), (1024, 11077), (256, 100376)),
+    ],
+)
+def test_what_agreed_by_chance_confirms_nothing(longest: int, seed: int) -> None:
+    found = outcome(stream(recipe(seed, longest=longest)))
+    assert not found.valid or found.off <= OFF
 
 
 def test_no_wrong_rate_is_valid_and_what_can_be_known_is() -> None:

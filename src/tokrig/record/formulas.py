@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from tokrig.record.samples import (
     CLOCK_CONFIRMS,
+    OTHER_TOKENS,
     RATE_UNCERTAINTY,
-    SAME_WINDOW,
     Kind,
     Sample,
+    clock_ran_over_the_same,
     decoded_tokens,
     gaps_ns,
     is_coarse,
@@ -235,18 +236,27 @@ def counted_difference(samples: Sequence[Sample], counters: Counters) -> float |
 
 
 def clock_confirms(sample: Sample) -> bool:
-    """Whether the engine's own clock has the same rate for this request, of the same tokens."""
-    difference, decoded = clock_difference(sample), decoded_tokens(sample)
-    if difference is None or not decoded or decoded < SAME_WINDOW * (sample.output_tokens or 0):
+    """Whether the engine's own clock has the same rate for this request, of the same tokens. Where
+    it settled already which tokens these are, it cannot settle when they came too."""
+    difference, decoded, timings = clock_difference(sample), decoded_tokens(sample), sample.timings
+    if difference is None or timings is None:
         return False
-    return abs(difference) <= CLOCK_CONFIRMS
+    if sample.counted_by == "engine_clock" and is_coarse(sample):
+        return False
+    timed = timings.decode_tokens - timings.counts_first
+    same = clock_ran_over_the_same(gaps_ns(sample), decoded or 0, timed)
+    return same and abs(difference) <= CLOCK_CONFIRMS
 
 
 def counters_confirm(samples: Sequence[Sample], counters: Counters) -> bool:
-    """Whether the engine's own sums have the same rate for all requests together."""
+    """Whether the engine's own sums have the same rate for all requests together, of the same
+    tokens."""
     difference = counted_difference(samples, counters)
-    all_counted = all(tpot_s(sample) for sample in samples)
-    return all_counted and difference is not None and abs(difference) <= CLOCK_CONFIRMS
+    if difference is None or not all(tpot_s(sample) for sample in samples):
+        return False
+    decoded = sum(decoded_tokens(sample) or 0 for sample in samples)
+    others = counters["output_tokens"] - counters["requests"] - decoded
+    return others <= OTHER_TOKENS * decoded and abs(difference) <= CLOCK_CONFIRMS
 
 
 # Many requests

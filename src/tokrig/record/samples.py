@@ -41,11 +41,14 @@ BURSTY = 1.1
 # Where this share of the steps of speculative decoding is seen as bursts, bursts are steps:
 # nine tenths of which take at most so much longer than a tenth of them.
 STEPS_SHOWN, STEPS_ALIKE = 0.8, 1.5
-# The rate is not told where the first and the last burst leave more of it open than this.
+# The rate is not told where counts, the first burst and the last leave more of it open than this.
 RATE_UNCERTAINTY = 0.01
-# An engine's clock confirms a rate from which its own differs no more. It runs over all tokens:
-# the window must have so many of them.
-CLOCK_CONFIRMS, SAME_WINDOW = 0.005, 0.9
+# Nine tenths of the gaps this near to whole multiples of the usual one may be those of a timer.
+ON_TIMER = 0.02
+# An engine's clock confirms a rate from which its own differs no more. It runs from the first token
+# to the last: what the tokens that a window lacks leave open may be the rest.
+CLOCK_CONFIRMS = 0.005
+OTHER_TOKENS = RATE_UNCERTAINTY - CLOCK_CONFIRMS
 # The most streams at once are those beside at least so many of the chunks: a single chunk may be
 # read together with the last one of another stream.
 PEAK_SHARE = 0.02
@@ -317,14 +320,15 @@ def _later_bursts(chunks: Chunks, tokens: int | None) -> np.ndarray[Any, np.dtyp
 
 def gaps_ns(sample: Sample) -> Ns:
     """Times between successive bursts; none where nothing came."""
+    return gaps_of(sample.stream, sample.output_tokens)
+
+
+def gaps_of(chunks: Chunks, tokens: int | None) -> Ns:
+    """The same of the chunks of an answer of so many tokens."""
     import numpy as np
 
-    chunks = sample.stream
     times = chunks.times_ns()
-    if not chunks:
-        return times
-    begins = _later_bursts(chunks, sample.output_tokens)
-    return np.diff(times[np.concatenate(([0], begins))])
+    return np.diff(times[[0, *_later_bursts(chunks, tokens)]]) if chunks else times
 
 
 def decoded_tokens(sample: Sample) -> int | None:
@@ -365,25 +369,57 @@ def is_coarse(sample: Sample) -> bool:
 
 
 def rate_uncertainty(sample: Sample) -> float:
-    """The share of the decode rate that deliveries leave open.
+    """The share of the decode rate that is open: by the count and by deliveries, together.
 
     Every stamp may be as late as gaps differ from each other. Where several tokens come at once
     they may have waited for it: those of the first burst as long as from one delivery to the next,
     those of the last as long as it took beyond what its tokens need. Where each burst is a step of
-    speculative decoding nothing waited.
+    speculative decoding nothing waited. Single tokens may have waited for the next tick of a timer,
+    where gaps look like that.
     """
     decoded, gaps = decoded_tokens(sample), gaps_ns(sample)
     if not decoded or decoded < 1 or not len(gaps):
         return 0.0
+    counted = sample.count_disagreement or 0.0
+    if counted > RATE_UNCERTAINTY:
+        counted = 0.0  # that is no rounding but another count, and judged as such
     window, last = int(gaps.sum()), sample.last_chunk_tokens or 1
-    in_order, last_gap = sorted(gaps.tolist()), int(gaps[-1])
-    short, long = in_order[len(gaps) // 10], in_order[len(gaps) * 9 // 10]
+    last_gap, (short, usual, long) = int(gaps[-1]), _deciles(gaps)
     if decoded <= BURSTY * len(gaps):
-        return (long - short) / window
+        tick = usual if _on_timer(gaps, decoded) else 0
+        return counted + max(long - short, tick) / window
     if _bursts_are_steps(sample, decoded, len(gaps)) and long <= STEPS_ALIKE * short:
-        return 0.0
+        return counted
     token = (window - last_gap) / max(decoded - last, 1)
-    return max(window / len(gaps), last_gap - last * token, long - short) / window
+    return counted + max(window / len(gaps), last_gap - last * token, long - short) / window
+
+
+def _deciles(gaps: Ns) -> tuple[int, int, int]:
+    """The first, the fifth and the ninth."""
+    in_order: list[int] = sorted(gaps.tolist())
+    return in_order[len(gaps) // 10], in_order[len(gaps) // 2], in_order[len(gaps) * 9 // 10]
+
+
+def clock_ran_over_the_same(gaps: Ns, decoded: float, timed: float) -> bool:
+    """Whether the rate of ``timed`` tokens by a clock is that of the ``decoded`` ones of a window,
+    but for ``OTHER_TOKENS``. Others may have taken as much more or less than these as these differ
+    among each other; where they came in bursts, all or nothing."""
+    unlike = 1.0
+    if 0 < decoded <= BURSTY * len(gaps):
+        short, usual, long = _deciles(gaps)
+        unlike = min((long - short) / usual, 1.0)
+    return (timed - decoded) * unlike <= OTHER_TOKENS * timed
+
+
+def _on_timer(gaps: Ns, decoded: int) -> bool:
+    """Whether gaps are whole multiples of the usual one, and a tick came without a token, or one
+    with two."""
+    import numpy as np
+
+    ticks = gaps / np.median(gaps)
+    whole = np.maximum(np.rint(ticks), 1)
+    beats = decoded > len(gaps) or bool((whole == 2).any())
+    return beats and bool(np.quantile(np.abs(ticks - whole), 0.9) <= ON_TIMER)
 
 
 def _bursts_are_steps(sample: Sample, decoded: int, bursts_after_first: int) -> bool:

@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tokrig.backends import Backend
-from tokrig.record.samples import BURSTY, CLOCK_CONFIRMS, SAME_WINDOW, Chunks, Kind, Sample, bursts
+from tokrig.record.samples import (
+    BURSTY,
+    CLOCK_CONFIRMS,
+    Chunks,
+    Kind,
+    Sample,
+    bursts,
+    clock_ran_over_the_same,
+    gaps_of,
+)
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Response
 
@@ -153,7 +162,7 @@ class _Stream:
     def __init__(self, answer: Answer, tokens: int, count_text: CountText) -> None:
         self.answer, self.tokens = answer, tokens
         self.chunks, self.count_text = answer.chunks, count_text
-        self.ends = bursts(self.chunks, tokens)
+        self.ends, self.gaps_ns = bursts(self.chunks, tokens), gaps_of(self.chunks, tokens)
         self.first = self.chunks[: self.ends[0]]
         self.rest = self.chunks[self.ends[0] :]
         self.last = self.chunks[self.ends[-2] :] if len(self.ends) > 1 else self.chunks
@@ -210,9 +219,10 @@ class _Stream:
     def by_chunks(self) -> Counted | None:
         """One token a chunk: as many chunks after the first burst as tokens are left for them."""
         after = self.tokens - self.hidden_reasoning - self.first_tokens
-        if not self.rest or abs(after - len(self.rest)) > SAME_RATE * after:
+        if not self.rest or (apart := abs(after / len(self.rest) - 1)) > SAME_RATE:
             return None
-        return Counted(self.first_tokens, len(self.last), self.hidden_reasoning, "one_a_chunk")
+        found = Counted(self.first_tokens, len(self.last), self.hidden_reasoning, "one_a_chunk")
+        return replace(found, count_disagreement=apart or None)
 
     def by_tokenizer(self) -> Counted | None:
         """The text's tokens: what is counted beyond them was not shown.
@@ -230,14 +240,13 @@ class _Stream:
         last = 1 if single else self.count_text(self.last.text)
         found = Counted(first, last, self.hidden_reasoning, "tokenizer")
         if abs(unshown) <= SAME_RATE * after:
-            return found
+            return replace(found, count_disagreement=abs(unshown) / after or None)
         slack = RETOKENIZED * self.tokens + RETOKENIZED_TOKENS
         if unshown < 0:
             off = None if -unshown <= slack else -unshown / (first + after)
             return replace(self.by_clock() or self._unknown(found), count_disagreement=off)
         hidden = self.hidden_reasoning + unshown
-        all_shown = (after + unshown, self.hidden_reasoning)
-        if agreed := self._agreed(all_shown, (after, hidden)):
+        if agreed := self._agreed((after + unshown, self.hidden_reasoning), (after, hidden)):
             return replace(found, hidden_tokens=agreed[1], counted_by="engine_clock")
         if not self._had_time(hidden, after):
             return replace(found, hidden_tokens=hidden, count_disagreement=unshown / self.tokens)
@@ -255,8 +264,7 @@ class _Stream:
         open_ = (self.tokens - self.hidden_reasoning - first, self.hidden_reasoning)
         closed = (len(self.rest), self.tokens - self.first_tokens - len(self.rest))
         readings = [closed] if closed[1] >= 0 else []
-        # An estimate is confirmed by a clock that ran over the same tokens only.
-        if self._plausible(open_[0]) and open_[0] >= SAME_WINDOW * self.tokens:
+        if self._plausible(open_[0]):
             readings.append(open_)
         agreed = self._agreed(*readings)
         if agreed is None:
@@ -292,6 +300,10 @@ class _Stream:
         if not offs or offs[0][0] > CLOCK_CONFIRMS:
             return None
         best = offs[0][1]
+        same = clock_ran_over_the_same(self.gaps_ns, best[0], counted)
+        # One that ran over others too says something of these where all take alike.
+        if not same and not (self._steady(best[0]) and self._even()):
+            return None
         other = [off for off, (n, _) in offs if abs(n - best[0]) > SAME_RATE / 2 * best[0]]
         return best if all(off > 2 * SAME_RATE for off in other) else None
 
@@ -310,6 +322,13 @@ class _Stream:
             for begin, end in pairwise(self.ends)
         )
         return all(gap_ns <= (tokens + spare) * token_ns for tokens, gap_ns in gaps_ns)
+
+    def _even(self) -> bool:
+        """Whether the later half of the chunks took as long as the earlier."""
+        middle = len(self.rest) // 2
+        half_ns = self.stamps_ns[-1 - middle] - self.stamps_ns[-1 - 2 * middle]
+        later_ns = self.stamps_ns[-1] - self.stamps_ns[-1 - middle]
+        return abs(later_ns - half_ns) <= SAME_RATE * half_ns
 
     def _plausible(self, decoded: int) -> bool:
         """Whether the text after the first burst can be as many tokens."""
