@@ -216,3 +216,15 @@ def test_twenty_lives_leave_nothing(
         while shared() - before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert shared() <= before
+
+
+def test_an_engine_that_was_added_is_taken(home: Home, cpu_build: Path) -> None:
+    server = cpu_build / "llama-server"
+    done = home.tokrig("engine", "add", "llamacpp", "--api", "cpu", "--bin", str(server))
+    assert done.code == 0, done.err
+    assert str(server) in done.out
+    done = home.tokrig("run", "--model", "smollm2-135m", "--workload", "chat", env=PATIENT)
+    assert done.code == 0, done.err
+    backend = only(home)["backend"]
+    assert (backend["name"], backend["api"], backend["build"]) == ("llamacpp", "cpu", "b11434")
+    assert home.tokrig("engine", "remove").code == 0

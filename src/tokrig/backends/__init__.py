@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tokrig import engines
 from tokrig.backends import _reading as read
 from tokrig.errors import EngineError, InputError, did_you_mean
 from tokrig.record.model import Resolved
@@ -290,9 +291,10 @@ class Backend:
         if not self.program:
             how = f"attaches to a running server: --backend {self.name} --url URL"
             return Availability(True, how)
-        if shutil.which(self.program) is None:
+        found, here = engines.program(self.program), shutil.which(self.program)
+        if found is None:
             return Availability(False, f"no {self.program} on the PATH", self.hint)
-        return Availability(True, f"{self.program} is on the PATH")
+        return Availability(True, f"{self.program} is on the PATH" if found == here else found)
 
     def binary(self, launch: Launch) -> str:
         """The engine's program, found. Raises InputError where there is none."""

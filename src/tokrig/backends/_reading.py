@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tokrig import engines
 from tokrig.errors import InputError, RequestError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def logged(log: str, patterns: Mapping[str, str]) -> dict[str, Any]:
 
 def find(wanted: str, usual: str, hint: str) -> str:
     """The path of an engine's program. Raises InputError that says what is there instead."""
-    found = shutil.which(wanted)
+    found = engines.program(wanted)
     if found is not None:
         return found
     path = Path(wanted)

@@ -146,6 +146,10 @@ class LlamaCpp(llama.LlamaServer):
     title = "llama.cpp llama-server"
     starts = True
     program = "llama-server"
+    get_it = (
+        "tokrig engine add llamacpp --api vulkan (or cuda, rocm, cpu), or give its path with"
+        " --server-bin"
+    )
     precedence = 30
     ports = (8080,)
     # Others imitate its ``/props``, but name themselves as the owner of their models.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import platform
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import click
 from tokrig import __version__, registry
 from tokrig.cli import present
 from tokrig.cli.options import Word, content_and_json, example
-from tokrig.naming import limited_bytes, limited_cpus
+from tokrig.naming import gpu_name, limited_bytes, limited_cpus
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
@@ -149,6 +150,13 @@ GROUPS = {
     "permissions": "",
 }
 MODELS_SHOWN = 4
+# Engines that come with what a graphics card needs.
+WITH_CARDS = {"vllm", "sglang", "ollama", "lemonade"}
+# By vendor, the API of its own and the compiler that a build with it wants.
+MADE_WITH: dict[str, tuple[tuple[str, str], ...]] = {
+    "nvidia": (("cuda", "nvcc"),),
+    "amd": (("rocm", "hipcc"),),
+}
 PERF = Path("/proc/sys/kernel/perf_event_paranoid")
 _WHEN = {"start": "at start", "request": "per request"}
 _TIMINGS = {"request": "engine timings per request", "counters": "engine counters"}
@@ -202,9 +210,11 @@ def _findings(content: Path) -> Iterator[Finding]:
         yield Finding("backends", name, state.ok, detail, state.hint, facts=facts)
     for found in detect.running():
         yield _server(found)
-    for program in detect.installed():
+    programs = detect.installed()
+    for program in programs:
         facts = dataclasses.asdict(program)
         yield Finding("installed programs", program.name, True, _program(program), facts=facts)
+    yield from _idle_card(programs)
     for name in registry.names("probes"):
         state = registry.load("probes", name, "PROBE").availability()
         yield Finding("probes", name, state.ok, state.detail, state.hint)
@@ -213,6 +223,23 @@ def _findings(content: Path) -> Iterator[Finding]:
         detail = f"{entry.note}; {entry.license_note}" if here else "not installed"
         yield Finding("models", name, here, detail, registry.get_package(entry.install))
     yield from _permissions(content)
+
+
+def _idle_card(programs: Iterable[Program]) -> Iterator[Finding]:
+    """A graphics card that nothing here computes with, and what to do about it."""
+    from tokrig.rig import probe_rig
+
+    if any(one.name in WITH_CARDS or set(one.apis or ()) - {"cpu"} for one in programs):
+        return
+    for gpu in probe_rig().gpus[:1]:
+        api = next((a for a, tool in MADE_WITH.get(gpu.vendor, ()) if shutil.which(tool)), "vulkan")
+        yield Finding(
+            "installed programs",
+            "graphics card",
+            False,
+            f"no engine here uses the {gpu_name(gpu)}",
+            f"tokrig engine add llamacpp --api {api}",
+        )
 
 
 def abilities(can: Capabilities) -> str:

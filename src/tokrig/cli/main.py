@@ -38,6 +38,7 @@ COMMANDS = {
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
     "models": "Download models of a hub, list and remove those that tokrig keeps.",
+    "engine": "Get an engine for the graphics card; runs then take it.",
     "rig": "Show what this machine is, as a record tells it.",
     "doctor": "Tell what can be used here, what is missing, and how to get it.",
     "simulate": "Serve simulated answers of a chosen pace, to try clients on.",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from tokrig import engines
 from tokrig.cli.options import (
     F,
     Word,
@@ -103,7 +104,8 @@ def record_options(command: F) -> F:
     "--backend",
     metavar="NAME",
     shell_complete=complete_backend,
-    help="The engine.  [default: embedded; detected with --url; llamacpp with --server-bin]",
+    help="The engine.  [default: embedded, or the one that tokrig engine added; detected with"
+    " --url; llamacpp with --server-bin]",
 )
 @option("--url", metavar="URL", help="Measure a server that is already running.")
 @option(
@@ -560,6 +562,9 @@ def _wanted(path: Path | None, overrides: dict[str, Any]) -> RunSpec:
             backend = _behind(merge(base, overrides))
         elif overrides["server_bin"] or base.server_bin:
             backend = "llamacpp"
+        elif added := engines.added():
+            backend = added.backend
+            overrides["api"] = overrides["api"] or base.api or added.api
     return merge(base, {**overrides, "backend": backend})
 
 

@@ -12,7 +12,6 @@ import ipaddress
 import json
 import os
 import re
-import shutil
 import socket
 import sys
 import threading
@@ -26,7 +25,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from tokrig import registry
+from tokrig import engines, registry
 from tokrig.backends import Ask, Backend, Engine, Json
 from tokrig.backends import _llama as llama
 from tokrig.backends._reading import mapping
@@ -279,8 +278,8 @@ class Program:
 
 
 def installed(names: Iterable[str] = tuple(PROGRAMS)) -> list[Program]:
-    """The engines' programs on the PATH, asked at the same time."""
-    found = [(name, path) for name in names if (path := shutil.which(name))]
+    """The engines' programs, added or on the PATH, asked at the same time."""
+    found = [(name, path) for name in names if (path := engines.program(name))]
     with ThreadPoolExecutor(max_workers=len(PROGRAMS)) as pool:
         return list(pool.map(lambda one: _program(*one), found))
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from tokrig import engines
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError, StoreError
 from tokrig.files import state_dir
 from tokrig.native_bench import ENGINE, BenchFound, BenchLaunch, BenchTool
@@ -53,7 +54,7 @@ def find_binary(tool: BenchTool, given: str | None) -> str:
     Raises InputError when there is none that can be run.
     """
     if given is None:
-        found = shutil.which(tool.name)
+        found = engines.program(tool.name)
         where = "on the PATH"
     else:
         path = Path(given)

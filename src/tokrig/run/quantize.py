@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from tokrig import engines
 from tokrig.errors import EngineError, InputError, ModelError, StoreError
 from tokrig.models import identity, shelf
 from tokrig.models.files import files_of
@@ -164,7 +165,7 @@ def _tool(server_bin: str | None) -> Tool:
     else:
         server = shutil.which(server_bin) if server_bin else None
         beside = shutil.which(str(Path(server).with_name(PROGRAM))) if server else None
-        binary, where = beside or shutil.which(PROGRAM), "beside the server or on the PATH"
+        binary, where = beside or engines.program(PROGRAM), "beside the server or on the PATH"
     if binary is None:
         raise InputError(f"no runnable {PROGRAM} {where}", hint=_HINT)
     # It tells its version only at work: here on a model that is none.
