@@ -1,24 +1,34 @@
 """Main memory bandwidth, measured: the ceiling of decoding on the processor.
 
-Decoding reads every weight once a token and writes next to nothing, so reading is what counts.
+Decoding reads every weight once a token and writes next to nothing, so reading is what counts. A
+copy moves every byte twice, and what is published as its bandwidth often counts it once: such
+figures are no measure of reading. What was measured is kept, and is of the machine that it was
+measured on: another processor or other memory has none.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import psutil
 
-from tokrig.errors import InputError
+from tokrig.errors import InputError, StoreError
+from tokrig.files import atomic_write, state_dir
 from tokrig.probes import _sysfs
 from tokrig.probes.linux import PROBE
+from tokrig.record.model import Rig
+from tokrig.units import GIB, significant
 
 METHOD = "read: maximum over int64 arrays, one a thread"
 REPEATS = 5
@@ -28,6 +38,7 @@ CACHE_MULTIPLE = 4
 SMALLEST_BYTES = 1024**3
 LARGEST_BYTES = 8 * 1024**3
 LARGEST_SHARE_OF_FREE = 1 / 8
+OTHERS_SHARE = 0.05
 # Where the cache's size cannot be read: above what common desktop processors have.
 ASSUMED_CACHE_BYTES = 64 * 1024**2
 
@@ -41,6 +52,7 @@ class Bandwidth:
     ``cache_bound`` says that the arrays were not at least twice the last-level cache (memory
     was short), so that the figure may be the cache's. ``other_cpu_share`` is the share of all
     processor time that other programs took meanwhile: above a few percent the figure is low.
+    Either is ``doubtful``.
     """
 
     gb_per_s: float
@@ -51,6 +63,15 @@ class Bandwidth:
     cache_bytes: int
     cache_bound: bool
     other_cpu_share: float | None
+
+    @property
+    def doubtful(self) -> str:
+        """Why it may not be the memory's; empty where nothing speaks against it."""
+        if self.cache_bound:
+            return "may be the cache's: too little memory was free"
+        if self.other_cpu_share is not None and self.other_cpu_share > OTHERS_SHARE:
+            return f"low: other programs took {self.other_cpu_share:.0%} of the processor"
+        return ""
 
 
 def measure_memory_bandwidth(
@@ -66,7 +87,7 @@ def measure_memory_bandwidth(
     most an eighth of the free memory. InputError when there is nothing to measure with what
     was asked.
     """
-    cache = last_level_cache_bytes()
+    cache = _sysfs.last_level_cache_bytes(Path("/")) or ASSUMED_CACHE_BYTES
     size = size_bytes if size_bytes is not None else max(SMALLEST_BYTES, CACHE_MULTIPLE * cache)
     memory = PROBE.facts().memory
     limit = memory.usable_bytes if memory else None
@@ -92,6 +113,51 @@ def measure_memory_bandwidth(
         cache_bound=total < 2 * cache,
         other_cpu_share=_share(before, _other_cpu()),
     )
+
+
+def keep(found: Bandwidth, rig: Rig) -> None:
+    """Write what was found where runs on this machine look for it. Raises StoreError."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = {"bytes_per_s": found.gb_per_s * 1e9, "machine": _machine(rig), "measured_at": now}
+    path = _path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps(told, indent=1) + "\n")
+    except OSError as problem:
+        raise StoreError(
+            f"{path}: cannot be written: {problem.strerror or problem}",
+            hint="TOKRIG_STATE names a folder that can",
+        ) from None
+
+
+def with_measured(rig: Rig) -> Rig:
+    """The rig with the bandwidth of its memory, where that was measured on this machine."""
+    width = None
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, StoreError):
+        kept = json.loads(_path().read_text(encoding="utf-8"))
+        if kept["machine"] == _machine(rig) and 0 < float(kept["bytes_per_s"]) < inf:
+            width = significant(float(kept["bytes_per_s"]))
+    if width is None:
+        return rig
+    told = {"bandwidth_bytes_per_s": width, "bandwidth_from": "measured"}
+    return rig.model_copy(update={"memory": rig.memory.model_copy(update=told)})
+
+
+def _machine(rig: Rig) -> dict[str, object]:
+    """What a bandwidth is of. Kernels differ in how much of the memory they keep."""
+    cpu, memory = rig.cpu, rig.memory
+    return {
+        "cpu": cpu.model,
+        "cores": cpu.cores,
+        "usable_cpus": cpu.usable_cpus,
+        "memory_gib": round((memory.total_bytes or 0) / GIB),
+        "memory": [memory.type, memory.speed_mt_per_s],
+        "method": METHOD,
+    }
+
+
+def _path() -> Path:
+    return state_dir() / "bandwidth.json"
 
 
 def _other_cpu() -> tuple[float, float | None]:
@@ -146,16 +212,3 @@ def usable_cores() -> int:
     cpu = PROBE.facts().cpu
     usable = cpu.usable_cpus if cpu else None
     return max(1, min(physical, int(usable or physical)))
-
-
-def last_level_cache_bytes(root: Path = Path("/")) -> int:
-    """Bytes of all last-level caches together; an assumed size where the system tells none."""
-    caches: dict[tuple[int, str], int] = {}
-    for folder in _sysfs.listing(root / "sys/devices/system/cpu", "cpu[0-9]*/cache/index*"):
-        level = _sysfs.read_int(folder / "level")
-        shared_by = _sysfs.read_text(folder / "shared_cpu_list")
-        size = _sysfs.read_text(folder / "size") or ""
-        if level and shared_by and size.endswith("K") and size[:-1].isdigit():
-            caches[level, shared_by] = int(size[:-1]) * 1024
-    last = max((level for level, _ in caches), default=0)
-    return sum(s for (level, _), s in caches.items() if level == last) or ASSUMED_CACHE_BYTES

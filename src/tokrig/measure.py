@@ -23,6 +23,7 @@ from tokrig.models import shelf
 from tokrig.models.shelf import Tell, quiet
 from tokrig.naming import UNKNOWN_RIG
 from tokrig.record import METHODOLOGY_VERSION, checks
+from tokrig.record.ceiling import with_stated
 from tokrig.record.model import BackendFacts, Mode, Model, Record, Rig
 from tokrig.rig import probe_rig, rig_elsewhere, rig_of_server
 from tokrig.run import assemble, clients, journal, load_nodes, power
@@ -165,14 +166,17 @@ def _rig(prepared: Prepared, content: Path) -> Rig:
     """The machine that is measured, with its cap: this one, or what the content folder states of
     another. Raises InputError for a broken file."""
     rig_id, where = prepared.spec.rig, prepared.where
-    if where is None:
-        return probe_rig(rig_id)
-    if where.here:
-        return rig_of_server(rig_id, next((p.pid for p in where.listening), None))
-    facts = load_rigs(content).get(slug(rig_id)) if rig_id else None
-    hardware = facts.hardware if facts else None
-    stated = Rig(id=slug(rig_id or ""), **dict(hardware)) if hardware else None
-    return rig_elsewhere(rig_id, stated)
+    if where is not None and not where.here:
+        facts = load_rigs(content).get(slug(rig_id)) if rig_id else None
+        hardware = facts.hardware if facts else None
+        stated = Rig(id=slug(rig_id or ""), **dict(hardware)) if hardware else None
+        rig = rig_elsewhere(rig_id, stated)
+    elif where is None:
+        rig = probe_rig(rig_id)
+    else:
+        rig = rig_of_server(rig_id, next((p.pid for p in where.listening), None))
+    facts = load_rigs(content).get(rig.id)
+    return with_stated(rig, facts.bandwidth if facts else None)
 
 
 def unfinished_keys() -> dict[str, str]:

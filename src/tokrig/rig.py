@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from tokrig import registry
+from tokrig.bandwidth import with_measured
 from tokrig.naming import UNKNOWN_RIG, limited_bytes, limited_cpus
 from tokrig.probes import Facts, Probe
 from tokrig.probes.linux import PROBE as LINUX
@@ -32,9 +33,10 @@ WHOLE_SIZE = r"[\s-]+\d+\s*GB\b"
 def probe_rig(rig_id: str | None = None) -> Rig:
     """Facts of all probes, merged; ``rig_id`` (made safe as a file name) or a name from the
     hardware becomes the id. Probes that find nothing add nothing. What may be used is that of
-    this process, whose children inherit it."""
+    this process, whose children inherit it; the bandwidth of main memory is known where it was
+    measured here."""
     probes: list[Probe] = [registry.load("probes", n, "PROBE") for n in registry.names("probes")]
-    return _named(merge([probe.facts() for probe in probes]), rig_id)
+    return _named(with_measured(merge([probe.facts() for probe in probes])), rig_id)
 
 
 def rig_of_server(rig_id: str | None, process: int | None) -> Rig:

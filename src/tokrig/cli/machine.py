@@ -17,13 +17,14 @@ import click
 from tokrig import __version__, registry
 from tokrig.cli import present
 from tokrig.cli.options import Word, content_and_json, example
+from tokrig.errors import InputError
 from tokrig.naming import gpu_name, limited_bytes, limited_cpus
 from tokrig.units import human_bytes
 
 if TYPE_CHECKING:
     from tokrig.backends import Backend, Capabilities
     from tokrig.bandwidth import Bandwidth
-    from tokrig.record.model import Gpu, Rig
+    from tokrig.record.model import Gpu, Memory, Rig
     from tokrig.run.detect import Found, Program
 
 NULL = "–"
@@ -33,33 +34,44 @@ Rows = list[tuple[str, str]]
 # The machine.
 
 
-@click.command("rig", epilog=example("tokrig rig", "tokrig rig --bandwidth --json"))
+@click.command("rig", epilog=example("tokrig rig", "tokrig rig --bandwidth"))
 @click.argument("action", type=Word(["probe"]), default="probe", metavar="[probe]")
 @click.option(
-    "--bandwidth", is_flag=True, help="Measure the memory bandwidth too (some seconds, all cores)."
+    "--bandwidth",
+    is_flag=True,
+    help="Measure the memory bandwidth too (some seconds, all cores), and keep it: runs from then"
+    " on tell which share of their ceiling they reach.",
+)
+@click.option(
+    "--even-if-busy", is_flag=True, help="Keep the bandwidth though other programs are at work."
 )
 @content_and_json
-def rig(action: str, bandwidth: bool, content: Path, as_json: bool) -> None:
+def rig(action: str, bandwidth: bool, even_if_busy: bool, content: Path, as_json: bool) -> None:
     """Show what this machine is, as a record tells it.
 
     A dash stands for what cannot be read here; nothing is guessed. Nothing personal is read.
     """
     from tokrig.rig import probe_rig
 
-    found = probe_rig()
-    measured = None
+    if even_if_busy and not bandwidth:
+        raise InputError("--even-if-busy says what becomes of a bandwidth", hint="add --bandwidth")
+    found, measured, kept = probe_rig(), None, False
     if bandwidth:
-        from tokrig.bandwidth import measure_memory_bandwidth
+        from tokrig.bandwidth import keep, measure_memory_bandwidth
 
         click.echo("measuring memory bandwidth …", err=True)
         measured = measure_memory_bandwidth()
+        kept = even_if_busy or not measured.doubtful
+        if kept:
+            keep(measured, found)
+            found = probe_rig()
     if as_json:
-        width = dataclasses.asdict(measured) if measured else None
+        width = {**dataclasses.asdict(measured), "kept": kept} if measured else None
         present.print_json({"rig": found.model_dump(mode="json"), "memory_bandwidth": width})
         return
     rows = rig_rows(found)
     if measured:
-        rows.append(("Memory bandwidth", _bandwidth(measured)))
+        rows.append(("Measured now", _bandwidth(measured, kept)))
     present.print_pairs(present.console(), rows)
 
 
@@ -83,6 +95,7 @@ def rig_rows(rig: Rig) -> Rows:
             "Memory type",
             _joined(memory.type, memory.speed_mt_per_s and f"{memory.speed_mt_per_s} MT/s"),
         ),
+        ("Memory bandwidth", _width(memory)),
     ]
     for number, gpu in enumerate(rig.gpus, start=1):
         rows += _gpu_rows("GPU" if len(rig.gpus) == 1 else f"GPU {number}", gpu)
@@ -112,6 +125,7 @@ def _gpu_rows(label: str, gpu: Gpu) -> Rows:
         (f"{label} driver", _text(gpu.driver)),
         (f"{label} power limit", limit),
         (f"{label} max clocks", clocks),
+        (f"{label} bandwidth", _width(gpu)),
         (f"{label} PCIe", link),
     ]
 
@@ -126,16 +140,22 @@ def _joined(*values: str | int | None) -> str:
     return ", ".join(str(v) for v in values if v) or NULL
 
 
-def _bandwidth(found: Bandwidth) -> str:
+def _width(of: Memory | Gpu) -> str:
+    """``48.3 GB/s, measured``; empty where it is not known."""
+    if of.bandwidth_bytes_per_s is None:
+        return ""
+    kind = {"driver": "by the driver's figures"}.get(of.bandwidth_from or "", of.bandwidth_from)
+    return _joined(f"{of.bandwidth_bytes_per_s / 1e9:.4g} GB/s", kind)
+
+
+def _bandwidth(found: Bandwidth, kept: bool) -> str:
     text = (
-        f"{found.gb_per_s:.1f} GB/s read by {found.threads} threads over "
+        f"{found.gb_per_s:.1f} GB/s of read traffic by {found.threads} threads over "
         f"{human_bytes(found.bytes)}, best of {found.repeats}"
     )
-    if found.cache_bound:
-        text += "; may be the cache's: too little memory was free"
-    if found.other_cpu_share and found.other_cpu_share > 0.05:
-        text += f"; low: other programs took {found.other_cpu_share:.0%} of the processor"
-    return text
+    if found.doubtful:
+        text += f"; {found.doubtful}"
+    return text if kept else f"{text}; not kept, unless --even-if-busy"
 
 
 # What can be used.

@@ -21,7 +21,9 @@ from tokrig.compare import COMPARED
 from tokrig.compare.statistics import STARTS_NEEDED, aa_noise, starts_of, usable
 from tokrig.compare.variables import VARIABLES, known_keys
 from tokrig.record import checks
+from tokrig.record.ceiling import CACHED_BYTES, active_bytes, ceiling, rough_reads, with_stated
 from tokrig.record.model import Record, Validity
+from tokrig.record.samples import Cell
 from tokrig.store.facts import RigFigures
 from tokrig.store.index import Problem
 from tokrig.store.load import Run
@@ -31,8 +33,6 @@ CODE = "implausible"
 KIN = 3.0
 # (t) Tables that are only looked up, and a bandwidth from a data sheet: both together.
 CEILING_SLACK = 2.0
-# (t) What fits into a processor's caches is not read from memory.
-CACHED_BYTES = 512 * 1024**2
 # (t) Attention over longer prompts than this takes a share of its own.
 SHORT_PROMPT_TOKENS = 8192
 
@@ -60,7 +60,7 @@ def implausible(
     for record in records:
         if record.mode.speculative is not None:
             continue  # a step may give many tokens
-        ceilings[record.id] = _ceiling(record, facts.get(record.rig.id))
+        ceilings[record.id] = _rough_ceiling(record, facts.get(record.rig.id))
         for machine, one in _rates(record):
             by_machine.setdefault(machine, []).append(one)
     found: dict[str, dict[int, str]] = {}
@@ -137,30 +137,19 @@ def _rates(record: Record) -> Iterator[tuple[tuple[object, ...], _Rate]]:
                 model=(model.family.casefold(), (model.variant or "").casefold(), model.quant),
                 shape=result.workload.name,
                 is_short=(result.workload.prompt_tokens or measured) <= SHORT_PROMPT_TOKENS,
-                read_bytes=_read_bytes(record),
+                read_bytes=active_bytes(record.model),
                 is_invalid=result.validity.verdict == "invalid",
             ),
         )
 
 
-def _read_bytes(record: Record) -> float | None:
-    """Bytes of weights that a token reads at most; None where the record does not tell."""
-    model = record.model
-    if not model.bytes or not model.parameters:
-        return None
-    return model.bytes * min(1.0, (model.active_parameters or model.parameters) / model.parameters)
-
-
-def _ceiling(record: Record, facts: RigFigures | None) -> float | None:
-    """The highest rate that the memory can carry; None where it or the weights are not known."""
-    width = facts.memory_bandwidth_bytes_per_s if facts else None
-    known = [one for one in (width.measured, width.theoretical) if one] if width else []
-    read = _read_bytes(record)
-    if not known or read is None or read < CACHED_BYTES:
-        return None
-    if record.rig.gpus and record.backend.api in (None, "cpu"):
-        return None  # the figure is of the card's memory
-    return max(known) * max(1, len(record.rig.gpus)) / read
+def _rough_ceiling(record: Record, facts: RigFigures | None) -> float | None:
+    """The highest rate that the memory can carry, of a record that does not tell what a step
+    reads: such a one has its own."""
+    reads = None if record.reads is not None else rough_reads(record)
+    rig = with_stated(record.rig, facts.bandwidth if facts else None)
+    found = ceiling(rig, record.backend, record.mode, reads, Cell("", 1), {})
+    return None if found is None else found.tok_per_s
 
 
 def _nearest_kin(rates: Iterable[_Rate]) -> Callable[[_Rate], float | None]:

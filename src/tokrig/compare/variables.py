@@ -117,6 +117,14 @@ VARIABLES = (
     # Older records do not tell, and a machine without limits leaves all of it.
     _of("limits", "rig. cpu.usable_cpus memory.usable_bytes", "machine, kernel", rare=True),
     _of("memory", "rig.memory. total_bytes speed_mt_per_s type", "machine, kernel"),
+    # What a figure is held against, not what made it.
+    _of(
+        "bandwidth",
+        "rig. cpu.cache_bytes rig.memory. bandwidth_bytes_per_s bandwidth_from rig.gpus."
+        " bandwidth_bytes_per_s bandwidth_from",
+        counts=False,
+        rare=True,
+    ),
     _of("os", "rig. os", "machine"),
     _of("kernel", "rig. kernel", "machine"),
     _of("virtualization", "rig. virtualization", "machine"),

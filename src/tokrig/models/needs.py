@@ -8,7 +8,8 @@ never a guess.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,8 +139,23 @@ def _tables(tensors: Sequence[Tensor]) -> set[str]:
     return _LOOKED_UP | {"token_embd.weight"} if own_output else _LOOKED_UP
 
 
+class ReadBytes(NamedTuple):
+    """Bytes of weights by place; ``routed`` where some of them are a share of experts."""
+
+    bytes: Mapping[Any, int]
+    routed: bool
+
+
 def read_bytes_per_token(model: Path) -> int | None:
-    """Bytes of weights that are read for each generated token.
+    """Bytes of weights that are read for each generated token, wherever they lie."""
+    found = read_bytes(model)
+    return None if found is None else sum(found.bytes.values())
+
+
+def read_bytes(
+    model: Path, place: Callable[[Tensor], object] = lambda tensor: None
+) -> ReadBytes | None:
+    """Bytes of weights that are read for each generated token, by what ``place`` says of tensors.
 
     All tensors, less what is only looked up (the input embedding where the output has a tensor
     of its own), what serves other inputs (vision) or drafting (MTP layers); of experts the share
@@ -164,23 +180,22 @@ def read_bytes_per_token(model: Path) -> int | None:
         layers, share = headers[0].own("block_count"), experts_in_use(headers[0])
         layers = (layers or 0) - (headers[0].own("nextn_predict_layers") or 0)
         tables, before_number, stacked = _tables(tensors), "blk.", None
-    total = experts = 0
+    total, experts = Counter[object](), Counter[object]()
     for tensor in tensors:
-        drafts = isinstance(layers, int) and _layer(tensor.name, before_number) >= layers > 0
+        drafts = isinstance(layers, int) and layer_of(tensor.name, before_number) >= layers > 0
         if tensor.name in tables or drafts:
             continue
         if tensor.bytes is None:
             return None
-        if is_expert(tensor, stacked):
-            experts += tensor.bytes
-        else:
-            total += tensor.bytes
+        (experts if is_expert(tensor, stacked) else total)[place(tensor)] += tensor.bytes
     if experts and share is None:
         return None
-    return total + (experts * share[0] // share[1] if share else 0)
+    for where, size in experts.items():
+        total[where] += size * share[0] // share[1] if share else 0
+    return ReadBytes(total, bool(experts))
 
 
-def _layer(name: str, before: str) -> int:
+def layer_of(name: str, before: str = "blk.") -> int:
     """The number of the layer that a tensor belongs to; -1 for one outside all layers."""
     number = f".{name}".partition(before)[2].partition(".")[0]
     return int(number) if number.isdecimal() and len(number) < 6 else -1

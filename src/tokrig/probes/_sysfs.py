@@ -125,6 +125,22 @@ def _tree(root: Path, name: str) -> list[str]:
     return []
 
 
+# --- caches -------------------------------------------------------------------------------------
+
+
+def last_level_cache_bytes(root: Path) -> int | None:
+    """Bytes of all last-level caches together; None where the system tells none."""
+    caches: dict[tuple[int, str], int] = {}
+    for folder in listing(root / "sys/devices/system/cpu", "cpu[0-9]*/cache/index*"):
+        level = read_int(folder / "level")
+        shared_by = read_text(folder / "shared_cpu_list")
+        size = read_text(folder / "size") or ""
+        if level and shared_by and size.endswith("K") and size[:-1].isdigit():
+            caches[level, shared_by] = int(size[:-1]) * 1024
+    last = max((level for level, _ in caches), default=0)
+    return sum(s for (level, _), s in caches.items() if level == last) or None
+
+
 # --- limits -------------------------------------------------------------------------------------
 
 # CPU affinity and control groups. A limit of any ancestor binds, and the tightest one counts. The

@@ -132,6 +132,7 @@ class LinuxProbe:
             usable_cpus=round(float(min(usable)), 2) if usable else None,
             governor="+".join(sorted(filter(None, governors))) or None,
             max_mhz=max(filter(None, maxima), default=None),
+            cache_bytes=_sysfs.last_level_cache_bytes(self._root),
             features=[f for f in USEFUL_FEATURES if f in flags],
         )
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 from tokrig.naming import gpus_known
 from tokrig.record import METHODOLOGY_VERSION
+from tokrig.record.ceiling import ABOVE_CEILING
 from tokrig.record.conditions import (
     CLIENT_CPU_SHARE,
     client_bound,
@@ -129,6 +130,9 @@ HINTS = {
     "setting_unverified": "a setting was asked for that the engine does not read back",
     "gpu_was_busy": "something drew on the GPU or used it before the start; close it and measure"
     " again",
+    "above_ceiling": "faster than the memory can deliver what a step reads, by the bandwidth that"
+    " is known: measure that on a quiet machine (tokrig rig --bandwidth), and look for a slip in"
+    " the figure",
     "implausible": "faster than the memory can deliver that model's weights, or several times as"
     " fast as the same model elsewhere; look for a slip in the figure",
     "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
@@ -166,6 +170,7 @@ class Seen:
     client_cpu_share: float | None = None
     load_nodes: LoadNodes | None = None
     compared_greedy: bool = False
+    ceiling_share: float | None = None
     told: Validity = field(default_factory=lambda: Validity(verdict="valid"))
 
 
@@ -471,6 +476,7 @@ RULES_2: tuple[Rule, ...] = (
     # Do the counts and the stamps tell how fast the tokens came?
     ("unverified", "token_count_unverified", _uncounted),
     ("unverified", "no_rate", _no_rate),
+    ("unverified", "above_ceiling", lambda c: (c.ceiling_share or 0.0) > ABOVE_CEILING),
     ("unverified", "clocks_apart", _clocks_apart),
     ("unverified", "coarse_stream", lambda c: c.coarse and not c.pace_known),
     ("unchecked", "coarse_stream", lambda c: c.coarse and c.pace_known),

@@ -208,6 +208,7 @@ def _judged_again(record: Record, result: Result, samples: Sequence[Sample]) -> 
         client_cpu_share=result.client_cpu_share,
         load_nodes=result.load_nodes,
         compared_greedy=result.greedy is not None,
+        ceiling_share=result.ceiling_share,
         told=result.validity,
     )
     mine = _samples_of(result, samples)

@@ -496,11 +496,27 @@ class Figures:
             ),
         ),
     )
+    ceiling_tok_per_s: Metric[float | None] = Metric(
+        "amount",
+        "decode ceiling",
+        "bandwidth / bytes that a step reads: the highest decode rate of each request (see"
+        " *Ceiling*)",
+        "tok/s",
+        later=True,
+    )
+    ceiling_kind: Metric[str | None] = Metric(
+        "text",
+        "bandwidth of the ceiling",
+        "how the bandwidth is known: `measured`, from the `driver`, or `stated`; several, where"
+        " parts of the model lie in several places",
+        later=True,
+    )
     ceiling_share: Metric[float | None] = Metric(
         "share",
         "share of the ceiling",
         "decode rate / decode ceiling (see *Ceiling*)",
         higher_is_better=True,
+        shown=SHOW,
     )
     client_cpu_share: Metric[float | None] = Metric(
         "share",

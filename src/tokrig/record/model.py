@@ -23,6 +23,7 @@ from tokrig.record.block import Block, Count, NonNegative, Percentiles, Summary
 from tokrig.record.loads import Arrivals, Ladder, RateLimit
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import METRICS, Figures
+from tokrig.record.reads import Reads
 from tokrig.record.samples import Cell, Load
 from tokrig.spec.settings import fields_found
 
@@ -118,10 +119,15 @@ class Model(Block):
     identity_from: Literal["metadata", "file_name", "endpoint", "transcribed"] | None = None
 
 
+BandwidthFrom = Literal["measured", "driver", "stated"]
+"""By reading memory, from the driver's clock and width, or as somebody wrote it down."""
+
+
 class Cpu(Block):
     """The processor. ``cores`` are physical, ``threads`` logical ones; ``usable_cpus`` are the
     logical ones that the engine may use, by affinity and quota, which may be a fraction. ``soc``
-    is the chip as the device tree names it: ``rockchip,rk3588``."""
+    is the chip as the device tree names it: ``rockchip,rk3588``; ``cache_bytes`` are those of all
+    last-level caches together."""
 
     model: str | None = None
     soc: str | None = None
@@ -130,21 +136,25 @@ class Cpu(Block):
     usable_cpus: NonNegative | None = None
     governor: str | None = None
     max_mhz: float | None = None
+    cache_bytes: Count | None = None
     features: list[str] = []
 
 
 class Memory(Block):
-    """Main memory. ``usable_bytes`` is what the limits of the engine's control groups leave."""
+    """Main memory. ``usable_bytes`` is what the limits of the engine's control groups leave;
+    ``bandwidth_bytes_per_s`` are bytes read."""
 
     total_bytes: Count | None = None
     usable_bytes: Count | None = None
     speed_mt_per_s: Count | None = None
     type: str | None = None
+    bandwidth_bytes_per_s: NonNegative | None = None
+    bandwidth_from: BandwidthFrom | None = None
 
 
 class Gpu(Block):
     """One graphics processor, or the slice of one (``mig_profile``) that may be used: its memory
-    is then the slice's, its power limit the whole card's."""
+    and that memory's bandwidth are then the slice's, its power limit the whole card's."""
 
     name: str
     vendor: Literal["nvidia", "amd", "intel", "apple", "other"]
@@ -161,6 +171,8 @@ class Gpu(Block):
     memory_clock_max_mhz: float | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None
+    bandwidth_bytes_per_s: NonNegative | None = None
+    bandwidth_from: BandwidthFrom | None = None
 
 
 class Rig(Block):
@@ -541,6 +553,7 @@ class Record(Block):
     mode: Mode = Mode()
     cold_start: ColdStart | None = None
     load_memory: LoadMemory | None = None
+    reads: Reads | None = None
     results: list[Result] = []
     ladders: list[Ladder] = []
     raw: list[Raw] = []

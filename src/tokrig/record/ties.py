@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from tokrig.record import conditions
 from tokrig.record.block import Summary
+from tokrig.record.ceiling import ABOVE_CEILING, ceiling_of
 from tokrig.record.checks import CONCURRENCY_SHARE, PROMPT_SHARE, PROMPT_TOKENS
 from tokrig.record.formulas import CLOCK_MISMATCH, MIN_REPEATS_FOR_INTERVAL
 from tokrig.record.metrics import leaves
@@ -28,6 +29,8 @@ Broken = Iterator[tuple[str, str]]
 
 # Figures have six significant digits.
 ROUNDING = 3e-5
+# The share of the ceiling has four.
+SHARE_ROUNDING = 1e-3
 # (t) The server's prompt time may exceed the client's TTFT by this: clocks and rounding.
 CLOCK = 0.03
 # (t) Requests follow one another; pauses between them may take half of the time.
@@ -42,7 +45,6 @@ _OF_KIND = {kind: [m for m in leaves() if m.kind == kind] for kind in ("summary"
 _MAY_BE_ZERO = ("useful_tok_per_s", "output_tokens")
 _SHARES = {
     "answered_share": 1.0,
-    "ceiling_share": 1.05,
     "client_cpu_share": 1.1,  # of one core, by another clock
     "speculative.acceptance_rate": 1.0,
     "session.hit_rate": 1.0,
@@ -473,6 +475,29 @@ def _session(cell: Cell) -> Broken:
                 yield f"{place}.{name}", f"{getattr(turn, name)} of {turn.prompt_tokens} tokens"
 
 
+def _ceiling(cell: Cell) -> Broken:
+    """The ceiling follows from bytes and bandwidth, its share from the decode rate."""
+    result, share = cell.result, known(cell.result.ceiling_share)
+    told, again = result.ceiling_tok_per_s, ceiling_of(cell.record, result)
+    if share < 0:
+        yield "ceiling_share", f"{share}: no such thing takes place"
+    beyond = share > ABOVE_CEILING and cell.measured and cell.version >= 2
+    if beyond and "above_ceiling" not in result.validity.unverified:
+        yield "ceiling_share", f"{share}, and no above_ceiling among what is unverified"
+    if told is None:
+        return
+    if again is None:
+        yield "ceiling_tok_per_s", f"{told}, from no bandwidth or bytes that the record has"
+    elif _apart(told, again.tok_per_s) or result.ceiling_kind != again.kind:
+        yield (
+            "ceiling_tok_per_s",
+            f"{told} ({result.ceiling_kind}), what a step reads and the bandwidth give"
+            f" {again.tok_per_s} ({again.kind})",
+        )
+    if _apart(share, cell["output_tok_per_s"].median / told, SHARE_ROUNDING):
+        yield "ceiling_share", f"{share}, of {told} tok/s"
+
+
 def _shares(cell: Cell) -> Broken:
     for path, most in _SHARES.items():
         value: Any = cell.result
@@ -561,6 +586,7 @@ RESULT_RULES: dict[str, ResultRule] = {
     "tokens": _tokens,
     "speculative": _speculative,
     "shares": _shares,
+    "ceiling": _ceiling,
     "energy": _energy,
     "memory": _memory,
 }

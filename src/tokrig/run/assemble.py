@@ -18,6 +18,8 @@ import tokrig
 from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
 from tokrig.record import METHODOLOGY_VERSION, checks
+from tokrig.record.ceiling import ceiling
+from tokrig.record.ceiling import fields as ceiling_fields
 from tokrig.record.conditions import computed_on
 from tokrig.record.ladder import ladder_of
 from tokrig.record.loads import Ladder, LoadNodes
@@ -146,6 +148,7 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
         mode=told.mode,
         cold_start=told.cold,
         load_memory=told.load_memory,
+        reads=told.reads,
         results=results,
         ladders=ladders,
         rate_limits=rate_limits(results),
@@ -224,6 +227,8 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         turn_answer_tokens=[turn.answer_tokens for turn in workload.turns[: told.turns]],
         turn_prompt_tokens=told.turn_prompts if workload.sessions else [],
     )
+    most = ceiling(gathered.rig, told.backend, told.mode, told.reads, cell, found)
+    reached = ceiling_fields(most, found)
     validity = checks.judge(
         samples,
         checks.Seen(
@@ -241,6 +246,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
             client_cpu_share=client_cpu_share,
             load_nodes=nodes,
             compared_greedy=cell.workload in told.greedy,
+            ceiling_share=reached.get("ceiling_share"),
         ),
     )
     tokens = sum(s.output_tokens or 0 for s in samples if s.phase == "measured")
@@ -257,6 +263,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
         counters=counters or None,
         memory=memory,
         energy=None if asked else energy(observed, tokens, computed_on(told.backend, told.mode)),
+        **reached,
         client_cpu_share=client_cpu_share,
         load_nodes=nodes,
         sustained=next(

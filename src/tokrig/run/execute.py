@@ -41,6 +41,7 @@ from tokrig.run.progress import (
     RunBegan,
     Step,
 )
+from tokrig.run.reads import reads_of
 from tokrig.run.room import LEAST_TURNS, need, turn_need
 from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.spec import arrivals
@@ -284,6 +285,7 @@ class _Run:
         cards = session.monitor.cards_in_use(engine.api)
         state.backend = assemble.with_devices(state.backend, self.prepared, cards)
         state.load_memory = self.require_fit(session).memory
+        state.reads = reads_of(session, state.model, state.backend, state.mode)
         state.model = state.model.model_copy(update={"reasoning": by_itself})
         observed = {"reasoning_observed": preflight.reasons(first)}
         state.mode = state.mode.model_copy(update=observed)

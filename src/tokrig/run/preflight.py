@@ -21,6 +21,7 @@ from tokrig.backends import Engine, Request
 from tokrig.errors import InputError, RequestError, StartError
 from tokrig.record.conditions import ignored, untold
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model, Prompting
+from tokrig.record.reads import Reads
 from tokrig.record.samples import Cell, Kind, Sample
 from tokrig.run.http import HINTS, REFUSALS, wait_s
 from tokrig.run.prepare import Prepared
@@ -280,6 +281,7 @@ class EngineState(BaseModel):
     cold: ColdStart | None = None
     server_starts: int = 0
     load_memory: LoadMemory | None = None
+    reads: Reads | None = None
     greedy_texts: dict[str, str] | None = None
     greedy: dict[str, Greedy] = {}
     turns: int | None = None

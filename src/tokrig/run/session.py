@@ -525,10 +525,27 @@ def _bypassed(session: Session, log_path: Path, listen: Listener) -> bool:
     return True
 
 
+def model_path(session: Session) -> Path | None:
+    """Where the served model's file is: as it was started with, else as an engine on this machine
+    says; None where it cannot be looked at. The path itself goes nowhere."""
+    launch, where = session.prepared.launch, session.prepared.where
+    if launch is not None and not session.prepared.backend.own_models:
+        return launch.model
+    told = session.engine.model_file
+    here = session.endpoint.is_loopback and (where is None or where.here)
+    # A relative path begins in a folder of the server's.
+    if told is None or not here or not (path := Path(told)).is_absolute():
+        return None
+    with contextlib.suppress(OSError):
+        there = where.found(path) if where else path
+        return there if there is not None and there.is_file() else None
+    return None
+
+
 def identified(model: Model, session: Session) -> Model:
     """The model as its own file tells it, where an engine on this machine says where that lies.
 
-    Reading all of a large file takes its time, once. The path itself goes nowhere.
+    Reading all of a large file takes its time, once.
     """
     told, where = session.engine.model_file, session.prepared.where
     here = session.endpoint.is_loopback and (where is None or where.here)
@@ -538,10 +555,8 @@ def identified(model: Model, session: Session) -> Model:
     blob = _BLOB.fullmatch(path.name)
     # The name of a blob is its checksum, and tells nothing else.
     named: dict[str, Any] = {"sha256": blob[1], "file": None} if blob else {}
-    # A relative path begins in a folder of the server's.
     with contextlib.suppress(ModelError, OSError):
-        there = (where.found(path) if where else path) if path.is_absolute() else None
-        if there is not None and there.is_file():
+        if (there := model_path(session)) is not None:
             found = identity.identify(there, sha256=blob is None)
     if blob and found and found.identity_from == "file_name":
         named |= {"family": model.family, "variant": None, "identity_from": "endpoint"}

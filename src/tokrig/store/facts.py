@@ -98,6 +98,13 @@ class RigFigures(Block):
     memory_bandwidth_bytes_per_s: Rate | None = None
     matrix_flop_per_s: Rate | None = None
 
+    @property
+    def bandwidth(self) -> float | None:
+        """The highest bandwidth that is written down, bytes/s."""
+        told = self.memory_bandwidth_bytes_per_s
+        known = [one for one in (told.measured, told.theoretical) if one] if told else []
+        return max(known, default=None)
+
 
 class RigFacts(RigFigures):
     """All that is written about a rig; ``prose`` is Markdown."""
