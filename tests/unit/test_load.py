@@ -101,7 +101,7 @@ def test_code_that_reads_otherwise_reads_anew(
     add(store, "a")
     load(store, cache=cache)
     parsed = count_parses(monkeypatch)
-    monkeypatch.setattr(index, "_reader_digest", lambda: "another")
+    monkeypatch.setattr(index, "reader_digest", lambda: "another")
     load(store, cache=cache)
     assert parsed == ["a"]
 

@@ -15,22 +15,18 @@ import click
 
 from tokrig.cli.options import (
     UnknownWord,
-    Word,
-    complete_backend,
-    complete_model,
-    complete_rig,
     completing,
     content_and_json,
     example,
+    record_filters,
 )
-from tokrig.cli.present import NULL, bounded, figure_cell, print_json
+from tokrig.cli.present import NULL, bounded, complain, figure_cell, print_json
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import shown_in
 
 if TYPE_CHECKING:
-    from tokrig.store import Listing, Row
+    from tokrig.store import Row
 
-STATUSES = ("complete", "failed", "interrupted", "valid", "unverified", "invalid")
 SHORTEST_ID = 15  # the time a run began: 20261122-171500
 SHORTEST_NAME = 8
 
@@ -97,15 +93,7 @@ def _sort_column(ctx: click.Context, param: click.Parameter, given: str | None) 
         "tokrig list --mode n-gram --json",
     ),
 )
-@click.option(
-    "--model", "-m", metavar="TEXT", shell_complete=complete_model, help="Name contains TEXT."
-)
-@click.option("--rig", metavar="TEXT", shell_complete=complete_rig, help="Rig contains TEXT.")
-@click.option(
-    "--backend", metavar="TEXT", shell_complete=complete_backend, help="Engine contains TEXT."
-)
-@click.option("--mode", metavar="TEXT", help="Mode contains TEXT: baseline, n-gram, reasoning off.")
-@click.option("--status", type=Word(STATUSES), help="Only records of this status or verdict.")
+@record_filters
 @click.option(
     "--sort",
     metavar="COLUMN",
@@ -118,7 +106,6 @@ def _sort_column(ctx: click.Context, param: click.Parameter, given: str | None) 
 def command(
     sort: str | None,
     limit: int | None,
-    status: str | None,
     content: Path,
     as_json: bool,
     **wanted: str | None,
@@ -130,19 +117,12 @@ def command(
     terminal an ID is its shortest beginning that no other record has.
     """
     from tokrig.store import Store
+    from tokrig.store.filters import Filters
 
     listing = Store(content).listing()
-    rows = [
-        row
-        for row in listing.rows
-        if _holds(wanted["model"], f"{row.model} {row.quant or ''}")
-        and _holds(wanted["rig"], row.rig)
-        and _holds(wanted["backend"], row.backend)
-        and _holds(wanted["mode"], f"{row.mode} {row.choices}")
-        and (status is None or status in (row.status, row.verdict))
-    ]
+    rows = Filters(**wanted).of(listing.rows)
     shown = _sorted(rows, sort)[:limit]
-    _complain(listing)
+    complain(listing.problems)
     if as_json:
         print_json([_as_json(row) for row in shown])
     elif shown:
@@ -158,14 +138,6 @@ def command(
         click.echo(f"no records in {content}; make one with: tokrig run", err=True)
 
 
-def _holds(wanted: str | None, text: str) -> bool:
-    """Whether all words of ``wanted`` occur in ``text``; "gemma-3-270m" finds "Gemma-3 270m"."""
-    if wanted is None:
-        return True
-    plain = text.lower().replace("-", " ")
-    return all(word in plain for word in wanted.lower().replace("-", " ").split())
-
-
 def _sorted(rows: list[Row], by: str | None) -> list[Row]:
     """In the order of a column; rows without a value stand at the end either way."""
     if by is None:
@@ -175,13 +147,6 @@ def _sorted(rows: list[Row], by: str | None) -> list[Row]:
     known = [row for row in rows if order(row) not in (None, "")]
     known.sort(key=order, reverse=by.startswith("-"))
     return known + [row for row in rows if order(row) in (None, "")]
-
-
-def _complain(listing: Listing) -> None:
-    for problem in listing.problems:
-        click.echo(f"unreadable: {problem.message}", err=True)
-    if listing.problems:
-        click.echo("hint: tokrig check names what is wrong in each", err=True)
 
 
 def _as_json(row: Row) -> dict[str, object]:

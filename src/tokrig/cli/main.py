@@ -35,6 +35,7 @@ COMMANDS = {
     "list": "List the records of a content folder, newest first.",
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Compare two records: class, differing keys, ratios.",
+    "export": "Write records as CSV, Parquet, benchstat, vllm bench JSON or Markdown.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
     "models": "Download models of a hub, list and remove those that tokrig keeps.",

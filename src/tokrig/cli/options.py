@@ -127,6 +127,40 @@ def complete_model(
     return names or [CompletionItem(incomplete, type="file")]
 
 
+# The statuses and verdicts of ``store.filters``, which takes a while to load.
+STATUSES = ("complete", "failed", "interrupted", "valid", "unverified", "invalid")
+
+
+def record_filters(command: F) -> F:
+    """Options that choose records: the fields of ``store.filters.Filters``."""
+    options = (
+        click.option(
+            *("--model", "-m"),
+            metavar="TEXT",
+            shell_complete=complete_model,
+            help="Name contains TEXT.",
+        ),
+        click.option(
+            "--rig", metavar="TEXT", shell_complete=complete_rig, help="Rig contains TEXT."
+        ),
+        click.option(
+            "--backend",
+            metavar="TEXT",
+            shell_complete=complete_backend,
+            help="Engine contains TEXT.",
+        ),
+        click.option(
+            "--mode", metavar="TEXT", help="Mode contains TEXT: baseline, n-gram, reasoning off."
+        ),
+        click.option(
+            "--status", type=Word(STATUSES), help="Only records of this status or verdict."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def word_list(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Any:
     """A repeatable, comma separated option as a list; None where it was not given."""
     found = [word.strip() for text in given for word in text.split(",") if word.strip()]

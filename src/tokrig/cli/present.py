@@ -6,10 +6,11 @@ a list of a thousand records does without.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from tokrig import naming, units
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tokrig.record.loads import Ladder, SessionFigures
     from tokrig.record.metric import Metric
     from tokrig.record.model import Record, Result, Validity
+    from tokrig.store import Problem
 
 NULL = "–"
 # Wide enough that nothing wraps in a file or a pipe.
@@ -41,6 +43,36 @@ rate = units.human_rate
 def print_json(data: Any) -> None:
     """``data`` on stdout, for machines."""
     print(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def complain(problems: Iterable[Problem]) -> None:
+    """Names on stderr the files that could not be read."""
+    for problem in (found := list(problems)):
+        print(f"unreadable: {problem.message}", file=sys.stderr)
+    if found:
+        print("hint: tokrig check names what is wrong in each", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each kind of thing that is counted, on a terminal; silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn())
+    console, tasks = Console(stderr=True), {}
+    if not console.is_terminal:
+        yield lambda what, done, of: None
+        return
+    # Drawn when told, never by a thread: what is counted may fork.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as shown:
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=of)
+            shown.update(tasks[what], completed=done, refresh=done % 20 == 0 or done == of)
+
+        yield tell
 
 
 def record_json(record: Record) -> dict[str, Any]:

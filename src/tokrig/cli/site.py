@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tokrig.cli.options import F, content_and_json, example
+from tokrig.cli.present import bars
 from tokrig.errors import InputError
 from tokrig.registry import get_extra
 
@@ -146,24 +146,5 @@ def _build(content: Path, **asked: Any) -> Report:
         raise InputError(
             f"the site needs the package {missing.name!r}", hint=get_extra("site")
         ) from None
-    with _progress() as tell:
+    with bars() as tell:
         return build(content, progress=tell, **asked)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal; silence elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn())
-    console, tasks = Console(stderr=True), {}
-    # Drawn when told, never by a thread: the build forks.
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as shown:
-
-        def tell(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = shown.add_task(what, total=of)
-            shown.update(tasks[what], completed=done, refresh=done % 20 == 0 or done == of)
-
-        yield tell

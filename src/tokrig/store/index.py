@@ -448,7 +448,7 @@ def _opened(name: str) -> sqlite3.Connection:
                 for table in ("reader", *_KINDS):
                     database.execute(f"DROP TABLE IF EXISTS {table}")
                 database.execute("CREATE TABLE reader (digest TEXT)")
-                database.execute("INSERT INTO reader VALUES (?)", (_reader_digest(),))
+                database.execute("INSERT INTO reader VALUES (?)", (reader_digest(),))
                 for kind in _KINDS:
                     database.execute(f"CREATE TABLE {kind} ({_COLUMNS}, PRIMARY KEY (path))")
     except sqlite3.Error:
@@ -465,7 +465,7 @@ def _is_current(database: sqlite3.Connection) -> bool:
         reader = database.execute("SELECT digest FROM reader").fetchall()
     except sqlite3.OperationalError:
         return False
-    return reader == [(_reader_digest(),)]
+    return reader == [(reader_digest(),)]
 
 
 def _made(make: Callable[[str, str], str], job: tuple[str, str]) -> str | TokrigError:
@@ -476,7 +476,7 @@ def _made(make: Callable[[str, str], str], job: tuple[str, str]) -> str | Tokrig
 
 
 @functools.cache
-def _reader_digest() -> str:
+def reader_digest() -> str:
     """Changes with every change of the code that reads records."""
     package = Path(__file__).parent.parent
     folders = (package / "record", package / "spec", package / "store")

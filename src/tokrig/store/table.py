@@ -217,7 +217,7 @@ engine_vram_bytes energy_scope energy_j j_per_output_token
 """.split()
 
 
-def _reader(column: Column) -> Read:
+def reader(column: Column) -> Read:
     """Reads a column of a record or a result, whose blocks may be missing."""
     block, _, field = column.source.partition(".")
     inside: Callable[[Any], Any] = attrgetter(field) if field else lambda found: found
@@ -235,7 +235,7 @@ def _spread(metric: str) -> Iterator[tuple[Column, Read]]:
         if part.name.startswith("ci95"):
             yield column, partial(_end_of_interval, metric, number - len(SPREAD))
         else:
-            yield column, _reader(column)
+            yield column, reader(column)
 
 
 def _end_of_interval(metric: str, end: int, result: Result) -> Value:
@@ -249,7 +249,7 @@ def _codes(field: str, result: Result) -> Value:
 
 def _of_result() -> Iterator[tuple[str, Column, Read]]:
     """The columns of a result, each with what stands for it in the first order."""
-    yield from ((column.name, column, _reader(column)) for column in (*OF_RESULT, *OPTIONAL))
+    yield from ((column.name, column, reader(column)) for column in (*OF_RESULT, *OPTIONAL))
     for column, field in zip(CODES, ("reasons", "unverified", "unchecked"), strict=True):
         yield column.name, column, partial(_codes, field)
     for metric in SUMMARIES:
@@ -268,22 +268,31 @@ COLUMNS = (
     *OF_SETTINGS,
     *(column for _, column, _ in _RESULT[_OLD:]),
 )
-_READ_RUN = [_reader(column) for column in (*OF_RUN, *OF_LOAD)]
-_READ_SETTINGS = [_reader(column) for column in OF_SETTINGS]
+RUN_COLUMNS = (*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS, *OF_SETTINGS)
+_READ_RUN = [reader(column) for column in (*OF_RUN, *OF_LOAD)]
+_READ_SETTINGS = [reader(column) for column in OF_SETTINGS]
 
 
 def flat_rows(runs: Iterable[Run]) -> Iterator[tuple[Value, ...]]:
     """One row a result, values in the order of ``COLUMNS``."""
     for run in runs:
-        record = run.record
-        samples = f"data/samples/{run.id}.parquet" if run.samples_digest else None
-        addresses = (run.id, f"runs/{run.id}.html", f"data/runs/{run.path}", samples)
-        of_run = (*addresses, len(record.errata), *(read(record) for read in _READ_RUN))
-        of_run += _gpus(record.rig)
-        settings = [read(record) for read in _READ_SETTINGS]
-        for result in record.results:
+        of_run = run_values(run)
+        of_run, settings = of_run[: -len(OF_SETTINGS)], of_run[-len(OF_SETTINGS) :]
+        for result in run.record.results:
             values = [read(result) for _, _, read in _RESULT]
             yield (*of_run, *values[:_OLD], *settings, *values[_OLD:])
+
+
+def run_values(run: Run) -> tuple[Value, ...]:
+    """What all rows of a run have, in the order of ``RUN_COLUMNS``."""
+    record = run.record
+    samples = f"data/samples/{run.id}.parquet" if run.samples_digest else None
+    return (
+        *(run.id, f"runs/{run.id}.html", f"data/runs/{run.path}", samples, len(record.errata)),
+        *(read(record) for read in _READ_RUN),
+        *_gpus(record.rig),
+        *(read(record) for read in _READ_SETTINGS),
+    )
 
 
 def _gpus(rig: Rig) -> tuple[Value, ...]:
@@ -314,7 +323,7 @@ def to_csv(rows: Iterable[Sequence[Value]]) -> bytes:
     formula. Such a text gets an apostrophe in front, in CSV alone: JSON and Parquet are exact.
     Numbers are never touched. What Parquet cannot hold is here as it is there.
     """
-    table = _table(rows, _no_formula)
+    table = arrow(rows, text=no_formula)
     sink = io.BytesIO()
     arrow_csv = importlib.import_module("pyarrow.csv")
     style = {"quoting_style": "needed", "quoting_header": "none", "eol": "\r\n"}
@@ -328,16 +337,18 @@ def to_parquet(rows: Iterable[Sequence[Value]]) -> bytes:
     surrogate, which UTF-8 cannot, is ``?``."""
     sink = io.BytesIO()
     parquet = importlib.import_module("pyarrow.parquet")
-    parquet.write_table(_table(rows), sink, compression="zstd")
+    parquet.write_table(arrow(rows), sink, compression="zstd")
     return sink.getvalue()
 
 
-def _table(
-    rows: Iterable[Sequence[Value]], text: Callable[[Value], Value] = lambda value: value
+def arrow(
+    rows: Iterable[Sequence[Value]],
+    of: Sequence[Column] = COLUMNS,
+    text: Callable[[Value], Value] = lambda value: value,
 ) -> Any:
-    """The rows as an Arrow table; ``text`` is done to every text."""
+    """The rows as an Arrow table with the columns ``of``; ``text`` is done to every text."""
     pa: Any = importlib.import_module("pyarrow")  # a third of a second, and without types
-    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+    columns = list(zip(*rows, strict=True)) or [()] * len(of)
     kinds = {
         "text": pa.string(),
         "integer": pa.int64(),
@@ -345,16 +356,17 @@ def _table(
         "boolean": pa.bool_(),
     }
     arrays = []
-    for column, values in zip(COLUMNS, columns, strict=True):
+    for column, values in zip(of, columns, strict=True):
         cells = list(map(text, values)) if column.kind == "text" else values
         try:
             arrays.append(pa.array(cells, kinds[column.kind]))
         except (OverflowError, UnicodeEncodeError):
             arrays.append(pa.array(map(_storable, cells), kinds[column.kind]))
-    return pa.table(arrays, names=[column.name for column in COLUMNS])
+    return pa.table(arrays, names=[column.name for column in of])
 
 
-def _no_formula(value: Value) -> Value:
+def no_formula(value: Value) -> Value:
+    """A text that a spreadsheet would run as a formula, with an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

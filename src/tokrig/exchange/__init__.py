@@ -1,0 +1,1 @@
+"""Figures of other tools, and records in their formats."""
