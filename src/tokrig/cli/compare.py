@@ -1,17 +1,23 @@
-"""``tokrig compare``: whether two records can be compared, what differs, how much faster. And the
-comparisons of campaigns, arm against arm."""
+"""``tokrig compare``: is B slower than A? Records, folders and filters, or two specs measured
+beside each other. And the comparisons of campaigns, arm against arm."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tokrig.cli.options import complete_run_id, content_and_json, example
+from tokrig.cli.options import (
+    UnknownWord,
+    content_and_json,
+    even_if_busy,
+    example,
+)
 from tokrig.cli.present import (
     NULL,
     console,
@@ -20,29 +26,23 @@ from tokrig.cli.present import (
     line,
     plain_table,
     print_json,
-    print_pairs,
     put,
 )
+from tokrig.cli.show import picture, require_picture
+from tokrig.cli.sides import complete_side
 from tokrig.errors import InputError
 from tokrig.record.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-    from tokrig.compare import Comparison, Figure, Pair
+    from tokrig.campaign.pair import Measured
     from tokrig.compare.ab import Effect, Outcome
+    from tokrig.compare.judge import Judgement, Limits
     from tokrig.record.model import Record
+    from tokrig.site.charts import Figure
     from tokrig.store import Store
 
-NOT_COMPARED = {
-    "invalid": "not compared",
-    "other_shape": "another shape of the same name",
-    "other_length": "prompts of another length",
-}
-# So many of a rig's records tell its noise; more would take longer than they would add.
-MOST_RECORDS = 60
-GRADE_STYLES = {"A": "bold green", "B": "bold green", "C": "bold yellow", "D": "bold red"}
 AB_VERDICTS = {
     "faster": ("B faster", "green"),
     "slower": ("B slower", "red"),
@@ -51,54 +51,186 @@ AB_VERDICTS = {
     "not_comparable": ("not comparable", "yellow"),
 }
 LISTED = 8
+# So many of a rig's records tell its noise; more would take longer than they would add.
+MOST_RECORDS = 60
+REGRESSION = "regression"
+LARGEST_LIMIT = 10.0
+STARTS = 8
+_SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?%")
+
+
+def _names() -> dict[str, str]:
+    """The figures by all that people call them: ``ttft``, ``ttft_s``, ``gen``, ``output``."""
+    from tokrig.compare import COMPARED
+
+    found = {}
+    for name in COMPARED:
+        label = METRICS[name].label.lower()
+        short = name.removesuffix("_s").removesuffix("_tok_per")
+        for word in (name, short, short.replace("_", "-"), label, label.removesuffix(" tok/s")):
+            found[word] = name
+    return found
+
+
+def _limits(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> Limits:
+    """``regression=3%,ttft=5%`` as limits."""
+    from tokrig.compare.judge import Limits
+
+    names, every, own = _names(), None, {}
+    for word in (word.strip() for text in given for word in text.split(",") if word.strip()):
+        name, equals, share = (part.strip() for part in word.partition("="))
+        if name != REGRESSION and name.lower() not in names:
+            raise UnknownWord(name, [REGRESSION, *names], ctx, param)
+        match = _SHARE.fullmatch(share)
+        if not equals or match is None or not 0 < float(match[1]) / 100 <= LARGEST_LIMIT:
+            told = f"{word!r} names no share" if not share else f"{share!r} is no share"
+            most = f"{100 * LARGEST_LIMIT:.0f}%"
+            raise click.BadParameter(f"{told}: give percent above 0, at most {most}: {name}=3%")
+        if name == REGRESSION:
+            every = float(match[1]) / 100
+        else:
+            own[names[name.lower()]] = float(match[1]) / 100
+    return Limits(every, own)
 
 
 @click.command(
     "compare",
     epilog=example(
         "tokrig compare 20261122-171500 20261122-183111",
-        "tokrig compare seed-gemma-4-e2b seed-gemma-4-e4b --concurrency 1",
+        "tokrig compare build=b9174 build=b9300 rig=my-rig --fail-on regression=3%",
+        "tokrig compare baseline/ content/ --fail-on gen=3%,ttft=5% --markdown",
+        "tokrig compare --measure before.yaml after.yaml --fail-on regression=3%",
     ),
 )
-@click.argument("a", metavar="A", shell_complete=complete_run_id)
-@click.argument("b", metavar="B", shell_complete=complete_run_id)
+@click.argument("sides", metavar="A B | KEY=VALUE…", nargs=-1, shell_complete=complete_side)
+@click.option(
+    "--fail-on",
+    "limits",
+    multiple=True,
+    callback=_limits,
+    metavar="FIGURE=N%",
+    help="How much slower B may be: regression=3% for all figures, ttft=5% for one. Repeat it or"
+    " use commas; where only single figures are named, only they are judged.  [default: the noise]",
+)
+@click.option("--strict", is_flag=True, help="Exit 1 too where the verdict is INCONCLUSIVE.")
 @click.option(
     "--concurrency", type=click.IntRange(min=1), metavar="N", help="Only results at this one."
 )
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also draw all ratios with their intervals into FILE, .png or .svg.",
+)
+@click.option(
+    "--measure", is_flag=True, help="A and B are spec files: measure both, interleaved, first."
+)
+@click.option(
+    "--starts",
+    type=click.IntRange(6, 100),
+    default=STARTS,
+    show_default=True,
+    metavar="N",
+    help="Starts of the engine for each side, with --measure.",
+)
+@click.option(
+    "--control/--no-control",
+    default=True,
+    help="Measure A a second time beside both, so that the noise is known, with --measure.",
+)
+@even_if_busy
+@click.option("--quiet", "-q", is_flag=True, help="No progress and no notes.")
 @content_and_json
-def command(a: str, b: str, concurrency: int | None, content: Path, as_json: bool) -> None:
-    """Compare two records: class, differing keys, ratios.
+def command(
+    sides: tuple[str, ...],
+    limits: Limits,
+    strict: bool,
+    concurrency: int | None,
+    measure: bool,
+    content: Path,
+    as_json: bool,
+    **more: Any,
+) -> int:
+    """Is B slower than A? PASS, FAIL or INCONCLUSIVE, figure by figure.
 
-    A is the reference; ratios are B / A. Each is a record's id, the beginning of one, or the path
-    of its file. Class A: same machine, at most one changed variable; B: same GPU model, build,
-    model hash and shape; C: same model and quant, other hardware or not all known; D: not
-    comparable, no ratios. Faster or slower takes 6 starts of the engine on both sides.
+    A is the reference; ratios are B / A. Each side is a record (its id, the beginning of one, the
+    path of its file), several with commas between them, or a folder. Or filters: KEY=VALUE as in
+    the list or as a comparison names variables; the key that has two values names the sides.
+    Records of one configuration count together, start by start.
+
+    FAIL takes 6 starts of the engine on both sides, p ≤ 0.05 after Holm's correction over all
+    figures, and more than the limit. Exit codes: 0 PASS or INCONCLUSIVE, 1 FAIL (with --strict
+    INCONCLUSIVE too), 2 bad input or nothing that can be compared, 3 an engine failed.
     """
-    from tokrig.compare import comparison, subject
     from tokrig.store import Store
 
-    store = Store(content)
-    records = [store.read(store.find(wanted)) for wanted in (a, b)]
-    for record in records:
-        levels = sorted({result.concurrency for result in record.results})
-        if not levels:
+    plot, markdown = more.pop("plot"), more.pop("markdown")
+    if markdown and as_json:
+        raise InputError("--markdown and --json are two forms of one answer", hint="give one")
+    if plot is not None:
+        require_picture(plot)
+    control = None
+    if measure:
+        if concurrency is not None:
             raise InputError(
-                f"{record.id} has no results to compare",
-                hint=f"tokrig show {record.id} tells why the run failed",
+                "--concurrency is of records", hint="the spec files say what to measure"
             )
-        if concurrency is not None and concurrency not in levels:
-            raise InputError(
-                f"{record.id} has no result at concurrency {concurrency}",
-                hint=f"it has: {', '.join(map(str, levels))}",
-            )
-    noise = _noise(store, {record.rig.id for record in records})
-    found = comparison(
-        *(subject(r, concurrency=concurrency, noise=noise.get(r.rig.id)) for r in records)
-    )
-    if as_json:
-        print_json(found.as_dict())
+        measured = _measured(sides, limits, content, **more)
+        found, control = measured.judgement, measured.control
     else:
-        print_comparison(console(), found)
+        found = _of_records(sides, limits, concurrency, Store(content), quiet=more["quiet"])
+    if (limits.every or limits.own or strict or measure) and not found.rated:
+        missing = [text for pair in found.pairs for text in pair.missing]
+        raise InputError(
+            f"nothing here can be judged: {'; '.join(missing) or 'no figure in common'}",
+            hint="tokrig show ID tells what the codes mean"
+            if measure
+            else "tokrig compare A B, without limits, names what differs",
+        )
+    if plot is not None:
+        _draw(found, plot)
+    _print(found, control, markdown=markdown, as_json=as_json)
+    return int(found.verdict == "FAIL" or (strict and found.verdict == "INCONCLUSIVE"))
+
+
+def _of_records(
+    words: Sequence[str], limits: Limits, concurrency: int | None, store: Store, *, quiet: bool
+) -> Judgement:
+    """The judgement of records that are there."""
+    from tokrig.cli.sides import sides_of
+    from tokrig.compare import pool
+    from tokrig.compare.judge import judge
+
+    sides = sides_of(words, store)
+    for note in sides.notes if not quiet else ():
+        click.echo(f"note: {note}", err=True)
+    for name, records in (("A", sides.a), ("B", sides.b)):
+        _require_results(name, records, concurrency)
+    noise = _noise(store, {record.rig.id for record in (*sides.a, *sides.b)})
+    a, b = (pool.groups(side, concurrency=concurrency, noise=noise) for side in (sides.a, sides.b))
+    found = pool.matched(a, b, sides.apart)
+    alone = [
+        f"{side}: {group.subject.id} ({group.subject.name} · {group.subject.place}): no partner"
+        for side, group in found.alone
+    ]
+    return judge(found.pairs, limits, left_out=alone)
+
+
+def _require_results(side: str, records: Sequence[Record], concurrency: int | None) -> None:
+    """Raises InputError where a side has nothing to compare."""
+    levels = sorted({result.concurrency for record in records for result in record.results})
+    name = records[0].id if len(records) == 1 else f"side {side}"
+    if not levels:
+        raise InputError(
+            f"{name} has no results to compare",
+            hint=f"tokrig show {records[0].id} tells why the run failed",
+        )
+    if concurrency is not None and concurrency not in levels:
+        raise InputError(
+            f"{name} has no result at concurrency {concurrency}",
+            hint=f"it has: {', '.join(map(str, levels))}",
+        )
 
 
 def _noise(store: Store, rigs: Collection[str]) -> dict[str, Mapping[str, float]]:
@@ -114,101 +246,69 @@ def _noise(store: Store, rigs: Collection[str]) -> dict[str, Mapping[str, float]
     return noise_of(found)
 
 
-def print_comparison(out: Console, found: Comparison) -> None:
-    """The class and its reason, what differs, the figures, what is not known."""
-    from rich.text import Text
+def _measured(
+    words: Sequence[str],
+    limits: Limits,
+    content: Path,
+    *,
+    starts: int,
+    control: bool,
+    even_if_busy: bool,
+    quiet: bool,
+) -> Measured:
+    """Measure two specs interleaved, and judge them."""
+    from tokrig.campaign import pair
+    from tokrig.cli.live import Watch, signals_interrupt
+    from tokrig.measure import Ways, require_writable
+    from tokrig.spec.run import load_spec
 
-    sides = (("A", found.a), ("B", found.b))
-    print_pairs(out, [(side, f"{one.id}  {one.name} · {one.place}") for side, one in sides])
-    out.print()
-    grade = Text(f"class {found.grade}", style=GRADE_STYLES[found.grade])
-    put(out, grade.append(f": {found.reason}", style="default"))
-    for note in found.notes:
-        out.print(f"  {note}", style="dim")
-    if found.differences.differing:
-        out.print()
-        table = plain_table("differs", "variable", "A", "B", fold=True)
-        for entry in found.differences.differing:
-            style = "" if entry.variable in found.differences.changed else "dim"
-            table.add_row(entry.key, entry.variable, str(entry.a), str(entry.b), style=style)
-        put(out, table)
-    if found.pairs:
-        out.print()
-        put(out, _figures(found))
-        for text in _reading(found):
-            put(out, Text(text, style="dim"))
-    if found.differences.unknown:
-        keys = ", ".join(entry.key for entry in found.differences.unknown)
-        out.print()
-        out.print(f"not known for both: {keys}", style="dim")
-
-
-def _reading(found: Comparison) -> Iterator[str]:
-    """What the verdicts rest on, and what would settle those that are inconclusive."""
-    from tokrig.compare.statistics import SMALLEST_EFFECT
-
-    ratios = [figure.ratio for pair in found.pairs for figure in pair.figures]
-    if all(ratio.value is None for ratio in ratios):
-        return
-    yield "ratio: B / A"
-    tests = sum(ratio.basis == "starts" for ratio in ratios)
-    if tests:
-        yield (
-            f"in brackets: the interval across starts, 95 % for all {tests} ratios together; faster"
-            f" or slower: the interval excludes 1 and the ratio is off by more than"
-            f" {100 * SMALLEST_EFFECT:g} %"
+    if len(words) != 2:
+        raise InputError(
+            f"--measure takes two spec files, not {len(words)}",
+            hint="tokrig compare --measure before.yaml after.yaml",
         )
-    noise = max((n for side in (found.a, found.b) for n in side.noise.values()), default=0.0)
-    if noise > SMALLEST_EFFECT and found.differences.changed:
-        yield f"identical runs on this rig differ by up to {100 * noise:.1f} %: so must these"
-    for settle in dict.fromkeys(ratio.settle for ratio in ratios if ratio.settle):
-        yield f"inconclusive: {settle}"
-    if any(side.keys.get("backend.managed") == "no" for side in (found.a, found.b)):
-        yield "an attached server counts as one start: let tokrig start it with --level standard"
+    specs = [(word, load_spec(Path(word))) for word in words]
+    pair.refuse(specs)
+    require_writable(content)
+    planned = pair.begun(specs[0][1], specs[1][1], starts, content, control=control)
+    watch = Watch(quiet, even_if_busy)
+    with signals_interrupt(), watch.preparing() as tell:
+        ways = Ways(view=watch.view, tell=tell, start=watch.start)
+        arms = pair.measure(planned, content, watch.note, **ways)
+    return pair.judged(arms, limits)
 
 
-def _figures(found: Comparison) -> Table:
-    """Shape by shape; the geometric means where there are any."""
-    from tokrig.compare import label
+def _draw(found: Judgement, plot: Path) -> None:
+    def drawn() -> tuple[Figure, str]:
+        from tokrig.site.charts.forest import forest
 
-    headings = ("workload × conc.", "figure", "A", "B", "ratio", "verdict")
-    table = plain_table(*headings, right=("A", "B"), fold=True)
-    for pair in found.pairs:
-        where = label(pair.shape, pair.concurrency)
-        for figure in (one for one in pair.figures if one.a or one.b):
-            metric, ratio = METRICS[figure.metric], figure.ratio
-            sides = (
-                figure_text(metric.unit, m.median if m else None) for m in (figure.a, figure.b)
-            )
-            shown = _ratio(ratio.value, ratio.low, ratio.high)
-            table.add_row(where, metric.label, *sides, shown, _verdict(pair, figure))
-            where = ""
-        table.add_section()
-    for mean in found.means:
-        verdict = "geometric mean of ratios" + ("" if mean.verdict == "valid" else ", unverified")
-        where = label(f"all {mean.shapes}", mean.concurrency)
-        table.add_row(where, METRICS[mean.metric].label, "", "", _ratio(mean.value), verdict)
-    return table
+        if (figure := forest(found)) is None:
+            raise InputError("there is nothing to draw", hint="a plot needs ratios: see the class")
+        pair = found.pairs[0].found
+        subject = f"A {pair.a.id}, B {pair.b.id}"
+        return figure, subject if len(found.pairs) == 1 else f"{len(found.pairs)} pairs"
+
+    name = picture(plot, drawn)
+    click.echo(f"chart {name}: {plot}", err=True)
 
 
-def _ratio(
-    value: float | None, low: float | None = None, high: float | None = None, decimals: int = 2
-) -> str:
-    if value is None:
-        return NULL
-    shown = f"×{value:.{decimals}f}"
-    return shown if low is None or high is None else f"{shown} ({low:.2f}–{high:.2f})"
+def _print(found: Judgement, control: Judgement | None, *, markdown: bool, as_json: bool) -> None:
+    from tokrig.cli import judged
+
+    if as_json:
+        data = found.as_dict()
+        if len(found.pairs) == 1:  # as before there were several
+            data = found.pairs[0].found.as_dict() | data
+        if control is not None:
+            data["control"] = control.as_dict()
+        print_json(data)
+    elif markdown:
+        click.echo(judged.markdown(found, control), nl=False)
+    else:
+        judged.print_judgement(console(), found, control)
 
 
-def _verdict(pair: Pair, figure: Figure) -> str:
-    """The verdict, and the marks of the figures it is about."""
-    word = "no ratio" if figure.ratio.verdict == "none" else figure.ratio.verdict.replace("_", " ")
-    said = [NOT_COMPARED.get(pair.comparable, word)]
-    for side, verdict, codes in zip("AB", pair.verdicts, pair.codes, strict=True):
-        if verdict != "valid":
-            word = verdict.upper() if verdict == "invalid" else verdict
-            said.append(f"{side} {word}" + (f" ({', '.join(codes)})" if codes else ""))
-    return "; ".join(said)
+# Campaigns
 
 
 def print_outcomes(out: Console, outcomes: Sequence[Outcome]) -> None:
@@ -229,6 +329,13 @@ def print_outcomes(out: Console, outcomes: Sequence[Outcome]) -> None:
     out.print(Text(said, style="dim"))
     for settle in dict.fromkeys(e.settle for e in tests if e.settle):
         out.print(Text(f"inconclusive: {settle}", style="dim"))
+
+
+def _ratio(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return NULL
+    shown = f"×{value:.3f}"
+    return shown if low is None or high is None else f"{shown} ({low:.2f}–{high:.2f})"
 
 
 def _print_outcome(out: Console, outcome: Outcome) -> None:
@@ -274,7 +381,7 @@ def _print_effects(out: Console, effects: Sequence[Effect]) -> None:
         if effect.adjusted_p is not None:
             p = "<0.0001" if effect.adjusted_p < 0.0001 else f"{float(effect.adjusted_p):.2g}"
         shape = line(f"{effect.shape} × {effect.concurrency}")
-        shown = _ratio(ratio, effect.low, effect.high, decimals=3)
+        shown = _ratio(ratio, effect.low, effect.high)
         verdict += ", unverified" if effect.unverified else ""
         cells = (shape, metric.label, a, b, shown, p)
         table.add_row(*map(Text, cells), Text(verdict, style=style))

@@ -34,7 +34,7 @@ COMMANDS = {
     "campaign": "Work through a declared matrix of runs; show what is left.",
     "list": "List the records of a content folder, newest first.",
     "show": "Show one record: figures, validity, machine, charts.",
-    "compare": "Compare two records: class, differing keys, ratios.",
+    "compare": "Is B slower than A? PASS, FAIL or INCONCLUSIVE, figure by figure.",
     "export": "Write records as CSV, Parquet, benchstat, vllm bench JSON or Markdown.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",

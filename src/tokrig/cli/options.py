@@ -108,8 +108,12 @@ def _records(ctx: click.Context) -> list[Path]:
     """The stored records, by their file names alone."""
     from tokrig.store import Store
 
-    content = ctx.params.get("content") or ctx.lookup_default("content") or CONTENT_DEFAULT
-    return [*Store(Path(content)).iter_paths()]
+    return [*Store(content_of(ctx)).iter_paths()]
+
+
+def content_of(ctx: click.Context) -> Path:
+    """The content folder, as far as it was typed."""
+    return Path(ctx.params.get("content") or ctx.lookup_default("content") or CONTENT_DEFAULT)
 
 
 complete_backend = completing(partial(_parts, "backends"))

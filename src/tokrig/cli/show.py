@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,28 +286,47 @@ def bins(values: Sequence[float], number: int) -> tuple[list[int], float, float,
 def draw(record: Record, samples: Sequence[Sample], file: Path, name: str | None) -> str:
     """Draw the chart called ``name`` (default: the most telling one) into ``file``; its name.
 
-    Raises InputError for an unknown chart or file type, a record with nothing to draw, and
-    missing packages; StoreError when the file cannot be written, which then is what it was.
+    Raises InputError for an unknown chart and a record with nothing to draw, and what ``picture``
+    raises.
     """
+
+    def drawn() -> tuple[Figure, str]:
+        from tokrig.site.charts.points import subject
+
+        return _figure(record, samples, name), subject(record)
+
+    return picture(file, drawn)
+
+
+def require_picture(file: Path) -> None:
+    """Raises InputError for a file that is no picture by its name."""
     if file.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"--plot: {file} is neither PNG nor SVG", hint="end the file's name in .png or .svg"
         )
+
+
+def picture(file: Path, drawn: Callable[[], tuple[Figure, str]]) -> str:
+    """Write a figure, and what it is about, into ``file``; its name.
+
+    Raises InputError for an unknown file type and missing packages; StoreError when the file cannot
+    be written, which then is what it was.
+    """
+    require_picture(file)
     try:
         from tokrig.site.charts import png, svg_file
-        from tokrig.site.charts.points import subject
 
-        figure = _figure(record, samples, name)
+        figure, subject = drawn()
         if file.suffix.lower() == ".svg":
-            drawn = svg_file(figure, subject=subject(record)).encode()
+            data = svg_file(figure, subject=subject).encode()
         else:
-            drawn = png(figure, subject=subject(record))
+            data = png(figure, subject=subject)
     except ModuleNotFoundError as missing:
         raise InputError(
             f"charts need the package {missing.name!r}", hint=get_extra("site")
         ) from None
     try:
-        atomic_write(file.parent.resolve(strict=True) / file.name, drawn, sync=False)
+        atomic_write(file.parent.resolve(strict=True) / file.name, data, sync=False)
     except OSError as problem:
         raise StoreError(
             f"cannot write {file}: {problem.strerror or problem}",

@@ -484,7 +484,7 @@ def _with_figures(
         {
             name: (b.side(name), a.side(name))
             for name in COMPARED
-            if rated and pair.comparable == "yes" and _is_one_metric(name, a, b)
+            if rated and pair.comparable == "yes" and is_one_metric(name, a, b)
         }
         for pair, (a, b) in zip(pairs, cells, strict=True)
     ]
@@ -505,7 +505,7 @@ def _with_figures(
     )
 
 
-def _is_one_metric(name: str, a: Cell, b: Cell) -> bool:
+def is_one_metric(name: str, a: Cell, b: Cell) -> bool:
     """A rate by the server's clock and one derived from TTFT are two metrics under one name."""
     return name != "prefill_tok_per_s" or a.prefill_source == b.prefill_source
 

@@ -19,7 +19,7 @@ from statistics import median
 
 from tokrig.compare import COMPARED
 from tokrig.compare.statistics import STARTS_NEEDED, aa_noise, starts_of, usable
-from tokrig.compare.variables import VARIABLES, known_keys
+from tokrig.compare.variables import configuration
 from tokrig.record import checks
 from tokrig.record.ceiling import CACHED_BYTES, active_bytes, ceiling, rough_reads, with_stated
 from tokrig.record.model import Record, Validity
@@ -190,10 +190,6 @@ def _nearest_kin(rates: Iterable[_Rate]) -> Callable[[_Rate], float | None]:
 
 # A/A noise: by how much two records of one configuration differ on one rig
 
-# What makes two records of one configuration. What neither tells of an engine that tokrig started
-# on the same rig with the same words is the same here.
-_KEYS = tuple(key for v in VARIABLES if v.counts and v.name != "concurrency" for key in v.keys)
-
 
 def noise_of(records: Iterable[Record]) -> dict[str, Mapping[str, float]]:
     """By rig, the median difference of consecutive records of one configuration, as a share, of
@@ -201,7 +197,7 @@ def noise_of(records: Iterable[Record]) -> dict[str, Mapping[str, float]]:
     shares: dict[tuple[str, str], list[float]] = {}
     # By little first: all keys of thousands of records that are alone would take their time.
     for like in _grouped(filter(tells_noise, records), _at_a_glance):
-        for group in _grouped(like, _configuration) if len(like) > 1 else ():
+        for group in _grouped(like, configuration) if len(like) > 1 else ():
             group.sort(key=lambda record: record.provenance.started_at or "")
             for metric, values in _series(group):
                 pairs = map(aa_noise, itertools.pairwise(values))
@@ -234,11 +230,6 @@ def _at_a_glance(record: Record) -> tuple[object, ...]:
     model, backend = record.model, record.backend
     served = (model.sha256, model.file, model.quant, backend.engine, backend.build, backend.api)
     return (record.rig.id, record.provenance.methodology, record.mode.name, *served)
-
-
-def _configuration(record: Record) -> tuple[object, ...]:
-    keys = known_keys(record)
-    return (record.provenance.methodology, *(keys.get(key) for key in _KEYS))
 
 
 def _series(group: Sequence[Record]) -> Iterator[tuple[str, list[float]]]:

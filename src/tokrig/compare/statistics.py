@@ -107,11 +107,26 @@ def ratio_interval(mine: Spread, other: Spread, tests: int) -> tuple[float, floa
     if error == 0:
         ratio = math.exp(mine.mean - other.mean)
         return ratio, ratio
-    freedom = error**2 / sum(one.error**2 / (one.count - 1) for one in (mine, other))
-    # A hair more, so that rounding cannot cost a whole degree.
-    half = critical(math.floor(freedom + 1e-9), tests) * math.sqrt(error)
+    half = critical(_freedom(mine, other), tests) * math.sqrt(error)
     centre = mine.mean - other.mean
     return math.exp(centre - half), math.exp(centre + half)
+
+
+def welch_p(mine: Spread, other: Spread) -> float:
+    """The two-sided p-value of two geometric means that are the same: ``ratio_interval`` of one
+    test excludes 1 where it is below 5 %."""
+    apart, error = abs(mine.mean - other.mean), mine.error + other.error
+    if error == 0:
+        return 0.0 if apart else 1.0
+    return max(0.0, beyond(apart / math.sqrt(error), _freedom(mine, other)))
+
+
+def _freedom(mine: Spread, other: Spread) -> int:
+    """Welch's degrees of freedom, rounded down."""
+    error = mine.error + other.error
+    freedom = error**2 / sum(one.error**2 / (one.count - 1) for one in (mine, other))
+    # A hair more, so that rounding cannot cost a whole degree.
+    return math.floor(freedom + 1e-9)
 
 
 @lru_cache(maxsize=4096)

@@ -198,6 +198,19 @@ def known_keys(record: Record) -> dict[str, str]:
     return {key: value_text(value) for key, value in found.items() if value is not None}
 
 
+# What makes two records of one configuration. What neither tells of an engine that tokrig started
+# on the same rig with the same words is the same here.
+_COUNTED = tuple(key for v in VARIABLES if v.counts and v.name != "concurrency" for key in v.keys)
+
+
+def configuration(record: Record) -> tuple[object, ...]:
+    """What is the same for records of one configuration. Nobody knows that of two machines which
+    nobody named."""
+    keys = known_keys(record)
+    named = "" if "rig.id" in keys else record.id
+    return (record.provenance.methodology, named, *(keys.get(key) for key in _COUNTED))
+
+
 def _value(record: Record, key: str) -> Any:
     """A key's value, None where it is not known. An empty list is what nobody looked for,
     except where its absence is a fact."""

@@ -16,6 +16,7 @@ from tokrig.record.metric import (
     COMPARE,
     EVERYWHERE,
     NOWHERE,
+    RUN,
     SHOW,
     TABLE,
     Metric,
@@ -286,6 +287,7 @@ class Figures:
         "the last turn's last token − the first turn's request sent: what of a session is spent"
         " waiting for the engine, since no time passes between its turns",
         better=False,
+        shown=RUN | {"compare"},
         compute=sessions.session_s,
         later=True,
     )

@@ -39,7 +39,7 @@ def session_s(of: Measured) -> Summary | None:
         elapsed_ns = last.sent_ns + last.chunks[-1].t_ns - walk[0].sent_ns
         by_repeat.setdefault(last.repeat, []).append(elapsed_ns / 1e9)
     groups = [by_repeat[repeat] for repeat in sorted(by_repeat)]
-    return summary(groups, starts=of.starts)
+    return summary(groups, starts=of.starts, by_start=of.by_start)
 
 
 def session(of: Measured) -> SessionFigures | None:

@@ -24,15 +24,15 @@ class Filters:
         return [
             row
             for row in rows
-            if _holds(self.model, f"{row.model} {row.quant or ''}")
-            and _holds(self.rig, row.rig)
-            and _holds(self.backend, row.backend)
-            and _holds(self.mode, f"{row.mode} {row.choices}")
+            if holds(self.model, f"{row.model} {row.quant or ''}")
+            and holds(self.rig, row.rig)
+            and holds(self.backend, row.backend)
+            and holds(self.mode, f"{row.mode} {row.choices}")
             and (self.status is None or self.status in (row.status, row.verdict))
         ]
 
 
-def _holds(wanted: str | None, text: str) -> bool:
+def holds(wanted: str | None, text: str) -> bool:
     """Whether all words of ``wanted`` occur in ``text``; "gemma-3-270m" finds "Gemma-3 270m"."""
     if wanted is None:
         return True
