@@ -22,6 +22,7 @@ from tokrig import naming, registry
 from tokrig.backends import Launch
 from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError, SpecError
+from tokrig.models.cache import CacheLayout, Layers
 from tokrig.plan import CONTEXT, PlanInputs, RigMemory, run_spec
 from tokrig.plan.expand import key_before
 from tokrig.quants import OVERHEAD_BYTES, Size
@@ -159,7 +160,9 @@ def test_a_planned_run_leaves_out_what_does_not_fit() -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> Launch:
     """A model of 1 GiB whose cache takes 1 KiB a token, and 2 GiB of free memory."""
     monkeypatch.setattr(memory, "free_bytes", lambda *, gpu: 0 if gpu else 2 * GIB)
-    monkeypatch.setattr(room, "kv_bytes_per_token", lambda path: 1024)
+    monkeypatch.setattr(
+        room, "layout_of", lambda path: CacheLayout((Layers(1, 256, 256, (256, 256)),))
+    )
     return Launch(Path("m.gguf"), 0, 100_000, 1, api="cpu")
 
 
@@ -210,11 +213,23 @@ def test_where_nobody_knows_what_takes_memory_nothing_is_refused(
     assert room.with_room(launch, LARGE, deep(2**19), asked=None, planned=False) == launch
 
 
-def test_a_cache_that_does_not_grow_evenly_is_not_reckoned_with(
+def test_a_cache_that_no_header_settles_is_not_reckoned_with(
     small: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "kv_bytes_per_token", lambda path: None)
+    monkeypatch.setattr(room, "layout_of", lambda path: None)
     assert room.with_room(small, LARGE, deep(2**19), asked=None, planned=False) == small
+
+
+def test_a_cache_that_stops_growing_leaves_room_for_more(
+    small: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three layers of four keep 1,024 tokens: four times the context fits, nearly."""
+    parts = (Layers(1, 64, 64, (64, 64)), Layers(3, 64, 64, (64, 64), window=1024))
+    monkeypatch.setattr(room, "layout_of", lambda path: CacheLayout(parts))
+    endless = LARGE.model_copy(update={"context_train": None})
+    assert room.with_room(small, endless, deep(3 * LEFT), asked=None, planned=False) == small
+    with pytest.raises(InputError, match=r"3 of 4 layers up to 1,024 tokens"):
+        room.with_room(small, endless, deep(5 * LEFT), asked=None, planned=False)
 
 
 def test_a_dry_run_shows_cells_by_depth_and_how_long_one_is_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""What a model needs: its cache, what is read for each token, what would fit."""
+"""What a model needs: what is read for each token, what would fit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 
 from tests.unit.model_folder import DENSE, Tensors, model_folder
 from tests.unit.test_gguf import Meta, TensorSpec, gguf
-from tokrig.errors import InputError
 from tokrig.models.catalog import resolve
 from tokrig.models.gguf import read_gguf
-from tokrig.models.needs import kv_bytes_per_token, read_bytes_per_token
+from tokrig.models.needs import read_bytes_per_token
 from tokrig.quants import would_fit
 from tokrig.record.model import Model
 
@@ -35,72 +34,6 @@ def made(
     meta |= {f"toy.{key}": value for key, value in (HEADER | (changes or {})).items()}
     path.write_bytes(gguf(meta, tensors))
     return path
-
-
-# --- the cache ----------------------------------------------------------------------------------
-
-
-def test_the_cache_of_the_real_model() -> None:
-    path = resolve("smollm2-135m")
-    # 30 layers × 3 heads × 64 numbers × (K and V) × 2 bytes
-    assert kv_bytes_per_token(path) == 30 * 3 * 64 * 2 * 2
-    assert kv_bytes_per_token(read_gguf(path)) == 23040
-    assert kv_bytes_per_token(path, "q8_0", "q8_0") == 23040 * 34 // 64
-    assert kv_bytes_per_token(path, "f16", "q4_0") == 23040 // 2 + 23040 // 2 * 18 // 64
-    assert kv_bytes_per_token(path, "BF16", "f32") == 23040 // 2 * 3
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, 4 * 2 * 64 * 2 * 2),
-        ({"attention.key_length": 128}, 4 * 2 * (128 + 64) * 2),
-        ({"attention.key_length": 192, "attention.value_length": 128}, 4 * 2 * 320 * 2),
-        ({"attention.head_count_kv": [0, 2, 0, 1]}, 3 * 64 * 2 * 2),
-        ({"attention.head_count_kv": [0, 2, 0, 1], "ssm.state_size": 16}, 3 * 64 * 2 * 2),
-        ({"nextn_predict_layers": 1}, 3 * 2 * 64 * 2 * 2),
-        ({"attention.head_count_kv": [1, 2]}, None),
-        ({"attention.sliding_window": 512}, None),
-        ({"attention.kv_lora_rank": 512}, None),
-        ({"ssm.state_size": 16}, None),
-        ({"full_attention_interval": 4}, None),
-        ({"block_count": 0}, None),
-        ({"embedding_length": 0}, None),
-        ({"attention.head_count": 0}, None),
-    ],
-)
-def test_the_cache_by_the_header(
-    tmp_path: Path, changes: dict[str, Meta], expected: int | None
-) -> None:
-    assert kv_bytes_per_token(made(tmp_path / "m.gguf", changes)) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "window", "expected"),
-    [("toy", 0, 2048), ("phi3", 2048, 2048), ("gemma3", 512, None), ("gemma2", 0, None)],
-)
-def test_windows_as_llama_cpp_takes_them(
-    tmp_path: Path, kind: str, window: int, expected: int | None
-) -> None:
-    keys = HEADER | {"attention.sliding_window": window}
-    meta: dict[str, Meta] = {f"{kind}.{key}": value for key, value in keys.items()}
-    (tmp_path / "m.gguf").write_bytes(gguf({"general.architecture": kind, **meta}))
-    assert kv_bytes_per_token(tmp_path / "m.gguf") == expected
-
-
-def test_a_hundred_layers_of_their_own_are_summed(tmp_path: Path) -> None:
-    path = made(tmp_path / "m.gguf", {"block_count": 100, "attention.head_count_kv": [1, 0] * 50})
-    assert kv_bytes_per_token(path) == 50 * 64 * 2 * 2
-
-
-def test_a_type_that_does_not_fit_or_is_none(tmp_path: Path) -> None:
-    odd = made(tmp_path / "m.gguf", {"attention.key_length": 40, "attention.head_count_kv": 1})
-    assert kv_bytes_per_token(odd) == 4 * (40 + 64) * 2
-    assert kv_bytes_per_token(odd, "q8_0", "q8_0") is None
-    with pytest.raises(InputError, match="unknown cache type 'q9_0'") as caught:
-        kv_bytes_per_token(odd, "q9_0")
-    assert "did you mean 'q" in caught.value.hint
-    assert kv_bytes_per_token(model_folder(tmp_path / "folder")) is None
 
 
 # --- weights read -------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""What a model needs: memory for its cache, the weights that are read for each token, and of a
-draft model the same tokens.
+"""What a model needs: the weights that are read for each token, and of a draft model the same
+tokens. Its cache: ``models/cache.py``.
 
 Computed from headers and tokenizers alone. Where a header does not settle a figure it is None,
 never a guess.
@@ -14,7 +14,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokrig.errors import InputError, did_you_mean
 from tokrig.models.files import files_of
 from tokrig.models.gguf import GgufHeader, Tensor, read_gguf
 from tokrig.models.safetensors import (
@@ -24,85 +23,6 @@ from tokrig.models.safetensors import (
     text_config,
     weight_files,
 )
-from tokrig.quants import TENSOR_TYPES
-
-# --- the cache ----------------------------------------------------------------------------------
-
-# llama.cpp gives these a window that their files need not state.
-_WINDOWED = frozenset({"gemma2", "llama4", "exaone4"})
-# llama.cpp ignores the stated window: the whole context stays in the cache.
-_WINDOW_IGNORED = frozenset({"phi3"})
-# Keys of layers that keep a state of constant size.
-_RECURRENT = ("ssm.", "wkv.", "shortconv.", "full_attention_inter")
-
-
-def kv_bytes_per_token(
-    source: Path | GgufHeader, type_k: str = "f16", type_v: str = "f16", *, at_most: bool = False
-) -> int | None:
-    """Bytes by which a sequence's cache grows with each token; types as llama.cpp calls them.
-
-    The sum over layers of key/value heads × (key length × bytes of K + value length × bytes of
-    V), as ``llama_kv_cache`` allots it. Layers without attention have no heads in a hybrid's
-    header and add nothing; their constant state is not counted. None where the cache does not
-    grow evenly or a header does not say how: sliding windows, latent attention (MLA), hybrids
-    whose header gives one number for all layers, and models that are not GGUF files. ``at_most``
-    takes sliding windows for whole contexts: no cache grows by more.
-
-    Raises InputError for an unknown type, ModelError for a file that cannot be read.
-    """
-    types = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
-    for name in (type_k, type_v):
-        if name.lower() not in types:
-            raise InputError(f"unknown cache type {name!r}", hint=did_you_mean(name, types))
-    if isinstance(source, Path):
-        if source.is_dir():
-            return None
-        source = read_gguf(source)
-    heads, lengths = _heads_by_layer(source, windows_matter=not at_most), _head_lengths(source)
-    if heads is None or lengths is None:
-        return None
-    total = 0
-    for count in heads:
-        for length, name in zip(lengths, (type_k, type_v), strict=True):
-            kind = types[name.lower()]
-            if count * length % kind.block:
-                return None  # the engine refuses such a type for this model
-            total += count * length // kind.block * kind.size
-    return total
-
-
-def _heads_by_layer(header: GgufHeader, *, windows_matter: bool = True) -> list[int] | None:
-    """Key/value heads of each layer that a served token passes; None where that is unsettled."""
-    kind, layers, metadata = header.kind, header.own("block_count"), header.metadata
-    window = header.own("attention.sliding_window") or 0
-    windowed = kind in _WINDOWED or (window > 0 and kind not in _WINDOW_IGNORED)
-    if windowed and windows_matter:
-        return None
-    if not layers or f"{kind}.attention.kv_lora_rank" in metadata:
-        return None
-    every = metadata.get(f"{kind}.attention.head_count")
-    stated = metadata.get(f"{kind}.attention.head_count_kv", every)
-    served = layers - (header.own("nextn_predict_layers") or 0)
-    if isinstance(stated, tuple):
-        heads = [count for count in stated if isinstance(count, int) and count >= 0]
-        return heads[:served] if len(heads) == layers else None
-    if not isinstance(stated, int) or stated <= 0 or not 0 < served <= layers <= 4096:
-        return None
-    recurrent = tuple(f"{kind}.{key}" for key in _RECURRENT)
-    return None if any(key.startswith(recurrent) for key in metadata) else [stated] * served
-
-
-def _head_lengths(header: GgufHeader) -> tuple[int, int] | None:
-    """Numbers in a key and in a value."""
-    width = header.own("embedding_length")
-    heads = header.metadata.get(f"{header.kind}.attention.head_count")
-    if isinstance(heads, tuple):  # hybrids: the layers with attention have the same number
-        heads = max((count for count in heads if isinstance(count, int)), default=0)
-    default = width // heads if width and isinstance(heads, int) and heads > 0 else 0
-    key = header.own("attention.key_length") or default
-    value = header.own("attention.value_length") or default
-    return (key, value) if 0 < key < 2**20 and 0 < value < 2**20 else None
-
 
 # --- weights ------------------------------------------------------------------------------------
 

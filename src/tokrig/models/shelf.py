@@ -24,7 +24,8 @@ from typing import Literal
 
 from tokrig.errors import InputError, ModelError, StoreError, TokrigError, did_you_mean
 from tokrig.files import Locked, locked
-from tokrig.models import catalog, hub, needs
+from tokrig.models import catalog, hub
+from tokrig.models.architecture import kv_bytes_per_token
 from tokrig.models.files import files_of, read_sha256, refused, remember, sha256_of
 from tokrig.models.gguf import shown
 from tokrig.models.hub import File, Listing, Stored, shelf_folder
@@ -362,7 +363,7 @@ def known_size(reference: str) -> Size:
         if path is not None:
             files = weight_files(path) if path.is_dir() else files_of(path)
             size = sum(file.stat().st_size for file in files)
-            return Size(size, needs.kv_bytes_per_token(path), here=True, source="file")
+            return Size(size, kv_bytes_per_token(path), here=True, source="file")
         if listing is not None:
             return Size(listing.bytes, source="repository")
     return Size()

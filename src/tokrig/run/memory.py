@@ -20,9 +20,11 @@ import psutil
 from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
+from tokrig.models.architecture import kv_bytes_per_token, layout_of
+from tokrig.models.cache import UBATCH
 from tokrig.quants import OVERHEAD_BYTES, would_fit
 from tokrig.record.conditions import loaded_bytes
-from tokrig.record.model import Gpu, LoadMemory, Model
+from tokrig.record.model import Gpu, LoadMemory, Model, Resolved
 from tokrig.run.interference import Look, total
 from tokrig.run.monitor import look_now, probes
 from tokrig.units import human_bytes
@@ -97,17 +99,19 @@ def free_bytes(*, gpu: bool) -> int | None:
 def slots_that_fit(
     path: Path, model: Model, context_per_slot: int, kv_type: str | None, free: int
 ) -> int | None:
-    """How many slots of so much context fit beside the weights into ``free`` bytes, windows of
-    attention taken for whole contexts; None where the model's header does not tell."""
+    """How many slots of so much context fit beside the weights into ``free`` bytes; None where
+    the model's header does not tell."""
     kind = kv_type or "f16"
     try:
-        per_token = needs.kv_bytes_per_token(path, kind, kind, at_most=True)
+        layout = None if path.is_dir() else layout_of(path)
+        if layout is None or not layout.layers or not layout.fits_type(kind, kind):
+            return None
     except InputError:
         return None
-    if not per_token or model.bytes is None:
+    if model.bytes is None:
         return None
     room = free - OVERHEAD_BYTES - model.bytes
-    return max(room // (per_token * context_per_slot), 0)
+    return layout.most_slots(room, context_per_slot, type_k=kind, type_v=kind)
 
 
 def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
@@ -120,12 +124,28 @@ def fit_of(session: Session, model: Model, gpu_asked: bool) -> Fit:
     looked_up = cache = None
     if launch is not None:
         looked_up = looked_up_bytes(launch.model)
-        context = resolved.context_total or launch.context
-        kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
         with contextlib.suppress(InputError, ModelError):
-            per_token = needs.kv_bytes_per_token(launch.model, *kinds)
-            cache = None if per_token is None else per_token * context
+            cache = _allotted(launch, resolved)
     return judge(before, after, model, session.engine, gpu_asked, looked_up, cache)
+
+
+def _allotted(launch: Launch, resolved: Resolved) -> int | None:
+    """Bytes of the cache that llama.cpp made for all slots; None where the header does not tell.
+    A folder's engine has a pool of its own size."""
+    kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
+    layout = None if launch.model.is_dir() else layout_of(launch.model)
+    if layout is None or not layout.fits_type(*kinds):
+        return None
+    slots = resolved.slots or launch.slots
+    return layout.allotted_bytes(
+        (resolved.context_total or launch.context) // slots,
+        slots,
+        type_k=kinds[0],
+        type_v=kinds[1],
+        unified=bool(resolved.kv_unified),
+        ubatch=resolved.ubatch or UBATCH,
+        swa_full="swa-full" in launch.flags,
+    )
 
 
 def judge(
@@ -257,7 +277,7 @@ def spill_hint(fit: Fit, model: Model, launch: Launch | None) -> str:
     if launch is None or fit.free_bytes is None:
         return "use a smaller context, KV cache type or quant, or fewer requests in flight"
     try:
-        per_token = needs.kv_bytes_per_token(launch.model)
+        per_token = kv_bytes_per_token(launch.model, at_most=True)
     except InputError:
         per_token = None
     found = would_fit(

@@ -1,8 +1,8 @@
 """The context that a run needs, and whether there is room for it: told before anything starts.
 
 What a model was made for, what was asked for with ``--context``, and the memory that is free bound
-a slot's context. Only what is known bounds it: where a model's cache does not grow evenly, or its
-layers are spread over devices, memory is not reckoned with.
+a slot's context. Only what is known bounds it: where a model's header does not settle its cache, or
+its layers are spread over devices, memory is not reckoned with.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from tokrig.backends import Launch
 from tokrig.errors import InputError, ModelError
-from tokrig.models.needs import kv_bytes_per_token
-from tokrig.quants import OVERHEAD_BYTES, cache_bytes, context_for
+from tokrig.models.architecture import layout_of
+from tokrig.models.cache import CacheLayout
+from tokrig.quants import OVERHEAD_BYTES, context_for
 from tokrig.record.model import Model
 from tokrig.record.samples import Cell, tokens
 from tokrig.run import memory
@@ -134,22 +135,40 @@ def _what_fits(wanted: Mapping[Cell, int], beyond: Iterable[Cell], limit: int) -
 def _by_memory(launch: Launch, model: Model) -> tuple[int, str]:
     """The tokens that each slot can have in the memory that is free, and why no more."""
     kind = str(launch.settings.get("kv_type") or "f16")
-    each, free = cache_bytes(kind), _free_bytes(launch)
+    free = _free_bytes(launch)
     spread = launch.settings.get("gpu_layers") is not None or any(map(_spreads, launch.flags))
     try:
-        per_token = kv_bytes_per_token(launch.model)
+        # vLLM hands out blocks of a pool: more requests than it holds wait.
+        layout = None if launch.model.is_dir() else layout_of(launch.model)
+        if layout is None or not layout.fits_type(kind, kind):
+            return NO_LIMIT, ""
     except (InputError, ModelError):
-        per_token = None
-    if not (each and free and per_token and model.bytes) or spread:
         return NO_LIMIT, ""
-    per_token = round(per_token * each / 2)  # f16 takes two bytes
-    left = free - model.bytes - OVERHEAD_BYTES
-    return (
-        max(0, left // (per_token * launch.slots)),
-        f"its cache takes {human_bytes(per_token * 1024)} for 1,024 tokens in each of"
-        f" {launch.slots} slots: {human_bytes(free)} are free for it, for weights of"
-        f" {human_bytes(model.bytes)} and for the engine",
+    if not (free and layout.layers and model.bytes) or spread:
+        return NO_LIMIT, ""
+    types = {"type_k": kind, "type_v": kind}
+    most = layout.largest_context(
+        free - model.bytes - OVERHEAD_BYTES,
+        launch.slots,
+        **types,
+        swa_full="swa-full" in launch.flags,
     )
+    return (
+        most,
+        f"its cache takes {human_bytes(layout.bytes_per_token(**types) * 1024)} for 1,024 tokens in"
+        f" each of {launch.slots} slots{_until(layout)}: {human_bytes(free)} are free for it, for"
+        f" weights of {human_bytes(model.bytes)} and for the engine",
+    )
+
+
+def _until(layout: CacheLayout) -> str:
+    """What is to be said of a cache part of which stops growing."""
+    whole = sum(part.layers for part in layout.layers)
+    short = [part for part in layout.layers if part.window is not None]
+    if not short:
+        return ""
+    longest = max(part.window or 0 for part in short)
+    return f" ({sum(part.layers for part in short)} of {whole} layers up to {longest:,} tokens)"
 
 
 def _spreads(flag: str) -> bool:
