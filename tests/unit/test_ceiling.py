@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.engines.headers import MODELS, write_header
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tests.unit.test_gguf import TensorSpec
@@ -284,6 +285,19 @@ def test_what_the_processor_computes_it_reads(tmp_path: Path) -> None:
 )
 def test_what_nobody_can_place_gives_no_ceiling(offload: str) -> None:
     assert split_of(Resolved(layers=5, gpu_layers=5), offload) is None
+
+
+def test_windows_and_states_are_read_as_the_architecture_has_them(tmp_path: Path) -> None:
+    """Gemma 3's layers with and without a window; LFM2's states lie with the weights."""
+    path = write_header(tmp_path / "m.gguf", *MODELS["Gemma 3 4B"])
+    found = reads(path, Model(family="Gemma 3"), backend(), Mode())
+    assert found is not None and [(c.bytes_per_token, c.window_tokens) for c in found.cache] == [
+        (5 * 2 * 4 * 256 * 2, None),
+        (29 * 2 * 4 * 256 * 2, 1024),
+    ]
+    path = write_header(tmp_path / "m.gguf", *MODELS["LFM2 1.2B"])
+    found = reads(path, Model(family="LFM2"), backend("cpu"), Mode())
+    assert found is not None and found.weight_bytes == {"cpu": 10 * 2048 * 2 * 4}
 
 
 def test_what_is_quantized_while_loading_gives_no_ceiling(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Layers(NamedTuple):
 
 
 class CacheGroup(NamedTuple):
-    """Bytes by which a part of a cache grows with each token, up to ``window_tokens``."""
+    """Bytes that each token adds to what a step reads, of the last ``window_tokens`` alone."""
 
     bytes_per_token: int
     window_tokens: int | None
@@ -78,10 +78,11 @@ class CacheLayout:
     state_layers: int = 0
 
     def groups(self, type_k: str = "f16", type_v: str = "f16") -> list[CacheGroup]:
-        """The parts that grow alike, the longest window first."""
+        """The parts that a step reads alike, those of the longest window first."""
         sizes = Counter[int | None]()
         for part in self.layers:
-            sizes[part.window] += round(part.bytes_per_token(type_k, type_v))
+            bounds = [one for one in (part.window, part.most_read) if one is not None]
+            sizes[min(bounds, default=None)] += round(part.bytes_per_token(type_k, type_v))
         order = sorted(sizes, key=lambda window: -(window or MAX_TOKENS))
         return [CacheGroup(sizes[window], window) for window in order if sizes[window]]
 

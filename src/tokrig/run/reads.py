@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
+from tokrig.models.architecture import layout_of
+from tokrig.models.cache import CacheLayout
 from tokrig.models.gguf import Tensor
 from tokrig.record.conditions import computed_on, loaded_bytes
 from tokrig.record.model import BackendFacts, Mode, Model, Resolved
@@ -92,7 +94,14 @@ def reads(path: Path, model: Model, backend: BackendFacts, mode: Mode) -> Reads 
         weights = {"gpu": int(total * split.gpu_share)}
         weights["cpu"] = total - weights["gpu"]
     share = 0.0 if on_cpu else split.cache_gpu_share
-    cache = list(_cache(path, backend.resolved, share))
+    resolved, cache = backend.resolved, list[CacheRead]()
+    kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
+    layout = layout_of(path)
+    if layout is not None and layout.fits_type(*kinds):
+        cache = list(_cache(layout, kinds, share))
+        for place, part in {"gpu": share, "cpu": 1 - share}.items():
+            if part > 0:
+                weights[place] = weights.get(place, 0) + round(layout.state_bytes * part)
     return Reads(weight_bytes=weights, routed=found.routed, cache=cache)
 
 
@@ -136,10 +145,12 @@ def _rules(kind: str, value: str) -> Iterator[Callable[[str], object]]:
     yield lambda name: pattern.search(name) and (most is None or needs.layer_of(name) < most)
 
 
-def _cache(path: Path, resolved: Resolved, gpu_share: float) -> Iterator[CacheRead]:
-    kinds = (resolved.cache_type_k or "f16", resolved.cache_type_v or "f16")
-    per_token = needs.kv_bytes_per_token(path, *kinds)
+def _cache(layout: CacheLayout, kinds: tuple[str, str], gpu_share: float) -> Iterator[CacheRead]:
     shares: dict[Place, float] = {"gpu": gpu_share, "cpu": 1 - gpu_share}
     for place, share in shares.items():
-        if per_token and share > 0:
-            yield CacheRead(place=place, bytes_per_token=round(per_token * share))
+        for group in layout.groups(*kinds) if share > 0 else ():
+            yield CacheRead(
+                place=place,
+                bytes_per_token=round(group.bytes_per_token * share),
+                window_tokens=group.window_tokens,
+            )
