@@ -158,6 +158,62 @@ def test_reading_of_a_card(one_card: Path) -> None:
     assert AmdProbe(one_card).read().cards[0].energy_j == 5.0
 
 
+# The compute driver's width and clock of these cards, and GB/s by AMD's data sheets.
+CARDS = [
+    ("RX 7900 XTX", 110000, 384, 1249, 960),
+    ("PRO W7900", 110000, 384, 1124, 864),
+    ("RX 6900 XT", 100300, 256, 1000, 512),
+    ("RX 9070 XT", 120001, 256, 1259, 645),
+    ("RX 580", 80003, 256, 2000, 256),
+    ("Radeon VII", 90006, 4096, 1000, 1024),
+    ("MI100", 90008, 4096, 1200, 1229),
+    ("MI250X, one of two", 90010, 4096, 1600, 1638),
+    ("MI300X", 90402, 8192, 1300, 5300),
+]
+
+
+def node(root: Path, version: int, bits: object, mhz: object) -> None:
+    """What the kernel's compute driver tells of render device 128 (kfd_topology.c)."""
+    folder = root / "sys/class/kfd/kfd/topology/nodes/1"
+    write(folder / "properties", f"drm_render_minor 128\ngfx_target_version {version}\n")
+    told = "heap_type 1\nsize_in_bytes 25753026560\nflags 0\nwidth {}\nmem_clk_max {}\n"
+    write(folder / "mem_banks/0/properties", told.format(bits, mhz))
+
+
+@pytest.mark.parametrize(("name", "version", "bits", "mhz", "gb_per_s"), CARDS)
+def test_bandwidths_of_cards_as_amd_states_them(
+    tmp_path: Path, name: str, version: int, bits: int, mhz: int, gb_per_s: float
+) -> None:
+    card(tmp_path, 0, CARD_FILES)
+    node(tmp_path, version, bits, mhz)
+    (gpu,) = AmdProbe(tmp_path).facts().gpus
+    assert gpu.bandwidth_bytes_per_s == pytest.approx(gb_per_s * 1e9, rel=0.006), name
+    assert gpu.bandwidth_from == "driver"
+
+
+@pytest.mark.parametrize(
+    ("version", "bits", "mhz"),
+    [(110000, 0, 1249), (110000, 384, 0), (0, 384, 1249), (110000, "x", "y"), (110000, -384, 1)],
+)
+def test_what_the_driver_leaves_open_gives_no_bandwidth(
+    tmp_path: Path, version: int, bits: object, mhz: object
+) -> None:
+    card(tmp_path, 0, CARD_FILES)
+    node(tmp_path, version, bits, mhz)
+    (gpu,) = AmdProbe(tmp_path).facts().gpus
+    assert (gpu.bandwidth_bytes_per_s, gpu.bandwidth_from) == (None, None)
+
+
+def test_of_integrated_graphics_only_those_whose_width_is_right(tmp_path: Path) -> None:
+    device = card(tmp_path, 1, APU_FILES | {"drm/renderD128/dev": "226:128\n"})
+    (device / "gpu_metrics").write_bytes(metrics(2, 2, 0))
+    # Strix Halo: 256 bits of LPDDR5X at 8000 MT/s. Of Van Gogh the driver tells twice its width.
+    node(tmp_path, 110501, 256, 1000)
+    assert AmdProbe(tmp_path).facts().gpus[0].bandwidth_bytes_per_s == 256e9
+    node(tmp_path, 100303, 256, 800)
+    assert AmdProbe(tmp_path).facts().gpus[0].bandwidth_bytes_per_s is None
+
+
 def test_an_apu_shares_main_memory(tmp_path: Path) -> None:
     device = card(tmp_path, 1, APU_FILES)
     (device / "gpu_metrics").write_bytes(metrics(2, 2, 0))

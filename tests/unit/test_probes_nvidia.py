@@ -106,6 +106,8 @@ def test_facts_of_one_card(stub: Path) -> None:
             "memory_clock_max_mhz": 14001.0,
             "pcie_generation": 5,
             "pcie_width": 16,
+            "bandwidth_bytes_per_s": 672.05e9,  # NVIDIA states 672 GB/s
+            "bandwidth_from": "driver",
         }
     ]
 
@@ -164,6 +166,32 @@ def state(folder: Path, *lines: str) -> str:
     """A file of what the stub's cards do."""
     (folder / "state").write_text("\n".join(lines) + "\n")
     return str(folder / "state")
+
+
+# Memory clocks as nvidia-smi tells them of these cards, widths and GB/s by their data sheets.
+CARDS = [
+    ("GeForce RTX 3060", 7501, 192, 360),
+    ("GeForce RTX 3090", 9751, 384, 936),
+    ("GeForce RTX 4090", 10501, 384, 1008),
+    ("GeForce RTX 5090", 14001, 512, 1792),
+    ("GeForce GTX 1080", 5005, 256, 320),
+    ("L4", 6251, 192, 300),
+    ("T4", 5001, 256, 320),
+    ("V100", 877, 4096, 900),
+    ("A100 40GB", 1215, 5120, 1555),
+    ("H100 SXM", 2619, 5120, 3350),
+    ("B200", 3996, 7680, 7680),
+]
+
+
+def test_bandwidths_of_cards_as_their_makers_state_them(stub: Path, tmp_path: Path) -> None:
+    for card, clock, bits, gb_per_s in CARDS:
+        told = state(tmp_path, f"0 memory_clock {clock}", f"0 bus_width {bits}")
+        (gpu,) = look(stub, NVML_STUB_STATE=told)["gpus"]
+        assert gpu["bandwidth_bytes_per_s"] == pytest.approx(gb_per_s * 1e9, rel=0.004), card
+    told = state(tmp_path, "0 bus_width -")
+    (gpu,) = look(stub, NVML_STUB_STATE=told)["gpus"]
+    assert (gpu["bandwidth_bytes_per_s"], gpu["bandwidth_from"]) == (None, None)
 
 
 def test_what_a_card_does(stub: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ and yields nothing; it never guesses and never raises for missing hardware or pe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from tokrig.record.model import Cpu, Gpu, Memory
+from tokrig.units import significant
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,13 @@ class Cap:
     max_w: float | None
     settable: bool
     why: str = ""
+
+
+def by_driver(bytes_per_s: float | None) -> dict[str, Any]:
+    """The fields of a card's bandwidth as its driver's figures give it."""
+    if not bytes_per_s:
+        return {}
+    return {"bandwidth_bytes_per_s": significant(bytes_per_s), "bandwidth_from": "driver"}
 
 
 class Probe(Protocol):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, by_driver
 from tokrig.record.model import Gpu
 
 AMD = 0x1002
@@ -189,14 +189,15 @@ class AmdProbe:
             raise PutOff(f"{asked} failed: {error.strerror}", hint="see `sudo dmesg`") from None
 
     def _gpu(self, device: Path) -> Gpu:
-        monitor = _monitor(device)
+        monitor, arch = _monitor(device), self._arch(device)
+        unified = _unified(device, _read_metrics(device / "gpu_metrics"))
         generation, width = _slowest_link(device)
         return Gpu(
             name=self._name(device),
             vendor="amd",
-            arch=self._arch(device),
+            arch=arch,
             vram_bytes=_sysfs.read_int(device / "mem_info_vram_total"),
-            unified_memory=_unified(device, _read_metrics(device / "gpu_metrics")),
+            unified_memory=unified,
             driver=self._driver(),
             power_limit_w=_scaled(monitor, "power1_cap", 1e-6),
             power_min_w=_scaled(monitor, "power1_cap_min", 1e-6),
@@ -206,7 +207,21 @@ class AmdProbe:
             memory_clock_max_mhz=_highest_level(device / "pp_dpm_mclk"),
             pcie_generation=generation,
             pcie_width=width,
+            **by_driver(self._bandwidth(device, arch, unified)),
         )
+
+    def _bandwidth(self, device: Path, arch: str | None, unified: bool | None) -> float | None:
+        """Bytes a second of the card's memory: the compute driver tells its width and its highest
+        clock, the kind of memory the transfers a clock. None where one is not known."""
+        node = self._node(device)
+        for bank in _sysfs.listing(node, "mem_banks/*/properties") if node else []:
+            told = _sysfs.key_values(_sysfs.read_text(bank), " ")
+            width, clock = told.get("width", ""), told.get("mem_clk_max", "")
+            if not (width.isdigit() and clock.isdigit() and int(width) and int(clock)):
+                continue
+            transfers = transfers_a_clock(arch, int(width), int(clock), unified)
+            return None if transfers is None else int(clock) * 1e6 * transfers * int(width) / 8
+        return None
 
     def _name(self, device: Path) -> str:
         """The board's own product name, else the name that libdrm's installed table has for
@@ -233,16 +248,48 @@ class AmdProbe:
         return f"amdgpu (kernel {release})" if release else None
 
     def _arch(self, device: Path) -> str | None:
-        """``gfx1100``…, from the compute driver's node of the same render device."""
+        """``gfx1100``…, from the compute driver's node."""
+        node = self._node(device)
+        pairs = _sysfs.key_values(_sysfs.read_text(node / "properties") if node else None, " ")
+        version = pairs.get("gfx_target_version", "0")
+        return _gfx_name(int(version)) if version.isdigit() else None
+
+    def _node(self, device: Path) -> Path | None:
+        """The compute driver's node of the same render device."""
         renders = _sysfs.listing(device / "drm", "renderD*")
         minor = renders[0].name.removeprefix("renderD") if renders else None
         nodes = self._root / "sys/class/kfd/kfd/topology/nodes"
         for properties in _sysfs.listing(nodes, "*/properties"):
             pairs = _sysfs.key_values(_sysfs.read_text(properties), " ")
             if minor and pairs.get("drm_render_minor") == minor:
-                version = pairs.get("gfx_target_version", "0")
-                return _gfx_name(int(version)) if version.isdigit() else None
+                return properties.parent
         return None
+
+
+# Transfers a clock of the memory clocks that amdgpu tells. By kind: Mesa's ac_memory_ops_per_clock
+# (from PAL's MemoryOpsPerClockTable); of HBM3 twice those of HBM2, as AMD's own 5.3 TB/s of a
+# MI300X at 1300 MHz and 8192 bits have it; of the LPDDR5X of Strix Halo 8, its 256 GB/s at 1000 MHz
+# and 256 bits. Other processors' graphics tell a width of their memory that is not its own.
+GDDR5, GDDR6, HBM2, HBM3, LPDDR5X = 4, 16, 2, 4, 8
+HBM_BITS = 1024
+"""No other memory is as wide."""
+# Above it a clock is no GDDR6's, whose chips transfer 24 Gbit/s a pin at most.
+GDDR6_MHZ = 1500
+
+
+def transfers_a_clock(arch: str | None, bits: int, mhz: int, unified: bool | None) -> int | None:
+    """By what a card is and how wide and fast its memory; None where that does not tell."""
+    if arch is None:
+        return None
+    if arch == "gfx1151":
+        return LPDDR5X if bits == 256 and mhz <= 1100 else None
+    if bits >= HBM_BITS:
+        return HBM3 if arch in ("gfx940", "gfx941", "gfx942", "gfx950") else HBM2
+    # An integrated one may not say that it is: those with memory of their own name its maker.
+    if unified is not False:
+        return None
+    generation = int(arch.removeprefix("gfx")[:-2])
+    return GDDR6 if generation >= 10 and mhz <= GDDR6_MHZ else GDDR5
 
 
 def _as_root(path: Path) -> str:

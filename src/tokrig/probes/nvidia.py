@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, PutOff
-from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs
+from tokrig.probes import Availability, Cap, Card, Facts, Reading, _sysfs, by_driver
 from tokrig.record.model import Gpu
 from tokrig.registry import get_extra
 
@@ -35,6 +35,13 @@ REASONS = {
 # and fields of nvmlDeviceGetFieldValues, both in ns.
 POLICIES = {0: "sw_power_cap", 1: "thermal"}
 FIELDS = {269: "sw_thermal_slowdown", 270: "hw_thermal_slowdown", 271: "hw_power_brake"}
+
+# Transfers a clock of the memory clock that NVML tells, whatever the memory: NVIDIA's own formula
+# ("How to Implement Performance Metrics in CUDA": 2 × memoryClockRate × memoryBusWidth / 8).
+TRANSFERS = 2
+# Of a card that is cut, a slice has so many eighths of its memory and of that memory's bandwidth
+# (NVIDIA, "MIG User Guide": a memory slice is one eighth of both).
+MEMORY_SLICES = 8
 
 # The kernel driver asks for this capability, whoever the user is: root in a container lacks it.
 CAP_SYS_ADMIN = 21
@@ -271,7 +278,24 @@ class NvidiaProbe:
             # idles, which is when facts are read; the width does not.
             pcie_generation=self._ask("nvmlDeviceGetMaxPcieLinkGeneration", card),
             pcie_width=self._ask("nvmlDeviceGetCurrPcieLinkWidth", card),
+            **by_driver(self._bandwidth(device)),
         )
+
+    def _bandwidth(self, device: _Device) -> float | None:
+        """Bytes a second of the card's memory, of a slice its part of them; None where the driver
+        does not tell clock or width."""
+        clock = self._ask("nvmlDeviceGetMaxClockInfo", device.board, self._nvml.NVML_CLOCK_MEM)
+        width = self._ask("nvmlDeviceGetMemoryBusWidth", device.board)
+        if not clock or not width:
+            return None
+        whole = float(clock * 1e6 * TRANSFERS * width / 8)
+        if not device.is_slice:
+            return whole
+        sizes = (self._ask("nvmlDeviceGetMemoryInfo", h) for h in (device.handle, device.board))
+        mine, all_ = (size.total if size else None for size in sizes)
+        if not mine or not all_:
+            return None
+        return whole * int(max(1, round(MEMORY_SLICES * mine / all_))) / MEMORY_SLICES
 
     def _architecture(self, card: Any) -> str | None:
         """``Ada``, ``Hopper``…: the names are those of the binding's own constants."""
