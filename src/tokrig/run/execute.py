@@ -8,7 +8,6 @@ what was measured is kept.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +19,9 @@ from tokrig.record.formulas import usual_gap_s
 from tokrig.record.ladder import end_of, step
 from tokrig.record.model import ColdStart, Record, Rig, Skipped
 from tokrig.record.samples import Cell, Sample
-from tokrig.run import assemble, fitting, http, memory, open_loop, preflight, traces
+from tokrig.run import assemble, http, memory, open_loop, preflight, traces
 from tokrig.run.ceiling import measured_here
-from tokrig.run.client import Loop, Queues
-from tokrig.run.fitting import Prompt
+from tokrig.run.client import Loop
 from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.lasting import Lasting
 from tokrig.run.load_nodes import LOST
@@ -42,6 +40,7 @@ from tokrig.run.progress import (
     Step,
 )
 from tokrig.run.reads import reads_of
+from tokrig.run.requests import Requests
 from tokrig.run.room import LEAST_TURNS, need, turn_need
 from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.spec import arrivals
@@ -87,9 +86,6 @@ class _Run:
         self.prepared, self.rig, self.journal, self.listen = prepared, rig, journal, listen
         self.cells: list[CellRecord] = journal.cells()
         self.skipped = [Skipped.model_validate(facts) for facts in journal.skipped()]
-        # By workload, tokens of context, and variant.
-        self.prompts: dict[tuple[str, int, int], Prompt] = {}
-        self.context_characters: float | None = None
         facts = journal.engine_facts()
         self.resumed, self.greeted = bool(facts), False
         self.state = (
@@ -101,6 +97,7 @@ class _Run:
                 mode=prepared.mode,
             )
         )
+        self.requests = Requests(prepared, self.state, journal.folder)
         self.ladders: dict[str, LadderEnded] = {}
         self.idle: Idle | None = None
         self.remarked: set[str] = set()
@@ -239,10 +236,10 @@ class _Run:
                 continue
             self.listen(Step("comparing greedy answers", cell, "greedy"))
             try:
-                prompt = self.prompt(session, cell, 0)
+                prompt = self.requests.prompt(session, cell, 0)
             except RequestError:
                 continue  # the cell will tell
-            request = self.request(session, workload, prompt, salt(0))
+            request = self.requests.request(session, workload, prompt, salt(0))
             sample = session.send([request], cell, "warmup", 0)[0][0]
             if sample.error is None:
                 yield name, sample.stream.text
@@ -324,7 +321,7 @@ class _Run:
             self.note_state()
             # A shape of another length is compared with others of that length only.
             for workload in self.prepared.workloads.values():
-                target, own = self.target(workload), workload.prompt_tokens
+                target, own = self.requests.target(workload), workload.prompt_tokens
                 if target != own:
                     because = f"the chat template alone has {prompting.template_tokens} tokens"
                     instead = f"prompts of {target} tokens instead of {own}"
@@ -338,17 +335,13 @@ class _Run:
                 )
         session.system_role = backend.prompting.system_role is not False
 
-    def target(self, workload: Workload) -> int:
-        """The prompt length that a shape is measured at."""
-        return fitting.target_of(workload, self.state.backend.prompting.template_tokens)
-
     def too_small(self, session: Session, cell: Cell) -> str | None:
         """Why a cell does not fit into a slot's context."""
         context = session.engine.resolved.context_per_slot
         workload = self.prepared.workloads[cell.workload]
         if workload.sessions:
             return self.too_few_turns(session, workload, context)
-        wanted = need(workload, self.target(workload) + cell.depth_tokens)
+        wanted = need(workload, self.requests.target(workload) + cell.depth_tokens)
         if context is None or wanted <= context:
             return None
         if self.prepared.trace:
@@ -419,23 +412,18 @@ class _Run:
         earlier repeat, the ``last`` try counts whatever comes of it: a result that left its
         failures out would be better than the engine is.
         """
-        workload, level = self.prepared.workloads[cell.workload], self.prepared.level
         must = last and bool(self.gathered.of(cell))
         self.listen(Step("fitting prompts", cell, "fit"))
-        variants = range(len(workload.variants))
-        if cell.load == "trace":
-            prompts = self.trace_prompts(session, workload)
-        else:
-            prompts = [self.prompt(session, cell, variant) for variant in variants]
+        prompts = self.requests.fitted(session, cell)
         asked_tokens = min((prompt.tokens for prompt in prompts if prompt.tokens), default=None)
         self.listen(Step("warming up", cell, "warm_up"))
-        first = self.requests(session, cell, prompts, level.warmups)
+        first = self.requests.warm_up(session, cell, prompts)
         warmup, _ = session.send(first, cell, "warmup", repeat)
         if not must and (why := http.refused(warmup, asked_tokens)):
             raise why
         known = self.gathered.planned
         self.listen(CellBegan(cell, repeat, known.index(cell) if cell in known else 0, len(known)))
-        requests, by = self.work(session, cell, prompts, repeat)
+        requests, by = self.requests.work(session, cell, prompts, repeat)
         sums = session.counters()
         samples, loop = self.sent(session, cell, repeat, requests, by)
         tried = open_loop.answered(samples) if cell.is_open else samples
@@ -505,118 +493,6 @@ class _Run:
             **late,
             "client_ceiling_tok_per_s": self.ceiling.tok_per_s * max(len(loop.parts), 1),
         }
-
-    def work(
-        self, session: Session, cell: Cell, prompts: list[Prompt], repeat: int
-    ) -> tuple[Iterable[Request], By | None]:
-        """What a cell's measured phase sends, and by which source where that is no closed loop."""
-        workload = self.prepared.workloads[cell.workload]
-        if (seconds := self.prepared.spec.sustain_s) is not None:
-            endless = (
-                self.request(session, workload, prompt, session.salt())
-                for prompt in itertools.cycle(prompts)
-            )
-            return endless, Lasting(cell.concurrency, seconds, self.journal.folder)
-        if cell.is_open:
-            arrive = open_loop.Arrive.of(self.prepared, cell, repeat)
-            if arrive.lengths:
-                by_length = dict(zip(self.trace_lengths(), prompts, strict=True))
-                lengths = [(self.at_least(prompt), answer) for prompt, answer in arrive.lengths]
-                return [
-                    session.request(
-                        by_length[prompt].render(unique, system_role=session.system_role),
-                        answer,
-                        unique,
-                    )
-                    for prompt, answer in lengths
-                    for unique in (session.salt(),)
-                ], replace(arrive, lengths=lengths)
-            return self.numbered(session, cell, prompts, len(arrive.due_s)), arrive
-        if not workload.sessions:
-            return self.requests(session, cell, prompts, self.prepared.level.iterations), None
-        # Each worker walks a session of its own: its next turn follows the answer to the last one.
-        requests, many = self.turns(session, cell, self.state.turns or 0), cell.concurrency
-        return requests, lambda bodies: Queues(
-            [list(enumerate(bodies))[worker::many] for worker in range(many)]
-        )
-
-    def prompt(self, session: Session, cell: Cell, index: int) -> Prompt:
-        """The prompt of a variant at a cell's depth, fitted once per run."""
-        key, workload = (cell.workload, cell.depth_tokens, index), self.prepared.workloads
-        if key in self.prompts:
-            return self.prompts[key]
-        shape, depth = workload[cell.workload], cell.depth_tokens
-        count = partial(session.count_prompt, answer_tokens=shape.answer_tokens)
-        target, way = self.target(shape), session.system_role
-        if depth:
-            own = self.prompt(session, replace(cell, depth_tokens=0), index)
-            found, self.context_characters = fitting.behind(
-                own, depth, target + depth, index, count, self.context_characters, system_role=way
-            )
-        else:
-            found = fitting.fit(shape, shape.variants[index], count, target, system_role=way)
-        self.prompts[key] = found
-        return found
-
-    def at_least(self, tokens: int) -> int:
-        """The length of a prompt of a trace: no shorter than the chat template leaves room for."""
-        template = self.state.backend.prompting.template_tokens or 0
-        return max(tokens, template + fitting.LEAST_OWN_TOKENS)
-
-    def trace_lengths(self) -> list[int]:
-        """The prompt lengths of a trace, shortest first."""
-        assert self.prepared.trace is not None
-        return sorted({self.at_least(n) for n in traces.steps(self.prepared.trace.arrivals)})
-
-    def trace_prompts(self, session: Session, workload: Workload) -> list[Prompt]:
-        """A prompt of each length of a trace, fitted once a run."""
-        lengths, way = self.trace_lengths(), session.system_role
-        count = partial(session.count_prompt, answer_tokens=workload.answer_tokens)
-        for length in lengths:
-            if ("trace", 0, length) not in self.prompts:
-                own, self.context_characters = fitting.of_length(
-                    workload, length, count, self.context_characters, system_role=way
-                )
-                self.prompts["trace", 0, length] = own
-        return [self.prompts["trace", 0, length] for length in lengths]
-
-    def requests(
-        self, session: Session, cell: Cell, prompts: list[Prompt], sets: int
-    ) -> list[Request]:
-        """``sets`` × concurrency requests that walk through the variants, each with its salt. Of
-        sessions the first turns."""
-        if self.prepared.workloads[cell.workload].sessions:
-            return self.turns(session, cell, 1)
-        return self.numbered(session, cell, prompts, sets * cell.concurrency)
-
-    def numbered(
-        self, session: Session, cell: Cell, prompts: list[Prompt], count: int
-    ) -> list[Request]:
-        """So many of them."""
-        workload = self.prepared.workloads[cell.workload]
-        return [
-            self.request(session, workload, prompts[number % len(prompts)], session.salt())
-            for number in range(count)
-        ]
-
-    def turns(self, session: Session, cell: Cell, number: int) -> list[Request]:
-        """The first turns of sessions side by side, turn after turn; each session has its salt."""
-        workload = self.prepared.workloads[cell.workload]
-        salts = [session.salt() for _ in range(cell.concurrency)]
-        walks = [
-            workload.prompts(worker, unique, system_role=session.system_role)
-            for worker, unique in enumerate(salts)
-        ]
-        return [
-            session.request(walks[worker][place], turn.answer_tokens, unique, keeps_prompt=True)
-            for place, turn in enumerate(workload.turns[:number])
-            for worker, unique in enumerate(salts)
-        ]
-
-    def request(self, session: Session, workload: Workload, prompt: Prompt, unique: str) -> Request:
-        """A request of a shape."""
-        messages = prompt.render(unique, system_role=session.system_role)
-        return session.request(messages, workload.answer_tokens, unique)
 
     def skip(self, cell: Cell, code: str, message: str) -> None:
         """Leave a cell out for the rest of the run, and tell why."""
