@@ -300,10 +300,11 @@ class _Stream:
         if not offs or offs[0][0] > CLOCK_CONFIRMS:
             return None
         best = offs[0][1]
-        same = clock_ran_over_the_same(self.gaps_ns, best[0], counted)
-        # One that ran over others too says something of these where all take alike.
-        if not same and not (self._steady(best[0]) and self._even()):
-            return None
+        if not clock_ran_over_the_same(self.gaps_ns, best[0], counted):
+            # It says something of these too where all take alike, as far as can be seen.
+            single = best[0] <= BURSTY * len(self.gaps_ns)
+            if not (single and self._steady(best[0]) and self._even()):
+                return None
         other = [off for off, (n, _) in offs if abs(n - best[0]) > SAME_RATE / 2 * best[0]]
         return best if all(off > 2 * SAME_RATE for off in other) else None
 
