@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
+from tokrig.backends.openai import BACKEND
 from tokrig.run.client import Closed
 from tokrig.run.http import Endpoint
 from tokrig.run.load import load
@@ -40,3 +43,20 @@ def test_a_source_may_be_given_instead_of_bodies() -> None:
     with simulated(SERVER) as server:
         done = load(Endpoint(server.host, server.port), Closed([BODY] * 2, 2), 2)
     assert [s.output_tokens for s in done.samples] == [40, 40]
+
+
+def test_nothing_that_takes_long_is_imported_before_the_first_request() -> None:
+    """What answers are read with takes longer to import than a client may take to start."""
+    program = """
+import sys
+from tokrig.run.http import Endpoint
+from tokrig.run.load import load
+
+def by(endpoint, path, source, **more):
+    sys.exit(f"{path} {sorted({'numpy', 'pydantic', 'yaml', 'pyarrow'} & set(sys.modules))}")
+
+load(Endpoint("127.0.0.1", 1), [b"{}"], by=by)
+"""
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.stderr == f"{BACKEND.chat_path} []\n"

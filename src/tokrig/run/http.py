@@ -32,6 +32,8 @@ from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.record.samples import Sample
 from tokrig.run.body import Piece
 
+# Where an OpenAI-compatible server chats.
+CHAT_PATH = "/v1/chat/completions"
 MAX_ANSWER_BYTES = 64 << 20
 STILL_THERE_S = 1.0
 # Ends of an address that belong to the API, not to a proxy in front of the server.
