@@ -38,6 +38,7 @@ COMMANDS = {
     "export": "Write records as CSV, Parquet, benchstat, vllm bench JSON or Markdown.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
+    "submit": "Make a branch of records for a pull request; show what it publishes.",
     "models": "Download models of a hub, list and remove those that tokrig keeps.",
     "engine": "Get an engine for the graphics card; runs then take it.",
     "rig": "Show what this machine is, as a record tells it.",

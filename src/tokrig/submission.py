@@ -1,0 +1,291 @@
+"""A contribution of records: what it would publish, where it stands among what is there, and the
+branch with a pull request's text. Nothing leaves the machine.
+
+The branch is made beside the working tree (git's plumbing with an index of its own): neither the
+files nor the branch that someone works on change, and an interruption leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokrig.compare import Comparison, comparison, subject
+from tokrig.errors import InputError, StoreError, TokrigError
+from tokrig.naming import backend_label, full_name, hardware_name, limited_bytes, model_label
+from tokrig.record.checks import headline
+from tokrig.record.model import Record
+from tokrig.run.assemble import scrub
+from tokrig.store import Row, Store
+from tokrig.units import human_bytes
+
+GIT_S = 60.0
+# Of the records of the same model so many are compared with a new one.
+MOST_COMPARED = 24
+_ADD = ("update-index", "--add", "--cacheinfo")
+# Public by their nature: names of repositories and addresses of texts.
+_PUBLIC = ("repo", "source_url", "license", "base_model")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record that is contributed: its files by their place in the content folder, what looks
+    private in it, and the comparison with the nearest record that is published."""
+
+    record: Record
+    files: Mapping[str, bytes]
+    private: tuple[str, ...] = ()
+    nearest: Comparison | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What goes into a pull request. ``root`` is the repository's folder, ``content`` where its
+    content folder lies below it."""
+
+    root: Path
+    content: str
+    base: str
+    branch: str
+    entries: tuple[Entry, ...] = field(default_factory=tuple)
+
+    @property
+    def title(self) -> str:
+        """``Gemma-3 270M Q4_K_M on GeForce RTX 5070``, or how many records of which machine."""
+        first = self.entries[0].record
+        if len(self.entries) == 1:
+            return f"{model_label(first.model)} on {hardware_name(first.rig)}".replace(" · ", " ")
+        return f"{len(self.entries)} records of {hardware_name(first.rig)}"
+
+
+# What it would publish
+
+
+def gathered(runs: Sequence[Path], store: Store, target: Path, base: str | None) -> Submission:
+    """The records at ``runs``, as a contribution to the repository that holds ``target``, a content
+    folder, branching off ``base`` (default: the remote's main branch, else what is checked out).
+
+    Raises InputError where that is no repository, a record is there already, or was made by nobody
+    who could submit it; RecordError for one that cannot be read.
+    """
+    root, content = _repository(target)
+    start = base or _default_base(root)
+    published = _published(root, start)
+    there = Store(target)
+    entries = []
+    for path in dict.fromkeys(runs):
+        record = store.read(path)
+        files = {
+            place: data
+            for place, data in _files(record, path, store)
+            if published(f"{content}/{place}".removeprefix("./")) != data
+        }
+        if not any(place.endswith(".yaml") for place in files):
+            raise InputError(
+                f"{record.id} is published already", hint="leave it out: tokrig list shows others"
+            )
+        entries.append(
+            Entry(record, files, tuple(looks_private(record)), nearest(record, there, path))
+        )
+    if not entries:
+        raise InputError("no record was given", hint="name runs: tokrig list shows them")
+    branch = f"add-{entries[0].record.id}" + (f"-and-{len(entries) - 1}" if entries[1:] else "")
+    return Submission(root, content, start, branch, tuple(entries))
+
+
+def _files(record: Record, path: Path, store: Store) -> Iterator[tuple[str, bytes]]:
+    yield f"benchmarks/runs/{record.rig.id}/{record.id}.yaml", path.read_bytes()
+    samples = store.samples_path(record.id)
+    if samples.exists():
+        yield f"benchmarks/samples/{samples.name}", samples.read_bytes()
+    prose = store.content / "rigs" / f"{record.rig.id}.md"
+    if prose.exists():
+        yield f"rigs/{prose.name}", prose.read_bytes()
+
+
+def looks_private(record: Record) -> Iterator[str]:
+    """Fields that hold what reads like a path, a key, an address or this user's or machine's
+    name: ``notes: 'on /home/ada/models'``."""
+    for place, text in _texts(record.model_dump(mode="json", exclude_none=True), ""):
+        if place.rpartition(".")[2] not in _PUBLIC and scrub(text) != text:
+            yield f"{place}: {text!r}"
+
+
+def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _texts(one, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _texts(one, f"{place}[{number}]")
+    elif isinstance(value, str):
+        yield place, value
+
+
+def nearest(record: Record, store: Store, path: Path) -> Comparison | None:
+    """The published record that this one is most comparable with: by class, then by how little
+    differs. None where nobody measured the model."""
+
+    def likeness(row: Row) -> tuple[bool, ...]:
+        model, rig = record.model, record.rig.id
+        return (row.variant == model.variant, row.quant == model.quant, row.rig == rig)
+
+    rows = [r for r in store.rows() if r.family == record.model.family and r.id != record.id]
+    rows.sort(key=likeness, reverse=True)
+    found: list[Comparison] = []
+    for row in rows[:MOST_COMPARED]:
+        try:
+            other = store.read(store.runs / row.path)
+        except TokrigError:  # tokrig check names what cannot be read
+            continue
+        found.append(comparison(subject(other), subject(record)))
+    return min(
+        found, key=lambda one: (one.grade, len(one.differences.differing), one.a.id), default=None
+    )
+
+
+# The text
+
+
+def text_of(found: Submission) -> str:
+    """The text of the pull request, in Markdown: what was measured, on what, how it stands."""
+    rig = found.entries[0].record.rig
+    lines = ["| model | engine | gen tok/s | level | validity |", "|---|---|--:|---|---|"]
+    lines += [_line(entry.record) for entry in found.entries]
+    lines += ["", f"**Machine** `{rig.id}`: {_machine(found.entries[0].record)}", ""]
+    lines += [text for entry in found.entries for text in _beside(entry)]
+    held = ", ".join(f"`{place}`" for entry in found.entries for place in entry.files)
+    lines += ["", f"Files: {held}", "", "Checked with `tokrig check`: figures follow from samples."]
+    return "\n".join(lines)
+
+
+def _line(record: Record) -> str:
+    rates = [r.output_tok_per_s.median for r in headline(record) if r.output_tok_per_s]
+    low, high = (f"{end(rates):.1f}" if rates else "–" for end in (min, max))
+    speed = low if low == high else f"{low}–{high}"
+    codes = ", ".join(record.validity.reasons or record.validity.unverified)
+    word = f"{record.validity.word} ({codes})" if codes else record.validity.word
+    cells = (
+        model_label(record.model),
+        backend_label(record.backend),
+        speed,
+        record.provenance.level or record.provenance.kind,
+        word,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _machine(record: Record) -> str:
+    rig = record.rig
+    memory = human_bytes(limited_bytes(rig.memory) or rig.memory.total_bytes)
+    driver = rig.gpus[0].driver if rig.gpus else None
+    parts = (
+        hardware_name(rig),
+        rig.cpu.model,
+        f"{memory} of memory",
+        driver and f"driver {driver}",
+        rig.os,
+    )
+    return ", ".join(dict.fromkeys(filter(None, parts)))
+
+
+def _beside(entry: Entry) -> Iterator[str]:
+    if (pair := entry.nearest) is None:
+        yield f"- {model_label(entry.record.model)}: the first record of this model"
+        return
+    name = " · ".join(filter(None, full_name(entry.record)))
+    means = [mean for mean in pair.means if mean.metric == "output_tok_per_s"]
+    ratio = f", gen {means[0].value:.2f} × over {means[0].shapes} shapes" if means else ""
+    yield f"- {name}: nearest is `{pair.a.id}`, class {pair.grade} ({pair.reason}){ratio}"
+
+
+# The branch
+
+
+def committed(found: Submission) -> str:
+    """Make the branch; its commit. The working tree stays as it is.
+
+    Raises InputError where a branch of this name is there, StoreError where git refuses.
+    """
+    root = found.root
+    if _git(root, "rev-parse", "--verify", "--quiet", f"refs/heads/{found.branch}", fails=True):
+        raise InputError(
+            f"the branch {found.branch} is there already",
+            hint=f"send it, or remove it: git -C {root} branch -D {found.branch}",
+        )
+    with tempfile.TemporaryDirectory(prefix="tokrig-") as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        _git(root, "read-tree", found.base, env=index)
+        for entry in found.entries:
+            for place, data in entry.files.items():
+                file = Path(folder, "file")
+                file.write_bytes(data)
+                blob = _git(root, "hash-object", "-w", str(file))
+                where = f"{found.content}/{place}".removeprefix("./")
+                _git(root, *_ADD, f"100644,{blob},{where}", env=index)
+        tree = _git(root, "write-tree", env=index)
+        message = Path(folder, "message")
+        message.write_text(f"{found.title}\n\n{text_of(found)}\n", "utf-8")
+        commit = _git(root, "commit-tree", tree, "-p", found.base, "-F", str(message))
+    _git(root, "branch", "--no-track", found.branch, commit)
+    return commit
+
+
+def _repository(target: Path) -> tuple[Path, str]:
+    there = target if target.is_dir() else target.parent
+    top = _git(there, "rev-parse", "--show-toplevel", fails=True) if there.is_dir() else ""
+    if not top:
+        raise InputError(
+            f"{target} lies in no git repository",
+            hint="clone the repository of the page, and name its content folder with --to",
+        )
+    return Path(top), target.resolve().relative_to(Path(top).resolve()).as_posix()
+
+
+def _default_base(root: Path) -> str:
+    remote = _git(root, "rev-parse", "--abbrev-ref", "origin/HEAD", fails=True)
+    return remote if remote and remote != "origin/HEAD" else "HEAD"
+
+
+def _published(root: Path, base: str) -> Any:
+    """Reads a file as the base has it; None where it has none."""
+    if not _git(root, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}", fails=True):
+        raise InputError(f"{root} has no commit {base!r}", hint="name another with --base")
+
+    def read(place: str) -> bytes | None:
+        blob = _git(root, "rev-parse", "--verify", "--quiet", f"{base}:{place}", fails=True)
+        path = root / place
+        same = blob and path.is_file() and _git(root, "hash-object", str(path)) == blob
+        return path.read_bytes() if same else None
+
+    return read
+
+
+def _git(root: Path, *words: str, env: Mapping[str, str] | None = None, fails: bool = False) -> str:
+    """What git says. Where it ``fails`` that is "", else a StoreError with its words."""
+    git = shutil.which("git")
+    if git is None:
+        raise InputError("a contribution is made with git, which is not here", hint="install git")
+    command = (git, "-C", str(root), *words)
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            timeout=GIT_S,
+            env={**os.environ, **(env or {})},
+        )
+    except subprocess.TimeoutExpired:
+        raise StoreError(f"git {words[0]} did not end within {GIT_S:g} s") from None
+    if done.returncode == 0:
+        return done.stdout.decode("utf-8", "replace").strip()
+    if fails:
+        return ""
+    why = " ".join(done.stderr.decode("utf-8", "replace").split())[:300] or "no answer"
+    raise StoreError(f"git {words[0]} failed: {why}", hint=f"see what git -C {root} status says")
