@@ -70,7 +70,7 @@ def command(
     as_json: bool,
     **wanted: str | None,
 ) -> None:
-    """Write records as CSV, Parquet, benchstat, vllm bench JSON or Markdown.
+    """Write records as CSV, Parquet, benchstat, vLLM JSON or Markdown.
 
     RUN is a record's id, the beginning of one, or the path of its file; the options choose as
     those of tokrig list do. CSV, JSON and Parquet have one row a result, as the page's data files;

@@ -39,7 +39,7 @@ def command(
     content: Path,
     as_json: bool,
 ) -> None:
-    """Make a branch of records for a pull request; show what it publishes.
+    """Make a checked branch of records for a pull request.
 
     RUN is a record's id, the beginning of one, or its file. Each is checked as tokrig check does,
     looked through for what is private, and compared with the nearest published record. The branch
