@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -36,6 +37,7 @@ from tokrig.run.progress import Listener, Note
 from tokrig.spec.run import RunSpec, merge
 from tokrig.store import Store, unwritable
 from tokrig.store.facts import load_rigs
+from tokrig.store.references import reference_for
 from tokrig.units import slug
 
 log = logging.getLogger(__name__)
@@ -249,8 +251,10 @@ def _carry_out(prepared: Prepared, rig: Rig, kept: Journal, content: Path, ways:
                 nodes.note(nodes.told())
             if prepared.where is not None and prepared.where.why:
                 listen(Note(f"{prepared.where.why}: {_unknown_of(prepared, rig)}"))
-            outcome = execute(prepared, rig, kept, listen)
-        path = Store(content).save(outcome.record, outcome.samples, overwrite=True)
+            store = Store(content)
+            find = partial(reference_for, store, run_id=prepared.run_id)
+            outcome = execute(prepared, rig, kept, listen, find)
+        path = store.save(outcome.record, outcome.samples, answers=outcome.answers, overwrite=True)
     except KeyboardInterrupt:
         done, of = len(kept.cells()), len(prepared.cells) * prepared.level.repeats
         if not done:

@@ -249,6 +249,7 @@ def test_what_an_entry_sets_is_no_axis() -> None:
     assert set(SETTABLE) == {
         *("url", "served_model", "devices", "options", "threads", "seed", "patience_s"),
         *("request_timeout_s", "notes", "api_key_env", "load_from", "load_nodes", "clients"),
+        "quality",
         *(
             "arrival",
             "burstiness",

@@ -20,6 +20,7 @@ from tokrig import engines
 from tokrig.backends import _reading as read
 from tokrig.errors import EngineError, InputError, did_you_mean
 from tokrig.record.model import Resolved
+from tokrig.record.quality import Position
 from tokrig.record.samples import EngineTimings
 from tokrig.spec.reasoning import Switch
 from tokrig.spec.settings import SETTINGS, Api, SpeculativeType
@@ -183,6 +184,16 @@ class Request:
         if switch is not None and switch.effort and effort:
             found["reasoning_effort"] = switch.effort
         return found
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The likeliest answer: its text, its tokens (one that ends it among them), and what else the
+    model held for likely at each; none of that where the server does not tell."""
+
+    text: str
+    ids: tuple[int, ...] = ()
+    positions: tuple[Position, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -451,6 +462,39 @@ class Backend:
     def count_text(self, ask: Ask, text: str) -> int | None:
         """Tokens of plain text; None where the server has no tokenizer to ask."""
         return None
+
+    def answer(self, ask: Ask, request: Request) -> str:
+        """The greedy answer to a chat, thoughts included, ended where the model ends it."""
+        fixed = ("stream", "stream_options", "min_tokens", "ignore_eos", "generation_config")
+        body = {key: value for key, value in self.body(request).items() if key not in fixed}
+        return read.chat_text(ask(self.chat_path, body))
+
+    def prompt_ids(self, ask: Ask, request: Request) -> tuple[int, ...] | None:
+        """The tokens of a chat after its template; None where the server does not tell them, or
+        takes no tokens for a prompt."""
+        return None
+
+    def text_ids(self, ask: Ask, text: str) -> tuple[int, ...] | None:
+        """The tokens of plain text, where ``prompt_ids`` are told."""
+        return None
+
+    def greedy(self, ask: Ask, request: Request, prompt: tuple[int, ...], top: int) -> Greedy:
+        """The likeliest answer to a prompt of tokens, with the ``top`` likeliest at each of its
+        own. Raises RequestError."""
+        raise NotImplementedError
+
+    def likeliest(
+        self,
+        ask: Ask,
+        request: Request,
+        prompt: tuple[int, ...],
+        answer: tuple[int, ...],
+        first: int,
+        top: int,
+    ) -> tuple[Position, ...]:
+        """The ``top`` likeliest tokens at each position of an answer from ``first`` on, after all
+        of it that stands before; empty where they are not told. Raises RequestError."""
+        raise NotImplementedError
 
     def timings(self, event: Mapping[str, Json]) -> EngineTimings | None:
         """The engine's own clock, where this stream event carries it."""

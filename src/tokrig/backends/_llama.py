@@ -20,10 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tokrig.backends import Ask, Backend, Capabilities, Engine, Launch, Request, Value
+from tokrig.backends import Ask, Backend, Capabilities, Engine, Greedy, Launch, Request, Value
+from tokrig.backends import _likely as likely
 from tokrig.backends import _reading as read
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.model import Resolved
+from tokrig.record.quality import Position
 from tokrig.record.samples import EngineTimings
 
 # What a device's name begins with. AMD's GPUs are called ROCm0 by builds for HIP. Others keep
@@ -212,14 +214,38 @@ class LlamaServer(Backend):
         try:
             return int(ask("/v1/chat/completions/input_tokens", asked)["input_tokens"])
         except (RequestError, KeyError, TypeError, ValueError, OverflowError):
-            prompt = read.answer(ask, "/apply-template", asked).get("prompt")
+            found = self.prompt_ids(ask, request)
+        return None if found is None else len(found)
+
+    def count_text(self, ask: Ask, text: str) -> int | None:
+        found = self.text_ids(ask, text)
+        return None if found is None else len(found)
+
+    def prompt_ids(self, ask: Ask, request: Request) -> likely.Ids | None:
+        asked = {"messages": request.messages, **request.template(effort=True)}
+        prompt = read.answer(ask, "/apply-template", asked).get("prompt")
         if prompt is None:
             return None
         special = {"add_special": True, "parse_special": True}
-        return _tokens(ask, "/tokenize", {"content": prompt, **special})
+        return likely.ids(read.answer(ask, "/tokenize", {"content": prompt, **special}))
 
-    def count_text(self, ask: Ask, text: str) -> int | None:
-        return _tokens(ask, self.tokenize_path, {"content": text, "add_special": False})
+    def text_ids(self, ask: Ask, text: str) -> likely.Ids | None:
+        asked = {"content": text, "add_special": False}
+        return likely.ids(read.answer(ask, self.tokenize_path, asked))
+
+    def greedy(self, ask: Ask, request: Request, prompt: likely.Ids, top: int) -> Greedy:
+        return likely.llama_greedy(ask, request, prompt, top)
+
+    def likeliest(
+        self,
+        ask: Ask,
+        request: Request,
+        prompt: likely.Ids,
+        answer: likely.Ids,
+        first: int,
+        top: int,
+    ) -> tuple[Position, ...]:
+        return likely.llama_likeliest(ask, prompt, answer, first, top)
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """``timings`` of the last chunk. Its decode clock starts at the first token but counts
@@ -237,11 +263,6 @@ class LlamaServer(Backend):
 
     def failure(self, log: str) -> str | None:
         return failure(log)
-
-
-def _tokens(ask: Ask, path: str, asked: Mapping[str, Any]) -> int | None:
-    tokens = read.answer(ask, path, asked).get("tokens")
-    return len(tokens) if isinstance(tokens, list) else None
 
 
 # What its log says.

@@ -168,6 +168,14 @@ def text(value: Any, *keys: str) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
+def chat_text(told: Any) -> str:
+    """All that an answer to a chat says, thoughts included."""
+    choice = next(iter(mappings(told, "choices")), told)
+    names = ("reasoning_content", "reasoning", "thinking", "content")
+    parts = [at(choice, "message", name) for name in names]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
 # What a program prints.
 
 

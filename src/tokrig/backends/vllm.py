@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tokrig.backends import Ask, Backend, Engine, Launch, Request, Value
+from tokrig.backends import Ask, Backend, Engine, Greedy, Launch, Request, Value
+from tokrig.backends import _likely as likely
 from tokrig.backends import _reading as read
 from tokrig.backends._python import BatchingServer, method
 from tokrig.errors import InputError
+from tokrig.record.quality import Position
 from tokrig.record.samples import EngineTimings
 
 A_DAY_S = 86_400
@@ -175,6 +177,28 @@ class VLLM(BatchingServer):
         if request.reasoning is not None and request.reasoning.effort:
             return Backend.count_prompt(self, ask, request)
         return super().count_prompt(ask, request)
+
+    def prompt_ids(self, ask: Ask, request: Request) -> likely.Ids | None:
+        asked = {"messages": request.messages, **request.template(effort=True)}
+        return likely.ids(read.answer(ask, "/tokenize", asked))
+
+    def text_ids(self, ask: Ask, text: str) -> likely.Ids | None:
+        asked = {"prompt": text, "add_special_tokens": False}
+        return likely.ids(read.answer(ask, "/tokenize", asked))
+
+    def greedy(self, ask: Ask, request: Request, prompt: likely.Ids, top: int) -> Greedy:
+        return likely.vllm_greedy(ask, request, prompt, top)
+
+    def likeliest(
+        self,
+        ask: Ask,
+        request: Request,
+        prompt: likely.Ids,
+        answer: likely.Ids,
+        first: int,
+        top: int,
+    ) -> tuple[Position, ...]:
+        return likely.vllm_likeliest(ask, request, prompt, answer, first, top)
 
     def timings(self, event: Mapping[str, Any]) -> EngineTimings | None:
         """``metrics`` of the usage chunk. Prefill is from the first scheduling to the first

@@ -29,6 +29,7 @@ from tokrig.measure import Ended, measure_spec, switches
 from tokrig.plan import Run
 from tokrig.plan.expand import key_before
 from tokrig.record.model import Rig, parse_record
+from tokrig.record.quality_file import from_parquet as answers_from_parquet
 from tokrig.record.samples_file import from_parquet
 from tokrig.run.monitor import at_once, patiently
 from tokrig.spec.run import RunSpec
@@ -48,12 +49,14 @@ STOP_S = 30.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request to measure: a record as YAML with its samples as Parquet, an error,
-    or both for a failed run. Returned, not raised: Ray would wrap its traceback around it."""
+    """What came of a request to measure: a record as YAML with its samples and the model's answers
+    as Parquet, an error, or both for a failed run. Returned, not raised: Ray would wrap its
+    traceback around it."""
 
     record: str | None = None
     samples: bytes = b""
     error: TokrigError | None = None
+    answers: bytes | None = None
 
 
 def run_planned(spec: RunSpec, before: str, table: str | None, even_if_busy: bool) -> Answer:
@@ -78,7 +81,9 @@ def run_planned(spec: RunSpec, before: str, table: str | None, even_if_busy: boo
                 found = ended.path, ended.error
         path, error = found
         samples = Store(outbox()).samples_path(path.stem).read_bytes()
-        return Answer(path.read_text("utf-8"), samples, error)
+        answers = Store(outbox()).answers_path(path.stem)
+        file = answers.read_bytes() if answers.exists() else None
+        return Answer(path.read_text("utf-8"), samples, error, file)
     except TokrigError as problem:
         return Answer(error=problem)
 
@@ -88,6 +93,7 @@ def forget(planned: str) -> None:
     for path, _ in _waiting(planned):
         path.unlink(missing_ok=True)
         Store(outbox()).samples_path(path.stem).unlink(missing_ok=True)
+        Store(outbox()).answers_path(path.stem).unlink(missing_ok=True)
 
 
 def outbox() -> Path:
@@ -298,6 +304,8 @@ class RayExecutor:
                 f"{name} is of rig {found[0]!r} and planned run {found[1]!r}, not of {run.key!r}",
                 hint="remove it from the outbox in that rig's state folder",
             )
-        path = Store(self._content).save(record, samples, overwrite=True)
+        if answer.answers is not None:
+            answers_from_parquet(answer.answers, name)
+        path = Store(self._content).save(record, samples, answers=answer.answers, overwrite=True)
         error = answer.error
         return Ended(record, path, error if isinstance(error, EngineError) else None)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tokrig.documents import Place
     from tokrig.record.model import Record
+    from tokrig.record.quality import Quality
     from tokrig.store import Store
     from tokrig.store.facts import RigFacts
 
@@ -156,8 +157,44 @@ def examine(path: Path, store: Store) -> Report:
             report.fail(problem)
     if found is None:
         found = consistency.own_contradictions(record)
-    report.problems += report.at_lines([(one.place, str(one)) for one in found])
+    places = [(one.place, str(one)) for one in found]
+    if record.quality is not None:
+        _check_answers(report, record.quality, store, places)
+    report.problems += report.at_lines(places)
     return report
+
+
+def _check_answers(
+    report: Report, told: Quality, store: Store, places: list[tuple[Place, str]]
+) -> None:
+    """Compute what is told of the answers again, from their file and the reference's. Where that
+    one is not here nothing says that it is wrong."""
+    from tokrig.record.quality import Reference, quality
+
+    assert report.record is not None
+    reference = None
+    try:
+        answers, _ = store.read_answers(report.record.id)
+        if (named := told.reference) is not None:
+            if not store.answers_path(named.id).exists():
+                lost = f"the answers of its reference {named.id} are not here"
+                report.hints.append(f"quality is not computed again: {lost}")
+                return
+            others, sha256 = store.read_answers(named.id)
+            if sha256 != named.sha256:
+                text = f"quality.reference.sha256 is not that of the answers of {named.id}"
+                places.append((("quality", "reference", "sha256"), text))
+                return
+            reference = Reference(named.id, named.quant, sha256, others)
+    except TokrigError as problem:
+        report.fail(problem)
+        return
+    again = quality(answers, reference)
+    for name in type(told).model_fields:
+        old, new = getattr(told, name), getattr(again, name)
+        if old != new:
+            text = f"quality.{name} is {old}, the answers give {new}"
+            places.append((("quality", name) if old is not None else ("quality",), text))
 
 
 def _other_source(record: Record, content: Path) -> Iterator[str]:

@@ -327,6 +327,11 @@ def print_figures(out: Console, record: Record, *, asked: bool = False) -> None:
         _print_open_loops(out, record, arrived)
     if record.raw:
         _print_raw(out, record)
+    if record.quality is not None:
+        from tokrig.compare.quality import lines
+
+        for number, text in enumerate(lines(record.quality)):
+            out.print(f"{'         ' if number else 'answers: '}{text}", soft_wrap=True)
     for skipped in record.skipped:
         where = skipped.cell.label
         out.print(f"not measured: {where}: {skipped.message}", style="yellow", soft_wrap=True)

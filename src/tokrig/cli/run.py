@@ -164,6 +164,12 @@ def record_options(command: F) -> F:
     help="How often to measure: 1, 6 or 10 server starts, 3 iterations each.  [default: quick]",
 )
 @option(
+    "--quality/--no-quality",
+    default=None,
+    help="Look at the model's answers, too: 24 short ones, held against the store's most precise"
+    " run of this model.  [default: but for --level quick]",
+)
+@option(
     "--rate",
     multiple=True,
     callback=word_list,

@@ -30,7 +30,7 @@ Values = tuple[Any, ...]
 
 KEY_DIGITS = 16
 # A person may change these in an entry's ``set`` without wanting another measurement.
-_REMARKS = ("notes", "api_key_env")
+_REMARKS = ("notes", "api_key_env", "quality")
 # The axes that are settings.
 _CHOSEN = slice(AXES.index("build") + 1, AXES.index("driver"))
 _OF_AXES = tuple((s.name, s.axis) for s in askable() if s.axis and s.axis != MODE)

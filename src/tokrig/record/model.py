@@ -23,6 +23,7 @@ from tokrig.record.block import Block, Count, NonNegative, Percentiles, Summary
 from tokrig.record.loads import Arrivals, Ladder, RateLimit
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import METRICS, Figures
+from tokrig.record.quality import Quality
 from tokrig.record.reads import Reads
 from tokrig.record.samples import Cell, Load
 from tokrig.spec.settings import fields_found
@@ -558,6 +559,7 @@ class Record(Block):
     ladders: list[Ladder] = []
     raw: list[Raw] = []
     rate_limits: list[RateLimit] = []
+    quality: Quality | None = None
     skipped: list[Skipped] = []
     failure: Failure | None = None
     errata: list[Erratum] = []

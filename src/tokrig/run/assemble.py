@@ -39,6 +39,8 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
+from tokrig.record.quality import Reference, quality
+from tokrig.record.quality_file import from_parquet
 from tokrig.record.rate_limits import rate_limits
 from tokrig.record.samples import Cell
 from tokrig.record.sustained import sustained
@@ -121,8 +123,16 @@ class Gathered:
         return [c for c in self.cells if c.cell == cell]
 
 
-def record(gathered: Gathered, error: EngineError | None, now: datetime | None = None) -> Record:
-    """The record of a finished or failed run."""
+def record(
+    gathered: Gathered,
+    error: EngineError | None,
+    now: datetime | None = None,
+    *,
+    answers: bytes | None = None,
+    reference: Reference | None = None,
+) -> Record:
+    """The record of a finished or failed run; ``answers`` is the file of the model's, held against
+    ``reference``."""
     prepared, told = gathered.prepared, gathered.told
     results = [result(gathered, cell) for cell in gathered.measured]
     ladders = [found for name in prepared.workloads if (found := ladder(gathered, name, results))]
@@ -152,6 +162,7 @@ def record(gathered: Gathered, error: EngineError | None, now: datetime | None =
         results=results,
         ladders=ladders,
         rate_limits=rate_limits(results),
+        quality=quality(from_parquet(answers, "the journal"), reference) if answers else None,
         skipped=list(gathered.skipped),
         failure=failure(error) if error else None,
         notes=prepared.spec.notes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,9 +17,11 @@ from tokrig.backends import Request
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.formulas import usual_gap_s
 from tokrig.record.ladder import end_of, step
-from tokrig.record.model import ColdStart, Record, Rig, Skipped
+from tokrig.record.model import ColdStart, Mode, Model, Record, Rig, Skipped
+from tokrig.record.quality import Reference
+from tokrig.record.quality_file import to_parquet
 from tokrig.record.samples import Cell, Sample
-from tokrig.run import assemble, http, memory, open_loop, preflight, traces
+from tokrig.run import assemble, http, memory, open_loop, preflight, quality, traces
 from tokrig.run.ceiling import measured_here
 from tokrig.run.client import Loop
 from tokrig.run.journal import CellRecord, Journal
@@ -46,27 +48,37 @@ from tokrig.run.session import By, Session, identified, opened, salt
 from tokrig.spec import arrivals
 from tokrig.workloads import Workload
 
+Find = Callable[[Model, Mode], Reference | None]
+"""Finds the run whose answers those of a model are held against."""
 ENDING = "ending early: what is in flight may end, and what was measured is kept"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of a run. ``error`` is set when it failed; the record then holds what was
-    measured before, and why it stopped."""
+    measured before, and why it stopped. ``answers`` is the file of the model's answers."""
 
     record: Record
     samples: list[Sample]
     error: EngineError | None = None
+    answers: bytes | None = None
 
 
-def execute(prepared: Prepared, rig: Rig, journal: Journal, listen: Listener) -> Outcome:
-    """Measure what the journal does not hold yet, and make the record of everything.
+def execute(
+    prepared: Prepared,
+    rig: Rig,
+    journal: Journal,
+    listen: Listener,
+    find: Find = lambda model, mode: None,
+) -> Outcome:
+    """Measure what the journal does not hold yet, and make the record of everything. ``find``
+    finds what the model's answers are held against.
 
     Engine failures become a failed record; KeyboardInterrupt, StoreError and InputError pass
     through with the journal intact. A running server that cannot be measured from the start is bad
     input: nothing was learned that a record could tell. One that could not load its model is not.
     """
-    run = _Run(prepared, rig, journal, listen)
+    run = _Run(prepared, rig, journal, listen, find)
     error: EngineError | None = None
     try:
         run.all_repeats()
@@ -75,15 +87,22 @@ def execute(prepared: Prepared, rig: Rig, journal: Journal, listen: Listener) ->
         if attaching and not isinstance(caught, StartError):
             raise InputError(caught.message, hint=caught.hint, code=caught.code) from None
         error = caught
-    record = assemble.record(run.gathered, error)
-    return Outcome(record, [s for cell in run.cells for s in cell.samples], error)
+    file = journal.answers()
+    if file is not None and run.reference is None:
+        run.reference = find(run.state.model, run.state.mode)
+    record = assemble.record(run.gathered, error, answers=file, reference=run.reference)
+    return Outcome(record, [s for cell in run.cells for s in cell.samples], error, file)
 
 
 class _Run:
     """What is known so far; begins with what the journal holds."""
 
-    def __init__(self, prepared: Prepared, rig: Rig, journal: Journal, listen: Listener) -> None:
+    def __init__(
+        self, prepared: Prepared, rig: Rig, journal: Journal, listen: Listener, find: Find
+    ) -> None:
         self.prepared, self.rig, self.journal, self.listen = prepared, rig, journal, listen
+        self.find = find
+        self.reference: Reference | None = None
         self.cells: list[CellRecord] = journal.cells()
         self.skipped = [Skipped.model_validate(facts) for facts in journal.skipped()]
         facts = journal.engine_facts()
@@ -155,7 +174,8 @@ class _Run:
         for remark in prepared.remarks:
             self.listen(Note(remark))
         for repeat in range(level.repeats):
-            if next(self.todo(repeat), None) is None:
+            asks = repeat == level.repeats - 1 and self.wants_answers()
+            if next(self.todo(repeat), None) is None and not asks:
                 continue
             # A server that was already running cannot be started without its speculation.
             if launch and launch.speculation is not None and self.state.greedy_texts is None:
@@ -176,6 +196,8 @@ class _Run:
                     self.one_cell(session, cell, repeat)
                     if self.climb(cell.workload):
                         self.listen(self.ladders[cell.workload])
+                if asks and self.cells:
+                    self.look_at_answers(session)
                 if launch:
                     self.listen(Step("stopping the engine", phase="stop"))
         if not self.cells:
@@ -185,6 +207,20 @@ class _Run:
                 hint=http.HINTS.get(first.code, "read the engine's log"),
                 code=first.code,
             )
+
+    def wants_answers(self) -> bool:
+        return self.prepared.spec.looks_at_answers and self.journal.answers() is None
+
+    def look_at_answers(self, session: Session) -> None:
+        """Whether the model is still right, once a run, when all that is timed is measured: an
+        engine that dies of it takes nothing along."""
+        try:
+            self.reference = self.find(self.state.model, self.state.mode)
+            found = quality.answers(session, self.reference, self.listen)
+        except EngineError as why:
+            self.listen(Note(f"the model's answers were not looked at: {why.message}"))
+            return
+        self.journal.note_answers(to_parquet(found))
 
     def todo(self, repeat: int) -> Iterator[Cell]:
         """The cells that are left of a repeat, one after the other: what comes next may depend on

@@ -3,7 +3,8 @@
 One folder a run under the state folder (``TOKRIG_STATE``, else ``$XDG_STATE_HOME/tokrig``):
 ``run.json`` (what is being measured), ``cells.jsonl`` (one line a finished cell, flushed to the
 disk before the next begins), ``engine.json``, ``skipped.json`` (cells that could not be measured),
-``engine.log``. The folder is removed once the record is in the store.
+``quality.parquet`` (the model's answers), ``engine.log``. The folder is removed once the record is
+in the store.
 
 Locks are the kernel's, so they are gone when their process ends, however it ends: a run's tells a
 running one from an abandoned one, the rig's keeps two runs from measuring each other.
@@ -121,6 +122,7 @@ class Journal:
         self.folder, self.run_id = folder, folder.name
         self.log_path = folder / "engine.log"
         self._cells = folder / "cells.jsonl"
+        self._answers = folder / "quality.parquet"
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Write ``run.json``, whole or not at all."""
@@ -171,6 +173,20 @@ class Journal:
     def skipped(self) -> list[dict[str, Any]]:
         """What ``note_skipped`` kept."""
         return list(_read_json(self.folder / "skipped.json").get("skipped", []))
+
+    def note_answers(self, file: bytes) -> None:
+        """Keep the file of the model's answers: who goes on need not ask again."""
+        try:
+            atomic_write(self._answers, file)
+        except OSError as error:
+            raise _disk_error(self._answers, error) from None
+
+    def answers(self) -> bytes | None:
+        """What ``note_answers`` kept."""
+        try:
+            return self._answers.read_bytes()
+        except OSError:
+            return None
 
     def mend(self) -> None:
         """Cut a half-written last line off, so that what is added next stands on its own."""

@@ -10,7 +10,9 @@ from tokrig.record.loads import Ladder
 from tokrig.record.model import BackendFacts, Model, Result, Rig
 from tokrig.record.samples import Cell
 
-Phase = Literal["prepare", "start", "fit", "warm_up", "measure", "greedy", "stop", "store", "other"]
+Phase = Literal[
+    "prepare", "start", "fit", "warm_up", "measure", "greedy", "quality", "stop", "store", "other"
+]
 """What a moment of a run is spent on. Probe requests belong to the start; fetching a model and
 making a quant to the preparation."""
 

@@ -195,7 +195,8 @@ class RunSpec(_Settings):
     ``clients`` is how many processes of this machine send the requests together;
     ``load_from`` is the address of a Ray cluster, of whose nodes ``load_nodes`` send the requests;
     ``api_key_env`` names the environment variable with the key. ``campaign`` and ``planned`` go
-    into the record's provenance.
+    into the record's provenance. ``quality`` says whether the model's answers are looked at, too;
+    None: as the level has it.
     """
 
     if TYPE_CHECKING:
@@ -226,6 +227,7 @@ class RunSpec(_Settings):
     ladder: Rung | None = None
     sustain: Sustain | None = None
     level: LevelName = "quick"
+    quality: bool | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)] = 1
     patience_s: Seconds | None = None
     request_timeout_s: Seconds = 600.0
@@ -327,6 +329,11 @@ class RunSpec(_Settings):
     def sustain_s(self) -> float | None:
         """How long one shape is kept going."""
         return None if self.sustain is None else seconds_of(self.sustain)
+
+    @property
+    def looks_at_answers(self) -> bool:
+        """Whether the model's answers are looked at beside its speed."""
+        return self.level != "quick" if self.quality is None else self.quality
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
     benchmarks/runs/<rig>/<run>.yaml         the record
     benchmarks/samples/<run>.parquet         what it was computed from
+    benchmarks/quality/<run>.parquet         the model's answers, where they were looked at
 
-Files are written beside their final place, flushed to the disk and renamed, the samples first:
+Files are written beside their final place, flushed to the disk and renamed, the record last:
 a reader sees the old file or the new one, and every record has its samples.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,7 @@ from tokrig.store.index import Listing, Problem, Row, listing
 # The record's model takes a while to load, and lists of records do without it.
 if TYPE_CHECKING:
     from tokrig.record.model import Record
+    from tokrig.record.quality import Answers
 
 __all__ = ["Listing", "Problem", "Row", "Store", "unwritable"]
 
@@ -52,6 +55,7 @@ class Store:
         self.content = content
         self.runs = content / "benchmarks" / "runs"
         self.samples = content / "benchmarks" / "samples"
+        self.quality = content / "benchmarks" / "quality"
         self._cache = cache
 
     def record_path(self, record: Record) -> Path:
@@ -62,8 +66,19 @@ class Store:
         """Where a run's samples belong. Raises RecordError for an id that is no file name."""
         return self.samples / f"{_safe(run_id, 'run')}.parquet"
 
-    def save(self, record: Record, samples: Sequence[Sample], *, overwrite: bool = False) -> Path:
-        """Write a record and its samples; the path of the record.
+    def answers_path(self, run_id: str) -> Path:
+        """Where the answers of a run's model belong. Raises RecordError as ``samples_path``."""
+        return self.quality / f"{_safe(run_id, 'run')}.parquet"
+
+    def save(
+        self,
+        record: Record,
+        samples: Sequence[Sample],
+        *,
+        answers: bytes | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a record, its samples and the file of its model's answers; the path of the record.
 
         Raises StoreError when the id is taken (unless ``overwrite``; by another rig's run
         always), or when the disk refuses; then nothing has changed.
@@ -78,7 +93,8 @@ class Store:
 
         text = record_text(record).encode()
         try:
-            write_together({samples_path: to_parquet(samples), path: text})
+            files = {} if answers is None else {self.answers_path(record.id): answers}
+            write_together({**files, samples_path: to_parquet(samples), path: text})
         except OSError as problem:
             raise _refused(problem, path) from None
         return path
@@ -103,6 +119,22 @@ class Store:
         except OSError as problem:
             raise StoreError(f"{path}: cannot be read: {problem.strerror or problem}") from None
         return from_parquet(data, str(path))
+
+    def read_answers(self, run_id: str) -> tuple[Answers, str]:
+        """The answers of a run's model, and the SHA-256 of their file. Raises RecordError when it
+        is missing or unreadable."""
+        from tokrig.record.quality_file import from_parquet
+
+        path = self.answers_path(run_id)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise RecordError(
+                f"{path}: no answers of run {run_id!r}", hint="restore the file from git"
+            ) from None
+        except OSError as problem:
+            raise StoreError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+        return from_parquet(data, str(path)), hashlib.sha256(data).hexdigest()
 
     def iter_paths(self) -> Iterator[Path]:
         """The paths of all records, by rig and id."""

@@ -23,6 +23,7 @@ from tokrig.record.block import Summary
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import METRICS
 from tokrig.record.model import Record, Result, Rig
+from tokrig.record.quality import Quality
 from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
 
@@ -138,6 +139,25 @@ OF_GPUS = (
     _text("gpu_driver", "its driver"),
     _number("gpu_power_limit_w", "its power limit while measured, W"),
     _number("gpu_power_max_w", "the highest limit it can be given, W"),
+)
+# Of the model's answers.
+OF_QUALITY = (
+    _number(
+        "top1_agreement",
+        "share of positions at which the reference held the same token for the likeliest",
+        "quality.top1_agreement.value",
+    ),
+    _number("top1_agreement_ci95_low", "lower end of its 95 % interval"),
+    _number("top1_agreement_ci95_high", "upper end of that interval"),
+    _number(
+        "kl_nats", "mean divergence from the reference, at least, nats", "quality.kl_nats.value"
+    ),
+    _number("kl_nats_ci95_low", "lower end of its 95 % interval"),
+    _number("kl_nats_ci95_high", "upper end of that interval"),
+    _text("quality_reference", "the run that the answers are held against"),
+    _text("quality_reference_quant", "its quant"),
+    _text("quality_not_compared", "why they are held against none", "quality.not_compared"),
+    _text("answer_faults", "answers with a fault, by its code, with spaces between"),
 )
 _KINDS: dict[str, Kind] = {
     "text": "text",
@@ -267,20 +287,42 @@ COLUMNS = (
     *(column for _, column, _ in _RESULT[:_OLD]),
     *OF_SETTINGS,
     *(column for _, column, _ in _RESULT[_OLD:]),
+    *OF_QUALITY,
 )
-RUN_COLUMNS = (*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS, *OF_SETTINGS)
+RUN_COLUMNS = (*ADDRESSES, *OF_RUN, *OF_LOAD, *OF_GPUS, *OF_SETTINGS, *OF_QUALITY)
 _READ_RUN = [reader(column) for column in (*OF_RUN, *OF_LOAD)]
 _READ_SETTINGS = [reader(column) for column in OF_SETTINGS]
+
+_TAIL = (-len(OF_SETTINGS) - len(OF_QUALITY), -len(OF_QUALITY))
+_PARTS = (slice(_TAIL[0]), slice(*_TAIL), slice(_TAIL[1], None))
 
 
 def flat_rows(runs: Iterable[Run]) -> Iterator[tuple[Value, ...]]:
     """One row a result, values in the order of ``COLUMNS``."""
     for run in runs:
-        of_run = run_values(run)
-        of_run, settings = of_run[: -len(OF_SETTINGS)], of_run[-len(OF_SETTINGS) :]
+        found = run_values(run)
+        of_run, settings, answers = (found[place] for place in _PARTS)
         for result in run.record.results:
             values = [read(result) for _, _, read in _RESULT]
-            yield (*of_run, *values[:_OLD], *settings, *values[_OLD:])
+            yield (*of_run, *values[:_OLD], *settings, *values[_OLD:], *answers)
+
+
+def _answers(told: Quality | None) -> tuple[Value, ...]:
+    if told is None:
+        return (None,) * len(OF_QUALITY)
+    figures: list[Value] = []
+    for figure in (told.top1_agreement, told.kl_nats):
+        low, high = figure.ci95 if figure and figure.ci95 else (None, None)
+        figures += [figure.value if figure else None, low, high]
+    against = told.reference
+    faults = " ".join(f"{code}:{count}" for code, count in told.faults.items())
+    return (
+        *figures,
+        against.id if against else None,
+        against.quant if against else None,
+        told.not_compared,
+        faults,
+    )
 
 
 def run_values(run: Run) -> tuple[Value, ...]:
@@ -292,6 +334,7 @@ def run_values(run: Run) -> tuple[Value, ...]:
         *(read(record) for read in _READ_RUN),
         *_gpus(record.rig),
         *(read(record) for read in _READ_SETTINGS),
+        *_answers(record.quality),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from tokrig import naming
+from tokrig.compare import quality
 from tokrig.record.block import Percentiles, Summary
 from tokrig.record.checks import HINTS
 from tokrig.record.metric import Metric
@@ -50,6 +51,7 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         model=_model(record),
         findings=findings(record),
         lines=lines(record.results),
+        answers=quality.lines(record.quality) if record.quality else [],
         arrivals=_arrivals(site, run),
         raw_cell=lambda one: Cell(
             formats.rate(one.tok_per_s.median), formats.spread(one.tok_per_s)
