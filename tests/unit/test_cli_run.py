@@ -27,7 +27,7 @@ from tokrig.naming import Reference
 from tokrig.quants import Size
 from tokrig.record.model import Failure, Rig, Skipped
 from tokrig.run import journal, quantize
-from tokrig.run.execute import Outcome
+from tokrig.run.execute import Find, Outcome
 from tokrig.run.journal import CellRecord, Journal, Observed
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Note, RunBegan
@@ -60,7 +60,9 @@ class Bench:
         }
         return CliRunner(env=given | env).invoke(main, words)
 
-    def execute(self, prepared: Prepared, rig: Rig, kept: Journal, listen: Listener) -> Outcome:
+    def execute(
+        self, prepared: Prepared, rig: Rig, kept: Journal, listen: Listener, find: Find
+    ) -> Outcome:
         self.runs.append(prepared)
         requests = dict.fromkeys(prepared.cells, 3)
         listen(RunBegan(prepared.run_id, prepared.model, rig, prepared.cells, 1, requests))
@@ -129,8 +131,8 @@ def test_a_shape_left_out_is_told(bench: Bench) -> None:
 
 
 def test_a_failed_run_is_stored_and_exits_3(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(prepared: Prepared, rig: Rig, kept: Journal, listen: Listener) -> Outcome:
-        outcome = bench.execute(prepared, rig, kept, listen)
+    def fail(prepared: Prepared, rig: Rig, kept: Journal, listen: Listener, find: Find) -> Outcome:
+        outcome = bench.execute(prepared, rig, kept, listen, find)
         return replace(outcome, error=EngineDied("it died", hint=f"its log: {kept.log_path}"))
 
     monkeypatch.setattr(measure, "execute", fail)

@@ -23,6 +23,7 @@ from tokrig.compare import (
     comparison,
     is_one_metric,
     label,
+    quality,
 )
 from tokrig.compare.pool import Group
 from tokrig.compare.statistics import (
@@ -432,6 +433,8 @@ def besides(a: Sequence[Record], b: Sequence[Record]) -> Iterator[str]:
         if changed:
             told = ", ".join(dict.fromkeys(changed))
             yield f"{side}: speculation changed the greedy answer of {told}"
+    newest = [next((r for r in records if r.quality), records[0]) for records in (a, b)]
+    yield from (f"answers: {text}" for text in quality.between(*newest))
     shares = [_ceiling_shares(records) for records in (a, b)]
     if all(shares):
         told = ", ".join(f"{side} {one}" for side, one in zip("AB", shares, strict=True))
