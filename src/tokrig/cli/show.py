@@ -89,8 +89,22 @@ def command(
         return
     out = present.console()
     print_record(out, record)
+    for cell, why in _shortfalls(Store(root_of(path) or content), record):
+        out.print(f"{cell}: {why}", soft_wrap=True)
     print_charts(out, record, samples)
     click.echo(f"record: {path}", err=True)
+
+
+def _shortfalls(store: Store, record: Record) -> Iterator[tuple[str, str]]:
+    """Which results stay far below their ceiling, beside all others in the store, and why."""
+    from tokrig.compare.causes import Shares
+    from tokrig.store.load import load
+
+    if all(result.ceiling_share is None for result in record.results):
+        return
+    others = load(store, keep_going=True).runs
+    for low in Shares(run.record for run in others).shortfalls(record):
+        yield low.result.cell.label, str(low)
 
 
 def root_of(record_path: Path) -> Path | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tokrig import naming
 from tokrig.compare import quality
+from tokrig.compare.causes import Shares
 from tokrig.record.block import Percentiles, Summary
 from tokrig.record.checks import HINTS
 from tokrig.record.metric import Metric
@@ -34,13 +35,15 @@ MAX_TITLE = 100
 
 def outputs(site: Site) -> Iterable[Output]:
     """``runs/<id>.html``."""
+    shares = Shares(run.record for run in site.runs)
     for run in site.runs:
         path = f"runs/{run.id}.html"
-        key = key_of(run.digest, run.samples_digest)
-        yield Output(path, key, partial(_page, site, run, path))
+        low = [(one.result.cell.label, str(one)) for one in shares.shortfalls(run.record)]
+        key = key_of(run.digest, run.samples_digest, low)
+        yield Output(path, key, partial(_page, site, run, path, low))
 
 
-def _page(site: Site, run: Run, path: str) -> bytes:
+def _page(site: Site, run: Run, path: str, low: Sequence[tuple[str, str]]) -> bytes:
     record = run.record
     return site.page(
         path,
@@ -50,6 +53,7 @@ def _page(site: Site, run: Run, path: str) -> bytes:
         record=record,
         model=_model(record),
         findings=findings(record),
+        low=low,
         lines=lines(record.results),
         answers=quality.lines(record.quality) if record.quality else [],
         arrivals=_arrivals(site, run),
