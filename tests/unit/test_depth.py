@@ -266,6 +266,20 @@ def test_any_tokenizer_is_met_at_any_depth(shape: Workload, per_token: float, de
         assert count.asked <= 4  # the last one is the test's own
 
 
+@pytest.mark.parametrize("depth", range(256, 420, 16))
+@pytest.mark.parametrize("shape", WORKLOADS.values(), ids=lambda shape: shape.name)
+def test_a_short_context_is_met_to_a_word_where_a_sentence_is_too_long(
+    shape: Workload, depth: int
+) -> None:
+    for index in range(len(shape.variants)):
+        for per_token in (2.8, 3.2, 3.9, 4.4, 5.2):
+            own, target = counted(shape, index, per_token, 14)
+            count = Tokenizer(per_token, 14)
+            found, _ = fitting.behind(own, depth, target + depth, index, count)
+            assert found.tokens is not None
+            assert abs(found.tokens - target - depth) <= tolerance(target + depth)
+
+
 def test_a_context_after_another_is_counted_once() -> None:
     """A count of 128k tokens may cost a prefill of minutes."""
     shape = WORKLOADS["chat"]

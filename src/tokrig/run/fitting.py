@@ -102,8 +102,15 @@ def behind(
     found = search.prompt(begin[0] + guess)
     if found.tokens is None or found.tokens <= begin[1]:
         return found, None
-    length = search.characters[found.units] - begin[0]
-    return found, length / (found.tokens - begin[1])
+    per_token = (search.characters[found.units] - begin[0]) / (found.tokens - begin[1])
+    if abs(found.tokens - target) > search.tolerance:
+        # A sentence is too coarse for a short context: from its end on, words.
+        kept = max(found.units - 1, 0)
+        finer = (*read[:kept], *_WORDS.findall("".join(read[kept:])))
+        search = _Search(target, own.variant.behind(finer, own.units), count, system_role)
+        search.known = begin
+        found = search.prompt(begin[0] + per_token * (target - begin[1]))
+    return found, per_token
 
 
 def of_length(
