@@ -17,13 +17,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from platformdirs import user_cache_path
 
 from bench.instrument import report
@@ -33,7 +31,6 @@ from bench.instrument.loads import (
     HERE,
     LOADS,
     START,
-    Failed,
     Load,
     compiled,
     read_log,
@@ -52,24 +49,13 @@ from bench.instrument.peers import (
     vllm_bench,
 )
 from bench.instrument.series import Series, digest
+from bench.processes import Cores, Failed, Used, cores, require_idle
 
 ROOT = HERE.parent.parent
 PEERS = {
     module.PEER.name: module.PEER
     for module in (tokrig_run, vllm_bench, aiperf, guidellm, llama_benchy, c_client)
 }
-LONGEST_S = 120.0
-LOOK_S = 0.2
-BUSY = 0.1  # of the two cores, by others, before it begins
-
-
-@dataclass(frozen=True)
-class Cores:
-    """Where the server and the tools run; the rest is for this program, if there is any."""
-
-    server: int
-    client: int
-    others: frozenset[int]
 
 
 def main() -> int:
@@ -147,7 +133,8 @@ def measure(
         there, left_out = installed(peers, cache)
     bench = Bench(cache, model, cores(), asked.keep)
     os.sched_setaffinity(0, bench.cores.others)
-    bench.require_idle(asked.even_if_busy)
+    if busy := require_idle(bench.cores, even_if_busy=asked.even_if_busy):
+        print(f"warning: {busy}", file=sys.stderr)
     repeats = 1 if asked.quick else asked.repeats
     todo = [(load, n, peer) for load in loads for n in range(repeats) for peer in there]
     versions = {peer.title: peer.version() for peer in there}
@@ -179,27 +166,6 @@ def installed(peers: list[Peer], cache: Path) -> tuple[list[Peer], dict[str, str
     return there, left_out
 
 
-def cores() -> Cores:
-    """Two processors that share no core where there are such, the last of those allowed."""
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < 2:
-        raise Failed("the server and the client need a processor each, and only one is allowed")
-    client = allowed[-1]
-    apart = [cpu for cpu in allowed[:-1] if cpu not in siblings(client)] or allowed[:-1]
-    server = apart[-1]
-    taken = siblings(client) | siblings(server) | {client, server}
-    return Cores(server, client, frozenset(allowed) - taken or frozenset({server}))
-
-
-def siblings(cpu: int) -> frozenset[int]:
-    """The processors of one core."""
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    with suppress(OSError, ValueError):
-        parts = (part.partition("-") for part in path.read_text().strip().split(","))
-        return frozenset(n for a, _, b in parts for n in range(int(a), int(b or a) + 1))
-    return frozenset({cpu})
-
-
 @dataclass
 class Bench:
     """Runs one tool with one load after the other."""
@@ -211,17 +177,6 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.server, self.launcher = (compiled(n, self.cache) for n in ("server", "launch"))
-
-    def require_idle(self, even_if_busy: bool) -> None:
-        before = busy_s()
-        time.sleep(1)
-        after = busy_s()
-        share = max(after[c] - before[c] for c in (self.cores.server, self.cores.client))
-        if share > BUSY:
-            words = f"other programs use {share:.0%} of a processor that is needed here"
-            if not even_if_busy:
-                raise Failed(f"{words}: end them, or measure --even-if-busy")
-            print(f"warning: {words}", file=sys.stderr)
 
     def kept(self, peer: Peer, load: Load, repeat: int, series: Series) -> dict[str, Any]:
         """The figures of a run, measured where they are not there yet."""
@@ -250,7 +205,9 @@ class Bench:
         with serving(self.server, load, log, self.cores.server) as port:
             job = Job(load, port, job.folder, job.tokenizer)
             argv = [*peer.program(self.cache), *peer.arguments(job)]
-            used = Used.of(self.launcher, argv, peer, job.folder, self.cores.client)
+            used = Used.of(
+                self.launcher, argv, {**SETTINGS, **peer.settings}, job.folder, self.cores.client
+            )
         truth = read_log(log)
         if len(truth.sent) != load.streams:
             raise Failed(f"it sent {len(truth.sent)} of {load.streams} requests")
@@ -266,94 +223,6 @@ class Bench:
             "foreign": used.foreign,
             "figures": figures(load, truth, reading, usage),
         }
-
-
-@dataclass(frozen=True)
-class Used:
-    """What a finished tool and its children used. ``foreign`` is the share of its core that others
-    had meanwhile."""
-
-    start_ns: int
-    cpu_s: float
-    peak_bytes: int
-    foreign: float
-
-    @classmethod
-    def of(cls, launcher: Path, argv: list[str], peer: Peer, folder: Path, core: int) -> Used:
-        """Run it on its core to its end, everything that it started too. Raises Failed where it
-        fails or takes too long."""
-        environment = {**os.environ, **SETTINGS, "HOME": str(folder), **peer.settings}
-        output, told = folder / "output.txt", folder / "used.txt"
-        busy, start_ns = busy_s()[core], time.monotonic_ns()
-        with output.open("wb") as out:
-            process = subprocess.Popen(
-                [launcher, str(core), told, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=environment,
-                start_new_session=True,
-            )
-        try:
-            peak = peak_bytes(process, start_ns)
-        finally:
-            for left in [process.pid, *children(process.pid), *session(process.pid)]:
-                with suppress(ProcessLookupError):
-                    os.kill(left, signal.SIGKILL)
-            process.wait()
-        took_s = (time.monotonic_ns() - start_ns) / 1e9
-        code, cpu_us, most_kb = map(int, told.read_text().split())
-        if code:
-            words = output.read_text("utf-8", "replace").strip().splitlines() or ["no word"]
-            raise Failed(f"it ended with {code}: {words[-1][:200]}")
-        foreign = (busy_s()[core] - busy - cpu_us / 1e6) / took_s
-        return cls(start_ns, cpu_us / 1e6, max(peak, most_kb * 1024), max(0.0, foreign))
-
-
-def peak_bytes(process: subprocess.Popen[bytes], start_ns: int) -> int:
-    """Wait for the launcher; the peak of the memory of all that it started, together."""
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, sum(map(high_water, children(process.pid))))
-        if time.monotonic_ns() - start_ns > LONGEST_S * 1e9:
-            raise Failed(f"it took longer than {LONGEST_S:g} s")
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(LOOK_S)
-    return peak
-
-
-def children(pid: int) -> list[int]:
-    """All that a process started and what those did. Read from the kernel's own lists: looking
-    through all processes would take the server's time."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in map(int, path.read_text().split()):
-                found += [child, *children(child)]
-    return found
-
-
-def session(leader: int) -> Iterator[int]:
-    """The processes of the session that ``leader`` began, those of dead parents too."""
-    for pid in psutil.pids():
-        with suppress(OSError):
-            if os.getsid(pid) == leader:
-                yield pid
-
-
-def high_water(pid: int) -> int:
-    """The most memory that a process had so far, in bytes; 0 where it is gone."""
-    with suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def busy_s() -> list[float]:
-    """Seconds that each processor has been busy, interrupts left out."""
-    return [t.user + t.nice + t.system for t in psutil.cpu_times(percpu=True)]
 
 
 def shown(argv: list[str], job: Job) -> str:

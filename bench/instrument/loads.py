@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.processes import Failed
+
 HERE = Path(__file__).parent
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 Stamps = np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
-class Failed(Exception):
-    """Something that ends one run, or keeps one tool out; in words."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.instrument.loads import HERE, Failed, Load
+from bench.instrument.loads import HERE, Load
 from bench.instrument.peers import Peer
 from bench.instrument.report import Facts
+from bench.processes import Failed
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class Series:
         ]
 
 
-def digest(words: list[str]) -> str:
+def digest(words: list[str], folder: Path = HERE) -> str:
     """What a series is of: tools, loads, processors, the start of the machine, and the programs
     that measure."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    paths = [path for path in HERE.rglob("*") if path.suffix in (".c", ".py")]
+    paths = [path for path in folder.rglob("*") if path.suffix in (".c", ".py")]
     paths = [path for path in paths if path.name != "report.py"]
-    paths += (HERE.parent.parent / "src").rglob("*.py")
+    paths += [HERE.parent / "processes.py", *(HERE.parent.parent / "src").rglob("*.py")]
     sources = b"".join(path.read_bytes() for path in sorted(paths))
     return hashlib.sha256("".join([*words, boot]).encode() + sources).hexdigest()[:16]

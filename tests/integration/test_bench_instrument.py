@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.instrument.__main__ import PEERS, Bench, Used, cores, main
+from bench.instrument.__main__ import PEERS, Bench, main
 from bench.instrument.loads import CEILING, LOADS, STALLS, Load, compiled, read_log, serving
 from bench.instrument.peers import Job
 from bench.instrument.series import Series
+from bench.processes import Used, cores
 
 SMALL = Load("small", "4 streams", 4, 60, 0.002, stall_every=20, stall_s=0.01)
 
@@ -40,7 +41,7 @@ def sent(programs: Path, name: str, load: Load, folder: Path) -> Job:
     with serving(programs / "server", load, folder / "truth.bin", core) as port:
         job, peer = Job(load, port, folder, folder), PEERS[name]
         argv = [*peer.program(programs), *peer.arguments(job)]
-        used = Used.of(programs / "launch", argv, peer, folder, core)
+        used = Used.of(programs / "launch", argv, peer.settings, folder, core)
     assert 0 < used.cpu_s < 60
     assert used.peak_bytes > 1 << 20
     return job

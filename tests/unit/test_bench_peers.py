@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.instrument.loads import Failed
 from bench.instrument.peers import aiperf, guidellm, llama_benchy, vllm_bench
+from bench.processes import Failed
 
 DATA = Path(__file__).parent.parent / "data" / "instrument"
 FIRST_TOKENS_S = {

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.instrument.loads import Failed, Load, Values
+from bench.instrument.loads import Load, Values
+from bench.processes import Failed
 from tests.engines import python_engines
 
 SETTINGS = {

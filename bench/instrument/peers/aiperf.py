@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.instrument.loads import Failed
 from bench.instrument.peers import Job, Peer, Reading
+from bench.processes import Failed
 
 TO_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 

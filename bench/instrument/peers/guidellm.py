@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.instrument.loads import Failed
 from bench.instrument.peers import Job, Peer, Reading
+from bench.processes import Failed
 
 
 class Guidellm(Peer):

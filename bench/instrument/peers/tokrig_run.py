@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.instrument.loads import HERE, Failed
+from bench.instrument.loads import HERE
 from bench.instrument.peers import Job, Peer, Reading
+from bench.processes import Failed
 from tokrig import __version__
 from tokrig.record.samples import Chunks
 from tokrig.record.samples_file import from_parquet

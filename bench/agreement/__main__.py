@@ -1,0 +1,276 @@
+"""What other tools say of the same engine: tokrig, llama-bench, vllm bench serve, GuideLLM, AIPerf
+and llama-benchy, in turn, on one llama-server with both small models.
+
+    python -m bench.agreement [--only vllm,guidellm] [--loads smollm2-1] [--repeats 3] [--quick]
+
+It takes the engine that `make test-engines` builds, installs the tools that are missing (in
+$XDG_CACHE_HOME/tokrig), and writes docs/agreement.md: every figure beside tokrig's, and of what a
+difference consists. It needs an idle machine with two processors for about a quarter of an hour.
+What was measured is kept: an interrupted series goes on where it was. --page writes the page of the
+last one again, --json prints figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from bench.agreement import report
+from bench.agreement.engine import Load, Server, bare, prompts, serving, warm
+from bench.agreement.tools import TOOLS, Job, Tool
+from bench.instrument.loads import compiled
+from bench.instrument.peers import tokenizer
+from bench.instrument.report import Facts
+from bench.instrument.series import Series, digest
+from bench.processes import Cores, Failed, Used, cores, require_idle
+from tests.engines.llama_builds import builds
+from tokrig.models import catalog
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MODELS = {"smollm2": "smollm2-135m", "gemma": "gemma-3-270m"}
+LOADS = {
+    load.name: load
+    for load in (
+        Load("smollm2", "SmolLM2-135M, one request at a time", 1, 3),
+        Load("gemma", "Gemma-3-270M, one request at a time", 1, 3),
+        Load("smollm2", "SmolLM2-135M, four requests at a time", 4, 12),
+    )
+}
+REPEATS = {1: 3, 4: 1}  # by concurrency: twelve requests take as long as three repeats of three
+LONGEST_S = 600.0
+
+
+def main() -> int:
+    asked = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, too
+    allowed = os.sched_getaffinity(0)
+    try:
+        return run(asked)
+    except Failed as why:
+        print(f"bench/agreement: {why}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was measured is kept", file=sys.stderr)
+        return 130
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.agreement",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", help=f"tokrig and some of {', '.join(TOOLS)}")
+    parser.add_argument("--loads", help=f"some of {', '.join(LOADS)}")
+    parser.add_argument("--repeats", type=int, help="of each load; by default 3, or 1 of four")
+    parser.add_argument("--quick", action="store_true", help="a trial: one request a tool, once")
+    parser.add_argument("--fresh", action="store_true", help="go on with no interrupted series")
+    parser.add_argument("--page", action="store_true", help="measure nothing: the page once more")
+    parser.add_argument("--json", action="store_true", help="print all runs; write no page")
+    parser.add_argument("--even-if-busy", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="keep the tools' own files")
+    parser.add_argument("--cache", type=Path, default=user_cache_path("tokrig") / "bench")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "agreement.md")
+    asked = parser.parse_args()
+    for name, all_of_them in (("only", TOOLS), ("loads", LOADS)):
+        given = getattr(asked, name)
+        names = given.split(",") if given else list(all_of_them)
+        if unknown := set(names) - set(all_of_them):
+            parser.error(f"--{name}: {', '.join(unknown)} is none of {', '.join(all_of_them)}")
+        setattr(asked, name, names)
+    if report.OWN_NAME not in asked.only:
+        asked.only.insert(0, report.OWN_NAME)
+    if asked.repeats is not None and asked.repeats < 1:
+        parser.error("--repeats: at least 1")
+    return asked
+
+
+def run(asked: argparse.Namespace) -> int:
+    cache: Path = asked.cache.resolve()
+    series = Series(cache / "agreement")
+    tools: list[Tool] = [TOOLS[name] for name in asked.only]
+    loads = [LOADS[name] for name in asked.loads]
+    if asked.quick:
+        loads = [replace(load, requests=load.concurrency) for load in loads]
+    if not asked.page:
+        measure(asked, cache, series, tools, loads)
+    facts, runs = series.facts(), found(series)
+    if asked.json:
+        print(json.dumps({"facts": asdict(facts), "runs": runs}, indent=1))
+        return 0
+    asked.out.write_text(report.page(facts, runs, loads), "utf-8")
+    print(asked.out, file=sys.stderr)
+    failed = [f"{r['tool']}, {r['load']}: {r['failed']}" for r in runs if "failed" in r]
+    unclear = [
+        f"{each.tool.title}, {each.load.name}, {each.definition.name}"
+        for each in report.found(runs, loads)
+        if "not" in each.verdict
+    ]
+    for line in (*failed, *(f"not explained: {name}" for name in unclear)):
+        print(line, file=sys.stderr)
+    return 1 if failed or unclear else 0
+
+
+def found(series: Series) -> list[dict[str, Any]]:
+    """All runs that are there."""
+    paths = [path for path in sorted(series.folder.glob("*.json")) if path != series.about]
+    return [json.loads(path.read_text("utf-8")) for path in paths]
+
+
+def measure(
+    asked: argparse.Namespace, cache: Path, series: Series, tools: list[Tool], loads: list[Load]
+) -> None:
+    """All runs that are not there yet."""
+    # `make` has a uv of its own where there is none on the PATH.
+    os.environ.setdefault("UV", shutil.which("uv") or str(ROOT / ".tools" / "uv" / "bin" / "uv"))
+    with redirect_stdout(sys.stderr):  # figures alone go to standard output
+        words = tokenizer(cache.parent / "engines")
+        there, left_out = installed(tools, cache)
+    bench = Bench(cache, words, cores(), series, keep=asked.keep)
+    os.sched_setaffinity(0, bench.cores.others)
+    if busy := require_idle(bench.cores, even_if_busy=asked.even_if_busy):
+        print(f"warning: {busy}; the figures are worth nothing", file=sys.stderr)
+    wanted = {
+        load: asked.repeats or (1 if asked.quick else REPEATS[load.concurrency]) for load in loads
+    }
+    facts = Facts.here(
+        {tool.title: tool.version() for tool in there}, left_out, asdict(bench.cores)
+    )
+    key = digest(
+        [*map(repr, wanted.items()), *(tool.name for tool in there), repr(bench.cores)], HERE
+    )
+    series.begin(key, facts, fresh=asked.fresh)
+    began = time.monotonic()
+    for repeat in range(max(wanted.values())):
+        for load in (load for load in loads if repeat < wanted[load]):
+            bench.round(load, repeat, there)
+    series.finish()
+    print(f"measured in {time.monotonic() - began:.0f} s", file=sys.stderr)
+
+
+def installed(tools: list[Tool], cache: Path) -> tuple[list[Tool], dict[str, str]]:
+    """The tools that are there, and why the others are not."""
+    there, left_out = [], {}
+    for tool in tools:
+        try:
+            if tool.peer:
+                tool.peer.install(cache)
+            there.append(tool)
+        except (Failed, OSError, subprocess.CalledProcessError) as why:
+            left_out[tool.title] = str(why)
+            print(f"{tool.title} is left out: {why}", file=sys.stderr)
+    return there, left_out
+
+
+class Bench:
+    """Runs one tool after the other against one server."""
+
+    def __init__(
+        self, cache: Path, words: Path, where: Cores, series: Series, *, keep: bool
+    ) -> None:
+        self.cache, self.tokenizer, self.cores = cache, words, where
+        self.series, self.keep = series, keep
+        self.launcher = compiled("launch", cache)
+        self.engine = builds(cache.parent / "engines")[0] / "llama-server"
+        if not self.engine.exists():
+            raise Failed(f"no {self.engine}: make test-engines builds it")
+
+    def round(self, load: Load, repeat: int, tools: list[Tool]) -> None:
+        """Every tool that can once, on one start of the server; each round begins with another."""
+        able = [tool for tool in tools if tool.can(load)]
+        turn = repeat % len(able)
+        todo = [t for t in (*able[turn:], *able[:turn]) if not self.done(load, repeat, t)]
+        if not todo:
+            return
+        model = catalog.resolve(MODELS[load.model])
+        log = self.series.folder / f"{load.name}-{repeat}.log"
+        with serving(self.engine, model, load, log, self.cores.server) as server:
+            for tool in todo:
+                print(f"{load.name}, repeat {repeat + 1}: {tool.title} …", file=sys.stderr, end=" ")
+                sys.stderr.flush()
+                told = self.one(tool, load, repeat, server, model)
+                print(told, file=sys.stderr)
+
+    def done(self, load: Load, repeat: int, tool: Tool) -> bool:
+        with suppress(OSError, ValueError):
+            kept = json.loads(self.series.path(load.name, repeat, tool.name).read_text("utf-8"))
+            return "failed" not in kept
+        return False
+
+    def one(self, tool: Tool, load: Load, repeat: int, server: Server, model: Path) -> str:
+        """Run it, keep what it said; how it went, in words."""
+        path = self.series.path(load.name, repeat, tool.name)
+        folder = path.with_suffix("")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        kept: dict[str, Any] = {"tool": tool.name, "load": load.name, "repeat": repeat}
+        began = time.monotonic()
+        try:
+            texts = prompts(server, load.requests + load.concurrency, load.prompt, path.name)
+            warm(server, texts[-1], load)
+            kept |= self.measured(tool, Job(load, server, folder, texts, model, self.tokenizer))
+        except (Failed, OSError, LookupError, TypeError, ValueError) as why:
+            kind = "" if isinstance(why, Failed) else f"{type(why).__name__}: "
+            kept["failed"] = f"{kind}{why}"
+        path.write_text(json.dumps(kept), "utf-8")
+        if not self.keep and "failed" not in kept:
+            shutil.rmtree(folder)
+        return kept.get("failed") or f"{time.monotonic() - began:.0f} s"
+
+    def measured(self, tool: Tool, job: Job) -> dict[str, Any]:
+        argv = [*tool.program(self.cache), *tool.arguments(job)]
+        since = job.server.log.stat().st_size
+        core = self.cores.server if tool.native else self.cores.client
+        used = Used.of(self.launcher, argv, tool.settings(), job.folder, core, LONGEST_S)
+        reading = tool.read(job)
+        count = tool.sends(job.load)
+        engine = [] if tool.native else job.server.answered(since, job.load, count)
+        told = (
+            bare(job.server, job.texts[: job.load.requests], job.load)
+            if tool.native
+            else reading.told
+        )
+        return {
+            "command": shown(argv, job),
+            "cpu_s": used.cpu_s,
+            "foreign": used.foreign,
+            "published": dict(reading.published),
+            "told": dict(told),
+            "requests": [asdict(request) for request in reading.requests],
+            "engine": [asdict(one) for one in engine],
+            "remarks": list(reading.remarks),
+        }
+
+
+def shown(argv: list[str], job: Job) -> str:
+    """A command without what is of this machine or this run."""
+    text = " ".join([Path(argv[0]).name, *argv[1:]])
+    for found, name in (
+        (str(job.folder), "OUT"),
+        (str(job.tokenizer), "TOKENIZER"),
+        (f"{job.server.program.parent}/", ""),
+        (str(job.model), "MODEL.gguf"),
+        (str(job.server.port), "PORT"),
+    ):
+        text = text.replace(found, name)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The engine that all tools measure: llama-server on a processor of its own, its log of every
+request, and prompts of one length for it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.agreement.definitions import Engine
+from bench.processes import Failed
+
+NAME = "bench"
+STARTS_S = 60.0
+ANSWERS_S = 300.0
+MOST_COUNTS = 40
+WORDS = (
+    "river boat mill water stone bridge winter summer morning evening garden house road field"
+    " letter window table paper market village mountain valley forest school doctor captain"
+    " engine signal number picture history kitchen shoulder colour season harbour island"
+).split()
+# "task 12 | prompt eval time = 3002.53 ms / 192 tokens (…": llama.cpp b11434.
+LOGGED = re.compile(
+    r"task (\d+) \|\s+(prompt )?eval time =\s+([\d.]+) ms /\s+(\d+) tokens", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What every tool sends: ``requests`` of ``prompt`` tokens, ``concurrency`` at a time, answered
+    by ``answer`` tokens each."""
+
+    model: str
+    title: str
+    concurrency: int
+    requests: int
+    prompt: int = 320
+    answer: int = 128
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.concurrency}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, and the log that it writes."""
+
+    program: Path
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Its answer. Raises Failed where it gives none."""
+        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWERS_S)
+        try:
+            asked.request("POST" if body else "GET", path, json.dumps(body) if body else None)
+            answer = asked.getresponse()
+            text = answer.read()
+            if answer.status != 200:
+                raise Failed(f"the server answered {path} with {answer.status}: {text[:200]!r}")
+            return json.loads(text)
+        except (OSError, ValueError, http.client.HTTPException) as why:
+            raise Failed(f"the server did not answer {path}: {why}") from why
+        finally:
+            asked.close()
+
+    def answered(self, since: int, load: Load, count: int) -> list[Engine]:
+        """What its log says of the last ``count`` requests of a load after byte ``since``, those
+        with the whole answer. Warm-ups and probes came before them. Raises Failed where there are
+        fewer."""
+        with self.log.open("rb") as file:
+            file.seek(since)
+            found = engine_times(file.read().decode("utf-8", "replace"))
+        whole = [one for one in found if one.tokens == load.answer]
+        if len(whole) < count:
+            raise Failed(f"the server answered {len(whole)} of {count} requests whole")
+        return whole[-count:]
+
+
+def engine_times(log: str) -> list[Engine]:
+    """Each request that the log tells of, in the order in which they ended."""
+    prompts: dict[str, tuple[int, float]] = {}
+    found = []
+    for task, is_prompt, ms, tokens in LOGGED.findall(log):
+        if is_prompt:
+            prompts[task] = int(tokens), float(ms) / 1e3
+        elif task in prompts and int(tokens) > 1:
+            found.append(Engine(*prompts.pop(task), int(tokens), float(ms) / 1e3))
+    return found
+
+
+@contextmanager
+def serving(program: Path, model: Path, load: Load, log: Path, core: int) -> Iterator[Server]:
+    """The server with one slot a request in flight, without prompt cache, on ``core``."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    argv = [
+        *(program, "-m", model, "--alias", NAME, "--host", "127.0.0.1", "--port", port),
+        *("-t", 1, "-np", load.concurrency, "-c", 1024 * load.concurrency, "-fa", "on"),
+        *("--no-cache-prompt", "--cache-ram", 0),
+    ]
+    server = Server(program, port, log)
+    with (
+        log.open("wb") as out,
+        subprocess.Popen([*map(str, argv)], stdout=out, stderr=subprocess.STDOUT) as process,
+    ):
+        try:
+            os.sched_setaffinity(process.pid, {core})
+            ready(server, process)
+            yield server
+        finally:
+            process.terminate()
+
+
+def ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+    """Wait until it answers. Raises Failed where it ends or does not begin to."""
+    until = time.monotonic() + STARTS_S
+    while time.monotonic() < until:
+        with suppress(Failed):
+            server.ask("/health")
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.2)
+    lines = server.log.read_text("utf-8", "replace").splitlines() or ["no word"]
+    raise Failed(f"llama-server did not start: {lines[-1][:200]}")
+
+
+def prompts(server: Server, count: int, tokens: int, seed: str) -> list[str]:
+    """Texts of ``tokens`` tokens after the chat template, each of other words than the others from
+    its first one on. Raises Failed where none has that length."""
+    chance = random.Random(seed)
+    return [prompt(server, tokens, chance) for _ in range(count)]
+
+
+def prompt(server: Server, tokens: int, chance: random.Random) -> str:
+    words = [chance.choice(WORDS) for _ in range(tokens)]
+    count = tokens * 3 // 4
+    for _ in range(MOST_COUNTS):
+        text = " ".join(words[:count])
+        off = tokens - length(server, text)
+        if not off:
+            return text
+        count = min(max(count + off, 1), len(words))
+        if abs(off) == 1:  # another word may be a token longer or shorter
+            words[chance.randrange(count)] = chance.choice(WORDS)
+    raise Failed(f"no prompt of {tokens} tokens could be made")
+
+
+def rendered(server: Server, text: str) -> str:
+    """A prompt in the chat template."""
+    asked = {"messages": [{"role": "user", "content": text}]}
+    return str(server.ask("/apply-template", asked)["prompt"])
+
+
+def length(server: Server, text: str) -> int:
+    """Tokens of a prompt after the chat template."""
+    special = {"content": rendered(server, text), "add_special": True, "parse_special": True}
+    return len(server.ask("/tokenize", special)["tokens"])
+
+
+def warm(server: Server, text: str, load: Load) -> None:
+    """A whole answer that nobody measures, before each tool."""
+    answer(server, text, load)
+
+
+def answer(server: Server, text: str, load: Load, *, in_graph: bool = False) -> dict[str, float]:
+    """The engine's own times of one answer that it sends as a whole; ``in_graph``: whose tokens
+    are chosen in the graph of the model, not by the sampler after it."""
+    asked = {
+        "prompt": rendered(server, text),
+        "n_predict": load.answer,
+        "ignore_eos": True,
+        "temperature": 0,
+        "cache_prompt": False,
+        "backend_sampling": in_graph,
+    }
+    found: dict[str, float] = server.ask("/completion", asked)["timings"]
+    return found
+
+
+def bare(server: Server, texts: Sequence[str], load: Load) -> dict[str, float]:
+    """What the engine itself takes for less than a served answer, by its own clock: seconds a
+    token when the answer is sent as a whole, and when its tokens are also chosen in the graph, as
+    a native benchmark does neither; seconds for the prompt of the latter."""
+
+    def pace(found: dict[str, float]) -> float:
+        return found["predicted_ms"] / 1e3 / (found["predicted_n"] - 1)
+
+    whole, inside = [], []
+    for text in texts:
+        whole.append(answer(server, text, load))
+        inside.append(answer(server, text, load, in_graph=True))
+    return {
+        "unstreamed_pace_s": median(map(pace, whole)),
+        "bare_pace_s": median(map(pace, inside)),
+        "bare_prompt_s": median(
+            found["prompt_ms"] / 1e3 * load.prompt / found["prompt_n"] for found in inside
+        ),
+    }
