@@ -118,6 +118,34 @@ def context_for(longest: int, limit: int) -> int:
     return min(-(-(longest + CONTEXT_MARGIN) // CONTEXT_STEP) * CONTEXT_STEP, limit)
 
 
+CELLS_STEP = 256
+"""llama.cpp's cells come in so many."""
+UBATCH = 512
+"""llama.cpp's own choice of a micro-batch."""
+
+
+def cache_cells(
+    context: int,
+    slots: int = 1,
+    window: int | None = None,
+    *,
+    unified: bool = False,
+    ubatch: int = UBATCH,
+) -> int:
+    """Cells that llama.cpp allots in a layer for ``slots`` sequences of ``context`` tokens; where
+    it looks no further back than ``window``, for the windows of all and one micro-batch."""
+
+    def padded(cells: int) -> int:
+        return -(-cells // CELLS_STEP) * CELLS_STEP
+
+    total = padded(max(context, 1) * slots)
+    streams, cells = (1, total) if unified else (slots, padded(-(-total // slots)))
+    if window is not None:
+        windows = window * (slots if unified else 1)
+        cells = padded(min(cells, windows + min(ubatch, total)))
+    return cells * streams
+
+
 _F16_BYTES = 2.0
 _CACHE_BYTES = {"auto": _F16_BYTES, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
 # What is suggested instead of what does not fit, the largest first.

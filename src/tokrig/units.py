@@ -12,6 +12,23 @@ _SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(ms|s|min|m|h)")
 
 
+_SIZES = {"K": 1, "M": 2, "G": 3, "T": 4}
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?([KMGT])(i?)B?", re.IGNORECASE)
+
+
+def bytes_of(text: str) -> int:
+    """A size with its unit in bytes: ``12GiB`` and ``12G`` by 1,024, ``12GB`` by 1,000. Raises
+    ValueError with what is wrong for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or text.strip().endswith("b"):
+        raise ValueError(f"should be a size with its unit, such as 12GiB or 24GB, not {text!r}")
+    decimal = not found[3] and text.strip()[-1:].upper() == "B"
+    size = float(found[1]) * float(1000 if decimal else 1024) ** _SIZES[found[2].upper()]
+    if not 0 < size < 2**62:
+        raise ValueError(f"should be a size above 0 that a memory may have, not {text!r}")
+    return round(size)
+
+
 def significant(value: float, digits: int = 5) -> float:
     """``value`` rounded to ``digits`` significant digits; 0, inf and nan pass through."""
     if value == 0 or not math.isfinite(value):

@@ -36,6 +36,7 @@ COMMANDS = {
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Is B slower than A? PASS, FAIL or INCONCLUSIVE, figure by figure.",
     "export": "Write records as CSV, Parquet, benchstat, vLLM JSON or Markdown.",
+    "fit": "Tell what runs on a machine, how long its context, how fast.",
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
     "submit": "Make a checked branch of records for a pull request.",

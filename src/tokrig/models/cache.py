@@ -19,12 +19,8 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from tokrig.errors import InputError, did_you_mean
-from tokrig.quants import TENSOR_TYPES, cache_bytes
+from tokrig.quants import CELLS_STEP, TENSOR_TYPES, UBATCH, cache_bytes, cache_cells
 
-PADDING = 256
-"""llama.cpp's cells come in so many."""
-UBATCH = 512
-"""llama.cpp's own choice."""
 VLLM_BLOCK = 16
 VLLM_BATCH = 2048
 """vLLM's own choices on a GPU; one batch may be in flight."""
@@ -67,6 +63,13 @@ class CacheGroup(NamedTuple):
     window_tokens: int | None
 
 
+class KeptGroup(NamedTuple):
+    """Bytes by which a part of a cache grows with each token, up to ``window``."""
+
+    bytes_per_token: int
+    window: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
     """What a model keeps of one sequence. ``state_bytes`` do not grow. ``widest_value`` is the
@@ -85,6 +88,13 @@ class CacheLayout:
             sizes[min(bounds, default=None)] += round(part.bytes_per_token(type_k, type_v))
         order = sorted(sizes, key=lambda window: -(window or MAX_TOKENS))
         return [CacheGroup(sizes[window], window) for window in order if sizes[window]]
+
+    def kept(self, type_k: str = "f16", type_v: str = "f16") -> list[KeptGroup]:
+        """The parts that grow alike: what is kept of a token, up to the window."""
+        sizes = Counter[int | None]()
+        for part in self.layers:
+            sizes[part.window] += round(part.bytes_per_token(type_k, type_v))
+        return [KeptGroup(size, window) for window, size in sizes.items() if size]
 
     def fits_type(self, type_k: str, type_v: str) -> bool:
         """Whether heads are whole blocks of these types: engines refuse others. Raises InputError
@@ -124,16 +134,12 @@ class CacheLayout:
         Cells in steps of 256; a window's cache has cells for the windows of all sequences and one
         micro-batch (``ubatch``) unless ``swa_full``; states of constant size in 32 bits.
         """
-        total = _padded(max(context, 1) * slots)
-        streams, cells = (1, total) if unified else (slots, _padded(ceil(total / slots)))
         size = 0.0
         for part in self.layers:
-            held = cells
-            if part.window is not None and not swa_full:
-                windows = part.window * (slots if unified else 1)
-                held = _padded(min(cells, windows + min(ubatch, total)))
+            window = None if swa_full else part.window
+            cells = cache_cells(context, slots, window, unified=unified, ubatch=ubatch)
             value = part.value if flash_attention or part.latent else self.widest_value
-            size += part._replace(value=value).bytes_per_token(type_k, type_v) * held * streams
+            size += part._replace(value=value).bytes_per_token(type_k, type_v) * cells
         return round(size) + self.state_bytes * slots
 
     def vllm_bytes(
@@ -173,9 +179,9 @@ class CacheLayout:
         """The most tokens for each of ``slots`` sequences that llama.cpp can allot in
         ``room_bytes``, in steps of its cells; 0 where there is no room for any. ``settings`` are
         those of ``allotted_bytes``."""
-        return PADDING * _most(
-            lambda steps: self.allotted_bytes(steps * PADDING, slots, **settings) <= room_bytes,
-            MAX_TOKENS // PADDING,
+        return CELLS_STEP * _most(
+            lambda steps: self.allotted_bytes(steps * CELLS_STEP, slots, **settings) <= room_bytes,
+            MAX_TOKENS // CELLS_STEP,
         )
 
     def most_slots(self, room_bytes: int, context: int, **settings: Any) -> int:
@@ -200,10 +206,6 @@ def _blocks(part: Layers, context: int, block: int, in_flight: int) -> int:
     if part.chunked:
         return ceil(min(part.window + in_flight, context) / block)
     return ceil(min(part.window - 1 + in_flight, context) / block) + 1
-
-
-def _padded(cells: int) -> int:
-    return -(-cells // PADDING) * PADDING
 
 
 def _size(name: str) -> float:

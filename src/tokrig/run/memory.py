@@ -21,8 +21,7 @@ from tokrig.backends import Engine, Launch
 from tokrig.errors import InputError, ModelError
 from tokrig.models import needs
 from tokrig.models.architecture import kv_bytes_per_token, layout_of
-from tokrig.models.cache import UBATCH
-from tokrig.quants import OVERHEAD_BYTES, would_fit
+from tokrig.quants import OVERHEAD_BYTES, UBATCH, would_fit
 from tokrig.record.conditions import loaded_bytes
 from tokrig.record.model import Gpu, LoadMemory, Model, Resolved
 from tokrig.run.interference import Look, total
