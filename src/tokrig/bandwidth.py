@@ -39,6 +39,7 @@ SMALLEST_BYTES = 1024**3
 LARGEST_BYTES = 8 * 1024**3
 LARGEST_SHARE_OF_FREE = 1 / 8
 OTHERS_SHARE = 0.05
+MATRIX_SIZE = 2048
 # Where the cache's size cannot be read: above what common desktop processors have.
 ASSUMED_CACHE_BYTES = 64 * 1024**2
 
@@ -115,10 +116,31 @@ def measure_memory_bandwidth(
     )
 
 
-def keep(found: Bandwidth, rig: Rig) -> None:
+def measure_matrix_flop_per_s(
+    size: int = MATRIX_SIZE, clock_ns: Callable[[], int] = time.perf_counter_ns
+) -> float:
+    """Operations a second of the product of two square matrices of float32, by numpy's own
+    library on all cores: the best of five. Engines that multiply integers may be faster."""
+    one, other = (np.ones((size, size), np.float32) for _ in range(2))
+    result = one @ other
+    best_ns = 0
+    for _ in range(REPEATS):
+        began = clock_ns()
+        np.matmul(one, other, out=result)
+        took_ns = clock_ns() - began
+        best_ns = min(best_ns or took_ns, took_ns)
+    return 2 * size**3 / best_ns * 1e9
+
+
+def keep(found: Bandwidth, flop_per_s: float, rig: Rig) -> None:
     """Write what was found where runs on this machine look for it. Raises StoreError."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    told = {"bytes_per_s": found.gb_per_s * 1e9, "machine": _machine(rig), "measured_at": now}
+    told = {
+        "bytes_per_s": found.gb_per_s * 1e9,
+        "matrix_flop_per_s": flop_per_s,
+        "machine": _machine(rig),
+        "measured_at": now,
+    }
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,16 +153,23 @@ def keep(found: Bandwidth, rig: Rig) -> None:
 
 
 def with_measured(rig: Rig) -> Rig:
-    """The rig with the bandwidth of its memory, where that was measured on this machine."""
-    width = None
+    """The rig with the bandwidth of its memory and the matrix throughput of its processor, where
+    they were measured on this machine."""
+    found: list[float] = []
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, StoreError):
         kept = json.loads(_path().read_text(encoding="utf-8"))
-        if kept["machine"] == _machine(rig) and 0 < float(kept["bytes_per_s"]) < inf:
-            width = significant(float(kept["bytes_per_s"]))
-    if width is None:
+        if kept["machine"] == _machine(rig):
+            found = [float(kept[name]) for name in ("bytes_per_s", "matrix_flop_per_s")]
+    if not found or not all(0 < one < inf for one in found):
         return rig
-    told = {"bandwidth_bytes_per_s": width, "bandwidth_from": "measured"}
-    return rig.model_copy(update={"memory": rig.memory.model_copy(update=told)})
+    width, flops = map(significant, found)
+    memory = {"bandwidth_bytes_per_s": width, "bandwidth_from": "measured"}
+    cpu = {"matrix_flop_per_s": flops, "matrix_type": "float32"}
+    changed = {
+        "memory": rig.memory.model_copy(update=memory),
+        "cpu": rig.cpu.model_copy(update=cpu),
+    }
+    return rig.model_copy(update=changed)
 
 
 def _machine(rig: Rig) -> dict[str, object]:

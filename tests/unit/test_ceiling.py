@@ -13,8 +13,16 @@ from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tests.unit.test_gguf import TensorSpec
 from tests.unit.test_needs import f32, made
+from tokrig import bandwidth
 from tokrig.record.block import Summary
-from tokrig.record.ceiling import CACHED_BYTES, ceiling, ceiling_of, fields, with_stated
+from tokrig.record.ceiling import (
+    CACHED_BYTES,
+    ceiling,
+    ceiling_of,
+    fields,
+    matrix_share,
+    with_stated,
+)
 from tokrig.record.checks import Seen, judge
 from tokrig.record.consistency import broken_ties, contradictions
 from tokrig.record.model import (
@@ -307,19 +315,58 @@ def test_what_is_quantized_while_loading_gives_no_ceiling(tmp_path: Path) -> Non
     assert reads(path, whole, backend(), Mode()) is not None
 
 
+# --- prefill ------------------------------------------------------------------------------------
+
+
+def test_parameters_of_layers_are_what_a_prompt_is_multiplied_with(tmp_path: Path) -> None:
+    two: list[TensorSpec] = [
+        ("token_embd.weight", (32, 64), 0, 4 * 32 * 64),
+        ("blk.0.attn_norm.weight", (32,), 0, 4 * 32),
+        ("blk.0.attn_q.weight", (32, 32), 0, 4 * 32 * 32),
+        ("blk.1.ffn_up_exps.weight", (32, 16, 4), 0, 4 * 32 * 16 * 4),
+    ]
+    path = made(tmp_path / "m.gguf", EXPERTS, two)
+    found = reads(path, Model(family="Toy"), backend("cpu"), Mode())
+    assert found is not None
+    assert found.multiplied == 32 * 32 + 32 * 16 * 2
+
+
+def test_prefill_is_held_against_products_of_matrices() -> None:
+    rig = RIG.model_copy(update={"cpu": Cpu(matrix_flop_per_s=4e11, matrix_type="float32")})
+    told = Reads(weight_bytes={"cpu": GB}, multiplied=10**8)
+    of = {"prefill_tok_per_s": Summary(median=1000.0)}
+    assert matrix_share(rig, backend("cpu"), Mode(), told, of) == {"prefill_matrix_share": 0.5}
+    assert matrix_share(rig, backend("cuda"), Mode(), told, of) == {}
+    assert matrix_share(rig, backend("cuda"), Mode(offload="cpu-moe"), told, of) == {}
+    assert matrix_share(rig, backend("cpu"), Mode(), told, {}) == {}
+    packed = told.model_copy(update={"multiplied": None})
+    assert matrix_share(rig, backend("cpu"), Mode(), packed, of) == {}
+    card = CARD.model_copy(update={"matrix_flop_per_s": 1e12})
+    two = RIG.model_copy(update={"gpus": [card, card]})
+    engine = backend(tensor_parallel=2)
+    assert matrix_share(two, engine, Mode(), told, of) == {"prefill_matrix_share": 0.1}
+
+
+def test_a_product_of_matrices_counts_its_operations() -> None:
+    ticks = iter([0, 9, 10, 14, 20, 29, 30, 39, 40, 49])  # the best took 4 ns
+    found = bandwidth.measure_matrix_flop_per_s(10, lambda: next(ticks))
+    assert found == pytest.approx(2 * 10**3 / 4 * 1e9)
+    assert 1e8 < bandwidth.measure_matrix_flop_per_s(256) < 1e15
+
+
 # --- the bandwidth that is kept -----------------------------------------------------------------
 
 
 def test_a_bandwidth_is_of_the_machine_that_it_was_measured_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokrig import bandwidth
-
     monkeypatch.setenv("TOKRIG_STATE", str(tmp_path))
     found = bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, False, 0.0)
     here = Rig(id="r", cpu=Cpu(model="Fast 9", cores=8), memory=Memory(total_bytes=33 * 10**9))
     assert bandwidth.with_measured(here) == here
-    bandwidth.keep(found, here)
+    bandwidth.keep(found, 4e11, here)
+    cpu = bandwidth.with_measured(here).cpu
+    assert (cpu.matrix_flop_per_s, cpu.matrix_type) == (4e11, "float32")
     memory = bandwidth.with_measured(here).memory
     assert (memory.bandwidth_bytes_per_s, memory.bandwidth_from) == (48.31e9, "measured")
     more = {"memory": Memory(total_bytes=66 * 10**9)}
@@ -334,14 +381,12 @@ def test_a_bandwidth_is_of_the_machine_that_it_was_measured_on(
 def test_a_broken_file_of_it_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
 ) -> None:
-    from tokrig import bandwidth
-
     monkeypatch.setenv("TOKRIG_STATE", str(tmp_path))
     here = Rig(id="r")
     (tmp_path / "bandwidth.json").write_text(kept)
     assert bandwidth.with_measured(here) == here
     bandwidth.keep(
-        bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, False, 0.0), here
+        bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, False, 0.0), 4e11, here
     )
     whole = (tmp_path / "bandwidth.json").read_text()
     assert bandwidth.with_measured(here) != here
@@ -356,8 +401,6 @@ def test_a_broken_file_of_it_says_nothing(
     [(False, 0.01, ""), (True, 0.0, "cache"), (False, 0.3, "30%")],
 )
 def test_what_is_in_doubt_is_told(cache_bound: bool, others: float, word: str) -> None:
-    from tokrig.bandwidth import METHOD, Bandwidth
-
-    found = Bandwidth(48.31, METHOD, 2**30, 8, 5, 2**25, cache_bound, others)
+    found = bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, cache_bound, others)
     assert word in found.doubtful
     assert bool(word) == bool(found.doubtful)

@@ -179,6 +179,7 @@ BROKEN: list[tuple[str, tuple[str | int, ...], Any, str]] = [
     ("speculative", cell("speculative", "acceptance_length"), 0.5, "every step gives"),
     ("speculative", ("mode", "draft_tokens"), 1, "with drafts of 1"),
     ("ceiling", cell("ceiling_share"), 1.2, "no above_ceiling"),
+    ("matrices", cell("prefill_matrix_share"), 0.4, "the record gives"),
     ("shares", cell("client_cpu_share"), -0.1, "no share"),
     ("energy", cell("energy", "total_j"), 9000.0, "J a token make"),
     ("energy", cell("energy", "idle_subtracted_j_per_output_token"), 2.5, "more than with idle"),

@@ -24,7 +24,7 @@ from tokrig.units import human_bytes
 if TYPE_CHECKING:
     from tokrig.backends import Backend, Capabilities
     from tokrig.bandwidth import Bandwidth
-    from tokrig.record.model import Gpu, Memory, Rig
+    from tokrig.record.model import Cpu, Gpu, Memory, Rig
     from tokrig.run.detect import Found, Program
 
 NULL = "–"
@@ -57,13 +57,14 @@ def rig(action: str, bandwidth: bool, even_if_busy: bool, content: Path, as_json
         raise InputError("--even-if-busy says what becomes of a bandwidth", hint="add --bandwidth")
     found, measured, kept = probe_rig(), None, False
     if bandwidth:
-        from tokrig.bandwidth import keep, measure_memory_bandwidth
+        from tokrig import bandwidth as bandwidths
 
-        click.echo("measuring memory bandwidth …", err=True)
-        measured = measure_memory_bandwidth()
+        click.echo("measuring memory bandwidth and matrix throughput …", err=True)
+        measured = bandwidths.measure_memory_bandwidth()
+        flop_per_s = bandwidths.measure_matrix_flop_per_s()
         kept = even_if_busy or not measured.doubtful
         if kept:
-            keep(measured, found)
+            bandwidths.keep(measured, flop_per_s, found)
             found = probe_rig()
     if as_json:
         width = {**dataclasses.asdict(measured), "kept": kept} if measured else None
@@ -96,6 +97,7 @@ def rig_rows(rig: Rig) -> Rows:
             _joined(memory.type, memory.speed_mt_per_s and f"{memory.speed_mt_per_s} MT/s"),
         ),
         ("Memory bandwidth", _width(memory)),
+        ("Matrix throughput", _matrices(cpu)),
     ]
     for number, gpu in enumerate(rig.gpus, start=1):
         rows += _gpu_rows("GPU" if len(rig.gpus) == 1 else f"GPU {number}", gpu)
@@ -126,6 +128,7 @@ def _gpu_rows(label: str, gpu: Gpu) -> Rows:
         (f"{label} power limit", limit),
         (f"{label} max clocks", clocks),
         (f"{label} bandwidth", _width(gpu)),
+        (f"{label} matrices", _matrices(gpu)),
         (f"{label} PCIe", link),
     ]
 
@@ -146,6 +149,13 @@ def _width(of: Memory | Gpu) -> str:
         return ""
     kind = {"driver": "by the driver's figures"}.get(of.bandwidth_from or "", of.bandwidth_from)
     return _joined(f"{of.bandwidth_bytes_per_s / 1e9:.4g} GB/s", kind)
+
+
+def _matrices(of: Cpu | Gpu) -> str:
+    """``412 GFLOP/s, float32, measured``; empty where it is not known."""
+    if of.matrix_flop_per_s is None:
+        return ""
+    return _joined(f"{of.matrix_flop_per_s / 1e9:,.4g} GFLOP/s", of.matrix_type, "measured")
 
 
 def _bandwidth(found: Bandwidth, kept: bool) -> str:

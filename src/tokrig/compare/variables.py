@@ -120,8 +120,9 @@ VARIABLES = (
     # What a figure is held against, not what made it.
     _of(
         "bandwidth",
-        "rig. cpu.cache_bytes rig.memory. bandwidth_bytes_per_s bandwidth_from rig.gpus."
-        " bandwidth_bytes_per_s bandwidth_from",
+        "rig. cpu.cache_bytes cpu.matrix_flop_per_s cpu.matrix_type rig.memory."
+        " bandwidth_bytes_per_s bandwidth_from rig.gpus. bandwidth_bytes_per_s bandwidth_from"
+        " matrix_flop_per_s matrix_type",
         counts=False,
         rare=True,
     ),

@@ -59,11 +59,18 @@ def _tables(tensors: Sequence[Tensor]) -> set[str]:
     return _LOOKED_UP | {"token_embd.weight"} if own_output else _LOOKED_UP
 
 
+# Types of a checkpoint of which every element is a weight.
+_UNPACKED = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+
+
 class ReadBytes(NamedTuple):
-    """Bytes of weights by place; ``routed`` where some of them are a share of experts."""
+    """Bytes of weights by place; ``routed`` where some of them are a share of experts;
+    ``multiplied`` are how many of the weights are matrices of layers, of experts that share; None
+    where the file packs them."""
 
     bytes: Mapping[Any, int]
     routed: bool
+    multiplied: int | None = None
 
 
 def read_bytes_per_token(model: Path) -> int | None:
@@ -101,18 +108,24 @@ def read_bytes(
         layers = (layers or 0) - (headers[0].own("nextn_predict_layers") or 0)
         tables, before_number, stacked = _tables(tensors), "blk.", None
     total, experts = Counter[object](), Counter[object]()
+    matrices = Counter[bool]()
     for tensor in tensors:
         drafts = isinstance(layers, int) and layer_of(tensor.name, before_number) >= layers > 0
         if tensor.name in tables or drafts:
             continue
         if tensor.bytes is None:
             return None
-        (experts if is_expert(tensor, stacked) else total)[place(tensor)] += tensor.bytes
+        routed = is_expert(tensor, stacked)
+        (experts if routed else total)[place(tensor)] += tensor.bytes
+        if layer_of(tensor.name, before_number) >= 0 and len(tensor.shape) > 1:
+            matrices[routed] += tensor.elements
     if experts and share is None:
         return None
     for where, size in experts.items():
         total[where] += size * share[0] // share[1] if share else 0
-    return ReadBytes(total, bool(experts))
+    packed = model.is_dir() and any(tensor.type not in _UNPACKED for tensor in tensors)
+    used = matrices[True] * share[0] // share[1] if share else 0
+    return ReadBytes(total, bool(experts), None if packed else matrices[False] + used)
 
 
 def layer_of(name: str, before: str = "blk.") -> int:

@@ -100,6 +100,26 @@ def fields(found: Ceiling | None, of: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def matrix_share(
+    rig: Rig, backend: BackendFacts, mode: Mode, reads: Reads | None, of: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The field of a result that holds its prefill against products of matrices; empty where
+    either is not known, or where processor and card shared the work.
+
+    The weights alone are counted, not attention, which grows with the prompt.
+    """
+    rate, where = of.get("prefill_tok_per_s"), computed_on(backend, mode)
+    if rate is None or reads is None or not reads.multiplied or len(where) != 1:
+        return {}
+    parts = [rig.cpu] if where == {"cpu"} else rig.gpus
+    if not parts or not (most := parts[0].matrix_flop_per_s):
+        return {}
+    if where == {"gpu"}:
+        most *= _cards(rig, backend.resolved)
+    share = 2 * reads.multiplied * rate.median / most
+    return {"prefill_matrix_share": significant(share, 4)}
+
+
 def step_bytes(reads: Reads, concurrency: int, of: Mapping[str, Any]) -> Mapping[Place, float]:
     """Bytes that a step reads, by place: the weights once for all requests that decode, the cache
     of each of them up to the middle of its answer."""

@@ -520,6 +520,14 @@ class Figures:
         higher_is_better=True,
         shown=SHOW,
     )
+    prefill_matrix_share: Metric[float | None] = Metric(
+        "share",
+        "prefill, of measured matrix throughput",
+        "2 × parameters of the layers that a token uses × prefill tok/s / what products of matrices"
+        " were measured to reach (see *Ceiling*)",
+        higher_is_better=True,
+        later=True,
+    )
     client_cpu_share: Metric[float | None] = Metric(
         "share",
         "client CPU, of one core",

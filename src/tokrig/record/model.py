@@ -128,7 +128,8 @@ class Cpu(Block):
     """The processor. ``cores`` are physical, ``threads`` logical ones; ``usable_cpus`` are the
     logical ones that the engine may use, by affinity and quota, which may be a fraction. ``soc``
     is the chip as the device tree names it: ``rockchip,rk3588``; ``cache_bytes`` are those of all
-    last-level caches together."""
+    last-level caches together, ``matrix_flop_per_s`` what products of matrices of numbers of
+    ``matrix_type`` were measured to reach."""
 
     model: str | None = None
     soc: str | None = None
@@ -138,6 +139,8 @@ class Cpu(Block):
     governor: str | None = None
     max_mhz: float | None = None
     cache_bytes: Count | None = None
+    matrix_flop_per_s: NonNegative | None = None
+    matrix_type: str | None = None
     features: list[str] = []
 
 
@@ -174,6 +177,8 @@ class Gpu(Block):
     pcie_width: int | None = None
     bandwidth_bytes_per_s: NonNegative | None = None
     bandwidth_from: BandwidthFrom | None = None
+    matrix_flop_per_s: NonNegative | None = None
+    matrix_type: str | None = None
 
 
 class Rig(Block):

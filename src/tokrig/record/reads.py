@@ -27,8 +27,12 @@ class Reads(Block):
     ``weight_bytes``: all weights but tables of which single rows are looked up; of experts those
     that one token uses, which ``routed`` says: requests served together may need others; with them
     states of constant size. ``cache`` is empty where the file does not tell how the cache grows.
+    ``multiplied`` are the parameters that each token of a prompt is multiplied with: those of the
+    layers, for embeddings are looked up and the output serves a prompt's last token alone; null
+    where the file packs its weights so that their number is not told.
     """
 
     weight_bytes: dict[Place, Count]
     routed: bool = False
+    multiplied: Count | None = None
     cache: list[CacheRead] = Field([])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tokrig.record import conditions
 from tokrig.record.block import Summary
-from tokrig.record.ceiling import ABOVE_CEILING, ceiling_of
+from tokrig.record.ceiling import ABOVE_CEILING, ceiling_of, matrix_share
 from tokrig.record.checks import CONCURRENCY_SHARE, PROMPT_SHARE, PROMPT_TOKENS
 from tokrig.record.formulas import CLOCK_MISMATCH, MIN_REPEATS_FOR_INTERVAL
 from tokrig.record.metrics import leaves
@@ -498,6 +498,15 @@ def _ceiling(cell: Cell) -> Broken:
         yield "ceiling_share", f"{share}, of {told} tok/s"
 
 
+def _matrices(cell: Cell) -> Broken:
+    """The share of the matrix throughput follows from parameters and prefill rate."""
+    told, record = cell.result.prefill_matrix_share, cell.record
+    parts = (record.rig, record.backend, record.mode, record.reads)
+    again = matrix_share(*parts, dict(cell.result)).get("prefill_matrix_share")
+    if told is not None and (again is None or _apart(told, again, SHARE_ROUNDING)):
+        yield "prefill_matrix_share", f"{told}, the record gives {again}"
+
+
 def _shares(cell: Cell) -> Broken:
     for path, most in _SHARES.items():
         value: Any = cell.result
@@ -587,6 +596,7 @@ RESULT_RULES: dict[str, ResultRule] = {
     "speculative": _speculative,
     "shares": _shares,
     "ceiling": _ceiling,
+    "matrices": _matrices,
     "energy": _energy,
     "memory": _memory,
 }

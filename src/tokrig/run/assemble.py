@@ -18,7 +18,7 @@ import tokrig
 from tokrig.backends import Engine
 from tokrig.errors import EngineError, TokrigError
 from tokrig.record import METHODOLOGY_VERSION, checks
-from tokrig.record.ceiling import ceiling
+from tokrig.record.ceiling import ceiling, matrix_share
 from tokrig.record.ceiling import fields as ceiling_fields
 from tokrig.record.conditions import computed_on
 from tokrig.record.ladder import ladder_of
@@ -240,6 +240,7 @@ def result(gathered: Gathered, cell: Cell) -> Result:
     )
     most = ceiling(gathered.rig, told.backend, told.mode, told.reads, cell, found)
     reached = ceiling_fields(most, found)
+    reached |= matrix_share(gathered.rig, told.backend, told.mode, told.reads, found)
     validity = checks.judge(
         samples,
         checks.Seen(

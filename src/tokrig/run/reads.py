@@ -102,7 +102,9 @@ def reads(path: Path, model: Model, backend: BackendFacts, mode: Mode) -> Reads 
         for place, part in {"gpu": share, "cpu": 1 - share}.items():
             if part > 0:
                 weights[place] = weights.get(place, 0) + round(layout.state_bytes * part)
-    return Reads(weight_bytes=weights, routed=found.routed, cache=cache)
+    return Reads(
+        weight_bytes=weights, routed=found.routed, multiplied=found.multiplied, cache=cache
+    )
 
 
 def _quantized_on_load(model: Model, resolved: Resolved) -> bool:
