@@ -213,7 +213,7 @@ def test_the_whole_passes_only_where_everything_does() -> None:
     assert Counter(one.verdict for one in found.verdicts) == dict.fromkeys(
         ("FAIL", "INCONCLUSIVE", "PASS"), 1
     )
-    assert found.family == "3 tests: 1 figures (gen tok/s) of 3 cells"
+    assert found.family == "3 tests: 1 figure (gen tok/s) of 3 cells"
     missing = against([STEADY, STEADY], [STEADY])
     assert missing.verdict == "INCONCLUSIVE"
     assert missing.pairs[0].missing == ("shape-1 × 1: only A has it",)

@@ -286,3 +286,23 @@ def test_keys_and_values_are_completed(content: Path, monkeypatch: pytest.Monkey
     assert found("bui") == ["build="]
     assert found("build=") == ["build=b1", "build=b2"]
     assert found("2026-old") == ["2026-old-1", "2026-old-2"]
+
+
+def test_more_records_than_can_be_compared_are_refused(
+    content: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokrig.cli.sides.MOST_RECORDS", 2)
+    done = compare(content, "build=b1", "build=b2")
+    assert done.exit_code == 2 and "3 records match side A; 2 can be compared" in done.stderr
+    done = compare(content, "threads=4", "threads=8")
+    assert done.exit_code == 2 and "threads would be looked up in 6 records" in done.stderr
+
+
+def test_only_invalid_results(content: Path) -> None:
+    path = next(content.rglob("2026-new-1.yaml"))
+    bad = with_value(make("2026-new-1", "b2"), "results", [cell("chat", valid=False)])
+    path.write_text(record_text(bad))
+    done = compare(content, "2026-old-1", "2026-new-1", "--fail-on", "gen=3%")
+    assert done.exit_code == 2
+    assert "no shape with a valid result on both sides" in done.stderr
+    assert "chat × 1: B INVALID (cached_tokens)" in done.stderr

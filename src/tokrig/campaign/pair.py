@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from tokrig.compare import pool
 from tokrig.compare.judge import Judgement, Limits, differing, judge
@@ -22,6 +22,7 @@ from tokrig.compare.variables import differences
 from tokrig.errors import EngineError, InputError, Interrupted
 from tokrig.measure import Ways, forget_stored, measure_spec, switches
 from tokrig.models.shelf import quiet
+from tokrig.plan.expand import KEY_DIGITS
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.model import Record
 from tokrig.run.prepare import prepare
@@ -74,22 +75,23 @@ def sequence(a: RunSpec, b: RunSpec, starts: int, *, control: bool, turn: int) -
     arms = ARMS[control]
     kinds = len(set(arms))
     found = []
+    common = [_asked(a), _asked(b), starts, control, turn, texts(), METHODOLOGY_VERSION]
     for position in range(starts * kinds):
         arm = arms[position % len(arms)]
-        spec = b if arm == "B" else a
-        asked = {
-            "spec": {k: v for k, v in spec.model_dump(mode="json").items() if k not in _REMARKS},
-            "binary": _digest_of(spec.server_bin),
-            "against": (a if arm == "B" else b).model_dump(mode="json"),
-            "order": [arm, position, starts, control, turn],
-            "texts": texts(),
-            "methodology": METHODOLOGY_VERSION,
+        text = json.dumps([arm, position, *common], sort_keys=True)
+        told = {
+            "level": "quick",
+            "campaign": f"compare-{slug(Path(a.model).name)}/{arm.lower()}",
+            "planned": hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS],
         }
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
-        place = f"compare-{slug(Path(a.model).name)}/{arm.lower()}"
-        told = {"level": "quick", "campaign": place, "planned": key}
-        found.append(Start(arm, position + 1, merge(spec, told)))
+        found.append(Start(arm, position + 1, merge(b if arm == "B" else a, told)))
     return found
+
+
+def _asked(spec: RunSpec) -> dict[str, Any]:
+    """What is measured by a spec, the engine's binary as it is now."""
+    asked = {k: v for k, v in spec.model_dump(mode="json").items() if k not in _REMARKS}
+    return {**asked, "binary": _digest_of(spec.server_bin)}
 
 
 def _digest_of(binary: str | None) -> str | None:

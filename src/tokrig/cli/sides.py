@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokrig.store import Row, Store
 
 # So many records are read for one comparison; a list of more says nothing that anybody reads.
-MOST_RECORDS = 1000
+MOST_RECORDS = 500
 FORMS = "give two records, two folders, or filters such as: build=b9174 build=b9300 rig=my-rig"
 
 # Keys that a line of the list has; all others take the record.
@@ -251,6 +251,12 @@ def _filtered(filters: Sequence[tuple[str, str]], store: Store) -> Sides:
             f"{sorted(both)[0]} matches both sides",
             hint="give the values in full: " + ", ".join(f"{key}={v}" for key, v in filters),
         )
+    for side, found in (("A", a), ("B", b)):
+        if len(found) > MOST_RECORDS:
+            raise InputError(
+                f"{len(found):,} records match side {side}; {MOST_RECORDS} can be compared",
+                hint="narrow them, such as rig=… model=… quant=…",
+            )
     apart = frozenset(
         VARIABLE_OF.get(key) or (_NAMED[key].name if key in _NAMED else _variable_of(key))
         for key in told
@@ -273,8 +279,6 @@ def _matching(rows: Sequence[_Known], key: str, wanted: str) -> list[_Known]:
     told = [(one, one.value(key)) for one in rows]
     found = [one for one, value in told if value.casefold() == wanted.casefold()]
     found = found or [one for one, value in told if value and holds(wanted, value)]
-    if len(found) > MOST_RECORDS:
-        return found
     if found:
         return found
     there = sorted({value for _, value in told if value})

@@ -185,10 +185,10 @@ class Judgement:
             if one.p is not None
         }
         names = dict.fromkeys(METRICS[one.metric].label for one in tested)
-        parts = [f"{len(names)} figures ({', '.join(names)})", f"{len(cells)} cells"]
+        parts = [f"{_count(len(names), 'figure')} ({', '.join(names)})", _count(len(cells), "cell")]
         if len(self.pairs) > 1:
             parts.append(f"{len(self.pairs)} pairs of configurations")
-        return f"{self.tests} tests: " + " of ".join(parts)
+        return f"{_count(self.tests, 'test')}: " + " of ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -217,6 +217,10 @@ class Judgement:
             ],
             "left_out": self.left_out,
         }
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def percent(share: float) -> str:
