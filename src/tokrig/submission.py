@@ -104,6 +104,9 @@ def _files(record: Record, path: Path, store: Store) -> Iterator[tuple[str, byte
     samples = store.samples_path(record.id)
     if samples.exists():
         yield f"benchmarks/samples/{samples.name}", samples.read_bytes()
+    answers = store.answers_path(record.id)
+    if record.quality is not None and answers.exists():
+        yield f"benchmarks/quality/{answers.name}", answers.read_bytes()
     prose = store.content / "rigs" / f"{record.rig.id}.md"
     if prose.exists():
         yield f"rigs/{prose.name}", prose.read_bytes()

@@ -22,8 +22,8 @@ class File:
 
 
 def outputs(site: Site) -> Iterable[Output]:
-    """``data.html``, ``data/results.*``, ``data/record.schema.json``; ``data/runs`` and
-    ``data/samples``, byte by byte as they lie in the content folder."""
+    """``data.html``, ``data/results.*``, ``data/record.schema.json``; ``data/runs``,
+    ``data/samples`` and ``data/quality``, byte by byte as they lie in the content folder."""
     rows = cache(lambda: list(table.flat_rows(site.runs)))
     key = key_of([(run.path, run.digest, bool(run.samples_digest)) for run in site.runs])
     yield Output("data/results.csv", key, lambda: table.to_csv(rows()))
@@ -38,6 +38,9 @@ def outputs(site: Site) -> Iterable[Output]:
         if run.samples_digest:
             samples = site.store.samples_path(run.id)
             yield Output(f"data/samples/{run.id}.parquet", run.samples_digest, samples.read_bytes)
+        answers = site.store.answers_path(run.id)
+        if run.record.quality is not None and answers.exists():
+            yield Output(f"data/quality/{run.id}.parquet", run.digest, answers.read_bytes)
 
 
 def _page(site: Site) -> bytes:
