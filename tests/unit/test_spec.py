@@ -51,6 +51,7 @@ def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
         "find_rate": False,
         "clients": None,
         "level": "quick",
+        "quality": None,
         "api": None,
         "devices": None,
         "speculative": None,
@@ -102,6 +103,7 @@ trace: trace.csv
 slo: {ttft: 500ms, tpot: 50ms}
 find_rate: true
 level: publish
+quality: false
 api: vulkan
 devices: [Vulkan0]
 speculative: draft
