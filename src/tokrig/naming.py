@@ -138,6 +138,16 @@ def power_share(gpu: Gpu) -> float | None:
     return gpu.power_limit_w / gpu.power_max_w
 
 
+# What Markdown, HTML or a forum would act upon: tables, tags, mentions of people, issues.
+_ACTIVE = {ord(char): f"&#{ord(char)};" for char in "|<>&*`[]#@~\\"}
+
+
+def in_markdown(text: str) -> str:
+    """A text of a stranger's in one line of Markdown, where it does nothing but stand there."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split()).translate(_ACTIVE)
+
+
 def address(text: str) -> str:
     """A name as part of an address: lower case, hyphens, at most 80 characters.
 

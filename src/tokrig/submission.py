@@ -11,14 +11,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokrig.compare import Comparison, comparison, subject
 from tokrig.errors import InputError, StoreError, TokrigError
-from tokrig.naming import backend_label, full_name, hardware_name, limited_bytes, model_label
+from tokrig.naming import (
+    backend_label,
+    full_name,
+    hardware_name,
+    in_markdown,
+    limited_bytes,
+    model_label,
+)
 from tokrig.record.checks import headline
 from tokrig.record.model import Record
 from tokrig.run.assemble import scrub
@@ -28,6 +35,7 @@ from tokrig.units import human_bytes
 GIT_S = 60.0
 # Of the records of the same model so many are compared with a new one.
 MOST_COMPARED = 24
+_CHANGES = {"A": "added", "D": "removed"}
 _ADD = ("update-index", "--add", "--cacheinfo")
 # Public by their nature: names of repositories and addresses of texts.
 _PUBLIC = ("repo", "source_url", "license", "base_model")
@@ -90,9 +98,7 @@ def gathered(runs: Sequence[Path], store: Store, target: Path, base: str | None)
             raise InputError(
                 f"{record.id} is published already", hint="leave it out: tokrig list shows others"
             )
-        entries.append(
-            Entry(record, files, tuple(looks_private(record)), nearest(record, there, path))
-        )
+        entries.append(Entry(record, files, tuple(looks_private(record)), nearest(record, there)))
     if not entries:
         raise InputError("no record was given", hint="name runs: tokrig list shows them")
     branch = f"add-{entries[0].record.id}" + (f"-and-{len(entries) - 1}" if entries[1:] else "")
@@ -131,15 +137,16 @@ def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
         yield place, value
 
 
-def nearest(record: Record, store: Store, path: Path) -> Comparison | None:
-    """The published record that this one is most comparable with: by class, then by how little
-    differs. None where nobody measured the model."""
+def nearest(record: Record, store: Store, without: Collection[str] = ()) -> Comparison | None:
+    """The published record that this one is most comparable with, ``without`` some: by class, then
+    by how little differs. None where nobody measured the model."""
 
     def likeness(row: Row) -> tuple[bool, ...]:
         model, rig = record.model, record.rig.id
         return (row.variant == model.variant, row.quant == model.quant, row.rig == rig)
 
-    rows = [r for r in store.rows() if r.family == record.model.family and r.id != record.id]
+    others = {record.id, *without}
+    rows = [r for r in store.rows() if r.family == record.model.family and r.id not in others]
     rows.sort(key=likeness, reverse=True)
     found: list[Comparison] = []
     for row in rows[:MOST_COMPARED]:
@@ -153,6 +160,29 @@ def nearest(record: Record, store: Store, path: Path) -> Comparison | None:
     )
 
 
+def changed_since(content: Path, base: str) -> list[tuple[str, str]]:
+    """Files of a content folder that were ``added``, ``changed`` or ``removed`` since its branch
+    left ``base``, uncommitted ones included, by their place in it; those outside of it begin with
+    ``../``.
+
+    Raises InputError where it lies in no repository, or that has no such commit.
+    """
+    root, inside = _repository(content)
+    fork = _git(root, "merge-base", base, "HEAD", fails=True)
+    if not fork:
+        raise InputError(f"{root} has no commit {base!r}", hint="name a branch: origin/main")
+    listed = _git(root, "diff", "--name-status", "--no-renames", "-z", fork).split("\0")
+    pairs = [*zip(listed[::2], listed[1::2], strict=False)]
+    new = _git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    pairs += [("A", path) for path in new if path]
+    below = "" if inside == "." else f"{inside}/"
+    return [(_CHANGES.get(letter[:1], "changed"), _inside(path, below)) for letter, path in pairs]
+
+
+def _inside(path: str, below: str) -> str:
+    return path.removeprefix(below) if path.startswith(below) else f"../{path}"
+
+
 # The text
 
 
@@ -161,7 +191,7 @@ def text_of(found: Submission) -> str:
     rig = found.entries[0].record.rig
     lines = ["| model | engine | gen tok/s | level | validity |", "|---|---|--:|---|---|"]
     lines += [_line(entry.record) for entry in found.entries]
-    lines += ["", f"**Machine** `{rig.id}`: {_machine(found.entries[0].record)}", ""]
+    lines += ["", f"**Machine** `{rig.id}`: {in_markdown(_machine(found.entries[0].record))}", ""]
     lines += [text for entry in found.entries for text in _beside(entry)]
     held = ", ".join(f"`{place}`" for entry in found.entries for place in entry.files)
     lines += ["", f"Files: {held}", "", "Checked with `tokrig check`: figures follow from samples."]
@@ -181,7 +211,7 @@ def _line(record: Record) -> str:
         record.provenance.level or record.provenance.kind,
         word,
     )
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(in_markdown, cells))} |"
 
 
 def _machine(record: Record) -> str:
@@ -200,12 +230,13 @@ def _machine(record: Record) -> str:
 
 def _beside(entry: Entry) -> Iterator[str]:
     if (pair := entry.nearest) is None:
-        yield f"- {model_label(entry.record.model)}: the first record of this model"
+        yield f"- {in_markdown(model_label(entry.record.model))}: the first record of this model"
         return
     name = " · ".join(filter(None, full_name(entry.record)))
     means = [mean for mean in pair.means if mean.metric == "output_tok_per_s"]
     ratio = f", gen {means[0].value:.2f} × over {means[0].shapes} shapes" if means else ""
-    yield f"- {name}: nearest is `{pair.a.id}`, class {pair.grade} ({pair.reason}){ratio}"
+    text = f"nearest is {pair.a.id}, class {pair.grade} ({pair.reason}){ratio}"
+    yield f"- {in_markdown(f'{name}: {text}')}"
 
 
 # The branch

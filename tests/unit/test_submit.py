@@ -94,7 +94,7 @@ def test_a_branch_is_made_beside_what_is_checked_out(content: Path, page: Path) 
     assert made == (Store(content).runs / rig / f"{MINE}.yaml").read_bytes()
     message = git(page, "log", "-1", "--format=%B", branch)
     assert "| model | engine | gen tok/s |" in message
-    assert f"nearest is `{OTHER}`" in message
+    assert f"nearest is {OTHER}" in message
     assert f"push -u origin {branch}" in done.stderr
     assert str(page) not in message
 

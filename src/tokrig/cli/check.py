@@ -101,7 +101,7 @@ def command(
 
     files = list(dict.fromkeys(_files(paths, Store(content))))
     reports = [examine(file, Store(root_of(file) or content)) for file in files]
-    _tell_implausible(reports, content)
+    tell_implausible(reports, content)
     broken = any(report.word == "broken" for report in reports)
     if as_json:
         found = [f.code for one in reports if one.record for f in present.findings(one.record)]
@@ -207,7 +207,7 @@ def _other_source(record: Record, content: Path) -> Iterator[str]:
         yield f"provenance.source_sha256 does not match {told.source_url}"
 
 
-def _tell_implausible(reports: Sequence[Report], content: Path) -> None:
+def tell_implausible(reports: Sequence[Report], content: Path) -> None:
     """Marks what is not plausible beside its kin: all records that were given, and those that lie
     beside them."""
     from tokrig.compare import kin

@@ -40,6 +40,7 @@ COMMANDS = {
     "check": "Validate records: schema, recomputation from samples, validity.",
     "site": "Build the public page, or serve it on this machine.",
     "submit": "Make a checked branch of records for a pull request.",
+    "review": "Review the records of a pull request: checks, kin, ranks.",
     "models": "Download models of a hub, list and remove those that tokrig keeps.",
     "engine": "Get an engine for the graphics card; runs then take it.",
     "rig": "Show what this machine is, as a record tells it.",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from tokrig import naming
 from tokrig.exchange.exports import Export, Exported, Samples
+from tokrig.naming import in_markdown
 from tokrig.record.block import Summary
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import METRICS
@@ -20,7 +21,6 @@ from tokrig.units import human_rate, human_seconds
 
 FIGURES = ("output_tok_per_s", "ttft_s", "prefill_tok_per_s", "system_tok_per_s")
 _HEADINGS = {"output_tok_per_s": "gen tok/s", "system_tok_per_s": "all, tok/s"}
-_ACTIVE = {ord(char): f"&#{ord(char)};" for char in "|<>&*`[]#@~\\"}
 
 
 def _make(runs: Sequence[Run], samples: Samples) -> Exported:
@@ -39,15 +39,15 @@ def _lines(record: Record) -> Iterator[str]:
             ),
         )
     )
-    yield f"**{_plain(what)}**"
-    yield f"on {_plain(naming.hardware_name(record.rig))} (rig {_plain(record.rig.id)})"
+    yield f"**{in_markdown(what)}**"
+    yield f"on {in_markdown(naming.hardware_name(record.rig))} (rig {in_markdown(record.rig.id)})"
     yield ""
     if record.results:
         yield from _results(record.results)
     if record.raw:
         yield from _raw(record)
     for skipped in record.skipped:
-        yield f"Not measured: {_plain(skipped.cell.label)}: {_plain(skipped.message)}"
+        yield f"Not measured: {in_markdown(skipped.cell.label)}: {in_markdown(skipped.message)}"
         yield ""
     yield f"<sub>{_method(record)}</sub>"
 
@@ -61,7 +61,7 @@ def _results(results: Sequence[Result]) -> Iterator[str]:
     yield f"|:--|{'--:|' * len(metrics)}:--|"
     for result in results:
         cells = [_cell(metric, metric.of(result)) for metric in metrics]
-        yield f"| {_plain(result.cell.label)} | {' | '.join(cells)} | {_verdict(result)} |"
+        yield f"| {in_markdown(result.cell.label)} | {' | '.join(cells)} | {_verdict(result)} |"
     yield ""
 
 
@@ -79,7 +79,9 @@ def _verdict(result: Result) -> str:
     if word == "valid":
         return "valid"
     codes = result.validity.reasons if word == "invalid" else result.validity.unverified
-    because = f": {_plain(', '.join(code.replace('_', ' ') for code in codes))}" if codes else ""
+    because = (
+        f": {in_markdown(', '.join(code.replace('_', ' ') for code in codes))}" if codes else ""
+    )
     return f"**{'INVALID' if word == 'invalid' else word}**{because}"
 
 
@@ -88,7 +90,12 @@ def _raw(record: Record) -> Iterator[str]:
     yield "|:--|--:|--:|--:|"
     for figure in record.raw:
         told, n = figure.tok_per_s, figure.tok_per_s.n
-        cells = (_plain(figure.test), figure.concurrency, human_rate(told.median), n or "–")
+        cells = (
+            in_markdown(figure.test),
+            figure.concurrency,
+            human_rate(told.median),
+            n or "–",
+        )
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
 
@@ -110,7 +117,7 @@ def _method(record: Record) -> str:
         how.append(f"the run is {record.status}")
     day = (told.started_at or "")[:10]
     how.append(" ".join(filter(None, (day, f"run {record.id}"))))
-    return _plain("; ".join(how))
+    return in_markdown("; ".join(how))
 
 
 def _medians(record: Record) -> str:
@@ -120,11 +127,6 @@ def _medians(record: Record) -> str:
     starts = record.provenance.server_starts
     of = f" of {starts} start{'s' if starts != 1 else ''} of the engine" if starts else ""
     return f"medians{of}, in brackets {'95 % intervals' if intervals else 'ranges'}"
-
-
-def _plain(text: str) -> str:
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split()).translate(_ACTIVE)
 
 
 EXPORT = Export("a table to paste into an issue or a forum", (".md",), _make)
