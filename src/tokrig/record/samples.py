@@ -402,13 +402,21 @@ def _deciles(gaps: Ns) -> tuple[int, int, int]:
 
 def clock_ran_over_the_same(gaps: Ns, decoded: float, timed: float) -> bool:
     """Whether the rate of ``timed`` tokens by a clock is that of the ``decoded`` ones of a window,
-    but for ``OTHER_TOKENS``. Others may have taken as much more or less than these as these differ
-    among each other; where they came in bursts, all or nothing."""
-    unlike = 1.0
-    if 0 < decoded <= BURSTY * len(gaps):
-        short, usual, long = _deciles(gaps)
-        unlike = min((long - short) / usual, 1.0)
-    return (timed - decoded) * unlike <= OTHER_TOKENS * timed
+    but for ``OTHER_TOKENS``.
+
+    The mean time of the others may differ from that of these by chance, as single ones differ (from
+    the first to the ninth decile); as the usual one of the later half does from that of the
+    earlier; and as the mean does from the usual one, by a stall. Where tokens came in bursts, which
+    hide all this, it may differ by as much as it is.
+    """
+    others, unlike = timed - decoded, 1.0
+    if others > 0 and 1 < decoded <= BURSTY * len(gaps):
+        (short, usual, long), half = _deciles(gaps), len(gaps) // 2
+        by_chance = (long - short) / usual * (1 / others + 1 / decoded) ** 0.5
+        drift = abs(_deciles(gaps[-half:])[1] / _deciles(gaps[:half])[1] - 1)
+        stalls = abs(int(gaps.sum()) / decoded / usual - 1)
+        unlike = min(by_chance + drift + stalls, 1.0)
+    return others * unlike <= OTHER_TOKENS * timed
 
 
 def _on_timer(gaps: Ns, decoded: int) -> bool:

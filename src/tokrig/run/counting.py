@@ -301,10 +301,9 @@ class _Stream:
             return None
         best = offs[0][1]
         if not clock_ran_over_the_same(self.gaps_ns, best[0], counted):
-            # It says something of these too where all take alike, as far as can be seen.
-            single = best[0] <= BURSTY * len(self.gaps_ns)
-            if not (single and self._steady(best[0]) and self._even()):
-                return None
+            return None
+        if best[1] > self.hidden_reasoning and not self._steady(best[0]):
+            return None
         other = [off for off, (n, _) in offs if abs(n - best[0]) > SAME_RATE / 2 * best[0]]
         return best if all(off > 2 * SAME_RATE for off in other) else None
 
@@ -323,13 +322,6 @@ class _Stream:
             for begin, end in pairwise(self.ends)
         )
         return all(gap_ns <= (tokens + spare) * token_ns for tokens, gap_ns in gaps_ns)
-
-    def _even(self) -> bool:
-        """Whether the later half of the chunks took as long as the earlier."""
-        middle = len(self.rest) // 2
-        half_ns = self.stamps_ns[-1 - middle] - self.stamps_ns[-1 - 2 * middle]
-        later_ns = self.stamps_ns[-1] - self.stamps_ns[-1 - middle]
-        return abs(later_ns - half_ns) <= SAME_RATE * half_ns
 
     def _plausible(self, decoded: int) -> bool:
         """Whether the text after the first burst can be as many tokens."""
