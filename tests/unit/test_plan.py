@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -410,6 +411,27 @@ def test_time_follows_the_nearest_record_of_the_rig() -> None:
     assert planned.time_s == pytest.approx(90 * 2 * 6)
     known = PlanInputs(past=[other, engine], sizes=sizes, shapes=SHAPES)
     assert made(file, known=known).runs[0].time_s == pytest.approx(8 * 3)
+
+
+def test_requests_that_arrive_by_themselves_take_as_long_as_they_arrive() -> None:
+    matrix = {**MATRIX, "workloads": ["chat", "rag"]}
+    search = {"find_rate": True, "slo": "ttft=0.5s", "duration_s": 30}
+    file = loaded(
+        one("search", level="quick", matrix=matrix, set=search),
+        one("often", level="standard", matrix=matrix, set=search),
+        one("traced", level="standard", set={"trace": "day.csv"}),
+    )
+    known = PlanInputs(sizes={"a.gguf": Size(10**9)}, shapes=SHAPES)
+    search_s, often_s, untold = (planned.time_s for planned in made(file, known=known).runs)
+    # Ready after 10 s and a second for the bytes; each shape is looked for in eight probes.
+    assert search_s == pytest.approx(11 + 2 * 8 * 30)
+    # In each further start the two rates next to the limit are measured again.
+    assert often_s == pytest.approx(6 * 11 + 2 * (8 + 5 * 2) * 30)
+    assert untold is None
+    traced = made(file, known=known).runs[2].run
+    planned = made(file, known=replace(known, traces_s={traced.key: 40.0})).runs[2]
+    assert planned.cells == 1
+    assert planned.time_s == pytest.approx(6 * (11 + 40))
 
 
 def test_without_records_time_follows_the_bandwidth() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tokrig import registry
@@ -13,11 +14,22 @@ from tokrig.compare.ab import Arms, Outcome, compare
 from tokrig.errors import InputError, TokrigError
 from tokrig.measure import unfinished_keys
 from tokrig.models import catalog, identity, shelf
-from tokrig.plan import Past, Plan, PlanInputs, Planned, RigMemory, Shape, Weights
+from tokrig.plan import (
+    Past,
+    Plan,
+    PlanInputs,
+    Planned,
+    RigMemory,
+    Run,
+    Shape,
+    Weights,
+    run_spec,
+)
 from tokrig.plan.expand import expand
 from tokrig.plan.order import plan
 from tokrig.plan.queue import memory_of, seconds_between
 from tokrig.record.model import Record, Rig
+from tokrig.run.prepare import outline
 from tokrig.run.room import need
 from tokrig.spec.campaign import CampaignFile, load_campaign
 from tokrig.spec.settings import askable
@@ -76,7 +88,8 @@ def make_plan(files: Sequence[CampaignFile], content: Path, here: Rig) -> Plan:
     references = {one.reference for one in weights}
     references |= {run.setting("draft_model") for run in runs} - {None}
     sizes = {reference: shelf.known_size(reference) for reference in references}
-    return plan(files, replace(known, sizes=sizes, made=_made(weights)))
+    made, traces_s = _made(weights), _traces_s(runs)
+    return plan(files, replace(known, sizes=sizes, made=made, traces_s=traces_s))
 
 
 def _past(row: Row) -> Past:
@@ -96,6 +109,18 @@ def _rigs(rows: Iterable[Row], store: Store, here: Rig) -> dict[str, RigMemory]:
             with contextlib.suppress(TokrigError):
                 found[row.rig] = store.read(store.runs / row.path).rig
     return {name: memory_of(rig, written.get(name)) for name, rig in found.items()}
+
+
+def _traces_s(runs: Iterable[Run]) -> dict[str, float]:
+    """How long the requests of traces arrive, by the key of the run; what cannot be read says so
+    when it is measured."""
+    found: dict[str, float] = {}
+    for run in runs:
+        if run.others.get("trace"):
+            with contextlib.suppress(TokrigError):
+                if (trace := outline(run_spec(run), datetime.now(UTC)).trace) is not None:
+                    found[run.key] = trace.duration_s
+    return found
 
 
 def _made(weights: Collection[Weights]) -> frozenset[tuple[str, str]]:

@@ -151,7 +151,8 @@ class PlanInputs:
     workload: ``texts`` are the versions (``CONTEXT`` is that of what stands before a turn at a
     depth), ``needs`` the tokens of context that one request takes,
     ``shapes`` the lengths (without them nothing is estimated from bytes alone). ``sizes`` are by
-    ``Weights.reference`` (of a run with ``quantize``: of the source), ``made`` the ``(reference,
+    ``Weights.reference`` (of a run with ``quantize``: of the source), ``traces_s`` by the key of a
+    run how long the requests of its trace arrive, ``made`` the ``(reference,
     quant)`` that are made already, ``unfinished`` the keys of runs with results in a journal.
     """
 
@@ -164,6 +165,7 @@ class PlanInputs:
     rigs: Mapping[str, RigMemory] = field(default_factory=dict)
     past: Sequence[Past] = ()
     sizes: Mapping[str, Size] = field(default_factory=dict)
+    traces_s: Mapping[str, float] = field(default_factory=dict)
     made: frozenset[tuple[str, str]] = frozenset()
     unfinished: frozenset[str] = frozenset()
 

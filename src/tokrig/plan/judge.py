@@ -17,6 +17,9 @@ times as fast per token. For each server start:
     steps = answer + concurrency × (depth + prompt) / PREFILL_GAIN
     cell  = (warm-ups + iterations) × steps × step
 
+Requests that arrive by themselves take as long as they arrive, those of a trace as long as it is;
+a search for a rate takes ``SEARCH_PROBES`` of these, and two for each further server start.
+
 The constants are chosen (t); they decide estimates, never a published figure.
 """
 
@@ -27,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from math import log
+from typing import Literal
 
 from tokrig.naming import of_hub
 from tokrig.plan import (
@@ -42,7 +46,7 @@ from tokrig.plan import (
 )
 from tokrig.quants import OVERHEAD_BYTES, Size, bits_per_weight, cache_bytes, context_for, would_fit
 from tokrig.record.samples import Cell
-from tokrig.spec.arrivals import SLOTS, planned_s, rate_ends
+from tokrig.spec.arrivals import FIRST_RATE, SLOTS, planned_s, rate_ends
 from tokrig.spec.campaign import CampaignFile, Condition, ModelSource
 from tokrig.spec.run import LEVELS, SESSION, default_shapes, ladder_steps
 from tokrig.units import human_bytes, seconds_of
@@ -52,6 +56,11 @@ PREFILL_GAIN = 10
 READY_S = 10.0
 LOAD_BYTES_PER_S = 1e9
 NO_LIMIT = 1 << 62
+# The first repeat of a search for a rate doubles it some times and halves what is between four
+# times; each further one measures the two rates next to the limit.
+SEARCH_PROBES = 8
+TRACE: Literal["trace"] = "trace"
+"""The name of a trace's requests, as a workload and as a load."""
 
 Cells = list[Cell]
 """Workloads × concurrencies × depths."""
@@ -150,13 +159,16 @@ class Judge:
         """The run with its state and its time; what it downloads depends on what comes before."""
         shapes, one = self.known.shapes, Shape(0, 0)
         steps = tuple(ladder_steps(run.ladder)) if run.ladder else run.concurrency
+        rates = run.rate or ((FIRST_RATE,) if run.others.get("find_rate") else (None,))
         cells = [
             Cell(name, at, depth, *(("poisson", rate_ends(rate)[1]) if rate else ()))
             for name in run.workloads or tuple(self.known.needs)
             for depth in run.depth or (0,)
-            for rate in run.rate or (None,)
+            for rate in rates
             for at in steps or ((SLOTS,) if rate else shapes.get(name, one).concurrencies)
         ]
+        if run.others.get("trace"):
+            cells = [Cell(TRACE, *(steps or (SLOTS,))[:1], load=TRACE)]
         cells = cells[:1] if run.sustain else cells
         state, why, until, record = self._state(run, cells)
         time_s = self._time_s(run, cells) if state in TO_DO else None
@@ -164,6 +176,8 @@ class Judge:
 
     def _names(self, run: Run) -> tuple[str, ...]:
         """The workloads of a run; one that names depths alone measures the chat."""
+        if run.others.get("trace"):
+            return (TRACE,)
         return run.workloads or (
             ("chat",) if run.depth else tuple(default_shapes(self.known.needs))
         )
@@ -263,9 +277,15 @@ class Judge:
             return None
         if run.sustain:
             return READY_S + size / LOAD_BYTES_PER_S + seconds_of(run.sustain)
-        if run.rate:
-            lasts_s = len(cells) * planned_s(run.others)
-            return level.repeats * (READY_S + size / LOAD_BYTES_PER_S + lasts_s)
+        if any(cell.is_open for cell in cells):
+            lasts_s = planned_s(run.others)
+            if run.others.get("trace"):
+                lasts_s = self.known.traces_s.get(run.key, 0.0)
+            phases = len(cells) * level.repeats
+            if run.others.get("find_rate"):
+                phases = len(cells) * (SEARCH_PROBES + 2 * (level.repeats - 1))
+            start = READY_S + size / LOAD_BYTES_PER_S
+            return level.repeats * start + phases * lasts_s if lasts_s else None
         samples = self.samples.get((run.rig, run.backend)) or self.samples.get((run.rig, None))
         if samples:
             wanted = log(size)
