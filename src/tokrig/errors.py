@@ -105,6 +105,15 @@ class Interrupted(TokrigError):
     code = "interrupted"
 
 
+def no_port(host: str, port: int, why: Exception) -> InputError:
+    """Why nothing can listen there."""
+    return InputError(
+        f"port {port} of {host} is unavailable: {getattr(why, 'strerror', None) or why}",
+        hint="--port 0 takes a free one; --host, where there is one, names an address of this"
+        " machine",
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the nearest known word, or all of them when none is near."""
     known = sorted(known)

@@ -262,7 +262,7 @@ def test_who_hangs_up_frees_the_slot() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    with running() as server, pytest.raises(InputError, match="cannot be had") as refused:
+    with running() as server, pytest.raises(InputError, match="is unavailable") as refused:
         Server(Simulation(), port=server.endpoint.port)
     assert "--port 0" in refused.value.hint
 

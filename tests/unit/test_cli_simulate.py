@@ -77,7 +77,7 @@ def test_every_field_is_an_option() -> None:
         (["--itl", "soon"], "--itl: should be a valid number"),
         (["--burst", "1", "--burst-bytes", "9"], "choose one"),
         (["--log", "/nowhere/at/all"], "the log cannot be written"),
-        (["--host", "192.0.2.1"], "cannot be had"),
+        (["--host", "192.0.2.1"], "is unavailable"),
         (["nothing.yaml"], "nothing.yaml: cannot be read"),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_taken_port_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = CliRunner().invoke(main, ["simulate", "--port", str(taken.getsockname()[1])])
     assert done.exit_code == 2
-    assert "cannot be had: Address already in use" in done.stderr
+    assert "is unavailable: Address already in use" in done.stderr
     assert "--port 0" in done.stderr
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import httptools
 
-from tokrig.errors import InputError
+from tokrig.errors import no_port
 
 MOST_BYTES = 64 << 20  # of a request
 STREAM_HEAD = (
@@ -78,11 +78,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=4096)
     except (OSError, OverflowError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise InputError(
-            f"port {port} of {host} cannot be had: {reason}",
-            hint="--port 0 takes a free one; --host names an address of this machine",
-        ) from None
+        raise no_port(host, port, problem) from None
     listener.setblocking(False)
     return listener
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from watchfiles import Change, watch
 
-from tokrig.errors import InputError, TokrigError
+from tokrig.errors import TokrigError, no_port
 from tokrig.site.build import Report, build, campaigns_folder
 
 HOST = "127.0.0.1"
@@ -92,10 +92,7 @@ def _server(out: Path, port: int) -> Iterator[str]:
             (HOST, port), partial(_Handler, directory=str(out))
         )
     except OSError as problem:
-        raise InputError(
-            f"port {port} of {HOST} is unavailable: {problem.strerror or problem}",
-            hint="--port 0 takes a free one",
-        ) from None
+        raise no_port(HOST, port, problem) from None
     thread = threading.Thread(target=server.serve_forever, name="site", daemon=True)
     thread.start()
     try:
