@@ -40,3 +40,18 @@ def test_a_run_finds_what_was_simulated_and_is_held_against_the_clients_ceiling(
     path = home.record_paths()[0]
     path.write_text(path.read_text().replace("client_bound", "throttled"))
     assert not home.checks()
+
+
+def test_a_server_that_fails_every_other_request_is_measured_and_called_invalid(
+    home: Home,
+) -> None:
+    made = Simulation(ttft_s=0.01, itl_s=0.002, error_every=2)
+    words = ("--workload", "chat", "--even-if-busy")
+    with simulated(made) as server:
+        done = home.tokrig("run", "--url", f"http://127.0.0.1:{server.port}", *words)
+    assert done.code == 0, done.err
+    assert "note: the first request failed (http_500: request 2 fails" in done.err
+    assert "system messages" not in done.err  # one failure says nothing of the template
+    [result] = home.records()[0]["results"]
+    assert 0 < result["request_errors"] < result["requests"]
+    assert "request_errors" in result["validity"]["reasons"]

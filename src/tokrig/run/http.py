@@ -318,6 +318,8 @@ def error_text(error: Any) -> str:
 
 CONTEXT, ROLE = "context_too_small", "role_refused"
 TOO_BUSY = ("http_429", "http_503")
+# What may go well the next time.
+PASSING = ("http_500", "http_502", "http_503", "http_504", "stream_cut", "error_event")
 REFUSALS = ("http_400", "http_422", "http_500", "error_event")
 """Errors of a sample whose words may name a field; many servers answer 500 or 200 for it."""
 _TRANSPORT = ("timeout", "no_answer", "stream_cut", "model_changed")

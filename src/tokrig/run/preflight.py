@@ -23,7 +23,7 @@ from tokrig.record.conditions import ignored, untold
 from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mode, Model, Prompting
 from tokrig.record.reads import Reads
 from tokrig.record.samples import Cell, Kind, Sample
-from tokrig.run.http import HINTS, REFUSALS, wait_s
+from tokrig.run.http import HINTS, PASSING, REFUSALS, code_of, wait_s
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Note, Step
 from tokrig.run.session import Session, salt
@@ -67,6 +67,11 @@ def settle(session: Session, listen: Listener) -> Sample:
         listen(Note(f"the server asks to wait for {seconds:.0f} s"))
         time.sleep(seconds)
         sample = _first(session, listen)
+    elif code_of(sample) in PASSING:
+        # Nothing is learned of a server by one request that fails on its own.
+        why, sample = f"{sample.error}: {sample.error_detail}", _first(session, listen)
+        if sample.error is None:
+            listen(Note(f"the first request failed ({why}); tried once more, it was answered"))
     if session.system_role and sample.error in REFUSALS:
         # Not every server says that it is the role: a template's exception may be a bare 500.
         session.system_role = False

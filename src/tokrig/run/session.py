@@ -209,7 +209,14 @@ class Session:
         # No token of a context is shorter than this.
         tokens = sum(len(message["content"]) for message in messages) // 2
         ask = functools.partial(self.ask, timeout_s=COUNT_S + tokens * SLOWEST_PREFILL_S)
-        return self.backend.count_prompt(ask, self.request(messages, answer_tokens))
+        request = self.request(messages, answer_tokens)
+        try:
+            return self.backend.count_prompt(ask, request)
+        except RequestError as why:
+            # Fitting takes a dozen of these: one that fails on its own must not end it.
+            if http.code_of(why) not in http.PASSING:
+                raise
+            return self.backend.count_prompt(ask, request)
 
     def count_text(self, text: str) -> int | None:
         """Tokens of plain text by the server's tokenizer."""
