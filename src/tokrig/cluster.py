@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from tokrig.errors import InputError
@@ -51,6 +53,14 @@ def joined(address: str, what: str) -> ModuleType:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     return ray
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Ray prints what it has to say of lost machines to stdout, among results; what matters of it
+    is said in tokrig's own lines."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def _require_answer(address: str) -> None:

@@ -279,12 +279,14 @@ def _executor(
 ) -> Iterator[Executor]:
     if executor == "ray":
         from tokrig.campaign.ray_executor import RayExecutor
+        from tokrig.cluster import unheard
 
-        cluster = RayExecutor(address, content, even_if_busy=even_if_busy)
-        try:
-            yield cluster
-        finally:
-            cluster.cancel()
+        with unheard():
+            on_rigs = RayExecutor(address, content, even_if_busy=even_if_busy)
+            try:
+                yield on_rigs
+            finally:
+                on_rigs.cancel()
         return
     from tokrig.campaign.work import Local
     from tokrig.run.journal import this_rig

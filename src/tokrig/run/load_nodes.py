@@ -186,7 +186,8 @@ class Nodes:
     def told(self) -> str:
         """Who sends."""
         many = len(self.nodes)
-        return f"sent from {many} load node{'s' if many > 1 else ''}"
+        lost = f"; lost before the run began: {self.lost}" if self.lost else ""
+        return f"sent from {many} load node{'s' if many > 1 else ''}{lost}"
 
     def here(self) -> list[psutil.Process]:
         """The clients on this machine: what they use of it is the client's own."""
@@ -198,14 +199,17 @@ class Nodes:
 
     def require_reach(self, endpoint: Endpoint) -> None:
         """Raises InputError where a node would not reach the server, or another one by the same
-        address."""
-        for node in self.nodes:
-            own = endpoint.is_loopback and node.machine != machine()
-            why = (
-                "there that address is the node itself"
-                if own
-                else self._answer(node, node.client.unreachable.remote(endpoint))
-            )
+        address. One that is lost meanwhile is left out."""
+        for node in list(self.nodes):
+            try:
+                why = (
+                    "there that address is the node itself"
+                    if endpoint.is_loopback and node.machine != machine()
+                    else self._answer(node, node.client.unreachable.remote(endpoint))
+                )
+            except _LostError:
+                self._leave_out(node)
+                continue
             if why:
                 raise InputError(
                     f"load node {node.name} cannot reach the server at"
@@ -343,10 +347,13 @@ class Nodes:
         if running:
             self.ray.wait(list(running), num_returns=len(running), timeout=STOP_S)
 
-    def _drop(self, node: Node) -> None:
+    def _leave_out(self, node: Node) -> None:
         self.ray.kill(node.client)
         self.nodes.remove(node)
         self.lost += 1
+
+    def _drop(self, node: Node) -> None:
+        self._leave_out(node)
         if not self.nodes:
             raise PutOff(
                 f"load node {node.name} was lost, the last of {self.lost}",
@@ -385,9 +392,7 @@ def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Node
     """
     nodes = Nodes(ray := cluster.joined(address, "load nodes"), [])
     with contextlib.ExitStack() as held:
-        # Ray prints what it has to say of nodes that are lost; ours is said in one line.
-        nowhere = held.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        held.enter_context(contextlib.redirect_stdout(nowhere))
+        held.enter_context(cluster.unheard())
         held.callback(ray.shutdown)
         there = sorted(
             (one["NodeManagerAddress"], one["NodeID"])
@@ -398,6 +403,7 @@ def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Node
             # One that has died is listed for a while.
             if len(nodes.nodes) != count and (begun := _begun(ray, name, node)):
                 nodes.nodes.append(begun)
+        nodes.require_reach(endpoint)
         if (found := len(nodes.nodes)) < (count or 1):
             has = f"has {found} load nodes" if found else "has no load node"
             raise InputError(
@@ -405,10 +411,6 @@ def joined(address: str, count: int | None, endpoint: Endpoint) -> Iterator[Node
                 hint="a load node is started with ray start --address=… --resources="
                 f"'{{\"{RESOURCE}\": 1}}' (docs/load-nodes.md)",
             )
-        try:
-            nodes.require_reach(endpoint)
-        except _LostError as lost:
-            raise _gone(lost.node.name, "it does not answer") from None
         yield nodes
 
 

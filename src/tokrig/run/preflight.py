@@ -24,6 +24,7 @@ from tokrig.record.model import BackendFacts, ColdStart, Greedy, LoadMemory, Mod
 from tokrig.record.reads import Reads
 from tokrig.record.samples import Cell, Kind, Sample
 from tokrig.run.http import HINTS, PASSING, REFUSALS, code_of, wait_s
+from tokrig.run.load_nodes import LOST
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import Listener, Note, Step
 from tokrig.run.session import Session, salt
@@ -139,7 +140,14 @@ def _request(
 
 
 def _sent(session: Session, request: Request) -> Sample:
-    return session.send([request], PROBE, "warmup", 0)[0][0]
+    """Whoever sends it: where that one is lost, another does."""
+    while True:
+        try:
+            return session.send([request], PROBE, "warmup", 0)[0][0]
+        except RequestError as why:
+            if why.code != LOST or (nodes := session.prepared.nodes) is None:
+                raise
+            nodes.note(f"{why.message}; sending it anew")
 
 
 def reasons(sample: Sample) -> bool:
