@@ -18,9 +18,10 @@ from tests.contract.loopback import DONE, SSE_HEAD, Talk, chunks, closed_port, d
 from tests.unit.samples import sample
 from tests.unit.test_checks import SOUND
 from tokrig.cli.main import main
-from tokrig.errors import InputError, PutOff, SpecError
+from tokrig.errors import InputError, PutOff, RequestError, SpecError
 from tokrig.record.checks import CLOCKS_SHARE, judge
 from tokrig.record.loads import LoadNodes
+from tokrig.run import preflight
 from tokrig.run.client import Closed, Loop
 from tokrig.run.http import Endpoint
 from tokrig.run.load_nodes import RAN_DRY, Client, Clock, Node, Nodes, joined, machine
@@ -175,6 +176,36 @@ def test_a_node_that_is_gone_is_told_and_the_last_one_ends_the_run() -> None:
     with pytest.raises(PutOff, match="the last of 2") as caught:
         nodes._clocks()
     assert (caught.value.code, "--resume" in caught.value.hint) == ("load_node_lost", True)
+
+
+def test_a_node_that_is_lost_before_the_run_is_left_out_and_told() -> None:
+    gone = replace(node("elsewhere", unreachable=lambda e: DeadError("gone")), id="gone")
+    nodes = Nodes(ray(), [gone, node("elsewhere", unreachable=lambda e: None)])
+    nodes.require_reach(Endpoint("10.0.0.1", 8080))
+    assert (nodes.lost, nodes.told()) == (
+        1,
+        "sent from 1 load node; lost before the run began: 1",
+    )
+
+
+def test_a_probe_whose_sender_is_lost_is_sent_by_another() -> None:
+    told, tries = list[str](), iter([True, False])
+
+    def send(*words: Any) -> Any:
+        if next(tries):
+            raise RequestError("load node 10.0.0.5 was lost; 1 is left", code="load_node_lost")
+        return [sample()], None
+
+    nodes = Nodes(ray(), [], note=told.append)
+    session: Any = SimpleNamespace(
+        send=send,
+        prepared=SimpleNamespace(nodes=nodes),
+        salt=lambda: "A000000",
+        system_role=True,
+        request=lambda *words, **more: None,
+    )
+    assert preflight.answers(session)
+    assert told == ["load node 10.0.0.5 was lost; 1 is left; sending it anew"]
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

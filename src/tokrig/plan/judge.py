@@ -168,7 +168,7 @@ class Judge:
             for at in steps or ((SLOTS,) if rate else shapes.get(name, one).concurrencies)
         ]
         if run.others.get("trace"):
-            cells = [Cell(TRACE, *(steps or (SLOTS,))[:1], load=TRACE)]
+            cells = [Cell(TRACE, (steps or (SLOTS,))[0], load=TRACE)]
         cells = cells[:1] if run.sustain else cells
         state, why, until, record = self._state(run, cells)
         time_s = self._time_s(run, cells) if state in TO_DO else None
