@@ -68,6 +68,8 @@ def outcome(made: Stream) -> Outcome:
         *((256, 100292), (256, 101076), (256, 101840), (256, 302031), (256, 305293)),
         # Its clock settled which tokens came, and with the same figure when they did.
         (256, 103298),
+        # A timer's ticks took about as long as tokens, or as steps of speculative decoding.
+        *((1024, 5335), (256, 502261)),
         # The count was 1 % off, and deliveries came on top.
         *((1024, 9804), (1024, 10018), (1024, 11077), (256, 100376)),
     ],

@@ -374,8 +374,8 @@ def rate_uncertainty(sample: Sample) -> float:
     Every stamp may be as late as gaps differ from each other. Where several tokens come at once
     they may have waited for it: those of the first burst as long as from one delivery to the next,
     those of the last as long as it took beyond what its tokens need. Where each burst is a step of
-    speculative decoding nothing waited. Single tokens may have waited for the next tick of a timer,
-    where gaps look like that.
+    speculative decoding nothing waited. Where gaps look like a timer's, single tokens and steps may
+    have waited for its next tick.
     """
     decoded, gaps = decoded_tokens(sample), gaps_ns(sample)
     if not decoded or decoded < 1 or not len(gaps):
@@ -388,8 +388,9 @@ def rate_uncertainty(sample: Sample) -> float:
     if decoded <= BURSTY * len(gaps):
         tick = usual if _on_timer(gaps, decoded) else 0
         return counted + max(long - short, tick) / window
-    if _bursts_are_steps(sample, decoded, len(gaps)) and long <= STEPS_ALIKE * short:
-        return counted
+    steps = _steps(sample, decoded)
+    if 0 < steps * STEPS_SHOWN <= len(gaps) and long <= STEPS_ALIKE * short:
+        return counted + (usual / window if _on_timer(gaps, steps) else 0.0)
     token = (window - last_gap) / max(decoded - last, 1)
     return counted + max(window / len(gaps), last_gap - last * token, long - short) / window
 
@@ -419,24 +420,24 @@ def clock_ran_over_the_same(gaps: Ns, decoded: float, timed: float) -> bool:
     return others * unlike <= OTHER_TOKENS * timed
 
 
-def _on_timer(gaps: Ns, decoded: int) -> bool:
-    """Whether gaps are whole multiples of the usual one, and a tick came without a token, or one
-    with two."""
+def _on_timer(gaps: Ns, expected: int) -> bool:
+    """Whether gaps are whole multiples of the usual one, and a tick came without what was
+    ``expected`` (tokens, steps), or one with two of them."""
     import numpy as np
 
     ticks = gaps / np.median(gaps)
     whole = np.maximum(np.rint(ticks), 1)
-    beats = decoded > len(gaps) or bool((whole == 2).any())
+    beats = expected > len(gaps) or bool((whole == 2).any())
     return beats and bool(np.quantile(np.abs(ticks - whole), 0.9) <= ON_TIMER)
 
 
-def _bursts_are_steps(sample: Sample, decoded: int, bursts_after_first: int) -> bool:
-    """A step of speculative decoding yields what was accepted and one token more."""
+def _steps(sample: Sample, decoded: int) -> int:
+    """Steps of speculative decoding in the window: each yields what was accepted and one token
+    more. 0 where nobody tells."""
     if sample.accepted_tokens is None or sample.output_tokens is None:
-        return False
+        return 0
     after_first = sample.output_tokens - 1
-    steps = (after_first - sample.accepted_tokens) * decoded / after_first
-    return 0 < steps * STEPS_SHOWN <= bursts_after_first
+    return round((after_first - sample.accepted_tokens) * decoded / after_first)
 
 
 def concurrency_mean(samples: Iterable[Sample]) -> float | None:
