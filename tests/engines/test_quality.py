@@ -15,7 +15,7 @@ PROMPTS = 6
 def test_answers_tell_quants_apart_and_what_is_broken(
     cpu_build: Path, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every second quant of the table in decision 0021, on every fourth prompt."""
+    """Every second quant of the table in docs/quality.md, on every fourth prompt."""
     for name, value in PATIENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TOKRIG_STATE", str(tmp_path / "state"))
