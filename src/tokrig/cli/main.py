@@ -35,6 +35,7 @@ COMMANDS = {
     "list": "List the records of a content folder, newest first.",
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Is B slower than A? PASS, FAIL or INCONCLUSIVE, figure by figure.",
+    "query": "Ask the records in SQL (DuckDB's).",
     "export": "Write records as CSV, Parquet, benchstat, vLLM JSON or Markdown.",
     "fit": "Tell what runs on a machine, how long its context, how fast.",
     "check": "Validate records: schema, recomputation from samples, validity.",

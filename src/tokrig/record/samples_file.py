@@ -114,6 +114,12 @@ def _import(module: str) -> Any:
     return importlib.import_module(module)
 
 
+def arrow_schema() -> Any:
+    """The columns of a samples file of today; older files lack some, which are null there."""
+    schema = _schema(_import("pyarrow"), LAYOUT_VERSION)
+    return [field.with_nullable(True) for field in schema]
+
+
 def _schema(pa: Any, version: int) -> Any:
     """The schema: scalars in the order of ``Sample``, then chunks, then timings."""
     later = {name for since, names in _ADDED.items() if since > version for name in names}

@@ -321,6 +321,15 @@ def _fits(value: Any, kind: str) -> bool:
 # The index
 
 
+def index_path(root: Path, cache: Path | None, suffix: str = ".sqlite") -> Path:
+    """Where the index of the records under ``root`` lies; its folder is made. Raises OSError, and
+    StoreError for a user without a home."""
+    folder = cache or cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape"))
+    return folder / f"records-{digest.hexdigest()[:16]}{suffix}"
+
+
 class Index:
     """What was read of the records under ``root``, by kind: ``rows`` for lists, ``records`` for
     whoever needs all of them. In memory where the disk refuses."""
@@ -328,10 +337,7 @@ class Index:
     def __init__(self, root: Path, cache: Path | None) -> None:
         self._root = root
         try:
-            folder = cache or cache_dir()
-            folder.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape"))
-            path = folder / f"records-{digest.hexdigest()[:16]}.sqlite"
+            path = index_path(root, cache)
         except (OSError, StoreError) as problem:
             self._go_without(getattr(problem, "strerror", None) or str(problem))
             return

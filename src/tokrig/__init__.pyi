@@ -1,0 +1,3 @@
+from tokrig.query import load as load
+
+__version__: str
