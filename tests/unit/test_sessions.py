@@ -310,6 +310,20 @@ def test_medians_are_over_sessions_and_repeats() -> None:
     assert found["session"].sessions == 3
 
 
+def test_starts_are_told_one_by_one_and_older_records_without_them_stand() -> None:
+    samples = [*walk(), *walk(repeat=1)]
+    record = record_of(samples)
+    (result,) = record.results
+    assert result.session_s is not None
+    assert result.session_s.starts == [pytest.approx(6.2)] * 2
+    assert not differences(record, samples)
+    for starts, stands in (([], True), ([6.1, 6.3], False)):
+        told = result.session_s.model_copy(update={"starts": starts})
+        other = result.model_copy(update={"session_s": told})
+        found = differences(record.model_copy(update={"results": [other]}), samples)
+        assert (not found) == stands
+
+
 def test_an_engine_without_a_cache_is_told_so() -> None:
     session = session_of(walk(cached=(4, 4, 4)))
     assert session.hit_rate == pytest.approx(12 / 5600, rel=1e-4)

@@ -200,6 +200,8 @@ def test_more_configurations_than_can_be_paired_are_refused() -> None:
         (["2026-old-1", "2026-new-1", "--fail-on", "regression"], "names no share", "--help"),
         (["2026-old-1", "2026-new-1", "--json", "--markdown"], "two forms of one answer", "one"),
         (["2026-old-1", "2026-new-1", "--plot", "x.gif"], "neither PNG nor SVG", ".png"),
+        (["2026-old-1", "2026-new-1", "--starts", "9"], "--starts says how two specs", "--measure"),
+        (["2026-old-1", "2026-new-1", "--no-control"], "--control says how two", "--measure"),
         (["--measure", "only.yaml"], "--measure takes two spec files, not 1", "--measure"),
         (["--measure", "a.yaml", "b.yaml"], "a.yaml", "path of a YAML file"),
     ],
@@ -306,3 +308,10 @@ def test_only_invalid_results(content: Path) -> None:
     assert done.exit_code == 2
     assert "no shape with a valid result on both sides" in done.stderr
     assert "chat × 1: B INVALID (cached_tokens)" in done.stderr
+
+
+def test_every_key_of_the_json_is_documented(content: Path) -> None:
+    told = json.loads(compare(content, "2026-old-1", "2026-new-1", "--json").stdout)
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    whole = {*told} - {*told["comparisons"][0]}
+    assert all(f"`{key}`" in page for key in {*told["verdicts"][0], *whole})

@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from tokrig.cli.options import (
     UnknownWord,
@@ -171,6 +172,8 @@ def command(
     if plot is not None:
         require_picture(plot)
     control = None
+    if not measure:
+        _refuse_alone("starts", "control")
     if measure:
         if concurrency is not None:
             raise InputError(
@@ -192,6 +195,16 @@ def command(
         _draw(found, plot)
     _print(found, control, markdown=markdown, as_json=as_json)
     return int(found.verdict == "FAIL" or (strict and found.verdict == "INCONCLUSIVE"))
+
+
+def _refuse_alone(*names: str) -> None:
+    """Raises InputError for options that nothing comes of without --measure."""
+    ctx = click.get_current_context()
+    for name in names:
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise InputError(
+                f"--{name} says how two specs are measured", hint="add --measure, or leave it out"
+            )
 
 
 def _of_records(
