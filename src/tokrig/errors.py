@@ -48,6 +48,12 @@ class RecordError(InputError):
     code = "bad_record"
 
 
+class ImportRefused(InputError):
+    """A file of another tool cannot be imported: not one that is known, broken, without figures."""
+
+    code = "bad_import"
+
+
 class CheckFailed(TokrigError):
     """A check ran and found something."""
 

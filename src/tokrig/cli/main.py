@@ -36,6 +36,7 @@ COMMANDS = {
     "show": "Show one record: figures, validity, machine, charts.",
     "compare": "Is B slower than A? PASS, FAIL or INCONCLUSIVE, figure by figure.",
     "query": "Ask the records in SQL (DuckDB's).",
+    "import": "Import results of other tools as records.",
     "export": "Write records as CSV, Parquet, benchstat, vLLM JSON or Markdown.",
     "fit": "Tell what runs on a machine, how long its context, how fast.",
     "check": "Validate records: schema, recomputation from samples, validity.",
@@ -57,6 +58,7 @@ _TYPED = re.compile(rf"\btokrig(?= (?:--help|{'|'.join(COMMANDS)})\b)")
 # Commands that are not called "command" in a module of their name.
 PLACES = {
     "raw": ("run", "raw"),
+    "import": ("importing", "command"),
     "rig": ("machine", "rig"),
     "doctor": ("machine", "doctor"),
 }

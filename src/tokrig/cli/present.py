@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from tokrig.record.block import Summary
     from tokrig.record.loads import Ladder, SessionFigures
     from tokrig.record.metric import Metric
-    from tokrig.record.model import Record, Result, Validity
+    from tokrig.record.model import Raw, Record, Result, Validity
     from tokrig.store import Problem
 
 NULL = "–"
+# Before a mean where a median belongs.
+MEAN = "ø "
 # Wide enough that nothing wraps in a file or a pipe.
 UNBOUNDED = 200
 STYLES = {
@@ -253,12 +255,13 @@ def _table(results: Sequence[Result], metrics: Iterable[Metric[Any]], *, validit
 
 def _cell(metric: Metric[Any], result: Result, heading: str) -> str:
     value = metric.of(result)
+    mark = MEAN if getattr(value, "is_mean", False) else ""
     value = getattr(value, "median", value)
     if value is not None and heading.endswith("%"):
         percent = round(100 * value, 1) or 0.0
         return f"{percent:+.1f}" if metric.name == "server.difference" and percent else f"{percent}"
     derived = metric.name == "prefill_tok_per_s" and result.prefill_source == "ttft_derived"
-    return "~" * derived + figure_cell(metric, value)
+    return mark + "~" * derived + figure_cell(metric, value)
 
 
 class Finding(NamedTuple):
@@ -395,15 +398,22 @@ def _caption(record: Record) -> str:
     """How often was measured, and so what the range beside a median is."""
     level = record.provenance.level or record.provenance.kind
     requests = sorted({r.requests for r in record.results if r.requests is not None})
+    means = f"; {MEAN}means" if _has_means(record) else ""
     if not requests:
-        return f"{level}: medians; the number of requests is not known"
+        return f"{level}: medians; the number of requests is not known{means}"
     number = "–".join(map(str, dict.fromkeys((requests[0], requests[-1]))))
     interval = any(r.output_tok_per_s and r.output_tok_per_s.ci95 for r in record.results)
     spread_is = "95 % interval" if interval else "range, no interval"
     text = f"{level}: medians of {number} requests, {spread_is}"
     if any(r.prefill_source == "ttft_derived" for r in record.results):
         text += "; ~ prefill derived from TTFT"
-    return text
+    return text + means
+
+
+def _has_means(record: Record) -> bool:
+    """Whether others published means where a median belongs."""
+    found = ["mean_not_median" in result.validity.unverified for result in record.results]
+    return any(found) or any(figure.tok_per_s.is_mean for figure in record.raw)
 
 
 def _print_open_loops(out: Console, record: Record, results: Sequence[Result]) -> None:
@@ -426,22 +436,30 @@ def _print_open_loops(out: Console, record: Record, results: Sequence[Result]) -
 
 def _print_raw(out: Console, record: Record) -> None:
     """The figures of an engine's own benchmark, with a line that says what they are not."""
-    headings = ("test", "at once", "tok/s", "min–max", "repetitions")
-    table = plain_table(*headings, right=headings[1:])
+    headings = ["test", "at once", "tok/s", "min–max", "repetitions"]
+    first = any(figure.ttft_s for figure in record.raw)
+    table = plain_table(*headings, *["TTFT"] * first, right=[*headings[1:], "TTFT"])
     for figure in record.raw:
         found = figure.tok_per_s
         table.add_row(
             figure.test,
             str(figure.concurrency),
-            rate(found.median),
+            MEAN * found.is_mean + rate(found.median),
             NULL if found.n == 1 else spread(found),
             NULL if found.n is None else str(found.n),
+            *[_ttft_of(figure)] * first,
         )
     put(out, table)
     out.print()
+    middle = "medians" if not _has_means(record) else f"{MEAN}means"
     out.print(
         f"raw engine figures by {record.backend.name}: no server, no client, no chat template;"
-        " medians of its repetitions, all sequences together",
+        f" {middle} of its repetitions, all sequences together",
         style="dim",
         soft_wrap=True,
     )
+
+
+def _ttft_of(figure: Raw) -> str:
+    found = figure.ttft_s
+    return MEAN * found.is_mean + human_seconds(found.median) if found else NULL

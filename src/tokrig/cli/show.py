@@ -242,7 +242,8 @@ def _gap_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[st
             (name, getattr(result.icl_s, name)) for name in ("p50", "p90", "p95", "p99", "max")
         )
         known = ", ".join(f"{name} {human_seconds(v)}" for name, v in shares if v is not None)
-        yield f"between chunks  {known}  ({result.icl_s.n} gaps)"
+        gaps_told = "" if result.icl_s.n is None else f"  ({result.icl_s.n} gaps)"
+        yield f"between chunks  {known}{gaps_told}"
 
 
 def _ttft_lines(result: Result, stamps: Sequence[Sequence[float]]) -> Iterator[str]:

@@ -175,7 +175,8 @@ VARIABLES = (
     _of(
         "provenance",
         "provenance. kind source tokrig_version tokrig_commit server_starts level seed source_url"
-        " source_sha256 campaign planned model. identity_from backend. api_confirmed managed",
+        " source_sha256 stated campaign planned model. identity_from backend. api_confirmed"
+        " managed",
         counts=False,
     ),
     _of("source of the machine's facts", "rig. facts_from", counts=False, rare=True),

@@ -64,6 +64,26 @@ def identify(path: Path | str, sha256: bool = True) -> Model:
     return model.model_copy(update=found)
 
 
+def named(name: str) -> Model:
+    """What a bare name tells, a repository's, a model file's or one that a server gives: family,
+    variant and quant, and nothing of the weights."""
+    last = name.rpartition("/")[2] if name.count("/") == 1 else name
+    is_file = last.lower().endswith(".gguf")
+    stem = _PACKED.sub("", last) if not is_file else last
+    found = QUANT.search(last.replace(":", "-"))
+    family, variant = _split_at_size(_without_quant(stem.replace(":", "-")))
+    packed = _PACKED.search(last)
+    label = None if found or packed is None else packed.group().lstrip("-_.").split("-")[0]
+    return Model(
+        family=family,
+        variant=variant,
+        quant=found[1].upper() if found else label,
+        format="gguf" if is_file else None,
+        file=shown(Path(last)) if is_file else None,
+        identity_from="file_name" if is_file else "endpoint",
+    )
+
+
 def stated_quant(path: Path) -> str | None:
     """The quant of the GGUF file itself, whatever it is called.
 

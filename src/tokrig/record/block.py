@@ -29,15 +29,16 @@ class Summary(Block):
     n: Count | None = None
     ci95: tuple[float, float] | None = None
     starts: list[float] = []
+    is_mean: bool = False
 
 
 class Percentiles(Block):
     """Percentiles over ``n`` pooled values; null where ``n`` is too small to tell, or where the
-    values hide what is asked for. ``max`` is the largest of them."""
+    values hide what is asked for. ``max`` is the largest of them. Others may not publish ``n``."""
 
     p50: float | None = None
     p90: float | None = None
     p95: float | None = None
     p99: float | None = None
     max: float | None = None
-    n: Count
+    n: Count | None = None

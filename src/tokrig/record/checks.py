@@ -137,7 +137,21 @@ HINTS = {
     " fast as the same model elsewhere; look for a slip in the figure",
     "samples": "the figures came without samples, so the requests behind them cannot be looked at:"
     " their errors, their lengths, the client's load",
+    # unverified: figures of other tools
+    "mean_not_median": "the file has a mean where tokrig has a median; one slow request moves it",
+    "chunks_as_tokens": "the tool counts the chunks of a stream as tokens: too few where a chunk"
+    " carries several, as with speculative decoding",
+    "chunks_at_once": "the gaps between chunks include those of chunks that came at once",
+    "tpot_with_ttft": "the time per token contains the time to the first one, so it is longer and"
+    " the rate lower than tokrig's, the more so the shorter the answer",
+    "weighted_by_tokens": "the median is over tokens, not over requests: long answers count more",
+    "prefill_from_ttft": "the prefill rate is prompt tokens by the time to the first token: the"
+    " network, the queue and the first token are in it",
+    "cache_untold": "what of the prompt came from the engine's cache is not told, so the prefill"
+    " rate may be too high, or too low",
+    "engine_clock": "the rate is by the engine's own clock; no client saw the tokens come",
     # unchecked
+    "warm_up_untold": "the file does not say whether there was a warm-up",
     "server_clock": "no timings of the server's own to compare with",
     "api": "the engine does not tell which accelerator API computed",
     "cache": "cached prompt tokens were not reported, and times did not tell either",

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tokrig.record import METHODOLOGY_VERSION, checks
+from tokrig.record.imported import MARKS, given_codes, judge_imported, judge_imported_raw
 from tokrig.record.ladder import KNEE_KNOWN, knee_of, ladder_of
 from tokrig.record.metrics import METRICS, figures
 from tokrig.record.model import Interference, LoadMemory, PeakMemory, Record, Result, Validity
@@ -159,6 +160,10 @@ def own_contradictions(record: Record) -> list[Contradiction]:
             for number, result in enumerate(record.results)
             if "samples" not in getattr(result.validity, expected)
         ]
+    if record.provenance.kind == "imported" and (record.provenance.methodology or 1) >= 2:
+        for number, result in enumerate(record.results):
+            again = judge_imported(result, given_codes(result.validity))
+            found += _verdicts_differ(record, number, again, "the figures give")
     return _each_place_once(found + _overall(record))
 
 
@@ -175,6 +180,10 @@ def _overall(record: Record) -> list[Contradiction]:
         )
         return _verdicts_differ(record, None, again, "the results give")
     told = record.validity
+    if record.provenance.kind == "imported":
+        codes = given_codes(told)
+        again = judge_imported_raw(record.raw, record.backend, codes, complete=complete)
+        return _verdicts_differ(record, None, again, "the record gives")
     seen = {
         reason: None if unlooked in told.unchecked else reason in told.reasons
         for reason, unlooked in checks.UNLOOKED.items()
@@ -390,7 +399,9 @@ def _provenance(record: Record) -> Broken:
         if record.backend.managed is False and told.server_starts:
             yield "provenance.server_starts", "tokrig started a server that it did not manage"
     elif (told.methodology or 1) >= 2:
-        for name in ("source", "source_url", "source_sha256"):
+        # A file that was imported need not be published: its hash says which one it was.
+        needed = ["source", "source_sha256"] + ["source_url"] * (told.kind == "transcribed")
+        for name in needed:
             if getattr(told, name) is None:
                 yield f"provenance.{name}", f"missing: what is {told.kind} names what it is from"
         if told.source_url is not None and not _ADDRESS.fullmatch(told.source_url):
@@ -413,6 +424,8 @@ def _verdicts(record: Record) -> Broken:
             for code in getattr(validity, name):
                 if code not in checks.HINTS:
                     yield f"{path}.{name}", f"unknown code {code!r}"
+                elif code in MARKS and record.provenance.kind == "measured":
+                    yield f"{path}.{name}", f"{code} is of other tools' figures"
 
 
 RECORD_RULES: dict[str, Callable[[Record], Broken]] = {

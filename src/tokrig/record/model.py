@@ -60,12 +60,14 @@ class Provenance(Block):
     """Where the figures come from. ``campaign`` is ``campaign/entry``, ``planned`` the key of the
     planned run that this record answers. ``source_url`` is where the text is that transcribed or
     imported figures were taken from, an address or a path in the repository, ``source_sha256``
-    its hash; ``methodology`` is then the version that judged them."""
+    its hash; ``methodology`` is then the version that judged them. ``stated`` is what a user said
+    beside the file that figures were imported from."""
 
     kind: Literal["measured", "transcribed", "imported"]
     source: str | None = None
     source_url: str | None = None
     source_sha256: str | None = None
+    stated: list[Literal["model", "rig"]] = []
     tokrig_version: str | None = None
     tokrig_commit: str | None = None
     methodology: int | None = None
@@ -184,12 +186,13 @@ class Gpu(Block):
 class Rig(Block):
     """The machine. What cannot be read is null, never guessed.
 
-    ``facts_from``: read by the *probes* of that machine, stated by a *user*, or by *nobody*: a
-    server elsewhere, of whose machine nothing is known. ``board`` names a machine that is no PC.
+    ``facts_from``: read by the *probes* of that machine, stated by a *user* or by the *file* that
+    figures were imported from, or by *nobody*: a server elsewhere, of whose machine nothing is
+    known. ``board`` names a machine that is no PC.
     """
 
     id: str
-    facts_from: Literal["probes", "user", "nobody"] | None = None
+    facts_from: Literal["probes", "user", "file", "nobody"] | None = None
     board: str | None = None
     cpu: Cpu = Cpu()
     memory: Memory = Memory()
@@ -501,7 +504,8 @@ else:
 
 class Raw(Block):
     """One figure of an engine's own benchmark: no server, no client, no chat template. ``test`` is
-    the tool's name for it (``pp512``, ``tg128``); ``tok_per_s`` is over its repetitions."""
+    the tool's name for it (``pp512``, ``tg128``); ``tok_per_s`` is over its repetitions, ``ttft_s``
+    the time to the first token where the tool measures it."""
 
     test: str
     prompt_tokens: Count = 0
@@ -509,6 +513,7 @@ class Raw(Block):
     depth_tokens: Count = 0
     concurrency: Count = 1
     tok_per_s: Summary
+    ttft_s: Summary | None = None
 
 
 class Failure(Block):

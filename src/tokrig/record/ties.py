@@ -331,7 +331,7 @@ def _end_to_end(cell: Cell) -> Broken:
             yield "end_to_end_tok_per_s.min", f"{whole.low}: answers took {slowest_s:.4g} s at most"
         # What may have come with the first chunk: tokens that no gap tells.
         together = tokens.high
-        if gaps is not None and cell.good:
+        if gaps is not None and gaps.n is not None and cell.good:
             together = max(tokens.high * cell.good - cell.good - gaps.n, 0.0)
         shortest_s += tpot.low * max(tokens.low - 1 - together, 0)
     if _above(whole.high, tokens.high / shortest_s):

@@ -73,12 +73,13 @@ class Store:
     def save(
         self,
         record: Record,
-        samples: Sequence[Sample],
+        samples: Sequence[Sample] | None,
         *,
         answers: bytes | None = None,
         overwrite: bool = False,
     ) -> Path:
         """Write a record, its samples and the file of its model's answers; the path of the record.
+        ``samples`` are None where nobody has any.
 
         Raises StoreError when the id is taken (unless ``overwrite``; by another rig's run
         always), or when the disk refuses; then nothing has changed.
@@ -94,7 +95,9 @@ class Store:
         text = record_text(record).encode()
         try:
             files = {} if answers is None else {self.answers_path(record.id): answers}
-            write_together({**files, samples_path: to_parquet(samples), path: text})
+            if samples is not None:
+                files[samples_path] = to_parquet(samples)
+            write_together({**files, path: text})
         except OSError as problem:
             raise _refused(problem, path) from None
         return path

@@ -1,0 +1,1 @@
+"""Formats of other tools that are read, one file each, exposing ``FORMAT``."""
