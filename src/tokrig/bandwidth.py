@@ -9,15 +9,18 @@ measured on: another processor or other memory has none.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +30,7 @@ from tokrig.errors import InputError, StoreError
 from tokrig.files import atomic_write, state_dir
 from tokrig.probes import _sysfs
 from tokrig.probes.linux import PROBE
-from tokrig.record.model import Rig
+from tokrig.record.model import Gpu, Rig
 from tokrig.units import GIB, significant
 
 METHOD = "read: maximum over int64 arrays, one a thread"
@@ -40,6 +43,8 @@ LARGEST_BYTES = 8 * 1024**3
 LARGEST_SHARE_OF_FREE = 1 / 8
 OTHERS_SHARE = 0.05
 MATRIX_SIZE = 2048
+CARD_MATRIX_SIZE = 8192
+LARGEST_CARD_BYTES = 4 * 1024**3
 # Where the cache's size cannot be read: above what common desktop processors have.
 ASSUMED_CACHE_BYTES = 64 * 1024**2
 
@@ -132,12 +137,137 @@ def measure_matrix_flop_per_s(
     return 2 * size**3 / best_ns * 1e9
 
 
-def keep(found: Bandwidth, flop_per_s: float, rig: Rig) -> None:
+@dataclass(frozen=True)
+class Card:
+    """What was measured of one kind of graphics card, by the name that its library has for it."""
+
+    name: str
+    bytes_per_s: float
+    matrix_flop_per_s: float
+    matrix_type: str = "float16"
+
+
+def measure_cards() -> list[Card]:
+    """Of each graphics card that torch can use here, else cupy; empty where neither is installed
+    or can: tokrig asks for none of them."""
+    with contextlib.suppress(ImportError):
+        torch: Any = importlib.import_module("torch")
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        return list(_measured(partial(TorchCard, torch, f"cuda:{number}") for number in devices))
+    with contextlib.suppress(ImportError):
+        cupy: Any = importlib.import_module("cupy")
+        with contextlib.suppress(RuntimeError):  # no driver, no card
+            devices = range(cupy.cuda.runtime.getDeviceCount())
+            return list(_measured(partial(CupyCard, cupy, number) for number in devices))
+    return []
+
+
+def _measured(cards: Iterable[Callable[[], TorchCard | CupyCard]]) -> Iterator[Card]:
+    """Those that can be measured: one may be full, or too old for its library."""
+    for card in cards:
+        with contextlib.suppress(RuntimeError):
+            yield measure_card(card())
+
+
+def measure_card(
+    on: TorchCard | CupyCard,
+    *,
+    matrix: int = CARD_MATRIX_SIZE,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> Card:
+    """The best of several ways to read an array far larger than any cache, and of products of two
+    square matrices of float16. Takes at most a quarter of the free memory."""
+
+    def best_ns(work: Callable[[], object]) -> int:
+        work()  # the first one loads its kernel
+        on.wait()
+        taken = []
+        for _ in range(REPEATS):
+            began = clock_ns()
+            work()
+            on.wait()
+            taken.append(clock_ns() - began)
+        return max(1, min(taken))
+
+    items = max(1, min(on.free_bytes() // 4, LARGEST_CARD_BYTES) // 4)
+    reads_ns = min(best_ns(read) for read in on.reading(items))
+    product_ns = best_ns(on.product(matrix))
+    flop_per_s = 2 * matrix**3 / product_ns * 1e9
+    return Card(on.name, items * 4 / reads_ns * 1e9, flop_per_s)
+
+
+class TorchCard:
+    """A device as torch uses it."""
+
+    def __init__(self, torch: Any, device: str) -> None:
+        self._torch, self._device, self._real = torch, device, device.startswith("cuda")
+        self.name = str(torch.cuda.get_device_name(device)) if self._real else device
+
+    def free_bytes(self) -> int:
+        """Bytes of its memory that are free."""
+        if not self._real:
+            return int(psutil.virtual_memory().available)
+        return int(self._torch.cuda.mem_get_info(self._device)[0])
+
+    def wait(self) -> None:
+        """Until all work is done."""
+        if self._real:
+            self._torch.cuda.synchronize(self._device)
+
+    def reading(self, items: int) -> list[Callable[[], object]]:
+        """Ways to read an array of so many float32."""
+        array = self._torch.ones(items, dtype=self._torch.float32, device=self._device)
+        return [array.sum, array.max, lambda: self._torch.dot(array, array)]
+
+    def product(self, size: int) -> Callable[[], object]:
+        """The product of two square matrices of float16."""
+        one = self._torch.ones((size, size), dtype=self._torch.float16, device=self._device)
+        return lambda: one @ one
+
+
+class CupyCard:
+    """The same as cupy uses it."""
+
+    def __init__(self, cupy: Any, number: int) -> None:
+        self._cupy, self._device = cupy, cupy.cuda.Device(number)
+        told = cupy.cuda.runtime.getDeviceProperties(number)["name"]
+        self.name = told.decode() if isinstance(told, bytes) else str(told)
+
+    def free_bytes(self) -> int:
+        """Bytes of its memory that are free."""
+        return int(self._device.mem_info[0])
+
+    def wait(self) -> None:
+        """Until all work is done."""
+        self._device.synchronize()
+
+    def reading(self, items: int) -> list[Callable[[], object]]:
+        """Ways to read an array of so many float32."""
+        with self._device:
+            array = self._cupy.ones(items, dtype=self._cupy.float32)
+        return [self._here(array.sum), self._here(array.max)]
+
+    def product(self, size: int) -> Callable[[], object]:
+        """The product of two square matrices of float16."""
+        with self._device:
+            one = self._cupy.ones((size, size), dtype=self._cupy.float16)
+        return self._here(lambda: one @ one)
+
+    def _here(self, work: Callable[[], object]) -> Callable[[], object]:
+        def done() -> object:
+            with self._device:
+                return work()
+
+        return done
+
+
+def keep(found: Bandwidth, flop_per_s: float, rig: Rig, cards: Sequence[Card] = ()) -> None:
     """Write what was found where runs on this machine look for it. Raises StoreError."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     told = {
         "bytes_per_s": found.gb_per_s * 1e9,
         "matrix_flop_per_s": flop_per_s,
+        "cards": [vars(card) for card in cards],
         "machine": _machine(rig),
         "measured_at": now,
     }
@@ -153,13 +283,14 @@ def keep(found: Bandwidth, flop_per_s: float, rig: Rig) -> None:
 
 
 def with_measured(rig: Rig) -> Rig:
-    """The rig with the bandwidth of its memory and the matrix throughput of its processor, where
-    they were measured on this machine."""
-    found: list[float] = []
+    """The rig with the bandwidth of its memory and the matrix throughput of its processor, and
+    those of its cards, where they were measured on this machine."""
+    found, cards = list[float](), dict[str, Card]()
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, StoreError):
         kept = json.loads(_path().read_text(encoding="utf-8"))
         if kept["machine"] == _machine(rig):
             found = [float(kept[name]) for name in ("bytes_per_s", "matrix_flop_per_s")]
+            cards = {card.name: card for card in (Card(**told) for told in kept["cards"])}
     if not found or not all(0 < one < inf for one in found):
         return rig
     width, flops = map(significant, found)
@@ -168,8 +299,23 @@ def with_measured(rig: Rig) -> Rig:
     changed = {
         "memory": rig.memory.model_copy(update=memory),
         "cpu": rig.cpu.model_copy(update=cpu),
+        "gpus": [_of_card(gpu, cards) for gpu in rig.gpus],
     }
     return rig.model_copy(update=changed)
+
+
+def _of_card(gpu: Gpu, cards: Mapping[str, Card]) -> Gpu:
+    """A card with what was measured of it; of a slice that is named by its profile."""
+    card = cards.get(f"{gpu.name} MIG {gpu.mig_profile}" if gpu.mig_profile else gpu.name)
+    if card is None or not all(0 < one < inf for one in (card.bytes_per_s, card.matrix_flop_per_s)):
+        return gpu
+    told = {
+        "bandwidth_bytes_per_s": significant(card.bytes_per_s),
+        "bandwidth_from": "measured",
+        "matrix_flop_per_s": significant(card.matrix_flop_per_s),
+        "matrix_type": card.matrix_type,
+    }
+    return gpu.model_copy(update=told)
 
 
 def _machine(rig: Rig) -> dict[str, object]:

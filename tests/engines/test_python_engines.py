@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from tests.engines import python_engines
 from tests.engines.conftest import PATIENT
 from tests.integration.cli import LOAD, Home, is_sound
+from tokrig.bandwidth import measure_memory_bandwidth
 
 # A quarter of a GB of KV cache: without a limit vLLM takes nearly all memory.
 SMALL = ("--option", "enforce-eager=true", "--option", "kv-cache-memory-bytes=256M")
@@ -153,3 +157,28 @@ def test_a_model_none_of_them_can_load(home: Home, vllm: Path, engines: Path, ba
     [record] = home.records()
     assert record["status"] == "failed"
     assert "zeppelin" in (record["failure"]["message"] + record["failure"]["log_tail"]).lower()
+
+
+MEASURE = """
+import torch
+from tokrig import bandwidth
+bandwidth.LARGEST_CARD_BYTES = 256 * 2**20
+found = bandwidth.measure_card(bandwidth.TorchCard(torch, "cpu"), matrix=256)
+print(found.bytes_per_s, found.matrix_flop_per_s)
+"""
+
+
+def test_torch_reads_as_fast_as_numpy(vllm: Path) -> None:
+    """The way in which cards are measured, on the processor, which can be measured otherwise."""
+    there = os.pathsep.join(path for path in sys.path if path)
+    told = subprocess.run(
+        [vllm.parent / "python", "-c", f"import sys; sys.path += {there.split(os.pathsep)!r}"
+         + MEASURE],
+        capture_output=True,
+        text=True,
+        check=True,
+    )  # fmt: skip
+    bytes_per_s, flop_per_s = map(float, told.stdout.split())
+    by_numpy = measure_memory_bandwidth().gb_per_s * 1e9
+    assert 0.4 < bytes_per_s / by_numpy < 2.5
+    assert flop_per_s > 1e6

@@ -375,6 +375,60 @@ def test_a_bandwidth_is_of_the_machine_that_it_was_measured_on(
         assert bandwidth.with_measured(other) == other
 
 
+def test_what_was_measured_of_a_card_is_of_cards_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKRIG_STATE", str(tmp_path))
+    found = bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, False, 0.0)
+    cut = CARD.model_copy(update={"mig_profile": "1g.10gb"})
+    other = CARD.model_copy(update={"name": "Other"})
+    rig = RIG.model_copy(update={"gpus": [CARD, cut, other]})
+    cards = [bandwidth.Card("Card", 450e9, 60e12), bandwidth.Card("Card MIG 1g.10gb", 50e9, 8e12)]
+    bandwidth.keep(found, 4e11, rig, cards)
+    whole, piece, left = bandwidth.with_measured(rig).gpus
+    assert (whole.bandwidth_bytes_per_s, whole.bandwidth_from) == (450e9, "measured")
+    assert (whole.matrix_flop_per_s, whole.matrix_type) == (60e12, "float16")
+    assert piece.bandwidth_bytes_per_s == 50e9
+    assert left == other  # by the driver's figures still
+    bandwidth.keep(found, 4e11, rig, [bandwidth.Card("Card", -1.0, 60e12)])
+    assert bandwidth.with_measured(rig).gpus == rig.gpus
+
+
+def test_a_card_reads_as_fast_as_by_the_best_of_several_ways() -> None:
+    class Device(bandwidth.TorchCard):
+        """Whose work moves the clock: 9 and 3 ms for reading, 2 ms for a product."""
+
+        name = "Card"
+
+        def __init__(self) -> None:
+            self.now_ns = 0
+            self.asked: list[int] = []
+
+        def free_bytes(self) -> int:
+            return 64 * 2**20
+
+        def wait(self) -> None: ...
+
+        def takes(self, ms: int) -> Any:
+            def work() -> None:
+                self.now_ns += ms * 10**6
+
+            return work
+
+        def reading(self, items: int) -> list[Any]:
+            self.asked.append(items)
+            return [self.takes(9), self.takes(3)]
+
+        def product(self, size: int) -> Any:
+            return self.takes(2)
+
+    device = Device()
+    found = bandwidth.measure_card(device, matrix=100, clock_ns=lambda: device.now_ns)
+    assert device.asked == [4 * 2**20]  # a quarter of what is free, in numbers of 4 bytes
+    assert found.bytes_per_s == pytest.approx(16 * 2**20 / 3e-3)
+    assert found.matrix_flop_per_s == pytest.approx(2 * 100**3 / 2e-3)
+
+
 @pytest.mark.parametrize(
     "kept", ["", "[]", "{}", "nonsense", '{"machine": 1}', "null", "\x00", '{"bytes_per_s": NaN}']
 )

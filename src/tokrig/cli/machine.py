@@ -64,7 +64,8 @@ def rig(action: str, bandwidth: bool, even_if_busy: bool, content: Path, as_json
         flop_per_s = bandwidths.measure_matrix_flop_per_s()
         kept = even_if_busy or not measured.doubtful
         if kept:
-            bandwidths.keep(measured, flop_per_s, found)
+            cards = bandwidths.measure_cards() if found.gpus else []
+            bandwidths.keep(measured, flop_per_s, found, cards)
             found = probe_rig()
     if as_json:
         width = {**dataclasses.asdict(measured), "kept": kept} if measured else None

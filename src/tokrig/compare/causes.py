@@ -155,7 +155,8 @@ def _threads(record: Record, result: Result, best: Record | None) -> str | None:
         return None
     usable = min((n for n in (cpu.cores, cpu.usable_cpus) if n), default=None)
     if usable is not None and threads < usable:
-        return f"{threads} threads where {usable:g} cores could be used"
+        word = "thread" if threads == 1 else "threads"
+        return f"{threads} {word} where {usable:g} cores could be used"
     most = cpu.usable_cpus or cpu.threads
     if most is not None and threads > most:
         return f"{threads} threads on {most:g} processors"
