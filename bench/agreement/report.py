@@ -82,10 +82,11 @@ def page(facts: Facts, runs: Sequence[Run], loads: Sequence[Load]) -> str:
         *([BUSY.format(busy)] if busy > FOREIGN else []),
         f"llama-server computes with one thread on processor {facts.cores['server']}, each tool"
         f" runs with all it starts on processor {facts.cores['client']}; llama-bench takes the"
-        f" server's place. All send the same number of requests of the same length, one after the"
-        f" other (or four at a time), after a warm-up, to a server without a prompt cache, and get"
-        f" answers of the same length. The tools take turns, {repeats} times. What is compared is"
-        " what each publishes, times turned into rates.",
+        " server's place. All send requests of the same length, one after the other (or four at a"
+        " time), after a warm-up, to a server without a prompt cache, and get"
+        f" answers of the same length. Everything is measured {repeats}"
+        f" time{'s' * (repeats != 1)}, the tools in turn. What is compared is what each"
+        " publishes, times turned into rates.",
         "Three things can make two tools differ, and each is measured by itself:",
         "- **engine**: the server's own log says how fast it was with just these requests; × is"
         " that over what it was with tokrig's. It has no part in any tool.\n"
@@ -152,7 +153,7 @@ def table(told: Sequence[Told]) -> str:
         for each in told
         if each.definition.figure == figure
     ]
-    return rows(header, lines)
+    return rows(header, lines, words=3)
 
 
 def reasons(told: Sequence[Told]) -> str:
@@ -171,7 +172,8 @@ def reasons(told: Sequence[Told]) -> str:
         lines.append(
             f"- {each.load.title}, {each.tool.title}, `{each.definition.name}`: {'; '.join(parts)}"
         )
-    return "\n".join(lines) or "None differs by more than 2 %."
+    none = "None differs by more than 2 %." if told else "Nothing was measured beside tokrig."
+    return "\n".join(lines) or none
 
 
 def meanings() -> str:
@@ -186,7 +188,7 @@ def meanings() -> str:
         "Times between tokens are shown as the rates that they are the inverse of. What a tool has"
         " no row for, it does not publish."
     )
-    return f"{words}\n\n{rows(['figure', 'tool', 'its name', 'what it is'], lines)}"
+    return f"{words}\n\n{rows(['figure', 'tool', 'its name', 'what it is'], lines, words=4)}"
 
 
 def versions(facts: Facts, runs: Sequence[Run]) -> str:

@@ -231,8 +231,9 @@ def page(
     return "\n\n".join(parts) + "\n"
 
 
-def rows(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruled = ["---", *["--:"] * (len(header) - 1)]
+def rows(header: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A table; all but the first ``words`` columns are of figures."""
+    ruled = [*["---"] * words, *["--:"] * (len(header) - words)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ruled, *lines])
 
 
