@@ -54,7 +54,8 @@ Formula = Callable[[Requests, Told], float]
 class Definition:
     """A figure as one tool publishes it: ``name`` is the tool's own, ``words`` what is computed,
     ``of`` computes it, rates in tok/s and times in seconds. ``why`` tells with numbers what sets it
-    apart from tokrig's. ``alone``: only where one request is in flight."""
+    apart from tokrig's. ``alone``: only where one request is in flight. Of several, each waits for
+    the batch that is being computed when it comes, and the engine's log does not tell how long."""
 
     figure: str
     name: str
@@ -185,7 +186,7 @@ VLLM = (
     Definition(
         DECODE, "output_throughput", "ΣN / whole time", output_throughput, whole_why, alone=True
     ),
-    Definition(TTFT, "mean_ttft_ms", "mean of first chunk − sent", MEAN_TTFT),
+    Definition(TTFT, "mean_ttft_ms", "mean of first chunk − sent", MEAN_TTFT, alone=True),
 )
 GUIDELLM = (
     Definition(
@@ -200,8 +201,11 @@ GUIDELLM = (
         "1 / median of (last token − sent) / N",
         lambda requests, told: 1 / median(end_to_end_s(r) / r.tokens for r in requests),
         whole_why,
+        alone=True,
     ),
-    Definition(TTFT, "time_to_first_token_ms", "median of first token − sent", OWN[TTFT].of),
+    Definition(
+        TTFT, "time_to_first_token_ms", "median of first token − sent", OWN[TTFT].of, alone=True
+    ),
 )
 AIPERF = (
     Definition(
@@ -216,14 +220,16 @@ AIPERF = (
         "mean of N / (last content − begun)",
         of_each(lambda r: r.tokens / end_to_end_s(r), fmean),
         whole_why,
+        alone=True,
     ),
-    Definition(TTFT, "time_to_first_token", "mean of first content − begun", MEAN_TTFT),
+    Definition(TTFT, "time_to_first_token", "mean of first content − begun", MEAN_TTFT, alone=True),
     Definition(
         PREFILL,
         "prefill_throughput_per_user",
         "mean of prompt tokens / TTFT",
         of_each(lambda r: r.prompt_tokens / r.ttft_s, fmean),
         ttft_rate_why,
+        alone=True,
     ),
 )
 LLAMA_BENCHY = (
@@ -233,7 +239,7 @@ LLAMA_BENCHY = (
         "mean of tokens after the first stamp / (last − first stamp)",
         of_each(decode_rate, fmean),
     ),
-    Definition(TTFT, "e2e_ttft", "mean of first token − begun", MEAN_TTFT),
+    Definition(TTFT, "e2e_ttft", "mean of first token − begun", MEAN_TTFT, alone=True),
     Definition(
         PREFILL,
         "pp_req_throughput",
@@ -242,6 +248,7 @@ LLAMA_BENCHY = (
             r.prompt_tokens / (r.ttft_s - told["latency_s"]) for r in requests
         ),
         ttft_rate_why,
+        alone=True,
     ),
 )
 LLAMA_BENCH = (

@@ -97,6 +97,9 @@ def page(facts: Facts, runs: Sequence[Run], loads: Sequence[Load]) -> str:
         "The three multiply to × tokrig. A figure *agrees* within 2 % of tokrig's, is *explained*"
         " where no more than 2 % is left, else **not explained**. Medians of the repeats, lowest"
         " and highest in brackets.",
+        "Of four requests at a time only the pace between tokens is compared: before its first"
+        " token each waits for the batch that the engine is computing when it comes, and the log"
+        " does not tell how long.",
     ]
     for load in loads:
         if mine := [each for each in told if each.load == load]:
