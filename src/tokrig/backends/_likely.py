@@ -36,7 +36,8 @@ def _position(pairs: Iterable[tuple[Any, Any]], top: int) -> Position | None:
     """The likeliest of what is told of one position, None where that is too little."""
     found: dict[int, float] = {}
     for token, logprob in pairs:
-        if not isinstance(logprob, int | float) or not math.isfinite(logprob):
+        number = isinstance(logprob, int | float) and math.isfinite(logprob)
+        if not number or not str(token).isdecimal():
             return None
         found[int(token)] = min(float(logprob), 0.0)
     order = sorted(found, key=lambda token: -found[token])[:top]
