@@ -11,13 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.records import record_of
+from tests.unit.samples import sample
 from tokrig.errors import RecordError
+from tokrig.record.consistency import broken_ties
 from tokrig.record.quality import (
     FAULTS,
     TOP_K,
     Answer,
     Answers,
+    Interval,
     Position,
+    Quality,
     Reference,
     divergence,
     faults_of,
@@ -30,6 +35,7 @@ from tokrig.workloads import blocks, lines
 
 Distribution = list[float]
 VOCABULARY = 60
+OWN = "20261122-120000-tiny-aaaa"
 
 
 def distribution(chance: random.Random, sharpness: float) -> Distribution:
@@ -37,7 +43,7 @@ def distribution(chance: random.Random, sharpness: float) -> Distribution:
     return [weight / sum(weights) for weight in weights]
 
 
-def told(p: Distribution, top: int = TOP_K) -> Position:
+def listed(p: Distribution, top: int = TOP_K) -> Position:
     """What a server tells of a distribution."""
     order = sorted(range(len(p)), key=lambda token: -p[token])[:top]
     return Position(tuple(order), tuple(math.log(p[token]) for token in order))
@@ -54,7 +60,7 @@ def test_the_divergence_is_never_more_than_the_true_one(
     chance = random.Random(seed)
     p, far = distribution(chance, sharp), distribution(chance, other)
     q = [near * a + (1 - near) * b for a, b in zip(p, far, strict=True)]
-    found, true = divergence(told(p), told(q)), true_divergence(p, q)
+    found, true = divergence(listed(p), listed(q)), true_divergence(p, q)
     assert 0 <= found <= true * (1 + 1e-9) + 1e-9
 
 
@@ -62,7 +68,7 @@ def test_the_divergence_is_never_more_than_the_true_one(
 def test_it_is_the_true_one_where_every_token_is_told(seed: int, sharp: float) -> None:
     chance = random.Random(seed)
     p, q = distribution(chance, sharp), distribution(chance, sharp)
-    found = divergence(told(p, VOCABULARY), told(q, VOCABULARY))
+    found = divergence(listed(p, VOCABULARY), listed(q, VOCABULARY))
     assert found == pytest.approx(true_divergence(p, q), rel=1e-6, abs=1e-6)
 
 
@@ -74,13 +80,13 @@ def test_it_loses_little_where_the_likeliest_hold_nearly_all() -> None:
         p = distribution(chance, 3)
         q = [a * math.exp(0.3 * chance.gauss(0, 1)) for a in p]
         q = [b / sum(q) for b in q]
-        found, true = found + divergence(told(p), told(q)), true + true_divergence(p, q)
+        found, true = found + divergence(listed(p), listed(q)), true + true_divergence(p, q)
     assert 0.9 * true < found <= true
 
 
 def test_lists_without_a_token_in_common_are_far_apart() -> None:
     p = [0.9 / 20] * 20 + [0.1 / 40] * 40
-    assert divergence(told(p), told(p[::-1])) > 1
+    assert divergence(listed(p), listed(p[::-1])) > 1
 
 
 def sure(token: int) -> Position:
@@ -174,6 +180,45 @@ def test_an_interval_is_over_prompts_and_holds_the_truth() -> None:
     assert interval([[], []]) is None
 
 
+def told(**changes: object) -> Quality:
+    """An honest block, changed."""
+    groups = [[1.0, 0.0, 1.0]] * 8
+    block = Quality(
+        version="v",
+        prompts=24,
+        faults={"loop": 2},
+        reference=reference(answered([5])).named,
+        positions=24,
+        other_prompts=0,
+        top1_agreement=interval(groups),
+        kl_nats=interval(groups),
+    )
+    return block.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("place", "block"),
+    [
+        ("quality.faults.loop", told(faults={"loop": 25})),
+        ("quality.faults.odd", told(faults={"odd": 1})),
+        ("quality.not_compared", told(not_compared="odd")),
+        ("quality", told(not_compared="no_logprobs")),
+        ("quality", told(kl_nats=None)),
+        ("quality.reference", told(reference=None)),
+        ("quality.reference.sha256", told(reference=replace(reference(), sha256="b").named)),
+        ("quality.reference.id", told(reference=replace(reference(), id=OWN).named)),
+        ("quality.other_prompts", told(other_prompts=25)),
+        ("quality.top1_agreement", told(top1_agreement=Interval(value=1.2))),
+        ("quality.kl_nats", told(kl_nats=Interval(value=1, ci95=(2, 1)))),
+    ],
+)
+def test_a_block_that_contradicts_itself_is_refused(place: str, block: Quality) -> None:
+    record = record_of([sample()], OWN)
+    assert not broken_ties(record.model_copy(update={"quality": told()}))
+    found = broken_ties(record.model_copy(update={"quality": block}))
+    assert ".".join(map(str, found[0].place)) == place
+
+
 # The file
 
 
@@ -194,8 +239,8 @@ def test_a_file_gives_back_what_was_put_in() -> None:
     assert replace(found, answers=()) == replace(full(), answers=())
     for one, other in zip(found.answers, full().answers, strict=True):
         assert (one.ids, one.text, one.forced_from) == (other.ids, other.text, other.forced_from)
-        told, before = one.positions + one.forced, other.positions + other.forced
-        for at, was in zip(told, before, strict=True):
+        mine, before = one.positions + one.forced, other.positions + other.forced
+        for at, was in zip(mine, before, strict=True):
             assert at.ids == was.ids
             assert at.logprobs == pytest.approx(was.logprobs, abs=1e-5)
 

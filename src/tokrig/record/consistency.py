@@ -24,6 +24,7 @@ from tokrig.record.imported import MARKS, given_codes, judge_imported, judge_imp
 from tokrig.record.ladder import KNEE_KNOWN, knee_of, ladder_of
 from tokrig.record.metrics import METRICS, figures
 from tokrig.record.model import Interference, LoadMemory, PeakMemory, Record, Result, Validity
+from tokrig.record.quality import FAULTS, NOT_COMPARED
 from tokrig.record.rate_limits import rate_limits
 from tokrig.record.samples import Sample
 from tokrig.record.sustained import sustained
@@ -428,6 +429,34 @@ def _verdicts(record: Record) -> Broken:
                     yield f"{path}.{name}", f"{code} is of other tools' figures"
 
 
+def _quality(record: Record) -> Broken:
+    """What of the answers their own figures tell, without the files of answers."""
+    if (told := record.quality) is None:
+        return
+    for code, count in told.faults.items():
+        if code not in FAULTS or not 0 < count <= told.prompts:
+            yield f"quality.faults.{code}", f"{count}, of {told.prompts} answers"
+    if told.not_compared not in (None, *NOT_COMPARED):
+        yield "quality.not_compared", f"unknown code {told.not_compared!r}"
+    figures = (told.positions, told.other_prompts, told.top1_agreement, told.kl_nats)
+    compared = told.not_compared is None
+    if any((figure is not None) != compared for figure in figures):
+        yield "quality", "it was compared, or it says why not"
+    if told.reference is None and told.not_compared is None:
+        yield "quality.reference", "missing: what was it compared with?"
+    if told.reference and told.reference.id == record.id:
+        yield "quality.reference.id", "a run is no reference of its own"
+    if told.reference and not _SHA256.fullmatch(told.reference.sha256):
+        yield "quality.reference.sha256", "no SHA-256"
+    if told.other_prompts is not None and told.other_prompts > told.prompts:
+        yield "quality.other_prompts", f"{told.other_prompts} of {told.prompts}"
+    for name, most in (("top1_agreement", 1.0), ("kl_nats", inf)):
+        if figure := getattr(told, name):
+            low, high = figure.ci95 or (figure.value, figure.value)
+            if not (0 <= low <= high <= most and 0 <= figure.value <= most):
+                yield f"quality.{name}", f"{figure.value} ({low} to {high}) cannot be"
+
+
 RECORD_RULES: dict[str, Callable[[Record], Broken]] = {
     "model": _model,
     "hashes": _hashes,
@@ -437,6 +466,7 @@ RECORD_RULES: dict[str, Callable[[Record], Broken]] = {
     "cells": _cells,
     "ladders": _ladders,
     "rate limits": _rate_limits,
+    "quality": _quality,
     "provenance": _provenance,
     "verdicts": _verdicts,
 }
