@@ -288,6 +288,9 @@ def test_keys_and_values_are_completed(content: Path, monkeypatch: pytest.Monkey
     assert found("bui") == ["build="]
     assert found("build=") == ["build=b1", "build=b2"]
     assert found("2026-old") == ["2026-old-1", "2026-old-2"]
+    files = complete.get_completions([*words, "--measure"], "be")
+    assert [(item.value, item.type) for item in files] == [("be", "file")]
+    assert [item.type for item in complete.get_completions(words, "./ba")] == ["file"]
 
 
 def test_more_records_than_can_be_compared_are_refused(

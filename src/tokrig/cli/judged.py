@@ -158,7 +158,7 @@ def interval(verdict: Verdict | None) -> str:
 def _said(cell: Pair, verdict: Verdict | None) -> str:
     """The verdict, and the marks of the figures it is about."""
     if verdict is not None:
-        said = [told(verdict)]
+        said = [verdict_text(verdict)]
     elif cell.comparable != "yes":
         said = [NOT_COMPARED[cell.comparable]]
     else:
@@ -170,7 +170,7 @@ def _said(cell: Pair, verdict: Verdict | None) -> str:
     return "; ".join(said)
 
 
-def told(verdict: Verdict) -> str:
+def verdict_text(verdict: Verdict) -> str:
     """``FAIL, 4.1 % slower``."""
     share = verdict.slower or 0.0
     by = {"slower": share, "faster": 1 / (1 + share) - 1, "": 0.0}[verdict.effect]
@@ -256,7 +256,7 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
             f"×{one.ratio:.3f}" if one.ratio else NULL,
             interval(one) or NULL,
             p,
-            told(one) + ("; unverified" if one.unverified else ""),
+            verdict_text(one) + ("; unverified" if one.unverified else ""),
         )
         rows.append(f"| {' | '.join(map(_plain, cells))} |")
     if len(verdicts) > MOST_LINES:

@@ -69,7 +69,7 @@ class Sides:
 
 
 @dataclass
-class _Known:
+class _Listed:
     """A record of the store, read when a filter asks for more than the list has."""
 
     row: Row
@@ -231,7 +231,7 @@ def _filtered(filters: Sequence[tuple[str, str]], store: Store) -> Sides:
         if len(given) > 2:
             raise InputError(f"{key} has {len(given)} values; two name two sides", hint=FORMS)
     told = {key: given for key, given in values.items() if len({*given}) == 2}
-    rows = [_Known(row, store) for row in store.rows() if row.results]
+    rows = [_Listed(row, store) for row in store.rows() if row.results]
     if not rows:
         raise InputError(
             f"no records with results in {store.content}", hint="make one with: tokrig run"
@@ -268,7 +268,7 @@ def _variable_of(key: str) -> str:
     return next((one.name for one in VARIABLES if key in one.keys), key)
 
 
-def _matching(rows: Sequence[_Known], key: str, wanted: str) -> list[_Known]:
+def _matching(rows: Sequence[_Listed], key: str, wanted: str) -> list[_Listed]:
     """Those whose value is the one wanted, else those that contain it. Raises InputError with what
     is nearest where there are none."""
     if key not in COLUMNS and len(rows) > MOST_RECORDS:
@@ -287,7 +287,7 @@ def _matching(rows: Sequence[_Known], key: str, wanted: str) -> list[_Known]:
     raise InputError(f"nothing matches {key}={wanted}", hint=hint)
 
 
-def _two_of(rows: Sequence[_Known], key: str) -> str:
+def _two_of(rows: Sequence[_Listed], key: str) -> str:
     """How a key would be given twice, where there are two values of it."""
     if key not in COLUMNS:
         return ""
@@ -298,7 +298,7 @@ def _two_of(rows: Sequence[_Known], key: str) -> str:
 def complete_side(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[click.shell_completion.CompletionItem]:
-    """Ids, keys of filters, and the values of a key."""
+    """Ids, keys of filters, and the values of a key; else files, as --measure takes them."""
     from tokrig.cli.options import complete_run_id, completing, content_of
     from tokrig.store import Store
 
@@ -314,4 +314,7 @@ def complete_side(
         return completing(values)(ctx, param, incomplete)
     ids = complete_run_id(ctx, param, incomplete)
     names = [f"{name}=" for name in COLUMNS if name.startswith(incomplete)]
-    return [*ids, *map(click.shell_completion.CompletionItem, names if incomplete else ())]
+    item = click.shell_completion.CompletionItem
+    if ctx.params.get("measure") or not (ids or names):
+        return [item(incomplete, type="file")]
+    return [*ids, *map(item, names if incomplete else ())]
