@@ -16,7 +16,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from tokrig.cli import run as cli
+from tokrig.cli import raw as cli
 from tokrig.cli.main import main
 from tokrig.errors import InputError, RequestError
 from tokrig.native_bench import TOOLS, BenchFound, BenchLaunch, BenchTool

@@ -57,7 +57,6 @@ LOG_LINES = 8
 _TYPED = re.compile(rf"\btokrig(?= (?:--help|{'|'.join(COMMANDS)})\b)")
 # Commands that are not called "command" in a module of their name.
 PLACES = {
-    "raw": ("run", "raw"),
     "import": ("importing", "command"),
     "rig": ("machine", "rig"),
     "doctor": ("machine", "doctor"),
