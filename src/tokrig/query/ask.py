@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from tokrig.errors import InputError, TokrigError
-from tokrig.query import views
 from tokrig.query.tables import import_duckdb, opened
 from tokrig.store import Store
 from tokrig.store.index import Problem, Progress
@@ -193,7 +192,7 @@ def _work(
     duckdb = import_duckdb()
     statement = _statement(duckdb, connection, sql)
     if re.search(r"\bsamples\b", sql, re.IGNORECASE):
-        connection.register(views.SAMPLES.name, _samples(store, connection))
+        connection.register("samples", _samples(store, connection))
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     _limit(timeout_s)

@@ -22,13 +22,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokrig.compare.marked import load_marked
 from tokrig.errors import InputError, StoreError
 from tokrig.files import atomic_write, replacing
-from tokrig.query import views
 from tokrig.registry import get_extra
-from tokrig.store import Store, table
-from tokrig.store.facts import load_families, load_rigs
+from tokrig.store import Store
 from tokrig.store.index import TICK_NS, Problem, Progress, index_path, reader_digest
 
 log = logging.getLogger(__name__)
@@ -150,6 +147,12 @@ def _files(folder: Path, *, stamps: bool = True) -> Iterator[tuple[str, int, int
 def _made(
     store: Store, cache: Path | None, progress: Progress
 ) -> tuple[Mapping[str, Any], list[Problem]]:
+    # What makes tables takes a while to load, and those that are kept do without.
+    from tokrig.compare.marked import load_marked
+    from tokrig.query import views
+    from tokrig.store import table
+    from tokrig.store.facts import load_families, load_rigs
+
     loaded = load_marked(store, keep_going=True, cache=cache, progress=progress)
     runs = list(views.of_runs(loaded.runs))
     rows = {

@@ -4,8 +4,8 @@
 Fields and their meaning are those of vllm/benchmarks/serve.py (``calculate_metrics``): medians and
 percentiles over all requests, not over starts; TPOT = (last chunk − first) / (tokens − 1); ITL is
 the gap between chunks, which may carry several tokens. They are computed from the samples. A run
-without samples has the medians that its record has, and no more. What tokrig does not have (the
-tokenizer's name, the peak rate of a second) is left out, never filled in.
+without samples has the medians that its record has, and no more. What tokrig does not have is
+null where that tool always says something (the tokenizer's name), else left out, never filled in.
 """
 
 from __future__ import annotations
@@ -44,28 +44,33 @@ def _about(record: Record, result: Result) -> dict[str, Any]:
     told, rate = record.provenance, result.rate_per_s
     date = (told.started_at or "").replace("-", "").replace(":", "").replace("T", "-")
     shape = result.arrivals.burstiness if result.arrivals else None
-    return _without_null(
-        {
-            "date": date.rstrip("Z") or None,
-            "backend": "openai-chat" if told.kind == "measured" else None,
-            "label": record.id,
-            "model_id": naming.model_label(record.model),
-            "num_prompts": result.requests,
-            "request_rate": "inf" if rate is None else rate,
-            "burstiness": 1.0 if result.load == "poisson" else shape,
-            "max_concurrency": None if result.cell.is_open else result.concurrency,
-            "tokrig_run": record.id,
-            "tokrig_provenance": told.kind,
-            "tokrig_workload": result.workload.name,
-            "tokrig_depth_tokens": result.depth_tokens or None,
-            "tokrig_load": result.load,
-            "tokrig_verdict": result.validity.word,
-            "tokrig_invalid_because": result.validity.reasons or None,
-            "tokrig_unverified": result.validity.unverified or None,
-            "tokrig_rig": record.rig.id,
-            "tokrig_build": naming.backend_label(record.backend),
-        }
-    )
+    model = (record.model.family, record.model.variant, record.model.quant)
+    dialect = "openai-chat" if told.kind == "measured" else None
+    asked = {
+        "date": date.rstrip("Z") or None,
+        "endpoint_type": dialect,
+        "backend": dialect,
+        "label": record.id,
+        "model_id": "-".join(filter(None, model)).replace(" ", "-"),
+        "tokenizer_id": None,
+        "num_prompts": result.requests,
+        "request_rate": "inf" if rate is None else rate,
+        "burstiness": 1.0 if result.load == "poisson" else shape,
+        "max_concurrency": None if result.cell.is_open else result.concurrency,
+    }
+    ours = {
+        "tokrig_run": record.id,
+        "tokrig_provenance": told.kind,
+        "tokrig_workload": result.workload.name,
+        "tokrig_depth_tokens": result.depth_tokens or None,
+        "tokrig_load": result.load,
+        "tokrig_verdict": result.validity.word,
+        "tokrig_invalid_because": result.validity.reasons or None,
+        "tokrig_unverified": result.validity.unverified or None,
+        "tokrig_rig": record.rig.id,
+        "tokrig_build": naming.backend_label(record.backend),
+    }
+    return asked | _without_null(ours)
 
 
 def _of_requests(samples: Sequence[Sample]) -> dict[str, Any]:
