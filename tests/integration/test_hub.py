@@ -592,3 +592,22 @@ def wait_for_bytes(count: int) -> None:
     while sum(entry.bytes for entry in shelf.entries()) < count:
         assert time.monotonic() < deadline
         threading.Event().wait(0.02)
+
+
+# --- what fits ----------------------------------------------------------------------------------
+
+
+def test_the_quants_of_a_repository_by_their_sizes(server: Hub, tmp_path: Path) -> None:
+    """Whole models alone: no projector, of a split one the first part."""
+    parts = [f"big-Q4_0-0000{n}-of-00002.gguf" for n in (1, 2)]
+    files = {"small-Q2_K.gguf": b"2" * 1000, "mmproj-F16.gguf": b"3" * 10, "README.md": b"#"}
+    server.put("o/many", {**files, **dict.fromkeys(parts, b"4" * 3 * MIB)})
+    asked = ["fit", "--vram", "1GiB", "--content", str(tmp_path), "--json", "-m"]
+    done = CliRunner().invoke(main, [*asked, "hf:o/many"])
+    assert done.exit_code == 0, done.output
+    found = {one["model"]: one["bytes"] for one in json.loads(done.stdout)["models"]}
+    assert found == {"big-Q4_0-00001-of-00002": 6 * MIB, "small-Q2_K": 1000}
+    one = CliRunner().invoke(main, [*asked, "hf:o/many/small-Q2_K.gguf"])
+    assert [m["model"] for m in json.loads(one.stdout)["models"]] == ["small-Q2_K"]
+    none = CliRunner().invoke(main, [*asked, "hf:o/nothing"])
+    assert none.exit_code != 0 and "hint: " in none.stderr

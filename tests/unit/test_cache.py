@@ -280,3 +280,14 @@ def test_vllm_takes_blocks_of_groups_of_layers() -> None:
     blocks = 512 + 6 * (-(-(1023 + 2048) // 16) + 1)
     assert gemma.vllm_bytes(8192) == blocks * 5 * 2048 * 2 * 16
     assert CacheLayout((full,), state_bytes=1).vllm_bytes(8192) is None
+
+
+def test_vllm_logged_what_is_reckoned() -> None:
+    """vLLM 0.32.0 on a CPU, 1 GiB for its cache, blocks of 128 tokens, 2,048 in flight: "CPU KV
+    cache size: 15,656 tokens, Maximum concurrency for 8,192 tokens per request: 1.91x" for Gemma 3
+    4B's attention, and for Qwen3 8B's "(1.12 GiB KV cache is needed …)"."""
+    gemma = CacheLayout((Layers(5, 1024, 1024), Layers(29, 1024, 1024, window=1024)))
+    taken, block = gemma.vllm_bytes(8192, block=128) or 0, 5 * 128 * 2048 * 2
+    assert int(2**30 // block / (taken / block) * 8192) == 15_656
+    qwen = CacheLayout((Layers(36, 1024, 1024),))
+    assert (qwen.vllm_bytes(8192, block=128) or 0) / 2**30 == pytest.approx(1.12, abs=0.006)
