@@ -30,6 +30,7 @@ from tokrig.models.identity import named
 from tokrig.record import checks, consistency
 from tokrig.record.imported import MARKS
 from tokrig.record.model import Record, Result, parse_record, record_text
+from tokrig.site import formats
 from tokrig.store import Store
 from tokrig.store.load import load
 
@@ -509,3 +510,13 @@ def test_the_rig_is_one_that_is_described(tmp_path: Path) -> None:
     assert (one.rig.id, one.rig.facts_from, one.provenance.stated) == ("my-rig", "user", ["rig"])
     other = tokrig(*words)
     assert other.exit_code == 2 and "imported before" in other.stderr
+
+
+def test_a_mean_is_told_wherever_its_number_stands(tmp_path: Path) -> None:
+    words = [str(FILES / "localscore/results.json"), "--content", str(tmp_path)]
+    assert tokrig("import", *words).exit_code == 0
+    [path] = tmp_path.rglob("import-*.yaml")
+    shown = tokrig("show", path.stem, "--content", str(tmp_path)).stdout
+    assert "ø 4,8" in shown and "ø means of its repetitions" in shown and "medians" not in shown
+    one = Store(tmp_path).read(path)
+    assert formats.spread(one.raw[0].tok_per_s) == "a mean"

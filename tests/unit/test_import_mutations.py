@@ -124,7 +124,7 @@ def printed(text: str) -> Iterator[float]:
         60 * float(minutes or 0) + float(number) * (1e-3 if unit == "ms" else 1)
         for minutes, number, unit in re.findall(r"duration: +(?:(\d+)m)?([\d.]+)(ms|s)\b", text)
     ]
-    rates = [count / seconds for count in counts for seconds in took if seconds][:60]
+    rates = [c / seconds for c in {*counts} for seconds in {*took} if seconds][:200]
     yield from rates
     yield from ((a + b) / 2 for a in rates for b in rates)
     yield from ((a + b) / 2 for a in counts for b in counts)

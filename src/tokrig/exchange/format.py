@@ -208,6 +208,8 @@ def summary(
     given = mean if median is None else median
     if given is None:
         return None
+    if min is None or max is None:  # known both or not at all
+        min = max = None
     return Summary(median=given, min=min, max=max, n=n or None, is_mean=median is None)
 
 

@@ -39,12 +39,18 @@ def bounds(metric: Summary | None) -> tuple[float, float] | None:
 
 
 def spread(metric: Summary | None) -> str:
-    """``95 % interval 148.1–152.0``, ``range 148.1–152.0``, or nothing where it is not known."""
+    """``95 % interval 148.1–152.0``, ``range 148.1–152.0``, or nothing where it is not known; of a
+    mean that it is one."""
     found = bounds(metric)
     if metric is None or found is None:
-        return ""
+        return mean(metric)
     kind = "95 % interval" if metric.ci95 else "range"
-    return f"{kind} {span(*found)}"
+    return ", ".join(filter(None, (mean(metric), f"{kind} {span(*found)}")))
+
+
+def mean(metric: Summary | None) -> str:
+    """``a mean`` where others published one instead of a median."""
+    return "a mean" if metric is not None and metric.is_mean else ""
 
 
 def count(number: int, thing: str) -> str:

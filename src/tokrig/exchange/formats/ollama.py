@@ -104,10 +104,16 @@ def _number(key: str, value: str, document: Document, line: int) -> dict[str, fl
         whole = value.split(" ", maxsplit=1)[0]
         if whole.isascii() and whole.isdigit() and len(whole) < 13:
             return {key: int(whole)}
-    elif (parts := _PART.findall(value)) and "".join(map("".join, parts)) == value:
+    elif (parts := _PART.findall(value)) and _is_written(parts, value):
         return {key: sum(float(number) * _UNITS[unit] for number, unit in parts) / NS}
     at = Fields({}, document.name, f"line {line}", is_table=True)
     raise at.refuse(key.replace("_", " "), f"{value[:40]!r} is not what Ollama prints")
+
+
+def _is_written(parts: list[tuple[str, str]], value: str) -> bool:
+    """Whether a duration is as Go writes it: ``1m2.104s``, with decimals in the last unit alone."""
+    whole = all("." not in number for number, _ in parts[:-1])
+    return whole and "".join(map("".join, parts)) == value
 
 
 FORMAT = Format(

@@ -188,14 +188,15 @@ def summary(metric: Metric[Any], value: Summary) -> Cell:
     if metric.unit == "tokens" and not value.ci95:
         same = value.min is None or value.min == value.max
         spread = "" if same else f"range {value.min:,.0f}–{value.max:,.0f}"
-        return Cell(f"{value.median:,.0f}", spread)
+        return Cell(f"{value.median:,.0f}", ", ".join(filter(None, (formats.mean(value), spread))))
     say = {"s": human_seconds, "s/token": _fine}.get(metric.unit, partial(_number, metric.unit))
     known = formats.bounds(value)
     if known is None:
-        return Cell(say(value.median))
+        return Cell(say(value.median), formats.mean(value))
     low, high = map(say, known)
     kind = "95 % interval" if value.ci95 else "range"
-    return Cell(say(value.median), f"{kind} {low} – {high}")
+    told = ", ".join(filter(None, (formats.mean(value), f"{kind} {low} – {high}")))
+    return Cell(say(value.median), told)
 
 
 def _fine(seconds: float) -> str:
