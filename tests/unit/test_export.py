@@ -22,7 +22,7 @@ from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli.main import main
 from tokrig.compare.marked import load_marked
-from tokrig.exchange import exports
+from tokrig.exchange import exports, imports
 from tokrig.record.block import Summary
 from tokrig.record.model import BackendFacts, Gpu, Model, Provenance, Raw, Record, Rig, Validity
 from tokrig.record.samples import Sample
@@ -247,6 +247,21 @@ def test_vllm_medians_are_those_of_the_requests() -> None:
                 assert math.isclose(found["output_throughput"], rate, rel_tol=1e-4)
                 compared += 1
     assert compared >= 10
+
+
+def test_vllm_files_are_read_back_with_the_same_medians(tmp_path: Path) -> None:
+    """By the reader of that tool's own files."""
+    (run,) = [run for run in real() if run.id.startswith("20261128-010707")]
+    file = tmp_path / "run.jsonl"
+    file.write_text(made("vllm", [run], samples_of), encoding="utf-8")
+    read = imports.read(file, imports.stated(None, None, None))
+    results = [result for record in read.records for result in record.results]
+
+    def medians(of: Sequence[Any]) -> list[tuple[int, float, float]]:
+        return sorted((r.concurrency, r.ttft_s.median, r.tpot_s.median) for r in of)
+
+    assert medians(results) == medians(run.record.results)
+    assert {record.provenance.kind for record in read.records} == {"imported"}
 
 
 def test_vllm_counts_failed_requests_as_failed() -> None:
