@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.engines.headers import MODELS, write_header
 from tests.unit.records import record_of
@@ -14,6 +15,7 @@ from tests.unit.samples import sample
 from tests.unit.test_gguf import TensorSpec
 from tests.unit.test_needs import f32, made
 from tokrig import bandwidth
+from tokrig.cli.main import main
 from tokrig.record.block import Summary
 from tokrig.record.ceiling import (
     CACHED_BYTES,
@@ -458,3 +460,24 @@ def test_what_is_in_doubt_is_told(cache_bound: bool, others: float, word: str) -
     found = bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, cache_bound, others)
     assert word in found.doubtful
     assert bool(word) == bool(found.doubtful)
+
+
+def test_rig_keeps_a_bandwidth_unless_the_machine_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKRIG_STATE", str(tmp_path))
+    found = bandwidth.Bandwidth(48.31, bandwidth.METHOD, 2**30, 8, 5, 2**25, False, 0.9)
+    monkeypatch.setattr(bandwidth, "measure_memory_bandwidth", lambda: found)
+    monkeypatch.setattr(bandwidth, "measure_matrix_flop_per_s", lambda: 4e11)
+
+    def rig(*words: str) -> Any:
+        return CliRunner().invoke(main, ["rig", *words])
+
+    assert "not kept, unless --even-if-busy" in " ".join(rig("--bandwidth").output.split())
+    assert json.loads(rig("--json").stdout)["rig"]["memory"]["bandwidth_bytes_per_s"] is None
+    assert json.loads(rig("--bandwidth", "--even-if-busy", "--json").stdout)["memory_bandwidth"][
+        "kept"
+    ]
+    assert json.loads(rig("--json").stdout)["rig"]["memory"]["bandwidth_bytes_per_s"] == 48.31e9
+    refused = rig("--even-if-busy")
+    assert (refused.exit_code, "add --bandwidth" in refused.output) == (2, True)
