@@ -39,9 +39,10 @@ def test_answers_tell_quants_apart_and_what_is_broken(
         assert block.positions == positions
     same = {name: block.top1_agreement.value for name, block in found.items()}  # type: ignore[union-attr]
     apart = {name: block.kl_nats.value for name, block in found.items()}  # type: ignore[union-attr]
-    assert (same["F16"], apart["F16"]) == (1.0, 0.0)
-    assert 1.0 > same["Q8_0"] > same["Q2_K"]
-    assert 0.0 < apart["Q8_0"] < apart["broken"]
+    assert same["F16"] >= 0.99
+    assert apart["F16"] < apart["Q8_0"]
+    assert same["Q8_0"] > same["Q2_K"]
+    assert apart["Q8_0"] < apart["broken"]
     assert 5 * apart["Q8_0"] < apart["Q2_K"]
     assert wrong.other_prompts == PROMPTS
     assert wrong.kl_nats is not None
