@@ -160,7 +160,8 @@ def measure(
     for repeat in range(max(wanted.values())):
         for load in (load for load in loads if repeat < wanted[load]):
             bench.round(load, repeat, there)
-    series.finish()
+    if not any("failed" in kept for kept in found(series)):  # else the same command tries again
+        series.finish()
     print(f"measured in {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
