@@ -27,7 +27,7 @@ def lines(told: Quality) -> list[str]:
         )
     if told.faults:
         counts = (f"{count} {FAULTS.get(code, code)}" for code, count in told.faults.items())
-        found.append(f"of {told.prompts} answers: {'; '.join(counts)}")
+        found.append(f"of {told.prompts} answers {'; '.join(counts)}")
     return found
 
 
@@ -66,8 +66,8 @@ def _faults(sides: dict[str, Quality | None]) -> Iterator[str]:
 
 
 def _spread(figure: Interval, times: float, form: str, unit: str) -> str:
-    shown = f"{times * figure.value:{form}}"
+    shown = f"{times * figure.value:{form}}{unit}"
     if figure.ci95 is not None:
         low, high = figure.ci95
         shown += f" ({times * low:{form}}–{times * high:{form}})"
-    return shown + unit
+    return shown

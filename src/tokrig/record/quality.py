@@ -231,11 +231,12 @@ def divergence(reference: Position, other: Position) -> float:
     for mine, others in ((missing, q_missing), (p_left, q_left - q_missing)):
         if mine > 0:
             total += mine * math.log(mine / max(others, _LEAST))
-    return max(total, 0.0)
+    return total if total > _DUST else 0.0
 
 
 # Log-probabilities are kept as 32-bit numbers: what is left of 1 is not known below this.
 _LEAST = 1e-6
+_DUST = 1e-9
 
 
 def interval(groups: Sequence[Sequence[float]]) -> Interval | None:
@@ -346,11 +347,11 @@ _RULES: Mapping[str, Callable[[Answer], bool]] = {
     "other_language": _other_language,
 }
 FAULTS: Mapping[str, str] = {
-    "empty": "answers without a letter or a digit",
-    "garbled": "answers with characters that are none",
-    "template_marks": "answers with marks of a chat template: is it the right one?",
-    "loop": "answers that end in one piece of text again and again",
-    "other_language": "answers in another language or script than the question's",
+    "empty": "without a letter or a digit",
+    "garbled": "with characters that are none",
+    "template_marks": "with marks of a chat template",
+    "loop": "ending in one piece of text again and again",
+    "other_language": "in another language or script than the question's",
 }
 """What can be wrong with an answer, by its code, the gravest first."""
 NOT_COMPARED: Mapping[str, str] = {
