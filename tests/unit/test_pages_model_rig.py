@@ -157,9 +157,9 @@ def test_facts_of_the_real_model(pages: dict[str, str]) -> None:
     text = seen(pages[REAL])
     for fact in ("Gemma-3 · released 2025-03", "268 million", "gemma3", "32,768 tokens"):
         assert fact in text
-    assert "seen in 0 of 2 runs that looked" in text
+    assert re.search(r"seen in 0 of \d+ runs that looked", text)
     assert "not known capabilities, checkpoint" in text
-    assert "gemma-3-270m-q4_k_m.gguf gguf 241.4 MiB 7.36 a5fd3b62230a… 2" in text
+    assert "gemma-3-270m-q4_k_m.gguf gguf 241.4 MiB 7.36 a5fd3b62230a… " in text
 
 
 def test_figures_of_the_real_run(pages: dict[str, str]) -> None:

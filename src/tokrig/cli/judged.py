@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tokrig.cli.present import NULL, figure_text, line, plain_table, print_pairs, put
 from tokrig.compare.judge import Judged, Judgement, Verdict, percent
 from tokrig.compare.statistics import LEVEL, SMALLEST_EFFECT, WIDEST
+from tokrig.naming import in_markdown
 from tokrig.record.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -216,24 +217,24 @@ def _by_settle(verdicts: Iterable[Verdict]) -> list[tuple[str, list[Verdict]]]:
 
 def markdown(judgement: Judgement, control: Judgement | None = None) -> str:
     """A report for a pull request: the verdict, what failed or is open, the rest folded away."""
-    parts = [f"### tokrig compare: {judgement.verdict}", "", _plain(conclusion(judgement)), ""]
+    parts = [f"### tokrig compare: {judgement.verdict}", "", in_markdown(conclusion(judgement)), ""]
     for pair in judgement.pairs:
         parts += [
             f"- {side}: {_code(one.id)} {_code(f'{one.name} · {one.place}')}"
             for side, one in (("A", pair.found.a), ("B", pair.found.b))
         ]
-        parts += [f"- class {pair.found.grade}: {_plain(pair.found.reason)}"]
-        parts += [f"- {_plain(text)}" for text in pair.beside]
-        parts += [f"- not judged: {_plain(text)}" for text in pair.missing[:MOST_LINES]]
+        parts += [f"- class {pair.found.grade}: {in_markdown(pair.found.reason)}"]
+        parts += [f"- {in_markdown(text)}" for text in pair.beside]
+        parts += [f"- not judged: {in_markdown(text)}" for text in pair.missing[:MOST_LINES]]
     if control is not None:
-        parts.append(f"- A/A control: {_plain(_control(control))}")
+        parts.append(f"- A/A control: {in_markdown(_control(control))}")
     parts.append("")
     open_ = judgement.of("FAIL") + judgement.of("INCONCLUSIVE")
     parts += _table(open_)
     if passed := judgement.of("PASS"):
         parts += ["<details>", f"<summary>{len(passed)} figures pass</summary>", ""]
         parts += [*_table(passed), "</details>", ""]
-    parts += [f"<sub>{_plain(text)}</sub>  " for text in _reading(judgement)]
+    parts += [f"<sub>{in_markdown(text)}</sub>  " for text in _reading(judgement)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -258,7 +259,7 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
             p,
             verdict_text(one) + ("; unverified" if one.unverified else ""),
         )
-        rows.append(f"| {' | '.join(map(_plain, cells))} |")
+        rows.append(f"| {' | '.join(map(in_markdown, cells))} |")
     if len(verdicts) > MOST_LINES:
         rows.append(f"\n… and {len(verdicts) - MOST_LINES} more")
     return [*rows, ""]
@@ -266,14 +267,6 @@ def _table(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _p(value: float) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.2g}"
-
-
-def _plain(text: str) -> str:
-    """Words of records as they are: no table, no markup, nobody is called."""
-    shown = line(text)
-    for char, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("@", "@\u200b")):
-        shown = shown.replace(char, safe)
-    return shown.replace("*", "\\*").replace("_", "\\_").replace("[", "\\[")
 
 
 def _code(text: str) -> str:

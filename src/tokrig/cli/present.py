@@ -204,10 +204,13 @@ HEADINGS = {
     "server.difference": "diff.\n%",
     "cached_tokens": "\ncached",
     "client_cpu_share": "client\nCPU %",
+    "ceiling_share": "of the\nceiling",
     "prompt_tokens": "prompt\ntokens",
     "output_tokens": "output\ntokens",
     "requests": "\nrequests",
 }
+# Shown where some result has it: many machines tell no bandwidth.
+WHERE_THERE = {"ceiling_share"}
 # What whoever has just asked for it knows.
 ASKED = {"prompt_tokens", "output_tokens", "requests"}
 
@@ -219,6 +222,9 @@ def print_results(out: Console, results: Sequence[Result], *, asked: bool = Fals
     shown = {
         metric.name: metric for metric in shown_in("show") if asked or metric.name not in ASKED
     }
+    for name in WHERE_THERE & shown.keys():
+        if all(shown[name].of(result) is None for result in results):
+            del shown[name]
     ordered = [shown[name] for name in dict.fromkeys([*HEADINGS, *shown]) if name in shown]
     speeds = [metric for metric in ordered if "compare" in metric.shown]
     proof = [metric for metric in ordered if metric not in speeds]
