@@ -114,6 +114,7 @@ def test_every_text_of_a_record_is_filled() -> None:
         "gpu",
         "probes",
         *("closed", "closed", "closed", "heat", "growth"),
+        *("cpu", "measured", "measured", "model"),
     ]
     assert sorted(real) == sorted(["run", "run", "valid", *chosen])
     assert texts_of(data).count("x") >= 60

@@ -29,6 +29,7 @@ from tokrig.record.model import (
     Result,
     Speculative,
 )
+from tokrig.record.quality import Interval, Quality, QualityReference
 from tokrig.record.samples import Sample
 from tokrig.spec.run import LEVELS
 from tokrig.store import Store
@@ -111,8 +112,19 @@ def honest(concurrency: int = 1, **changes: Any) -> Record:
         server_starts=6,
     )
     backend = record.backend.model_copy(update={"api": "cuda"})
+    quality = Quality(
+        version="1",
+        prompts=24,
+        faults={"loop": 2},
+        reference=QualityReference(id="20261121-120000-tiny-f16", quant="F16", sha256="c" * 64),
+        positions=1000,
+        other_prompts=0,
+        top1_agreement=Interval(value=0.95, ci95=(0.93, 0.97)),
+        kl_nats=Interval(value=0.02, ci95=(0.01, 0.03)),
+    )
     blocks = {"results": [result], "rig": rig, "model": model, "provenance": told}
-    return record.model_copy(update={**blocks, "backend": backend, **changes})
+    blocks |= {"backend": backend, "quality": quality}
+    return record.model_copy(update={**blocks, **changes})
 
 
 def cell(name: str, *path: str | int) -> tuple[str | int, ...]:
@@ -179,6 +191,16 @@ BROKEN: list[tuple[str, tuple[str | int, ...], Any, str]] = [
     ("speculative", cell("speculative", "acceptance_length"), 0.5, "every step gives"),
     ("speculative", ("mode", "draft_tokens"), 1, "with drafts of 1"),
     ("ceiling", cell("ceiling_share"), 1.2, "no above_ceiling"),
+    ("quality", ("quality", "faults"), {"loop": 25}, "25, of 24 answers"),
+    ("quality", ("quality", "faults"), {"dull": 1}, "1, of 24 answers"),
+    ("quality", ("quality", "not_compared"), "tired", "unknown code 'tired'"),
+    ("quality", ("quality", "not_compared"), "no_reference", "it was compared"),
+    ("quality", ("quality", "kl_nats"), None, "or it says why not"),
+    ("quality", ("quality", "reference"), None, "what was it compared with"),
+    ("quality", ("quality", "reference", "sha256"), "c", "no SHA-256"),
+    ("quality", ("quality", "other_prompts"), 25, "25 of 24"),
+    ("quality", ("quality", "top1_agreement", "value"), 1.1, "1.1 (0.93 to 0.97) cannot be"),
+    ("quality", ("quality", "kl_nats", "ci95"), (0.03, 0.01), "(0.03 to 0.01) cannot be"),
     ("matrices", cell("prefill_matrix_share"), 0.4, "the record gives"),
     ("shares", cell("client_cpu_share"), -0.1, "no share"),
     ("energy", cell("energy", "total_j"), 9000.0, "J a token make"),

@@ -115,7 +115,8 @@ def test_an_empty_root_yields_nothing(tmp_path: Path) -> None:
     facts = probe.facts()
     assert facts.cpu is not None
     assert facts.cpu.model_dump(exclude={"features"}) == dict.fromkeys(
-        "model soc cores threads usable_cpus governor max_mhz cache_bytes".split()
+        "model soc cores threads usable_cpus governor max_mhz cache_bytes"
+        " matrix_flop_per_s matrix_type".split()
     )
     assert (facts.os, facts.kernel, facts.virtualization) == (None, None, None)
     assert probe.read().busy_cpu_s is None
