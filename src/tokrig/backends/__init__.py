@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from tokrig import engines
 from tokrig.backends import _reading as read
-from tokrig.errors import EngineError, InputError, did_you_mean
+from tokrig.errors import EngineError, InputError, RequestError, did_you_mean
 from tokrig.record.model import Resolved
 from tokrig.record.quality import Position
 from tokrig.record.samples import EngineTimings
@@ -481,7 +481,7 @@ class Backend:
     def greedy(self, ask: Ask, request: Request, prompt: tuple[int, ...], top: int) -> Greedy:
         """The likeliest answer to a prompt of tokens, with the ``top`` likeliest at each of its
         own. Raises RequestError."""
-        raise NotImplementedError
+        raise RequestError(f"{self.title} tells no likely tokens")
 
     def likeliest(
         self,
@@ -494,7 +494,7 @@ class Backend:
     ) -> tuple[Position, ...]:
         """The ``top`` likeliest tokens at each position of an answer from ``first`` on, after all
         of it that stands before; empty where they are not told. Raises RequestError."""
-        raise NotImplementedError
+        raise RequestError(f"{self.title} tells no likely tokens")
 
     def timings(self, event: Mapping[str, Json]) -> EngineTimings | None:
         """The engine's own clock, where this stream event carries it."""
