@@ -20,16 +20,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, replace
+from math import sqrt
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from platformdirs import user_cache_path
 
 from bench.agreement import report
-from bench.agreement.engine import Load, Server, bare, prompts, serving, warm
-from bench.agreement.tools import TOOLS, Job, Tool
+from bench.agreement.engine import Bare, Load, Server, bare, prompts, serving, streamed, warm
+from bench.agreement.tools import TOOLS, Job, Reading, Tool
 from bench.instrument.loads import compiled
 from bench.instrument.peers import tokenizer
 from bench.instrument.report import Facts
@@ -49,6 +52,8 @@ LOADS = {
         Load("smollm2", "SmolLM2-135M, four requests at a time", 4, 12),
     )
 }
+PASSES = 5  # of a native benchmark, each between answers of the server
+STEADY = 0.03  # two answers of one speed
 REPEATS = {1: 3, 4: 1}  # by concurrency: twelve requests take as long as three repeats of three
 LONGEST_S = 600.0
 
@@ -237,26 +242,64 @@ class Bench:
     def measured(self, tool: Tool, job: Job) -> dict[str, Any]:
         argv = [*tool.program(self.cache), *tool.arguments(job)]
         since = job.server.log.stat().st_size
-        core = self.cores.server if tool.native else self.cores.client
-        used = Used.of(self.launcher, argv, tool.settings(), job.folder, core, LONGEST_S)
-        reading = tool.read(job)
-        count = tool.sends(job.load)
-        engine = [] if tool.native else job.server.answered(since, job.load, count)
-        told = (
-            bare(job.server, job.texts[: job.load.requests], job.load)
-            if tool.native
-            else reading.told
-        )
+        if tool.native:
+            reading, used = self.between_answers(tool, argv, job)
+            engine = job.server.answered(since, job.load, 2 * (PASSES + 1))[
+                ::2
+            ]  # the streamed ones
+        else:
+            used = [self.used(tool, argv, job)]
+            reading = tool.read(job)
+            engine = job.server.answered(since, job.load, tool.sends(job.load))
         return {
             "command": shown(argv, job),
-            "cpu_s": used.cpu_s,
-            "foreign": used.foreign,
+            "cpu_s": sum(one.cpu_s for one in used),
+            "foreign": max(one.foreign for one in used),
             "published": dict(reading.published),
-            "told": dict(told),
+            "told": dict(reading.told),
             "requests": [asdict(request) for request in reading.requests],
             "engine": [asdict(one) for one in engine],
             "remarks": list(reading.remarks),
         }
+
+    def used(self, tool: Tool, argv: list[str], job: Job) -> Used:
+        core = self.cores.server if tool.native else self.cores.client
+        return Used.of(self.launcher, argv, tool.settings(), job.folder, core, LONGEST_S)
+
+    def between_answers(self, tool: Tool, argv: list[str], job: Job) -> tuple[Reading, list[Used]]:
+        """Passes of a native benchmark, each between answers of the server: as clients get them,
+        and as the benchmark computes them. What it says are the medians of its passes; what the
+        engine took for the same is told by the middle of the passes' ratios to the answers before
+        and after them, since a machine may be of another speed a minute later."""
+        found: list[tuple[Reading, Used]] = []
+        served: list[Bare] = []
+        for number in range(PASSES + 1):
+            text = job.texts[number % len(job.texts)]
+            streamed(job.server, text, job.load)
+            served.append(bare(job.server, text, job.load))
+            if number < PASSES:
+                used = self.used(tool, argv, job)
+                found.append((tool.read(job), used))
+        says = {
+            name: median(reading.published[name] for reading, _ in found)
+            for name in found[0][0].published
+        }
+        decode = says["tg"] / beside(
+            [reading.published["tg"] for reading, _ in found], [s.decode_per_s for s in served]
+        )
+        prefill = says["pp"] / beside(
+            [reading.published["pp"] for reading, _ in found], [s.prefill_per_s for s in served]
+        )
+        told = {"bare_pace_s": 1 / decode, "bare_prompt_s": job.load.prompt / prefill}
+        return Reading(says, told), [used for _, used in found]
+
+
+def beside(passes: Sequence[float], answers: Sequence[float]) -> float:
+    """The median ratio of passes to what lay before and after each of them; only of those between
+    two alike, where there are any: the machine did not change its speed meanwhile."""
+    around = list(zip(passes, answers, answers[1:], strict=False))
+    steady = [each for each in around if abs(each[1] / each[2] - 1) <= STEADY]
+    return median(one / sqrt(before * after) for one, before, after in steady or around)
 
 
 def shown(argv: list[str], job: Job) -> str:

@@ -149,12 +149,10 @@ def ttft_rate_why(requests: Requests, told: Told) -> str:
 
 def bare_decode_why(requests: Requests, told: Told) -> str:
     pace = median(r.pace_s for r in requests)
-    unstreamed, bare = told["unstreamed_pace_s"], told["bare_pace_s"]
+    bare = told["bare_pace_s"]
     return (
-        "no server and no sampler: a token takes"
-        f" {pace * 1e3:.3f} ms served, {unstreamed * 1e3:.3f} ms when the answer is sent as a"
-        f" whole, {bare * 1e3:.3f} ms when the token is also chosen in the graph,"
-        f" × {pace / bare:.4f}"
+        f"no server and no sampler: a token takes {pace * 1e3:.3f} ms served, and"
+        f" {bare * 1e3:.3f} ms when it is chosen in the graph and the answer sent as a whole, × {pace / bare:.4f}"
     )
 
 
@@ -255,14 +253,14 @@ LLAMA_BENCH = (
     Definition(
         DECODE,
         "tg",
-        "mean over its repetitions, at the prompt's depth",
+        "median of its passes, at the prompt's depth",
         lambda requests, told: 1 / told["bare_pace_s"],
         bare_decode_why,
     ),
     Definition(
         PREFILL,
         "pp",
-        "mean over its repetitions",
+        "median of its passes",
         lambda requests, told: median(r.prompt_tokens for r in requests) / told["bare_prompt_s"],
         bare_prefill_why,
     ),
@@ -295,10 +293,10 @@ def row(
     own: Requests,
     own_engine: Sequence[Engine],
 ) -> Row:
-    """A tool's figure against tokrig's of the same repeat. ``engine`` is empty for a native
-    benchmark, of which the engine's server logs nothing: it computes what ``told`` tells of."""
+    """A tool's figure against tokrig's of the same repeat. A native benchmark sends nothing: its
+    ``engine`` are answers that the server gave between its passes."""
     same = OWN[definition.figure].of
-    requests = seen(engine, own, own_engine) if engine else own
+    requests = seen(engine, own, own_engine)
     mine, here = same(own, {}), same(requests, {})
     there = definition.of(requests, told)
     return Row(

@@ -11,11 +11,10 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench.agreement.definitions import Engine
@@ -180,6 +179,27 @@ def warm(server: Server, text: str, load: Load) -> None:
     answer(server, text, load)
 
 
+def streamed(server: Server, text: str, load: Load) -> None:
+    """One answer, token by token, as every client asks for it: the server's log has its times."""
+    asked = {
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": load.answer,
+        "ignore_eos": True,
+        "temperature": 0,
+        "stream": True,
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=ANSWERS_S)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(asked))
+        if (answered := connection.getresponse()).status != 200:
+            raise Failed(f"the server answered a stream with {answered.status}")
+        answered.read()
+    except (OSError, http.client.HTTPException) as why:
+        raise Failed(f"the server broke off a stream: {why}") from why
+    finally:
+        connection.close()
+
+
 def answer(server: Server, text: str, load: Load, *, in_graph: bool = False) -> dict[str, float]:
     """The engine's own times of one answer that it sends as a whole; ``in_graph``: whose tokens
     are chosen in the graph of the model, not by the sampler after it."""
@@ -195,22 +215,18 @@ def answer(server: Server, text: str, load: Load, *, in_graph: bool = False) -> 
     return found
 
 
-def bare(server: Server, texts: Sequence[str], load: Load) -> dict[str, float]:
-    """What the engine itself takes for less than a served answer, by its own clock: seconds a
-    token when the answer is sent as a whole, and when its tokens are also chosen in the graph, as
-    a native benchmark does neither; seconds for the prompt of the latter."""
+@dataclass(frozen=True)
+class Bare:
+    """Rates of an engine that neither streams nor samples, by its own clock: its tokens are chosen
+    in the graph and its answer is sent as a whole, as a native benchmark has it."""
 
-    def pace(found: dict[str, float]) -> float:
-        return found["predicted_ms"] / 1e3 / (found["predicted_n"] - 1)
+    decode_per_s: float
+    prefill_per_s: float
 
-    whole, inside = [], []
-    for text in texts:
-        whole.append(answer(server, text, load))
-        inside.append(answer(server, text, load, in_graph=True))
-    return {
-        "unstreamed_pace_s": median(map(pace, whole)),
-        "bare_pace_s": median(map(pace, inside)),
-        "bare_prompt_s": median(
-            found["prompt_ms"] / 1e3 * load.prompt / found["prompt_n"] for found in inside
-        ),
-    }
+
+def bare(server: Server, text: str, load: Load) -> Bare:
+    found = answer(server, text, load, in_graph=True)
+    return Bare(
+        (found["predicted_n"] - 1) / found["predicted_ms"] * 1e3,
+        found["prompt_n"] / found["prompt_ms"] * 1e3,
+    )

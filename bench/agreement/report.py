@@ -18,7 +18,8 @@ OWN_NAME = "tokrig"
 BUSY = (
     "**Other programs took up to {:.0%} of a tool's processor meanwhile.** The rates and times are"
     " of a busy machine. The arithmetic between them holds, since the server's log is of the same"
-    " requests; not so for llama-bench, of which there is no such log: its rows need a quiet one."
+    " requests; not so for llama-bench, whose passes only lie between such requests: its rows need"
+    " a quiet one."
 )
 
 

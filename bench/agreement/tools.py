@@ -307,7 +307,8 @@ def read_llama_benchy(path: Path, load: Load) -> Reading:
 
 
 class LlamaBench(Tool):
-    """Beside the server, which is idle meanwhile: the prompt, then the answer at its depth."""
+    """Beside the server, which is idle meanwhile: the prompt, then the answer at its depth, once;
+    a pass like this is made several times, with answers of the server between."""
 
     def version(self) -> str:
         return "of the same build"
@@ -322,7 +323,7 @@ class LlamaBench(Tool):
         load = job.load
         program = str(self.binary(job))
         same = [program, "-m", str(job.model), "-t", "1", "-fa", "1", "-o", "jsonl"]
-        same += ["-r", str(load.requests)]
+        same += ["-r", "1"]
         prompt = [*same, "-p", str(load.prompt), "-n", "0"]
         answer = [*same, "-p", "0", "-n", str(load.answer), "-d", str(load.prompt)]
         return [f"{shlex.join(prompt)} && {shlex.join(answer)}"]

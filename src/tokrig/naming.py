@@ -131,6 +131,31 @@ def _with_memory(name: str, count: int | None) -> str:
     return name if count is None else f"{name} · {human_bytes(count)}"
 
 
+# Sizes in which memory is sold, in GB. What is read is up to a tenth less: reserved for error
+# correction (an L40S of 48 GB shows 45.0 GiB), firmware or a processor's graphics.
+_SOLD = (
+    *range(1, 13), 16, 20, 24, 32, 36, 40, 48, 64, 80, 96, 112, 128, 141, 144, 160, 180, 192, 256,
+    288, 320, 384, 512, 640, 768, 1024, 1536, 2048, 3072, 4096,
+)  # fmt: skip
+_LEAST_SHOWN = 0.9
+
+
+def memory_gb(count: int) -> int:
+    """Bytes of a memory as people name it, in GB: 12 for 11.94 GiB, 48 for 45.0 GiB; at least 1."""
+    size = count / 2**30
+    sold = next((one for one in _SOLD if size <= one * 1.01), None)
+    return sold if sold and size >= sold * _LEAST_SHOWN else max(1, round(size))
+
+
+def vram_gb(rig: Rig) -> int | None:
+    """The memory of all cards as people name it, in GB; 0 without a card, None where it is not
+    known. Of a processor's graphics that use main memory: what they may use of it."""
+    if not rig.gpus:
+        return 0 if gpus_known(rig) else None
+    sizes = [memory_gb(gpu.vram_bytes) for gpu in rig.gpus if gpu.vram_bytes]
+    return sum(sizes) if len(sizes) == len(rig.gpus) else None
+
+
 def power_share(gpu: Gpu) -> float | None:
     """Power limit now / highest limit, 0 … 1; None where either is unknown."""
     if gpu.power_limit_w is None or not gpu.power_max_w:

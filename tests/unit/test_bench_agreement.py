@@ -8,6 +8,7 @@ from statistics import fmean, median
 
 import pytest
 
+from bench.agreement.__main__ import beside
 from bench.agreement.definitions import (
     AIPERF,
     DECODE,
@@ -181,10 +182,30 @@ def test_gaps_between_chunks_are_two_more_than_those_between_tokens() -> None:
 
 
 def test_a_native_benchmark_is_held_against_the_engine_without_its_server() -> None:
-    told = {"unstreamed_pace_s": 0.0155, "bare_pace_s": 0.015, "bare_prompt_s": 0.79}
+    told = {"bare_pace_s": 0.015, "bare_prompt_s": 0.79}
     decode, prefill = LLAMA_BENCH
-    assert row(decode, 1 / 0.015, told, [], OURS, LOGGED).left == pytest.approx(1)
-    assert row(prefill, 320 / 0.79, told, [], OURS, LOGGED).left == pytest.approx(1)
+    assert row(decode, 1 / 0.015, told, LOGGED, OURS, LOGGED).left == pytest.approx(1)
+    assert row(prefill, 320 / 0.79, told, LOGGED, OURS, LOGGED).left == pytest.approx(1)
+
+
+def test_a_machine_that_slowed_down_is_no_difference_of_a_native_benchmark() -> None:
+    """All that the benchmark and the answers between its passes took is a tenth more."""
+    slower = [replace(e, prompt_s=e.prompt_s * 1.1, decode_s=e.decode_s * 1.1) for e in LOGGED]
+    pace = median(r.pace_s for r in OURS)
+    told = {"bare_pace_s": pace * 1.1, "bare_prompt_s": 0.79 * 1.1}
+    found = row(LLAMA_BENCH[0], 1 / (pace * 1.1), told, slower, OURS, LOGGED)
+    assert found.engine == pytest.approx(1 / 1.1, rel=0.01)
+    assert found.definition == pytest.approx(1, rel=0.01)
+    assert found.left == pytest.approx(1)
+
+
+def test_passes_between_two_speeds_of_the_machine_do_not_count() -> None:
+    """Half the answers are of a machine of two thirds of its speed; the pass between the halves
+    could be of either."""
+    answers = [60.0, 60.5, 60.2, 40.0, 40.4, 40.1]
+    passes = [66.0, 66.3, 66.0, 44.2, 44.3]
+    assert beside(passes, answers) == pytest.approx(1.1, rel=0.005)
+    assert beside([66.0], [60.0, 40.0]) == pytest.approx(66 / (60 * 40) ** 0.5)
 
 
 def runs(left: float) -> list[dict[str, object]]:

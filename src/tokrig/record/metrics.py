@@ -460,8 +460,22 @@ class Figures:
         "the most that the engine's own processes held while it was measured",
         block="PeakMemory",
         parts=(
-            part("engine_vram_bytes", "count", "GPU memory", "the most that the engine held", "B"),
-            part("engine_rss_bytes", "count", "main memory", "the most that the engine held", "B"),
+            part(
+                "engine_vram_bytes",
+                "count",
+                "GPU memory",
+                "the most that the engine held",
+                "B",
+                shown=RUN | {"table"},
+            ),
+            part(
+                "engine_rss_bytes",
+                "count",
+                "main memory",
+                "the most that the engine held",
+                "B",
+                shown=RUN | {"table"},
+            ),
         ),
     )
     energy: Metric[Energy | None] = Metric(
@@ -477,6 +491,7 @@ class Figures:
                 "energy of the measured phase / ΣN",
                 "J/token",
                 better=False,
+                shown=RUN | {"table"},
             ),
             part(
                 "idle_subtracted_j_per_output_token",
@@ -518,7 +533,7 @@ class Figures:
         "share of the ceiling",
         "decode rate / decode ceiling (see *Ceiling*)",
         higher_is_better=True,
-        shown=SHOW,
+        shown=SHOW | {"table"},
     )
     prefill_matrix_share: Metric[float | None] = Metric(
         "share",

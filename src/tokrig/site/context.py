@@ -30,6 +30,15 @@ from tokrig.store.index import Problem
 from tokrig.store.load import Run
 
 NOTHING_PLANNED = Plan((), ())
+NAVIGATION = (
+    ("Speed", "index.html"),
+    ("Latency", "latency.html"),
+    ("Compare", "compare.html"),
+    ("Gaps", "gaps.html"),
+    ("Methodology", "methodology.html"),
+    ("Data", "data.html"),
+)
+"""What stands at the top of every page: words, and the page that they lead to."""
 TEMPLATES = Path(__file__).with_name("templates")
 # No raw HTML in prose: what a contributor writes is text. No pictures: they would be fetched.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
@@ -142,6 +151,7 @@ class Site:
         environment.globals |= {
             "definitions": definitions(),
             "hints": HINTS,
+            "navigation": NAVIGATION,
             "methodology_version": METHODOLOGY_VERSION,
             "names": naming,
             "units": units,

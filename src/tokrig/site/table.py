@@ -15,7 +15,7 @@ from tokrig.compare.statistics import Side, starts_of, tie_span
 from tokrig.record.block import Summary
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import shown_in
-from tokrig.record.model import Record, Result, Rig
+from tokrig.record.model import Model, Record, Result, Rig
 from tokrig.site import formats
 from tokrig.spec.settings import said_asked
 from tokrig.store.facts import Family
@@ -139,6 +139,7 @@ _VERDICTS = ("invalid", "valid", "unverified")
 _HEADLINE = "output_tok_per_s"
 # What no setting was asked for of.
 AS_IT_CAME = "the engine's own"
+_RUN = "id model quant rig backend engine build api mode settings kind errata apart bytes date"
 _ROW = "run shape concurrency valid gen low high spread from to"
 
 
@@ -160,14 +161,19 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     """All rows, column by column, names by number: small, and quick to filter in a browser.
 
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
-    the number of the run. A word is ``[label, word for the address]``; ``valid`` is 0 for invalid,
+    the number of the run. A word is ``[label, word for the address]``; that of a model is
+    ``[family, variant, address, name, parameters, active ones]``, that of a rig ``[label, id,
+    badges, cards, GB of VRAM (0 without a card), whether that is main memory]``; ``bytes`` are
+    those of the weights, ``date`` is ``2026-11-22`` or empty; ``valid`` is 0 for invalid,
     1 for valid, 2 for unverified; ``apart`` tells runs of one name apart; two figures tie where
     what they cover, ``from`` to ``to``, overlaps. Every other metric that tables show has a column
     of its medians. ``accepted`` has the accepted
     drafts in percent of those rows that drafted, ``skipped`` the shapes and concurrencies that a
-    run could not measure: both are few.
+    run could not measure, ``quality`` the share of like tokens and the KL divergence of runs that
+    were held against a reference: all three are few.
     """
-    family, model, quant, rig, backend, mode = (_Words() for _ in range(6))
+    family, model, quant, rig, mode = (_Words() for _ in range(5))
+    backend, engine, build, api = (_Words() for _ in range(4))
     kind, shape, settings = _Words(), _Words(), _Words()
     for name in shapes(runs):
         shape.number(name)
@@ -175,6 +181,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     of_rows: list[list[Any]] = []
     accepted: dict[int, int] = {}
     skipped: dict[int, list[list[Any]]] = {}
+    quality: dict[int, list[float | int | None]] = {}
     told_apart = naming.apart([run.record for run in runs])
     for number, run in enumerate(runs):
         record = run.record
@@ -187,18 +194,27 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
                 run.id,
                 model.number(
                     (family_number, full),
-                    [family_number, record.model.variant or full, naming.address(full), full],
+                    _model_words(family_number, record.model),
                 ),
                 quant.number(record.model.quant, _word(record.model.quant)),
                 rig.number(record.rig.id, _rig_words(record.rig)),
                 _number_of(backend, formats.backend(record.backend)),
+                _number_of(engine, record.backend.engine),
+                _number_of(build, record.backend.build),
+                _number_of(api, record.backend.api),
                 mode.number(record.mode.name, _mode_word(record.mode.name)),
                 _number_of(settings, ", ".join(said_asked(record.backend.asked)) or AS_IT_CAME),
                 kind.number((record.provenance.kind, record.provenance.level, record.status)),
                 len(record.errata),
                 told_apart.get(run.id, ""),
+                record.model.bytes,
+                (record.provenance.started_at or "")[:10],
             ]
         )
+        if (found := record.quality) is not None and found.top1_agreement is not None:
+            quality[number] = [
+                _median(one and one.value) for one in (found.top1_agreement, found.kl_nats)
+            ]
         if record.skipped:
             left = [one for one in record.skipped if one.cell.plain]
             skipped[number] = [[one.workload, one.concurrency] for one in left]
@@ -213,18 +229,28 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "quants": quant.listed,
         "rigs": rig.listed,
         "backends": backend.listed,
+        "engines": engine.listed,
+        "builds": build.listed,
+        "apis": api.listed,
         "modes": mode.listed,
         "settings": settings.listed,
         "kinds": kind.listed,
         "shapes": shape.listed,
-        "runs": _turned("id model quant rig backend mode settings kind errata apart", of_runs),
+        "runs": _turned(_RUN, of_runs),
         "rows": _turned(" ".join([_ROW, *(metric.name for metric in _others())]), of_rows),
         "accepted": accepted,
         "skipped": skipped,
+        "quality": quality,
     }
 
 
-def _number_of(listed: _Words, label: str) -> int:
+def _model_words(family: int, model: Model) -> list[Any]:
+    name = naming.model_name(model)
+    sizes = (model.parameters, model.active_parameters)
+    return [family, model.variant or name, naming.address(name), name, *map(_number, sizes)]
+
+
+def _number_of(listed: _Words, label: str | None) -> int:
     return listed.number(label, _word(label))
 
 
@@ -238,7 +264,17 @@ def _mode_word(name: str) -> list[str]:
 
 
 def _rig_words(rig: Rig) -> list[Any]:
-    return [naming.hardware_name(rig), rig.id, formats.badges(rig)]
+    """``unified``: what is called its VRAM is main memory."""
+    unified = any(gpu.unified_memory for gpu in rig.gpus)
+    cards = " + ".join(dict.fromkeys(naming.gpu_name(gpu) for gpu in rig.gpus))
+    return [
+        naming.hardware_name(rig),
+        rig.id,
+        formats.badges(rig),
+        cards or naming.cpu_name(rig),
+        naming.vram_gb(rig),
+        unified,
+    ]
 
 
 def _row(run: int, record: Record, result: Result, shape: _Words) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Style sheet, scripts and the icon, as they are; the definitions of terms as a script."""
+"""Style sheets, scripts and the icon, as they are, those of others (``vendor/``) with their
+licences; the definitions of terms as a script."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ STATIC = Path(__file__).parents[1] / "static"
 
 def outputs(site: Site) -> Iterable[Output]:
     """``assets/``: what pages share."""
-    for file in sorted(STATIC.iterdir()):
-        yield Output(f"assets/{file.name}", key_of(file.read_bytes().hex()), file.read_bytes)
+    for file in sorted(STATIC.rglob("*")):
+        if file.is_file():
+            path = f"assets/{file.relative_to(STATIC).as_posix()}"
+            yield Output(path, key_of(file.read_bytes().hex()), file.read_bytes)
     terms = {
         term.key: term.text + (f" Unit: {term.unit}." if term.unit else "")
         for term in definitions().values()

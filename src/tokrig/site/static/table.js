@@ -4,6 +4,7 @@
 
 {
   const { make, url, data, picks } = tokrig;
+  const { NULL, count, rate, span, time } = tokrig.words;
   const { runs, rows } = data;
   const table = document.getElementById("results");
   const form = document.getElementById("filters");
@@ -17,27 +18,8 @@
   const PAGE_GROUPS = 10;
   const GROUP_LINES = 3; // of a family, where there are several on a page
   const MOST_BARS = 12;
-  const NULL = "–";
   const OWN_SHAPES = ["chat", "rag", "codegen", "agent"];
   const VERDICTS = ["invalid", "valid", "unverified"]; // as rows.valid numbers them
-
-  // Figures as text. Python's words.py has the same rules.
-
-  const decimals = (value) => (value >= 1000 ? 0 : value >= 10 ? 1 : 2);
-  const grouped3 = (digits) => digits.replace(/\B(?=(\d{3})+(?!\d))/g, ",");
-  // Above 1,000 there are no decimals, so commas never get behind a point.
-  const rate = (value) => (value === null ? NULL : grouped3(value.toFixed(decimals(value))));
-  const span = (low, high) => (rate(low) === rate(high) ? rate(low) : `${rate(low)}–${rate(high)}`);
-  const count = (number, thing) => `${grouped3(String(number))} ${thing}${number === 1 ? "" : "s"}`;
-  const time = (s) => {
-    if (s === null) return NULL;
-    const ms = 1000 * s;
-    if (ms < 10) return `${ms.toFixed(2)} ms`;
-    if (ms < 999.5) return `${ms.toFixed(0)} ms`;
-    if (ms < 60000) return `${(ms / 1000).toFixed(2)} s`;
-    const seconds = Math.round(ms / 1000);
-    return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
-  };
 
   // What a run is, as words
 
