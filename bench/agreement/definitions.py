@@ -152,7 +152,8 @@ def bare_decode_why(requests: Requests, told: Told) -> str:
     bare = told["bare_pace_s"]
     return (
         f"no server and no sampler: a token takes {pace * 1e3:.3f} ms served, and"
-        f" {bare * 1e3:.3f} ms when it is chosen in the graph and the answer sent as a whole, × {pace / bare:.4f}"
+        f" {bare * 1e3:.3f} ms when it is chosen in the graph and the answer sent as a whole,"
+        f" × {pace / bare:.4f}"
     )
 
 
