@@ -10,8 +10,10 @@ figures follow from them:
     prefill, s      = start + max(2 × active parameters × prompt / compute, weights / bandwidth)
 
 with log-normal noise between runs, repeats and requests. What does not fit a rig's memory is not
-made. A run depends on the seed and its number alone, so ``--first 10000 --runs 1`` adds one run,
-the newest, to ten thousand. None of these figures was measured.
+made. A third of the runs also has a speed by depth, a ladder, sessions or a load that lasts, as
+many have a quality: bench/many/curves.py has their formulas. A run depends on the seed and its
+number alone, so ``--first 10000 --runs 1`` adds one run, the newest, to ten thousand. None of these
+figures was measured.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from bench.many.curves import kind_of, more, quality
 from bench.many.market import machines, tables, variants
 from bench.many.results import result
-from bench.many.setup import CONTEXT, SLOTS, Setup, draw
+from bench.many.setup import SLOTS, Setup, draw
 from tokrig import __version__, registry
 from tokrig.documents import dump
 from tokrig.naming import address, hardware_name
@@ -62,11 +63,17 @@ def make_record(seed: int, number: int) -> m.Record:
     level_name = chance.choices(list(LEVEL_SHARES), list(LEVEL_SHARES.values()))[0]
     level = LEVELS[level_name]
     concurrencies = (1, SLOTS) if chance.random() < MANY_STREAMS_SHARE else (1,)
+    # By a chance of its own: what it adds leaves all other figures as they were.
+    further = Random(f"{seed}-{number}-further")
+    kind, setup = kind_of(setup, further)
     results = [
         result(setup, workload(shape), concurrency, level, chance)
         for shape in SHAPES
         for concurrency in concurrencies
     ]
+    shapes = {name: workload(name) for name in ("chat", "session")}
+    beside = more(kind, setup, results, level, shapes, further)
+    results += beside.results
     started = FIRST_START + number * APART
     finished = started + max(APART / 2, timedelta(seconds=1.2 * sum(map(_took_s, results))))
     model = model_facts(setup, chance)
@@ -74,7 +81,7 @@ def make_record(seed: int, number: int) -> m.Record:
     return m.Record(
         id=f"{started:%Y%m%d-%H%M%S}-{name}-{number:04x}",
         status="complete",
-        validity=judge_run(results, complete=True),
+        validity=judge_run(results, complete=True, ladders=beside.ladders),
         provenance=m.Provenance(
             kind="measured",
             tokrig_version=__version__,
@@ -95,6 +102,8 @@ def make_record(seed: int, number: int) -> m.Record:
             first_ttft_s=round(chance.uniform(0.1, 0.6), 4),
         ),
         results=results,
+        ladders=list(beside.ladders),
+        quality=quality(setup, further),
         errata=errata(started, chance),
     )
 
@@ -141,7 +150,8 @@ def backend_facts(setup: Setup, file: str) -> m.BackendFacts:
     """A server started by tokrig, its settings read back."""
     cpu, layers = setup.machine.rig.cpu, setup.variant.layers + 1
     gpu_layers = layers if setup.machine.rig.gpus else 0
-    flags = f"--port 0 -c {CONTEXT * SLOTS} -np {SLOTS} -ngl {gpu_layers} -fa on --jinja"
+    slots = f"-c {setup.context * setup.slots} -np {setup.slots}"
+    flags = f"--port 0 {slots} -ngl {gpu_layers} -fa on --jinja"
     return m.BackendFacts(
         name=setup.engine["backend"],
         engine=setup.engine["engine"],
@@ -151,8 +161,8 @@ def backend_facts(setup: Setup, file: str) -> m.BackendFacts:
         managed=True,
         argv=[f"{setup.engine['backend']}-server", "-m", file, *flags.split()],
         resolved=m.Resolved(
-            context_per_slot=CONTEXT,
-            slots=SLOTS,
+            context_per_slot=setup.context,
+            slots=setup.slots,
             threads=cpu.cores,
             threads_batch=cpu.cores,
             batch=2048,

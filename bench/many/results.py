@@ -60,10 +60,36 @@ Repeats = Sequence[Sequence[Request]]
 
 
 def result(
-    setup: Setup, workload: Workload, concurrency: int, level: Level, chance: Random
+    setup: Setup,
+    workload: Workload,
+    concurrency: int,
+    level: Level,
+    chance: Random,
+    depth: int = 0,
 ) -> m.Result:
-    """One workload at one concurrency."""
-    repeats = requests(setup, workload, concurrency, level, chance)
+    """One workload at one concurrency, after ``depth`` tokens of context."""
+    repeats = requests(setup, workload, concurrency, level, chance, depth)
+    shape = workload_facts(workload)
+    if depth:
+        target = depth + workload.prompt_tokens
+        shape = shape.model_copy(update={"target_prompt_tokens": target})
+    facts: dict[str, Any] = {"workload": shape, "concurrency": concurrency, "depth_tokens": depth}
+    context = depth + workload.prompt_tokens + workload.answer_tokens / 2
+    return of_requests(setup, repeats, chance, facts, context)
+
+
+def of_requests(
+    setup: Setup,
+    repeats: Repeats,
+    chance: Random,
+    cell: dict[str, Any],
+    context: float,
+    *,
+    may_fail: bool = True,
+) -> m.Result:
+    """What those requests give, for the ``cell`` that they are of; ``context`` is the length at
+    which most of their tokens were made."""
+    concurrency: int = cell["concurrency"]
     everyone = [request for repeat in repeats for request in repeat]
     decode = metric(repeats, lambda r: 1 / r.token_s)
     prefill = metric(repeats, lambda r: r.prompt / r.prefill_s)
@@ -71,11 +97,11 @@ def result(
     system = metric(
         [repeat[:1] for repeat in repeats], lambda r: concurrency * r.answer / r.total_s
     )
-    trouble = chance.choice(list(TROUBLES)) if chance.random() < INVALID_SHARE else None
+    fails = may_fail and chance.random() < INVALID_SHARE
+    trouble = chance.choice(list(TROUBLES)) if fails else None
     reasoning = statistics.median(request.reasoning for request in everyone)
+    content = statistics.median(request.answer - request.reasoning for request in everyone)
     facts = {
-        "workload": workload_facts(workload),
-        "concurrency": concurrency,
         "validity": validity(setup, trouble),
         "repeats": len(repeats),
         "requests": len(everyone),
@@ -95,7 +121,7 @@ def result(
         "prompt_tokens": metric(repeats, lambda r: r.prompt),
         "output_tokens": metric(repeats, lambda r: r.answer),
         "reasoning_tokens_median": float(reasoning),
-        "content_tokens_median": workload.answer_tokens - float(reasoning),
+        "content_tokens_median": float(content),
         "answered_share": round(sum(r.ttfa_s is not None for r in everyone) / len(everyone), 4),
         "cached_tokens": 0,
         "token_count_source": "usage",
@@ -107,14 +133,14 @@ def result(
             engine_vram_bytes=round(setup.needed_bytes) if setup.machine.rig.gpus else None,
         ),
         "energy": energy(setup, everyone, system),
-        "ceiling_share": ceiling_share(setup, workload, decode) if concurrency == 1 else None,
+        "ceiling_share": ceiling_share(setup, context, decode) if concurrency == 1 else None,
         "client_cpu_share": round(chance.uniform(0.003, 0.03), 4),
         "interference": m.Interference(
             load_average_max=round(chance.uniform(0.2, 2.5), 2),
             other_cpu_share_max=round(chance.uniform(0, 0.2), 3),
         ),
     }
-    return m.Result.model_validate(facts | TROUBLES.get(trouble or "", {}))
+    return m.Result.model_validate(facts | cell | TROUBLES.get(trouble or "", {}))
 
 
 @cache
@@ -129,10 +155,15 @@ def workload_facts(workload: Workload) -> m.WorkloadFacts:
 
 
 def requests(
-    setup: Setup, workload: Workload, concurrency: int, level: Level, chance: Random
+    setup: Setup,
+    workload: Workload,
+    concurrency: int,
+    level: Level,
+    chance: Random,
+    depth: int = 0,
 ) -> list[list[Request]]:
     """The requests of all repeats, with the noise of a repeat and of each request."""
-    context = workload.prompt_tokens + workload.answer_tokens / 2
+    context = depth + workload.prompt_tokens + workload.answer_tokens / 2
     token_s = setup.token_s(context, concurrency)
     # Prompts that arrive together are worked off one after the other.
     waiting = (concurrency + 1) / 2
@@ -141,8 +172,10 @@ def requests(
         pace = chance.lognormvariate(0, REPEAT_NOISE)
         repeat = []
         for _ in range(level.iterations * concurrency):
-            prompt = workload.prompt_tokens + chance.randint(-1, 1) * (
-                workload.tolerance_tokens // 2
+            prompt = (
+                depth
+                + workload.prompt_tokens
+                + chance.randint(-1, 1) * (workload.tolerance_tokens // 2)
             )
             prefill_s = setup.prefill_s(prompt) * pace * chance.lognormvariate(0, REQUEST_NOISE)
             thought = int(chance.lognormvariate(0, 0.5) * REASONING_TOKENS)
@@ -252,10 +285,9 @@ def energy(setup: Setup, everyone: Sequence[Request], system: Summary | None) ->
     )
 
 
-def ceiling_share(setup: Setup, workload: Workload, decode: Summary | None) -> float | None:
+def ceiling_share(setup: Setup, context: float, decode: Summary | None) -> float | None:
     """Decode rate / (bandwidth / bytes a token). Drafts break the ceiling, so they have none."""
     if setup.mode in tables()["drafts"] or decode is None:
         return None
-    context = workload.prompt_tokens + workload.answer_tokens / 2
     ceiling = setup.machine.bandwidth / setup.step_bytes(context, 1)
     return round(decode.median / ceiling, 4)

@@ -27,6 +27,8 @@ class Setup:
     quant: Quant
     mode: str = "baseline"
     luck: float = 1.0
+    context: int = CONTEXT
+    slots: int = SLOTS
 
     @property
     def weights_bytes(self) -> float:
@@ -41,7 +43,12 @@ class Setup:
     @property
     def needed_bytes(self) -> float:
         """Weights and the cache of all slots."""
-        return self.weights_bytes + SLOTS * CONTEXT * self.kv_bytes
+        return self.weights_bytes + self.slots * self.context * self.kv_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the rig's memory holds it."""
+        return self.needed_bytes < self.machine.memory
 
     @property
     def bandwidth(self) -> float:
@@ -92,7 +99,7 @@ def draw(chance: Random) -> Setup:
     machine = chance.choices(rigs, [rig.share for rig in rigs])[0]
     while True:
         setup = _any_on(machine, chance)
-        if setup.needed_bytes < machine.memory:
+        if setup.fits:
             return setup
 
 
