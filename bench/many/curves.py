@@ -248,7 +248,7 @@ def _sustained(setup: Setup, rates: list[float], clock: list[float], chance: Ran
         cause = "heat" if reasons == ["sw_thermal_slowdown"] else "power_limit"
     elif last / first < RATE_FELL:
         cause = "same_clocks"
-    clocks = [round(CLOCK_MHZ * of) for of in clock]
+    clocks: list[float | None] = [round(CLOCK_MHZ * of) for of in clock]
     has_gpu = bool(setup.machine.rig.gpus)
     return Sustained(
         seconds=SUSTAINED_S,
