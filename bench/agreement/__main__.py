@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,11 +27,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from bench.agreement import report
 from bench.agreement.engine import Bare, Load, Server, bare, prompts, serving, streamed, warm
 from bench.agreement.tools import TOOLS, Job, Reading, Tool
+from bench.command import Options, command
 from bench.instrument.loads import compiled
 from bench.instrument.peers import tokenizer
 from bench.instrument.report import Facts
@@ -60,49 +58,17 @@ LONGEST_S = 600.0
 
 def main() -> int:
     asked = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, too
-    allowed = os.sched_getaffinity(0)
-    try:
-        return run(asked)
-    except Failed as why:
-        print(f"bench/agreement: {why}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was measured is kept", file=sys.stderr)
-        return 130
-    finally:
-        os.sched_setaffinity(0, allowed)
+    return command(lambda: run(asked), "bench/agreement")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.agreement",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--only", help=f"tokrig and some of {', '.join(TOOLS)}")
-    parser.add_argument("--loads", help=f"some of {', '.join(LOADS)}")
-    parser.add_argument("--repeats", type=int, help="of each load; by default 3, or 1 of four")
-    parser.add_argument("--quick", action="store_true", help="a trial: one request a tool, once")
-    parser.add_argument("--fresh", action="store_true", help="go on with no interrupted series")
-    parser.add_argument("--page", action="store_true", help="measure nothing: the page once more")
-    parser.add_argument("--json", action="store_true", help="print all runs; write no page")
-    parser.add_argument("--even-if-busy", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="keep the tools' own files")
-    parser.add_argument("--cache", type=Path, default=user_cache_path("tokrig") / "bench")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "agreement.md")
-    asked = parser.parse_args()
-    for name, all_of_them in (("only", TOOLS), ("loads", LOADS)):
-        given = getattr(asked, name)
-        names = given.split(",") if given else list(all_of_them)
-        if unknown := set(names) - set(all_of_them):
-            parser.error(f"--{name}: {', '.join(unknown)} is none of {', '.join(all_of_them)}")
-        setattr(asked, name, names)
+    options = Options("python -m bench.agreement", __doc__, TOOLS, LOADS)
+    options.add_argument("--repeats", type=int, help="of each load; by default 3, or 1 of four")
+    options.add_argument("--quick", action="store_true", help="a trial: one request a tool, once")
+    options.add_argument("--out", type=Path, default=ROOT / "docs" / "agreement.md")
+    asked = options.asked()
     if report.OWN_NAME not in asked.only:
         asked.only.insert(0, report.OWN_NAME)
-    if asked.repeats is not None and asked.repeats < 1:
-        parser.error("--repeats: at least 1")
     return asked
 
 

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,8 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
+from bench.command import Options, command
 from bench.instrument import report
 from bench.instrument.figures import Usage, figures
 from bench.instrument.loads import (
@@ -60,48 +58,15 @@ PEERS = {
 
 def main() -> int:
     asked = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, too
-    allowed = os.sched_getaffinity(0)
-    try:
-        return run(asked)
-    except Failed as why:
-        print(f"bench/instrument: {why}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was measured is kept", file=sys.stderr)
-        return 130
-    finally:
-        os.sched_setaffinity(0, allowed)
+    return command(lambda: run(asked), "bench/instrument")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.instrument",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--only", help=f"some of {', '.join(PEERS)}")
-    parser.add_argument("--loads", help=f"some of {', '.join(LOADS)}")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a trial: short loads, one repeat")
-    parser.add_argument("--fresh", action="store_true", help="go on with no interrupted series")
-    parser.add_argument("--page", action="store_true", help="measure nothing: the page once more")
-    parser.add_argument("--json", action="store_true", help="print all runs; write no page")
-    parser.add_argument("--even-if-busy", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="keep the tools' own files")
-    parser.add_argument("--cache", type=Path, default=user_cache_path("tokrig") / "bench")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "peers.md")
-    asked = parser.parse_args()
-    for name, all_of_them in (("only", PEERS), ("loads", LOADS)):
-        given = getattr(asked, name)
-        names = given.split(",") if given else list(all_of_them)
-        if unknown := set(names) - set(all_of_them):
-            parser.error(f"--{name}: {', '.join(unknown)} is none of {', '.join(all_of_them)}")
-        setattr(asked, name, names)
-    if asked.repeats < 1:
-        parser.error("--repeats: at least 1")
-    return asked
+    options = Options("python -m bench.instrument", __doc__, PEERS, LOADS)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--quick", action="store_true", help="a trial: short loads, one repeat")
+    options.add_argument("--out", type=Path, default=ROOT / "docs" / "peers.md")
+    return options.asked()
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def measured(home: Home, fault: str, *words: str) -> dict[str, Any]:
     done = home.tokrig(*faulty(fault, *words))
     assert done.code == 0, done.err
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     [record] = home.records()
     assert record["status"] == "complete"
     return record
@@ -114,7 +114,7 @@ def test_a_shape_is_measured_behind_so_many_tokens_of_context(home: Home) -> Non
     assert deep["workload"]["content_hash"] != plain["workload"]["content_hash"]
     assert deep["prompt_tokens"]["median"] == pytest.approx(64 + 4096, rel=0.01)
     assert all(is_sound(r["validity"]) for r in record["results"])
-    shown = home.tokrig("show", record["id"]).out
+    shown = home.in_process("show", record["id"]).out
     assert "tok/s at depth 0" in shown
     assert "chat at depth 4k × 2" in shown
 

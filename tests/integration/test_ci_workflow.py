@@ -32,8 +32,8 @@ def steps() -> dict[str, str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """Two builds of the engine; the one after takes four times as long. tokrig is on the PATH."""
-    for side, pace_s, build in (("before", 0.001, "b9998"), ("after", 0.004, "b9999")):
+    """Two builds of the engine; the one after takes three times as long. tokrig is on the PATH."""
+    for side, pace_s, build in (("before", 0.001, "b9998"), ("after", 0.003, "b9999")):
         binary = tmp_path / side / "build" / "bin" / "llama-server"
         binary.parent.mkdir(parents=True)
         text = FAKE.read_text(encoding="utf-8").replace("TOKEN_S = 0.002", f"TOKEN_S = {pace_s}")

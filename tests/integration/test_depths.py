@@ -28,7 +28,7 @@ def measured(home: Home, *words: str, **made: Any) -> tuple[dict[str, Any], str]
     with simulated(Simulation(**{**paced, **made})) as server:
         done = home.tokrig("run", "--url", f"http://127.0.0.1:{server.port}", *words)
     assert done.code == 0, done.err
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     [record] = home.records()
     return record, done.err
 

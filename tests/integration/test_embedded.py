@@ -1,4 +1,5 @@
-"""The real engine with real weights, through the real command line."""
+"""The real engine with real weights, through the real command line: whole models where what they
+say or how long they take is the matter, two layers of one where it is not."""
 
 from __future__ import annotations
 
@@ -28,6 +29,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.alone]
 # Test machines have few cores and do other things: engine threads that spin while they wait for
 # each other would make a test of seconds one of minutes. Real runs keep the engine's default.
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
+# Two layers answer in half a second, of which a hiccup is more than two clocks may differ.
+LOAD_ON_SHALLOW = LOAD | {"clock_mismatch"}
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def require_sound(home: Home) -> dict[str, Any]:
         assert abs(result["server"]["difference"]) <= 0.03
         assert result["finish_reasons"] == {"length": 3 * concurrency}
         assert 0 < result["client_cpu_share"] < 0.8
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     text = home.record_paths()[0].read_text()
     assert str(Path.home()) not in text
     assert str(home.root) not in text
@@ -91,9 +94,8 @@ def test_a_quick_run_with_a_shape_too_long_for_the_context(home: Home) -> None:
 
 
 def test_four_requests_in_flight(home: Home) -> None:
-    done = home.tokrig(
-        "run", "--model", "smollm2-135m", "--workload", "chat", "--concurrency", "1,4", env=PATIENT
-    )
+    words = ("--model", "smollm2-135m", "--workload", "chat", "--concurrency", "1,4")
+    done = home.tokrig("run", *words, env=PATIENT)
     assert done.code == 0, done.err
     record = require_sound(home)
     found = rows(home)
@@ -106,14 +108,15 @@ def test_four_requests_in_flight(home: Home) -> None:
     assert {s.worker for s in measured} == {0, 1, 2, 3}
 
 
-def test_busy_loops_beside_it_do_not_pass(home: Home) -> None:
+def test_busy_loops_beside_it_do_not_pass(home: Home, shallow: Path) -> None:
     """One a core, which halves the rate: the engine's threads wait, and that is measured."""
     loops = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for _ in os.sched_getaffinity(0)
     ]
     try:
-        done = home.tokrig("run", "--workload", "chat", "--even-if-busy", env=PATIENT)
+        words = ("--model", str(shallow), "--workload", "chat", "--even-if-busy")
+        done = home.tokrig("run", *words, env=PATIENT)
     finally:
         for loop in loops:
             loop.kill()
@@ -122,7 +125,7 @@ def test_busy_loops_beside_it_do_not_pass(home: Home) -> None:
     result = rows(home)["chat", 1]
     assert "foreign_cpu_load" in result["validity"]["reasons"], result["interference"]
     assert result["interference"]["foreign_wait_share"] > 0.2
-    assert home.tokrig("check").code == 0
+    assert home.checks()
 
 
 @pytest.mark.parametrize("model", ["smollm2-135m", "gemma-3-270m"])
@@ -142,10 +145,9 @@ def test_every_prompt_meets_its_length_after_the_real_template(tmp_path: Path, m
         assert sample.prompt_tokens == session.count_prompt(messages, 1)
 
 
-def test_killing_the_real_engine_in_mid_stream(home: Home) -> None:
-    process = home.start(
-        "run", "--model", "smollm2-135m", "--workload", "chat,codegen", env=PATIENT
-    )
+def test_killing_the_real_engine_in_mid_stream(home: Home, shallow: Path) -> None:
+    words = ("--model", str(shallow), "--workload", "chat,codegen")
+    process = home.start("run", *words, env=PATIENT)
     home.wait_for_cells(1)
     time.sleep(1.5)
     # By its command line's child: the guard above it must notice, not be noticed.
@@ -157,7 +159,7 @@ def test_killing_the_real_engine_in_mid_stream(home: Home) -> None:
     [record] = home.records()
     assert record["status"] == "failed"
     assert [r["workload"]["name"] for r in record["results"]] == ["chat"]
-    assert home.tokrig("check").code == 0
+    assert home.checks()
 
 
 def test_broken_model_files(home: Home) -> None:
@@ -190,15 +192,18 @@ THINKING = (
 
 
 @pytest.mark.parametrize(
-    ("model", "how"),
+    "how",
     [
-        ("smollm2-135m", ("--speculative", "ngram", "--option", "ngram_size_n=3")),
-        ("gemma-3-270m", ("--speculative", "draft", "--draft-tokens", "4")),
+        ("--speculative", "ngram", "--option", "ngram_size_n=3"),
+        ("--speculative", "draft", "--draft-tokens", "4"),
     ],
     ids=["ngram", "draft"],
 )
-def test_speculation_is_counted_and_compared(home: Home, model: str, how: tuple[str, ...]) -> None:
+def test_speculation_is_counted_and_compared(
+    home: Home, shallow: Path, how: tuple[str, ...]
+) -> None:
     """A model drafts for itself here: nearly all is accepted."""
+    model = str(shallow)
     draft = ("--draft-model", model) if "draft" in how else ()
     done = home.tokrig("run", "--model", model, "--workload", "chat", *how, *draft, env=PATIENT)
     assert done.code == 0, done.err
@@ -209,13 +214,13 @@ def test_speculation_is_counted_and_compared(home: Home, model: str, how: tuple[
     assert found["drafted_tokens"] >= found["accepted_tokens"] >= 0
     assert result["greedy"]["compared_characters"] > 0
     assert is_sound(result["validity"]), result["validity"]
-    assert home.tokrig("check").code == 0
+    assert home.checks()
 
 
 @pytest.mark.parametrize("asked", ["on", "off"])
-def test_reasoning_is_observed_not_believed(home: Home, asked: str) -> None:
+def test_reasoning_is_observed_not_believed(home: Home, shallow: Path, asked: str) -> None:
     done = home.tokrig(
-        *("run", "--model", "smollm2-135m", "--workload", "chat", "--reasoning", asked),
+        *("run", "--model", str(shallow), "--workload", "chat", "--reasoning", asked),
         *("--option", f"chat_template={THINKING}"),
         env=PATIENT,
     )
@@ -226,14 +231,14 @@ def test_reasoning_is_observed_not_believed(home: Home, asked: str) -> None:
     assert mode["name"] == f"reasoning-{asked}"
     assert mode["reasoning_observed"] is (asked == "on")
     assert (result["reasoning_tokens_median"] > 0) is (asked == "on")
-    assert set(result["validity"].get("reasons", [])) <= LOAD
+    assert set(result["validity"].get("reasons", [])) <= LOAD_ON_SHALLOW
 
 
-def test_reasoning_that_goes_on_although_it_is_off_is_told(home: Home) -> None:
+def test_reasoning_that_goes_on_although_it_is_off_is_told(home: Home, shallow: Path) -> None:
     """A template that thinks whatever it is told."""
     stubborn = THINKING.replace("enable_thinking is defined and not enable_thinking", "false")
     done = home.tokrig(
-        *("run", "--model", "smollm2-135m", "--workload", "chat", "--reasoning", "off"),
+        *("run", "--model", str(shallow), "--workload", "chat", "--reasoning", "off"),
         *("--option", f"chat_template={stubborn}"),
         env=PATIENT,
     )

@@ -31,6 +31,7 @@ def test_a_sound_run_is_valid_and_checks(home: Home) -> None:
     [record] = home.records()
     assert record["status"] == "complete"
     assert is_sound(record["validity"])
+    assert "quality" not in record and not (home.content / "benchmarks" / "quality").exists()
     assert record["results"][0]["output_tokens"]["median"] == 128
     # The fake's log says that the weights are in main memory, whatever is asked.
     assert (record["backend"]["api"], record["backend"]["api_asked"]) == ("cpu", "cpu")

@@ -14,7 +14,6 @@ from tokrig.store import Store
 
 pytestmark = [pytest.mark.engine, pytest.mark.alone]
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
-RUN = ("run", "--model", "smollm2-135m", "--workload", "chat", "--even-if-busy")
 
 
 @pytest.fixture
@@ -24,9 +23,10 @@ def home(tmp_path: Path) -> Iterator[Home]:
     assert home.no_engines_left(), "an engine outlived its run"
 
 
-def test_a_second_run_is_held_against_the_first(home: Home) -> None:
+def test_a_second_run_is_held_against_the_first(home: Home, shallow: Path) -> None:
+    words = ("--model", str(shallow), "--workload", "chat", "--quality", "--even-if-busy")
     for _ in range(2):
-        done = home.tokrig(*RUN, "--quality", env=PATIENT)
+        done = home.tokrig("run", *words, env=PATIENT)
         assert done.code == 0, done.err
     assert "checking answers, 24 of 24" in done.err
     first, second = home.records()
@@ -38,9 +38,11 @@ def test_a_second_run_is_held_against_the_first(home: Home) -> None:
     assert told["top1_agreement"]["value"] >= 0.99
     assert told["kl_nats"]["value"] < 1e-3
     assert told["positions"] > 24 * 20
-    assert home.tokrig("check").code == 0
-    assert re.search(r"answers: 0\.\d % .* of tokens differ", home.tokrig("show", second["id"]).out)
-    compared = json.loads(home.tokrig("compare", first["id"], second["id"], "--json").out)
+    assert home.checks()
+    assert re.search(
+        r"answers: 0\.\d % .* of tokens differ", home.in_process("show", second["id"]).out
+    )
+    compared = json.loads(home.in_process("compare", first["id"], second["id"], "--json").out)
     assert "B against A: 0." in json.dumps(compared, ensure_ascii=False)
     # Nothing of it is among the samples, and nothing of this machine in the file.
     samples = Store(home.content).read_samples(second["id"])
@@ -51,17 +53,11 @@ def test_a_second_run_is_held_against_the_first(home: Home) -> None:
     path = home.record_paths()[1]
     honest = path.read_text()
     path.write_text(re.sub(r"(positions: )\d+", r"\g<1>7", honest))
-    refused = home.tokrig("check", str(path))
+    refused = home.in_process("check", str(path))
     assert refused.code == 1
     assert re.search(rf"{path.name}:\d+: quality.positions is 7, the answers give", refused.out)
     path.write_text(honest)
     Store(home.content).answers_path(second["id"]).unlink()
-    refused = home.tokrig("check", str(path))
+    refused = home.in_process("check", str(path))
     assert refused.code == 1
     assert "no answers of run" in refused.out
-
-
-def test_a_quick_run_does_not_ask(home: Home) -> None:
-    assert home.tokrig(*RUN, env=PATIENT).code == 0
-    assert "quality" not in home.records()[0]
-    assert not (home.content / "benchmarks" / "quality").exists()

@@ -145,7 +145,7 @@ def test_rigs_measure_side_by_side_and_each_one_run_at_a_time(
     assert {e.record.provenance.planned for e in ended} == {run.key for run, _ in wanted}
     assert all(e.error is None and e.record.status == "complete" for e in ended)
     assert sorted(e.path for e in ended) == home.record_paths()
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     spans: dict[str, list[tuple[str, str]]] = {}
     for one in ended:
         times = (one.record.provenance.started_at or "", one.record.provenance.finished_at or "")
@@ -178,7 +178,7 @@ def test_a_rig_killed_under_way_goes_on_when_it_is_back(
     assert len(ended.record.results) == 4
     assert home.record_paths() == [ended.path]
     assert rig.home.unfinished() == []
-    assert home.tokrig("check").code == 0
+    assert home.checks()
 
 
 def test_a_record_that_was_not_stored_is_handed_over_and_not_measured_again(
@@ -373,13 +373,14 @@ def test_what_is_wrong_with_load_nodes_is_told_before_anything_is_sent(
 
 
 @pytest.mark.engine
-def test_a_real_engine_measures_on_a_rig(executor: RayExecutor, home: Home) -> None:
-    run, spec = planned("rig-a", "real", backend="embedded", server_bin=None, concurrency=[1])
+def test_a_real_engine_measures_on_a_rig(executor: RayExecutor, home: Home, shallow: Path) -> None:
+    engine = {"backend": "embedded", "server_bin": None, "model": str(shallow)}
+    run, spec = planned("rig-a", "real", concurrency=[1], **engine)
     ended = executor.measure(run, spec, quiet)
     assert ended.record.status == "complete", ended.record.failure
     assert ended.record.backend.engine == "llama.cpp"
     assert ended.record.results[0].output_tok_per_s is not None
-    assert home.tokrig("check").code == 0
+    assert home.checks()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def served(home: Home, *words: str, **made: Any) -> list[dict[str, Any]]:
         url = f"http://127.0.0.1:{server.port}"
         done = home.tokrig("run", "--url", url, "--workload", "session", *words)
     assert done.code == 0, done.err
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     [record] = home.records()
     results: list[dict[str, Any]] = record["results"]
     return results
@@ -67,7 +67,7 @@ def test_what_is_cached_is_what_turns_share(home: Home) -> None:
 def test_an_engine_without_a_cache_reads_every_prompt_whole(home: Home) -> None:
     [result] = served(home, cache="off")
     assert result["session"].get("hit_rate", 0.0) == 0.0
-    shown = home.tokrig("show", home.records()[0]["id"])
+    shown = home.in_process("show", home.records()[0]["id"])
     assert "the engine has no prompt cache, or it is switched off" in shown.out
 
 
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_with_the_session_that_is_left(home: Home) -> None:
         process.communicate()
         done = home.tokrig("run", "--resume")
     assert done.code == 0, done.err
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     [record] = home.records()
     assert [(r["concurrency"], r["session"]["sessions"]) for r in record["results"]] == [
         (1, 1),
@@ -92,16 +92,16 @@ def test_a_killed_run_goes_on_with_the_session_that_is_left(home: Home) -> None:
 
 @pytest.mark.engine
 @pytest.mark.alone
-def test_the_embedded_engine_counts_what_messages_share(home: Home) -> None:
+def test_the_embedded_engine_counts_what_messages_share(home: Home, shallow: Path) -> None:
     """Two turns in a small context, of two sessions: slots keep them apart by themselves."""
     done = home.tokrig(
-        *("run", "--model", "smollm2-135m", "--workload", "session", "--concurrency", "2"),
+        *("run", "--model", str(shallow), "--workload", "session", "--concurrency", "2"),
         *("--context", "2560"),
         env={"OMP_WAIT_POLICY": "passive"},
     )
     assert done.code == 0, done.err
     assert "2 of 11 turns fit into a context of 2560 tokens" in done.err
-    assert home.tokrig("check").code == 0
+    assert home.checks()
     [record] = home.records()
     [result] = record["results"]
     assert is_sound(result["validity"]), result["validity"]

@@ -311,9 +311,30 @@ def test_without_anyone_to_count_a_depth_is_guessed() -> None:
 
 def test_a_context_that_cannot_hold_a_depth_is_told_in_the_servers_words() -> None:
     own, target = counted(WORKLOADS["chat"], 0, 4.1, 12)
+    whole, asked = Tokenizer(4.1, 12, limit=4096), []
+
+    def count(messages: Messages) -> int | None:
+        asked.append(messages)
+        return whole(messages)
+
     with pytest.raises(RequestError, match="available context size") as caught:
-        fitting.behind(own, 8192, target + 8192, 0, Tokenizer(4.1, 12, limit=4096))
+        fitting.behind(own, 8192, target + 8192, 0, count)
     assert caught.value.code == "context_too_small"
+    assert len(asked) <= 4, "how much does fit was looked for"
+
+
+@pytest.mark.parametrize("room", [8000, 8190, 8200, 8300, 8500, 9000])
+def test_a_context_that_is_nearly_too_small_is_used(room: int) -> None:
+    """Prompts refused on the way do not end the search where one of the right length fits."""
+    own, target = counted(WORKLOADS["chat"], 0, 4.1, 12)
+    wanted = target + 8192
+    try:
+        found, _ = fitting.behind(own, 8192, wanted, 0, Tokenizer(4.1, 12, limit=room))
+    except RequestError as error:
+        assert error.code == "context_too_small" and room < wanted
+    else:
+        tokens = found.tokens or 0
+        assert abs(tokens - wanted) <= tolerance(wanted) and tokens <= room
 
 
 def test_a_server_that_cuts_a_deep_prompt_is_found_out() -> None:

@@ -27,6 +27,9 @@ PIECES, LEAST_PIECE = 8, 256
 SALT_TOKENS = 8
 # Tokens of a prompt that have to be the shape's, whatever the chat template adds.
 LEAST_OWN_TOKENS = 32
+# How wrong the length of an uncounted prompt may be, as a share of what it is longer than a counted
+# one: the same prose takes about as many tokens everywhere.
+DOUBT = 0.25
 # A server that cuts long prompts counts the same text at this many times fewer tokens.
 CUT = 2.0
 
@@ -199,6 +202,8 @@ class _Search:
                     raise
                 # Refused as too long for the context: it lies above the target.
                 self.refusal = error
+                if self.hopeless(units):
+                    self.require_room()
                 high, units = units, (max(low, 0) + units) // 2
                 continue
             if tokens is None or self.near(tokens):
@@ -208,6 +213,15 @@ class _Search:
             guess = self.by_characters(bare + (self.characters[units] - bare) * share)
             units = min(max(guess, low + 1), high - 1)
         return max(low, 0)
+
+    def hopeless(self, units: int) -> bool:
+        """Whether a prompt of so many units, which was refused, is well below the target: what fits
+        is then of no use, and finding it would take a dozen prefills."""
+        if not self.counts:
+            return False
+        (longest, _), tokens = max(self.counts.items(), key=lambda item: item[1])
+        more = tokens * (self.characters[units] / max(self.characters[longest], 1) - 1)
+        return tokens + max(more, 0) * (1 + DOUBT) < self.target - self.tolerance
 
     def choose_ending(self, units: int) -> None:
         """Fine steps: the endings of a few neighbouring unit counts."""
