@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from tokrig.errors import ModelError
 from tokrig.record.samples import tokens
 from tokrig.spec.settings import SETTINGS, Setting
-from tokrig.units import duration, human_bytes, human_rate, human_seconds, slug
+from tokrig.units import duration, human_rate, human_seconds, slug
 
 if TYPE_CHECKING:
     from tokrig.record.block import Percentiles
@@ -112,23 +112,40 @@ def gpus_known(rig: Rig) -> bool:
 
 
 def hardware_name(rig: Rig) -> str:
-    """``GeForce RTX 5070 · 11.94 GiB``, ``2 × … each``, or the processor and its memory; then how
-    many CPUs could be used where a limit left less than there are."""
+    """``GeForce RTX 5070 · 12 GB``, ``2 × … each``, ``Radeon 8060S · 128 GB unified`` where cards
+    use main memory, ``Ryzen 9 7900 · 32 GB RAM`` without a card; then how many CPUs could be used
+    where a limit left less than there are."""
     if rig.id == UNKNOWN_RIG:
         return "machine not known"
     cpus = limited_cpus(rig.cpu)
     limit = f"{cpus:g} CPU{'' if cpus == 1 else 's'}" if cpus else ""
     if not rig.gpus:
         memory = limited_bytes(rig.memory) or rig.memory.total_bytes
-        return _with_memory(" · ".join(filter(None, (cpu_name(rig), limit))), memory)
-    cards = [_with_memory(gpu_name(gpu), gpu.vram_bytes) for gpu in rig.gpus]
+        return _with_memory(" · ".join(filter(None, (cpu_name(rig), limit))), memory, " RAM")
+    cards = [_card_name(rig, gpu) for gpu in rig.gpus]
     alike = len(cards) > 1 and len(set(cards)) == 1
     named = f"{len(cards)} × {cards[0]} each" if alike else " + ".join(cards)
     return " · ".join(filter(None, (named, limit)))
 
 
-def _with_memory(name: str, count: int | None) -> str:
-    return name if count is None else f"{name} · {human_bytes(count)}"
+def _card_name(rig: Rig, gpu: Gpu) -> str:
+    """Of graphics that use main memory, all of it is told: people buy the machine by it. What
+    firmware sets aside for an AMD processor's graphics, the kernel does not count as memory."""
+    name, own, main = gpu_name(gpu), gpu.vram_bytes, rig.memory.total_bytes
+    if not gpu.unified_memory:
+        return _with_memory(name, own)
+    aside = own or 0 if main and gpu.vendor == "amd" else 0
+    return _with_memory(name, (main or own or 0) + aside or None, " unified")
+
+
+def _with_memory(name: str, count: int | None, kind: str = "") -> str:
+    """``H100 80GB HBM3`` tells it already."""
+    if count is None:
+        return name
+    size = memory_text(count)
+    if not kind and re.search(rf"(?<![\w.]){size.replace(' ', ' ?')}\b", name, re.IGNORECASE):
+        return name
+    return f"{name} · {size}{kind}"
 
 
 # Sizes in which memory is sold, in GB. What is read is up to a tenth less: reserved for error
@@ -145,6 +162,14 @@ def memory_gb(count: int) -> int:
     size = count / 2**30
     sold = next((one for one in _SOLD if size <= one * 1.01), None)
     return sold if sold and size >= sold * _LEAST_SHOWN else max(1, round(size))
+
+
+def memory_text(count: int) -> str:
+    """The same with its unit: ``12 GB``, ``1.5 TB``, ``512 MB``."""
+    if count < _LEAST_SHOWN * 2**30:
+        return f"{max(1, round(count / 2**20))} MB"
+    size = memory_gb(count)
+    return f"{size / 1024:g} TB" if size % 512 == 0 and size >= 1024 else f"{size} GB"
 
 
 def vram_gb(rig: Rig) -> int | None:

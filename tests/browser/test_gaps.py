@@ -45,7 +45,7 @@ def cells(page: Page) -> dict[tuple[str, str], str]:
 
 
 def test_every_model_on_every_machine(page: Page) -> None:
-    card = "GeForce RTX 5070 · 11.94 GiB"
+    card = "GeForce RTX 5070 · 12 GB"
     assert cells(page) == {
         ("Gemma-4 E2B-it", card): "measured",
         ("Gemma-4 E2B-it", "Strix Halo"): "queued",
@@ -125,7 +125,7 @@ def test_on_a_phone_it_is_a_list_by_model(page: Page) -> None:
     told = page.locator(".gaps td").first.evaluate(
         "one => getComputedStyle(one, '::before').content"
     )
-    assert told == '"GeForce RTX 5070 · 11.94 GiB"'
+    assert told == '"GeForce RTX 5070 · 12 GB"'
     expect(page.locator(".gaps thead").first).to_be_hidden()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 

@@ -109,7 +109,7 @@ def test_every_filter_filters_and_stands_in_the_address(page: Page, name: str) -
     assert f"?{name}={FILTERS[name]}" in page.url
     match name:
         case "hardware":
-            assert {line.hardware for line in shown} == {"Xeon · 23.54 GiB"}
+            assert {line.hardware for line in shown} == {"Xeon · 24 GB RAM"}
         case "family":
             assert [group.name for group in reading.groups(page)] == ["LFM2"]
         case "backend":

@@ -144,10 +144,10 @@ def test_the_latency_view_tells_it_beside_the_variant() -> None:
 def test_the_fastest_of_a_shape_name_their_mode() -> None:
     bars = html(index.PAGE, "index.html", *two_runs()).partition('id="bars"')[2]
     assert (
-        "11.94 GiB · llama.cpp b9174 (cuda) · n-gram speculation, 40 % accepted 100.0 tok/s"
+        "12 GB · llama.cpp b9174 (cuda) · n-gram speculation, 40 % accepted 100.0 tok/s"
         in lines_of(bars, DRAFTED)[0]
     )
-    assert "11.94 GiB · llama.cpp b9174 (cuda) 100.0 tok/s" in lines_of(bars, PLAIN)[0]
+    assert "12 GB · llama.cpp b9174 (cuda) 100.0 tok/s" in lines_of(bars, PLAIN)[0]
 
 
 def test_a_result_whose_api_is_not_the_one_asked_for_is_no_headline() -> None:

@@ -193,10 +193,10 @@ def test_a_limit_stands_in_the_id_and_the_name_of_the_hardware() -> None:
     memory = Memory(total_bytes=503 * GIB, usable_bytes=16 * GIB)
     limited = Rig(id="x", cpu=cpu, memory=memory)
     assert default_rig_id(limited) == "amd-epyc-7643-4t-16gb"
-    assert hardware_name(limited) == "EPYC 7643 · 4 CPUs · 16.00 GiB"
+    assert hardware_name(limited) == "EPYC 7643 · 4 CPUs · 16 GB RAM"
     rows = dict(rig_rows(limited))
     assert rows["CPUs to use"].startswith("4,")
     assert rows["Memory to use"].startswith("16.00 GiB")
     with_card = limited.model_copy(update={"gpus": [RTX_5070]})
     assert default_rig_id(with_card) == "geforce-rtx-5070-12gb-with-4t-16gb"
-    assert hardware_name(with_card) == "GeForce RTX 5070 · 11.94 GiB · 4 CPUs"
+    assert hardware_name(with_card) == "GeForce RTX 5070 · 12 GB · 4 CPUs"

@@ -14,12 +14,11 @@ from tokrig.cli.main import main
 from tokrig.naming import (
     backend_name,
     gpu_name,
-    hardware_name,
     model_address,
     model_name,
     power_share,
 )
-from tokrig.record.model import Record, record_text
+from tokrig.record.model import Record, Rig, record_text
 from tokrig.rig import default_rig_id
 from tokrig.store import Store
 from tokrig.store.facts import load_families, load_rigs
@@ -106,6 +105,12 @@ def test_a_page_that_looks_different_is_refused(tmp_path: Path, before: str, aft
 # The records
 
 
+def printed(rig: Rig) -> str:
+    """A card as that page names it: with the memory that its driver shows."""
+    (card,) = rig.gpus
+    return f"{gpu_name(card)} · {human_bytes(card.vram_bytes)}"
+
+
 def test_there_is_a_record_for_every_row_and_no_other() -> None:
     paths = {record_path(family.name, row) for family, row in ROWS}
     assert len(paths) == 10
@@ -120,7 +125,7 @@ def test_every_figure_is_the_printed_one(family: Family, row: Row) -> None:
     medians = []
     for shape, result in zip(PAGE.shapes, record.results, strict=True):
         speeds = {(s.model, s.quant, s.hardware): s.tok_per_s for s in shape.speeds}
-        key = (model_name(record.model), record.model.quant or "", hardware_name(record.rig))
+        key = (model_name(record.model), record.model.quant or "", printed(record.rig))
         assert result.output_tok_per_s is not None
         assert f"{result.output_tok_per_s.median:.1f}" == speeds[key]
         assert result.concurrency == row.concurrency
@@ -135,7 +140,7 @@ def test_every_name_is_the_printed_one(family: Family, row: Row) -> None:
     model = record.model
     assert (model.family, model.variant, model.quant) == (family.name, row.variant, row.quant)
     assert backend_name(record.backend) == row.backend
-    assert hardware_name(record.rig) == row.hardware
+    assert printed(record.rig) == row.hardware
     assert record.id == f"seed-{model_address(model)}-{slug(row.quant)}"
 
 

@@ -24,7 +24,7 @@ Spread = Literal["95 % interval", "range", ""]
 
 
 def subject(record: Record) -> str:
-    """``Gemma-4 E2B-it · Q4_K_M · GeForce RTX 5070 · 11.94 GiB · llama.cpp b9174 (cuda)``."""
+    """``Gemma-4 E2B-it · Q4_K_M · GeForce RTX 5070 · 12 GB · llama.cpp b9174 (cuda)``."""
     return " · ".join(filter(None, full_name(record)))
 
 
