@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 LISTED = 10
 
 
+def _site_url(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    from tokrig.store.facts import site_url
+
+    try:
+        return None if text is None else site_url(text)
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from None
+
+
 def site_options(command: F) -> F:
     """What both commands take."""
     for one in (
@@ -43,6 +52,19 @@ def site_options(command: F) -> F:
             show_default=True,
             metavar="DIR",
             help="Folder of the site. Files that tokrig did not write there stay untouched.",
+        ),
+        click.option(
+            "--url",
+            callback=_site_url,
+            metavar="URL",
+            help="Where the site is published: previews of links need whole addresses."
+            "  [default: url in content/site.yaml]",
+        ),
+        click.option(
+            "--pictures",
+            is_flag=True,
+            help="Draw a picture of every run for previews of its link, not of models alone; takes "
+            "about as long again as the pages.  [default: pictures_of_runs in content/site.yaml]",
         ),
     ):
         command = one(command)

@@ -31,7 +31,14 @@ from tokrig.site.context import Site, methodology
 from tokrig.site.pages.redirects import refuse_dangling
 from tokrig.spec.campaign import load_campaign
 from tokrig.store import Store
-from tokrig.store.facts import load_families, load_published, load_redirects, load_rigs
+from tokrig.store.facts import (
+    Published,
+    load_families,
+    load_published,
+    load_redirects,
+    load_rigs,
+    load_site,
+)
 from tokrig.store.index import Problem
 from tokrig.store.load import load, refuted
 from tokrig.workloads import texts
@@ -85,10 +92,13 @@ def build(
     keep_going: bool = False,
     campaigns: Path | None = None,
     cache: Path | None = None,
+    url: str | None = None,
+    pictures: bool = False,
     progress: Progress = lambda what, done, of: None,
 ) -> Report:
     """Bring the site in ``out`` up to date with ``content``, and with the campaign files in
-    ``campaigns`` (see ``campaigns_folder``).
+    ``campaigns`` (see ``campaigns_folder``). ``url`` is where the site is published; None takes
+    the one in content/site.yaml; ``pictures`` makes one for every run.
 
     Raises RecordError, SpecError (file and line) for what cannot be read, CheckFailed when a
     published address would disappear, StoreError when the disk refuses or a foreign file is in
@@ -97,7 +107,7 @@ def build(
     gc.unfreeze()
     gc.disable()
     try:
-        site = open_site(content, keep_going, campaigns, cache, progress)
+        site = open_site(content, keep_going, campaigns, cache, url, pictures, progress)
         outputs = _outputs(site)
     finally:
         gc.freeze()  # no page changes the records: going through them again and again is in vain
@@ -105,7 +115,8 @@ def build(
     refuse_dangling(content, site.redirects, {output.path for output in outputs})
     unguarded = _guard(outputs, load_published(content))
     known = _read_manifest(out)
-    code = _code_digest()
+    # Pages tell crawlers where they are, and where their pictures.
+    code = f"{_code_digest()} {site.url} {site.pictures_of_runs}"
     wanted = {o.path: hashlib.sha256(f"{code} {o.key}".encode()).hexdigest() for o in outputs}
     fresh = [o for o in outputs if not _is_current(out, o.path, wanted[o.path], known)]
     gone = sorted(known.keys() - wanted.keys())
@@ -138,6 +149,8 @@ def open_site(
     keep_going: bool = False,
     campaigns: Path | None = None,
     cache: Path | None = None,
+    url: str | None = None,
+    pictures: bool = False,
     progress: Progress = lambda what, done, of: None,
 ) -> Site:
     """All that pages are made from. Raises as ``build`` does."""
@@ -152,11 +165,11 @@ def open_site(
         cache=cache,
         progress=lambda done, of: progress("records", done, of),
     )
-    rigs = load_rigs(content)
+    rigs, written = load_rigs(content), load_site(content)
     runs, doubted = mark(loaded.runs, rigs)
     folder = campaigns_folder(content, campaigns)
     files = [load_campaign(path) for path in sorted(folder.glob("*.yaml"))] if folder else []
-    return Site(
+    site = Site(
         store,
         runs,
         families=load_families(content),
@@ -166,6 +179,10 @@ def open_site(
         marked=(*refuted(loaded, store), *doubted),
         plan=public_plan(files, runs, rigs, texts()),
     )
+    site.published = Published(
+        url=url or written.url, pictures_of_runs=pictures or written.pictures_of_runs
+    )
+    return site
 
 
 def campaigns_folder(content: Path, campaigns: Path | None) -> Path | None:

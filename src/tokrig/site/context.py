@@ -25,7 +25,7 @@ from tokrig.record.metrics import leaves
 from tokrig.site import formats
 from tokrig.site.charts import svg
 from tokrig.store import Store
-from tokrig.store.facts import Family, RigFacts
+from tokrig.store.facts import Family, Published, RigFacts
 from tokrig.store.index import Problem
 from tokrig.store.load import Run
 
@@ -86,7 +86,10 @@ def _plain(markdown: str) -> str:
 
 class Site:
     """The records of a content folder, newest first, what campaigns plan beyond them, and the
-    means to make pages of both."""
+    means to make pages of both. ``published`` tells where the site will be; nothing, unless whoever
+    opens it knows."""
+
+    published = Published()
 
     def __init__(
         self,
@@ -108,6 +111,16 @@ class Site:
         self.problems = problems
         self.marked = marked
         self.plan = plan
+
+    @property
+    def url(self) -> str | None:
+        """Where the site is published, with a slash at the end; None where nobody said so."""
+        return self.published.url
+
+    @property
+    def pictures_of_runs(self) -> bool:
+        """Whether every run has a picture of its own."""
+        return self.published.pictures_of_runs and self.url is not None
 
     @cached_property
     def queue(self) -> list[QueueEntry]:
@@ -134,7 +147,7 @@ class Site:
         url = partial(relative, path)
         return (
             self._templates.get_template(template)
-            .render(title=title, path=path, url=url, **values)
+            .render(title=title, path=path, url=url, site_url=self.url, **values)
             .encode("utf-8", "replace")
         )
 

@@ -40,9 +40,11 @@ def serve(
     port: int,
     keep_going: bool = False,
     campaigns: Path | None = None,
+    url: str | None = None,
+    pictures: bool = False,
 ) -> Generator[Event, None, None]:
-    """Serve ``out`` until closed, and keep it up to date with ``content`` and ``campaigns``, as
-    ``build`` takes them; port 0 takes a free one.
+    """Serve ``out`` until closed, and keep it up to date with ``content``, the rest, which
+    ``build`` takes; port 0 takes a free one.
 
     From ``serving`` on no change is missed. After a ``problem`` the site is what it was.
     Raises InputError when the port is unavailable.
@@ -54,7 +56,8 @@ def serve(
         yield_on_timeout=True,
         rust_timeout=_TICK_MS,
     )
-    rebuild = partial(build, content, out, keep_going=keep_going, campaigns=campaigns)
+    asked = partial(build, content, out, keep_going=keep_going, campaigns=campaigns)
+    rebuild = partial(asked, url=url, pictures=pictures)
     with _server(out, port) as address, contextlib.closing(changes):
         first = next(changes)  # now the folder is watched
         yield Event("serving", address)

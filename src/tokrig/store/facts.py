@@ -2,6 +2,7 @@
 
     content/models/<family>.yaml     when a family was released, what its variants can do
     content/rigs/<rig>.md            prose about a machine, its bandwidths in the front matter
+    content/site.yaml                where the site is published
     content/redirects.yaml           addresses of pages that have moved
     content/urls.txt                 addresses that were published and have to stay
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, RootModel
 
@@ -28,6 +30,8 @@ MAX_URLS_CHARACTERS = 20_000_000  # a list of every page of a big site
 MAX_ADDRESS = 200
 # Lower case alone: two addresses that differ in case are one file on many disks.
 _ADDRESS = re.compile(r"[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*")
+# Nothing that would need escaping in a page, in Markdown or in an attribute.
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~%/-]*)?(?:[?#].*)?")
 _MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
@@ -45,8 +49,33 @@ def _address(text: str) -> str:
     return text
 
 
+def site_url(text: str) -> str:
+    """The address of a published site as a folder: ``https://example.org/bench/``.
+
+    Raises ValueError for what is no absolute address of a folder on the web.
+    """
+    shown = f"{text[:60]!r} is no address of a site"
+    if len(text) > MAX_ADDRESS or not _URL.fullmatch(text) or not _is_host(text):
+        raise ValueError(f"{shown}: write the whole of it, as https://example.org/bench/")
+    if "?" in text or "#" in text:
+        raise ValueError(f"{shown}: leave out what follows {'?' if '?' in text else '#'}")
+    if text.endswith((".html", ".htm")):
+        raise ValueError(f"{shown}: name the folder, not a page in it")
+    return text.rstrip("/") + "/"
+
+
+def _is_host(text: str) -> bool:
+    """Whether an address names a host and, where it does, a port that there can be."""
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.username is None and parts.port != 0
+    except ValueError:
+        return False
+
+
 Month = Annotated[str, AfterValidator(_month)]
 Address = Annotated[str, AfterValidator(_address)]
+SiteUrl = Annotated[str, AfterValidator(site_url)]
 PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -112,6 +141,14 @@ class RigFacts(RigFigures):
     prose: str = ""
 
 
+class Published(Block):
+    """Where the site is published: ``url`` is its folder on the web, with a slash at the end.
+    ``pictures_of_runs``: every run has a picture of its own for previews of its link."""
+
+    url: SiteUrl | None = None
+    pictures_of_runs: bool = False
+
+
 class _Redirects(RootModel[dict[Address, Address]]):
     pass
 
@@ -151,6 +188,14 @@ def load_rigs(content: Path) -> dict[str, RigFacts]:
         figures = validate(RigFigures, {} if data is None else data, front, str(path), InputError)
         rigs[path.stem] = RigFacts(**dict(figures), prose=prose)
     return rigs
+
+
+def load_site(content: Path) -> Published:
+    """What ``site.yaml`` says. Raises InputError with file and line for what is no address."""
+    path = content / "site.yaml"
+    text = _text(path) if path.exists() else ""
+    data = parse(text, str(path), InputError)
+    return validate(Published, {} if data is None else data, text, str(path), InputError)
 
 
 def load_redirects(content: Path) -> dict[str, str]:

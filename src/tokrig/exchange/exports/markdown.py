@@ -20,6 +20,7 @@ from tokrig.store.load import Run
 from tokrig.units import human_rate, human_seconds
 
 FIGURES = ("output_tok_per_s", "ttft_s", "prefill_tok_per_s", "system_tok_per_s")
+LONGEST_PART = 120
 _HEADINGS = {"output_tok_per_s": "gen tok/s", "system_tok_per_s": "all, tok/s"}
 
 
@@ -63,6 +64,44 @@ def _results(results: Sequence[Result]) -> Iterator[str]:
         cells = [_cell(metric, metric.of(result)) for metric in metrics]
         yield f"| {in_markdown(result.cell.label)} | {' | '.join(cells)} | {_verdict(result)} |"
     yield ""
+
+
+def quoted(record: Record, result: Result | None, link: str) -> str:
+    """One line for a forum: what ran, its rate with interval and verdict, on what, with what; the
+    name leads to ``link``. A result that is invalid, and a run without any, has no figure."""
+    name = _part(naming.model_label(record.model))
+    told = [_without_result(record)]
+    if result:
+        told = [_rate_said(result), _part(result.cell.label), _verdict(result)]
+    mode, day = naming.mode_label(record.mode.name), (record.provenance.started_at or "")[:10]
+    where = naming.hardware_name(record.rig), naming.backend_label(record.backend), mode, day
+    return "; ".join(
+        (
+            f"**[{name}]({link})**: {', '.join(filter(None, told))}",
+            *(_part(text) for text in where if text),
+        )
+    )
+
+
+def _without_result(record: Record) -> str:
+    if record.validity.verdict == "invalid":
+        return "**INVALID**"
+    return "raw engine figures" if record.raw else record.status
+
+
+def _part(text: str) -> str:
+    return in_markdown(text if len(text) <= LONGEST_PART else f"{text[: LONGEST_PART - 1]}…")
+
+
+def _rate_said(result: Result) -> str:
+    metric = METRICS["output_tok_per_s"]
+    rate = metric.of(result)
+    if rate is None or result.validity.verdict == "invalid":
+        return ""
+    shown = _cell(metric, rate).replace(" (", " tok/s (", 1)
+    if "tok/s" not in shown:
+        return f"{shown} tok/s"
+    return shown.replace(")", f", {'95 % interval' if rate.ci95 else 'range'})")
 
 
 def _cell(metric: Metric[Summary | None], found: Summary | None) -> str:

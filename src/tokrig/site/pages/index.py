@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokrig import naming
 from tokrig.compare.statistics import ties
-from tokrig.site import Output, table
+from tokrig.site import Output, sharing, table
 from tokrig.site.context import Site, key_of, script
 from tokrig.store.load import Row, Run
 
@@ -77,6 +77,7 @@ def _page(site: Site) -> bytes:
         "index.html",
         "index.html",
         title="Benchmarks of open-weight models",
+        card=sharing.of_all(site),
         groups=groups,
         most=table.MOST_LINES if everything else most,
         fastest=max((line.high for group in groups for line in group.lines), default=1.0),

@@ -8,7 +8,7 @@ from functools import partial
 
 from tokrig import naming
 from tokrig.record.model import Rig
-from tokrig.site import Output, formats, table
+from tokrig.site import Output, formats, sharing, table
 from tokrig.site.charts import Figure
 from tokrig.site.charts.runs import MAX_ROWS, by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
@@ -86,6 +86,7 @@ def _page(
         path,
         "rig.html",
         title=(facts and facts.name) or naming.hardware_name(rig),
+        card=sharing.of_many(runs, naming.hardware_name(rig), f"pictures/{path[:-5]}.png"),
         rig=rig,
         facts=facts,
         capacities=_capacities(facts) if facts else [],

@@ -18,7 +18,7 @@ from tokrig.record.checks import HINTS
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import METRICS, shown_in
 from tokrig.record.model import Record, Result
-from tokrig.site import Output, formats
+from tokrig.site import Output, formats, sharing
 from tokrig.site.charts import Figure, short
 from tokrig.site.charts.arrivals import by_rate, over_time
 from tokrig.site.charts.depth import speed_by_depth
@@ -49,12 +49,15 @@ def _page(site: Site, run: Run, path: str, low: Sequence[tuple[str, str]]) -> by
         path,
         "run.html",
         title=short(f"{_model(record)}, run {record.id}", MAX_TITLE),
+        card=sharing.of_run(site, run),
+        short_address=sharing.short_address(run.id),
+        lines=lines(record.results),
+        shared=sharing.lines(record),
         run=run,
         record=record,
         model=_model(record),
         findings=findings(record),
         low=low,
-        lines=lines(record.results),
         answers=quality.lines(record.quality) if record.quality else [],
         arrivals=_arrivals(site, run),
         raw_cell=lambda one: Cell(
