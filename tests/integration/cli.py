@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -90,9 +91,15 @@ class Home:
             raise
         return Done(process.returncode, out, err)
 
-    def in_process(self, *words: str) -> Done:
-        """The same command line without a process of its own: nothing can be sent to it."""
-        done = CliRunner(env=self.environment()).invoke(main, words)
+    def in_process(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
+        """The same command line without a process of its own, which takes seconds to import what
+        is here already: nothing can be sent to it."""
+        # All that the tests hold is not its garbage: looking through it would be a stall in a run.
+        gc.freeze()
+        try:
+            done = CliRunner(env=self.environment(env)).invoke(main, words)
+        finally:
+            gc.unfreeze()
         return Done(done.exit_code, done.stdout, done.stderr)
 
     def checks(self) -> bool:

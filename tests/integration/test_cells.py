@@ -20,7 +20,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 
 def measured(home: Home, fault: str, *words: str) -> dict[str, Any]:
-    done = home.tokrig(*faulty(fault, *words))
+    done = home.in_process(*faulty(fault, *words))
     assert done.code == 0, done.err
     assert home.checks()
     [record] = home.records()

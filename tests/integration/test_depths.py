@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 def measured(home: Home, *words: str, **made: Any) -> tuple[dict[str, Any], str]:
     paced = {"ttft_s": 0.01, "itl_s": 0.002, "prefill_tok_per_s": PREFILL, "slots": 1}
     with simulated(Simulation(**{**paced, **made})) as server:
-        done = home.tokrig("run", "--url", f"http://127.0.0.1:{server.port}", *words)
+        done = home.in_process("run", "--url", f"http://127.0.0.1:{server.port}", *words)
     assert done.code == 0, done.err
     assert home.checks()
     [record] = home.records()

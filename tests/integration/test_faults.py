@@ -40,7 +40,7 @@ def test_a_sound_run_is_valid_and_checks(home: Home) -> None:
 
 
 def test_level_standard_has_six_server_starts_and_intervals(home: Home) -> None:
-    done = home.tokrig(*faulty("", "--level", "standard"))
+    done = home.in_process(*faulty("", "--level", "standard"))
     assert done.code == 0, done.err
     [record] = home.records()
     assert record["provenance"]["server_starts"] == 6
@@ -69,7 +69,7 @@ def test_level_standard_has_six_server_starts_and_intervals(home: Home) -> None:
     ],
 )
 def test_a_failing_engine_leaves_a_failed_record(home: Home, fault: str, says: str) -> None:
-    done = home.tokrig(*faulty(fault))
+    done = home.in_process(*faulty(fault))
     assert done.code == 3, done.err
     assert says in done.err
     assert "hint:" in done.err
@@ -95,7 +95,7 @@ def test_a_hanging_engine_runs_out_of_patience(
     home: Home, fault: str, words: tuple[str, ...]
 ) -> None:
     began = time.monotonic()
-    done = home.tokrig(*faulty(fault, *words))
+    done = home.in_process(*faulty(fault, *words))
     assert done.code == 3, done.err
     assert time.monotonic() - began < 60
     assert "hint:" in done.err
@@ -114,7 +114,7 @@ def test_a_hanging_engine_runs_out_of_patience(
     ],
 )
 def test_figures_that_would_lie_are_marked_invalid(home: Home, fault: str, code: str) -> None:
-    done = home.tokrig(*faulty(fault))
+    done = home.in_process(*faulty(fault))
     assert done.code == 0, done.err
     [record] = home.records()
     assert record["status"] == "complete"
@@ -124,7 +124,7 @@ def test_figures_that_would_lie_are_marked_invalid(home: Home, fault: str, code:
 
 
 def test_a_server_that_counts_nothing_is_unverified_not_refused(home: Home) -> None:
-    done = home.tokrig(*faulty("no-tokenizer"))
+    done = home.in_process(*faulty("no-tokenizer"))
     assert done.code == 0, done.err
     [result] = home.records()[0]["results"]
     assert "prompt_length_unverified" in result["validity"]["unverified"]
@@ -134,7 +134,7 @@ def test_a_server_that_counts_nothing_is_unverified_not_refused(home: Home) -> N
 
 def test_a_death_between_cells_keeps_the_cells_before(home: Home) -> None:
     """Probe, warm-up and three requests of chat are five; the engine dies in codegen."""
-    done = home.tokrig(*faulty("die=6", "--workload", "codegen"))
+    done = home.in_process(*faulty("die=6", "--workload", "codegen"))
     assert done.code == 3, done.err
     [record] = home.records()
     assert record["status"] == "failed"
@@ -143,7 +143,7 @@ def test_a_death_between_cells_keeps_the_cells_before(home: Home) -> None:
 
 
 def test_a_shape_too_long_for_the_context_is_refused_and_the_rest_measured(home: Home) -> None:
-    done = home.tokrig(*faulty("", "--workload", "rag", "--context", "512"))
+    done = home.in_process(*faulty("", "--workload", "rag", "--context", "512"))
     assert done.code == 0, done.err
     assert "context" in done.err
     [record] = home.records()
@@ -153,7 +153,7 @@ def test_a_shape_too_long_for_the_context_is_refused_and_the_rest_measured(home:
 
 def test_a_strict_endpoint_gets_plain_requests(home: Home, tmp_path: Path) -> None:
     with attached(tmp_path, "strict") as url:
-        done = home.tokrig("run", "--url", url, "--model", "fake", "--workload", "chat")
+        done = home.in_process("run", "--url", url, "--model", "fake", "--workload", "chat")
     assert done.code == 0, done.err
     assert home.records()[0]["backend"]["managed"] is False
     assert url not in home.record_paths()[0].read_text()
@@ -161,9 +161,11 @@ def test_a_strict_endpoint_gets_plain_requests(home: Home, tmp_path: Path) -> No
 
 def test_a_server_of_several_models_wants_to_know_which(home: Home, tmp_path: Path) -> None:
     with attached(tmp_path, "two-models") as url:
-        unclear = home.tokrig("run", "--url", url, "--workload", "chat")
-        unknown = home.tokrig("run", "--url", url, "--workload", "chat", "--model", "otter")
-        clear = home.tokrig("run", "--url", url, "--workload", "chat", "--served-model", "other")
+        unclear = home.in_process("run", "--url", url, "--workload", "chat")
+        unknown = home.in_process("run", "--url", url, "--workload", "chat", "--model", "otter")
+        clear = home.in_process(
+            "run", "--url", url, "--workload", "chat", "--served-model", "other"
+        )
     assert (unclear.code, unknown.code, clear.code) == (2, 2, 0), clear.err
     assert "fake, other" in unclear.err
     assert "--model" in unclear.err
@@ -174,7 +176,7 @@ def test_a_server_of_several_models_wants_to_know_which(home: Home, tmp_path: Pa
 
 def test_an_attached_server_is_not_said_to_have_been_started(home: Home, tmp_path: Path) -> None:
     with attached(tmp_path, "") as url:
-        done = home.tokrig("run", "--url", url, "--workload", "chat", "--level", "standard")
+        done = home.in_process("run", "--url", url, "--workload", "chat", "--level", "standard")
     assert done.code == 0, done.err
     [record] = home.records()
     assert "server_starts" not in record["provenance"]
@@ -196,7 +198,7 @@ def test_an_address_without_a_server_is_bad_input_and_leaves_nothing(
 ) -> None:
     with attached(tmp_path, "") as there:
         port = there.removesuffix("/v1").rpartition(":")[2]
-        done = home.tokrig("run", "--url", url.format(port=port), "--workload", "chat")
+        done = home.in_process("run", "--url", url.format(port=port), "--workload", "chat")
     assert done.code == 2, done.err
     assert says in done.err
     assert "hint:" in done.err
@@ -210,7 +212,7 @@ def test_a_server_that_cannot_be_measured_is_bad_input_and_leaves_nothing(
     home: Home, tmp_path: Path, fault: str
 ) -> None:
     with attached(tmp_path, fault) as url:
-        done = home.tokrig("run", "--url", url, "--workload", "chat", "--request-timeout", "1")
+        done = home.in_process("run", "--url", url, "--workload", "chat", "--request-timeout", "1")
     assert done.code == 2, done.err
     assert "hint:" in done.err
     assert home.files() == []
@@ -221,7 +223,7 @@ def test_a_server_that_dies_while_it_is_measured_is_a_failed_run(
     home: Home, tmp_path: Path
 ) -> None:
     with attached(tmp_path, "die=6") as url:
-        done = home.tokrig("run", "--url", url, "--workload", "chat,codegen")
+        done = home.in_process("run", "--url", url, "--workload", "chat,codegen")
     assert done.code == 3, done.err
     [record] = home.records()
     assert (record["status"], record["failure"]["code"]) == ("failed", "no_answer")
@@ -280,13 +282,13 @@ def test_a_record_that_cannot_be_saved_keeps_the_run(home: Home) -> None:
     home.content.mkdir()
     broken = full_disk if os.geteuid() == 0 else not_writable
     with broken(home.content) as mend:
-        done = home.tokrig(*faulty())
+        done = home.in_process(*faulty())
         assert done.code == 2, done.err
         assert "No space left" in done.err or "Permission denied" in done.err
         assert "--resume" in done.err
         assert home.records() == []
         mend()
-        again = home.tokrig("run", "--resume")
+        again = home.in_process("run", "--resume")
         assert again.code == 0, again.err
         assert home.records()[0]["status"] == "complete"
         assert home.checks()

@@ -39,7 +39,7 @@ def test_a_ladder_that_is_killed_goes_on_with_its_steps_and_ends_where_requests_
     process.kill()
     process.communicate()
     kept = (home.state / "runs" / home.unfinished()[0] / "cells.jsonl").read_bytes()
-    done = home.tokrig("run", "--resume", "--even-if-busy")
+    done = home.in_process("run", "--resume", "--even-if-busy")
     assert done.code == 0, done.err
     assert "the ladder of chat ends at 8: more requests would wait for a slot" in done.err
     [record] = home.records()
@@ -67,7 +67,7 @@ def test_a_ladder_that_is_killed_goes_on_with_its_steps_and_ends_where_requests_
 
 
 def test_a_sustained_load_lasts_and_its_rate_is_known(home: Home, server: Simulated) -> None:
-    done = home.tokrig(*words(server, "--sustain", "4s", "--concurrency", "2"))
+    done = home.in_process(*words(server, "--sustain", "4s", "--concurrency", "2"))
     assert done.code == 0, done.err
     [record] = home.records()
     [result] = record["results"]

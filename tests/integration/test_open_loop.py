@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def url() -> Iterator[str]:
 
 
 def measured(home: Home, url: str, *words: str) -> dict[str, Any]:
-    done = home.tokrig("run", "--url", url, "--even-if-busy", *words)
+    done = home.in_process("run", "--url", url, "--even-if-busy", *words)
     assert done.code == 0, done.err
     assert home.checks()
     [record] = home.records()
@@ -77,7 +78,7 @@ def test_a_search_killed_on_its_way_goes_on_with_the_same_rates(home: Home) -> N
         home.wait_for_cells(2)
         begun.send_signal(signal.SIGKILL)
         begun.communicate()
-        done = home.tokrig("run", "--resume", "--even-if-busy")
+        done = home.in_process("run", "--resume", "--even-if-busy")
     assert done.code == 0, done.err
     assert "2 of them kept" in done.err
     assert home.checks()
@@ -97,7 +98,8 @@ def test_a_trace_is_sent_as_it_was(home: Home, url: str) -> None:
     (home.root / "trace.csv").write_text(
         "timestamp,input,output\n0,100,20\n0.2,400,40\n1.0,100,20\n2.0,1000,10\n"
     )
-    record = measured(home, url, "--trace", "trace.csv", "--rate", "0.75/s")
+    with contextlib.chdir(home.root):
+        record = measured(home, url, "--trace", "trace.csv", "--rate", "0.75/s")
     [result] = record["results"]
     assert (result["load"], result["rate_per_s"], result["requests"]) == ("trace", 0.75, 2)
     told = result["arrivals"]["trace"]

@@ -28,7 +28,7 @@ def served(home: Home, *words: str, **made: Any) -> list[dict[str, Any]]:
     fast = {"ttft_s": 0.002, "itl_s": 0.002, "prefill_tok_per_s": 100_000, "slots": 2}
     with simulated(Simulation(**{**fast, **made})) as server:
         url = f"http://127.0.0.1:{server.port}"
-        done = home.tokrig("run", "--url", url, "--workload", "session", *words)
+        done = home.in_process("run", "--url", url, "--workload", "session", *words)
     assert done.code == 0, done.err
     assert home.checks()
     [record] = home.records()
@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_with_the_session_that_is_left(home: Home) -> None:
         home.wait_for_cells(1)
         process.kill()
         process.communicate()
-        done = home.tokrig("run", "--resume")
+        done = home.in_process("run", "--resume")
     assert done.code == 0, done.err
     assert home.checks()
     [record] = home.records()

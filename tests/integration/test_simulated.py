@@ -26,7 +26,7 @@ def test_a_run_finds_what_was_simulated_and_is_held_against_the_clients_ceiling(
     made = Simulation(ttft_s=0.05, itl_s=0.005, jitter=0.05, timings=True)
     words = ("--workload", "chat", "--concurrency", "1,4", "--even-if-busy")
     with simulated(made) as server:
-        done = home.tokrig("run", "--url", f"http://127.0.0.1:{server.port}", *words)
+        done = home.in_process("run", "--url", f"http://127.0.0.1:{server.port}", *words)
     assert done.code == 0, done.err
     assert server.report["outcomes"] == {"answered": server.report["requests"]}
     results = home.records()[0]["results"]
@@ -48,7 +48,7 @@ def test_a_server_that_fails_every_other_request_is_measured_and_called_invalid(
     made = Simulation(ttft_s=0.01, itl_s=0.002, error_every=2)
     words = ("--workload", "chat", "--even-if-busy")
     with simulated(made) as server:
-        done = home.tokrig("run", "--url", f"http://127.0.0.1:{server.port}", *words)
+        done = home.in_process("run", "--url", f"http://127.0.0.1:{server.port}", *words)
     assert done.code == 0, done.err
     assert "note: the first request failed (http_500: request 2 fails" in done.err
     assert "system messages" not in done.err  # one failure says nothing of the template

@@ -49,7 +49,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def test_lemonade_is_recognised_pulled_from_and_loaded(home: Home) -> None:
     with serving("fake_lemonade.py", "/live", "--download-polls", "2") as url:
-        done = home.tokrig(
+        done = home.in_process(
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
         )
     assert done.code == 0, done.err
@@ -58,12 +58,12 @@ def test_lemonade_is_recognised_pulled_from_and_loaded(home: Home) -> None:
     assert (backend["name"], backend["engine"]) == ("lemonade", "llama.cpp")
     assert backend["wrapper"].startswith("lemonade")
     assert backend.get("bypass") is None
-    assert home.tokrig("check").code == 0
+    assert home.in_process("check").code == 0
 
 
 def test_lemonade_that_gives_up_is_helped_once_and_the_record_says_so(home: Home) -> None:
     with serving("fake_lemonade.py", "/live", "--give-up", "1", "--launch-command", ENGINE) as url:
-        done = home.tokrig(
+        done = home.in_process(
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
         )
     assert done.code == 0, done.err
@@ -73,7 +73,7 @@ def test_lemonade_that_gives_up_is_helped_once_and_the_record_says_so(home: Home
 
 def test_lemonade_that_gives_up_for_good_is_a_failed_record(home: Home) -> None:
     with serving("fake_lemonade.py", "/live", "--give-up", "9", "--launch-command", ENGINE) as url:
-        done = home.tokrig(
+        done = home.in_process(
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
         )
     assert done.code == 3, done.err
@@ -83,19 +83,19 @@ def test_lemonade_that_gives_up_for_good_is_a_failed_record(home: Home) -> None:
 
 def test_ollama_is_recognised_and_measured_by_its_own_clock(home: Home) -> None:
     with serving("fake_ollama.py", "/api/version") as url:
-        done = home.tokrig("run", "--url", url, "--workload", "chat")
+        done = home.in_process("run", "--url", url, "--workload", "chat")
     assert done.code == 0, done.err
     [record] = home.records()
     assert record["backend"]["name"] == "ollama"
     [result] = record["results"]
     assert abs(result["server"]["difference"]) <= 0.03
     assert "api" in result["validity"]["unchecked"]
-    assert home.tokrig("check").code == 0
+    assert home.in_process("check").code == 0
 
 
 def test_how_much_a_running_ollama_has_on_the_gpu_is_a_mode(home: Home) -> None:
     with serving("fake_ollama.py", "/api/version", "--vram-share", "0.5") as url:
-        done = home.tokrig("run", "--url", url, "--workload", "chat")
+        done = home.in_process("run", "--url", url, "--workload", "chat")
     assert done.code == 0, done.err
     [record] = home.records()
     assert record["mode"]["offload"] == "50 % on the GPU"
@@ -104,7 +104,7 @@ def test_how_much_a_running_ollama_has_on_the_gpu_is_a_mode(home: Home) -> None:
 
 def test_an_unknown_model_is_answered_with_the_nearest(home: Home) -> None:
     with serving("fake_lemonade.py", "/live") as url:
-        done = home.tokrig(
+        done = home.in_process(
             "run", "--url", url, "--served-model", "SmolLM-135M", "--workload", "chat"
         )
     assert done.code == 2, done.err
@@ -116,7 +116,7 @@ def test_heartbeats_do_not_keep_a_dead_engine_alive(home: Home) -> None:
     """lemonade pings for as long as the client listens, whatever the engine does."""
     with serving("fake_lemonade.py", "/live", "--stops-after", "2") as url:
         began = time.monotonic()
-        done = home.tokrig(
+        done = home.in_process(
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat"),
             *("--request-timeout", "2"),
         )
@@ -128,7 +128,7 @@ def test_heartbeats_do_not_keep_a_dead_engine_alive(home: Home) -> None:
 
 def test_an_engine_started_anew_behind_its_wrapper_ends_the_run(home: Home) -> None:
     with serving("fake_lemonade.py", "/live", "--restarts-after", "2") as url:
-        done = home.tokrig(
+        done = home.in_process(
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
         )
     assert done.code == 3, done.err
@@ -139,7 +139,7 @@ def test_an_engine_started_anew_behind_its_wrapper_ends_the_run(home: Home) -> N
 
 def test_a_model_in_memory_is_named_before_and_after_it_is_put_out(home: Home) -> None:
     with serving("fake_lemonade.py", "/live", "--holds", "Qwen3-8B") as url:
-        done = home.tokrig(
+        done = home.in_process(
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat")
         )
     assert done.code == 0, done.err
@@ -154,7 +154,7 @@ def test_loading_ends_when_the_model_answers(home: Home) -> None:
     lemond = home.root / "lemond"
     lemond.write_text(f'#!/bin/sh\nexec {sys.executable} {program} "$@" --load-s 2.5\n')
     lemond.chmod(0o755)
-    done = home.tokrig(
+    done = home.in_process(
         *("run", "--backend", "lemonade", "--server-bin", str(lemond)),
         *("--model", "SmolLM2-135M-Q8_0", "--workload", "chat"),
     )

@@ -54,7 +54,7 @@ def prepared() -> Prepared:
 def began(repeats: int = 1, already_done: int = 0) -> RunBegan:
     model = Model(family="Tiny", quant="Q4_K_M")
     cells = (CHAT, RAG)
-    return RunBegan("id", model, Rig(id="rig"), cells, repeats, {CHAT: 3, RAG: 3}, already_done)
+    return RunBegan("id", model, Rig(id="rig"), cells, repeats, already_done)
 
 
 def board(*events: Progress, repeats: int = 1, already_done: int = 0) -> Board:

@@ -64,8 +64,7 @@ class Bench:
         self, prepared: Prepared, rig: Rig, kept: Journal, listen: Listener, find: Find
     ) -> Outcome:
         self.runs.append(prepared)
-        requests = dict.fromkeys(prepared.cells, 3)
-        listen(RunBegan(prepared.run_id, prepared.model, rig, prepared.cells, 1, requests))
+        listen(RunBegan(prepared.run_id, prepared.model, rig, prepared.cells, 1))
         listen(Note("something to know"))
         for cell in prepared.cells[len(kept.cells()) : self.cells]:
             kept.add(CellRecord(cell, 0, SAMPLES, Observed()))

@@ -166,7 +166,6 @@ def _of_header(header: GgufHeader) -> CacheLayout | None:
         layers=tuple(parts),
         state_bytes=state * sum(recurrent) * STATE_NUMBER_BYTES,
         widest_value=widest,
-        state_layers=sum(recurrent),
     )
 
 
@@ -352,8 +351,7 @@ def _of_config(config: Mapping[str, Any]) -> CacheLayout | None:
             chunked = kind == "chunked_attention"
             found[Layers(1, key, value, head, window, chunked, latent=not value)] += 1
     parts = tuple(part._replace(layers=count) for part, count in found.items())
-    stateful = sum(kind in _LINEAR_LAYER for kind, _ in kinds)
-    return CacheLayout(parts, state, max((p.value for p in parts), default=0), stateful)
+    return CacheLayout(parts, state, max((p.value for p in parts), default=0))
 
 
 def _count(text: Mapping[str, Any], *keys: str) -> int:

@@ -78,7 +78,6 @@ class CacheLayout:
     layers: tuple[Layers, ...]
     state_bytes: int = 0
     widest_value: int = 0
-    state_layers: int = 0
 
     def groups(self, type_k: str = "f16", type_v: str = "f16") -> list[CacheGroup]:
         """The parts that a step reads alike, those of the longest window first."""

@@ -157,7 +157,6 @@ class _Run:
         for workload in prepared.workloads:
             self.climb(workload)
         done = {(c.cell, c.repeat) for c in self.cells}
-        requests = {cell: prepared.requests(cell) for cell in prepared.cells}
         ends = self.ladders.values()
         self.listen(
             RunBegan(
@@ -166,7 +165,6 @@ class _Run:
                 self.rig,
                 tuple(c for c in prepared.cells if not any(e.above(c) for e in ends)),
                 level.repeats,
-                requests,
                 len(done),
                 prepared.spec.ladder is not None,
             )

@@ -64,11 +64,6 @@ class Prepared:
     nodes: Nodes | Clients | None = None
     trace: TraceFile | None = None
 
-    def requests(self, cell: Cell) -> int:
-        """Measured requests of a cell in each repeat, as far as that is known before."""
-        sets = len(self.workloads[cell.workload].turns) or self.level.iterations
-        return sets * cell.concurrency
-
     @property
     def patience_s(self) -> float:
         """How long the engine may take to become ready."""

@@ -27,7 +27,6 @@ class RunBegan:
     rig: Rig
     cells: tuple[Cell, ...]
     repeats: int
-    requests_per_cell: dict[Cell, int]
     already_done: int = 0
     climbs: bool = False
 
