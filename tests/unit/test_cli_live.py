@@ -20,7 +20,7 @@ from rich.console import Console
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.cli import live, present, show
-from tokrig.cli.live import Board, clip, clock, said
+from tokrig.cli.board import Board, clip, clock, said
 from tokrig.cli.present import print_findings, print_results
 from tokrig.record.block import Summary
 from tokrig.record.loads import Ladder

@@ -13,7 +13,7 @@ from tests.unit.test_open_loop import asked, queue
 from tests.unit.test_page_run import page_of
 from tests.unit.test_rate_limits import probed
 from tokrig.cli import present
-from tokrig.cli.live import Board, figures, said
+from tokrig.cli.board import Board, figures, said
 from tokrig.record.samples import Cell
 from tokrig.run.progress import CellBegan, CellDone, CellTick, Progress, Step
 from tokrig.site.charts import svg_file
