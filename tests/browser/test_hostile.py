@@ -153,7 +153,7 @@ def visible(text: str) -> str:
 
 _INJECTED = """() => [...document.querySelectorAll('*')].filter(one =>
   ['img', 'iframe', 'object', 'embed', 'base', 'textarea'].includes(one.localName)
-  || (one.localName === 'script' && one.id !== 'compare-rules' && !one.src.startsWith('file:'))
+  || (one.localName === 'script' && !one.src.startsWith('file:'))
   || [...one.attributes].some(({name}) => name.startsWith('on') || name === 'autofocus')
   || /^(javascript|data):/i.test(one.getAttribute('href') ?? '')
 ).map(one => one.outerHTML.slice(0, 200))"""

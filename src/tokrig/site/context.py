@@ -23,6 +23,7 @@ from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import HINTS
 from tokrig.record.metrics import leaves
 from tokrig.site import formats
+from tokrig.site.cards import Card, cards
 from tokrig.site.charts import svg
 from tokrig.store import Store
 from tokrig.store.facts import Family, Published, RigFacts
@@ -33,6 +34,7 @@ NOTHING_PLANNED = Plan((), ())
 NAVIGATION = (
     ("Speed", "index.html"),
     ("Latency", "latency.html"),
+    ("GPUs", "gpus.html"),
     ("Compare", "compare.html"),
     ("Gaps", "gaps.html"),
     ("Methodology", "methodology.html"),
@@ -141,6 +143,11 @@ class Site:
     def by_rig(self) -> dict[str, list[Run]]:
         """Runs by rig id, ids in order."""
         return _grouped(self.runs, lambda run: run.record.rig.id)
+
+    @cached_property
+    def cards(self) -> list[Card]:
+        """The hardware: rigs with the same card together."""
+        return cards(self.by_rig, self.rigs)
 
     def page(self, path: str, template: str, *, title: str, **values: Any) -> bytes:
         """An HTML page at ``path``. Templates extend ``base.html``; everything is escaped."""

@@ -1,4 +1,5 @@
-"""The compare page, and of each run what it needs for a comparison, loaded when it is picked."""
+"""The compare page, the rules that it and its kin go by, and of each run what it needs for a
+comparison, loaded when it is picked."""
 
 from __future__ import annotations
 
@@ -9,24 +10,26 @@ from functools import partial
 from tokrig.compare import rules, subject
 from tokrig.compare.kin import noise_of, tells_noise
 from tokrig.site import Output
-from tokrig.site.context import Site, definitions, key_of
+from tokrig.site.context import Site, definitions, key_of, script
 from tokrig.store.load import Run
 
 
 def outputs(site: Site) -> Iterable[Output]:
-    """``compare.html`` and ``runs/<id>.js``."""
+    """``compare.html``, ``assets/rules.js`` and ``runs/<id>.js``."""
     handed = rules()
     names = [metric["name"] for metric in handed["metrics"]]
     handed["labels"] = {name: definitions()[name].label for name in names}
     telling = [run for run in site.runs if tells_noise(run.record)]
 
-    def page() -> bytes:
+    def rules_script() -> bytes:
         # By rig and not with each run: a new record changes it for all of them.
-        known = handed | {"noise": noise_of(run.record for run in telling)}
-        return site.page("compare.html", "compare.html", title="Compare", rules=known)
+        return script("rules", handed | {"noise": noise_of(run.record for run in telling)})
 
-    key = key_of(handed, [run.digest for run in telling])
-    yield Output("compare.html", key, page)
+    def page() -> bytes:
+        return site.page("compare.html", "compare.html", title="Compare", rules=handed)
+
+    yield Output("compare.html", key_of(handed), page)
+    yield Output("assets/rules.js", key_of(handed, [run.digest for run in telling]), rules_script)
     for run in site.runs:
         yield Output(f"runs/{run.id}.js", run.digest, partial(run_script, run))
 

@@ -12,6 +12,7 @@ from tokrig.site.context import Site, key_of, script
 from tokrig.store.load import Row, Run
 
 MOST_BARS = 12
+MOST_CARDS = 12
 # Of the queue: more is in the map of gaps, and on the pages of the runs.
 MOST_ENTRIES = 40
 MOST_REASONS = 3
@@ -82,7 +83,9 @@ def _page(site: Site) -> bytes:
         most=table.MOST_LINES if everything else most,
         fastest=max((line.high for group in groups for line in group.lines), default=1.0),
         bars=[_bars(site, shape) for shape in table.shapes(site.runs)],
-        rigs=[(runs[0].record.rig, site.rigs.get(rig), runs) for rig, runs in site.by_rig.items()],
+        rigs=list(site.by_rig),
+        cards=site.cards,
+        most_cards=sorted(site.cards, key=lambda card: -card.results)[:MOST_CARDS],
         errata=_errata(site),
         reasoning=_reasoning(site),
         runs=site.runs,

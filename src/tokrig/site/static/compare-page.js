@@ -6,7 +6,7 @@
   const { make } = tokrig;
   const MOST = tokrig.picks.most;
   const RUN_ID = /^[a-z0-9][a-z0-9._-]*$/;
-  const rules = JSON.parse(document.getElementById("compare-rules").textContent);
+  const { rules } = tokrig;
   const METRICS = rules.metrics.map(({ name }) => name);
   const place = document.getElementById("comparison");
   const status = document.getElementById("compare-status");

@@ -6,7 +6,7 @@
 window.tokrig = window.tokrig || {};
 
 {
-  const rules = JSON.parse(document.getElementById("compare-rules").textContent);
+  const { rules } = tokrig;
   const NO_RATIO = { value: null, low: null, high: null, verdict: "none", basis: "none", settle: "" };
   const known = (value) => value !== null && value !== undefined;
 
@@ -238,11 +238,12 @@ window.tokrig = window.tokrig || {};
     return isRated(one, metric) && sides.every((found) => found && ofStarts(found));
   };
 
+  const leastEffect = (name, noise) =>
+    Math.max(rules.smallest_effect, ...noise.map((one) => one[name] ?? 0));
+
   const leastEffects = (a, b, alike) => {
     const noise = alike ? [] : [a.noise, b.noise];
-    const least = ({ name }) =>
-      Math.max(rules.smallest_effect, ...noise.map((one) => one[name] ?? 0));
-    return new Map(rules.metrics.map((metric) => [metric.name, least(metric)]));
+    return new Map(rules.metrics.map(({ name }) => [name, leastEffect(name, noise)]));
   };
 
   const pairs = (together, least, rated) => {
@@ -417,6 +418,9 @@ window.tokrig = window.tokrig || {};
     }
     return said;
   };
+
+  // What pages need that hold many rows against each other at once: the same statistics.
+  tokrig.statistics = { geometricMean, leastEffect, ofOneLength, ofStarts, ratio };
 
   /** Run b against the reference a; both as Python's Subject.as_dict(). */
   tokrig.compare = (a, b) => {
