@@ -72,18 +72,16 @@ class Kind(NamedTuple):
 
 RESULTS = "#results tbody .gen a"
 KINDS = {
-    "index": Kind("own", "index.html", (RESULTS, ".bars .figure", ".hardware td.num", ".errata dd")),
+    "index": Kind(
+        "own", "index.html", (RESULTS, ".bars .figure", ".hardware td.num", ".errata dd")
+    ),
     "index with a file left out": Kind(
         "few", "index.html", (".warning li code", RESULTS, ".queue .command code")
     ),
     "long index": Kind("many", "index.html", (RESULTS,)),
     "latency": Kind("own", "latency.html", ("#results .latency a", "#ttft svg")),
     "gpus": Kind("many", "gpus.html", (".gpus tbody th a", ".gpus .beside", ".gpus td.num")),
-    "versus": Kind(
-        "many",
-        "versus.html?a=rtx-5090&b=rtx-3090&concurrency=all",
-        (".answer strong", ".cells .forest .point", ".pairfacts td", ".lonely li"),
-    ),
+    "versus": Kind("many", "versus.html?a=rtx-5090&b=rtx-3090&concurrency=all", (".note p",)),
     "compare": Kind(
         "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)
     ),

@@ -6,20 +6,21 @@ one machine are another thing than one.
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from tokrig import naming
-from tokrig.record.model import Gpu, Result, Rig
+from tokrig.record.model import Result, Rig
 from tokrig.site import formats
 from tokrig.site.cells import Key, ranked_cells
 from tokrig.store.facts import RigFacts
 from tokrig.store.load import Run
 
 ORIGINS = ("measured", "from its driver", "stated", "in theory")
+_MEMORY = re.compile(r"(.*) · ([\d.,]+ [GT]B[^·]*)")
 _FROM = {"measured": 0, "driver": 1, "stated": 2, None: 2}
 
 
@@ -66,6 +67,11 @@ class Card:
         """All runs on it, newest first."""
         found = [run for runs in self.rigs.values() for run in runs]
         return sorted(found, key=lambda run: run.record.provenance.started_at or "", reverse=True)
+
+    @property
+    def size(self) -> str:
+        """Its memory as text, also where its name tells it already."""
+        return self.memory or (f"{self.gb} GB" if self.gb else "")
 
     @property
     def models(self) -> int:
@@ -124,10 +130,9 @@ class Card:
                 found.append((0, rate.measured))
             for run in runs:
                 rig = run.record.rig
-                for part in [*rig.gpus[:1]] or [rig.memory]:
-                    if part.bandwidth_bytes_per_s:
-                        place = _FROM[part.bandwidth_from]
-                        found.append((place, part.bandwidth_bytes_per_s))
+                part = rig.gpus[0] if rig.gpus else rig.memory
+                if part.bandwidth_bytes_per_s:
+                    found.append((_FROM[part.bandwidth_from], part.bandwidth_bytes_per_s))
             if rate and rate.theoretical:
                 found.append((3, rate.theoretical))
         best = min(found, key=lambda one: (one[0], -one[1]), default=None)
@@ -179,20 +184,15 @@ def _identity(rig: Rig) -> tuple[str, str, int | None, str]:
         return naming.hardware_name(rig), "", None, "unknown"
     if not rig.gpus:
         cores = formats.count(rig.cpu.cores, "core") if rig.cpu.cores else ""
-        name = " · ".join(filter(None, (naming.cpu_name(rig), cores)))
-        total = rig.memory.total_bytes
-        gb = naming.memory_gb(total) if total else None
-        return name, f"{gb} GB RAM" if gb else "", gb, "cpu"
-    told = Counter(_one(gpu) for gpu in rig.gpus)
-    names = [f"{count} × {name}" if count > 1 else name for (name, _), count in told.items()]
-    sizes = [
-        (f"{size} each" if count > 1 and len(told) == 1 else size) if size else ""
-        for (_, size), count in told.items()
-    ]
-    gb = naming.vram_gb(rig)
-    return " + ".join(names), " + ".join(filter(None, sizes)), gb, rig.gpus[0].vendor
-
-
-def _one(gpu: Gpu) -> tuple[str, str]:
-    size = f"{naming.memory_gb(gpu.vram_bytes)} GB" if gpu.vram_bytes else ""
-    return naming.gpu_name(gpu), f"{size} RAM" if size and gpu.unified_memory else size
+        cpus = naming.limited_cpus(rig.cpu)
+        limit = f"limited to {cpus:g}" if cpus else ""
+        name = " · ".join(filter(None, (naming.cpu_name(rig), cores, limit)))
+        total = naming.limited_bytes(rig.memory) or rig.memory.total_bytes
+        told = f"{naming.memory_text(total)} RAM" if total else ""
+        return name, told, naming.memory_gb(total) if total else None, "cpu"
+    # A limit of its processors is the machine's, not the card's.
+    whole = rig.model_copy(update={"cpu": rig.cpu.model_copy(update={"usable_cpus": None})})
+    label = naming.hardware_name(whole)
+    found = None if " + " in label else _MEMORY.fullmatch(label)
+    name, memory = found.groups() if found else (label, "")
+    return name, memory, naming.vram_gb(rig), rig.gpus[0].vendor

@@ -246,7 +246,7 @@ def _card_words(card: Card) -> list[Any]:
     told = f"{wide.bytes_per_s / 1e9:,.0f} GB/s {wide.origin}" if wide else ""
     return [
         *(card.label, card.address, card.aliases, card.gb, card.vram_bytes, card.kind, rigs),
-        *(card.memory, told, card.power_text),
+        *(card.size, told, card.power_text),
     ]
 
 
