@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokrig import engines
-from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.engines import Added
 from tokrig.errors import EngineError, InputError, StoreError
 from tokrig.files import Locked, locked
@@ -144,7 +144,7 @@ def examined(program: str, api: str) -> Added:
             hint="it is too old for --list-devices, or no llama-server: take a newer one",
         )
     names = dict(_DEVICE.findall(listing))
-    having = {name: about for name, about in names.items() if llama.api_of_device(name) == api}
+    having = {name: about for name, about in names.items() if llama_log.api_of_device(name) == api}
     if api != "cpu" and not having:
         has = (
             ", ".join(f"{name}: {about}" for name, about in names.items()) or "the processor alone"
@@ -152,7 +152,7 @@ def examined(program: str, api: str) -> Added:
         why = f"it was built without {api}, or {APIS[api].driver}"
         raise InputError(f"{path} finds no {api} device: it has {has}", hint=why)
     device = next((f"{name}: {about}" for name, about in having.items()), None)
-    return Added("llamacpp", str(Path(path).absolute()), api, llama.build_of(version), device)
+    return Added("llamacpp", str(Path(path).absolute()), api, llama_log.build_of(version), device)
 
 
 def _which(name: str) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._reading import flag_name
 from tokrig.errors import InputError, RequestError, did_you_mean
 from tokrig.record.block import Summary
@@ -112,14 +112,14 @@ class BenchTool(ABC):
         a flag (which), built without the API, without the device. Raises InputError."""
         self._require(launch, *self.needed)
         listing = "\n".join(launch.answers)
-        llama.require_api(listing, launch.api, launch.devices, self.name, "--bin")
+        llama_log.require_api(listing, launch.api, launch.devices, self.name, "--bin")
 
     def command(self, launch: BenchLaunch) -> tuple[str, ...]:
         """The command line. Raises InputError for an option the program does not know."""
         argv = [launch.binary, "-m", str(launch.model), *self._tests(launch)]
         if launch.threads is not None:
             argv += ["-t", str(launch.threads)]
-        devices = llama.devices_for("\n".join(launch.answers), launch.api, launch.devices)
+        devices = llama_log.devices_for("\n".join(launch.answers), launch.api, launch.devices)
         if devices:
             self._require(launch, "-dev")
             argv += ["-dev", self.separator.join(devices)]
@@ -139,7 +139,7 @@ class BenchTool(ABC):
 
     def failure(self, log: str) -> str | None:
         """The log's own reason for a failure, in one line."""
-        return llama.failure(log)
+        return llama_log.failure(log)
 
     @abstractmethod
     def figures(self, row: Mapping[str, Any]) -> Iterator[Raw]:
@@ -152,7 +152,7 @@ class BenchTool(ABC):
             raise RequestError(
                 f"{self.name} printed no figures", hint="read its log for what it did instead"
             )
-        logged, (api, confirmed) = llama.settings(log), llama.api_of(log)
+        logged, (api, confirmed) = llama_log.settings(log), llama_log.api_of(log)
         try:
             raw = tuple(figure for row in rows for figure in self.figures(row))
             printed = {name: rows[0][key] for name, key in self.settings}
@@ -168,7 +168,7 @@ class BenchTool(ABC):
         printed_build = f"b{number}" if isinstance(number, int) and number > 0 else None
         return BenchFound(
             raw=raw,
-            build=printed_build or llama.build_of("\n".join(launch.answers[1:])),
+            build=printed_build or llama_log.build_of("\n".join(launch.answers[1:])),
             api=api,
             api_confirmed=confirmed,
             spilled=_spilled(api, log, launch),
@@ -393,7 +393,7 @@ def _spilled(api: str | None, log: str, launch: BenchLaunch) -> bool | None:
     """Whether fewer layers are on the GPU than asked for; without a word about it, all are."""
     if api in (None, "cpu"):
         return None if api is None else False
-    found, layers = llama.settings(log).gpu_layers, llama.all_layers(log)
+    found, layers = llama_log.settings(log).gpu_layers, llama_log.all_layers(log)
     if found is None or layers is None:
         return None
     asked = [value for name, value in launch.options.items() if flag_name(name) in _LAYERS]

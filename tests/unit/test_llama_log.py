@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.record.model import Resolved
 
 LOGS = Path(__file__).parent.parent / "data" / "logs"
@@ -32,9 +32,9 @@ def log(name: str) -> str:
 def test_what_computes_is_what_holds_the_weights(
     name: str, api: str, gpu_layers: int | None, devices: list[str]
 ) -> None:
-    found = llama.settings(log(name))
+    found = llama_log.settings(log(name))
     # Without a layer on it the device still holds a compute buffer, for long prompts.
-    assert llama.api_of(log(name)) == (api, name != "vulkan-0-layers")
+    assert llama_log.api_of(log(name)) == (api, name != "vulkan-0-layers")
     assert found.gpu_layers == gpu_layers
     assert found.devices == devices
 
@@ -42,17 +42,17 @@ def test_what_computes_is_what_holds_the_weights(
 def test_a_log_that_counts_offloaded_layers_without_a_device_is_not_believed() -> None:
     text = log("vulkan-device-none")
     assert "offloaded 31/31 layers to GPU" in text
-    assert llama.settings(text).gpu_layers == 0
+    assert llama_log.settings(text).gpu_layers == 0
 
 
 def test_without_the_lines_nothing_is_known() -> None:
     quiet = "0.00.339.275 I srv  llama_server: model loaded\n"
-    assert llama.api_of(quiet) == (None, None)
-    assert llama.device_bytes(quiet) == {}
-    assert llama.settings(quiet).gpu_layers is None
-    assert llama.all_layers(quiet) is None
-    assert llama.speculates(quiet) is None
-    assert llama.failure(quiet) is None
+    assert llama_log.api_of(quiet) == (None, None)
+    assert llama_log.device_bytes(quiet) == {}
+    assert llama_log.settings(quiet).gpu_layers is None
+    assert llama_log.all_layers(quiet) is None
+    assert llama_log.speculates(quiet) is None
+    assert llama_log.failure(quiet) is None
 
 
 def weights(*buffers: tuple[str, float]) -> str:
@@ -80,39 +80,39 @@ def weights(*buffers: tuple[str, float]) -> str:
 def test_the_names_of_buffers(
     buffers: list[tuple[str, float]], api: str, split: str | None
 ) -> None:
-    assert llama.api_of(weights(*buffers)) == (api, True)
-    assert llama.settings(weights(*buffers)).split_mode == split
+    assert llama_log.api_of(weights(*buffers)) == (api, True)
+    assert llama_log.settings(weights(*buffers)).split_mode == split
 
 
 def test_early_builds_write_weights_without_the_word_model() -> None:
     early = "llm_load_tensors:      CUDA0 buffer size =  3847.55 MiB\n"
-    assert llama.api_of(early) == ("cuda", True)
-    assert llama.device_bytes(early) == {"CUDA0": round(3847.55 * MIB)}
+    assert llama_log.api_of(early) == ("cuda", True)
+    assert llama_log.device_bytes(early) == {"CUDA0": round(3847.55 * MIB)}
 
 
 def test_bytes_by_device() -> None:
-    found = llama.device_bytes(log("vulkan"))
+    found = llama_log.device_bytes(log("vulkan"))
     assert found["Vulkan0"] == pytest.approx((92.10 + 22.50 + 14.51) * MIB, abs=9)
     assert found["CPU"] == pytest.approx((28.69 + 0.19 + 5.52) * MIB, abs=9)
     assert set(found) == {"Vulkan0", "CPU"}
 
 
 def test_bytes_of_two_caches_add_up_and_compute_buffers_are_replaced() -> None:
-    found = llama.device_bytes(log("cpu-repack"))
+    found = llama_log.device_bytes(log("cpu-repack"))
     assert found == {"CPU": pytest.approx((235.16 + 12.66 + 1.0 + 3.0 + 15.0 + 20.28) * MIB, abs=9)}
     again = "sched_reserve:        CPU compute buffer size =    20.28 MiB\n"
-    assert llama.device_bytes(log("cpu-repack") + again) == found
+    assert llama_log.device_bytes(log("cpu-repack") + again) == found
 
 
 def test_a_draft_adds_its_bytes_but_not_its_settings() -> None:
     both, alone = log("draft-mismatch"), log("draft-mismatch").split("loading draft model")[0]
-    assert llama.device_bytes(both)["CPU"] > 2 * llama.device_bytes(alone)["CPU"]
-    assert llama.settings(both).layers == 30
-    assert llama.settings(both).slots == 1
+    assert llama_log.device_bytes(both)["CPU"] > 2 * llama_log.device_bytes(alone)["CPU"]
+    assert llama_log.settings(both).layers == 30
+    assert llama_log.settings(both).slots == 1
 
 
 def test_settings() -> None:
-    found = llama.settings(log("vulkan"))
+    found = llama_log.settings(log("vulkan"))
     assert (found.context_per_slot, found.slots) == (1024, 1)
     assert (found.threads, found.threads_batch) == (2, 2)
     assert (found.batch, found.ubatch) == (1024, 512)
@@ -127,7 +127,7 @@ def test_settings() -> None:
     [("draft", True), ("draft-mismatch", False), ("vulkan", False)],
 )
 def test_whether_it_speculates(name: str, speculates: bool) -> None:
-    assert llama.speculates(log(name)) is speculates
+    assert llama_log.speculates(log(name)) is speculates
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_whether_it_speculates(name: str, speculates: bool) -> None:
     ],
 )
 def test_builds(text: str, build: str | None) -> None:
-    assert llama.build_of(text) == build
+    assert llama_log.build_of(text) == build
 
 
 def test_devices() -> None:
@@ -152,8 +152,8 @@ Available devices:
   CUDA0: NVIDIA GeForce RTX 3090 (24135 MiB, 23867 MiB free)
   Vulkan0: llvmpipe (LLVM 15.0.6, 256 bits) (2048 MiB, 2048 MiB free)
 """
-    assert llama.devices_of(listing) == ("CUDA0", "Vulkan0")
-    assert llama.devices_of("Available devices:\n  (none)\n") == ()
+    assert llama_log.devices_of(listing) == ("CUDA0", "Vulkan0")
+    assert llama_log.devices_of("Available devices:\n  (none)\n") == ()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ Available devices:
     ],
 )
 def test_what_a_build_has_whether_it_found_a_device_or_not(text: str, apis: set[str]) -> None:
-    assert llama.built_with(text) == apis
+    assert llama_log.built_with(text) == apis
 
 
 WARNING = "0.00.008.620 W srv  llama_server: security: no API key is set\n"
@@ -247,18 +247,18 @@ LAST = "0.00.027.718 E srv  llama_server: exiting due to model loading error\n"
     ],
 )
 def test_the_cause_of_a_failure_not_its_consequences(lines: str, reason: str) -> None:
-    assert llama.failure(WARNING + lines + LAST) == reason
+    assert llama_log.failure(WARNING + lines + LAST) == reason
 
 
 def test_why_a_draft_model_was_left_out() -> None:
-    assert llama.failure(log("draft-mismatch")) == (
+    assert llama_log.failure(log("draft-mismatch")) == (
         "draft model vocab type must match target model to use speculation"
     )
 
 
 def test_a_sound_log_has_no_failure() -> None:
     for name in ("vulkan", "draft", "cpu-repack", "vulkan-no-device"):
-        assert llama.failure(log(name)) is None
+        assert llama_log.failure(log(name)) is None
 
 
 @pytest.mark.parametrize(
@@ -282,10 +282,10 @@ def test_buffers_of_rarer_devices(
     buffers: list[tuple[str, float]], api: str, owned: dict[str, int]
 ) -> None:
     """Names as ggml's backends give them in b11434, and llama.cpp#11397 for RPC's older one."""
-    found = llama.weight_bytes(weights(*buffers))
+    found = llama_log.weight_bytes(weights(*buffers))
     assert found == {name: mib * MIB for name, mib in owned.items()}
-    assert llama.api_of(weights(*buffers)) == (api, True)
-    assert llama.device_bytes(weights(*buffers)) == found
+    assert llama_log.api_of(weights(*buffers)) == (api, True)
+    assert llama_log.device_bytes(weights(*buffers)) == found
 
 
 def test_tensors_that_the_engine_leaves_aside() -> None:
@@ -293,8 +293,8 @@ def test_tensors_that_the_engine_leaves_aside() -> None:
         "model has unused tensor blk.46.nextn.eh_proj.weight (size = 35651584 bytes) -- ignoring\n"
         "model has unused tensor blk.46.attn_q.weight (size = 1048576 bytes) -- ignoring\n"
     )
-    assert llama.unused_bytes(text) == 35 * MIB
-    assert llama.unused_bytes("") == 0
+    assert llama_log.unused_bytes(text) == 35 * MIB
+    assert llama_log.unused_bytes("") == 0
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_tensors_that_the_engine_leaves_aside() -> None:
     ],
 )
 def test_its_own_words_for_having_no_device(text: str, words: str | None) -> None:
-    assert llama.no_device(text) == words
+    assert llama_log.no_device(text) == words
 
 
 def test_slots_that_share_one_cache_have_what_is_left_when_all_are_full() -> None:
@@ -327,22 +327,22 @@ def test_slots_that_share_one_cache_have_what_is_left_when_all_are_full() -> Non
         "llama_context: n_ctx                 = 6144\n"
         "srv    load_model: initializing, n_slots = 4, n_ctx_slot = 6144, kv_unified = 'true'\n"
     )
-    found = llama.settings(text)
+    found = llama_log.settings(text)
     assert (found.context_per_slot, found.context_total, found.kv_unified) == (1536, 6144, True)
-    apart = llama.settings(log("vulkan"))
+    apart = llama_log.settings(log("vulkan"))
     assert (apart.context_per_slot, apart.context_total, apart.kv_unified) == (1024, 1024, False)
     capped = text.replace("n_ctx_slot = 6144", "n_ctx_slot = 1000")
-    assert llama.settings(capped).context_per_slot == 1000
+    assert llama_log.settings(capped).context_per_slot == 1000
 
 
 def test_zero_where_it_is_impossible_is_no_fact() -> None:
-    found = llama.settings("n_threads = 0 n_ctx_slot = 0 n_slots = 0 n_batch = 0 n_layer = 0\n")
+    found = llama_log.settings("n_threads = 0 n_ctx_slot = 0 n_slots = 0 n_batch = 0 n_layer = 0\n")
     assert found == Resolved(gpu_layers=found.gpu_layers)
-    assert llama.all_layers("offloaded 0/0 layers to GPU") is None
+    assert llama_log.all_layers("offloaded 0/0 layers to GPU") is None
 
 
 @pytest.mark.parametrize(
     ("line", "found"), [("flash_attn = 1", "enabled"), ("flash_attn    = off", "disabled")]
 )
 def test_older_words_for_flash_attention(line: str, found: str) -> None:
-    assert llama.settings(f"llama_context: {line}\n").flash_attention == found
+    assert llama_log.settings(f"llama_context: {line}\n").flash_attention == found

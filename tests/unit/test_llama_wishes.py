@@ -9,6 +9,7 @@ import pytest
 
 from tokrig.backends import Launch
 from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.spec.settings import Api
 
 # As koboldcpp#2030 and llama.cpp#15077 show such logs.
@@ -32,7 +33,7 @@ def launch(api: Api | None = "cuda", **options: Any) -> Launch:
 def placed(
     wanted: Launch | None, log: str, environment: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    return llama.placement(wanted, log, llama.settings(log), environment or {})
+    return llama.placement(wanted, log, llama_log.settings(log), environment or {})
 
 
 def kept(wanted: Launch, environment: dict[str, str] | None = None, layers: int = 49) -> str | None:

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from tokrig.backends import Ask, Backend, Command, Engine, Launch, Loading, Request
 from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends import _reading as read
 from tokrig.errors import EngineError, InputError, RequestError, StartError
 from tokrig.record.model import Resolved
@@ -161,7 +162,7 @@ class Lemonade(llama.LlamaServer):
         last_load = log.rpartition("Loading model: ")[2]
         # The wrapped llama-server's own; none where another engine is wrapped.
         slots = read.answers(ask, "/v1/slots")
-        found = llama.settings(last_load)
+        found = llama_log.settings(last_load)
         placed = llama.placement(launch, last_load, found, {})
         chosen = str(read.at(entry, "recipe_options", f"{recipe}_backend") or "")
         if placed["api"] is None and chosen in self.capabilities.apis and _is_bundled(entry):
@@ -171,7 +172,7 @@ class Lemonade(llama.LlamaServer):
             build=_build(ask, entry) if entry else None,
             served_models=(str(name),) if name else read.served_models(ask),
             resolved=found.model_copy(update=_context(slots, entry, found)),
-            speculation=llama.speculates(last_load, slots),
+            speculation=llama_log.speculates(last_load, slots),
             wrapper=f"lemonade {health.get('version') or ''}".strip(),
             model_file=_model_file(ask, name) if recipe == "llamacpp" else None,
             **placed,
@@ -192,7 +193,7 @@ class Lemonade(llama.LlamaServer):
         if timed_out:
             return timed_out.group()
         last = re.findall(r"(?:Backend load failed|Failed to load model): (.+)", log)
-        return llama.failure(log) or (last[-1].strip()[:300] if last else None)
+        return llama_log.failure(log) or (last[-1].strip()[:300] if last else None)
 
 
 # A model: fetched and loaded.
@@ -312,10 +313,10 @@ def _build(ask: Ask, entry: Mapping[str, Any]) -> str | None:
     """What the engine says, itself or by the fingerprint of an answer; never what lemonade has
     installed or would install: a program of the user's may be served instead."""
     direct = _direct(ask, entry)
-    found = llama.build_of(str(read.at(direct("/props"), "build_info"))) if direct else None
+    found = llama_log.build_of(str(read.at(direct("/props"), "build_info"))) if direct else None
     if found is None:
         told = read.answer(ask, Lemonade.chat_path, read.one_token(entry.get("model_name")))
-        found = llama.build_of(str(told.get("system_fingerprint")))
+        found = llama_log.build_of(str(told.get("system_fingerprint")))
     return found
 
 

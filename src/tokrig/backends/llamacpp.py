@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tokrig.backends import Command, Launch, Value
 from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends import _reading as read
 from tokrig.errors import InputError
 from tokrig.spec.settings import SpeculativeType
@@ -176,10 +177,10 @@ class LlamaCpp(llama.LlamaServer):
         known = Help.of(launch)
         if not all(name in known.flags for name in _BASIC):
             said = launch.answers[-1] if launch.answers else ""
-            read.refuse(known.binary, self.program, said, llama.failure(said), self.hint)
+            read.refuse(known.binary, self.program, said, llama_log.failure(said), self.hint)
         for name in launch.options:
             known.check(known.long(name))
-        llama.require_api(
+        llama_log.require_api(
             _listing(launch), launch.api, launch.devices, known.binary, "--server-bin"
         )
 
@@ -222,7 +223,7 @@ def _listing(launch: Launch) -> str:
 
 def _devices(launch: Launch, known: Help) -> Iterator[tuple[str, str]]:
     """Which devices the model and its draft may use, and all layers on them."""
-    names = llama.devices_for(_listing(launch), launch.api, launch.devices)
+    names = llama_log.devices_for(_listing(launch), launch.api, launch.devices)
     if names:
         yield known.require("device"), ",".join(names)
         draft = known.spelling("spec-draft-device", "device-draft")

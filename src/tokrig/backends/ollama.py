@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokrig.backends import Ask, Backend, Capabilities, Command, Engine, Launch, Loading, Request
-from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends import _reading as read
 from tokrig.errors import InputError, RequestError, StartError, did_you_mean
 from tokrig.record.samples import EngineTimings
@@ -129,7 +129,7 @@ class Ollama(Backend):
         named = [model for model in models if launch and model.get("name") == str(launch.model)]
         entry: dict[str, Any] = next(iter(named or models), {})
         last_load = log.rpartition("starting llama-server")[2]
-        api, confirmed = llama.api_of(last_load)
+        api, confirmed = llama_log.api_of(last_load)
         quantization = read.at(entry, "details", "quantization_level")
         told = {
             "context_per_slot": read.count(entry, "context_length"),
@@ -150,11 +150,11 @@ class Ollama(Backend):
             api=api,
             api_confirmed=confirmed,
             served_models=_names(running) or _names(ask("/api/tags")),
-            resolved=llama.settings(last_load).model_copy(update=told),
+            resolved=llama_log.settings(last_load).model_copy(update=told),
             spilled=spilled,
             offload=offload,
-            device_bytes=llama.device_bytes(last_load) or memory,
-            speculation=llama.speculates(last_load),
+            device_bytes=llama_log.device_bytes(last_load) or memory,
+            speculation=llama_log.speculates(last_load),
             model_file=_file(ask, entry.get("name")),
         )
 
@@ -223,7 +223,7 @@ class Ollama(Backend):
         )
 
     def failure(self, log: str) -> str | None:
-        return llama.failure(log)
+        return llama_log.failure(log)
 
 
 def _devices(launch: Launch) -> dict[str, str]:

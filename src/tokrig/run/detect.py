@@ -27,7 +27,7 @@ import psutil
 
 from tokrig import engines, registry
 from tokrig.backends import Ask, Backend, Engine, Json
-from tokrig.backends import _llama as llama
+from tokrig.backends import _llama_log as llama_log
 from tokrig.backends._reading import mapping
 from tokrig.errors import EngineDied, EngineError, InputError, RequestError
 from tokrig.run import guard, http
@@ -296,14 +296,14 @@ def _program(name: str, path: str) -> Program:
     listing, _ = _said(path, "--list-devices")
     if "Available devices" not in listing:
         return program
-    devices = llama.devices_of(listing)
-    apis = dict.fromkeys(filter(None, map(llama.api_of_device, devices)))
+    devices = llama_log.devices_of(listing)
+    apis = dict.fromkeys(filter(None, map(llama_log.api_of_device, devices)))
     return replace(program, devices=devices, apis=("cpu", *apis))
 
 
 def version_of(name: str, said: str) -> str | None:
     """The version in a program's words: ``b9174`` of llama.cpp's, else the first ``1.2.3``."""
-    build = llama.build_of(said) if name.startswith("llama-") else None
+    build = llama_log.build_of(said) if name.startswith("llama-") else None
     match = _VERSION.search(said)
     return build or (match.group(1) if match else None)
 
