@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tokrig.errors import ModelError
 from tokrig.record.samples import tokens
@@ -346,6 +346,21 @@ def _apart(runs: Sequence[Record]) -> list[str]:
 
 def _said(text: str, value: object) -> str:
     return "" if value is None or value == "" else text.format(value)
+
+
+def for_scripts() -> dict[str, Any]:
+    """What a script needs to call things the same: patterns, sizes, words of modes."""
+    return {
+        "vendors": _VENDORS.pattern,
+        "noise": _NOISE.pattern,
+        "unknown_rig": UNKNOWN_RIG,
+        "negligible": NEGLIGIBLE_SHARE,
+        "sold": _SOLD,
+        "least_shown": _LEAST_SHOWN,
+        "active": [chr(code) for code in _ACTIVE],
+        "longest": MAX_SLUG,
+        "modes": _MODE_PARTS,
+    }
 
 
 # References: ``hf:owner/name[@revision][/file.gguf]`` is how a model of a hub is written down

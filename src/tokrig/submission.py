@@ -16,29 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokrig.compare import Comparison, comparison, subject
+from tokrig.compare import Comparison, comparison, contribution, subject
 from tokrig.errors import InputError, StoreError, TokrigError
-from tokrig.naming import (
-    backend_label,
-    full_name,
-    hardware_name,
-    in_markdown,
-    limited_bytes,
-    model_label,
-)
-from tokrig.record.checks import headline
+from tokrig.record import privacy
 from tokrig.record.model import Record
 from tokrig.run.assemble import scrub
 from tokrig.store import Row, Store
-from tokrig.units import human_bytes
 
 GIT_S = 60.0
 # Of the records of the same model so many are compared with a new one.
 MOST_COMPARED = 24
 _CHANGES = {"A": "added", "D": "removed"}
 _ADD = ("update-index", "--add", "--cacheinfo")
-# Public by their nature: names of repositories and addresses of texts.
-_PUBLIC = ("repo", "source_url", "license", "base_model")
 
 
 @dataclass(frozen=True)
@@ -66,10 +55,7 @@ class Submission:
     @property
     def title(self) -> str:
         """``Gemma-3 270M Q4_K_M on GeForce RTX 5070``, or how many records of which machine."""
-        first = self.entries[0].record
-        if len(self.entries) == 1:
-            return f"{model_label(first.model)} on {hardware_name(first.rig)}".replace(" · ", " ")
-        return f"{len(self.entries)} records of {hardware_name(first.rig)}"
+        return contribution.title([entry.record for entry in self.entries])
 
 
 # What it would publish
@@ -101,12 +87,12 @@ def gathered(runs: Sequence[Path], store: Store, target: Path, base: str | None)
         entries.append(Entry(record, files, tuple(looks_private(record)), nearest(record, there)))
     if not entries:
         raise InputError("no record was given", hint="name runs: tokrig list shows them")
-    branch = f"add-{entries[0].record.id}" + (f"-and-{len(entries) - 1}" if entries[1:] else "")
+    branch = contribution.branch([entry.record.id for entry in entries])
     return Submission(root, content, start, branch, tuple(entries))
 
 
 def _files(record: Record, path: Path, store: Store) -> Iterator[tuple[str, bytes]]:
-    yield f"benchmarks/runs/{record.rig.id}/{record.id}.yaml", path.read_bytes()
+    yield contribution.place(record), path.read_bytes()
     samples = store.samples_path(record.id)
     if samples.exists():
         yield f"benchmarks/samples/{samples.name}", samples.read_bytes()
@@ -121,20 +107,9 @@ def _files(record: Record, path: Path, store: Store) -> Iterator[tuple[str, byte
 def looks_private(record: Record) -> Iterator[str]:
     """Fields that hold what reads like a path, a key, an address or this user's or machine's
     name: ``notes: 'on /home/ada/models'``."""
-    for place, text in _texts(record.model_dump(mode="json", exclude_none=True), ""):
-        if place.rpartition(".")[2] not in _PUBLIC and scrub(text) != text:
+    for place, text in privacy.texts(record.model_dump(mode="json", exclude_none=True)):
+        if scrub(text) != text:
             yield f"{place}: {text!r}"
-
-
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, one in value.items():
-            yield from _texts(one, f"{place}.{name}" if place else str(name))
-    elif isinstance(value, list):
-        for number, one in enumerate(value):
-            yield from _texts(one, f"{place}[{number}]")
-    elif isinstance(value, str):
-        yield place, value
 
 
 def nearest(record: Record, store: Store, without: Collection[str] = ()) -> Comparison | None:
@@ -183,60 +158,11 @@ def _inside(path: str, below: str) -> str:
     return path.removeprefix(below) if path.startswith(below) else f"../{path}"
 
 
-# The text
-
-
 def text_of(found: Submission) -> str:
     """The text of the pull request, in Markdown: what was measured, on what, how it stands."""
-    rig = found.entries[0].record.rig
-    lines = ["| model | engine | gen tok/s | level | validity |", "|---|---|--:|---|---|"]
-    lines += [_line(entry.record) for entry in found.entries]
-    lines += ["", f"**Machine** `{rig.id}`: {in_markdown(_machine(found.entries[0].record))}", ""]
-    lines += [text for entry in found.entries for text in _beside(entry)]
-    held = ", ".join(f"`{place}`" for entry in found.entries for place in entry.files)
-    lines += ["", f"Files: {held}", "", "Checked with `tokrig check`: figures follow from samples."]
-    return "\n".join(lines)
-
-
-def _line(record: Record) -> str:
-    rates = [r.output_tok_per_s.median for r in headline(record) if r.output_tok_per_s]
-    low, high = (f"{end(rates):.1f}" if rates else "–" for end in (min, max))
-    speed = low if low == high else f"{low}–{high}"
-    codes = ", ".join(record.validity.reasons or record.validity.unverified)
-    word = f"{record.validity.word} ({codes})" if codes else record.validity.word
-    cells = (
-        model_label(record.model),
-        backend_label(record.backend),
-        speed,
-        record.provenance.level or record.provenance.kind,
-        word,
+    return contribution.text(
+        (entry.record, entry.nearest, [*entry.files]) for entry in found.entries
     )
-    return f"| {' | '.join(map(in_markdown, cells))} |"
-
-
-def _machine(record: Record) -> str:
-    rig = record.rig
-    memory = human_bytes(limited_bytes(rig.memory) or rig.memory.total_bytes)
-    driver = rig.gpus[0].driver if rig.gpus else None
-    parts = (
-        hardware_name(rig),
-        rig.cpu.model,
-        f"{memory} of memory",
-        driver and f"driver {driver}",
-        rig.os,
-    )
-    return ", ".join(dict.fromkeys(filter(None, parts)))
-
-
-def _beside(entry: Entry) -> Iterator[str]:
-    if (pair := entry.nearest) is None:
-        yield f"- {in_markdown(model_label(entry.record.model))}: the first record of this model"
-        return
-    name = " · ".join(filter(None, full_name(entry.record)))
-    means = [mean for mean in pair.means if mean.metric == "output_tok_per_s"]
-    ratio = f", gen {means[0].value:.2f} × over {means[0].shapes} shapes" if means else ""
-    text = f"nearest is {pair.a.id}, class {pair.grade} ({pair.reason}){ratio}"
-    yield f"- {in_markdown(f'{name}: {text}')}"
 
 
 # The branch

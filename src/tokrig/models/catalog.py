@@ -71,6 +71,8 @@ CATALOG: dict[str, Entry] = {
     ),
 }
 
+# What records call them.
+_BY_FILE = {entry.file: name for name, entry in CATALOG.items()}
 
 # OWNER/NAME, perhaps with a revision and a file: what people copy from a hub.
 _AS_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?(/[\w./-]+)?", re.ASCII)
@@ -79,10 +81,10 @@ _AS_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w.-]+(@[\w.-]+)?(/[\w./-]+)?", re.ASCII)
 def resolve(name_or_path: str) -> Path:
     """The file of a catalog name, or the file or model folder that a path names.
 
-    Whatever holds a path separator or ends in ``.gguf`` is a path; catalog names are read
-    without regard to case. A folder is one of safetensors files and ``config.json``, or holds one
-    GGUF model; of a split file any part names it. A model in pieces is assembled once, into the
-    user's cache folder.
+    Whatever holds a path separator or ends in ``.gguf`` is a path, or the file of a model of the
+    catalog, as records name it; catalog names are read without regard to case. A folder is one of
+    safetensors files and ``config.json``, or holds one GGUF model; of a split file any part names
+    it. A model in pieces is assembled once, into the user's cache folder.
 
     Raises ModelError for an unknown name, a missing package or file; StoreError when the
     assembled file cannot be written.
@@ -90,6 +92,8 @@ def resolve(name_or_path: str) -> Path:
     separators = filter(None, (os.sep, os.altsep))
     if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
         path = Path(os.path.expanduser(name_or_path))
+        if not path.exists() and (entry := _BY_FILE.get(name_or_path)):
+            return resolve(entry)
         if not path.exists() and _AS_ON_A_HUB.fullmatch(name_or_path):
             raise ModelError(
                 f"no such file or folder: {name_or_path}",

@@ -39,6 +39,7 @@ from tokrig.record.model import (
     Skipped,
     WorkloadFacts,
 )
+from tokrig.record.privacy import without_private
 from tokrig.record.quality import Reference, quality
 from tokrig.record.quality_file import from_parquet
 from tokrig.record.rate_limits import rate_limits
@@ -78,19 +79,6 @@ NARROWING = (
 _OF_THE_ENGINE = ("engine", "build", "api", "api_confirmed", "wrapper")
 _SECRETS = frozenset({"api-key", "hf-token", "api_key"})
 _NOT_PRIVATE = frozenset({"root", "user", "localhost", "host"})
-# What must not leave the machine, and what stands in its place. Quoted paths may hold blanks,
-# others end at the first one; of either the file's name stays.
-_PRIVATE = (
-    (re.compile(r"\b(?:sk|hf|gsk|xai|key|ghp)[-_][A-Za-z0-9_-]{12,}|(?<=Bearer )\S+"), "[key]"),
-    (re.compile(r"(['\"])(?:~|[A-Za-z]:)?[\\/][^'\"\n]*?([^'\"\n\\/]*)\1"), r"\1\2\1"),
-    (
-        re.compile(
-            r"(?<![\w.])(?:~|[A-Za-z]:)?[\\/](?=\S)(?:[^\s\"'\\/,:;<>|]+[\\/])*([^\s\"'\\/,:;<>|]*)"
-        ),
-        r"\1",
-    ),
-    (re.compile(r"\b(?!127\.)\d{1,3}(?:\.\d{1,3}){3}\b"), "[address]"),
-)
 
 
 @dataclass(frozen=True)
@@ -424,8 +412,7 @@ def _git(root: Path, *words: str) -> str | None:
 
 def scrub(text: str) -> str:
     """Paths become file names; addresses, keys, the user's and the machine's name vanish."""
-    for private, instead in _PRIVATE:
-        text = private.sub(instead, text)
+    text = without_private(text)
     for name in _names():
         text = re.sub(rf"\b{re.escape(name)}\b", "[private]", text)
     return text

@@ -39,6 +39,7 @@ NAVIGATION = (
     ("Gaps", "gaps.html"),
     ("Methodology", "methodology.html"),
     ("Data", "data.html"),
+    ("Add your machine", "add.html"),
 )
 """What stands at the top of every page: words, and the page that they lead to."""
 TEMPLATES = Path(__file__).with_name("templates")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Listing", "Problem", "Row", "Store", "unwritable"]
 
 MAX_ID = 120
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
+ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _HINTS = {
     errno.ENOSPC: "free some space on that disk and save again",
     errno.EDQUOT: "your quota on that disk is used up: free some space",
@@ -192,7 +192,7 @@ def unwritable(folder: Path) -> str:
 
 
 def _safe(name: str, what: str) -> str:
-    if len(name) > MAX_ID or not _ID.fullmatch(name):
+    if len(name) > MAX_ID or not ID.fullmatch(name):
         raise RecordError(
             f"{name[:MAX_ID]!r} cannot be the id of a {what}",
             hint=f"an id has a-z, 0-9, '.', '_', '-', starts with a letter or digit, and is at "

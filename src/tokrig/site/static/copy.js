@@ -32,6 +32,8 @@
     command.append(button);
   };
 
+  tokrig.addCopyButton = addButton;
+
   // Of folded ones there may be tens of thousands: those get theirs when they are opened.
   for (const command of document.querySelectorAll(".command")) {
     if (!command.closest("td")) addButton(command);

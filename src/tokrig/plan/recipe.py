@@ -1,0 +1,134 @@
+"""Which models to measure on a machine of a size, so that its rows meet those of others.
+
+Pure: computed from the records. What most machines of that size have measured comes first, then
+what most others have; a model is named once, in the quant that is shared most.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokrig import naming
+from tokrig.record.model import Model, Record
+from tokrig.units import slug
+
+SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+"""GB of VRAM. A machine belongs to the largest of these that it has; 0 is one without a card."""
+MOST_MODELS = 8
+SHAPES = ("chat", "rag", "codegen", "agent")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model with its quant, the shapes that most have measured of it, and how many machines of
+    the size (``alike``) and of any (``machines``) have it. ``engine`` measured it last."""
+
+    model: Model
+    shapes: tuple[str, ...]
+    alike: int
+    machines: int
+    engine: str
+
+    @property
+    def reference(self) -> str:
+        """What ``--model`` takes: a file of a hub where the record names it, else the file."""
+        model = self.model
+        if model.repo is None:
+            return model.file or f"{slug(naming.model_label(model))}.gguf"
+        return str(naming.Reference(model.repo, model.revision or "main", model.file))
+
+    @property
+    def command(self) -> str:
+        """The command that measures it."""
+        chosen = "" if self.shapes == SHAPES else f" --workload {','.join(self.shapes)}"
+        return f"tokrig run --model {_quoted(self.reference)}{chosen} --level publish"
+
+
+def size_of(record: Record) -> int | None:
+    """The size of the machine that computed, one of ``SIZES`` or 0; None where it is not known, or
+    is a card smaller than all of them."""
+    if record.backend.api == "cpu":
+        return 0
+    held = naming.vram_gb(record.rig)
+    return held if not held else max((size for size in SIZES if size <= held), default=None)
+
+
+def recipe(records: Iterable[Record], size: int) -> list[Wanted]:
+    """What llama.cpp should measure on a machine of ``size``; ``records`` newest first."""
+    held = [(r, at) for r in records if r.plain and (at := size_of(r)) is not None and _sound(r)]
+    of_size = [r for r, at in held if (at == 0 if size == 0 else 0 < at <= size)]
+    everywhere = Counter(key for key, _ in {(_key(r), r.rig.id) for r, _ in held})
+    here = {(_key(r), r.rig.id) for r, at in held if at == size}
+    alike = Counter(key for key, _ in here)
+    shapes = _shapes(of_size)
+    found: dict[str, Wanted] = {}
+    for record in sorted(
+        {_key(r): r for r in reversed(of_size)}.values(),
+        key=lambda r: (-alike[_key(r)], -everywhere[_key(r)], -(r.model.bytes or 0), r.id),
+    ):
+        key = _key(record)
+        mine = [r for r in of_size if _key(r) == key]
+        engine = naming.backend_name(mine[0].backend)
+        one = Wanted(record.model, shapes, alike[key], everywhere[key], engine)
+        found.setdefault(naming.model_address(record.model), one)
+    return [*found.values()][:MOST_MODELS]
+
+
+def sizes(records: Sequence[Record]) -> list[int]:
+    """The sizes that a recipe is for: no card, and every one that a record is of."""
+    return sorted({0} | {at for r in records if r.plain and (at := size_of(r)) is not None})
+
+
+def campaign(wanted: Sequence[Wanted], size: int) -> dict[str, Any]:
+    """The same as the content of a campaign file."""
+    models: dict[str, dict[str, Any]] = {}
+    entries = []
+    for one in wanted:
+        name = slug(naming.model_label(one.model))
+        models[name] = _source(one)
+        matrix = {"model": name, "backend": "llamacpp", "workloads": [*one.shapes]}
+        entries.append({"name": name, "title": naming.model_label(one.model), "matrix": matrix})
+    return {
+        "title": f"What others measure {name_of(size)}",
+        "level": "publish",
+        "models": models,
+        "entries": entries,
+    }
+
+
+def name_of(size: int) -> str:
+    """``with 12 GB of VRAM``."""
+    return f"with {size} GB of VRAM" if size else "without a graphics card"
+
+
+def _source(one: Wanted) -> dict[str, Any]:
+    model = one.model
+    if model.repo is None:
+        return {"file": one.reference}
+    named = {"repo": model.repo, "revision": model.revision, "file": model.file}
+    return {name: value for name, value in named.items() if value}
+
+
+def _sound(record: Record) -> bool:
+    stands = any(result.validity.stands for result in record.plain)
+    return stands and record.model.format in (None, "gguf") and not record.mode.offload
+
+
+def _key(record: Record) -> tuple[str, str | None]:
+    return naming.model_address(record.model), record.model.quant
+
+
+def _shapes(records: Sequence[Record]) -> tuple[str, ...]:
+    """Of tokrig's shapes those that at least half as many machines have as the commonest."""
+    seen = {(result.workload.name, r.rig.id) for r in records for result in r.plain}
+    counted = Counter(shape for shape, _ in seen)
+    enough = max((counted[shape] for shape in SHAPES), default=0) / 2
+    return tuple(shape for shape in SHAPES if counted[shape] and counted[shape] >= enough)
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII) else f"'{text}'"

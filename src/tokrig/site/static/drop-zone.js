@@ -1,0 +1,127 @@
+// Where files are dropped, chosen or pasted, and the list of those that are here. Whoever loads this
+// says with data-reload whether the page is to be drawn anew for them.
+"use strict";
+
+{
+  const { dropped, make } = tokrig;
+  const zone = document.getElementById("drop");
+  const list = document.getElementById("dropped");
+  const said = document.getElementById("drop-said");
+  const rate = tokrig.words.rate;
+
+  /** What others measured of the same model and quant on such a card: ``58–64``. */
+  const others = (entry, shape, concurrency) => {
+    const { data } = tokrig;
+    const { runs, rows } = data;
+    const [, , name] = entry.run.model;
+    const alike = runs.id.map(
+      (_, run) =>
+        run < (data.published ?? Infinity) &&
+        data.models[runs.model[run]][3] === name &&
+        data.quants[runs.quant[run]][0] === entry.run.quant[0] &&
+        data.rigs[runs.rig[run]][3] === entry.run.rig[3],
+    );
+    const found = rows.gen.filter(
+      (gen, row) => gen !== null && rows.valid[row] && alike[rows.run[row]] && data.shapes[rows.shape[row]] === shape && rows.concurrency[row] === concurrency,
+    );
+    return { runs: alike.filter(Boolean).length, low: Math.min(...found), high: Math.max(...found), found: found.length };
+  };
+
+  const beside = (entry) => {
+    const row = entry.run.rows.find(({ values }) => values.gen !== null);
+    if (!row) return "It has no decode rate.";
+    const yours = `Your ${rate(row.values.gen)} tok/s in ${row.shape} × ${row.values.concurrency}`;
+    if (!tokrig.data) return `${yours}.`;
+    const there = others(entry, row.shape, row.values.concurrency);
+    if (!there.found) return `${yours}; nobody else has measured this model and quant on such hardware.`;
+    return `${yours}; others with this hardware ${tokrig.words.span(there.low, there.high)}.`;
+  };
+
+  const item = (entry) => {
+    const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove ${entry.file}` }, "Remove");
+    remove.addEventListener("click", () => {
+      dropped.remove(entry.id);
+      changed("Removed.");
+    });
+    const verdict = `${entry.verdict.word} by the file${entry.verdict.codes.length ? `: ${entry.verdict.codes.join(", ").replaceAll("_", " ")}` : ""}`;
+    return make(
+      "li", {},
+      make("bdi", {}, entry.pull.name), " ",
+      make("span", { class: "mark" }, "your file"), " ", remove,
+      make("span", { class: "spread" }, `${beside(entry)} ${verdict[0].toUpperCase()}${verdict.slice(1)}.`),
+    );
+  };
+
+  const draw = () => {
+    const entries = dropped.all();
+    list.replaceChildren(...entries.map(item));
+    list.hidden = !entries.length;
+    document.dispatchEvent(new CustomEvent("tokrig-dropped"));
+  };
+
+  /** Tables are made of all rows at once: with other rows the page is made anew. */
+  const changed = (words) => {
+    if (zone.dataset.reload !== undefined) {
+      tokrig.kept.set("tokrig-dropped-said", words);
+      location.reload();
+      return;
+    }
+    say(words);
+    draw();
+  };
+
+  const say = (words, hint = "") => {
+    said.replaceChildren(words, ...(hint ? [make("span", { class: "spread" }, hint)] : []));
+    said.classList.toggle("refused", Boolean(hint));
+  };
+
+  const take = async (files) => {
+    say("Reading…");
+    const refused = [];
+    let taken = 0;
+    for (const file of files) {
+      try {
+        await dropped.add(file);
+        taken += 1;
+      } catch (problem) {
+        if (!(problem instanceof tokrig.records.Refused)) throw problem;
+        refused.push(problem);
+      }
+    }
+    if (refused.length) {
+      say(refused.map(({ message }) => message).join(" · "), refused[0].hint || "tokrig check FILE tells more");
+      if (taken) draw();
+    } else if (taken) changed(`${tokrig.words.count(taken, "file")} read. Nothing was sent anywhere.`);
+  };
+
+  const chooser = zone.querySelector("input[type=file]");
+  chooser.addEventListener("change", () => take([...chooser.files]).then(() => (chooser.value = "")));
+  document.addEventListener("dragover", (event) => {
+    if (![...event.dataTransfer.types].includes("Files")) return;
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) zone.classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
+    if (!event.dataTransfer.files.length) return;
+    event.preventDefault();
+    zone.classList.remove("over");
+    take([...event.dataTransfer.files]);
+  });
+  document.addEventListener("paste", (event) => {
+    if (event.target.closest?.("input, textarea, [contenteditable]")) return;
+    const files = [...event.clipboardData.files];
+    const text = event.clipboardData.getData("text/plain");
+    // What is pasted on a page may be anything: only what looks like a record is taken for one.
+    if (files.length) take(files);
+    else if (/^schema: *\d/m.test(text)) take([text]);
+  });
+
+  zone.hidden = false;
+  const before = tokrig.kept.get("tokrig-dropped-said");
+  if (before) say(before);
+  tokrig.kept.set("tokrig-dropped-said", "");
+  draw();
+}

@@ -1,0 +1,98 @@
+// Files of one's own beside the published rows, for this visit: kept in the browser, sent nowhere.
+// Stands before the scripts that read tokrig.data, and adds to its columns (site/table.py).
+"use strict";
+
+{
+  const KEY = "tokrig-dropped";
+  const MOST = 20; // files at once
+  const PREFIX = "dropped-";
+
+  const all = () => {
+    try {
+      const found = JSON.parse(tokrig.kept.get(KEY) || "[]");
+      return Array.isArray(found) ? found : [];
+    } catch {
+      return []; // another version's, or nobody's
+    }
+  };
+  const keep = (list) => tokrig.kept.set(KEY, JSON.stringify(list));
+
+  /** A record, ready for tables, for a comparison and for a pull request. */
+  const entryOf = (record, file) => {
+    const words = tokrig.recordWords;
+    return {
+      id: record.id,
+      file,
+      run: words.runOf(record),
+      subject: { ...words.subject(record), id: PREFIX + record.id },
+      pull: words.contribution(record),
+      verdict: words.verdict(record),
+      methodology: record.provenance.methodology,
+      private: words.looksPrivate(record).slice(0, 20),
+    };
+  };
+
+  // What has no page of its own leads to the list of these files.
+  const published = tokrig.url;
+  tokrig.url = (path) => (/^(runs|models|rigs)\/dropped-/.test(path) ? published("add.html#files") : published(path));
+
+  // Among the rows of tokrig.data
+
+  const place = (list, word, isSame) => {
+    const found = list.findIndex(isSame);
+    return found < 0 ? list.push(word) - 1 : found;
+  };
+  const labelled = (list, word) => place(list, word, (one) => one[0] === word[0]);
+
+  const append = ({ id, run }) => {
+    const { data } = tokrig;
+    const family = labelled(data.families, run.family);
+    const [variant, address, name, ...sizes] = run.model;
+    const model = place(data.models, [family, variant, PREFIX + address, name, ...sizes], (one) => one[0] === family && one[3] === name);
+    const [label, rigId, ...machine] = run.rig;
+    const rig = place(data.rigs, [label, PREFIX + rigId, ...machine], (one) => one[1] === rigId);
+    const kind = place(data.kinds, run.kind, (one) => one.join() === run.kind.join());
+    const of = { id: PREFIX + id, model, rig, kind, errata: run.errata, apart: "", bytes: run.bytes, date: run.date };
+    for (const word of ["quant", "backend", "engine", "build", "api", "mode", "settings"]) {
+      const list = data[word === "settings" ? word : `${word}s`];
+      if (list) of[word] = labelled(list, run[word]);
+    }
+    const number = data.runs.id.length;
+    for (const [column, values] of Object.entries(data.runs)) values.push(of[column] ?? null);
+    for (const { shape, values, accepted } of run.rows) {
+      if (accepted !== null) data.accepted[data.rows.run.length] = accepted;
+      const row = { ...values, run: number, shape: place(data.shapes, shape, (one) => one === shape) };
+      for (const [column, list] of Object.entries(data.rows)) list.push(row[column] ?? null);
+    }
+    if (run.skipped.length) data.skipped[number] = run.skipped;
+  };
+
+  /** Add the files of this visit to the rows of all results, and tell which runs they are: their
+   * figures stand in tables, and in no rank. */
+  const join = () => {
+    const { data } = tokrig;
+    data.published = data.runs.id.length;
+    for (const one of all()) append(one);
+  };
+
+  tokrig.dropped = {
+    all,
+    join,
+    subjects: () => all().map(({ subject }) => subject),
+    /** Read a file or a text and keep it. Its entry; refusals are thrown. */
+    async add(file) {
+      const name = typeof file === "string" ? "what was pasted" : file.name;
+      const { Refused, load, recordOf, textOf } = tokrig.records;
+      const text = typeof file === "string" ? file : await textOf(file);
+      const record = await recordOf(text, name);
+      await load("assets/record-words.js");
+      const entry = entryOf(record, name.slice(0, 120));
+      const others = all().filter(({ id }) => id !== entry.id);
+      if (others.length >= MOST) throw new Refused(`${MOST} files are here already`, "remove one of them");
+      keep([...others, entry]);
+      return entry;
+    },
+    remove: (id) => keep(all().filter((one) => one.id !== id)),
+  };
+  if (tokrig.data) join();
+}
