@@ -38,6 +38,7 @@
 
   const runs = new Map();
   tokrig.run = (data) => runs.set(data.id, data);
+  tokrig.dropped.subjects().forEach(tokrig.run);
 
   const load = ({ id, fits }) =>
     new Promise((done) => {

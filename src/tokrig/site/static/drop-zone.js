@@ -17,6 +17,7 @@
     const alike = runs.id.map(
       (_, run) =>
         run < (data.published ?? Infinity) &&
+        runs.id[run] !== entry.id &&
         data.models[runs.model[run]][3] === name &&
         data.quants[runs.quant[run]][0] === entry.run.quant[0] &&
         data.rigs[runs.rig[run]][3] === entry.run.rig[3],
@@ -43,12 +44,12 @@
       dropped.remove(entry.id);
       changed("Removed.");
     });
-    const verdict = `${entry.verdict.word} by the file${entry.verdict.codes.length ? `: ${entry.verdict.codes.join(", ").replaceAll("_", " ")}` : ""}`;
+    const codes = entry.verdict.codes.join(", ").replaceAll("_", " ");
     return make(
       "li", {},
       make("bdi", {}, entry.pull.name), " ",
       make("span", { class: "mark" }, "your file"), " ", remove,
-      make("span", { class: "spread" }, `${beside(entry)} ${verdict[0].toUpperCase()}${verdict.slice(1)}.`),
+      make("span", { class: "spread" }, `${beside(entry)} The file says: ${entry.verdict.word}${codes ? `, ${codes}` : ""}.`),
     );
   };
 

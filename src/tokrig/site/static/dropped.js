@@ -34,7 +34,7 @@
 
   // What has no page of its own leads to the list of these files.
   const published = tokrig.url;
-  tokrig.url = (path) => (/^(runs|models|rigs)\/dropped-/.test(path) ? published("add.html#files") : published(path));
+  tokrig.url = (path) => (/^(runs|models|rigs)\/dropped-/.test(path) ? published("add.html#yours") : published(path));
 
   // Among the rows of tokrig.data
 

@@ -259,7 +259,8 @@
       found.push(markOf("invalid", label, "kept, not a headline; its page tells the reasons"));
     }
     if (runs.errata[line.run]) found.push(markOf("erratum", "erratum", "a correction stands on its page"));
-    if (kind !== "measured") found.push(markOf("transcribed", kind, "not measured by tokrig"));
+    if (kind === "your file") found.push(markOf("quick", kind, "it is in your browser alone, and has no rank"));
+    else if (kind !== "measured") found.push(markOf("transcribed", kind, "not measured by tokrig"));
     else if (level === "quick") found.push(markOf("quick", "quick", "one server start: a range, no interval"));
     if (line.rows.some((row) => VERDICTS[rows.valid[row]] === "unverified")) {
       found.push(markOf("unchecked", "unverified", "something could not be confirmed; its page tells what"));
@@ -425,7 +426,8 @@
     const passes = passing();
     const found = data.shapes.map(() => []);
     for (let row = 0; row < rows.run.length; row++) {
-      if (rows.concurrency[row] === concurrency && rows.valid[row] && rows.gen[row] !== null && passes[rows.run[row]]) {
+      const counts = rows.run[row] < data.published && passes[rows.run[row]]; // files of one's own have no bar
+      if (counts && rows.concurrency[row] === concurrency && rows.valid[row] && rows.gen[row] !== null) {
         found[rows.shape[row]].push(row);
       }
     }

@@ -1,0 +1,270 @@
+"""A record of one's own on the page: dropped, beside the others, compared, and as a pull request;
+all of it as Python has it. What is no record is refused in words.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import ROOT, OpenPage
+from tests.browser.kinds import few_runs
+from tokrig import documents
+from tokrig.compare import contribution, subject
+from tokrig.record import privacy
+from tokrig.record.model import Record, parse_record, record_text
+from tokrig.site import table
+from tokrig.store import Store
+from tokrig.store.load import Run
+from tokrig.submission import nearest
+
+OWN = sorted((ROOT / "content" / "benchmarks" / "runs").glob("*/*.yaml"))
+FIRST = next(path for path in OWN if path.name.startswith("20261128-010707"))
+AGAIN = "20261128-010707-again"
+OTHERS = ("run shape from to").split()
+
+
+@pytest.fixture
+def page(site_dir: Path, open_page: OpenPage) -> Page:
+    return open_page(f"{site_dir.as_uri()}/add.html")
+
+
+def drop(page: Page, *files: tuple[str, bytes]) -> str:
+    """Choose files; what the page says of them."""
+    chosen: list[Any] = [
+        {"name": name, "mimeType": "text/yaml", "buffer": data} for name, data in files
+    ]
+    page.set_input_files("#drop input[type=file]", chosen)
+    page.wait_for_function(
+        "() => !['', 'Reading…'].includes(document.getElementById('drop-said').textContent)"
+    )
+    return page.locator("#drop-said").inner_text()
+
+
+def texts() -> list[str]:
+    """Records of all kinds: this repository's, and few made ones."""
+    return [path.read_text("utf-8") for path in OWN] + [record_text(one) for one in few_runs()]
+
+
+# As Python has it
+
+
+READ = """async (texts) => {
+  const found = [];
+  for (const text of texts) {
+    const record = await tokrig.records.recordOf(text, "it");
+    await tokrig.records.load("assets/record-words.js");
+    const words = tokrig.recordWords;
+    const held = words.looksPrivate(record).map(([place]) => place);
+    found.push([words.subject(record), words.contribution(record), words.runOf(record), held]);
+  }
+  return found;
+}"""
+
+
+def test_a_record_is_called_and_compared_as_python_does(page: Page) -> None:
+    given = texts()
+    for text, (beside, pull, run, private) in zip(given, page.evaluate(READ, given), strict=True):
+        record = parse_record(text, "it")
+        assert beside == {**subject(record).as_dict(), "keys": beside["keys"]}
+        assert beside["keys"] == subject(record).keys
+        assert pull["title"] == contribution.title([record])
+        assert pull["branch"] == contribution.branch([record.id])
+        assert pull["place"] == contribution.place(record)
+        places = [pull["place"], f"benchmarks/samples/{record.id}.parquet"]
+        whole = contribution.text([(record, None, places)])
+        assert "\n".join([*pull["before"], pull["first"], *pull["after"]]) == whole
+        plain = record.model_dump(mode="json", exclude_none=True)
+        shown = [
+            place for place, one in privacy.texts(plain) if privacy.without_private(one) != one
+        ]
+        assert private == shown
+        assert columns_of(run) == expected(record)
+
+
+def expected(record: Record) -> dict[str, Any]:
+    """The words and figures of the only run in the data of all rows."""
+    data = table.columns([Run(record, "", "")], {})
+    runs, rows = data["runs"], data["rows"]
+    pairs = {"quant": "quants", "backend": "backends", "engine": "engines", "build": "builds"}
+    pairs |= {"api": "apis", "mode": "modes", "settings": "settings", "rig": "rigs"}
+    words = {name: data[many][runs[name][0]] for name, many in pairs.items()}
+    words["model"] = data["models"][0][3:]
+    figures = [
+        {"shape": data["shapes"][rows["shape"][at]]}
+        | {name: values[at] for name, values in rows.items() if name not in OTHERS}
+        for at in range(len(rows["run"]))
+    ]
+    return json.loads(json.dumps(words)) | {"rows": figures, "date": runs["date"][0]}
+
+
+def columns_of(run: dict[str, Any]) -> dict[str, Any]:
+    names = "quant backend engine build api mode settings rig".split()
+    found = {name: run[name] for name in names} | {"date": run["date"], "model": run["model"][2:]}
+    rows = [{"shape": one["shape"], **one["values"]} for one in run["rows"]]
+    return found | {"rows": rows}
+
+
+# From any page to a pull request
+
+
+def again() -> Record:
+    """The repository's record once more, as if somebody had measured it again."""
+    record = parse_record(FIRST.read_text("utf-8"), str(FIRST))
+    return record.model_copy(update={"id": AGAIN})
+
+
+def test_an_owner_comes_from_any_page_to_a_pull_request(
+    site_dir: Path, open_page: OpenPage, tmp_path: Path
+) -> None:
+    page = open_page(f"{site_dir.as_uri()}/runs/{FIRST.stem}.html")
+    page.get_by_role("link", name="Add your machine").first.click()
+    page.get_by_label("NVIDIA: CUDA").check()
+    assert page.locator("[data-api]:visible code").all_inner_texts() == [
+        "tokrig engine add llamacpp --api cuda"
+    ]
+    record = again()
+    assert "1 file read" in drop(page, (f"{AGAIN}.yaml", record_text(record).encode()))
+    shown = page.locator(".request pre code").text_content()
+    places = [contribution.place(record), f"benchmarks/samples/{AGAIN}.parquet"]
+    runs = site_dir / "data" / "runs"
+    content = tmp_path / "content"
+    (content / "benchmarks").mkdir(parents=True)
+    (content / "benchmarks" / "runs").symlink_to(runs)
+    pair = nearest(record, Store(content, cache=tmp_path / "cache"))
+    assert pair is not None
+    assert shown == contribution.text([(record, pair, places)])
+    assert f"add-{AGAIN}" in page.locator(".request").inner_text()
+    assert page.locator(".request .warning").count() == 0
+
+
+def test_what_is_private_or_published_is_pointed_out(page: Page) -> None:
+    record = again().model_copy(update={"notes": "measured in /home/ada/models"})
+    drop(page, ("mine.yaml", record_text(record).encode()))
+    assert "notes looks private" in page.locator(".request .warning").inner_text()
+    drop(page, (FIRST.name, FIRST.read_bytes()))
+    page.wait_for_function("document.querySelectorAll('.request').length === 2")
+    assert "published already" in page.locator(".request .warning").last.inner_text()
+
+
+# Beside the others
+
+
+def test_a_file_stands_among_the_rows_until_it_is_removed(
+    site_dir: Path, open_page: OpenPage
+) -> None:
+    page = open_page(f"{site_dir.as_uri()}/index.html")
+    lines = page.locator("#results tbody tr", has_text="your file")
+    bars = page.locator(".bars li").count()
+    assert lines.count() == 0
+    page.set_input_files(
+        "#drop input[type=file]",
+        [{"name": "mine.yaml", "mimeType": "", "buffer": record_text(again()).encode()}],
+    )
+    lines.first.wait_for()
+    assert lines.count() == 1
+    assert page.locator(".bars li").count() == bars
+    assert "others with this hardware" in page.locator("#dropped").inner_text()
+    lines.locator("input").check()
+    page.locator(f"input[data-pick^='{FIRST.stem}']").check()
+    page.get_by_role("link", name="Compare", exact=True).last.click()
+    page.wait_for_selector("#comparison .grade")
+    assert "Class A" in page.locator("#comparison").inner_text()
+    page.goto(f"{site_dir.as_uri()}/index.html")
+    page.get_by_role("button", name="Remove mine.yaml").click()
+    lines.first.wait_for(state="detached")
+
+
+# What is no record
+
+
+def wrongs() -> Iterator[tuple[str, bytes, str]]:
+    """A name, a file, and what the page says of it."""
+    text = record_text(again())
+    yield "half", text[: len(text) // 2].encode(), ":"
+    yield "empty", b"", "is empty"
+    yield "other", b'{"benchmarks": []}', "no record of tokrig"
+    yield "list", b"- 1\n- 2\n", "holds no record"
+    yield "latin", b"schema: 2\nid: \xff\xfe", "not UTF-8"
+    yield "null", b"schema: 2\0", "no text"
+    yield "alias", b"a: &a [1, 2]\nb: [*a, *a]\n", "alias"
+    bomb = "a0: &a0 [x, x]\n" + "".join(
+        f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
+    )
+    yield "bomb", bomb.encode(), "alias"
+    yield "deep", b"[" * 100_000, "nesting"
+    yield "twice", f"{text}\nid: other\n".encode(), "duplicated"
+    yield "newer", text.replace("schema: 2", "schema: 99", 1).encode(), "newer tokrig"
+    yield "proto", f"{text}\n__proto__: {{polluted: true}}\n".encode(), "is no key of a record"
+    yield (
+        "markup",
+        text.replace(f"id: {AGAIN}", "id: <img src=x onerror=pwned=1>", 1).encode(),
+        "id",
+    )
+    yield "huge", b" " * (4 * 1024 * 1024 + 1), "more than a record has"
+    yield "nan", text.replace("concurrency: 1", "concurrency: .nan", 1).encode(), "concurrency"
+    yield "negative", text.replace("concurrency: 1", "concurrency: -1", 1).encode(), "out of range"
+
+
+def test_what_is_no_record_is_refused_in_words(page: Page) -> None:
+    for name, data, says in wrongs():
+        told = drop(page, (f"{name}.yaml", data))
+        assert says in told, (name, told)
+        assert page.locator("#drop-said .spread").inner_text(), name
+        page.evaluate("document.getElementById('drop-said').replaceChildren()")
+    assert page.locator("#dropped li").count() == 0
+    assert page.evaluate("typeof pwned + typeof ({}).polluted") == "undefinedundefined"
+
+
+def changed(data: Any, chance: random.Random) -> Any:
+    """Plain data with one thing gone, renamed, doubled or of another type, anywhere."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(value: Any) -> None:
+        for key in value if isinstance(value, dict) else range(len(value)):
+            places.append((value, key))
+            if isinstance(value[key], dict | list):
+                walk(value[key])
+
+    walk(data)
+    holder, key = chance.choice(places)
+    other = [None, -1, 1e308, "<b>x</b>", [], {}, True, [[1]], "x" * 5000, 10**400, 0.5]
+    what: list[Callable[[], None]] = [
+        lambda: holder.pop(key),
+        lambda: holder.__setitem__(key, chance.choice(other)),
+    ]
+    chance.choice(what)()
+    return data
+
+
+TRY = """async (texts) => {
+  const found = [];
+  for (const text of texts) {
+    try {
+      const entry = await tokrig.dropped.add(text);
+      tokrig.dropped.remove(entry.id);
+      found.push("taken");
+    } catch (problem) {
+      const isRefused = problem instanceof tokrig.records.Refused;
+      found.push(isRefused ? problem.message : `BROKEN ${problem.stack}`);
+    }
+  }
+  return found;
+}"""
+
+
+def test_changed_records_are_taken_or_refused_and_nothing_breaks(page: Page) -> None:
+    chance = random.Random(14)
+    given = []
+    for _ in range(150):
+        data = documents.parse(chance.choice(texts()), "it")
+        given.append(documents.dump(changed(data, chance)))
+    found = page.evaluate(TRY, given)
+    assert [one for one in found if one.startswith("BROKEN")] == []
+    assert 20 < found.count("taken") < 130
