@@ -308,6 +308,44 @@ def _executor(
         )
 
 
+@command.command("recipe", epilog=example("tokrig campaign recipe --vram 12 > campaigns/mine.yaml"))
+@click.option(
+    "--vram",
+    type=click.IntRange(min=0),
+    metavar="GB",
+    help="Of the machine that is to measure; 0 without a card.  [default: this machine's]",
+)
+@content_and_json
+def recipe_command(vram: int | None, content: Path, as_json: bool) -> None:
+    """Print a campaign of the models that machines like this one have measured.
+
+    By the records in the content folder: what most machines with as much VRAM have comes first, so
+    that new rows meet those of others.
+    """
+    from tokrig import naming
+    from tokrig.cli import present
+    from tokrig.documents import dump
+    from tokrig.plan import recipe
+    from tokrig.rig import probe_rig
+    from tokrig.store import Store
+    from tokrig.store.load import load
+
+    held = naming.vram_gb(probe_rig(None)) if vram is None else vram
+    size = recipe.fitting(held or 0)
+    records = [run.record for run in load(Store(content), keep_going=True).runs]
+    wanted = recipe.recipe(records, size)
+    if not wanted:
+        raise InputError(
+            f"no record in {content} is of a machine {recipe.name_of(size)}",
+            hint="name the page's content folder with --content, or another size with --vram",
+        )
+    found = recipe.campaign(wanted, size)
+    if as_json:
+        present.print_json(found)
+    else:
+        click.echo(dump(found), nl=False)
+
+
 @command.command("docs", epilog=example("tokrig campaign docs --out docs/benchmark-campaign.md"))
 @files_argument
 @click.option(

@@ -54,7 +54,12 @@ def size_of(record: Record) -> int | None:
     if record.backend.api == "cpu":
         return 0
     held = naming.vram_gb(record.rig)
-    return held if not held else max((size for size in SIZES if size <= held), default=None)
+    return held if not held else (fitting(held) or None)
+
+
+def fitting(gb: int) -> int:
+    """The largest size that so many GB of VRAM have; 0 below all of them."""
+    return max((size for size in SIZES if size <= gb), default=0)
 
 
 def recipe(records: Iterable[Record], size: int) -> list[Wanted]:
