@@ -85,7 +85,7 @@ KINDS = {
     "compare": Kind(
         "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)
     ),
-    "add": Kind("own", "add.html", (".steps .command code", ".recipe th a")),
+    "add": Kind("own", "add.html", (".steps .command code", "[data-size='12'] th a")),
     "gaps": Kind(
         "few",
         "gaps.html",

@@ -125,7 +125,7 @@ def test_an_owner_comes_from_any_page_to_a_pull_request(
 ) -> None:
     page = open_page(f"{site_dir.as_uri()}/runs/{FIRST.stem}.html")
     page.get_by_role("link", name="Add your machine").first.click()
-    page.get_by_label("NVIDIA: CUDA").check()
+    page.get_by_label("Your card").select_option("cuda")
     assert page.locator("[data-api]:visible code").all_inner_texts() == [
         "tokrig engine add llamacpp --api cuda"
     ]

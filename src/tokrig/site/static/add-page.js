@@ -6,28 +6,21 @@
   const { make, dropped, records } = tokrig;
   const place = document.getElementById("requests");
 
-  // The card
+  // One card, one size at a time: what is for others is hidden
 
-  const chooser = document.getElementById("card");
-  const showApi = () => {
-    const chosen = chooser.querySelector(":checked").value;
-    for (const one of document.querySelectorAll("[data-api]")) one.hidden = one.dataset.api !== chosen;
+  const choice = (label, id, name, usual) => {
+    const parts = [...document.querySelectorAll(`[data-${name}]`)];
+    if (!parts.length) return;
+    const options = parts.map(({ dataset }) => make("option", { value: dataset[name] }, dataset.title));
+    const select = make("select", {}, ...options);
+    if (parts.some(({ dataset }) => dataset[name] === usual)) select.value = usual;
+    const show = () => parts.forEach((part) => (part.hidden = part.dataset[name] !== select.value));
+    select.addEventListener("change", show);
+    document.getElementById(id).replaceChildren(make("label", { class: "chooser" }, `${label} `, select));
+    show();
   };
-  chooser.hidden = false;
-  chooser.addEventListener("change", showApi);
-  showApi();
-
-  // The recipe of a size: one at a time
-
-  const sizes = document.getElementById("size");
-  const showSize = () => {
-    for (const one of document.querySelectorAll("[data-size]")) one.hidden = one.dataset.size !== sizes.value;
-  };
-  if (sizes) {
-    sizes.closest("label").hidden = false;
-    sizes.addEventListener("change", showSize);
-    showSize();
-  }
+  choice("Your card", "card", "api", "vulkan");
+  choice("Your machine has", "size", "size", "12");
 
   // The nearest published record (submission.nearest)
 

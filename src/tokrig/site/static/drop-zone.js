@@ -95,7 +95,10 @@
     } else if (taken) changed(`${tokrig.words.count(taken, "file")} read. Nothing was sent anywhere.`);
   };
 
-  const chooser = zone.querySelector("input[type=file]");
+  const chooser = make("input", { type: "file", multiple: true, hidden: true, accept: ".yaml,.yml" });
+  const choose = make("button", { type: "button" }, "Your own record…");
+  choose.addEventListener("click", () => chooser.click());
+  zone.prepend(chooser, choose, " ");
   chooser.addEventListener("change", () => take([...chooser.files]).then(() => (chooser.value = "")));
   document.addEventListener("dragover", (event) => {
     if (![...event.dataTransfer.types].includes("Files")) return;
