@@ -101,7 +101,8 @@ def expected(record: Record) -> dict[str, Any]:
         | {name: values[at] for name, values in rows.items() if name not in OTHERS}
         for at in range(len(rows["run"]))
     ]
-    return json.loads(json.dumps(words)) | {"rows": figures, "date": runs["date"][0]}
+    found: dict[str, Any] = json.loads(json.dumps(words))
+    return found | {"rows": figures, "date": runs["date"][0]}
 
 
 def columns_of(run: dict[str, Any]) -> dict[str, Any]:
@@ -163,9 +164,9 @@ def test_a_file_stands_among_the_rows_until_it_is_removed(
     lines = page.locator("#results tbody tr", has_text="your file")
     bars = page.locator(".bars li").count()
     assert lines.count() == 0
+    mine = record_text(again()).encode()
     page.set_input_files(
-        "#drop input[type=file]",
-        [{"name": "mine.yaml", "mimeType": "", "buffer": record_text(again()).encode()}],
+        "#drop input[type=file]", {"name": "mine.yaml", "mimeType": "", "buffer": mine}
     )
     lines.first.wait_for()
     assert lines.count() == 1
@@ -234,7 +235,7 @@ def changed(data: Any, chance: random.Random) -> Any:
 
     walk(data)
     holder, key = chance.choice(places)
-    other = [None, -1, 1e308, "<b>x</b>", [], {}, True, [[1]], "x" * 5000, 10**400, 0.5]
+    other: list[Any] = [None, -1, 1e308, "<b>x</b>", [], {}, True, [[1]], "x" * 5000, 10**400, 0.5]
     what: list[Callable[[], None]] = [
         lambda: holder.pop(key),
         lambda: holder.__setitem__(key, chance.choice(other)),

@@ -92,8 +92,8 @@ def resolve(name_or_path: str) -> Path:
     separators = filter(None, (os.sep, os.altsep))
     if name_or_path.lower().endswith(".gguf") or any(s in name_or_path for s in separators):
         path = Path(os.path.expanduser(name_or_path))
-        if not path.exists() and (entry := _BY_FILE.get(name_or_path)):
-            return resolve(entry)
+        if not path.exists() and (known := _BY_FILE.get(name_or_path)):
+            return resolve(known)
         if not path.exists() and _AS_ON_A_HUB.fullmatch(name_or_path):
             raise ModelError(
                 f"no such file or folder: {name_or_path}",
