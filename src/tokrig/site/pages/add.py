@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tokrig.compare import COMPARED, contribution, rules, variables
+from tokrig.compare import COMPARED, contribution, variables
 from tokrig.documents import dump
 from tokrig.naming import for_scripts
 from tokrig.plan import recipe
@@ -59,7 +59,7 @@ def outputs(site: Site) -> Iterable[Output]:
         found = (Recipe(size, recipe.recipe(records, size)) for size in recipe.sizes(records))
         return [one for one in found if one.wanted]
 
-    key = key_of([run.digest for run in site.runs], rules())
+    key = key_of([run.digest for run in site.runs])
     yield Output("add.html", key, lambda: _page(site, recipes()))
     for one in recipes():
         text = dump(recipe.campaign(one.wanted, one.size))
@@ -67,9 +67,7 @@ def outputs(site: Site) -> Iterable[Output]:
 
 
 def _page(site: Site, recipes: list[Recipe]) -> bytes:
-    return site.page(
-        "add.html", "add.html", title="Add your machine", recipes=recipes, apis=APIS, rules=rules()
-    )
+    return site.page("add.html", "add.html", title="Add your machine", recipes=recipes, apis=APIS)
 
 
 def handed_over() -> dict[str, Any]:
