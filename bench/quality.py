@@ -27,9 +27,9 @@ import psutil
 from tokrig.models import catalog
 from tokrig.record.quality import Answers, Interval, Quality, Reference, quality
 from tokrig.record.quality_file import from_parquet, to_parquet
+from tokrig.run.opening import opened
 from tokrig.run.prepare import prepare
 from tokrig.run.quality import answers, questions
-from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec
 
 MODELS = ("smollm2-135m", "gemma-3-270m")

@@ -14,8 +14,8 @@ from tests.engines.conftest import PATIENT, SOFTWARE_GPU, shared
 from tests.integration.cli import Done, Home, is_sound
 from tokrig.models import identity
 from tokrig.record.samples import Cell
+from tokrig.run.opening import opened
 from tokrig.run.prepare import prepare
-from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec
 
 CYCLES = 20

@@ -19,8 +19,8 @@ from tests.integration.cli import LOAD, Home, is_sound
 from tokrig.models import catalog
 from tokrig.record.samples import Cell
 from tokrig.run.fitting import fit
+from tokrig.run.opening import opened
 from tokrig.run.prepare import prepare
-from tokrig.run.session import opened
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 

@@ -20,11 +20,12 @@ from tokrig.record.model import Model
 from tokrig.run.answer import Answer
 from tokrig.run.http import Endpoint
 from tokrig.run.monitor import Monitor
+from tokrig.run.opening import identified, load_model
 from tokrig.run.preflight import PROBE
 from tokrig.run.prepare import prepare
 from tokrig.run.progress import Note
 from tokrig.run.server import Server
-from tokrig.run.session import Session, identified, load_model
+from tokrig.run.session import Session
 from tokrig.spec.run import RunSpec
 
 
@@ -77,7 +78,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokrig.run.session.LOAD_POLL_S", 0.0)
+    monkeypatch.setattr("tokrig.run.opening.LOAD_POLL_S", 0.0)
 
 
 def test_a_model_of_the_users_is_not_put_out_of_memory_without_a_word(tmp_path: Path) -> None:

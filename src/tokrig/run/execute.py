@@ -28,6 +28,7 @@ from tokrig.run.journal import CellRecord, Journal
 from tokrig.run.lasting import Lasting
 from tokrig.run.load_nodes import LOST
 from tokrig.run.monitor import Idle, grown, remarks
+from tokrig.run.opening import identified, opened
 from tokrig.run.prepare import Prepared
 from tokrig.run.progress import (
     CellBegan,
@@ -44,7 +45,7 @@ from tokrig.run.progress import (
 from tokrig.run.reads import reads_of
 from tokrig.run.requests import Requests
 from tokrig.run.room import LEAST_TURNS, need, turn_need
-from tokrig.run.session import By, Session, identified, opened, salt
+from tokrig.run.session import By, Session, salt
 from tokrig.spec import arrivals
 from tokrig.workloads import Workload
 

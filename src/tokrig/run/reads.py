@@ -16,7 +16,8 @@ from tokrig.models.gguf import Tensor
 from tokrig.record.conditions import computed_on, loaded_bytes
 from tokrig.record.model import BackendFacts, Mode, Model, Resolved
 from tokrig.record.reads import CacheRead, Place, Reads
-from tokrig.run.session import Session, model_path
+from tokrig.run.opening import model_path
+from tokrig.run.session import Session
 
 # What llama.cpp keeps off the card, by its words in a record. The patterns are its own
 # (LLM_FFN_EXPS_REGEX and LLM_FFN_DENSE_REGEX in common/common.h).
