@@ -10,14 +10,13 @@ reference, why nothing was told. The same answers give the same bytes.
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from tokrig.errors import RecordError
+from tokrig.record.parquet import arrow, read, require_layout, storable
 from tokrig.record.quality import TOP_K, Answer, Answers, Position
 
 LAYOUT_VERSION = 1
@@ -31,7 +30,7 @@ _LOGPROBS = ("top_logprobs", "forced_logprobs")
 
 def to_parquet(found: Answers) -> bytes:
     """The bytes of the file."""
-    pa = importlib.import_module("pyarrow")
+    pa = arrow()
     about = {
         "layout": LAYOUT_VERSION,
         "version": found.version,
@@ -41,7 +40,7 @@ def to_parquet(found: Answers) -> bytes:
     schema = _schema(pa).with_metadata({_KEY: json.dumps(about).encode()})
     rows = [_row(answer) for answer in found.answers]
     sink = pa.BufferOutputStream()
-    importlib.import_module("pyarrow.parquet").write_table(
+    arrow("pyarrow.parquet").write_table(
         pa.Table.from_pylist(rows, schema=schema),
         sink,
         compression="zstd",
@@ -55,19 +54,11 @@ def from_parquet(data: bytes, name: str) -> Answers:
 
     Raises RecordError for a truncated, altered or foreign file and for a newer layout.
     """
-    pa = importlib.import_module("pyarrow")
-    try:
-        table = importlib.import_module("pyarrow.parquet").read_table(
-            pa.BufferReader(data), use_threads=False, page_checksum_verification=True
-        )
+
+    def understood(table: Any) -> Answers:
         about = json.loads((table.schema.metadata or {})[_KEY])
-        if about["layout"] > LAYOUT_VERSION:
-            raise RecordError(
-                f"{name}: layout {about['layout']} is newer than this tokrig reads"
-                f" ({LAYOUT_VERSION})",
-                hint="upgrade tokrig: a newer one wrote this file",
-            )
-        if not table.schema.equals(_schema(pa), check_metadata=False):
+        require_layout(about["layout"], LAYOUT_VERSION, name)
+        if not table.schema.equals(_schema(arrow()), check_metadata=False):
             raise ValueError("its columns are others")
         return Answers(
             version=str(about["version"]),
@@ -75,12 +66,8 @@ def from_parquet(data: bytes, name: str) -> Answers:
             failure=about["failure"],
             answers=tuple(_answer(row) for row in table.to_pylist()),
         )
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise RecordError(
-            f"{name}: not a readable file of answers: {reason}",
-            hint="restore it from git (git checkout -- FILE), or measure the run again",
-        ) from None
+
+    return read(data, name, "file of answers", understood)
 
 
 def _schema(pa: Any) -> Any:
@@ -105,7 +92,7 @@ def _numbers(pa: Any) -> tuple[Any, Any]:
 
 def _row(answer: Answer) -> dict[str, Any]:
     return {
-        **{name: _storable(getattr(answer, name)) for name in _TEXTS},
+        **{name: storable(getattr(answer, name)) for name in _TEXTS},
         "prompt_ids": list(answer.prompt_ids),
         "text_ids": list(answer.text_ids),
         "answer_ids": list(answer.ids),
@@ -120,11 +107,6 @@ def _flat(name: str, positions: Sequence[Position]) -> dict[str, list[Any]]:
         f"{name}_ids": list(chain.from_iterable(at.ids for at in positions)),
         f"{name}_logprobs": [round(v, DECIMALS) for at in positions for v in at.logprobs],
     }
-
-
-def _storable(text: str) -> str:
-    """Half of a pair, which UTF-8 cannot hold, becomes U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

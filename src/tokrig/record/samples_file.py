@@ -6,19 +6,17 @@ not kept, which ``text_kept`` tells: every character but white space is an ``x``
 lengths and blanks, which figures are made from, are as they were. The engine's own timings stand in
 columns named ``timings_*``, all null where it gave none. The file's metadata carries
 ``tokrig_samples``, the version of this layout; what older ones lack has its default then. The same
-samples give the same bytes. Pages carry checksums, so a flipped bit is found, not read. pyarrow is
-imported only when a file is read or written.
+samples give the same bytes. Pages carry checksums, so a flipped bit is found, not read.
 """
 
 from __future__ import annotations
 
-import importlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
-from tokrig.errors import RecordError
+from tokrig.record.parquet import arrow, read, require_layout, storable
 from tokrig.record.samples import KINDS, Chunks, EngineTimings, Load, Phase, Sample
 
 LAYOUT_VERSION = 3
@@ -50,7 +48,7 @@ _TIMINGS = tuple(f.name for f in fields(EngineTimings))
 def to_parquet(samples: Sequence[Sample]) -> bytes:
     """The bytes of a samples file. A lone surrogate in a text, which UTF-8 cannot hold, becomes
     U+FFFD; everything else comes back exactly."""
-    pa = _import("pyarrow")
+    pa = arrow()
     # Its own allocator never gives back what one row group took.
     pa.set_memory_pool(pa.system_memory_pool())
     schema, sink = _schema(pa, LAYOUT_VERSION), pa.BufferOutputStream()
@@ -61,7 +59,7 @@ def to_parquet(samples: Sequence[Sample]) -> bytes:
         "use_dictionary": [name for name in schema.names if name not in _LISTS] + [_KIND],
         "column_encoding": {_STAMP: "DELTA_BINARY_PACKED"},
     }
-    with _import("pyarrow.parquet").ParquetWriter(sink, schema, **options) as writer:
+    with arrow("pyarrow.parquet").ParquetWriter(sink, schema, **options) as writer:
         for group in _groups(samples):
             writer.write_table(pa.table(_columns(group), schema=schema))
     return bytes(sink.getvalue())
@@ -79,11 +77,11 @@ def _groups(samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
 
 def _columns(samples: Sequence[Sample]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
-        name: [_storable(getattr(s, name)) for s in samples] for name in _SCALARS
+        name: [storable(getattr(s, name)) for s in samples] for name in _SCALARS
     }
     columns["chunk_t_ns"] = [s.stream.stamps_ns.tolist() for s in samples]
     columns["chunk_kind"] = [list(s.stream.kinds) for s in samples]
-    columns["chunk_text"] = [list(map(_storable, s.stream.texts())) for s in samples]
+    columns["chunk_text"] = [list(map(storable, s.stream.texts())) for s in samples]
     for name in _TIMINGS:
         columns[_PREFIX + name] = [s.timings and getattr(s.timings, name) for s in samples]
     return columns
@@ -94,29 +92,17 @@ def from_parquet(data: bytes, name: str) -> list[Sample]:
 
     Raises RecordError for a truncated, altered or foreign file and for a newer layout.
     """
-    pa = _import("pyarrow")
-    try:
-        table = _import("pyarrow.parquet").read_table(
-            pa.BufferReader(data), use_threads=False, page_checksum_verification=True
-        )
-        _check_layout(pa, table.schema, name)
+
+    def understood(table: Any) -> list[Sample]:
+        _check_layout(table.schema, name)
         return _samples(table)
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise RecordError(
-            f"{name}: not a readable samples file: {reason}",
-            hint="restore it from git (git checkout -- FILE), or measure the run again",
-        ) from None
 
-
-def _import(module: str) -> Any:
-    """pyarrow ships no types; and it takes a third of a second, which ``list`` need not pay."""
-    return importlib.import_module(module)
+    return read(data, name, "samples file", understood)
 
 
 def arrow_schema() -> Any:
     """The columns of a samples file of today; older files lack some, which are null there."""
-    schema = _schema(_import("pyarrow"), LAYOUT_VERSION)
+    schema = _schema(arrow(), LAYOUT_VERSION)
     return [field.with_nullable(True) for field in schema]
 
 
@@ -149,26 +135,15 @@ def _typed(owner: type, names: Sequence[str]) -> Iterator[tuple[str, type, bool]
         yield name, plain[0], plain[-1] is type(None)
 
 
-def _check_layout(pa: Any, found: Any, name: str) -> None:
+def _check_layout(found: Any, name: str) -> None:
     version = (found.metadata or {}).get(_VERSION_KEY, b"").decode("ascii", "replace")
     if not version.isdigit():
         raise ValueError("it was not written by tokrig")
-    if int(version) > LAYOUT_VERSION:
-        raise RecordError(
-            f"{name}: layout {version} is newer than this tokrig reads ({LAYOUT_VERSION})",
-            hint="upgrade tokrig: a newer one wrote this file",
-        )
-    expected = _schema(pa, int(version))
+    require_layout(int(version), LAYOUT_VERSION, name)
+    expected = _schema(arrow(), int(version))
     if not found.equals(expected, check_metadata=False):
         differing = set(map(str, found)) ^ set(map(str, expected))
         raise ValueError(f"its columns are not those of layout {version}: {sorted(differing)[0]}")
-
-
-def _storable(value: Any) -> Any:
-    """Text without lone surrogates (an engine may stream half of a pair); all else as it is."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return value
 
 
 def _samples(table: Any) -> list[Sample]:
