@@ -16,7 +16,7 @@ from tokrig.record.block import Percentiles, Summary
 from tokrig.record.formulas import DIGITS, MIN_REPEATS_FOR_INTERVAL, PERCENTILES_NEED
 from tokrig.spec.run import Level
 from tokrig.units import significant
-from tokrig.workloads import Workload
+from tokrig.workloads import Workload, tolerance
 
 FIRST_CHUNK_S = 0.003  # from the end of the prefill to the client
 REPEAT_NOISE, REQUEST_NOISE = 0.006, 0.005
@@ -175,7 +175,7 @@ def requests(
             prompt = (
                 depth
                 + workload.prompt_tokens
-                + chance.randint(-1, 1) * (workload.tolerance_tokens // 2)
+                + chance.randint(-1, 1) * (tolerance(workload.prompt_tokens) // 2)
             )
             prefill_s = setup.prefill_s(prompt) * pace * chance.lognormvariate(0, REQUEST_NOISE)
             thought = int(chance.lognormvariate(0, 0.5) * REASONING_TOKENS)

@@ -23,6 +23,7 @@ from tokrig.run.opening import opened
 from tokrig.run.prepare import prepare
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
+from tokrig.workloads import tolerance
 
 pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
@@ -137,7 +138,9 @@ def test_every_prompt_meets_its_length_after_the_real_template(tmp_path: Path, m
             for variant in workload.variants:
                 found = fit(workload, variant, lambda m: session.count_prompt(m, 1))
                 assert found.tokens is not None
-                assert abs(found.tokens - workload.prompt_tokens) <= workload.tolerance_tokens
+                assert abs(found.tokens - workload.prompt_tokens) <= tolerance(
+                    workload.prompt_tokens
+                )
         chat = prepared.workloads["chat"]
         messages = chat.variants[0].render(3, 0, session.salt())
         request = session.request(messages, 1, session.salt())

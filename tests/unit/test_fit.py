@@ -42,7 +42,7 @@ def test_any_tokenizer_is_met(workload: Workload, per_token: float, overhead: in
         count = Tokenizer(per_token, overhead)
         found = fit(workload, variant, count)
         assert found.tokens is not None
-        assert abs(found.tokens - workload.prompt_tokens) <= workload.tolerance_tokens
+        assert abs(found.tokens - workload.prompt_tokens) <= tolerance(workload.prompt_tokens)
         assert found.tokens == count(variant.render(found.units, found.ending, salt(0)))
 
 
@@ -57,7 +57,7 @@ def test_candidates_too_long_for_the_context_are_stepped_back_from() -> None:
     rag = next(w for w in SHAPES if w.name == "rag")
     found = fit(rag, rag.variants[0], Tokenizer(3.2, 12, limit=4200))
     assert found.tokens is not None
-    assert abs(found.tokens - rag.prompt_tokens) <= rag.tolerance_tokens
+    assert abs(found.tokens - rag.prompt_tokens) <= tolerance(rag.prompt_tokens)
 
 
 def test_without_anyone_to_count_the_length_is_guessed_and_unverified() -> None:

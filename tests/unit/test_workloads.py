@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tokrig.workloads import ENDING, MATERIAL, Messages, Variant, Workload
+from tokrig.workloads import ENDING, MATERIAL, Messages, Variant, Workload, tolerance
 from tokrig.workloads.agent import WORKLOAD as AGENT
 from tokrig.workloads.chat import WORKLOAD as CHAT
 from tokrig.workloads.codegen import WORKLOAD as CODEGEN
@@ -143,7 +143,7 @@ def test_target_can_be_reached(
         for units in range(len(variant.material) + 1)
         for ending in range(len(variant.endings))
     )
-    assert any(miss <= shape.tolerance_tokens for miss in misses)
+    assert any(miss <= tolerance(shape.prompt_tokens) for miss in misses)
 
 
 @each_variant

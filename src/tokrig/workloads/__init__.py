@@ -125,11 +125,6 @@ class Workload:
             return self.content_hash
         return hashlib.sha256(f"{self.content_hash} {annals_hash()}".encode()).hexdigest()[:12]
 
-    @property
-    def tolerance_tokens(self) -> int:
-        """How far a prompt may miss this shape's length."""
-        return tolerance(self.prompt_tokens)
-
     def variant(self, index: int) -> Variant:
         """The prompt of the ``index``-th request; requests walk through the variants in order."""
         return self.variants[index % len(self.variants)]
