@@ -18,7 +18,7 @@ from tokrig.compare.statistics import STARTS_NEEDED, starts_of, usable
 from tokrig.fit import evidence, place
 from tokrig.record.model import Record, Result
 from tokrig.site import formats
-from tokrig.site.history import order
+from tokrig.site.versions import order
 from tokrig.spec.settings import said_asked
 from tokrig.store.load import Run
 from tokrig.units import significant
@@ -129,6 +129,40 @@ def most_shared(found: Sequence[Card]) -> Card | None:
 
     known = [card for card in found if shared(card)]
     return max(known, key=lambda card: (card.kind != "cpu", shared(card)), default=None)
+
+
+# Builds
+
+
+class History(NamedTuple):
+    """One cell with several builds of an engine and an API, oldest first; of each build the result
+    that stands for it."""
+
+    key: Key
+    engine: str
+    api: str | None
+    steps: tuple[tuple[Run, Result], ...]
+
+
+def histories(runs: Sequence[Run]) -> list[History]:
+    """Of each model, quant, mode, engine and API that had at least two builds its cell with most of
+    them, by model; ``runs`` are of one card, newest first."""
+    place = order(runs)
+    best: dict[tuple[Any, ...], History] = {}
+    for key, ranked in ranked_cells(runs).items():
+        by_line: dict[tuple[str, str | None], dict[str, tuple[Run, Result]]] = {}
+        for run, result in ranked:
+            backend = run.record.backend
+            if backend.build and key[-1] is not None and not said_asked(backend.asked):
+                builds = by_line.setdefault((backend.engine, backend.api), {})
+                builds.setdefault(backend.build, (run, result))
+        for (engine, api), builds in by_line.items():
+            numbered = sorted((place[engine, build], build) for build in builds)
+            steps = tuple(builds[build] for _, build in numbered)
+            line = (*key[1:4], engine, api)
+            if len(steps) > max(1, len(best[line].steps) if line in best else 0):
+                best[line] = History(key, engine, api, steps)
+    return sorted(best.values(), key=lambda one: tuple(map(str, one.key[1:4])))
 
 
 # For scripts

@@ -9,7 +9,7 @@ from functools import partial
 from tokrig.compare import rules
 from tokrig.site import Output
 from tokrig.site.cards import Card
-from tokrig.site.cells import Relative, columns, most_shared, relative
+from tokrig.site.cells import Relative, columns, histories, most_shared, relative
 from tokrig.site.context import Site, key_of, script
 
 
@@ -22,11 +22,12 @@ class Line:
 
 
 def outputs(site: Site) -> Iterable[Output]:
-    """``gpus.html``, ``versus.html``, and what their scripts need beyond the rows."""
+    """``gpus.html``, ``versus.html``, ``builds.html``, and the data of their scripts."""
     facts = {rig: str(one) for rig, one in site.rigs.items()}
     key = key_of([run.digest for run in site.runs], facts)
     yield Output("gpus.html", key, partial(_page, site))
     yield Output("versus.html", key, partial(_versus, site))
+    yield Output("builds.html", key_of(rules()), partial(_builds, site))
     yield Output("assets/relative.js", key, lambda: script("relative", pairs(site.cards)))
     yield Output("assets/cells.js", key, lambda: script("cells", columns(site.runs, site.cards)))
 
@@ -43,7 +44,7 @@ def _page(site: Site) -> bytes:
         reference=reference,
         cards=site.cards,
         machines=len(site.by_rig),
-        histories=(),
+        histories={card.address for card in site.cards if histories(card.runs)},
         lines=lines,
     )
 
@@ -51,6 +52,10 @@ def _page(site: Site) -> bytes:
 def _versus(site: Site) -> bytes:
     title = "Two GPUs side by side"
     return site.page("versus.html", "versus.html", title=title, cards=site.cards, rules=rules())
+
+
+def _builds(site: Site) -> bytes:
+    return site.page("builds.html", "builds.html", title="Builds", rules=rules())
 
 
 def pairs(cards: Sequence[Card]) -> dict[str, dict[str, list[float]]]:

@@ -9,6 +9,7 @@ from functools import partial
 from tokrig import naming
 from tokrig.record.model import Rig
 from tokrig.site import Output, formats, sharing, table
+from tokrig.site.cells import histories
 from tokrig.site.charts import Figure
 from tokrig.site.charts.runs import MAX_ROWS, by_workload, models_on_rig
 from tokrig.site.context import Site, key_of
@@ -97,6 +98,7 @@ def _page(
         charts=_charts(runs),
         drawn=MAX_ROWS,
         levels=_levels(runs, families),
+        histories=histories(runs),
         invalid=[run for run in runs if _has_invalid(run)],
         unfinished=[run for run in runs if run.record.status != "complete" or run.record.skipped],
         errata=list(dict.fromkeys(erratum for run in runs for erratum in run.record.errata)),

@@ -5,7 +5,7 @@
 {
   const { make } = tokrig;
   const MOST = tokrig.picks.most;
-  const RUN_ID = /^[a-z0-9][a-z0-9._-]*$/;
+  const { RUN_ID, load, narrowed, runs } = tokrig.runs;
   const { rules } = tokrig;
   const METRICS = rules.metrics.map(({ name }) => name);
   const place = document.getElementById("comparison");
@@ -34,30 +34,7 @@
     show().then(() => place.focus());
   };
 
-  // Runs: each script calls tokrig.run with its data
-
-  const runs = new Map();
-  tokrig.run = (data) => runs.set(data.id, data);
   tokrig.dropped.subjects().forEach(tokrig.run);
-
-  const load = ({ id, fits }) =>
-    new Promise((done) => {
-      if (!fits || runs.has(id)) return done();
-      const script = make("script", { src: tokrig.url(`runs/${id}.js`) });
-      script.addEventListener("load", done);
-      script.addEventListener("error", done);
-      document.head.append(script);
-    });
-
-  /** The results of a run that a pick means, as Python's subject() narrows them. */
-  const narrowed = ({ id, concurrency, shape }) => {
-    const run = runs.get(id);
-    const cells = run.cells.filter(
-      (cell) => cell.concurrency === concurrency && (shape === null || cell.shape === shape),
-    );
-    const keys = { ...run.keys, concurrency: String(concurrency) };
-    return { ...run, keys, cells, noise: rules.noise[run.keys["rig.id"]] ?? {} };
-  };
 
   /** Why a pick cannot be shown, or "". */
   const missing = (pick) => {
@@ -379,7 +356,7 @@
   const show = async () => {
     const picks = picked();
     status.textContent = picks.length ? "Loading the runs…" : "";
-    await Promise.all(picks.map(load));
+    await Promise.all(picks.filter(({ fits }) => fits).map(({ id }) => load(id)));
     draw(picks);
   };
 

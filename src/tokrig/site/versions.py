@@ -1,4 +1,4 @@
-"""Builds of an engine in their order, and the histories that can be told of them. Pure.
+"""Builds of an engine in their order. Pure.
 
 Builds are ordered by their numbers: ``b999`` comes before ``b9174``, ``0.9.10`` before ``0.11.2``.
 What is no number, such as a commit, has its place by the day it was first measured on.
