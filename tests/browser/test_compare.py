@@ -342,3 +342,36 @@ def test_what_noise_hides_is_not_distinguishable(folder: Path, open_page: OpenPa
     figures = page.locator("#comparison table").nth(1)
     expect(figures).to_contain_text("not distinguishable")
     assert "faster" not in figures.inner_text() and "slower" not in figures.inner_text()
+
+
+# Rows sought by words
+
+
+def test_opened_from_the_menu_it_has_a_picker_for_the_keyboard(page: Page, folder: Path) -> None:
+    page.goto(f"{(folder / 'index.html').as_uri()}")
+    page.get_by_role("navigation").get_by_role("link", name="Compare").click()
+    page.get_by_label("Add a row").focus()
+    page.keyboard.type("gemma q4_k_m 5070")
+    expect(page.locator(".picker .found li").first).to_contain_text("Gemma-4 E2B-it")
+    page.keyboard.press("Enter")
+    expect(page.locator("#compare-status")).to_have_text("One row: add another to compare them.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#comparison .grade")
+    assert query(page).count(",") == 1
+    expect(page.get_by_label("Add a row")).to_be_focused()
+
+
+def test_the_picker_adds_six_rows_at_most(page: Page, folder: Path) -> None:
+    open_rows(page, folder, *(f"{one}~1" for one in (A, B, C, D, E, BAD)))
+    page.get_by_label("Add a row").fill("gemma")
+    found = page.locator(".picker .status")
+    expect(found).to_have_text("0 rows to add.")
+    open_rows(
+        page,
+        folder,
+        *(f"{A}~1~{shape}" for shape in ("chat", "rag", "agent")),
+        *(f"{B}~1~{shape}" for shape in ("chat", "rag", "agent")),
+    )
+    page.get_by_label("Add a row").fill("gemma")
+    page.locator(".picker .found button").first.click()
+    expect(found).to_have_text("6 rows at most: remove one first.")

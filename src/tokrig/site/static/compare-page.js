@@ -134,10 +134,10 @@
             {},
             make("th", { scope: "row" }, head(index)),
             make("td", {}, link),
-            make("td", {}, said(run.place)),
-            make("td", { class: "num" }, String(pick.concurrency)),
-            make("td", {}, said(pick.shape ?? "all")),
-            make("td", {}, run.level),
+            make("td", { "data-label": "on" }, said(run.place)),
+            make("td", { class: "num", "data-label": "concurrency" }, String(pick.concurrency)),
+            make("td", { "data-label": "shape" }, said(pick.shape ?? "all")),
+            make("td", { "data-label": "figures" }, run.level),
             make(
               "td",
               {},
@@ -350,7 +350,9 @@
     const grades = comparisons.map((one, index) => `row ${index + 2}: class ${one.class}`);
     status.textContent = comparisons.length
       ? `${good.length} rows compared; ${grades.join(", ")}.`
-      : "Pick two to six rows in the tables of results to compare them here.";
+      : good.length
+        ? "One row: add another to compare them."
+        : "Add two to six rows here, or pick them in the tables of results.";
   };
 
   const show = async () => {
@@ -358,6 +360,21 @@
     status.textContent = picks.length ? "Loading the runs…" : "";
     await Promise.all(picks.filter(({ fits }) => fits).map(({ id }) => load(id)));
     draw(picks);
+  };
+
+  // For the picker: the rows there are, and whether there was room for one more.
+  tokrig.comparing = {
+    most: MOST,
+    list: () => picked().map(({ pick }) => pick),
+    add(pick) {
+      const picks = picked();
+      if (picks.length >= MOST) return false;
+      const rows = [...picks, parse(pick)].map((one) => encodeURIComponent(one.pick)).join(",");
+      history.replaceState(null, "", `?rows=${rows}`);
+      tokrig.picks.add(pick);
+      show();
+      return true;
+    },
   };
 
   addEventListener("popstate", show);
