@@ -25,7 +25,7 @@ from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 from tokrig.workloads import tolerance
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 
 # Test machines have few cores and do other things: engine threads that spin while they wait for
 # each other would make a test of seconds one of minutes. Real runs keep the engine's default.
@@ -80,6 +80,7 @@ def require_sound(home: Home) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.alone
 def test_a_quick_run_with_a_shape_too_long_for_the_context(home: Home) -> None:
     done = home.tokrig(
         *("run", "--model", "gemma-3-270m", "--workload", "chat,rag", "--context", "1024"),
@@ -94,6 +95,7 @@ def test_a_quick_run_with_a_shape_too_long_for_the_context(home: Home) -> None:
     assert {s.variant for s in samples if s.phase == "measured"} == {0, 1, 2}
 
 
+@pytest.mark.alone
 def test_four_requests_in_flight(home: Home) -> None:
     words = ("--model", "smollm2-135m", "--workload", "chat", "--concurrency", "1,4")
     done = home.tokrig("run", *words, env=PATIENT)
@@ -109,6 +111,7 @@ def test_four_requests_in_flight(home: Home) -> None:
     assert {s.worker for s in measured} == {0, 1, 2, 3}
 
 
+@pytest.mark.alone
 def test_busy_loops_beside_it_do_not_pass(home: Home, shallow: Path) -> None:
     """One a core, which halves the rate: the engine's threads wait, and that is measured."""
     loops = [
@@ -194,6 +197,7 @@ THINKING = (
 )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "how",
     [

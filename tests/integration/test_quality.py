@@ -12,7 +12,7 @@ import pytest
 from tests.integration.cli import Home
 from tokrig.store import Store
 
-pytestmark = [pytest.mark.engine, pytest.mark.alone]
+pytestmark = pytest.mark.engine
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 
