@@ -95,6 +95,8 @@
 
   // Text → record
 
+  const IMPORT = "of another tool? tokrig import FILE makes a record of it, and that can be dropped";
+
   const parsed = (text, name) => {
     const { jsyaml } = window;
     try {
@@ -102,14 +104,17 @@
     } catch (problem) {
       if (!(problem instanceof jsyaml.YAMLException)) throw new Refused(`${name}: cannot be read`, "is it a record of tokrig?");
       const line = problem.mark ? `:${problem.mark.line + 1}` : "";
-      throw new Refused(`${name}${line}: ${problem.reason}`, "is it a whole record? tokrig writes them to content/benchmarks/runs");
+      const isYaml = /\.ya?ml$/i.test(name);
+      throw new Refused(`${name}${line}: ${problem.reason}`, isYaml ? "is it whole, and as tokrig run wrote it?" : IMPORT);
     }
   };
 
   const upToDate = (data, name) => {
     const { version } = tokrig.recordRules;
-    if (!TYPES.object(data)) throw new Refused(`${name}: holds no record`, "a record is the YAML that tokrig run writes");
-    if (!Number.isInteger(data.schema)) throw new Refused(`${name}: no record of tokrig`, `a record has a line “schema: ${version}”`);
+    const isOther = /\.(json|jsonl|csv|md|sql|txt)$/i.test(name);
+    const hint = isOther ? IMPORT : `a record is the YAML that tokrig run writes; it has a line “schema: ${version}”`;
+    if (!TYPES.object(data)) throw new Refused(`${name}: holds no record`, hint);
+    if (!Number.isInteger(data.schema)) throw new Refused(`${name}: no record of tokrig`, hint);
     if (data.schema > version) throw new Refused(`${name}: of a newer tokrig than this page`, "look at it on a page that was built since");
     if (data.schema < 1) throw new Refused(`${name}: “schema: ${data.schema}” is no version`, `a record has a line “schema: ${version}”`);
     return { ...data, schema: version }; // newer schemas only add
@@ -134,8 +139,13 @@
       throw new Refused(`${file.name}: ${tokrig.words.gigabytes(file.size)} is more than a record has`, "drop the .yaml of a run; samples stay where they are");
     }
     try {
-      return new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      const bytes = new Uint8Array(await file.arrayBuffer());
+      if (String.fromCharCode(...bytes.subarray(0, 4)) === "PAR1") {
+        throw new Refused(`${file.name}: samples, or a table`, "drop the .yaml of the run; tokrig check holds it against its samples");
+      }
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     } catch (problem) {
+      if (problem instanceof Refused) throw problem;
       if (problem instanceof TypeError) throw new Refused(`${file.name}: not UTF-8 text`, "drop the record, a .yaml file");
       throw new Refused(`${file.name}: cannot be read`, "is it a file, and may it be read?");
     }

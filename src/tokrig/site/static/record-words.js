@@ -145,11 +145,12 @@
   // One side of a comparison (compare.subject)
 
   const scalar = (value) => (typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
+  const asPython = (value) => (typeof value === "boolean" ? (value ? "True" : "False") : String(value));
   const MOST_TEXT = 400;
   const valueText = (value) => {
     let text = scalar(value);
     if (Array.isArray(value)) text = value.map(scalar).join(", ");
-    else if (typeof value === "object") text = Object.keys(value).sort().map((key) => `${key}=${value[key]}`).join(", ");
+    else if (typeof value === "object") text = Object.keys(value).sort().map((key) => `${key}=${asPython(value[key])}`).join(", ");
     const visible = text.replace(unseen, (one) => " ".repeat([...one].length));
     if (visible === text && [...text].length <= MOST_TEXT) return text;
     return `${[...visible].slice(0, MOST_TEXT).join("")}… (SHA-256 ${sha256(text).slice(0, 12)})`;
@@ -310,7 +311,6 @@
   const median = (found) => significant(found?.median ?? (typeof found === "number" ? found : null));
   const VERDICTS = ["invalid", "valid", "unverified"];
   const word = (label) => [label || tokrig.words.NULL, filterWord(label || "unknown")];
-  const asPython = (value) => (typeof value === "boolean" ? (value ? "True" : "False") : String(value));
   const settings = (asked) =>
     rules()
       .asked.filter(([name]) => isKnown(asked[name]))
