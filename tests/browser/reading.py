@@ -17,7 +17,7 @@ class Line:
     quant: str
     hardware: str
     backend: str
-    mode: str
+    mode: str  # what is switched on, wherever it stands; nothing for the baseline
     concurrency: str
     gen: str
 
@@ -49,7 +49,7 @@ _GROUPS = """bodies => bodies.map(body => ({
     quant: row.querySelector('.quant')?.innerText ?? '',
     hardware: row.querySelector('.hardware a')?.innerText ?? '',
     backend: row.querySelector('.backend')?.innerText ?? '',
-    mode: row.querySelector('.mode')?.innerText ?? '',
+    mode: row.querySelector('.variant .badge')?.innerText ?? '',
     concurrency: row.querySelector('.concurrency')?.innerText ?? '',
     gen: row.querySelector('.gen a')?.innerText ?? '',
   })),
@@ -71,6 +71,21 @@ def groups(page: Page) -> list[Group]:
 def lines(page: Page) -> list[Line]:
     """All lines of ``#results``, whatever group they stand in."""
     return [line for group in groups(page) for line in group.lines]
+
+
+def choose(page: Page, name: str, *values: str) -> None:
+    """Choose in the filters as a reader would: one value in a list, or several in one that opens;
+    those that are less often asked stand behind a button."""
+    control = page.locator(f"#filters [name='{name}']")
+    if not control.is_visible():
+        page.locator("#filters [name=more]").click()
+    if control.evaluate("one => one.tagName") == "SELECT":
+        control.select_option(values[0])
+        return
+    control.click()
+    for value in values:
+        page.locator(f"#pick-{name} input[value='{value}']").check()
+    page.keyboard.press("Escape")
 
 
 def bars(page: Page, shape: str) -> list[Bar]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from tests.browser.conftest import OpenPage
 from tests.browser.kinds import write
+from tests.browser.reading import choose
 from tests.unit.compared import measured
 from tokrig.documents import dump
 from tokrig.errors import InputError, RecordError
@@ -200,12 +201,18 @@ def test_lists_of_hostile_runs(narrow: Callable[[str], Page]) -> None:
     check_harmless(page)
     shown = {tidy(one) for one in page.locator("#results .variant a").all_text_contents()}
     assert shown == {tidy(text) for text in TEXTS.values()}
+    page.locator("#filters [name=more]").click()
     page.get_by_label("Group by family").uncheck()
-    for head in page.locator("#results th button").all():
-        head.click()
+    order = page.locator("select[name=order]")
+    for way in order.locator("option").all_inner_texts():
+        order.select_option(label=way)
     check_harmless(page)
     page.locator("select[name=shape]").select_option(index=1)
-    page.locator("select[name=hardware]").select_option("script")
+    for opener in page.locator("#filters .opener:visible, #tools .opener").all():
+        opener.click()
+        check_harmless(page)
+        page.keyboard.press("Escape")
+    choose(page, "hardware", "script")
     check_harmless(page)
 
 

@@ -38,18 +38,21 @@ def test_with_and_without_the_script_the_words_are_the_same(
     url = f"{folder.as_uri()}/index.html"
     for scripted in (True, False):
         page = open_page(url, java_script_enabled=scripted)
-        assert modes(page) == [BOTH, "–"]
+        assert modes(page) == ["", BOTH]
         details = {bar.detail.partition(" (cuda)")[2] for bar in reading.bars(page, "rag")}
         assert details == {"", " · n-gram speculation, reasoning off, 50 % accepted"}
 
 
 def test_the_filter_chooses_a_mode(folder: Path, open_page: OpenPage) -> None:
     page = open_page(f"{folder.as_uri()}/index.html")
-    page.locator("select[name=mode]").select_option("ngram-reasoning-off")
+    reading.choose(page, "mode", "ngram-reasoning-off")
     assert "?mode=ngram-reasoning-off" in page.url
     assert modes(page) == [BOTH]
-    page.locator("select[name=mode]").select_option("baseline")
-    assert modes(page) == ["–"]
+    reading.choose(page, "mode", "baseline")
+    assert modes(page) == ["", BOTH]
+    page.get_by_role("button", name="Remove n-gram speculation").click()
+    assert "?mode=baseline" in page.url
+    assert modes(page) == [""]
 
 
 @pytest.mark.parametrize("scripted", [True, False])

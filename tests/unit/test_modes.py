@@ -125,12 +125,18 @@ def test_a_run_in_one_line_names_its_mode() -> None:
 # Tables and bars
 
 
-@pytest.mark.parametrize(("page", "path"), [(index.PAGE, "index.html"), (rig.PAGE, RIG)])
-def test_a_line_of_the_table_tells_its_mode(page: Page, path: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "path", "told", "plainly"),
+    [
+        (index.PAGE, "index.html", f"E2B-it {SPECULATION} Q4_K_M", "E2B-it Q4_K_M"),
+        (rig.PAGE, RIG, f"llama.cpp b9174 (cuda) {SPECULATION}", "(cuda) –"),
+    ],
+)
+def test_a_line_of_the_table_tells_its_mode(page: Page, path: str, told: str, plainly: str) -> None:
     source = html(page, path, *two_runs())
     drafted, plain = lines_of(source, DRAFTED), lines_of(source, PLAIN)
-    assert f"llama.cpp b9174 (cuda) {SPECULATION}" in drafted[0]
-    assert "speculation" not in plain[0] and "(cuda) –" in plain[0]
+    assert told in drafted[0]
+    assert "speculation" not in plain[0] and plainly in plain[0]
 
 
 def test_the_latency_view_tells_it_beside_the_variant() -> None:
@@ -163,7 +169,10 @@ def test_a_result_whose_api_is_not_the_one_asked_for_is_no_headline() -> None:
 
 def test_the_script_gets_modes_and_what_was_accepted() -> None:
     data = json.loads(json.dumps(table.columns(two_runs(), {})))
-    assert data["modes"] == [["baseline", "baseline"], ["n-gram speculation", "ngram"]]
+    assert data["modes"] == [
+        ["baseline", "baseline", "baseline"],
+        ["n-gram speculation", "ngram", "ngram"],
+    ]
     assert data["runs"]["mode"] == [0, 1]
     first = len(measured().results)
     assert data["accepted"] == {str(first): 40, str(first + 1): 50, str(first + 2): 60}
@@ -173,7 +182,11 @@ def test_the_script_gets_modes_and_what_was_accepted() -> None:
 def test_a_combined_mode_has_an_address_of_its_own() -> None:
     both = speculating(name="ngram+reasoning-off", reasoning_asked="off")
     (mode,) = table.columns([a_run(both, DRAFTED)], {})["modes"]
-    assert mode == ["n-gram speculation, reasoning off", "ngram-reasoning-off"]
+    assert mode == [
+        "n-gram speculation, reasoning off",
+        "ngram-reasoning-off",
+        "ngram+reasoning-off",
+    ]
 
 
 def test_other_machines_are_compared_in_a_mode_that_is_named() -> None:

@@ -48,6 +48,18 @@ def spread(metric: Summary | None) -> str:
     return ", ".join(filter(None, (mean(metric), f"{kind} {span(*found)}")))
 
 
+def interval(metric: Summary | None) -> str:
+    """``12.1–12.9 ms 95 %``: of a time, s, what it covers, short; nothing where nobody knows."""
+    found = bounds(metric)
+    if metric is None or found is None:
+        return ""
+    low, high = map(units.human_seconds, found)
+    unit = low[low.rfind(" ") :]
+    short = low.removesuffix(unit) if high.endswith(unit) else low
+    kind = "95 %" if metric.ci95 else "range"
+    return f"{low if low == high else f'{short}–{high}'} {kind}"
+
+
 def mean(metric: Summary | None) -> str:
     """``a mean`` where others published one instead of a median."""
     return "a mean" if metric is not None and metric.is_mean else ""
@@ -143,5 +155,6 @@ FILTERS = {
     "seconds": units.human_seconds,
     "bytes": units.human_bytes,
     "spread": spread,
+    "interval": interval,
     "listed": listed,
 }

@@ -28,6 +28,55 @@ MOST_LINES = 250
 
 
 @dataclass(frozen=True)
+class Heading:
+    """The head of one column: its name in addresses and scripts, the term that explains it ("" for
+    what needs no words), its label; whether its cells are figures."""
+
+    name: str
+    term: str
+    label: str
+    is_number: bool = False
+
+
+_RUN_HEADINGS = (
+    Heading("variant", "variant", "Variant"),
+    Heading("quant", "quant", "Quant"),
+    Heading("hardware", "rig", "Hardware"),
+    Heading("backend", "backend", "Backend"),
+)
+_CONCURRENCY = Heading("concurrency", "concurrency", "Conc.", is_number=True)
+_GEN = Heading("gen", "output_tok_per_s", "Gen tok/s", is_number=True)
+_WAITS = (
+    Heading("ttft", "ttft_s", "TTFT", is_number=True),
+    Heading("prefill", "prefill_tok_per_s", "Prefill tok/s", is_number=True),
+)
+_WHOLE = Heading("whole", "end_to_end_tok_per_s", "End-to-end tok/s", is_number=True)
+SPEED_HEADINGS = (*_RUN_HEADINGS, _CONCURRENCY, _GEN)
+"""The columns of the first page, as it is opened. What is switched on stands beside the name."""
+LATENCY_HEADINGS = (
+    *(Heading("rank", "not_distinguishable", "Rank", is_number=True), *_RUN_HEADINGS),
+    *(*_WAITS, _GEN, _WHOLE),
+)
+MORE_HEADINGS = (
+    Heading("mode", "mode", "Mode"),
+    Heading("parameters", "", "Params", is_number=True),
+    Heading("file", "", "File", is_number=True),
+    Heading("vram", "memory.engine_vram_bytes", "VRAM seen", is_number=True),
+    *_WAITS,
+    _WHOLE,
+    Heading("depth", "depth_tokens", "At depth", is_number=True),
+    Heading("energy", "energy.j_per_output_token", "J/token", is_number=True),
+    Heading("ceiling", "ceiling_share", "Of ceiling", is_number=True),
+    Heading("quality", "quality", "Same tokens", is_number=True),
+    Heading("engine", "backend", "Engine"),
+    Heading("build", "", "Build"),
+    Heading("api", "", "API"),
+    Heading("date", "", "Date"),
+)
+"""What readers of the first page can add to them."""
+
+
+@dataclass(frozen=True)
 class Line:
     """One run at one concurrency. ``low`` and ``high``: the slowest and fastest shape's median
     decode rate, tok/s."""
@@ -59,7 +108,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """The lines of one family, fastest first. ``results`` counts its rows of data."""
+    """The lines of one family, those of its largest model first. ``results`` counts its rows of
+    data."""
 
     family: str
     released: str | None
@@ -80,6 +130,15 @@ def is_headline(result: Result) -> bool:
 
 def _why_not(result: Result) -> str:
     return "invalid" if result.validity.verdict == "invalid" else "without a rate"
+
+
+def overview(lines_of_family: Sequence[Line], most: int) -> list[Line]:
+    """Of the lines of a family one of each model, at most so many."""
+    firsts = {naming.model_name(line.run.record.model): line for line in reversed(lines_of_family)}
+    shown = [
+        line for line in lines_of_family if firsts[naming.model_name(line.run.record.model)] is line
+    ]
+    return shown[:most]
 
 
 def speed(result: Result) -> float:
@@ -103,10 +162,13 @@ def lines(runs: Iterable[Run], concurrency: int) -> list[Line]:
 def groups(
     runs: Sequence[Run], families: Mapping[str, Family], concurrency: int = 1
 ) -> list[Group]:
-    """Families newest first, those without a date last; then by name."""
+    """Families newest first, those without a date last; then by name. In each the models with most
+    parameters come first, of one size the fastest line; those of unknown size come last."""
     by_family: dict[str, list[Line]] = {}
     for line in lines(runs, concurrency):
         by_family.setdefault(line.run.record.model.family, []).append(line)
+    for members in by_family.values():
+        members.sort(key=lambda line: -(line.run.record.model.parameters or 0))
     found = []
     for family, members in by_family.items():
         released = families[family].released if family in families else None
@@ -163,14 +225,16 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
     the number of the run. A word is ``[label, word for the address]``; that of a model is
     ``[family, variant, address, name, parameters, active ones]``, that of a rig ``[label, id,
-    badges, cards, GB of VRAM (0 without a card), whether that is main memory]``; ``bytes`` are
+    badges, cards, GB of VRAM (0 without a card), whether that is main memory, the cards as a word
+    for the address, their vendors]``; ``bytes`` are
     those of the weights, ``date`` is ``2026-11-22`` or empty; ``valid`` is 0 for invalid,
     1 for valid, 2 for unverified; ``apart`` tells runs of one name apart; two figures tie where
     what they cover, ``from`` to ``to``, overlaps. Every other metric that tables show has a column
     of its medians. ``accepted`` has the accepted
     drafts in percent of those rows that drafted, ``skipped`` the shapes and concurrencies that a
     run could not measure, ``quality`` the share of like tokens and the KL divergence of runs that
-    were held against a reference: all three are few.
+    were held against a reference, ``depths`` of runs the longest context that stood before a
+    question, in tokens, and the gen tok/s behind it: all of these are few.
     """
     family, model, quant, rig, mode = (_Words() for _ in range(5))
     backend, engine, build, api = (_Words() for _ in range(4))
@@ -182,6 +246,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     accepted: dict[int, int] = {}
     skipped: dict[int, list[list[Any]]] = {}
     quality: dict[int, list[float | int | None]] = {}
+    depths: dict[int, list[float | int | None]] = {}
     told_apart = naming.apart([run.record for run in runs])
     for number, run in enumerate(runs):
         record = run.record
@@ -215,6 +280,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
             quality[number] = [
                 _median(one and one.value) for one in (found.top1_agreement, found.kl_nats)
             ]
+        if (deepest := _deepest(record)) is not None:
+            depths[number] = [deepest.depth_tokens, _median(deepest.output_tok_per_s)]
         if record.skipped:
             left = [one for one in record.skipped if one.cell.plain]
             skipped[number] = [[one.workload, one.concurrency] for one in left]
@@ -241,7 +308,18 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "accepted": accepted,
         "skipped": skipped,
         "quality": quality,
+        "depths": depths,
     }
+
+
+def _deepest(record: Record) -> Result | None:
+    """The headline behind the longest context that one request alone had before it."""
+    deep = [
+        result
+        for result in record.results
+        if result.depth_tokens and result.concurrency == 1 and is_headline(result)
+    ]
+    return max(deep, key=lambda result: result.depth_tokens, default=None)
 
 
 def _model_words(family: int, model: Model) -> list[Any]:
@@ -259,8 +337,9 @@ def _word(label: str | None) -> list[str]:
 
 
 def _mode_word(name: str) -> list[str]:
-    """The record's own name stands in the address: it stays when people call it otherwise."""
-    return [naming.mode_name(name), naming.filter_word(name)]
+    """The record's own name stands in the address, and last, exact: it stays when people call it
+    otherwise."""
+    return [naming.mode_name(name), naming.filter_word(name), name]
 
 
 def _rig_words(rig: Rig) -> list[Any]:
@@ -274,6 +353,8 @@ def _rig_words(rig: Rig) -> list[Any]:
         cards or naming.cpu_name(rig),
         naming.vram_gb(rig),
         unified,
+        naming.filter_word(cards or naming.cpu_name(rig)),
+        sorted({gpu.vendor for gpu in rig.gpus}),
     ]
 
 

@@ -74,13 +74,19 @@ def _page(site: Site) -> bytes:
     waiting = [entry for entry in site.queue if not entry.is_done]
     done = [entry for entry in site.queue if entry.is_done]
     everything = sum(len(group.lines) for group in groups) <= table.MOST_LINES
+    shown = {
+        group.address: group.lines if everything else table.overview(group.lines, most)
+        for group in groups
+    }
     return site.page(
         "index.html",
         "index.html",
         title="Benchmarks of open-weight models",
         card=sharing.of_all(site),
+        headings_shown=table.SPEED_HEADINGS,
+        headings_more=table.MORE_HEADINGS,
         groups=groups,
-        most=table.MOST_LINES if everything else most,
+        shown=shown,
         fastest=max((line.high for group in groups for line in group.lines), default=1.0),
         bars=[_bars(site, shape) for shape in table.shapes(site.runs)],
         rigs=list(site.by_rig),

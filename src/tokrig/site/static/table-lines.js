@@ -1,0 +1,213 @@
+// Rows → lines of the tables: filters, search, order, families, ranks.
+"use strict";
+
+{
+  const { data, view } = tokrig;
+  const { runs, rows } = data;
+  const { isLatency, VERDICTS, facts, sizes, promptClass } = view;
+  const OWN_SHAPES = ["chat", "rag", "codegen", "agent"];
+
+  // Search: each word must begin a word of what a run is called, in any order
+
+  /** ``geforce rtx 4090 geforcertx rtx4090``: people write names together, too. */
+  const searchable = (...labels) => {
+    const text = labels.filter(Boolean).join(" ").toLowerCase();
+    const parts = text.split(/[\s/·()+_-]+/).filter(Boolean);
+    return [text, ...parts.slice(1).map((part, place) => parts[place] + part)].join(" ");
+  };
+  let searched = null; // texts by label: far fewer than there are runs
+  function searchTexts() {
+    searched ??= [
+      [runs.model, data.models.map((model) => searchable(model[3], data.families[model[0]][0]))],
+      [runs.quant, data.quants.map(([label]) => searchable(label))],
+      [runs.rig, data.rigs.map((rig) => searchable(rig[0], rig[3], rig[4] ? `${rig[4]} GB` : "no GPU", ...(rig[7] ?? [])))],
+      [runs.backend, data.backends.map(([label]) => searchable(label))],
+      [runs.mode, data.modes.map(([label]) => searchable(label))],
+      [runs.settings, data.settings.map(([label]) => searchable(label))],
+      [runs.kind, data.kinds.map((kind) => searchable(...kind))],
+    ];
+    return searched;
+  }
+
+  const searchWords = () => view.state.q.toLowerCase().split(/[\s,]+/).filter(Boolean).slice(0, 20);
+
+  /** Whether each run has a word; none begins within a word or behind the point of a number. */
+  function having(word) {
+    const begin = new RegExp(`(?<![\\p{L}\\p{N}]|\\d\\.)${word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`, "u");
+    const found = searchTexts().map(([numbers, texts]) => [numbers, texts.map((text) => begin.test(text))]);
+    return (run) => found.some(([numbers, has]) => has[numbers[run]]) || (word.length > 5 && runs.id[run].includes(word));
+  }
+
+  /** Whether each run passes the filters on runs, but for one where counts of it are wanted. */
+  function passing(without = "") {
+    const tests = searchWords().map(having);
+    for (const name of Object.keys(facts)) {
+      const wanted = new Set(name === without ? [] : view.chosen(name));
+      if (wanted.size) tests.push((run) => wanted.has(facts[name](run)[1]));
+    }
+    for (const [name, scale] of [["vram", 1], ["params", 1e9]]) {
+      const range = view.range(name);
+      if (!range || !view.state[name]) continue;
+      const [low, high] = range;
+      tests.push((run) => {
+        const size = sizes[name](run);
+        return size !== null && size >= low * scale && size <= high * scale;
+      });
+    }
+    return runs.id.map((_, run) => tests.every((test) => test(run)));
+  }
+
+  let promptOf = 0; // the class of prompts that is shown
+
+  /** The classes of prompts that a shape has at a concurrency, and how many rows each. */
+  function promptClasses() {
+    const { shape, concurrency } = view.state;
+    const found = new Map();
+    for (let row = 0; row < rows.run.length; row++) {
+      if (data.shapes[rows.shape[row]] !== shape || String(rows.concurrency[row]) !== concurrency) continue;
+      if (rows.ttft_s[row] === null || !rows.valid[row]) continue;
+      found.set(promptClass(row), (found.get(promptClass(row)) ?? 0) + 1);
+    }
+    return [...found].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+  }
+
+  function isShown(row) {
+    const { validity, concurrency, shape } = view.state;
+    const word = VERDICTS[rows.valid[row]];
+    if (validity === "shown" && (word === "invalid" || rows.gen[row] === null)) return false;
+    if (VERDICTS.includes(validity) && word !== validity) return false;
+    const isOwn = rows.run[row] >= (data.published ?? Infinity); // how long its prompts were nobody told
+    if (isLatency && (rows.ttft_s[row] === null || (!isOwn && promptClass(row) !== promptOf))) return false;
+    if (concurrency !== "all" && String(rows.concurrency[row]) !== concurrency) return false;
+    return !shape || data.shapes[rows.shape[row]] === shape;
+  }
+
+  /** A line is a run at one concurrency, or one result where a shape is chosen. */
+  function lines() {
+    const leftOut = new Map(); // shapes of a run at a concurrency that are in no range, by line
+    const note = (run, concurrency, word) => {
+      const key = `${run} ${concurrency}`;
+      leftOut.set(key, [...(leftOut.get(key) ?? []), word]);
+    };
+    if (isLatency) promptOf = view.state.prompt ? Number(view.state.prompt) : (promptClasses()[0]?.[0] ?? 0);
+    const passes = passing();
+    const found = [];
+    const open = new Map();
+    let run = -1;
+    for (let row = 0; row < rows.run.length; row++) {
+      if (!passes[rows.run[row]]) continue;
+      if (!isShown(row)) {
+        const why = rows.valid[row] ? "without a rate" : "invalid";
+        const wanted = VERDICTS[rows.valid[row]] === "invalid" || rows.gen[row] === null;
+        if (wanted) note(rows.run[row], rows.concurrency[row], `${data.shapes[rows.shape[row]]} ${why}`);
+        continue;
+      }
+      if (rows.run[row] !== run) open.clear();
+      run = rows.run[row];
+      const at = isLatency ? row : rows.concurrency[row];
+      let line = open.get(at);
+      if (!line) {
+        line = { run, concurrency: rows.concurrency[row], rows: [], low: null, high: null, invalid: 0 };
+        open.set(at, line);
+        found.push(line);
+      }
+      line.rows.push(row);
+      line.invalid += rows.valid[row] ? 0 : 1;
+      const gen = rows.gen[row];
+      if (gen === null) continue;
+      line.low = line.low === null ? gen : Math.min(line.low, gen);
+      line.high = line.high === null ? gen : Math.max(line.high, gen);
+    }
+    for (const line of found) {
+      for (const [shape, concurrency] of data.skipped[line.run] ?? []) {
+        if (concurrency === line.concurrency) note(line.run, concurrency, `${shape} skipped`);
+      }
+      line.leftOut = leftOut.get(`${line.run} ${line.concurrency}`) ?? [];
+    }
+    return found;
+  }
+
+  /** Over which shapes a range is, where that is not all there are: table.py's ``covers``. */
+  function covers(line) {
+    const there = line.rows.map((row) => data.shapes[rows.shape[row]]);
+    const all = OWN_SHAPES.every((shape) => there.includes(shape));
+    return [all ? "" : there.join(", "), line.leftOut.join(", ")].filter(Boolean).join("; ");
+  }
+
+  // Order
+
+  const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
+  /** Of lines with keys, those with a key first, whichever way; of one key the fastest. */
+  function sorted(all, key, isDown) {
+    const sign = isDown ? -1 : 1;
+    const keyed = all.map((line) => [key(line), line]);
+    keyed.sort(([a, one], [b, other]) => {
+      if (a !== b) {
+        if (a === null) return 1; // what is not known comes last, whichever way
+        if (b === null) return -1;
+        return sign * (a - b);
+      }
+      const faster = (other.high ?? 0) - (one.high ?? 0) || (other.low ?? 0) - (one.low ?? 0);
+      return faster || (runs.id[one.run] < runs.id[other.run] ? -1 : 1);
+    });
+    return keyed.map(([, line]) => line);
+  }
+
+  /** Families newest first, those without a date last; then by name. */
+  function grouped(all) {
+    if (view.state.group !== "family") return [{ family: null, lines: all }];
+    const found = new Map();
+    for (const line of all) {
+      const family = facts.family(line.run);
+      if (!found.has(family)) found.set(family, []);
+      found.get(family).push(line);
+    }
+    const groups = [...found].map(([family, members]) => ({ family, lines: members }));
+    groups.sort(
+      ({ family: a }, { family: b }) =>
+        (b[2] ?? "").localeCompare(a[2] ?? "", "en") || collator.compare(a[0], b[0]),
+    );
+    return groups;
+  }
+
+  // Ties: the rules of query/ranks.py. What a figure covers: of gen tok/s, or of the TTFT
+
+  const SPEED = rows;
+
+  /** Which of some rows have a rank: the valid ones, else the unverified ones among themselves. */
+  function rankable(list, spans = SPEED) {
+    const having = (word) =>
+      list.filter((row) => VERDICTS[rows.valid[row]] === word && (spans.from[row] ?? null) !== null);
+    const valid = having("valid");
+    return valid.length ? valid : having("unverified");
+  }
+
+  /** Ranks of rows from the best on, by row: ``1``, ``2=``, ``2=``, ``4``. */
+  function rankWords(list, spans = SPEED) {
+    const groups = [];
+    let [from, to] = [0, 0]; // what all of the last group cover
+    list.forEach((row, place) => {
+      const shared = [Math.max(from, spans.from[row]), Math.min(to, spans.to[row])];
+      if (place && shared[0] <= shared[1]) {
+        groups.at(-1).rows.push(row);
+        [from, to] = shared;
+      } else {
+        groups.push({ place, rows: [row] });
+        [from, to] = [spans.from[row], spans.to[row]];
+      }
+    });
+    const word = ({ place, rows: tied }) => `${place + 1}${tied.length > 1 ? "=" : ""}`;
+    return new Map(groups.flatMap((group) => group.rows.map((row) => [row, word(group)])));
+  }
+
+  tokrig.lines = {
+    collator, covers, grouped, lines, passing, promptClasses, rankable, rankWords, sorted,
+    /** Words of the search that nothing here is called. */
+    strange: () =>
+      searchWords().filter((word) => {
+        const has = having(word);
+        return !runs.id.some((_, run) => has(run));
+      }),
+  };
+}
