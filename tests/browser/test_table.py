@@ -117,7 +117,7 @@ def test_every_filter_filters_and_stands_in_the_address(page: Page, name: str) -
         case "api":
             assert {line.backend for line in shown} == {"llama.cpp b9174 (cuda)"}
         case "card" | "level":
-            assert {line.hardware for line in shown} == {"GeForce RTX 5070 · 11.94 GiB"}
+            assert {line.hardware for line in shown} == {"GeForce RTX 5070 · 12 GB"}
         case "engine" | "build":
             assert all(line.backend.startswith("llama.cpp") for line in shown)
         case "concurrency":
