@@ -45,15 +45,17 @@ def write_run(store: Store, seed: int, number: int) -> int:
 
 
 def write_facts(content: Path) -> None:
-    """Release months of all families, a line of prose on each rig."""
+    """Release months of all families, a bandwidth and a line of prose on each rig."""
     for folder in ("models", "rigs"):
         (content / folder).mkdir(parents=True, exist_ok=True)
     for family, released in {v.family: v.released for v in variants()}.items():
         facts = dump({"family": family, "released": released})
         (content / "models" / f"{address(family)}.yaml").write_text(facts, encoding="utf-8")
     for machine in machines():
-        line = f"A made-up machine with {hardware_name(machine.rig)}.\n"
-        (content / "rigs" / f"{machine.rig.id}.md").write_text(line, encoding="utf-8")
+        figures = dump({"memory_bandwidth_bytes_per_s": {"theoretical": machine.bandwidth}})
+        line = f"A made-up machine with {hardware_name(machine.rig)}."
+        page = f"---\n{figures}---\n\n{line}\n"
+        (content / "rigs" / f"{machine.rig.id}.md").write_text(page, encoding="utf-8")
 
 
 def make_record(seed: int, number: int) -> m.Record:

@@ -180,7 +180,7 @@ def _load(store: Any) -> Sequence[Any]:
 
 def _machine(records: Sequence[Record], stated: dict[str, float], asked: dict[str, Any]) -> Machine:
     """The machine that is meant: described, one with records, or this one."""
-    from tokrig.fit.place import Machine
+    from tokrig.fit.place import Machine, machine_of
 
     figures = {name: asked[name] for name in ("vram", "ram", "bandwidth") if asked[name]}
     named = [name for name in ("rig", "gpu") if asked[name]]
@@ -192,14 +192,14 @@ def _machine(records: Sequence[Record], stated: dict[str, float], asked: dict[st
         )
     if named:
         rig = _rig_of(records, named[0], asked[named[0]])
-        return _of_rig(rig, stated.get(rig.id))
+        return machine_of(rig, stated.get(rig.id))
     if figures.keys() == {"bandwidth"}:
         raise InputError("--bandwidth of what?", hint="give --vram SIZE too, or --ram SIZE")
     if not figures:
         from tokrig.rig import probe_rig
 
         rig = probe_rig()
-        return _of_rig(rig, stated.get(rig.id))
+        return machine_of(rig, stated.get(rig.id))
     vram, width = asked["vram"], asked["bandwidth"]
     return Machine(
         vram_bytes=vram,
@@ -229,25 +229,6 @@ def _rig_of(records: Sequence[Record], what: str, text: str) -> Rig:
     listed = ", ".join(sorted(rigs)[:LISTED])
     raise InputError(
         f"--{what}: {text!r} could be any of {len(exact)} rigs", hint=f"they are: {listed}"
-    )
-
-
-def _of_rig(rig: Rig, stated: float | None) -> Machine:
-    from tokrig.fit.place import Machine
-    from tokrig.record.ceiling import bandwidth, with_stated
-    from tokrig.record.model import Resolved
-
-    rig = with_stated(rig, stated)
-    # Layers on several cards are read in turn.
-    gpu, cpu = (bandwidth(rig, Resolved(split_mode="layer"), place) for place in ("gpu", "cpu"))
-    sizes = [gpu_.vram_bytes for gpu_ in rig.gpus if gpu_.vram_bytes]
-    return Machine(
-        vram_bytes=sum(sizes) or None,
-        ram_bytes=rig.memory.usable_bytes or rig.memory.total_bytes,
-        gpu_bytes_per_s=gpu.bytes_per_s if gpu and rig.gpus else None,
-        cpu_bytes_per_s=cpu.bytes_per_s if cpu else None,
-        hardware=hardware_name(rig),
-        shared=any(gpu_.unified_memory for gpu_ in rig.gpus),
     )
 
 

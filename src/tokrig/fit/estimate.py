@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -107,6 +108,14 @@ class Estimator:
         for one in self.single:
             name = (one.point.model, one.point.hardware, one.point.place)
             self._records.setdefault(name, []).append(one)
+        self._by_offset: dict[tuple[Place, str | None], list[_Placed]] = {}
+        for number, one in enumerate(self.groups):
+            if one.offset is not None:
+                for on in (one.point.hardware, None):
+                    listed = self._by_offset.setdefault((one.point.place, on), [])
+                    listed.append((one.offset, number, one))
+        for listed in self._by_offset.values():
+            listed.sort(key=lambda placed: placed[:2])
 
     def estimate(
         self, model: ModelKey, hardware: str, place: Place, scale: float | None
@@ -156,18 +165,27 @@ class Estimator:
     def _like(self, model: ModelKey, hardware: str, place: Place, offset: float) -> list[_Seen]:
         """The nearest groups of other families."""
 
-        def far(one: _Seen) -> float:
-            distance = abs((one.offset or 0.0) - offset)
-            return distance + (0.0 if one.point.hardware == hardware else OTHER_HARDWARE)
+        def far(placed: _Placed) -> float:
+            distance = abs(placed[0] - offset)
+            return distance + (0.0 if placed[2].point.hardware == hardware else OTHER_HARDWARE)
 
-        others = (
-            one
-            for one in self.groups
-            if one.value is not None and one.point.place == place
-            if one.point.model[0] != model[0]
-            if self.figure == "decode" or one.point.hardware == hardware
-        )
-        return heapq.nsmallest(NEAREST, others, key=far)
+        def others(one: _Seen) -> bool:
+            return one.point.model[0] != model[0] and one.point.hardware != hardware
+
+        def here(one: _Seen) -> bool:
+            return one.point.model[0] != model[0]
+
+        found = _nearest(self._by_offset.get((place, hardware), []), offset, here)
+        if self.figure == "decode":
+            found += _nearest(self._by_offset.get((place, None), []), offset, others)
+        found.sort(key=lambda placed: placed[1])
+        return [one for _, _, one in heapq.nsmallest(NEAREST, found, key=far)]
+
+    def share(self, model: ModelKey, place: Place) -> tuple[float, int] | None:
+        """The share of the ceiling that a model reached over all hardware of a place, and on how
+        many kinds of it: what an estimate by *elsewhere* is made of."""
+        used = self._elsewhere(model, "", place)
+        return (math.exp(_center(used)), len(used)) if used else None
 
     def errors(self, kind: Kind) -> Errors:
         """The errors of one kind of estimate, each measured group left out in turn."""
@@ -193,6 +211,28 @@ class Estimator:
                 like.append(one.value - _center(used))
         found: dict[Kind, list[float]] = {"here": here, "elsewhere": elsewhere, "like": like}
         return {kind: Errors(kind, tuple(errors)) for kind, errors in found.items()}
+
+
+_Placed = tuple[float, int, _Seen]
+"""An offset, the number of its group, and the group."""
+
+
+def _nearest(
+    ordered: Sequence[_Placed], offset: float, wanted: Callable[[_Seen], bool]
+) -> list[_Placed]:
+    """The nearest of those wanted, ``NEAREST`` and all that are as near as the last of them."""
+    at = bisect_left(ordered, (offset,))
+    outwards = heapq.merge(
+        reversed(ordered[:at]), ordered[at:], key=lambda placed: abs(placed[0] - offset)
+    )
+    found: list[_Placed] = []
+    for placed in outwards:
+        if not wanted(placed[2]):
+            continue
+        if len(found) >= NEAREST and abs(placed[0] - offset) > abs(found[-1][0] - offset):
+            break
+        found.append(placed)
+    return found
 
 
 def _rate(point: Point, figure: str) -> float | None:

@@ -9,7 +9,10 @@ from typing import Literal, NamedTuple
 
 from tokrig.fit.estimate import Estimate, Estimator
 from tokrig.fit.evidence import Candidate, Place
+from tokrig.naming import hardware_name
 from tokrig.quants import CELLS_STEP, OVERHEAD_BYTES
+from tokrig.record.ceiling import bandwidth, with_stated
+from tokrig.record.model import Resolved, Rig
 
 Where = Literal["VRAM", "offload", "RAM", "no", "unknown"]
 DECODE_AT = 512
@@ -36,6 +39,23 @@ class Machine:
     def place(self) -> Place:
         """What computes a model that fits."""
         return "gpu" if self.vram_bytes else "cpu"
+
+
+def machine_of(rig: Rig, stated: float | None) -> Machine:
+    """The machine that records came from; ``stated`` is a bandwidth (bytes/s) that somebody wrote
+    down. Of several cards the sum of their memories, and the bandwidth of one: layers on several
+    cards are read in turn."""
+    rig = with_stated(rig, stated)
+    gpu, cpu = (bandwidth(rig, Resolved(split_mode="layer"), place) for place in ("gpu", "cpu"))
+    sizes = [gpu_.vram_bytes for gpu_ in rig.gpus if gpu_.vram_bytes]
+    return Machine(
+        vram_bytes=sum(sizes) or None,
+        ram_bytes=rig.memory.usable_bytes or rig.memory.total_bytes,
+        gpu_bytes_per_s=gpu.bytes_per_s if gpu and rig.gpus else None,
+        cpu_bytes_per_s=cpu.bytes_per_s if cpu else None,
+        hardware=hardware_name(rig),
+        shared=any(gpu_.unified_memory for gpu_ in rig.gpus),
+    )
 
 
 class Overhead(NamedTuple):

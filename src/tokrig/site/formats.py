@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 from tokrig import naming, units
@@ -24,6 +25,27 @@ def span(low: float, high: float) -> str:
     """``206.5–216.7``, or one value where both read the same."""
     first, last = rate(low), rate(high)
     return first if first == last else f"{first}–{last}"
+
+
+def fixed(value: float, digits: int) -> str:
+    """With so many decimals; halves are rounded up, as a browser's ``toFixed`` does."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+
+
+def gigabytes(count: int | None) -> str:
+    """``4.4 GB``: as files are named by people."""
+    if count is None:
+        return NULL
+    size = count / 1e9
+    return f"{fixed(size, 0 if size >= 100 else 1 if size >= 1 else 2)} GB"
+
+
+def parameters(number: float) -> str:
+    """``7.6 B``, ``270 M``."""
+    for size, word in ((1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{float(f'{number / size:.3g}'):g} {word}"
+    return f"{number:,.0f}"
 
 
 def bounds(metric: Summary | None) -> tuple[float, float] | None:

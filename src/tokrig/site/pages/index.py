@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokrig import naming
 from tokrig.compare.statistics import ties
-from tokrig.site import Output, sharing, table
+from tokrig.site import Output, finder, sharing, table
 from tokrig.site.context import Site, key_of, script
 from tokrig.store.load import Row, Run
 
@@ -87,6 +87,7 @@ def _page(site: Site) -> bytes:
         headings_more=table.MORE_HEADINGS,
         groups=groups,
         shown=shown,
+        finder=finder.choices(site),
         fastest=max((line.high for group in groups for line in group.lines), default=1.0),
         bars=[_bars(site, shape) for shape in table.shapes(site.runs)],
         rigs=list(site.by_rig),
