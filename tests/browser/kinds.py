@@ -78,7 +78,8 @@ KINDS = {
     "index with a file left out": Kind(
         "few", "index.html", (".warning li code", RESULTS, ".queue .command code")
     ),
-    "long index": Kind("many", "index.html", (RESULTS,)),
+    "long index": Kind("many", "index.html?machine=8gb&use=coding", (RESULTS,)),
+    "what runs": Kind("many", "fits/8gb-agent.html", ("table.fits .gen", "table.fits .how")),
     "latency": Kind("own", "latency.html", ("#results .latency a", "#ttft svg")),
     "gpus": Kind("many", "gpus.html", (".gpus tbody th a", ".gpus .beside", ".gpus td.num")),
     "versus": Kind("many", "versus.html?a=rtx-5090&b=rtx-3090&concurrency=all", (".note p",)),

@@ -18,6 +18,7 @@ from tokrig.fit.estimate import Estimate, Estimator
 from tokrig.fit.evidence import Candidate, Place, candidates, model_key, overheads, points
 from tokrig.fit.place import DECODE_AT, Machine, machine_of, overhead
 from tokrig.record.model import Record, Rig
+from tokrig.site.cards import Card
 from tokrig.site.context import Site
 from tokrig.units import GIB, significant
 
@@ -134,7 +135,7 @@ class Finder:
         self.data = data
         self.records = [run.record for run in site.runs]
         self.stated = _stated(site)
-        self.machines = machines(self.records, self.stated)
+        self.machines = machines(self.records, self.stated, site.cards)
 
     @cached_property
     def fit(self) -> dict[str, Any]:
@@ -143,9 +144,7 @@ class Finder:
         the number of kinds of hardware they are from; ``like`` has for each machine the shares of
         models that are estimated so, ``here`` rate, lowest and highest of those by number;
         ``within`` is what an interval by shares spans, as a factor."""
-        found = candidates(self.records)
-        numbers = {one.model: number for number, one in enumerate(found)}
-        of = [numbers[model_key(record.model)] for record in self.records]
+        found, of = self._candidates, self._of
         decode = Estimator(points(self.records, self.stated), "decode")
         taken = overheads(self.records)
         return {
@@ -159,9 +158,19 @@ class Finder:
                 for kind in ("elsewhere", "like")
             },
             "shares": {place: _shares(found, decode, place) for place in ("gpu", "cpu")},
-            "here": [self._here(machine, found, of, decode) for machine in self.machines],
-            "like": [self._like(machine, found, decode) for machine in self.machines],
+            "here": [self._here(machine, decode) for machine in self.machines],
+            "like": [self._like(machine, decode) for machine in self.machines],
         }
+
+    @cached_property
+    def _candidates(self) -> list[Candidate]:
+        return candidates(self.records)
+
+    @cached_property
+    def _of(self) -> list[int]:
+        """The number of the model of each run."""
+        numbers = {one.model: number for number, one in enumerate(self._candidates)}
+        return [numbers[model_key(record.model)] for record in self.records]
 
     def _models(self, found: Sequence[Candidate], of: Sequence[int]) -> dict[str, Any]:
         first = {number: run for run, number in reversed(list(enumerate(of)))}
@@ -178,13 +187,11 @@ class Finder:
             "cache": [[_short_of(size) for size in sizes] for sizes in caches],
         }
 
-    def _here(
-        self, machine: Asked, found: Sequence[Candidate], of: Sequence[int], decode: Estimator
-    ) -> dict[int, list[float | None]]:
+    def _here(self, machine: Asked, decode: Estimator) -> dict[int, list[float | None]]:
         """Of models that were measured on this very machine, but not for every use."""
         if machine.kind in ("size", "none"):
             return {}
-        whole = self._shapes(of)
+        found, whole = self._candidates, self._shapes
         estimates = {}
         for rig in machine.rigs:
             hardware = naming.hardware_name(self._rigs[rig])
@@ -196,11 +203,10 @@ class Finder:
                         estimates[number] = _three(rate)
         return estimates
 
-    def _like(
-        self, machine: Asked, found: Sequence[Candidate], decode: Estimator
-    ) -> list[float | None]:
+    def _like(self, machine: Asked, decode: Estimator) -> list[float | None]:
         """Of models that nobody measured on anything like this machine, the share of the ceiling
         that those like them reached; 0 for all others."""
+        found = self._candidates
         shares: list[float | None] = [0] * len(found)
         if machine.widths is None or decode.errors("like").bound is None:
             return shares
@@ -226,10 +232,11 @@ class Finder:
         newest = {record.rig.id: record.rig for record in reversed(self.records)}
         return [newest[words[1]] for words in self.data["rigs"]]
 
-    def _shapes(self, of: Sequence[int]) -> dict[int, dict[int, set[str]]]:
+    @cached_property
+    def _shapes(self) -> dict[int, dict[int, set[str]]]:
         """The shapes of uses that have a rate, by rig and model; empty where none has one."""
         rows, runs, shapes = self.data["rows"], self.data["runs"], self.data["shapes"]
-        wanted = {use.shape for use in USES}
+        of, wanted = self._of, {use.shape for use in USES}
         found: dict[int, dict[int, set[str]]] = {}
         for run, rig in enumerate(runs["rig"]):
             found.setdefault(rig, {}).setdefault(of[run], set())
@@ -242,7 +249,7 @@ class Finder:
 
 def machines_of(site: Site) -> list[Asked]:
     """What one may ask about."""
-    return machines((run.record for run in site.runs), _stated(site))
+    return machines((run.record for run in site.runs), _stated(site), site.cards)
 
 
 def _stated(site: Site) -> dict[str, float]:
@@ -255,9 +262,11 @@ def _stated(site: Site) -> dict[str, float]:
     }
 
 
-def machines(records: Iterable[Record], stated: dict[str, float]) -> list[Asked]:
+def machines(
+    records: Iterable[Record], stated: dict[str, float], cards: Iterable[Card]
+) -> list[Asked]:
     """What one may ask about: no card, sizes, then cards and processors that have records, by
-    name. Machines that call themselves alike are one."""
+    name."""
     rigs: dict[str, Rig] = {}
     for record in records:
         rigs.setdefault(record.rig.id, record.rig)
@@ -280,41 +289,18 @@ def machines(records: Iterable[Record], stated: dict[str, float]) -> list[Asked]
         known = [m.vram_bytes for _, rig in alike if (m := of_rigs[rig.id]).vram_bytes]
         least = min([*known, size * GIB])
         found.append(_asked(f"{size}gb", f"{size} GB", "size", alike, of_rigs, least))
-    named: dict[tuple[str, str], list[tuple[int, Rig]]] = {}
-    for number, rig in numbered:
-        if rig.gpus or _is_processor(rig):
-            kind = "card" if rig.gpus else "processor"
-            named.setdefault((kind, word_of(rig)), []).append((number, rig))
-    own = [
-        _asked(word, _label(alike[0][1]), kind, alike, of_rigs, _least(alike, of_rigs))
-        for (kind, word), alike in named.items()
-    ]
-    taken = {one.word for one in found}
-    own = [one for one in own if one.word not in taken]
-    return found + sorted(own, key=lambda one: (one.kind, one.label.casefold(), one.word))
+    for card in cards:
+        alike = [(number, rig) for number, rig in numbered if rig.id in card.rigs]
+        kind = "card" if alike[0][1].gpus else "processor"
+        if kind == "card" or _is_processor(alike[0][1]):
+            room = _least(alike, of_rigs)
+            found.append(_asked(card.address, card.label, kind, alike, of_rigs, room))
+    order = list(KINDS)
+    return sorted(found, key=lambda one: order.index(one.kind))
 
 
 def _is_processor(rig: Rig) -> bool:
     return not rig.gpus and naming.gpus_known(rig) and rig.id != naming.UNKNOWN_RIG
-
-
-def _label(rig: Rig) -> str:
-    """``GeForce RTX 5070 · 12 GB``, ``M4 Max · 96 GB RAM``."""
-    names = [naming.gpu_name(gpu) for gpu in rig.gpus] or [naming.cpu_name(rig)]
-    counts = {name: names.count(name) for name in names}
-    name = " + ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items())
-    if rig.gpus:
-        ram = any(gpu.unified_memory for gpu in rig.gpus)
-        size = naming.vram_gb(rig)
-    else:
-        ram, total = True, naming.limited_bytes(rig.memory) or rig.memory.total_bytes
-        size = naming.memory_gb(total) if total else None
-    return f"{name} · {size} GB{' RAM' if ram else ''}" if size else name
-
-
-def word_of(rig: Rig) -> str:
-    """The machine in an address: ``geforce-rtx-5070-12-gb``."""
-    return naming.filter_word(_label(rig))
 
 
 def _least(alike: Sequence[tuple[int, Rig]], of_rigs: dict[str, Machine]) -> int | None:

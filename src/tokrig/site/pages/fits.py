@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from tokrig.site import Output, answer, finder, formats, table
+from tokrig.site import Output, answer, finder, formats, sharing, table
 from tokrig.site.context import Site, key_of, script
 from tokrig.units import GIB, human_seconds
 
@@ -78,7 +78,7 @@ def _page(site: Site, page: finder.Question, pages: Sequence[finder.Question]) -
         page.path,
         "fits.html",
         title=page.title,
-        description=_description(page, len(found["fast"])),
+        card=sharing.Card(_description(page, len(found["fast"])), "pictures/index.png"),
         page=page,
         uses=[other for other in pages if other.machine is page.machine],
         sizes=[other for other in pages if other.use == page.use],

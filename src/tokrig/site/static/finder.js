@@ -6,6 +6,8 @@
   const { make, url, data } = tokrig;
   const { NULL, count, gigabytes, isKnown, parameters, rate, span, time } = tokrig.words;
   const { rows, runs } = data;
+  const outline = document.getElementById("finder-form");
+  outline.after(outline.content.cloneNode(true));
   const form = document.getElementById("finder");
   const box = document.getElementById("answer");
   const head = document.getElementById("answer-head");
