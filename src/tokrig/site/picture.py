@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from html import escape
 
 from tokrig import naming
-from tokrig.site.charts import LIGHT, element, plain
+from tokrig.site.charts import LIGHT, element, plain, short
 from tokrig.site.fewer_colours import with_palette
 
 WIDTH, HEIGHT = 1200, 630
 MARGIN = 64
 MOST_BARS = 4
+LONGEST = 160  # characters: more are never seen
 FONT = "Liberation Sans"
 SIGN = "M1 13.5h14M2.5 11V7M6.2 11V2.5M9.8 11V5M13.5 11V8.5"  # as static/icon.svg
 ACCENT, ACCENT_SOFT = "#0b5fae", "#b9d2ea"
@@ -99,7 +100,7 @@ def tone(verdict: str) -> str:
 
 def drawable(text: str) -> str:
     """A text in what the typeface can write; a name of which nothing is left by its address."""
-    shown = plain(_UNDRAWN.sub("…", plain(text)))
+    shown = plain(_UNDRAWN.sub("…", short(text, LONGEST)))
     return shown if not text or re.search(r"\w", shown) else naming.address(text)
 
 

@@ -8,7 +8,9 @@ run without a figure that may stand alone is called INVALID, never quoted.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -169,6 +171,39 @@ def lines(record: Record) -> dict[str, str]:
         f"{one.concurrency}~{one.cell.shape}": quoted(record, one, short_address(record.id))
         for one in record.results
     }
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a page's menu offers. ``link`` is the address to give away, ``badge`` the page whose
+    badge there is, ``text`` its name, ``picture`` an address or "", ``lines`` Markdown."""
+
+    link: str
+    lines: tuple[str, ...] = ()
+    badge: str = ""
+    text: str = ""
+    picture: str = ""
+
+    def on(self, site: Site) -> Shared:
+        """The same with the picture of that page, where the site has pictures."""
+        picture = f"pictures/{self.link.removesuffix('.html')}.png" if site.url else ""
+        return dataclasses.replace(self, picture=picture)
+
+    @property
+    def as_json(self) -> str:
+        """For share.js."""
+        path = f"badges/{self.badge.removesuffix('.html')}.svg"
+        badge = {"path": path, "text": f"tokrig: {self.text}"} if self.badge else None
+        shared = {"link": self.link, "lines": self.lines, "badge": badge, "picture": self.picture}
+        return json.dumps(shared, ensure_ascii=False)
+
+
+def shared_run(site: Site, run: Run) -> Shared:
+    """What the page of a run offers: first the line of the result that stands for it."""
+    every = dict.fromkeys((headline_line(run.record), *lines(run.record).values()))
+    picture = of_run(site, run).picture if site.url else ""
+    badge = f"runs/{run.id}.html"
+    return Shared(short_address(run.id), tuple(every), badge, name(run.record), picture)
 
 
 def headline_line(record: Record) -> str:

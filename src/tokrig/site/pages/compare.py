@@ -9,7 +9,7 @@ from functools import partial
 
 from tokrig.compare import rules, subject
 from tokrig.compare.kin import noise_of, tells_noise
-from tokrig.site import Output
+from tokrig.site import Output, sharing
 from tokrig.site.context import Site, definitions, key_of, script
 from tokrig.store.load import Run
 
@@ -35,11 +35,13 @@ def outputs(site: Site) -> Iterable[Output]:
 
 
 def run_script(run: Run) -> bytes:
-    """One call with the run's ``Subject``: a page opened from a disk can load no JSON.
+    """One call with the run's ``Subject`` and its lines for a forum: a page opened from a disk can
+    load no JSON.
 
     Plain ASCII, and no ``<`` that could end the script.
     """
-    text = json.dumps(subject(run.record).as_dict(), separators=(",", ":"), allow_nan=False)
+    data = subject(run.record).as_dict() | {"lines": sharing.lines(run.record)}
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     safe = text.replace("<", "\\u003c")
     return f"tokrig.run({safe});\n".encode("ascii")
 

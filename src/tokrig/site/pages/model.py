@@ -107,6 +107,7 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         "model.html",
         title=naming.model_name(model),
         card=sharing.of_many(runs, naming.model_name(model), f"pictures/{path[:-5]}.png"),
+        shared=sharing.Shared(path, badge=path, text=naming.model_name(model)).on(site),
         family=family,
         variant=_variant(model, family),
         facts=[fact for fact in facts if fact.text],

@@ -88,6 +88,7 @@ def _page(
         "rig.html",
         title=(facts and facts.name) or naming.hardware_name(rig),
         card=sharing.of_many(runs, naming.hardware_name(rig), f"pictures/{path[:-5]}.png"),
+        shared=sharing.Shared(path).on(site),
         rig=rig,
         facts=facts,
         capacities=_capacities(facts) if facts else [],

@@ -333,6 +333,17 @@
       }),
     );
 
+  /** The rows as lines for a forum, and where they stand beside each other. */
+  const sharing = (subjects) => {
+    const lines = (one) => one.cells.map((cell) => one.lines[`${cell.concurrency}~${cell.shape}`]);
+    const all = [...new Set(subjects.flatMap(lines))].filter(Boolean);
+    const link = tokrig.share.address(`compare.html${location.search}`);
+    return tokrig.share.menu("Share these rows", () => [
+      link && ["Copy a link to this comparison", () => link],
+      all.length && ["Copy a line for each row", () => all.map((one) => `- ${tokrig.share.line(one)}`).join("\n")],
+    ]);
+  };
+
   // All of it
 
   const draw = (picks) => {
@@ -341,7 +352,7 @@
     const subjects = good.map(narrowed);
     const comparisons = subjects.slice(1).map((one) => tokrig.compare(subjects[0], one));
     const parts = bad.length ? [problems(bad, bad.map(missing))] : [];
-    if (good.length) parts.push(pickedTable(good));
+    if (good.length) parts.push(pickedTable(good), sharing(subjects));
     if (comparisons.length) {
       parts.push(verdicts(comparisons), figures(subjects, comparisons));
       parts.push(differing(subjects, comparisons), unknown(subjects, comparisons));

@@ -4,24 +4,12 @@
   const told = tokrig.make("p", { class: "unseen", role: "status" });
   document.querySelector("main").append(told);
 
-  /** Whether the text of an element could be copied; where it could not, it is left selected. */
-  const copy = async (element) => {
-    try {
-      await navigator.clipboard.writeText(element.textContent);
-      return true;
-    } catch {
-      // No clipboard for pages of an unencrypted host: the older way.
-      getSelection().selectAllChildren(element);
-      return document.execCommand("copy");
-    }
-  };
-
   const addButton = (command) => {
     if (command.querySelector("button")) return;
     const code = command.querySelector("code");
     const button = tokrig.make("button", { type: "button", "aria-label": `Copy ${code.textContent}` }, "Copy");
     button.addEventListener("click", async () => {
-      const done = await copy(code);
+      const done = await tokrig.share.copy(code);
       button.textContent = done ? "Copied" : "Selected";
       told.textContent = done ? "Copied" : "Selected: press Ctrl-C to copy";
       setTimeout(() => {

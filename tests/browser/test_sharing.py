@@ -1,0 +1,166 @@
+"""What can be taken away from a page: files of charts, code and text to copy, a part in a frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from playwright.sync_api import Locator, Page
+
+from tests.browser.conftest import OpenPage
+from tests.browser.kinds import NEW, few_runs, write
+from tests.browser.test_hostile import TEXTS, hostile, tidy
+from tokrig.naming import address
+from tokrig.site import sharing
+from tokrig.site.build import build
+
+SITE = "https://example.org/bench/"
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
+MODEL = f"models/{NEW.removeprefix('models/')}"
+RUN = "sweep-q4_k_m"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
+    """A site that says where it is published, with few runs and hostile ones."""
+    root = tmp_path_factory.mktemp("published")
+    write(root / "content", few_runs())
+    write(root / "content", (hostile(*one, dated=False) for one in TEXTS.items()))
+    (root / "content" / "site.yaml").write_text(f"url: {SITE}\n", encoding="utf-8")
+    build(root / "content", root / "site", cache=root / "cache", pictures=True)
+    sites.append(f"{(root / 'site').as_uri()}/")
+    return root / "site"
+
+
+@pytest.fixture
+def page_of(published: Path, open_page: OpenPage) -> Callable[[str], Page]:
+    return lambda path: open_page(f"{published.as_uri()}/{path}", permissions=CLIPBOARD)
+
+
+def menu(place: Locator) -> Locator:
+    place.locator("summary", has_text="Share").click()
+    return place.locator(".share .entries")
+
+
+def copied(page: Page, place: Locator, name: str) -> str:
+    place.get_by_role("button", name=name).click()
+    place.get_by_text("Copied").wait_for()
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def saved(page: Page, place: Locator, name: str) -> tuple[str, bytes]:
+    with page.expect_download() as began:
+        place.get_by_role("button", name=name).click()
+    return began.value.suggested_filename, Path(began.value.path()).read_bytes()
+
+
+def test_a_chart_as_files_and_as_text(page_of: Callable[[str], Page]) -> None:
+    page = page_of(MODEL)
+    figure = page.locator("#decode")
+    there = menu(figure)
+    name, drawn = saved(page, there, "Save as SVG")
+    assert name == "models-gemma-4-e2b-it-decode.svg"
+    text = drawn.decode()
+    assert "var(" not in text  # colours stand for themselves
+    told = " ".join(one.strip() for one in ElementTree.fromstring(text).itertext())
+    assert SITE + MODEL in told
+    assert figure.locator("figcaption").inner_text() in told
+    name, picture = saved(page, there, "Save as PNG")
+    assert (name[-4:], picture[:8]) == (".png", b"\x89PNG\r\n\x1a\n")
+    root = ElementTree.fromstring(text)
+    size = struct.unpack(">II", picture[16:24])
+    assert size == (2 * int(root.attrib["width"]), 2 * int(root.attrib["height"]))
+    assert len(picture) > 10_000  # something is drawn
+    head, *rows = csv.reader(io.StringIO(saved(page, there, "Save its table as CSV")[1].decode()))
+    shown = figure.locator("details tbody tr")
+    assert head == [tidy(one) for one in figure.locator("thead th").all_text_contents()]
+    assert len(rows) == shown.count() > 1
+    lines = copied(page, there, "Copy its table as Markdown").splitlines()
+    assert len(lines) == len(rows) + 2
+    assert {line.count("|") for line in lines} == {len(head) + 1}
+
+
+def test_a_chart_in_a_frame(page_of: Callable[[str], Page], published: Path) -> None:
+    page = page_of(MODEL)
+    code = copied(page, menu(page.locator("#decode")), "Copy code to embed it")
+    asked = code.partition(SITE)[2].partition('"')[0]
+    assert code.startswith("<iframe ")
+    assert asked == f"{MODEL}?embed=decode"
+    framed = page_of(asked.replace("&amp;", "&"))
+    assert framed.locator("#decode svg").is_visible()
+    for gone in ("header", "h1", "#ttft", ".share", "footer"):
+        assert not framed.locator(gone).first.is_visible(), gone
+    source = framed.locator(".embed-source a")
+    assert source.get_attribute("target") == "_blank"
+    assert (source.get_attribute("href") or "").endswith(f"{MODEL}#decode")
+
+
+@pytest.mark.parametrize("asked", ["nothing", "main", "theme", "<b>x</b>"])
+def test_a_frame_of_what_is_not_there_says_so(page_of: Callable[[str], Page], asked: str) -> None:
+    page = page_of(f"{MODEL}?embed={asked}")
+    assert f"This page has no part “{asked}”" in page.locator("main").inner_text()
+    assert page.locator(".embed-source a").is_visible()
+
+
+def test_a_ranking_in_a_frame_keeps_its_filters(page_of: Callable[[str], Page]) -> None:
+    page = page_of("index.html?embed=bars")
+    page.locator("#bars .figure").first.wait_for()
+    assert not page.locator("#results").is_visible()
+
+
+def test_what_a_run_offers(page_of: Callable[[str], Page]) -> None:
+    page = page_of(f"runs/{RUN}.html")
+    there = menu(page.locator(".page-share"))
+    short = SITE + sharing.short_address(RUN)
+    assert copied(page, there, "Copy its permanent address") == short
+    line = copied(page, there, "Copy a line for a forum")
+    assert f"]({short})**: " in line
+    assert "chat × 1, valid" in line
+    assert copied(page, there, "Copy a line for each").count("\n") == 5
+    badge = copied(page, there, "Copy a badge")
+    assert badge.endswith(f"({SITE}badges/runs/{RUN}.svg)]({short})")
+    page.keyboard.press("Escape")
+    assert not there.is_visible()
+    assert page.evaluate("document.activeElement.textContent") == "Share"
+
+
+def test_compared_rows_as_lines(page_of: Callable[[str], Page]) -> None:
+    page = page_of("compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~4~chat")
+    lines = copied(page, menu(page.locator("#comparison")), "Copy a line for each row").splitlines()
+    assert [line.count(SITE) for line in lines] == [1] * 4
+    assert "chat × 4" in lines[-1]
+
+
+def test_on_a_disk_nothing_is_offered_that_needs_an_address(
+    site_dir: Path, open_page: OpenPage
+) -> None:
+    url = f"{site_dir.as_uri()}/runs/seed-lfm2-1.2b-q4_k_m.html"
+    page = open_page(url, permissions=CLIPBOARD)
+    there = menu(page.locator(".page-share"))
+    assert "published page" in there.inner_text()
+    assert there.get_by_role("button").count() == 2
+    assert "](" not in copied(page, there, "Copy a line for a forum")
+
+
+def test_a_short_address_leads_to_its_run(page_of: Callable[[str], Page]) -> None:
+    page = page_of(sharing.short_address(RUN))
+    page.wait_for_url(f"**/runs/{RUN}.html")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_hostile_names_are_shared_as_texts(page_of: Callable[[str], Page], name: str) -> None:
+    page = page_of(f"models/{address(TEXTS[name])}.html")
+    for figure in page.locator("figure.chart").all()[:1]:
+        there = menu(figure)
+        ElementTree.fromstring(saved(page, there, "Save as SVG")[1])
+        assert "\n|:--|" in copied(page, there, "Copy its table as Markdown")
+    page.keyboard.press("Escape")
+    badge = copied(page, menu(page.locator(".page-share")), "Copy a badge")
+    assert badge.count("](") == 2
+    assert page.evaluate("typeof pwned") == "undefined"
