@@ -1,4 +1,4 @@
-// Sharing: one small menu a chart and a page. And what ?embed=<id> leaves of a page: that part.
+// Sharing: one small menu a chart and a page; tokrig.share.menu makes one for anything else. And what ?embed=<id> leaves of a page: that part.
 "use strict";
 
 {
