@@ -335,7 +335,7 @@
 
   /** The rows as lines for a forum, and where they stand beside each other. */
   const sharing = (subjects) => {
-    const lines = (one) => one.cells.map((cell) => one.lines[`${cell.concurrency}~${cell.shape}`]);
+    const lines = (one) => one.cells.map((cell) => one.lines?.[`${cell.concurrency}~${cell.shape}`]);
     const all = [...new Set(subjects.flatMap(lines))].filter(Boolean);
     const link = tokrig.share.address(`compare.html${location.search}`);
     return tokrig.share.menu("Share these rows", () => [
