@@ -174,6 +174,7 @@ def test_a_file_stands_among_the_rows_until_it_is_removed(
     lines.first.wait_for()
     assert lines.count() == 1
     assert page.locator(".bars li").count() == bars
+    assert page.locator(".bars a[href*='add.html']").count() == 0
     assert "others with this hardware" in page.locator("#dropped").inner_text()
     lines.locator("input").check()
     page.locator(f"input[data-pick^='{FIRST.stem}']").check()
