@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import struct
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +15,7 @@ import pytest
 from playwright.sync_api import Locator, Page
 
 from tests.browser.conftest import OpenPage
-from tests.browser.kinds import NEW, few_runs, write
+from tests.browser.kinds import NEW, RIG, few_runs, write
 from tests.browser.test_hostile import TEXTS, hostile, tidy
 from tokrig.naming import address
 from tokrig.site import sharing
@@ -22,6 +24,7 @@ from tokrig.site.build import build
 SITE = "https://example.org/bench/"
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 MODEL = f"models/{NEW.removeprefix('models/')}"
+META = re.compile(r'<meta (?:name|property)="([^"]+)" content="([^"]*)">')
 RUN = "sweep-q4_k_m"
 
 
@@ -146,6 +149,29 @@ def test_on_a_disk_nothing_is_offered_that_needs_an_address(
     assert "published page" in there.inner_text()
     assert there.get_by_role("button").count() == 2
     assert "](" not in copied(page, there, "Copy a line for a forum")
+
+
+@pytest.mark.parametrize(
+    "path", ["index.html", MODEL, f"rigs/{RIG}.html", f"runs/{RUN}.html", "runs/script.html"]
+)
+def test_previews_name_a_picture_that_is_there(published: Path, path: str) -> None:
+    text = (published / path).read_text(encoding="utf-8")
+    told = {name: unescape(said) for name, said in META.findall(text)}
+    picture = published / told["og:image"].removeprefix(SITE)
+    size = struct.unpack(">II", picture.read_bytes()[16:24])
+    assert size == (int(told["og:image:width"]), int(told["og:image:height"]))
+    assert told["og:description"] == told["description"] == told["og:image:alt"]
+    assert told["og:url"] == (SITE if path == "index.html" else SITE + path)
+    if path == f"runs/{RUN}.html":
+        assert "100.0 tok/s (95 % interval" in told["description"]
+
+
+def test_without_an_address_previews_name_none(site_dir: Path) -> None:
+    text = (site_dir / "index.html").read_text(encoding="utf-8")
+    told = dict(META.findall(text))
+    assert "og:description" in told
+    assert not {"og:url", "og:image", "twitter:image"} & told.keys()
+    assert not (site_dir / "pictures").exists()
 
 
 def test_a_short_address_leads_to_its_run(page_of: Callable[[str], Page]) -> None:
