@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -346,3 +349,145 @@ def test_without_script_the_page_reads_the_same(base: str, open_page: OpenPage) 
     assert not without.locator("#filters").is_visible()
     assert not without.locator("#tools").is_visible()
     assert without.locator("th a.term").count() == len(COLUMNS)
+
+
+# Search, several at once, sizes, columns, files
+
+
+def test_search_takes_words_in_any_order_from_their_begin(page: Page) -> None:
+    box = page.get_by_label("Search all rows")
+    found = {}
+    for words in ("rtx5070 lfm2", "LFM2 5070", "2b", "1.2b tool", "q4_k_m 12gb xeon", "zzz lfm2"):
+        box.fill(words)
+        found[words] = {line.variant for line in reading.lines(page) if line.variant}
+    assert found["rtx5070 lfm2"] == found["LFM2 5070"] >= {"1.2B", "8B-A1B"}
+    assert not any(variant.startswith("1.2B") for variant in found["2b"])  # no word ends in it
+    assert found["1.2b tool"] == {"1.2B-Tool"}
+    assert found["q4_k_m 12gb xeon"] == found["zzz lfm2"] == set()
+    expect(page.locator("#results .empty")).to_contain_text("Nothing here is called “zzz”.")
+    page.wait_for_function("location.search === '?q=zzz%20lfm2'")
+
+
+def test_several_values_of_one_filter_let_each_of_them_through(many: Callable[[str], Page]) -> None:
+    page = many("?group=none")
+    page.locator("button[name=quant]").click()
+    boxes = page.locator("#pick-quant .choices label")
+    words = [boxes.nth(number).locator("input").get_attribute("value") for number in range(2)]
+    counts = [int(boxes.nth(number).locator(".count").inner_text()) for number in range(2)]
+    for number in range(2):
+        boxes.nth(number).locator("input").check()
+    page.keyboard.press("Escape")
+    expect(page.locator("button[name=quant]")).to_be_focused()
+    assert f"quant={words[0]},{words[1]}" in page.url
+    expect(page.locator("button[name=quant]")).to_have_text("Quant (2)")
+    runs = page.evaluate("new Set(tokrig.lines.lines().map((line) => line.run)).size")
+    assert 0 < runs <= sum(counts)
+    page.locator(".chip").first.click()
+    assert page.locator(".chip").count() == 1
+
+
+def test_a_card_is_found_without_its_brand_and_an_old_address_still_leads_there(
+    site_dir: Path, open_page: OpenPage
+) -> None:
+    for query in ("card=rtx-5070", "backend=llama.cpp-b9174-cuda"):
+        page = open_page(f"{site_dir.as_uri()}/index.html?{query}")
+        assert {line.hardware for line in reading.lines(page)} == {"GeForce RTX 5070 · 12 GB"}
+        assert page.locator(".chip").count() == 1
+
+
+def test_sizes_are_limited_by_keyboard_in_words(many: Callable[[str], Page]) -> None:
+    page = many("?group=none&vram=-12&columns=variant,hardware,parameters,gen")
+    expect(page.locator(".chip")).to_have_text("VRAM of the card ≤ 12 GB ×")
+    sizes = page.evaluate("tokrig.lines.lines().map(({ run }) => tokrig.view.sizes.vram(run))")
+    assert sizes and max(sizes) <= 12
+    page.locator("[name=more]").click()
+    thumb = page.get_by_label("Parameters, at least")
+    thumb.focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    least = page.evaluate("tokrig.view.range('params')[0]")
+    shown = page.evaluate("tokrig.lines.lines().map(({ run }) => tokrig.view.sizes.params(run))")
+    assert shown and min(shown) >= least * 1e9 > 0
+    assert "≥" in page.locator(".range output").nth(1).inner_text()
+
+
+def test_columns_are_added_and_remembered_and_every_one_sorts(many: Callable[[str], Page]) -> None:
+    page = many("?group=none")
+    every = page.evaluate("tokrig.view.columnNames().join(',')")
+    page = many(f"?group=none&columns={every}")
+    assert page.locator("#results th[data-sort]").count() == len(every.split(","))
+    for name in every.split(","):
+        for _ in range(2):
+            sort_by(page, name)
+            assert page.locator(f"th[data-sort={name}]").get_attribute("aria-sort")
+    for name in ("parameters", "file", "ttft", "date"):
+        page.locator("select[name=order]").select_option(f"-{name}")
+        keys = page.evaluate(
+            "name => tokrig.lines.sorted(tokrig.lines.lines(), tokrig.columns.all[name].key, true)"
+            ".map(tokrig.columns.all[name].key)",
+            name,
+        )
+        known = [key for key in keys if key is not None]
+        assert known == sorted(known, reverse=True)
+        assert keys[: len(known)] == known
+
+
+def test_what_is_shown_is_downloaded_with_the_names_and_values_of_the_data(
+    site_dir: Path, open_page: OpenPage
+) -> None:
+    page = open_page(f"{site_dir.as_uri()}/index.html?shape=rag")
+    texts = {}
+    for kind in ("CSV", "JSON"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Download these rows as {kind}").click()
+        texts[kind] = Path(waiting.value.path()).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(texts["CSV"])))
+    told = json.loads(texts["JSON"])
+    assert list(rows[0]) == told["columns"] and len(rows) == len(told["data"]) == 12
+    with (site_dir / "data/results.csv").open(encoding="utf-8", newline="") as file:
+        published = {
+            (r["run_id"], r["workload"], r["concurrency"]): r for r in csv.DictReader(file)
+        }
+    own = {"date", "model", "hardware"}
+    for row in rows:
+        there = published[row["run_id"], row["workload"], row["concurrency"]]
+        for name in row.keys() - own:
+            try:
+                assert float(row[name]) == pytest.approx(float(there[name]), rel=1e-3)
+            except ValueError:
+                assert row[name] == there[name]
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_text(page: Page) -> None:
+    text = page.evaluate(
+        "() => { tokrig.data.models[0][3] = '=HYPERLINK(\"x\")'; return tokrig.download.csv([0]); }"
+    )
+    names, values = csv.reader(io.StringIO(text))
+    assert len(names) == len(values)
+    if page.evaluate("tokrig.data.runs.model[tokrig.data.rows.run[0]]") == 0:
+        assert '\'=HYPERLINK("x")' in values
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (360, 740)])
+def test_rows_begin_above_the_fold(
+    site_dir: Path, open_page: OpenPage, width: int, height: int
+) -> None:
+    size = {"width": width, "height": height}
+    page = open_page(f"{site_dir.as_uri()}/index.html", viewport=size)
+    at = page.locator("#results .gen a").first.bounding_box()
+    assert at and at["y"] + at["height"] < height
+
+
+def test_waits_are_ranked_among_their_like_alone(many_dir: Path, open_page: OpenPage) -> None:
+    page = open_page(f"{many_dir.as_uri()}/latency.html")
+    for shape in ("chat", "rag"):
+        choose(page, "shape", shape)
+        like = page.evaluate(
+            "tokrig.lines.lines().map(({ rows: [row] }) => [tokrig.data.rows.shape[row],"
+            " tokrig.data.rows.concurrency[row], tokrig.view.promptClass(row)].join())"
+        )
+        assert len(set(like)) == 1
+        ranks = page.locator("#results .rank").all_inner_texts()
+        numbers = [int(rank.rstrip("=")) for rank in ranks if rank.strip("Rank")]
+        assert numbers[0] == 1 and numbers == sorted(numbers)
+        assert page.locator("#results .latency .spread").count() > 0
