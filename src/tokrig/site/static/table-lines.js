@@ -38,8 +38,17 @@
     return (run) => found.some(([numbers, has]) => has[numbers[run]]) || (word.length > 5 && runs.id[run].includes(word));
   }
 
+  const FILTERS = ["q", ...Object.keys(facts), ...Object.keys(sizes)];
+  let last = { by: null, passes: null }; // table and bars ask one after the other
+
   /** Whether each run passes the filters on runs, but for one where counts of it are wanted. */
   function passing(without = "") {
+    const by = [without, ...FILTERS.map((name) => view.state[name])].join(" ");
+    if (by !== last.by) last = { by, passes: passed(without) };
+    return last.passes;
+  }
+
+  function passed(without) {
     const tests = searchWords().map(having);
     for (const name of Object.keys(facts)) {
       const wanted = new Set(name === without ? [] : view.chosen(name));

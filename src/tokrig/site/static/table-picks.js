@@ -28,14 +28,18 @@
   }
 
   /** A button, and the list that it opens: ``fill`` makes it anew each time. The browser closes it
-   * by Escape or by a click beside it, and gives the focus back. */
+   * by Escape or by a click beside it; the focus goes back to the button. */
   function opener(name, label, fill) {
     const id = `pick-${name}`;
     const button = make("button", { type: "button", name, popovertarget: id, class: "opener" }, label);
     const list = make("div", { id, popover: "auto", class: "picker", role: "dialog", "aria-label": label });
     list.addEventListener("beforetoggle", (event) => {
-      if (event.newState === "open") fill(list);
-      else list.replaceChildren();
+      if (event.newState === "open") {
+        fill(list);
+        return;
+      }
+      if (list.contains(document.activeElement)) button.focus();
+      list.replaceChildren();
     });
     list.addEventListener("toggle", (event) => {
       if (event.newState !== "open") return;
