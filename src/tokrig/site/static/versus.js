@@ -6,7 +6,7 @@
   const { make, cells, data, rules, statistics, url } = tokrig;
   const { cards, find, rows, rowsOf, side, unusual, words, PLAIN, shapes } = tokrig.cards;
   const { NULL, count, isKnown, rate, time } = tokrig.words;
-  const MOST = 60;
+  const MOST = 40;
   // Label, name among the rules, whether more is better, how the answer says it.
   const METRICS = {
     gen: ["Decode", "output_tok_per_s", true, ["decodes", "as fast as"]],
@@ -57,8 +57,11 @@
   };
 
   /** The rows of a side by cell, what stands for the card first. */
+  const cellsOf = new Map();
   function byCell(card) {
+    if (cellsOf.has(card.address)) return cellsOf.get(card.address);
     const found = new Map();
+    cellsOf.set(card.address, found);
     for (const row of rowsOf(card)) {
       const name = key(row);
       if (!found.has(name)) found.set(name, []);
@@ -357,12 +360,14 @@
         sought.every((word) => one.text.includes(word)),
     );
     const list = rated(shown);
-    if (drawn !== found.of) {
-      drawForm(found.both);
+    const asked = `${a.card.address} ${b.card.address}`;
+    if (drawn !== asked) {
+      // Whatever builds are asked for: the choices stay.
+      drawForm([...found.ofA].filter(([name]) => found.ofB.has(name)).map(([, [row]]) => ({ a: row })));
       drawOnly(a.card, b.card, found);
       most = MOST;
     }
-    drawn = found.of;
+    drawn = asked;
     syncForm();
     drawAnswer(list, a.card, b.card);
     drawFacts(list, a.card, b.card);
