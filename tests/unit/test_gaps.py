@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compared import cell as result
-from tests.unit.queued import RIG, plan, planned, record
+from tests.unit.queued import RIG, campaign, plan, planned, record
 from tokrig.plan import STATES as PLAN_STATES
 from tokrig.plan import Plan, Weights
 from tokrig.plan.gaps import STATES, UNMEASURED, Cell, Gaps, gaps
-from tokrig.record.model import Failure, Validity
+from tokrig.record.model import Failure, Gpu, Memory, Validity
 from tokrig.store import load
+from tokrig.units import GIB
 
 OTHER = "other-rig"
 WORD = "gemma-4-e2b-it"
@@ -85,9 +86,53 @@ def test_a_planned_run_that_failed_says_why_and_how_to_retry(state: Any) -> None
     )
 
 
-def test_what_does_not_fit_has_no_command() -> None:
+def test_what_does_not_fit_asks_what_would() -> None:
     found = cell(plan(planned("e", "does_not_fit", why="24 GiB of 12")), [], model=WORD)
-    assert (found.state, found.why, found.command) == ("does_not_fit", "24 GiB of 12", None)
+    asks = f"tokrig fit --rig {RIG}"
+    assert (found.state, found.why, found.command) == ("does_not_fit", "24 GiB of 12", asks)
+
+
+@pytest.mark.parametrize(
+    ("vram", "ram", "sizes", "state"),
+    [
+        (12, 16, [40, 60], "does_not_fit"),
+        (12, 16, [60, 20], "never"),  # split between card and processor
+        (0, 16, [15.5], "does_not_fit"),  # the engine takes 600 MiB beside its weights
+        (0, 16, [15.2], "never"),
+        (None, 16, [60], "never"),
+        (12, None, [60], "never"),
+        (12, 16, [None], "never"),
+    ],
+)
+def test_memory_tells_what_does_not_fit_where_no_campaign_does(
+    vram: float | None, ram: float | None, sizes: list[float | None], state: str
+) -> None:
+    """Weights split between a card and main memory fit as they do for ``fit.place``."""
+    card = Gpu(name="A", vendor="nvidia", vram_bytes=round(vram * GIB) if vram else None)
+    there = record(
+        "small",
+        rig__id=OTHER,
+        rig__gpus=[] if vram == 0 else [card],
+        rig__facts_from="probes",
+        rig__memory=Memory(total_bytes=round(ram * GIB) if ram else None),
+        model__variant="E4B-it",
+    )
+    measured = [
+        record(f"x{n}", model__bytes=round(size * GIB) if size else None, model__quant=f"Q{n}")
+        for n, size in enumerate(sizes)
+    ]
+    found = cell(plan(), [there, *measured], OTHER)
+    assert found.state == state
+    if state == "does_not_fit":
+        assert found.command == f"tokrig fit --rig {OTHER}" and " Q0, need " in found.why
+
+
+def test_a_campaign_tells_the_memory_of_a_machine_without_records() -> None:
+    rigs = {"small": {"vram_gib": 0, "memory_gib": 8}}
+    files = (campaign("first", {"name": "e"}, rigs=rigs),)
+    wanted = plan(planned("e", rig="small", word="other"), files=files)
+    found = cell(wanted, [record("x", model__bytes=9 * GIB)], "small")
+    assert found.state == "does_not_fit"
 
 
 def test_a_failed_record_without_a_plan() -> None:

@@ -19,6 +19,7 @@ from tests.unit.compared import speculating, with_value
 from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.record.block import Summary
+from tokrig.record.metrics import METRICS
 from tokrig.record.model import (
     BackendFacts,
     Erratum,
@@ -272,6 +273,7 @@ def test_the_data_page_explains_every_column_and_leads_to_every_file() -> None:
         table.OF_LOAD,
         table.OF_RESULT,
         table.OPTIONAL,
+        table.OF_QUALITY,
     )
     for column in (column for group in groups for column in group):
         assert f"<code>{column.name}</code>" in page
@@ -419,3 +421,14 @@ def test_tables_scroll_by_themselves_and_say_what_heads_what(page: str) -> None:
     assert all("scope=" in head for head in heads)
     for first, second in pairwise(re.findall(r"<tr[^>]*>|<t[hd][^>]*>", body)):
         assert not first.startswith("<tr") or second.startswith("<th")
+
+
+def test_figures_are_told_in_plain_words_first() -> None:
+    """Every figure that a table of the pages shows; the words lead to a term there is."""
+    plain = {key for key, term in definitions().items() if term.plain}
+    shown = {name for name, metric in METRICS.items() if "table" in metric.shown}
+    assert shown and shown <= plain
+    for key in plain:
+        term = definitions()[key]
+        assert term.tip.startswith(f"{term.plain}\nExactly: {term.text}")
+        assert term.plain[:1].isupper() and term.plain.endswith(".")

@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple, get_args
 
 from tokrig import naming
 from tokrig.naming import Reference
-from tokrig.plan import Plan, Planned, command
+from tokrig.plan import Plan, Planned, RigMemory, command
 from tokrig.plan import State as PlanState
-from tokrig.plan.queue import Machine, because, machines
+from tokrig.plan.queue import Machine, because, machines, memory_of
+from tokrig.quants import OVERHEAD_BYTES
 from tokrig.record.checks import headline
 from tokrig.store.load import Run
-from tokrig.units import slug
+from tokrig.units import GIB, human_bytes, slug
 
 State = Literal["measured", "stale", "queued", "blocked", "failed", "does_not_fit", "never"]
 STATES: tuple[State, ...] = get_args(State)
@@ -42,7 +43,7 @@ class Cell:
 
     ``why`` is a sentence for what is stale, blocked, failed or does not fit; ``besides`` counts
     planned runs in other states (``2 queued, 1 failed``); ``run`` is the id of the record to look
-    at, ``command`` what fills the gap.
+    at, ``command`` what fills the gap, or tells what would fit.
     """
 
     state: State
@@ -65,6 +66,19 @@ class ModelGaps:
     tried: dict[str, list[Run]] = field(default_factory=dict)
     wanted: dict[str, list[Planned]] = field(default_factory=dict)
     cells: tuple[Cell, ...] = ()
+
+    def least(self) -> tuple[int, str] | None:
+        """The bytes of its smallest weights that anybody measured, or that a campaign fetches, and
+        their quant; None where no size is known."""
+        models = [run.record.model for of_rig in self.tried.values() for run in of_rig]
+        wanted = [planned for of_rig in self.wanted.values() for planned in of_rig]
+        sizes = [(one.bytes, one.quant or "") for one in models if one.bytes]
+        sizes += [
+            (one.download_bytes, one.run.quant or "")
+            for one in wanted
+            if one.download_bytes and not one.run.weights.quantize
+        ]
+        return min(sizes, default=None)
 
     def command(self, usual: Iterable[str]) -> str:
         """What measures it: as it was fetched, else as a campaign names it, else by the name of
@@ -98,9 +112,11 @@ class FamilyGaps(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """The map: machines across, those with most models first; families down, by name."""
+    """The map: machines across, those with most models first, and the memory of each by its id;
+    families down, by name."""
 
     machines: list[Machine]
+    memories: Mapping[str, RigMemory]
     families: list[FamilyGaps]
     counts: Mapping[State, int]
 
@@ -116,13 +132,19 @@ def gaps(plan: Plan, runs: Sequence[Run]) -> Gaps:
     for record in (run.record for run in runs if run.record.results):
         backends.setdefault(record.rig.id, []).append(record.backend.name)
     families: dict[str, list[ModelGaps]] = {}
+    memories = _memories(plan, runs)
     for model in models:
-        model.cells = tuple(_cell(model, rig, builds, backends.get(rig, ())) for rig in rigs)
+        least = model.least()
+        model.cells = tuple(
+            _cell(model, rig, builds, backends.get(rig, ()), _too_small(least, memories.get(rig)))
+            for rig in rigs
+        )
         families.setdefault(model.family, []).append(model)
     counts = Counter(cell.state for model in models for cell in model.cells)
     in_order = sorted(families, key=lambda family: (family == UNMEASURED, family.casefold()))
     return Gaps(
         [there[rig] for rig in rigs],
+        memories,
         [FamilyGaps(family, families[family]) for family in in_order],
         {state: counts[state] for state in STATES},
     )
@@ -193,7 +215,40 @@ def _outdated(rig: str, measured: Sequence[Run], builds: _Builds) -> str:
     return f"measured with {engine} {last}; this machine has since measured with {newest}"
 
 
-def _cell(model: ModelGaps, rig: str, builds: _Builds, usual: Iterable[str]) -> Cell:
+def _memories(plan: Plan, runs: Iterable[Run]) -> dict[str, RigMemory]:
+    """By rig: as its newest record has it, else as a campaign says."""
+    found: dict[str, RigMemory] = {}
+    for run in runs:
+        if run.record.rig.id not in found:
+            found[run.record.rig.id] = memory_of(run.record.rig, None)
+    for rig, facts in (
+        (rig, f) for file in plan.campaigns for rig, f in file.campaign.rigs.items()
+    ):
+        vram, memory = (
+            None if gib is None else round(gib * GIB) for gib in (facts.vram_gib, facts.memory_gib)
+        )
+        found.setdefault(rig, RigMemory(vram, memory))
+    return found
+
+
+def _too_small(least: tuple[int, str] | None, memory: RigMemory | None) -> str:
+    """A sentence where a model's smallest weights are more than a card and main memory hold
+    together, as engines split them; nothing where they fit, or nobody knows."""
+    if least is None or memory is None or None in (memory.vram_bytes, memory.memory_bytes):
+        return ""
+    needs, room = least[0] + OVERHEAD_BYTES, (memory.vram_bytes or 0) + (memory.memory_bytes or 0)
+    if needs <= room:
+        return ""
+    quant = f", {least[1]}," if least[1] else ""
+    return (
+        f"its smallest known weights{quant} need {human_bytes(needs)} with an engine; "
+        f"{human_bytes(room)} of memory are there, the card's included"
+    )
+
+
+def _cell(
+    model: ModelGaps, rig: str, builds: _Builds, usual: Iterable[str], too_small: str
+) -> Cell:
     tried, wanted = model.tried.get(rig, []), model.wanted.get(rig, [])
     states = Counter(_OF_PLAN[p.state] for p in wanted if p.state in _OF_PLAN)
     if measured := valid(tried):
@@ -209,14 +264,20 @@ def _cell(model: ModelGaps, rig: str, builds: _Builds, usual: Iterable[str]) -> 
             del states[state]
             fills = command(first.run) + (f" --retry {first.state}" if state == "failed" else "")
             why = because(first.why, first.until)
-            fill = None if state == "does_not_fit" else fills
+            fill = _what_fits(rig) if state == "does_not_fit" else fills
             return Cell(state, rig, why, _besides(states), first.record, fill)
+    if not tried and too_small:
+        return Cell("does_not_fit", rig, too_small, command=_what_fits(rig))
     if not tried:
         return Cell("never", rig, command=model.command(usual))
     last = tried[0].record
     reasons = ", ".join(last.validity.reasons).replace("_", " ") or "no valid result"
     why = last.failure.message if last.failure else f"{last.status}, but invalid: {reasons}"
     return Cell("failed", rig, why, "", last.id, model.command(usual))
+
+
+def _what_fits(rig: str) -> str:
+    return shlex.join(["tokrig", "fit", "--rig", rig])
 
 
 def _besides(states: Mapping[State, int]) -> str:

@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,29 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("i
 
 
 _TERMS = re.compile(r"^\| term \|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", re.MULTILINE)
+_PLAIN = re.compile(
+    r"^\| figure \| record field \| in plain words \|\n\|[-| ]+\|\n((?:\|.*\n)+)", re.M
+)
 _CODE = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """One term. ``text`` is plain; ``unit`` is empty for what has none."""
+    """One term. ``text`` is plain; ``unit`` is empty for what has none; ``plain`` says to
+    newcomers what it means and what is good, empty where the definition does."""
 
     key: str
     label: str
     text: str
     unit: str
+    plain: str = ""
+
+    @property
+    def tip(self) -> str:
+        """What is shown beside its label: the plain words, then the definition."""
+        if not self.plain:
+            return self.text + (f" Unit: {self.unit}." if self.unit else "")
+        return f"{self.plain}\nExactly: {self.text}" + (f" Unit: {self.unit}." if self.unit else "")
 
 
 @cache
@@ -78,6 +90,11 @@ def definitions() -> dict[str, Definition]:
             label, field, text, *unit = (cell.strip() for cell in line.strip("|").split(" | "))
             key = _CODE.findall(field)[0]
             found[key] = Definition(key, label, _plain(text), unit[0] if unit else "")
+    for table in _PLAIN.finditer(methodology()):
+        for line in table[1].splitlines():
+            _, field, text = (cell.strip() for cell in line.strip("|").split(" | "))
+            key = field.strip("`")
+            found[key] = replace(found[key], plain=_plain(text))
     return found
 
 

@@ -18,10 +18,7 @@ def outputs(site: Site) -> Iterable[Output]:
         if file.is_file():
             path = f"assets/{file.relative_to(STATIC).as_posix()}"
             yield Output(path, key_of(file.read_bytes().hex()), file.read_bytes)
-    terms = {
-        term.key: term.text + (f" Unit: {term.unit}." if term.unit else "")
-        for term in definitions().values()
-    }
+    terms = {term.key: term.tip for term in definitions().values()}
     yield Output("assets/definitions.js", key_of(terms), lambda: script("definitions", terms))
 
 
