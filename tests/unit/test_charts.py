@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,14 +20,31 @@ from tokrig.record.block import Summary
 from tokrig.record.model import Record, Result, Validity, WorkloadFacts
 from tokrig.record.samples import Sample
 from tokrig.site import charts
-from tokrig.site.charts import DARK, LIGHT, Figure, Palette, plain, png, short, svg, svg_file
+from tokrig.site.charts import (
+    CHARACTER,
+    DARK,
+    FONT_SIZE,
+    LIGHT,
+    Figure,
+    Palette,
+    Scale,
+    apart,
+    log_ticks,
+    plain,
+    png,
+    short,
+    svg,
+    svg_file,
+    ticks,
+    x_axis,
+    y_axis,
+)
 from tokrig.site.charts.points import label_runs
 from tokrig.site.charts.runs import (
     MAX_ROWS,
     WIDTH,
     by_workload,
     concurrency_drop,
-    decades,
     models_on_rig,
     of_record,
     quant_sweep,
@@ -221,10 +240,48 @@ def test_a_speed_of_zero_and_a_ttft_range_of_decades_can_be_drawn() -> None:
 def test_logarithmic_axes_have_round_ticks(
     low: float, high: float, most: int, expected: list[float]
 ) -> None:
-    ticks = decades(low, high, most)
-    assert len(ticks) <= most
-    assert set(ticks) <= set(expected)
-    assert len(ticks) >= min(most, len(expected)) / 2
+    found = [value for value, _ in log_ticks(low, high, most)]
+    assert len(found) <= most
+    assert set(found) <= set(expected)
+    assert len(found) >= min(most, len(expected)) / 2
+
+
+_LABEL = re.compile(r'<text x="([-\d.]+)" y="([-\d.]+)">([^<]*)</text>')
+
+
+def labels_on(axis: str) -> list[tuple[float, float, str]]:
+    """The labels that an axis draws: where, and what they say."""
+    return [(float(x), float(y), said) for x, y, said in _LABEL.findall(axis)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_two_labels_of_an_axis_touch_and_thousands_are_told_apart(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(25):
+        low = 10 ** chance.uniform(-6, 6)
+        high = low * 10 ** chance.uniform(0.02, 8)
+        length = chance.uniform(90, 520)
+        most = chance.randint(2, 20)
+        logarithmic = Scale(low, high, length, logarithmic=True)
+        for scale, values in (
+            (logarithmic, log_ticks(low, high, most)),
+            (Scale(0.0, high, length), ticks(0.0, high, most)),
+        ):
+            across = labels_on(x_axis(scale, values, 100))
+            assert across
+            for (a, _, one), (b, _, other) in pairwise(across):
+                assert b - a >= CHARACTER * (len(one) + len(other)) / 2, (one, other)
+            upright = labels_on(y_axis(scale, values, 100))
+            for (_, a, one), (_, b, other) in pairwise(upright):
+                assert abs(b - a) >= FONT_SIZE, (one, other)
+            for _, _, said in across:
+                digits = said.partition(".")[0].replace(",", "").lstrip("-")
+                assert f"{int(digits):,}" == said.partition(".")[0] or "e" in said
+
+
+def test_labels_that_have_room_are_all_there() -> None:
+    assert apart([(0, 10), (100, 10), (200, 10)]) == [True, True, True]
+    assert apart([(0, 90), (40, 90), (80, 90), (120, 90)]) == [True, False, False, False]
 
 
 # Other subjects
@@ -356,7 +413,9 @@ def test_full_labels_are_not_cut() -> None:
 
 def test_plain_text_is_one_line_that_xml_can_hold() -> None:
     assert plain("a\tb\nc\x00\u202ed\ud800") == "a b cd"
-    assert short("abcdef", 4) == "abc…"
+    assert short("abcdef", 4) == "ab…f"
+    both = [short(f"DeepSeek-R1-Distill-Qwen-{size}-Instruct", 28) for size in ("7B", "14B")]
+    assert len(set(both)) == 2
 
 
 # Drawing

@@ -35,6 +35,7 @@ NAVIGATION = (
     ("Speed", "index.html"),
     ("Latency", "latency.html"),
     ("GPUs", "gpus.html"),
+    ("Curves", "curves.html"),
     ("Compare", "compare.html"),
     ("Gaps", "gaps.html"),
     ("Methodology", "methodology.html"),

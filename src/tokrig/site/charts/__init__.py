@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 FONT = "system-ui, sans-serif"
 FONT_SIZE = 12
@@ -98,9 +99,13 @@ def plain(text: str) -> str:
 
 
 def short(text: str, length: int = MAX_PART) -> str:
-    """``plain`` text of at most ``length`` characters, cut with an ellipsis."""
+    """``plain`` text of at most ``length`` characters, an ellipsis in its middle: names differ at
+    their ends."""
     one_line = plain(text)
-    return one_line if len(one_line) <= length else one_line[: length - 1].rstrip() + "…"
+    if len(one_line) <= length:
+        return one_line
+    end = (length - 1) // 2
+    return one_line[: length - 1 - end].rstrip() + "…" + one_line[-end:].lstrip()
 
 
 # Whole drawings
@@ -284,12 +289,49 @@ def ticks(low: float, high: float, count: int, least: float = 0.0) -> list[tuple
     return [(number * step, f"{number * step:,.{decimals}f}") for number in numbers]
 
 
+def log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
+    """Round values between ``low`` and ``high`` for a logarithmic axis, each with its text: 1, 2, 5
+    of each power of ten, 1 alone where those would be more than ``most``; where less than two of
+    them lie between, those of ``ticks``."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    within: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        values = [float(f"{step}e{power}") for power in powers for step in steps]
+        within = [value for value in values if low <= value <= high]
+        if len(within) <= most:
+            break
+    else:
+        within = within[:: math.ceil(len(within) / most)]
+    if len(within) < 2:
+        return ticks(low, high, most)
+    decimals = [max(0, -math.floor(math.log10(value) + 1e-9)) for value in within]
+    return [(value, f"{value:,.{n}f}") for value, n in zip(within, decimals, strict=True)]
+
+
+def apart(places: Sequence[tuple[float, float]], room: float = CHARACTER) -> list[bool]:
+    """Which of some labels are shown, so that none touches another: every one, every second, every
+    fifth … of them, the first always. ``places`` are middles and lengths along the axis, in its
+    order; ``room`` is left free between two."""
+    for every in (1, 2, 5, 10, 20, 50, 100, 1000):
+        shown = list(places)[::every]
+        if all(
+            abs(b - a) >= (wide + other) / 2 + room for (a, wide), (b, other) in pairwise(shown)
+        ):
+            break
+    return [number % every == 0 for number in range(len(places))]
+
+
 def x_axis(
     scale: Scale, values: Sequence[tuple[float, str]], height: float, *, labels: bool = True
 ) -> str:
-    """Lines from the bottom to the top, with the values below them."""
+    """Lines from the bottom to the top, with the values below them, as many as have room."""
     places = [round(scale(value)) + 0.5 for value, _ in values]
-    said = (text(scale(value), height + 15.5, one) for value, one in values if labels)
+    shown = apart([(scale(value), CHARACTER * len(one)) for value, one in values])
+    said = (
+        text(scale(value), height + 15.5, one)
+        for (value, one), is_shown in zip(values, shown, strict=True)
+        if labels and is_shown
+    )
     return group("grid", (line(x, 0, x, height) for x in places)) + group(
         "quiet", said, text_anchor="middle"
     )
@@ -298,9 +340,14 @@ def x_axis(
 def y_axis(
     scale: Scale, values: Sequence[tuple[float, str]], width: float, *, labels: bool = True
 ) -> str:
-    """Lines from left to right, with the values beside them."""
+    """Lines from left to right, with the values beside them, as many as have room."""
     places = [round(scale(value)) + 0.5 for value, _ in values]
-    said = (text(-6, scale(value) + 4.5, one) for value, one in values if labels)
+    shown = apart([(scale(value), FONT_SIZE) for value, _ in values], room=2)
+    said = (
+        text(-6, scale(value) + 4.5, one)
+        for (value, one), is_shown in zip(values, shown, strict=True)
+        if labels and is_shown
+    )
     return group("grid", (line(0, y, width, y) for y in places)) + group(
         "quiet", said, text_anchor="end"
     )

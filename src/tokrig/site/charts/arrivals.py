@@ -101,7 +101,7 @@ def _rates(ordered: Sequence[Result]) -> Drawing:
         charts.x_axis(x, charts.ticks(0.0, x.high, 7), HEIGHT),
         charts.y_axis(
             y,
-            [(10.0**p, f"{10.0**p:g}") for p in range(decades[0], decades[1] + 1)],
+            [(10.0**p, f"{10.0**p:,.12g}") for p in range(decades[0], decades[1] + 1)],
             WIDTH,
         ),
         group("middle-line", (charts.line(0, y(v), WIDTH, y(v)) for v in limits.values())),

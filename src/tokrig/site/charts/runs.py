@@ -358,20 +358,8 @@ def _x(
         return Scale(0.0, top, width), charts.ticks(0.0, top, max(3, width // 70))
     low, high = min(p.low for p in found) / 1.25, highest * 1.1
     top = high * (high / low) ** (share / (1 - share))
-    values = [(value, f"{value:.12g}") for value in decades(low, high, most=width // 30)]
+    values = charts.log_ticks(low, high, most=width // 30)
     return Scale(low, top, width, logarithmic=True), values
-
-
-def decades(low: float, high: float, most: int) -> list[float]:
-    """Round values between ``low`` and ``high`` for a logarithmic axis: 1, 2, 5 of each power of
-    ten, 1 alone where those would be more than ``most``."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        values = [float(f"{step}e{power}") for power in powers for step in steps]
-        within = [value for value in values if low <= value <= high]
-        if len(within) <= most:
-            return within
-    return within[:: math.ceil(len(within) / most)]
 
 
 # Lines
