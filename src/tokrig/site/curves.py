@@ -119,8 +119,8 @@ def quality(record: Record) -> Iterator[Curve]:
     if found is None or found.top1_agreement is None or found.kl_nats is None or speed is None:
         return
     yield {
-        "of": record.model.quant or "",
-        "reference": (found.reference and found.reference.quant) or "",
+        "quant": [record.model.quant or ""],
+        "reference": [(found.reference and found.reference.quant) or ""],
         "agreement": [_number(found.top1_agreement.value)],
         "kl": [_number(found.kl_nats.value)],
         "decode": [_median(speed.output_tok_per_s)],
@@ -175,17 +175,53 @@ def of_view(view: str, runs: Sequence[Run]) -> list[Curve]:
     """The curves of a view, the most complete first; runs come in the order of ``runs``."""
     column, least = NEEDED[view]
     found = []
-    for number, run in enumerate(runs):
-        for place, curve in enumerate(VIEWS[view](run.record)):
-            complete = sum(value is not None for value in curve[column])
-            if complete >= least:
-                key = f"{run.id}~{place}" if place else run.id
-                found.append((complete, {"run": number, "key": key, **curve}))
+    for curve in _by_model(runs) if view == "quality" else _each(view, runs):
+        complete = sum(value is not None for value in curve[column])
+        if complete >= least:
+            found.append((complete, curve))
     began = [run.record.provenance.started_at or "" for run in runs]
     # Measured energy is more than what a reader states.
     found.sort(key=lambda one: began[one[1]["run"]], reverse=True)
     found.sort(key=lambda one: (one[0], bool(one[1].get("scope"))), reverse=True)
     return [curve for _, curve in found]
+
+
+def _each(view: str, runs: Sequence[Run]) -> Iterator[Curve]:
+    for number, run in enumerate(runs):
+        for place, curve in enumerate(VIEWS[view](run.record)):
+            key = f"{run.id}~{place}" if place else run.id
+            yield {"run": number, "key": key, **curve}
+
+
+def _by_model(runs: Sequence[Run]) -> Iterator[Curve]:
+    """The quants of one model on one machine are a curve, the nearest to the reference first: a
+    model is held against itself, and speeds of two machines say nothing of quants."""
+    groups: dict[str, list[Curve]] = {}
+    for curve in _each("quality", runs):
+        record = runs[curve["run"]].record
+        key = f"{naming.model_address(record.model)}~{record.rig.id}"
+        groups.setdefault(key, []).append(curve)
+    for key, group in groups.items():
+        group.sort(key=lambda curve: (curve["kl"], curve["run"]))
+        several = "" if len(group) == 1 else "s"
+        columns = {
+            name: [value for curve in group for value in curve[name]]
+            for name in ("quant", "reference", "agreement", "kl", "decode", "bytes")
+        }
+        of = f"{len(group)} quant{several}"
+        runs_of = [curve["run"] for curve in group]
+        yield {"run": runs_of[-1], "key": key, "of": of, "runs": runs_of, **columns}
+
+
+def frontier(near: Sequence[float], fast: Sequence[float]) -> list[bool]:
+    """Of points that are the better the lower ``near`` and the higher ``fast`` is, those that no
+    other beats in both."""
+    order = sorted(range(len(near)), key=lambda n: (near[n], -fast[n]))
+    best, found = -1.0, [False] * len(near)
+    for n in order:
+        found[n] = fast[n] > best
+        best = max(best, fast[n])
+    return found
 
 
 def _median(summary: Summary | None) -> float | int | None:

@@ -309,16 +309,25 @@ def log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
 
 
 def apart(places: Sequence[tuple[float, float]], room: float = CHARACTER) -> list[bool]:
-    """Which of some labels are shown, so that none touches another: every one, every second, every
-    fifth … of them, the first always. ``places`` are middles and lengths along the axis, in its
-    order; ``room`` is left free between two."""
-    for every in (1, 2, 5, 10, 20, 50, 100, 1000):
-        shown = list(places)[::every]
-        if all(
-            abs(b - a) >= (wide + other) / 2 + room for (a, wide), (b, other) in pairwise(shown)
-        ):
-            break
-    return [number % every == 0 for number in range(len(places))]
+    """Which of some labels are shown, so that none touches another: of those at even steps every
+    second, every fifth …, of others each that has room behind the last one. ``places`` are middles
+    and lengths along the axis, in its order; ``room`` is left free between two."""
+
+    def free(one: tuple[float, float], other: tuple[float, float]) -> bool:
+        return abs(other[0] - one[0]) >= (one[1] + other[1]) / 2 + room
+
+    steps = [abs(b - a) for (a, _), (b, _) in pairwise(places)]
+    if steps and max(steps) < 1.01 * min(steps):
+        strides = (1, 2, 5, 10, 20, 50, 100, 1000)
+        fitting = (n for n in strides if all(free(*two) for two in pairwise(places[::n])))
+        every = next(fitting, len(places))
+        return [number % every == 0 for number in range(len(places))]
+    shown: list[bool] = []
+    last: tuple[float, float] | None = None
+    for place in places:
+        shown.append(last is None or free(last, place))
+        last = place if shown[-1] else last
+    return shown
 
 
 def x_axis(

@@ -12,6 +12,7 @@ from tokrig.site.charts import SHAPES, Drawing, Scale, at, colour, group, short
 
 WIDTH, HEIGHT, MOST = 320, 190, len(SHAPES)
 GAP = 52
+MAX_NAME = 100
 # Above this, marks of a linear axis would lie on each other.
 MARKS_APART = 120
 Points = Sequence[tuple[float, float]]
@@ -52,7 +53,7 @@ def drawing(panels: Sequence[Panel], names: Sequence[str]) -> Drawing | None:
         for n, panel in enumerate(drawn)
     ]
     rows = (len(drawn) + 1) // 2
-    keys = [short(name, 60) for name in names]
+    keys = [short(name, MAX_NAME) for name in names]
     below = rows * down
     for number, name in enumerate(keys):
         mark = charts.point(7, 7, SHAPES[number], fill=colour(number))
@@ -101,7 +102,7 @@ def _marks(panel: Panel, x: Scale, y: Scale) -> list[str]:
     for number, (name, value) in enumerate(panel.x.marks.items()):
         if 0 < (px := x(value)) < WIDTH:
             parts.append(group("middle-line", [charts.line(px, 0, px, HEIGHT)]))
-            down = HEIGHT - 6 - number * charts.LINE_STEP
+            down = 12 + number * charts.LINE_STEP
             parts.append(charts.text(px + 4, down, f"{name} {value:g}", style="quiet"))
     return parts
 

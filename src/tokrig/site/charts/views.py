@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tokrig.site.charts import Figure
 from tokrig.site.charts.lines import Axis, Panel, Points, drawing
-from tokrig.site.curves import FAST_ENOUGH, Curve
+from tokrig.site.curves import FAST_ENOUGH, Curve, frontier
 from tokrig.site.formats import NULL, rate
 from tokrig.units import human_seconds, significant
 
@@ -88,11 +89,14 @@ def _sustained(curves: Sequence[Curve]) -> list[Panel]:
 
 
 def _quality(curves: Sequence[Curve]) -> list[Panel]:
+    """The line goes along the frontier; what is off it stands in the table."""
     kl = Axis("KL divergence from the reference, nats", logarithmic=True)
-    points = {
-        n: [p for p in line if p[0] > 0] for n, line in _lines(curves, "kl", "decode").items()
-    }
-    return [Panel("decode, tok/s", kl, RATE, points, joined=False)]
+    lines = {}
+    for number, curve in enumerate(curves):
+        best = frontier(curve["kl"], curve["decode"])
+        points = zip(curve["kl"], curve["decode"], best, strict=True)
+        lines[number] = [(near, fast) for near, fast, is_best in points if is_best and near > 0]
+    return [Panel("decode, tok/s", kl, RATE, lines)]
 
 
 def _cost(curves: Sequence[Curve]) -> list[Panel]:
@@ -126,7 +130,7 @@ def _wait(value: float | None) -> str:
     return NULL if value is None else human_seconds(value)
 
 
-Text = Callable[[float | None], str]
+Text = Callable[[Any], str]
 
 
 def _rows(*columns: tuple[str, Text]) -> Callable[[Curve], list[tuple[str, ...]]]:
@@ -164,8 +168,8 @@ _TABLES: Mapping[str, tuple[str, tuple[str, ...], Callable[[Curve], list[tuple[s
     ),
     "quality": (
         "Speed against quality",
-        ("KL, nats", "top-1 agreement", "decode, tok/s"),
-        _rows(("kl", _short), ("agreement", _short), ("decode", _rate)),
+        ("quant", "KL, nats", "top-1 agreement", "decode, tok/s"),
+        _rows(("quant", str), ("kl", _short), ("agreement", _short), ("decode", _rate)),
     ),
     "cost": (
         "Energy a token",

@@ -87,7 +87,7 @@ def _page(site: Site) -> bytes:
 def _view(site: Site, name: str) -> View:
     found = curves.of_view(name, site.runs)
     labels = label_runs([site.runs[curve["run"]] for curve in found[:MOST]])
-    figure = picture(name, found, [label.short for label in labels])
+    figure = picture(name, found, [label.full for label in labels])
     return View(name, *VIEWS[name], len(found), figure)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from tokrig import naming
 from tokrig.compare.statistics import NO_RATIO, Ratio, Side, ratio, starts_of
 from tokrig.record.model import Model, Record, Result, Rig
-from tokrig.site import Output, formats, sharing, table
+from tokrig.site import Output, curves, formats, sharing, table
 from tokrig.site.charts import Figure
 from tokrig.site.charts.runs import (
     BY_WORKLOAD,
@@ -108,6 +108,8 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         title=naming.model_name(model),
         card=sharing.of_many(runs, naming.model_name(model), f"pictures/{path[:-5]}.png"),
         shared=sharing.Shared(path, badge=path, text=naming.model_name(model)).on(site),
+        address=naming.model_address(model),
+        curves=[view for view in curves.VIEWS if curves.of_view(view, runs)],
         family=family,
         variant=_variant(model, family),
         facts=[fact for fact in facts if fact.text],

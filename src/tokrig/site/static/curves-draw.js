@@ -78,12 +78,20 @@
 
   /** Which labels are shown so that none touches another: charts.apart in Python. */
   function apart(places, lengths, room) {
-    for (const every of [1, 2, 5, 10, 20, 50]) {
-      const shown = places.map((_, n) => n).filter((n) => n % every === 0);
-      const free = shown.every((n, at) => !at || Math.abs(places[n] - places[shown[at - 1]]) >= (lengths[n] + lengths[shown[at - 1]]) / 2 + room);
-      if (free) return places.map((_, n) => n % every === 0);
+    const free = (one, other) => Math.abs(places[other] - places[one]) >= (lengths[one] + lengths[other]) / 2 + room;
+    const steps = places.slice(1).map((place, n) => Math.abs(place - places[n]));
+    if (steps.length && Math.max(...steps) < 1.01 * Math.min(...steps)) {
+      const all = places.map((_, n) => n);
+      const fits = (every) => all.filter((n) => n % every === 0).every((n) => !n || free(n - every, n));
+      const every = [1, 2, 5, 10, 20, 50].find(fits) ?? places.length;
+      return all.map((n) => n % every === 0);
     }
-    return places.map((_, n) => n === 0);
+    let last = -1;
+    return places.map((_, n) => {
+      const shown = last < 0 || free(last, n);
+      if (shown) last = n;
+      return shown;
+    });
   }
 
   const depthPlace = (depths) => {
@@ -200,7 +208,7 @@
         // Names on neighbouring lines stand one above the other, or at both ends.
         const number = Object.keys(marks).indexOf(name);
         ctx.textAlign = axis === "x" || number ? "left" : "right";
-        if (axis === "x") ctx.fillText(said, at + 4 * ratio, top + height - (6 + 15 * number) * ratio);
+        if (axis === "x") ctx.fillText(said, at + 4 * ratio, top + (13 + 15 * number) * ratio);
         else ctx.fillText(said, number ? left + 4 * ratio : left + width - 4 * ratio, at - 4 * ratio);
       }
     }

@@ -3,9 +3,8 @@
 "use strict";
 
 {
-  const { count, gigabytes, isKnown, NULL, rate, time } = tokrig.words;
+  const { gigabytes, isKnown, NULL, rate, time } = tokrig.words;
   const { fast } = tokrig.curves;
-  const data = tokrig.data;
 
   const whole = (value) => (isKnown(value) ? String(Math.round(value)).replace(/\B(?=(\d{3})+(?!\d))/g, ",") : NULL);
   const short = (value) => (isKnown(value) ? String(Number(value.toPrecision(4))) : NULL);
@@ -32,7 +31,7 @@
     return [`after ${time(curve.time[n])}: ${tokPerS(curve.rate[n])}`, ...seen.map(([name, unit]) => whole(curve[name][n]) + unit)].join(", ");
   };
 
-  // Quality: the quants of one model on one machine are a curve
+  // Quality
 
   /** Those that no other beats in both: the fastest of all that are as near. ``near`` is low. */
   function frontier(found) {
@@ -45,29 +44,15 @@
     });
   }
 
-  function byModel(curves) {
-    const groups = new Map();
-    for (const curve of curves) {
-      const [model, rig] = [data.models[data.runs.model[curve.run]], data.rigs[data.runs.rig[curve.run]]];
-      const key = `${model[2]}~${rig[1]}`;
-      if (!groups.has(key)) groups.set(key, { key, run: curve.run, of: "", runs: [] });
-      groups.get(key).runs.push(curve);
-    }
-    const found = [...groups.values()].sort((a, b) => b.runs.length - a.runs.length);
-    for (const group of found) {
-      group.runs.sort((a, b) => a.kl[0] - b.kl[0]);
-      group.of = count(group.runs.length, "quant");
-    }
-    return found;
-  }
-
   const nearness = (group, measure) =>
-    group.runs.map((curve) => {
-      const [kl, share] = [curve.kl[0], curve.agreement[0]];
-      const said = `${curve.of}: ${tokPerS(curve.decode[0])}, KL ${short(kl)} nats, the same token in ${(100 * share).toFixed(1)} % (against ${curve.reference || "its reference"}), ${gigabytes(curve.bytes[0])}`;
-      const isKl = measure !== "top1";
-      return { near: isKl ? kl : -share, point: { x: isKl ? kl : 100 * share, y: curve.decode[0], said, ring: false } };
-    }).filter(({ point }) => measure === "top1" || point.x > 0);
+    group.quant
+      .map((quant, n) => {
+        const [kl, share] = [group.kl[n], group.agreement[n]];
+        const said = `${quant || NULL}: ${tokPerS(group.decode[n])}, KL ${short(kl)} nats, the same token in ${(100 * share).toFixed(1)} % (against ${group.reference[n] || "its reference"}), ${gigabytes(group.bytes[n])}`;
+        const isKl = measure !== "top1";
+        return { n, near: isKl ? kl : -share, point: { x: isKl ? kl : 100 * share, y: group.decode[n], said, ring: false } };
+      })
+      .filter(({ point }) => measure === "top1" || point.x > 0);
 
   // Cost
 
@@ -131,7 +116,6 @@
       note: (curve) => curve.end,
     },
     quality: {
-      prepare: byModel,
       panels: (reader) => {
         const isKl = reader.measure !== "top1";
         const x = isKl ? { title: "KL divergence from the reference, nats: left is nearer", logarithmic: true } : { title: "the same likeliest token as the reference, %: right is nearer", close: true };
@@ -143,12 +127,8 @@
       },
       columns: ["quant", "size", "KL, nats", "same token", "decode, tok/s", "frontier"],
       rows: (group, reader) => {
-        const found = nearness(group, reader.measure);
-        const best = new Set(frontier(found).map((one) => one.point.said));
-        return group.runs.map((curve) => {
-          const mine = nearness({ runs: [curve] }, reader.measure)[0];
-          return [curve.of || NULL, gigabytes(curve.bytes[0]), short(curve.kl[0]), `${(100 * curve.agreement[0]).toFixed(1)} %`, rate(curve.decode[0]), mine && best.has(mine.point.said) ? "yes" : "no"];
-        });
+        const best = new Set(frontier(nearness(group, reader.measure)).map((one) => one.n));
+        return group.quant.map((quant, n) => [quant || NULL, gigabytes(group.bytes[n]), short(group.kl[n]), `${(100 * group.agreement[n]).toFixed(1)} %`, rate(group.decode[n]), best.has(n) ? "yes" : "no"]);
       },
     },
     cost: {

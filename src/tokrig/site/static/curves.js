@@ -78,7 +78,9 @@
     card: (curve) => [rig(curve.run)[0], rig(curve.run)[1]],
     quant: (curve) => quant(curve.run),
   };
-  const has = (curve, name, wanted) => (name === "quant" && curve.runs ? curve.runs : [curve]).some((one) => PICKS[name](one)[1] === wanted);
+  /** The words of a pick; a group of a model's quants has several. */
+  const wordsOf = (curve, name) => (name === "quant" && curve.runs ? curve.runs.map(quant) : [PICKS[name](curve)]);
+  const has = (curve, name, wanted) => wordsOf(curve, name).some((word) => word[1] === wanted);
 
   function found(curves) {
     const faults = [];
@@ -92,7 +94,7 @@
     const wanted = state.q.toLowerCase().split(/\s+/).filter(Boolean);
     if (wanted.length) {
       left = left.filter((curve) => {
-        curve.hay ??= `${nameOf(curve)} ${curve.of} ${(curve.runs ?? []).map((one) => one.of).join(" ")}`.toLowerCase();
+        curve.hay ??= `${nameOf(curve)} ${curve.of} ${(curve.quant ?? []).join(" ")}`.toLowerCase();
         return wanted.every((word) => curve.hay.includes(word));
       });
     }
@@ -115,7 +117,7 @@
   function chooser(name, label, curves) {
     const select = make("select", { name });
     select.append(make("option", { value: "" }, "all"));
-    const options = new Map(curves.flatMap((curve) => (name === "quant" && curve.runs ? curve.runs : [curve])).map((curve) => PICKS[name](curve).slice(0, 2).reverse()));
+    const options = new Map(curves.flatMap((curve) => wordsOf(curve, name)).map(([text, word]) => [word, text]));
     for (const [value, text] of [...options].sort((a, b) => (a[1] < b[1] ? -1 : 1))) select.append(make("option", { value }, text));
     select.addEventListener("change", () => go({ [name]: select.value, draw: "" }));
     return field(label, select);
@@ -254,8 +256,7 @@
     section.dataset.loading = "yes";
     const script = make("script", { src: url(`assets/curves-${name}.js`) });
     script.addEventListener("load", () => {
-      const curves = tokrig[`curves_${name}`];
-      prepared.set(name, views[name].prepare?.(curves) ?? curves);
+      prepared.set(name, tokrig[`curves_${name}`]);
       show();
     });
     script.addEventListener("error", () => section.append(make("p", { class: "note" }, `assets/curves-${name}.js cannot be loaded: this copy of the site is not whole.`)));
