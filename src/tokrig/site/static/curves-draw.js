@@ -252,8 +252,10 @@
     const live = make("p", { class: "unseen", role: "status" });
     const element = make("figure", { class: "panel" }, make("figcaption", {}, spec.title), host, make("p", { class: "axis" }, spec.x.title), live);
     let drawn = null;
-    let spots = [];
+    let spots = null;
     let at = -1;
+    /** uPlot knows where things are when it has drawn, which is a moment after it was made. */
+    const places = () => (spots ??= drawn ? drawn.spots() : []);
 
     const hide = () => {
       tip.hidden = ring.hidden = true;
@@ -261,7 +263,7 @@
     };
     const show = (number, aloud) => {
       at = number;
-      const spot = spots[number];
+      const spot = places()[number];
       tip.replaceChildren(swatch(spot.number), make("strong", {}, spot.name), make("span", {}, spot.point.said));
       tip.hidden = ring.hidden = false;
       ring.style.translate = `${spot.left - 9}px ${spot.top - 9}px`;
@@ -275,7 +277,7 @@
       const [px, py] = [event.clientX - box.left, event.clientY - box.top];
       let best = -1;
       let least = NEAR ** 2;
-      spots.forEach((spot, number) => {
+      places().forEach((spot, number) => {
         const far = (spot.left - px) ** 2 + (spot.top - py) ** 2;
         if (far < least) [best, least] = [number, far];
       });
@@ -288,7 +290,7 @@
       if (event.key === "Escape") return hide();
       const along = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       const across = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      if (!spots.length || (!along && !across)) return;
+      if (!places().length || (!along && !across)) return;
       event.preventDefault();
       if (at < 0) return show(0, true);
       if (along) return show((at + along + spots.length) % spots.length, true);
@@ -304,7 +306,7 @@
         drawn?.plot.destroy();
         hide();
         drawn = panel(host, spec, lines, resolved());
-        spots = drawn.spots();
+        spots = null;
         host.append(ring, tip);
       },
       close: () => drawn?.plot.destroy(),

@@ -39,6 +39,7 @@
   }
   function go(change, step = true) {
     state = { ...state, ...change };
+    unknownView = "";
     history[step ? "pushState" : "replaceState"](null, "", address());
     show();
   }
@@ -108,7 +109,7 @@
     const by = new Map(curves.map((curve) => [curve.key, curve]));
     const lost = keys.filter((key) => !by.has(key));
     const chosen = [...new Set(keys)].filter((key) => by.has(key)).slice(0, MOST).map((key) => by.get(key));
-    return { chosen, faults: lost.map((key) => `“${key.slice(0, 60)}” has no such curve.`) };
+    return { chosen: chosen.length ? chosen : left.slice(0, USUAL), faults: lost.map((key) => `“${key.slice(0, 60)}” has no such curve.`) };
   }
 
   // Controls
@@ -238,7 +239,7 @@
 
   function show() {
     const name = sections.has(state.view) && views[state.view] ? state.view : "depth";
-    unknownView = name === state.view ? "" : state.view.slice(0, 60);
+    if (name !== state.view) unknownView = state.view.slice(0, 60);
     for (const [id, section] of sections) section.hidden = id !== name;
     for (const tab of document.querySelectorAll(".tabs a")) {
       const view = tab.dataset.view;
@@ -271,6 +272,7 @@
   });
   addEventListener("popstate", () => {
     state = read();
+    unknownView = "";
     show();
   });
   const again = () => panels.forEach((panel) => panel.draw());
