@@ -141,7 +141,7 @@ def cost(record: Record) -> Iterator[Curve]:
         "flight": [one.concurrency for one in mine],
         "each": [_median(one.output_tok_per_s) for one in mine],
         "system": [_median(one.system_tok_per_s) for one in mine],
-        "joule": [_number(one.energy and one.energy.j_per_output_token) for one in mine],
+        "joule": [_number(one.energy.j_per_output_token if one.energy else None) for one in mine],
         "scope": next((one.energy.scope for one in mine if one.energy), None),
     }
 

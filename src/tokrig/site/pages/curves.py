@@ -62,7 +62,7 @@ class View(NamedTuple):
     tab: str
     title: str
     lead: str
-    count: int
+    curves: int
     figure: Figure | None
 
 
