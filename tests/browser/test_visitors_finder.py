@@ -43,8 +43,8 @@ def query(page: Page) -> dict[str, list[str]]:
 
 def test_twelve_gigabytes_and_coding_are_two_choices(index: Page) -> None:
     expect(index.locator("#answer")).to_be_hidden()
-    index.get_by_label("Machine", exact=True).select_option("12gb")
-    index.get_by_label("Use", exact=True).select_option("coding")
+    index.locator("#finder").get_by_label("Machine", exact=True).select_option("12gb")
+    index.locator("#finder").get_by_label("Use", exact=True).select_option("coding")
     index.locator(ANSWER).first.wait_for()
     assert len(models(index)) >= 10
     found = sizes(index)
@@ -62,8 +62,8 @@ def test_a_card_with_records_is_measured_here_and_its_rows_lead_to_runs(index: P
     assert len(words) >= 10
     seen = 0
     for word in words[:12]:
-        index.get_by_label("Machine", exact=True).select_option(word)
-        index.get_by_label("Fast enough", exact=True).select_option("7")
+        index.locator("#finder").get_by_label("Machine", exact=True).select_option(word)
+        index.locator("#finder").get_by_label("Fast enough", exact=True).select_option("7")
         index.locator("#answer .status").wait_for()
         here = index.locator(f"{ANSWER}:has(.how.here)")
         seen += here.count()
@@ -99,14 +99,14 @@ def test_the_other_quants_of_a_model_come_on_request(index: Page) -> None:
 
 def test_the_address_is_the_state_and_back_returns(index: Page) -> None:
     index.goto(f"{index.url}?machine=16gb&use=agent&fast=33.5")
-    expect(index.get_by_label("Machine", exact=True)).to_have_value("16gb")
-    expect(index.get_by_label("tok/s", exact=True)).to_have_value("33.5")
+    expect(index.locator("#finder").get_by_label("Machine", exact=True)).to_have_value("16gb")
+    expect(index.locator("#finder").get_by_label("tok/s", exact=True)).to_have_value("33.5")
     expect(index.locator("#answer .status")).to_contain_text("33.5 tok/s or more")
-    index.get_by_label("Fast enough", exact=True).select_option("7")
+    index.locator("#finder").get_by_label("Fast enough", exact=True).select_option("7")
     expect(index.locator("#answer .status")).to_contain_text("7.00 tok/s or more")
     index.go_back()
     expect(index.locator("#answer .status")).to_contain_text("33.5 tok/s or more")
-    index.get_by_label("Machine", exact=True).select_option("")
+    index.locator("#finder").get_by_label("Machine", exact=True).select_option("")
     expect(index.locator("#answer")).to_be_hidden()
     assert query(index) == {}
 
