@@ -149,17 +149,16 @@ def _told(found: Headline) -> str:
 
 
 def best(runs: Iterable[Run]) -> Run | None:
-    """The run whose headline is the fastest, valid ones before unverified ones."""
-    found = [(run, headline(run.record)) for run in runs]
-    standing = [(run, one) for run, one in found if one.value is not None]
+    """The run whose headline is the fastest, valid ones before unverified ones; raw figures of
+    engines' own benchmarks stand for no model."""
+    standing = [(run, headline(run.record)) for run in runs if foremost(run.record)]
     order = sorted(standing, key=lambda each: (each[1].verdict != "valid", -(each[1].value or 0)))
     return order[0][0] if order else None
 
 
 def newest(runs: Iterable[Run]) -> Run | None:
     """The first of runs in their order, newest first, that is valid; else that may be quoted."""
-    standing = [(run, headline(run.record)) for run in runs]
-    standing = [(run, one) for run, one in standing if one.value is not None]
+    standing = [(run, headline(run.record)) for run in runs if foremost(run.record)]
     valid = [run for run, one in standing if one.verdict == "valid"]
     return next(iter(valid or [run for run, _ in standing]), None)
 
