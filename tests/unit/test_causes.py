@@ -61,6 +61,22 @@ def test_alone_it_is_held_against_the_ceiling_itself() -> None:
     assert told(run("a", 0.5)) == []
 
 
+@pytest.mark.parametrize(("deep", "words"), [(0.15, True), (0.3, False)])
+def test_a_depth_is_held_against_the_same_run_without_it(deep: float, words: bool) -> None:
+    record = run("a", 0.31)
+    shallow = record.results[0]
+    at_depth = shallow.model_copy(update={"depth_tokens": 7168, "ceiling_share": deep})
+    found = told(with_value(record, "results", [shallow, at_depth]), run("b", 0.31))
+    assert found == (
+        [
+            "0.15 of the ceiling: attention over 7,168 tokens takes computing beside reading;"
+            " without them the same run reaches 0.31"
+        ]
+        if words
+        else []
+    )
+
+
 def test_kin_are_of_the_same_hardware_and_of_about_that_size() -> None:
     low = run("a", 0.45)
     assert told(low, *OTHERS) != []

@@ -84,7 +84,12 @@ class Shares:
         found = []
         for result in record.results:
             share = result.ceiling_share
-            if share is None or not result.cell.plain:
+            if share is None:
+                continue
+            hardware = "card" if _on_card(record) else "processor"
+            if not result.cell.plain:
+                if told := _deep(record, result, share):
+                    found.append(Shortfall(result, share, None, 0, hardware, (told,)))
                 continue
             kin = self.kin(record, result)
             reached = median(other for other, _ in kin.values()) if kin else None
@@ -92,9 +97,26 @@ class Shares:
                 continue
             best = max(kin.values(), key=lambda one: one[0])[1] if kin else None
             why = tuple(dict.fromkeys(_causes(record, result, best)))
-            hardware = "card" if _on_card(record) else "processor"
             found.append(Shortfall(result, share, reached, len(kin), hardware, why))
         return found
+
+
+def _deep(record: Record, result: Result, share: float) -> str | None:
+    """What a context costs beyond what it reads, by the same run's result without one."""
+    depth, load = result.cell.depth_tokens, result.cell.load
+    if not depth or load != "closed":
+        return None
+    for other in record.plain:
+        same = (other.workload.name, other.concurrency) == (
+            result.workload.name,
+            result.concurrency,
+        )
+        if same and other.ceiling_share is not None and share < FAR * other.ceiling_share:
+            return (
+                f"attention over {depth:,} tokens takes computing beside reading; without them the"
+                f" same run reaches {other.ceiling_share:.2f}"
+            )
+    return None
 
 
 def _size(result: Result) -> int | None:
