@@ -84,8 +84,8 @@ KINDS = {
     "gpus": Kind("many", "gpus.html", (".gpus tbody th a", ".gpus .beside", ".gpus td.num")),
     "versus": Kind("many", "versus.html?a=rtx-5090&b=rtx-3090&concurrency=all", (".note p",)),
     "builds": Kind("few", f"builds.html?rig={RIG}", (".note p",)),
-    "curves": Kind("own", "curves.html", ("#depth h2", ".tabs .count")),
-    "curves of many runs": Kind("many", "curves.html", ("#depth h2", ".tabs .count")),
+    "curves": Kind("own", "curves.html", ("#depth h2",)),
+    "curves of many runs": Kind("many", "curves.html", ("#depth h2",)),
     "compare": Kind(
         "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)
     ),
@@ -95,11 +95,11 @@ KINDS = {
         "gaps.html",
         (
             ".legend .state.stale",
-            ".gaps .state.measured",
-            ".gaps .state.queued",
-            ".gaps .state.blocked",
-            ".gaps .state.does_not_fit",
-            ".gaps .state.never",
+            "#gaps-map .state.measured",
+            "#gaps-map .state.queued",
+            "#gaps-map .state.blocked",
+            "#gaps-map .state.does_not_fit",
+            "#gaps-map .state.never",
         ),
     ),
     "methodology": Kind("own", "methodology.html", ("#ttft_s td", ".contents a")),

@@ -250,7 +250,7 @@ def test_rows_are_swapped_and_removed_in_the_address(page: Page, folder: Path) -
     assert query(page) == f"rows={B}~1,{A}~1"
     page.get_by_role("button", name="Remove row 1").click()
     page.get_by_role("button", name="Remove row 1").click()
-    assert "Pick two to six rows" in page.inner_text("#compare-status")
+    assert "Add two to six rows" in page.inner_text("#compare-status")
     assert query(page) == ""
 
 

@@ -653,4 +653,5 @@ def test_a_run_script_is_one_call_that_nothing_can_end() -> None:
     assert text.startswith("tokrig.run({") and text.endswith("});\n")
     assert "<" not in text and text.count("\n") == 1
     data = json.loads(text[len("tokrig.run(") : -len(");\n")])
+    assert data.pop("lines").keys() == {"1~chat", "1~rag", "1~agent"}
     assert data == subject(record).as_dict()

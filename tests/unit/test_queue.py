@@ -149,7 +149,7 @@ def test_machines_are_called_as_records_then_as_campaigns_call_them() -> None:
     runs = [planned("a", rig=rig) for rig in (RIG, "strix", "nameless")]
     found = machines(plan(*runs, files=files), [record("one")])
     assert {one.id: (one.title, one.has_page) for one in found.values()} == {
-        RIG: ("GeForce RTX 5070 · 11.94 GiB", True),
+        RIG: ("GeForce RTX 5070 · 12 GB", True),
         "strix": ("A Strix", False),
         "nameless": ("nameless", False),
     }
@@ -158,8 +158,8 @@ def test_machines_are_called_as_records_then_as_campaigns_call_them() -> None:
 def test_two_machines_of_one_name_are_told_apart() -> None:
     found = machines(plan(), [record("one"), record("two", rig__id="its-twin")])
     assert {one.title for one in found.values()} == {
-        f"GeForce RTX 5070 · 11.94 GiB ({RIG})",
-        "GeForce RTX 5070 · 11.94 GiB (its-twin)",
+        f"GeForce RTX 5070 · 12 GB ({RIG})",
+        "GeForce RTX 5070 · 12 GB (its-twin)",
     }
 
 

@@ -119,10 +119,18 @@ def test_only_the_pages_that_show_campaigns_change_with_one(
     (campaigns / "more.yaml").write_text(f"# why\n{CAMPAIGN}", encoding="utf-8")
     assert build(content, out).written == []
     (campaigns / "more.yaml").write_text(changed, encoding="utf-8")
-    assert sorted(build(content, out).written) == ["gaps.html", "index.html"]
+    assert sorted(build(content, out).written) == [
+        "assets/gaps-data.js",
+        "gaps.html",
+        "index.html",
+    ]
     assert "An API" in (out / "index.html").read_text(encoding="utf-8")
     (campaigns / "more.yaml").unlink()
-    assert sorted(build(content, out).written) == ["gaps.html", "index.html"]
+    assert sorted(build(content, out).written) == [
+        "assets/gaps-data.js",
+        "gaps.html",
+        "index.html",
+    ]
     assert "Nothing is queued" in (out / "index.html").read_text(encoding="utf-8")
 
 

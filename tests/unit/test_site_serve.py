@@ -147,7 +147,7 @@ def test_a_campaign_counts_as_a_change(content: Path, out: Path) -> None:
             "  - {name: one, title: First, matrix: {model: lfm2.5-350m, backend: llamacpp}}\n"
         )
         (campaigns / "more.yaml").write_text(text, encoding="utf-8")
-        assert next(events) == Event("rebuilt", "2 files made, 0 removed")
+        assert next(events) == Event("rebuilt", "3 files made, 0 removed")
         assert "First" in get(port, "/")[2]
 
 

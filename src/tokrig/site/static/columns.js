@@ -2,10 +2,13 @@
 "use strict";
 {
   const form = document.getElementById("find");
+  const field = tokrig.make("input", { type: "search", name: "find", autocomplete: "off" });
+  form.append(tokrig.make("label", {}, "Find a column ", field));
+  form.hidden = false;
   const groups = [...document.querySelectorAll(".columns tbody")];
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", () => {
-    const parts = form.elements.find.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const parts = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const group of groups) {
       const rows = [...group.querySelectorAll("tr:not(.group)")];
