@@ -104,7 +104,7 @@ def test_a_page_that_is_opened_by_a_page_is_watched(
     context = browser.new_context()
     watch = Watch(context, site)
     # A page that is opened is of no page's loading: nothing else tells that it is there.
-    with context.expect_console_message():
+    with context.expect_console_message(lambda message: message.text == "second"):
         context.new_page().goto(f"{site}index.html")
     assert "console error: second" in watch.close()
 
