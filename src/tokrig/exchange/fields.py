@@ -26,12 +26,21 @@ _ADDRESS = re.compile(r"\w+://.*|\S+@\S+\.\S+")
 
 @dataclass(frozen=True)
 class Fields:
-    """An object of the file ``name`` at ``place``. In tables numbers are written as text."""
+    """An object of the file ``name`` at ``place``. In tables numbers are written as text.
+    ``report`` is the object that it is part of, ``key`` its name there, ``around`` the text that a
+    table stands in."""
 
     data: Any
     name: str
     place: str = ""
     is_table: bool = False
+    report: Fields | None = None
+    key: str = ""
+    around: str = ""
+
+    def at(self, path: str) -> tuple[Fields, str]:
+        """Whose field a path is of: ``^`` begins one of the report."""
+        return (self.report or self, path[1:]) if path.startswith("^") else (self, path)
 
     def refuse(self, path: str, why: str, hint: str = "") -> ImportRefused:
         """The error about one of its fields."""
@@ -50,6 +59,8 @@ class Fields:
                 found = found.get(part)
             elif isinstance(found, list) and part.isdecimal():
                 found = found[int(part)] if int(part) < len(found) else None
+            elif isinstance(found, list) and part == "-1":
+                found = found[-1] if found else None
             else:
                 return None
         return found
@@ -129,7 +140,7 @@ class Fields:
         return [self._at(one, f"{path}.{index}") for index, one in enumerate(found)]
 
     def _at(self, data: Any, path: str) -> Fields:
-        return Fields(data, self.name, f"{self.place}.{path}".strip("."))
+        return Fields(data, self.name, f"{self.place}.{path}".strip("."), report=self.report)
 
     def _as_number(self, value: Any, path: str) -> float | None:
         if self.is_table:

@@ -1,18 +1,19 @@
 """What a format of another tool is: how its files are recognised, and which field is which figure.
 
-A format is one file under ``formats`` that exposes one constant ``FORMAT``. What can be data is
-data, fields and figures above all, so that something else than Python can read it, too.
+A format is one file under ``formats`` that exposes one constant ``FORMAT``. It is data, so that
+something else than Python can read files by it, too.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tokrig.exchange.document import Document, Kind
 from tokrig.exchange.fields import Fields
+from tokrig.exchange.values import Value, value
 from tokrig.naming import UNKNOWN_RIG
 from tokrig.record.block import Percentiles, Summary
 from tokrig.record.imported import judge_imported
@@ -36,18 +37,20 @@ UNKNOWN_ENGINE = "unknown"
 
 
 class Take(NamedTuple):
-    """A field that is a figure: ``field`` is its path in the file, ``figure`` where it belongs in a
-    result (``ttft_s.median``; ``.mean`` where the file has no median, ``.values`` for those of all
-    requests). The value is ``scale`` times the field's, or one over that (``inverse``). ``codes``
-    are what is wrong with it. A figure with nothing at its middle is looked for among the fields of
-    the next ``rank``: parts of two fields are never mixed."""
+    """A field that is a figure: ``field`` is its path in the file, or a value (``values.py``);
+    ``figure`` is where it belongs in a result (``ttft_s.median``; ``.mean`` where the file has no
+    median, ``.values`` for those of all requests). It is ``scale`` times the field's, or one over
+    that (``inverse``). ``codes`` are what is wrong with it. A figure with nothing at its middle is
+    looked for among the fields of the next ``rank``: parts of two fields are never mixed. It is
+    taken where ``when`` holds."""
 
-    field: str
+    field: str | Value
     figure: str
     scale: float = 1.0
     codes: tuple[str, ...] = ()
     inverse: bool = False
     rank: int = 0
+    when: Value = True
 
 
 @dataclass
@@ -72,20 +75,46 @@ class Found:
 
 @dataclass(frozen=True)
 class Format:
-    """A format. ``title`` is what its tool is called, ``files`` which files of it are read.
-    ``signatures`` are sets of fields: an object of the file that has all of one set is of this
-    tool; for ``text``, words that stand in it. ``takes`` are its figures, ``codes`` what holds for
-    all of them. ``names_model`` is false where no file says which model it is of."""
+    """A format: a table that ``rows.py`` reads files by, and the page of one's own files, too.
+
+    ``title`` is what its tool is called, ``files`` which files of it are read. ``signatures`` are
+    sets of fields: an object of the file that has all of one set is of this tool; for ``text``,
+    words that stand in it. ``names_model`` is false where no file says which model it is of.
+
+    ``made_by`` names a step of ``rows.STEPS`` that makes objects of a file that has others. A row
+    is each object, or what stands in its list ``rows``, the first of these that it has (``keyed``:
+    an object with a row a key); taken where ``only`` holds, left out with a text where ``skip``
+    has one. ``facts`` are what a record says of model, engine and machine: rows that say the same,
+    and differ in no column but ``measured`` where that is given, are one record. ``result`` are
+    the fields of a served result beside its figures, which are ``takes``, of each row, or of all
+    together: then ``gathered`` are the lists that these are of. ``raw`` are figures of an engine's
+    own benchmark. ``left_out`` are values: what the file has that a record cannot hold. ``units``
+    are the only ones that fields may have, ``columns`` and ``ignored`` the only columns; ``codes``
+    hold for all figures. A format that is none of this has a function ``read``."""
 
     name: str
     title: str
     files: str
     kinds: frozenset[Kind]
     signatures: tuple[frozenset[str], ...]
-    read: Callable[[Document], Iterable[Found]]
+    read: Callable[[Document], Iterable[Found]] | None = None
     takes: tuple[Take, ...] = ()
     codes: tuple[str, ...] = ()
     names_model: bool = True
+    made_by: str | None = None
+    rows: tuple[str, ...] = ()
+    keyed: bool = False
+    only: Value = True
+    skip: Value = None
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    measured: frozenset[str] | None = None
+    result: Mapping[str, Value] | None = None
+    gathered: Mapping[str, Value] = field(default_factory=dict)
+    raw: tuple[Mapping[str, Value], ...] = ()
+    left_out: tuple[Value, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def matches(self, document: Document) -> bool:
         """Whether the file is of this tool, by the fields of its first object."""
@@ -114,7 +143,8 @@ def objects(document: Document) -> Iterator[Fields]:
     """The objects of a file in their order."""
     for item in document.items:
         is_table = document.kind != "json"
-        found = Fields(item.data, document.name, item.place, is_table)
+        around = document.text if document.kind == "markdown" else ""
+        found = Fields(item.data, document.name, item.place, is_table, around=around)
         if not isinstance(item.data, dict):
             raise found.refuse("", "should be an object")
         yield found
@@ -150,24 +180,25 @@ def _parts(fields: Fields, takes: Sequence[Take]) -> tuple[dict[str, Any], list[
     codes: list[str] = []
     for take in takes:
         part = take.figure.partition(".")[2]
-        value = _value(fields, take, part)
+        found = _figure_at(fields, take, part) if value(take.when, fields) else None
         place = _turned(part) if take.inverse else part
-        if value is not None and place not in told:
-            told[place] = value
+        if found is not None and place not in told:
+            told[place] = found
             codes += take.codes
     return told, codes
 
 
-def _value(fields: Fields, take: Take, part: str) -> Any:
+def _figure_at(fields: Fields, take: Take, part: str) -> Any:
     if part == "n" or (not part and METRICS[take.figure].kind == "count"):
         return fields.count(take.field)
     if not part and METRICS[take.figure].kind == "text":
         return fields.text(take.field)
     if part == "values":
-        found = fields.numbers(take.field)
+        of = take.field if isinstance(take.field, list) else ["numbers", take.field]
+        found = value(of, fields)
         return [_scaled(one, take) for one in found if one] or None if found else None
-    value = fields.positive(take.field)
-    return None if value is None else _scaled(value, take)
+    found = value(take.field if isinstance(take.field, list) else ["positive", take.field], fields)
+    return _scaled(found, take) if found else None
 
 
 def _scaled(value: float, take: Take) -> float:

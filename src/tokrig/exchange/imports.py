@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tokrig import registry
 from tokrig.errors import ImportRefused
-from tokrig.exchange import document
+from tokrig.exchange import document, rows
 from tokrig.exchange.document import Document
 from tokrig.exchange.format import Format, Found
 from tokrig.models.identity import identify, named
@@ -90,7 +90,9 @@ def read(path: Path, said: Stated, name: str | None = None) -> Imported:
     text = document.read(path)
     of = _format(text, name)
     try:
-        found = [one for each in of.read(text) for one in _apart(each) if one.results or one.raw]
+        found = [
+            one for each in rows.read(text, of) for one in _apart(each) if one.results or one.raw
+        ]
     except ValidationError as problem:
         raise _invalid(text, problem) from None
     if not found:

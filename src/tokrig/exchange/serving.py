@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from tokrig.exchange.fields import Fields
-from tokrig.exchange.format import MS, Format, Take, figures_of, result_of, shape, summary
-from tokrig.record.model import Result
-from tokrig.record.samples import Load
-from tokrig.units import significant
+from tokrig.exchange.format import MS, Take
+from tokrig.exchange.values import V, Value
+
+
+def _each(total: str) -> Value:
+    return V.over(V.positive(total), V.count("completed"))
+
 
 SERVING = (
     Take("median_tpot_ms", "tpot_s.median", MS, ("first_chunk_assumed",)),
@@ -25,62 +26,50 @@ SERVING = (
     Take("p99_itl_ms", "icl_s.p99", MS, ("chunks_at_once",)),
     Take("max_itl_ms", "icl_s.max", MS, ("chunks_at_once",)),
     Take("output_throughput", "system_tok_per_s.median"),
+    # With details, requests that failed have zeros among the values; these are left out there.
     Take("input_lens", "prompt_tokens.values"),
     Take("output_lens", "output_tokens.values"),
+    Take(_each("total_input_tokens"), "prompt_tokens.mean", rank=1),
+    Take(_each("total_output_tokens"), "output_tokens.mean", rank=1),
 )
 """Their fields: 1 / TPOT is the decode rate, so both come from one field."""
 UNSAID = ("token_count_unverified", "warm_up_untold")
 """What none of their files says: who counted the tokens, whether there was a warm-up."""
 
-
-def serving_result(one: Fields, of: Format, *, asked: Sequence[str] = ()) -> Result:
-    """Its figures. ``asked`` are fields with the number of prompts, for tools that tell no failed
-    requests."""
-    completed, failed = one.count("completed"), one.count("failed")
-    prompts = next((count for name in asked if (count := one.count(name))), None)
-    if failed is None and completed is not None and prompts is not None and prompts >= completed:
-        failed = prompts - completed
-    # With details, requests that failed have zeros among the values; these are left out there.
-    figures, codes = figures_of(one, of.takes)
-    for name, total in (
-        ("prompt_tokens", "total_input_tokens"),
-        ("output_tokens", "total_output_tokens"),
-    ):
-        tokens = one.positive(total)
-        if name not in figures and tokens and completed:
-            figures[name] = summary(mean=significant(tokens / completed, 6))
-            codes.append("mean_not_median")
-    if completed is not None:
-        figures["requests"] = completed + (failed or 0)
-        figures["request_errors"] = failed
-    lengths = [one.count(name) for name in ("random_input_len", "random_output_len")]
-    is_random = one.text("dataset_name") in (None, "random", "random-ids")
-    load, rate = _load(one)
-    return result_of(
-        figures,
-        [*of.codes, *codes],
-        workload=shape(of.name, *(lengths if is_random else (None, None))),
-        concurrency=_at_once(one, load, prompts or completed),
-        load=load,
-        rate_per_s=rate,
-    )
+_LENGTHS_HOLD = V.is_(V.text("dataset_name"), None, "random", "random-ids")
+# Requests at a rate arrive by themselves; at an infinite one they follow each other, or come all at
+# once.
+_LOAD = V.if_(
+    V.endless("request_rate"),
+    "closed",
+    V.if_(
+        V.equals("request_rate", "trace"),
+        "trace",
+        V.if_(V.is_(V.positive("burstiness"), None, 1), "poisson", "gamma"),
+    ),
+)
+_HAS_RATE = V.not_(V.any_(V.endless("request_rate"), V.equals("request_rate", "trace")))
 
 
-def _load(one: Fields) -> tuple[Load, float | None]:
-    """Requests at a rate arrive by themselves; at an infinite one they follow each other, or come
-    all at once."""
-    told = one.get("request_rate")
-    if told in (None, "inf", float("inf")):
-        return "closed", None
-    if told == "trace":
-        return "trace", None
-    rate, burstiness = one.positive("request_rate"), one.positive("burstiness")
-    return ("poisson" if burstiness in (None, 1.0) else "gamma"), rate
-
-
-def _at_once(one: Fields, load: Load, prompts: int | None) -> int:
-    """How many requests were in flight at most: as many as were let, else all of them."""
-    most: Any = one.count("max_concurrency") or prompts
-    if most:
-        return int(most)
-    raise one.refuse("max_concurrency", "neither this nor a number of prompts is there")
+def served(*asked: str) -> Mapping[str, Value]:
+    """The fields of a result. ``asked`` are fields with the number of prompts, for tools that tell
+    no failed requests."""
+    completed = V.count("completed")
+    failed = V.count("failed")
+    if asked:
+        unanswered = V.less(V.count(*asked), completed)
+        failed = V.if_(V.is_(failed, None), unanswered, failed)
+    return {
+        "requests": V.sum(completed, failed),
+        "request_errors": V.if_(V.is_(completed, None), None, failed),
+        "prompt": V.if_(_LENGTHS_HOLD, V.count("random_input_len")),
+        "answer": V.if_(_LENGTHS_HOLD, V.count("random_output_len")),
+        "load": _LOAD,
+        "rate_per_s": V.if_(_HAS_RATE, V.positive("request_rate")),
+        # As many as were let, else all of them.
+        "concurrency": V.required(
+            V.first(V.count("max_concurrency"), *map(V.count, asked), completed),
+            "max_concurrency",
+            "neither this nor a number of prompts is there",
+        ),
+    }

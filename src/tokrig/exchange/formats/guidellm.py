@@ -11,25 +11,10 @@ is nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 
-from tokrig.exchange.document import Document
-from tokrig.exchange.fields import Fields
-from tokrig.exchange.format import (
-    MS,
-    UNKNOWN_ENGINE,
-    Format,
-    Found,
-    Take,
-    figures_of,
-    objects,
-    result_of,
-    shape,
-)
-from tokrig.exchange.models import model_of
-from tokrig.record.model import BackendFacts, Result
-from tokrig.record.samples import Load
+from tokrig.exchange.format import MS, Format, Take
+from tokrig.exchange.values import V, Value
 
 
 def _of(
@@ -45,108 +30,28 @@ def _of(
         yield Take(path, f"{figure}.{ours}", scale if ours != "n" else 1.0, codes, turned, rank)
 
 
+def _each(field: str, figure: str, *codes: str, inverse: bool = False) -> Take:
+    """Those of all requests, where the file has them."""
+    of_each = V.column(f"requests.successful.*.{field}")
+    return Take(of_each, f"{figure}.values", MS, codes, inverse, when=_HAS_ALL)
+
+
+def _strategy(name: str) -> list[str]:
+    return [f"{at}.strategy.{name}" for at in ("config", "args")]
+
+
 # Its own medians of these are weighted by tokens, so their count is of tokens.
 _BY_TOKENS = ("first_chunk_assumed", "weighted_by_tokens")
 _WEIGHTED = frozenset({"inter_token_latency_ms", "time_per_output_token_ms"})
-_OF_EACH = ("inter_token_latency_ms", "time_to_first_token_ms")
-_PER_REQUEST = "percentiles of inter-token latency: they are of the requests' means, not of gaps"
-_LOADS: dict[str, Load] = {"constant": "constant", "poisson": "poisson", "trace": "trace"}
-_TAKES = (
-    Take("each.inter_token_latency_ms", "tpot_s.values", MS, ("first_chunk_assumed",)),
-    Take("each.inter_token_latency_ms", "output_tok_per_s.values", MS, inverse=True),
-    Take("each.time_to_first_token_ms", "ttft_s.values", MS),
-    *_of("inter_token_latency_ms", "tpot_s", MS, *_BY_TOKENS, rank=1),
-    *_of("time_per_output_token_ms", "tpot_s", MS, "tpot_with_ttft", rank=2),
-    *_of("inter_token_latency_ms", "output_tok_per_s", MS, *_BY_TOKENS, inverse=True, rank=1),
-    *_of(
-        "time_per_output_token_ms", "output_tok_per_s", MS, "tpot_with_ttft", inverse=True, rank=2
-    ),
-    *_of("time_to_first_token_ms", "ttft_s", MS, rank=1),
-    *_of("prompt_token_count", "prompt_tokens", 1.0),
-    *_of("output_token_count", "output_tokens", 1.0),
-    Take("metrics.output_tokens_per_second.successful.mean", "system_tok_per_s.median"),
+_ANSWERED = V.count("metrics.request_totals.successful")
+_HAS_ALL = V.all_(
+    V.object("requests"), V.is_(V.less(_ANSWERED, V.length("requests.successful")), 0)
 )
-
-
-def _read(document: Document) -> Iterable[Found]:
-    for report in objects(document):
-        by_model: dict[str | None, Found] = {}
-        for one in report.each("benchmarks"):
-            name = _model(report, one)
-            found = by_model.setdefault(
-                name,
-                Found(
-                    model=model_of(name),
-                    backend=BackendFacts(name=FORMAT.name, engine=UNKNOWN_ENGINE),
-                    version=report.text("metadata.guidellm_version"),
-                ),
-            )
-            found.results.append(_result(one))
-            found.left_out[_PER_REQUEST] = None
-            began = _moment(
-                one, "scheduler_metrics.start_time", "run_stats.start_time", "start_time"
-            )
-            found.started_at = min(filter(None, (found.started_at, began)), default=None)
-        yield from by_model.values()
-
-
-def _model(report: Fields, one: Fields) -> str | None:
-    places = (
-        *((one, path) for path in ("config.backend.model", "worker.backend_model")),
-        *((one, path) for path in ("config.backend.attributes.model", "benchmarker.backend.model")),
-        *((report, path) for path in ("args.model", "config.spec.backend.model")),
-    )
-    return next((name for of, path in places if (name := of.text(path))), None)
-
-
-def _result(one: Fields) -> Result:
-    figures, codes = figures_of(_with_each(one), _TAKES)
-    totals = [one.count(f"metrics.request_totals.{name}") for name in ("successful", "errored")]
-    if totals[0] is not None:
-        figures |= {"requests": sum(filter(None, totals)), "request_errors": totals[1]}
-    load, rate, at_once = _load(one)
-    return result_of(
-        figures,
-        [*FORMAT.codes, *codes],
-        workload=shape(FORMAT.name, None, None),
-        concurrency=at_once,
-        load=load,
-        rate_per_s=rate,
-    )
-
-
-def _with_each(one: Fields) -> Fields:
-    """The same with the figures of its requests in lists, where the file has all of them."""
-    each: dict[str, list[float]] = {}
-    answered = one.each("requests.successful") if one.inside("requests") else []
-    if len(answered) == one.count("metrics.request_totals.successful"):
-        for name in _OF_EACH:
-            values = [request.positive(name) for request in answered]
-            each[name] = [value for value in values if value]
-    return Fields({**one.data, "each": each}, one.name, one.place)
-
-
-def _load(one: Fields) -> tuple[Load, float | None, int]:
-    """How requests followed each other, at which rate, and how many were in flight at most."""
-    at = "config.strategy" if one.inside("config.strategy") else "args.strategy"
-    kind = one.text(f"{at}.type_") or one.text(f"{at}.kind")
-    streams = one.count(f"{at}.streams") or one.count(f"{at}.max_concurrency")
-    if kind == "synchronous":
-        streams = 1
-    reached = one.positive("metrics.request_concurrency.successful.max")
-    at_once = streams or (reached and max(1, round(reached)))
-    if not at_once:
-        raise one.refuse(f"{at}.streams", "nothing says how many requests were in flight")
-    load = _LOADS.get(kind or "", "closed")
-    return load, one.positive(f"{at}.rate") if load != "closed" else None, int(at_once)
-
-
-def _moment(one: Fields, *paths: str) -> str | None:
-    seconds = next((found for path in paths if (found := one.positive(path))), None)
-    if seconds is None or not 1e9 < seconds < 1e10:
-        return None
-    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z")
-
+_KIND = V.text(*_strategy("type_"), *_strategy("kind"))
+_LOAD: Value = V.in_(
+    _KIND, {"constant": "constant", "poisson": "poisson", "trace": "trace"}, "closed"
+)
+_STARTS = ("scheduler_metrics.start_time", "run_stats.start_time", "start_time")
 
 FORMAT = Format(
     name="guidellm",
@@ -162,7 +67,53 @@ FORMAT = Format(
             }
         ),
     ),
-    read=_read,
-    takes=_TAKES,
+    rows=("benchmarks",),
+    facts={
+        "model.name": V.text(
+            *("config.backend.model", "worker.backend_model", "config.backend.attributes.model"),
+            *("benchmarker.backend.model", "^args.model", "^config.spec.backend.model"),
+        ),
+        "version": V.text("^metadata.guidellm_version"),
+        "started_at": V.moment(V.first(*map(V.positive, _STARTS))),
+    },
+    result={
+        "requests": V.sum(_ANSWERED, V.count("metrics.request_totals.errored")),
+        "request_errors": V.if_(
+            V.is_(_ANSWERED, None), None, V.count("metrics.request_totals.errored")
+        ),
+        "load": _LOAD,
+        "rate_per_s": V.if_(V.is_(_LOAD, "closed"), None, V.positive(*_strategy("rate"))),
+        "concurrency": V.required(
+            V.first(
+                V.if_(V.is_(_KIND, "synchronous"), 1),
+                V.count(*_strategy("streams")),
+                V.count(*_strategy("max_concurrency")),
+                V.nearest(V.positive("metrics.request_concurrency.successful.max")),
+            ),
+            "config.strategy.streams",
+            "nothing says how many requests were in flight",
+        ),
+    },
+    takes=(
+        _each("inter_token_latency_ms", "tpot_s", "first_chunk_assumed"),
+        _each("inter_token_latency_ms", "output_tok_per_s", inverse=True),
+        _each("time_to_first_token_ms", "ttft_s"),
+        *_of("inter_token_latency_ms", "tpot_s", MS, *_BY_TOKENS, rank=1),
+        *_of("time_per_output_token_ms", "tpot_s", MS, "tpot_with_ttft", rank=2),
+        *_of("inter_token_latency_ms", "output_tok_per_s", MS, *_BY_TOKENS, inverse=True, rank=1),
+        *_of(
+            "time_per_output_token_ms",
+            "output_tok_per_s",
+            MS,
+            "tpot_with_ttft",
+            inverse=True,
+            rank=2,
+        ),
+        *_of("time_to_first_token_ms", "ttft_s", MS, rank=1),
+        *_of("prompt_token_count", "prompt_tokens", 1.0),
+        *_of("output_token_count", "output_tokens", 1.0),
+        Take("metrics.output_tokens_per_second.successful.mean", "system_tok_per_s.median"),
+    ),
     codes=("token_count_unverified", "warm_up_untold"),
+    left_out=("percentiles of inter-token latency: they are of the requests' means, not of gaps",),
 )

@@ -9,124 +9,31 @@ the build has, not what computed, and ``-ngl 99`` is what was asked for, not wha
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from tokrig.exchange.format import Format
+from tokrig.exchange.values import V, Value
 
-from tokrig.exchange.document import Document
-from tokrig.exchange.fields import Fields
-from tokrig.exchange.format import Format, Found, objects, summary
-from tokrig.exchange.machine import card, machine
-from tokrig.exchange.models import llama_model
-from tokrig.record.model import BackendFacts, Mode, Raw, Resolved
-from tokrig.units import significant
 
-# What differs between two tests of one configuration; everything else is the configuration.
-_OF_A_TEST = frozenset(
-    "n_prompt n_gen n_depth test test_time avg_ns stddev_ns avg_ts stddev_ts samples_ns samples_ts"
-    " t/s".split()
+def _length(name: str, group: int) -> Value:
+    """Tokens of a test: ``pp512``, ``tg128 @ d4096`` in the table."""
+    test = V.part(
+        "test", r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: @ d(\d+))?", group, "test of llama-bench"
+    )
+    return V.first(V.if_(V.all_(V.has("test"), V.not_(V.has("n_prompt"))), test, V.count(name)), 0)
+
+
+_PROMPT, _OUTPUT, _DEPTH = (
+    _length(name, group) for group, name in enumerate(("n_prompt", "n_gen", "n_depth"), 1)
 )
-_SHORT = {"ngl": "n_gpu_layers", "threads": "n_threads", "fa": "flash_attn", "sm": "split_mode"}
-_TEST = re.compile(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: @ d(\d+))?")
-_BUILD = re.compile(r"^build: \w+ \((\d{1,9})\)\s*$", re.M)  # beneath the table
-_FLASH = {0: "off", 1: "on"}
-
-
-def _read(document: Document) -> Iterable[Found]:
-    by_configuration: dict[tuple[tuple[str, str], ...], Found] = {}
-    for row in objects(document):
-        told = tuple((name, repr(value)) for name, value in row.data.items())
-        key = tuple(pair for pair in told if pair[0] not in _OF_A_TEST)
-        if key not in by_configuration:
-            by_configuration[key] = _configuration(row)
-        found = by_configuration[key]
-        found.raw += _figure(row, found)
-        times = filter(None, (found.started_at, row.text("test_time")))
-        found.started_at = min(times, default=None)
-    if built := _BUILD.search(document.text) if document.kind == "markdown" else None:
-        for found in by_configuration.values():
-            found.backend = found.backend.model_copy(update={"build": f"b{built[1]}"})
-            found.version = f"b{built[1]}"
-    return by_configuration.values()
-
-
-def _configuration(row: Fields) -> Found:
-    short = {long: name for name, long in _SHORT.items() if row.is_table and row.has(name)}
-
-    def count(name: str) -> int | None:
-        at = short.get(name, name)
-        return None if str(row.get(at)).startswith("-") else row.count(at)  # -1: its own choice
-
-    flash = _FLASH.get(count("flash_attn") or 0) if row.get("flash_attn") is not None else None
-    build, layers, moe = count("build_number"), count("n_gpu_layers"), count("n_cpu_moe")
-    return Found(
-        model=llama_model(
-            row.text("model_type") or row.text("model"),
-            row.text("model_filename"),
-            size=count("model_size"),
-            parameters=count("model_n_params"),
-        ),
-        backend=BackendFacts(
-            name="llama-bench",
-            engine="llama.cpp",
-            build=f"b{build}" if build else row.text("build_commit"),
-            asked={} if layers is None else {"gpu_layers": layers},
-            resolved=Resolved(
-                threads=count("n_threads"),
-                threads_batch=count("n_threads"),
-                batch=count("n_batch"),
-                ubatch=count("n_ubatch"),
-                cache_type_k=row.text("type_k"),
-                cache_type_v=row.text("type_v"),
-                flash_attention=flash,
-            ),
-        ),
-        mode=Mode(name=f"n-cpu-moe {moe}", offload=f"n-cpu-moe {moe}") if moe else Mode(),
-        rig=machine(row.text("cpu_info"), [*map(card, _names(row.text("gpu_info")))]),
-        version=f"b{build}" if build else None,
-    )
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(", ") if name.strip()]
-
-
-def _figure(row: Fields, found: Found) -> Iterator[Raw]:
-    if row.has("test") and not row.has("n_prompt"):
-        named = _TEST.fullmatch(row.text("test") or "")
-        if named is None or not row.get("test"):
-            raise row.refuse("test", f"{str(row.get('test'))[:40]!r} is no test of llama-bench")
-        prompt, output, depth = (int(one[:12]) if one else 0 for one in named.groups())
-    else:
-        prompt, output, depth = (row.count(name) or 0 for name in ("n_prompt", "n_gen", "n_depth"))
-    both = f"pp{prompt}+tg{output}"
-    if prompt and output:
-        found.left_out[f"{both}: a rate over prompt and answer is neither prefill nor decode"] = (
-            None
-        )
-        return
-    rates = summary([significant(one, 6) for one in row.numbers("samples_ts") or () if one])
-    rates = rates or summary(mean=_mean(row))
-    if rates is None or not (prompt or output):
-        return
-    test = f"pp{prompt}" if prompt else f"tg{output}"
-    yield Raw(
-        test=test + (f" @ d{depth}" if depth else ""),
-        tok_per_s=rates,
-        prompt_tokens=prompt,
-        output_tokens=output,
-        depth_tokens=depth,
-    )
-
-
-def _mean(row: Fields) -> float | None:
-    """tok/s; in the table ``182.31 ± 2.11``."""
-    if not row.has("t/s"):
-        mean = row.positive("avg_ts")
-    else:
-        first = str(row.get("t/s")).split("±")[0].strip()
-        mean = Fields({"t/s": first}, row.name, row.place, is_table=True).positive("t/s")
-    return None if mean is None else significant(mean, 6)
-
+_BUILD = V.first(
+    V.around(r"^build: \w+ \((\d{1,9})\)\s*$"),  # beneath the table
+    V.setting("build_number"),
+)
+_FLASH, _LAYERS, _MOE = (
+    V.setting("fa", "flash_attn"),
+    V.setting("ngl", "n_gpu_layers"),
+    V.setting("n_cpu_moe"),
+)
+_THREADS = V.setting("threads", "n_threads")
 
 FORMAT = Format(
     name="llama-bench",
@@ -137,5 +44,51 @@ FORMAT = Format(
         frozenset({"n_prompt", "n_gen", "avg_ts", "model_type", "n_threads"}),
         frozenset({"model", "size", "params", "backend", "test", "t/s"}),
     ),
-    read=_read,
+    measured=frozenset(
+        "n_prompt n_gen n_depth test test_time avg_ns stddev_ns avg_ts stddev_ts samples_ns"
+        " samples_ts t/s".split()
+    ),
+    facts={
+        "model.described": V.text("model_type", "model"),
+        "model.file": V.text("model_filename"),
+        "model.size": V.setting("model_size"),
+        "model.parameters": V.setting("model_n_params"),
+        "engine": "llama.cpp",
+        "build": V.first(V.words("b{}", V.if_(_BUILD, _BUILD)), V.text("build_commit")),
+        "version": V.words("b{}", V.if_(_BUILD, _BUILD)),
+        "asked.gpu_layers": _LAYERS,
+        "resolved.threads": _THREADS,
+        "resolved.threads_batch": _THREADS,
+        "resolved.batch": V.setting("n_batch"),
+        "resolved.ubatch": V.setting("n_ubatch"),
+        "resolved.cache_type_k": V.text("type_k"),
+        "resolved.cache_type_v": V.text("type_v"),
+        "resolved.flash_attention": V.in_(_FLASH, {"0": "off", "1": "on"}),
+        "offload": V.words("n-cpu-moe {}", V.if_(_MOE, _MOE)),
+        "rig.cpu": V.text("cpu_info"),
+        "rig.gpu": V.split("gpu_info"),
+        "started_at": V.text("test_time"),
+    },
+    skip=V.if_(
+        V.all_(_PROMPT, _OUTPUT),
+        V.words(
+            "pp{}+tg{}: a rate over prompt and answer is neither prefill nor decode",
+            *(_PROMPT, _OUTPUT),
+        ),
+    ),
+    raw=(
+        {
+            "when": V.any_(_PROMPT, _OUTPUT),
+            "test": V.words(
+                "{}{}",
+                V.if_(_PROMPT, V.words("pp{}", _PROMPT), V.words("tg{}", _OUTPUT)),
+                V.if_(_DEPTH, V.words(" @ d{}", _DEPTH), ""),
+            ),
+            "prompt_tokens": _PROMPT,
+            "output_tokens": _OUTPUT,
+            "depth_tokens": _DEPTH,
+            "tok_per_s.values": V.numbers("samples_ts"),
+            "tok_per_s.mean": V.if_(V.has("t/s"), V.before("t/s", "±"), V.positive("avg_ts")),
+        },
+    ),
 )

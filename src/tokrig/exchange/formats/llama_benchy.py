@@ -10,74 +10,21 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from tokrig.exchange.document import Document
-from tokrig.exchange.fields import Fields
-from tokrig.exchange.format import (
-    MS,
-    UNKNOWN_ENGINE,
-    Format,
-    Found,
-    Take,
-    figures_of,
-    objects,
-    result_of,
-    shape,
-)
-from tokrig.exchange.models import model_of
-from tokrig.record.model import BackendFacts, Result
+from tokrig.exchange.format import MS, Format, Take
+from tokrig.exchange.values import V, Value
 
 
-def _of(field: str, figure: str, scale: float = 1.0, *codes: str) -> Iterator[Take]:
-    yield Take(f"{field}.values", f"{figure}.values", scale, codes)
-    yield Take(f"{field}.mean", f"{figure}.mean", scale, codes)
+def _of(
+    field: str, figure: str, scale: float = 1.0, *codes: str, when: Value = True
+) -> Iterator[Take]:
+    yield Take(f"{field}.values", f"{figure}.values", scale, codes, when=when)
+    yield Take(f"{field}.mean", f"{figure}.mean", scale, codes, when=when)
 
 
-_TAKES = (
-    *_of("tg_req_throughput", "output_tok_per_s", 1.0, "chunks_as_tokens"),
-    *_of("pp_req_throughput", "prefill_tok_per_s", 1.0, "prefill_from_ttft"),
-    *_of("e2e_ttft", "ttft_s", MS),
-)
-
-
-def _read(document: Document) -> Iterable[Found]:
-    for report in objects(document):
-        name = report.text("model")
-        found = Found(
-            model=model_of(name),
-            backend=BackendFacts(name=FORMAT.name, engine=UNKNOWN_ENGINE),
-            version=report.text("version"),
-        )
-        cached = report.flag("prefix_caching_enabled")
-        for one in report.each("benchmarks"):
-            if one.flag("is_context_prefill_phase"):
-                found.left_out["a run that only fills the context"] = None
-            else:
-                found.results.append(_result(one, bool(cached)))
-        yield found
-
-
-def _result(one: Fields, cached: bool) -> Result:
-    figures, codes = figures_of(one, _TAKES)
-    if cached:
-        # Its prompt tokens are those of the request: what the cache had is not among them.
-        figures.pop("prefill_tok_per_s", None)
-    prompt, answer = one.count("prompt_size"), one.count("response_size")
-    depth, at_once = one.count("context_size") or 0, one.count("concurrency")
-    if not at_once:
-        raise one.refuse("concurrency", "nothing says how many requests were in flight")
-    workload = shape(FORMAT.name, prompt, answer)
-    if depth and prompt:
-        workload = workload.model_copy(update={"prompt_tokens": depth + prompt})
-    return result_of(
-        figures,
-        [*FORMAT.codes, *codes],
-        workload=workload,
-        concurrency=at_once,
-        depth_tokens=depth,
-    )
-
+# Its prompt tokens are those of the request: what the cache had is not among them.
+_UNCACHED: Value = V.not_(V.flag("^prefix_caching_enabled"))
 
 FORMAT = Format(
     name="llama-benchy",
@@ -87,7 +34,21 @@ FORMAT = Format(
     signatures=(
         frozenset({"version", "latency_mode", "prefix_caching_enabled", "model", "benchmarks"}),
     ),
-    read=_read,
-    takes=_TAKES,
+    rows=("benchmarks",),
+    skip=V.if_(V.flag("is_context_prefill_phase"), "a run that only fills the context"),
+    facts={"model.name": V.text("^model"), "version": V.text("^version")},
+    result={
+        "prompt": V.count("prompt_size"),
+        "answer": V.count("response_size"),
+        "depth_tokens": V.count("context_size"),
+        "concurrency": V.required(
+            V.count("concurrency"), "concurrency", "nothing says how many requests were in flight"
+        ),
+    },
+    takes=(
+        *_of("tg_req_throughput", "output_tok_per_s", 1.0, "chunks_as_tokens"),
+        *_of("pp_req_throughput", "prefill_tok_per_s", 1.0, "prefill_from_ttft", when=_UNCACHED),
+        *_of("e2e_ttft", "ttft_s", MS),
+    ),
     codes=("warm_up_untold",),
 )

@@ -9,93 +9,22 @@ all runs. Engine versions are not told, nor what a model's file is beside its na
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from tokrig.exchange.document import Document
-from tokrig.exchange.fields import Fields
-from tokrig.exchange.format import (
-    UNKNOWN_ENGINE,
-    Format,
-    Found,
-    Take,
-    figures_of,
-    objects,
-    result_of,
-    shape,
-)
-from tokrig.exchange.machine import card, machine
-from tokrig.exchange.models import model_of
-from tokrig.record.model import BackendFacts, Rig
+from tokrig.exchange.format import Format, Take
+from tokrig.exchange.values import V, Value
 from tokrig.units import GIB
 
-_ENGINES = {"ollama": "Ollama", "vllm": "vLLM", "mlx": "mlx-lm", "llamacpp": "llama.cpp"}
-_NO_TTFT = "ttft: the engine's prompt time, not the time to a first token"
+_IS_OLLAMA: Value = V.is_(V.text("provider"), "ollama")
 
 
-def _takes(provider: str | None) -> tuple[Take, ...]:
-    own = provider == "ollama"
-    rate = "output_tok_per_s" if own else "end_to_end_tok_per_s"
-    codes = ("engine_clock",) if own else ()
-    return (
-        Take("runs", f"{rate}.values", 1.0, codes),
-        Take("avgTps", f"{rate}.mean", 1.0, codes),
-        Take("minTps", f"{rate}.min"),
-        Take("maxTps", f"{rate}.max"),
-        Take("numRuns", f"{rate}.n"),
-        Take("tokens", "output_tokens.values"),
-        Take("avgOutputTokens", "output_tokens.mean"),
-    )
+def _rates(figure: str, when: Value, *codes: str) -> Iterator[Take]:
+    yield Take(V.column("runs.*.tps"), f"{figure}.values", 1.0, codes, when=when)
+    for field, part in (("avgTps", "mean"), ("minTps", "min"), ("maxTps", "max"), ("numRuns", "n")):
+        yield Take(field, f"{figure}.{part}", 1.0, codes if part == "mean" else (), when=when)
 
 
-def _read(document: Document) -> Iterable[Found]:
-    for report in objects(document):
-        if report.has("results"):
-            rig, version = _machine(report), report.text("tool.version")
-            for one in report.each("results"):
-                yield _found(one, one, rig, version, one.has("avgTtftMs"))
-        else:
-            runs = report.each("runs")
-            rates, tokens = (
-                [run.positive(name) for run in runs] for name in ("tps", "output_tokens")
-            )
-            told = {"runs": [r for r in rates if r], "tokens": [t for t in tokens if t]}
-            figures = Fields(told, report.name, report.place)
-            yield _found(report, figures, None, None, True)
-
-
-def _found(
-    one: Fields, figures: Fields, rig: Rig | None, version: str | None, has_ttft: bool
-) -> Found:
-    provider = one.text("provider")
-    found, codes = figures_of(figures, _takes(provider))
-    rates = found.get("output_tok_per_s") or found.get("end_to_end_tok_per_s")
-    if rates is not None and rates.n:
-        found["requests"] = rates.n
-    made = Found(
-        model=model_of(one.text("model")),
-        backend=BackendFacts(name=FORMAT.name, engine=_ENGINES.get(provider or "", UNKNOWN_ENGINE)),
-        version=version,
-        results=[result_of(found, codes, workload=shape(FORMAT.name, None, None), concurrency=1)],
-    )
-    if rig is not None:
-        made.rig = rig
-    if has_ttft and provider == "ollama":
-        made.left_out[_NO_TTFT] = None
-    return made
-
-
-def _machine(report: Fields) -> Rig:
-    vram, ram = report.positive("hardware.vramGb"), report.positive("hardware.ramGb")
-    name, number = report.text("hardware.hardwareName"), report.count("hardware.gpuCount") or 0
-    unified = report.flag("hardware.unifiedMemory")
-    each = vram / number if vram and number and not unified else None
-    return machine(
-        report.text("hardware.cpu"),
-        [card(name, each, unified=unified)] * min(number, 64) if name else [],
-        memory_bytes=ram and ram * GIB,
-        os=report.text("hardware.os"),
-    )
-
+_CARDS, _UNIFIED = V.count("^hardware.gpuCount"), V.flag("^hardware.unifiedMemory")
 
 FORMAT = Format(
     name="llmfit",
@@ -106,5 +35,33 @@ FORMAT = Format(
         frozenset({"schemaVersion", "tool.name", "hardware.hwClass", "results"}),
         frozenset({"model", "provider", "runs", "summary.avg_tps"}),
     ),
-    read=_read,
+    rows=("results",),
+    facts={
+        "model.name": V.text("model"),
+        "engine": V.in_(
+            V.text("provider"),
+            {"ollama": "Ollama", "vllm": "vLLM", "mlx": "mlx-lm", "llamacpp": "llama.cpp"},
+        ),
+        "version": V.text("^tool.version"),
+        "rig.cpu": V.text("^hardware.cpu"),
+        "rig.gpu": V.text("^hardware.hardwareName"),
+        "rig.gpus": V.first(_CARDS, 0),
+        "rig.vram_gb": V.if_(_UNIFIED, None, V.over(V.positive("^hardware.vramGb"), _CARDS)),
+        "rig.unified": _UNIFIED,
+        "rig.memory_bytes": V.times(V.positive("^hardware.ramGb"), GIB),
+        "rig.os": V.text("^hardware.os"),
+    },
+    result={"requests": V.first(V.column_length("runs.*.tps"), V.count("numRuns"))},
+    takes=(
+        *_rates("output_tok_per_s", _IS_OLLAMA, "engine_clock"),
+        *_rates("end_to_end_tok_per_s", V.not_(_IS_OLLAMA)),
+        Take(V.column("runs.*.output_tokens"), "output_tokens.values"),
+        Take("avgOutputTokens", "output_tokens.mean"),
+    ),
+    left_out=(
+        V.if_(
+            V.all_(_IS_OLLAMA, V.any_(V.has("avgTtftMs"), V.has("runs"))),
+            "ttft: the engine's prompt time, not the time to a first token",
+        ),
+    ),
 )

@@ -8,43 +8,18 @@ a dialect: only the native one (``sglang``) is SGLang's alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from tokrig.exchange.document import Document
-from tokrig.exchange.fields import Fields
-from tokrig.exchange.format import UNKNOWN_ENGINE, Format, Found, objects
-from tokrig.exchange.models import model_of
-from tokrig.exchange.serving import SERVING, UNSAID, serving_result
-from tokrig.record.model import BackendFacts, Resolved
-
-_NATIVE = frozenset({"sglang", "sglang-native"})
-_INFO = ("server_info.", "server_info.server_args.", "server_info.decode.0.")
+from tokrig.exchange.format import UNKNOWN_ENGINE, Format
+from tokrig.exchange.serving import SERVING, UNSAID, served
+from tokrig.exchange.values import V, Value
 
 
-def _read(document: Document) -> Iterable[Found]:
-    by_server: dict[str, Found] = {}
-    for one in objects(document):
-        model, backend = model_of(_info(one, "model_path")), _backend(one)
-        key = repr((model, backend))
-        found = by_server.setdefault(key, Found(model=model, backend=backend))
-        found.results.append(serving_result(one, FORMAT))
-    return by_server.values()
+def _info(name: str) -> list[str]:
+    return [f"server_info.{part}{name}" for part in ("", "server_args.", "decode.0.")]
 
 
-def _info(one: Fields, name: str) -> str | None:
-    return next((text for info in _INFO if (text := one.text(info + name))), None)
-
-
-def _backend(one: Fields) -> BackendFacts:
-    is_native = one.text("backend") in _NATIVE or one.inside("server_info") is not None
-    tp = next((count for info in _INFO if (count := one.count(f"{info}tp_size"))), None)
-    return BackendFacts(
-        name=FORMAT.name,
-        engine="SGLang" if is_native else UNKNOWN_ENGINE,
-        build=_info(one, "version"),
-        resolved=Resolved(tensor_parallel=tp, quantization=_info(one, "quantization")),
-    )
-
+_IS_NATIVE: Value = V.any_(
+    V.is_(V.text("backend"), "sglang", "sglang-native"), V.object("server_info")
+)
 
 FORMAT = Format(
     name="sglang-bench",
@@ -59,7 +34,14 @@ FORMAT = Format(
             }
         ),
     ),
-    read=_read,
+    facts={
+        "model.name": V.text(*_info("model_path")),
+        "engine": V.if_(_IS_NATIVE, "SGLang", UNKNOWN_ENGINE),
+        "build": V.text(*_info("version")),
+        "resolved.tensor_parallel": V.count(*_info("tp_size")),
+        "resolved.quantization": V.text(*_info("quantization")),
+    },
+    result=served(),
     takes=SERVING,
     codes=UNSAID,
 )

@@ -9,29 +9,9 @@ counts, else of its text by a tokenizer. ``backend`` is a dialect, not the engin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from tokrig.exchange.document import Document
-from tokrig.exchange.format import UNKNOWN_ENGINE, Format, Found, objects
-from tokrig.exchange.models import model_of
-from tokrig.exchange.serving import SERVING, UNSAID, serving_result
-from tokrig.record.model import BackendFacts
-
-
-def _read(document: Document) -> Iterable[Found]:
-    by_model: dict[str | None, Found] = {}
-    for one in objects(document):
-        name = one.text("model_id")
-        found = by_model.setdefault(
-            name,
-            Found(
-                model=model_of(name),
-                backend=BackendFacts(name=FORMAT.name, engine=UNKNOWN_ENGINE),
-            ),
-        )
-        found.results.append(serving_result(one, FORMAT, asked=("num_prompts",)))
-    return by_model.values()
-
+from tokrig.exchange.format import Format
+from tokrig.exchange.serving import SERVING, UNSAID, served
+from tokrig.exchange.values import V
 
 FORMAT = Format(
     name="vllm-bench",
@@ -41,7 +21,8 @@ FORMAT = Format(
     signatures=(
         frozenset({"model_id", "tokenizer_id", "num_prompts", "request_throughput", "duration"}),
     ),
-    read=_read,
+    facts={"model.name": V.text("model_id")},
+    result=served("num_prompts"),
     takes=SERVING,
     codes=UNSAID,
 )
