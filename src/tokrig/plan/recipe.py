@@ -64,22 +64,47 @@ def fitting(gb: int) -> int:
 
 def recipe(records: Iterable[Record], size: int) -> list[Wanted]:
     """What llama.cpp should measure on a machine of ``size``; ``records`` newest first."""
-    held = [(r, at) for r in records if r.plain and (at := size_of(r)) is not None and _sound(r)]
-    of_size = [r for r, at in held if (at == 0 if size == 0 else 0 < at <= size)]
-    everywhere = Counter(key for key, _ in {(_key(r), r.rig.id) for r, _ in held})
-    here = {(_key(r), r.rig.id) for r, at in held if at == size}
-    alike = Counter(key for key, _ in here)
-    shapes = _shapes(of_size)
+    return _recipe(_held(records), size)
+
+
+def recipes(records: Sequence[Record]) -> dict[int, list[Wanted]]:
+    """That of each size that a record is of, and of a machine without a card."""
+    held = _held(records)
+    return {size: _recipe(held, size) for size in sizes(records)}
+
+
+_Key = tuple[str, str | None]
+"""A model's page and its quant."""
+
+
+def _held(records: Iterable[Record]) -> list[tuple[Record, int, _Key]]:
+    """What may stand in a recipe: records, the sizes of their machines, what they measured."""
+    return [
+        (r, at, (naming.model_address(r.model), r.model.quant))
+        for r in records
+        if r.plain and (at := size_of(r)) is not None and _sound(r)
+    ]
+
+
+def _recipe(held: Sequence[tuple[Record, int, _Key]], size: int) -> list[Wanted]:
+    everywhere = Counter(key for key, _ in {(key, r.rig.id) for r, _, key in held})
+    alike = Counter(key for key, _ in {(key, r.rig.id) for r, at, key in held if at == size})
+    of_size = [(r, key) for r, at, key in held if (at == 0 if size == 0 else 0 < at <= size)]
+    shapes = _shapes(r for r, _ in of_size)
+    newest = {key: r for r, key in reversed(of_size)}
     found: dict[str, Wanted] = {}
-    for record in sorted(
-        {_key(r): r for r in reversed(of_size)}.values(),
-        key=lambda r: (-alike[_key(r)], -everywhere[_key(r)], -(r.model.bytes or 0), r.id),
+    for key, record in sorted(
+        newest.items(),
+        key=lambda one: (
+            -alike[one[0]],
+            -everywhere[one[0]],
+            -(one[1].model.bytes or 0),
+            one[1].id,
+        ),
     ):
-        key = _key(record)
-        mine = [r for r in of_size if _key(r) == key]
-        engine = naming.backend_name(mine[0].backend)
+        engine = naming.backend_name(record.backend)
         one = Wanted(record.model, shapes, alike[key], everywhere[key], engine)
-        found.setdefault(naming.model_address(record.model), one)
+        found.setdefault(key[0], one)
     return [*found.values()][:MOST_MODELS]
 
 
@@ -123,11 +148,7 @@ def _sound(record: Record) -> bool:
     return stands and record.model.format in (None, "gguf") and not record.mode.offload
 
 
-def _key(record: Record) -> tuple[str, str | None]:
-    return naming.model_address(record.model), record.model.quant
-
-
-def _shapes(records: Sequence[Record]) -> tuple[str, ...]:
+def _shapes(records: Iterable[Record]) -> tuple[str, ...]:
     """Of tokrig's shapes those that at least half as many machines have as the commonest."""
     seen = {(result.workload.name, r.rig.id) for r in records for result in r.plain}
     counted = Counter(shape for shape, _ in seen)

@@ -55,9 +55,8 @@ def outputs(site: Site) -> Iterable[Output]:
 
     @cache
     def recipes() -> list[Recipe]:
-        records = [run.record for run in site.runs]
-        found = (Recipe(size, recipe.recipe(records, size)) for size in recipe.sizes(records))
-        return [one for one in found if one.wanted]
+        found = recipe.recipes([run.record for run in site.runs])
+        return [Recipe(size, wanted) for size, wanted in found.items() if wanted]
 
     key = key_of([run.digest for run in site.runs])
     yield Output("add.html", key, lambda: _page(site, recipes()))
