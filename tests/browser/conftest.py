@@ -23,7 +23,7 @@ from tests.browser.watch import Watch
 
 ROOT = Path(__file__).parents[2]
 MANY_RUNS = 150  # more lines than a view shows; each run costs half a second of drawing
-TIMEOUT_MS = 15_000  # nothing here takes a second, but other programs may want the processors
+TIMEOUT_MS = 60_000  # nothing here takes a second, but other programs may want the processors
 
 # Read here because no test sees the user's settings (tests/conftest.py).
 CHROMIUM = os.environ.get("TOKRIG_CHROMIUM") or next(

@@ -17,7 +17,7 @@ SUB_PATH = "/some/where/"
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    timeout = 10  # browsers open connections that they may never use
+    timeout = 60  # browsers open connections that they may never use
 
     def send_head(self) -> Any:
         if not self.path.startswith(SUB_PATH):

@@ -20,6 +20,9 @@ import trustme
 
 from tokrig.run.http import Endpoint
 
+# Only what would never end takes so long, on the busiest machine.
+PATIENT_S = 60
+
 # Made anew in each process: no private key belongs into a repository.
 AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("localhost", "127.0.0.1", "::1")
@@ -84,7 +87,7 @@ class Loopback:
                 sock.close()
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(10)
+            sock.settimeout(PATIENT_S)
             thread = threading.Thread(target=self.serve, args=(sock,), daemon=True)
             self.threads.append(thread)
             thread.start()
@@ -141,13 +144,13 @@ def serving(
             server.closing = True
             # A closed listener does not wake accept(); a last connection does.
             with suppress(OSError):
-                socket.create_connection(listener.getsockname()[:2], timeout=5).close()
-            acceptor.join(5)
+                socket.create_connection(listener.getsockname()[:2], timeout=PATIENT_S).close()
+            acceptor.join(PATIENT_S)
             for talk in server.talks:  # whoever still waits for the client need not
                 with suppress(OSError):
                     talk.sock.shutdown(socket.SHUT_RDWR)
             for thread in server.threads:
-                thread.join(5)
+                thread.join(PATIENT_S)
 
 
 def closed_port() -> Endpoint:

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.contract.loopback import PATIENT_S
 from tokrig.errors import EngineDied, InputError
 from tokrig.run.answer import Answer, read_answer
 from tokrig.run.client import Loop, closed_loop
@@ -41,7 +42,7 @@ class Running:
         self.report: Report | None = None
 
     def ask(self, path: str, body: Any = None) -> tuple[int, Any]:
-        connection = HTTPConnection("127.0.0.1", self.endpoint.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.endpoint.port, timeout=PATIENT_S)
         try:
             return self.on(connection, path, body)
         finally:
@@ -54,7 +55,7 @@ class Running:
         return response.status, json.loads(response.read())
 
     def load(self, bodies: list[bytes], concurrency: int) -> tuple[Loop, list[Answer]]:
-        loop = closed_loop(self.endpoint, CHAT, bodies, concurrency, silence_s=20)
+        loop = closed_loop(self.endpoint, CHAT, bodies, concurrency, silence_s=PATIENT_S)
         return loop, [read_answer(response, lambda _: None) for response in loop.responses]
 
 
@@ -72,7 +73,7 @@ def running(log: Path | None = None, **asked: Any) -> Iterator[Running]:
         yield found
     finally:
         os.close(write)
-        thread.join(20)
+        thread.join(PATIENT_S)
         os.close(read)
     assert not thread.is_alive()
 
@@ -100,7 +101,7 @@ def test_what_a_client_asks_before_a_chat() -> None:
 
 def test_an_answer_in_one_piece_on_a_kept_connection() -> None:
     with running(reasoning=0.5) as server:
-        connection = HTTPConnection("127.0.0.1", server.endpoint.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", server.endpoint.port, timeout=PATIENT_S)
         for _ in range(2):
             status, found = server.on(connection, CHAT, chat("x" * 100, 8))
             message = found["choices"][0]["message"]
@@ -181,7 +182,7 @@ def test_a_session_meets_its_own_cache() -> None:
 
 def test_counts_and_clock_are_told_as_asked() -> None:
     with running(timings=True) as server:
-        connection = HTTPConnection("127.0.0.1", server.endpoint.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", server.endpoint.port, timeout=PATIENT_S)
         each = {"include_usage": True, "continuous_usage_stats": True}
         connection.request("POST", CHAT, streamed(tokens=5, stream_options=each))
         lines = connection.getresponse().read().decode().split("\n\n")
@@ -216,7 +217,7 @@ def test_bad_requests_are_refused_in_words() -> None:
         assert (status, found["error"]["code"]) == (400, "context_length_exceeded")
         status, found = server.ask(CHAT, b"{")
         assert (status, found["error"]["message"]) == (400, "the body is not JSON")
-        with socket.create_connection(("127.0.0.1", server.endpoint.port), 20) as raw:
+        with socket.create_connection(("127.0.0.1", server.endpoint.port), PATIENT_S) as raw:
             raw.sendall(b"hello\r\n\r\n")
             assert raw.recv(100).startswith(b"HTTP/1.1 400")
         assert server.ask("/health")[0] == 200
@@ -227,9 +228,9 @@ def test_a_slow_reader_loses_nothing_and_is_no_lateness() -> None:
     tokens = 250_000
     with running(itl_s=1e-6, tokens_per_chunk=256, stamps=True) as server:
         with socket.socket() as slow:
-            slow.settimeout(20)
+            slow.settimeout(PATIENT_S)
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            until = time.monotonic() + 20
+            until = time.monotonic() + PATIENT_S
             slow.connect(("127.0.0.1", server.endpoint.port))
             body = streamed(tokens=tokens)
             slow.sendall(b"POST %s HTTP/1.1\r\nConnection: close\r\n" % CHAT.encode())
@@ -250,7 +251,7 @@ def test_a_slow_reader_loses_nothing_and_is_no_lateness() -> None:
 
 def test_who_hangs_up_frees_the_slot() -> None:
     with running(slots=1, itl_s=0.05) as server:
-        with socket.create_connection(("127.0.0.1", server.endpoint.port), 20) as gone:
+        with socket.create_connection(("127.0.0.1", server.endpoint.port), PATIENT_S) as gone:
             body = streamed(tokens=2000)
             gone.sendall(b"POST %s HTTP/1.1\r\n" % CHAT.encode())
             gone.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -270,7 +271,7 @@ def test_a_port_that_is_taken() -> None:
 def test_a_process_of_its_own_and_its_report() -> None:
     with simulated(Simulation(**FAST)) as server:
         endpoint = Endpoint(server.host, server.port)
-        loop = closed_loop(endpoint, CHAT, [streamed(tokens=6)] * 2, 2, silence_s=20)
+        loop = closed_loop(endpoint, CHAT, [streamed(tokens=6)] * 2, 2, silence_s=PATIENT_S)
         assert len(loop.responses) == 2
     assert server.report["outcomes"] == {"answered": 2}
     assert server.report["tokens"] == 12
@@ -283,7 +284,7 @@ def test_a_process_that_dies_is_told() -> None:
         for child in psutil.Process().children():
             if "tokrig.simulate" in child.cmdline():
                 child.kill()
-                child.wait(20)
+                child.wait(PATIENT_S)
 
     with pytest.raises(EngineDied, match="ended on its own"), simulated(Simulation(**FAST)):
         die()

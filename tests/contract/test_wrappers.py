@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.loopback import PATIENT_S
 from tests.contract.recordings import FOLDER, Server, Turns, recording
 from tokrig.backends import Ask, Backend, Launch, Loading, Request, Speculation
 from tokrig.backends.lemonade import BACKEND as LEMONADE
@@ -828,7 +829,7 @@ def fake(program: str, *arguments: str) -> Iterator[Endpoint]:
     argv = [sys.executable, str(INTEGRATION / program), "--port", str(endpoint.port), *arguments]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENT_S
         while http.get_status(endpoint, "/", timeout_s=1) is None:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.02)
@@ -898,6 +899,6 @@ def test_fake_ollama() -> None:
         assert answer.prompt_tokens == OLLAMA.count_prompt(ask, request(served_model=name))
         assert answer.timings is not None
         client_ms = (answer.chunks[-1].t_ns - answer.chunks[0].t_ns) / 1e6
-        assert answer.timings.decode_ms == pytest.approx(client_ms, rel=0.5)
+        assert 0.2 < answer.timings.decode_ms / client_ms < 5
         OLLAMA.unload(ask, name)
         assert ask("/api/ps") == {"models": []}

@@ -212,7 +212,7 @@ def test_twenty_lives_leave_nothing(
                 request = session.request([{"role": "user", "content": "Hello"}], 8)
                 [sample] = session.send([request], Cell("chat", 1), "warmup", 0)[0]
                 assert sample.error is None
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while shared() - before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert shared() <= before

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from tokrig.cli.main import main
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 
 
 LOAD = {"foreign_cpu_load", "client_bound"}
@@ -132,7 +132,7 @@ class Home:
                         found.append(process)
         return found
 
-    def no_engines_left(self, within_s: float = 15) -> bool:
+    def no_engines_left(self, within_s: float = 60) -> bool:
         deadline = time.monotonic() + within_s
         while self.engines():
             if time.monotonic() > deadline:
@@ -140,7 +140,7 @@ class Home:
             time.sleep(0.05)
         return True
 
-    def wait_for_cells(self, count: int, within_s: float = 90) -> None:
+    def wait_for_cells(self, count: int, within_s: float = 300) -> None:
         """Until the unfinished run holds ``count`` finished cells."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:

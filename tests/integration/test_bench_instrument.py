@@ -57,7 +57,7 @@ def test_a_client_and_the_server_tell_of_the_same_tokens(
     assert len(reading.ttft_s) == 4
     assert len(reading.gaps_s) == len(truth.gaps_s) == 4 * 59
     assert truth.ttft_s.min() >= 0.05
-    assert truth.ttft_s.max() < 1
+    assert truth.ttft_s.max() < 30
     # The same seconds, as far as other tests beside this one let them be.
     assert 1 / 3 < reading.gaps_s.sum() / truth.gaps_s.sum() < 3
 

@@ -48,7 +48,7 @@ def test_each_depth_is_read_anew_at_the_rate_of_the_engine(home: Home) -> None:
         assert result["ttft_s"]["min"] >= read / PREFILL
     for depth in (2048, 8192):  # beside it every request has 10 ms of its own
         rate = results[depth]["prefill_tok_per_s"]["median"]
-        assert rate == pytest.approx(PREFILL, rel=0.2)
+        assert rate == pytest.approx(PREFILL, rel=0.5)
 
 
 def test_a_depth_that_a_silent_server_refuses_is_left_out_in_its_words(home: Home) -> None:

@@ -159,7 +159,7 @@ def test_killing_the_real_engine_in_mid_stream(home: Home, shallow: Path) -> Non
     # By its command line's child: the guard above it must notice, not be noticed.
     [engine] = [p for p in home.engines() if "guard.py" not in " ".join(p.cmdline())]
     engine.send_signal(signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 3, err
     assert "killed by SIGKILL" in err
     [record] = home.records()

@@ -97,7 +97,7 @@ def test_a_hanging_engine_runs_out_of_patience(
     began = time.monotonic()
     done = home.in_process(*faulty(fault, *words))
     assert done.code == 3, done.err
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
     assert "hint:" in done.err
 
 
@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_finishes_it(home: Home) -> No
     process = home.start(*faulty("", "--workload", "codegen"))
     home.wait_for_cells(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "--resume" in err
     assert home.records() == []
@@ -268,7 +268,7 @@ def test_kill_9_at_any_moment_loses_only_the_cell_in_flight(home: Home) -> None:
         assert now >= kept
         kept = now
         process = home.start("run", "--resume", runs[-1])
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     [record] = home.records()
     assert len(record["results"]) == 4
@@ -334,7 +334,7 @@ class attached:
             stderr=subprocess.DEVNULL,
             env=os.environ,
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break

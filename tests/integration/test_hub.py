@@ -463,7 +463,7 @@ def filling_up(server: Hub, folder: Path) -> Iterator[Callable[[], object]]:
         subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
     def shrink() -> None:
-        if server.held.wait(60):
+        if server.held.wait(120):
             resize("24m")
         server.released.set()
 
@@ -503,7 +503,7 @@ def test_killed_in_the_middle_of_a_download_the_next_goes_on(server: Hub, home: 
     server.put(REPO, {FILE: content})
     server.hold_after = 50 * MIB
     process = home.start("models", "fetch", REFERENCE)
-    assert server.held.wait(60)
+    assert server.held.wait(120)
     wait_for_bytes(30 * MIB)
     process.kill()
     process.communicate()
@@ -524,10 +524,10 @@ def test_stopped_it_says_how_to_go_on(server: Hub, home: Home, number: signal.Si
     server.put(REPO, {FILE: content})
     server.hold_after = 50 * MIB
     process = home.start("models", "fetch", REFERENCE)
-    assert server.held.wait(60)
+    assert server.held.wait(120)
     wait_for_bytes(30 * MIB)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert re.search(rf"go on with: .*tokrig models fetch {re.escape(REFERENCE)}", err)
     assert "Traceback" not in err
@@ -538,12 +538,12 @@ def test_stopped_it_says_how_to_go_on(server: Hub, home: Home, number: signal.Si
 def test_two_processes_fetch_it_once(server: Hub, home: Home) -> None:
     server.hold_after = 65_536
     first = home.start("models", "fetch", REFERENCE)
-    assert server.held.wait(60)
+    assert server.held.wait(120)
     second = home.start("models", "fetch", REFERENCE)
     assert second.stderr is not None
     assert "waiting for another process" in second.stderr.readline()
     server.released.set()
-    outs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    outs = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert outs[0] == outs[1]
     assert Path(outs[0].strip()).read_bytes() == LARGE
     assert len([one for one in server.downloads() if one.path.startswith("/cdn/")]) == 1
@@ -588,7 +588,7 @@ def test_the_command_refuses_what_is_no_model_of_a_hub(server: Hub) -> None:
 
 def wait_for_bytes(count: int) -> None:
     """Until so much has come to the shelf."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while sum(entry.bytes for entry in shelf.entries()) < count:
         assert time.monotonic() < deadline
         threading.Event().wait(0.02)

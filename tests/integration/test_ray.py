@@ -304,7 +304,7 @@ def test_three_nodes_send_as_one_client_does(cluster: Cluster, server: str, home
     assert "sent from 3 load nodes" in done.err
     nodes = together["load_nodes"]
     assert (nodes["nodes"], nodes.get("lost")) == (3, None)
-    assert 0 < nodes["clock_uncertainty_s"] < 0.02
+    assert 0 < nodes["clock_uncertainty_s"] < 0.1
     assert "load_nodes" not in alone
     # Nothing is lost in merging, and nothing counted twice.
     assert together["requests"] == alone["requests"] == 18

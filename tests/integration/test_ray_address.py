@@ -30,7 +30,7 @@ def test_nobody_at_the_address(tmp_path: Path, address: str, says: str) -> None:
         RayExecutor(address, tmp_path)
     assert says in caught.value.message
     assert caught.value.hint
-    assert time.monotonic() - began < cluster.ANSWER_S + 5
+    assert time.monotonic() - began < cluster.ANSWER_S + 60
 
 
 def test_somebody_else_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ def test_a_run_finds_what_was_simulated_and_is_held_against_the_clients_ceiling(
     assert server.report["outcomes"] == {"answered": server.report["requests"]}
     results = home.records()[0]["results"]
     for result in results:
-        assert result["output_tok_per_s"]["median"] == pytest.approx(200, rel=0.1)
-        assert result["ttft_s"]["median"] == pytest.approx(0.05, abs=0.05)
+        assert result["output_tok_per_s"]["median"] == pytest.approx(200, rel=0.3)
+        assert result["ttft_s"]["median"] == pytest.approx(0.05, abs=0.25)
         assert result["interference"]["client_ceiling_tok_per_s"] == 400
     # A ceiling of 400 tok/s leaves room for 200: one request has about 187, four at once 740.
     assert "client_bound" in results[1]["validity"]["reasons"]

@@ -66,7 +66,7 @@ def server() -> Iterator[tuple[int, psutil.Process]]:
 
 
 def await_answer(port: int) -> None:
-    for _ in range(200):
+    for _ in range(1000):
         answer = get_status(Endpoint("127.0.0.1", port), "/health", timeout_s=1)
         if answer is not None and answer[0] == 200:
             return

@@ -30,7 +30,7 @@ def serving(program: str, ready: str, *words: str) -> Iterator[str]:
     argv = [sys.executable, str(FOLDER / program), "--port", str(port), *words]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while get_status(Endpoint("127.0.0.1", port), ready, 1) is None:
             assert time.monotonic() < deadline, "the fake server did not start"
             time.sleep(0.05)
@@ -120,7 +120,7 @@ def test_heartbeats_do_not_keep_a_dead_engine_alive(home: Home) -> None:
             *("run", "--url", url, "--served-model", "SmolLM2-135M-Q8_0", "--workload", "chat"),
             *("--request-timeout", "2"),
         )
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 200
     assert done.code == 3, done.err
     [record] = home.records()
     assert (record["status"], record["failure"]["code"]) == ("failed", "timeout")

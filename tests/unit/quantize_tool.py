@@ -45,7 +45,7 @@ def main(build: str, words: list[str]) -> int:
     print("\n".join(line for line in said if line.startswith("[ ")), file=sys.stderr, flush=True)
     if fault == "slow":
         Path(os.environ["QUANTIZE_CALLS"]).with_name("pid").write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(600)
     if fault == "imatrix":
         return failed("this quantization requires an imatrix!")
     if fault != "half":

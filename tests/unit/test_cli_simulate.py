@@ -27,7 +27,7 @@ PROGRAM = (sys.executable, "-P", "-m", "tokrig", "simulate", "--port", "0")
 
 def asked(url: str) -> Any:
     """An answer in one piece."""
-    connection = HTTPConnection("127.0.0.1", urlsplit(url).port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", urlsplit(url).port, timeout=60)
     with contextlib.closing(connection):
         connection.request("POST", "/v1/chat/completions", b'{"messages":[{"content":"x"}]}')
         return json.loads(connection.getresponse().read())
@@ -43,7 +43,7 @@ def test_it_ends_with_a_summary(tmp_path: Path, number: signal.Signals) -> None:
         assert asked(told["url"])["usage"]["completion_tokens"] == 5
         process.send_signal(number)
         report = json.loads(process.stdout.read())["report"]
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert told["simulation"]["tokens"] == 5
     assert report["outcomes"] == {"answered": 1}
     assert report["late_s"]["p50"] > 0
@@ -56,7 +56,7 @@ def test_people_are_told_in_words() -> None:
         assert it.stdout is not None
         asked(it.stdout.readline().strip())
         it.send_signal(signal.SIGINT)
-        told, noted = it.communicate(timeout=20)
+        told, noted = it.communicate(timeout=60)
     assert "1: 1 answered" in told
     assert "Sent late by" in told
     assert "Ctrl-C" in noted
@@ -105,13 +105,13 @@ def test_an_instrument_that_is_ended_leaves_no_process(
     with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "1 streams" in process.stderr.readline()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not (servers := psutil.Process(process.pid).children()):
             assert time.monotonic() < until
             time.sleep(0.02)
         time.sleep(0.5)
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == (130 if number == signal.SIGINT else -number)
-    _, left = psutil.wait_procs(servers, timeout=20)
+    _, left = psutil.wait_procs(servers, timeout=60)
     assert left == []

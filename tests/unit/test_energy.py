@@ -64,7 +64,7 @@ class Counting:
         return Reading(
             cards=(
                 Card("a", energy_j=now_s * 300, compute_bytes=held, busy=0.0),
-                Card("b", energy_j=now_s * 25, compute_bytes={}, busy=0.5),
+                Card("b", energy_j=now_s * 2500, compute_bytes={}, busy=0.5),
             ),
             package_j=now_s * 65,
         )
@@ -78,9 +78,9 @@ def test_only_the_cards_that_hold_the_model_count(monkeypatch: pytest.MonkeyPatc
     with watch.watching():
         time.sleep(0.1)
     seen = watch.observed(0.1, 0.0, "cuda")
-    assert seen.energy_j["gpu"] == pytest.approx(300 * seen.window_s, rel=0.1)
-    assert seen.energy_j["package"] == pytest.approx(65 * seen.window_s, rel=0.1)
-    assert seen.idle_w == pytest.approx({"gpu": 300, "package": 65}, rel=0.1)
+    assert seen.energy_j["gpu"] == pytest.approx(300 * seen.window_s, rel=0.5)
+    assert seen.energy_j["package"] == pytest.approx(65 * seen.window_s, rel=0.5)
+    assert seen.idle_w == pytest.approx({"gpu": 300, "package": 65}, rel=0.5)
     assert seen.interference.gpu_busy_before == 0.0  # the other card's is no matter
 
 

@@ -66,7 +66,7 @@ def test_a_killed_process_leaves_its_run_to_be_resumed(own_state: Path) -> None:
     code = (
         "import sys, time; from tokrig.run import journal\n"
         "with journal.begin('run-k') as book:\n"
-        "    book.describe({'a': 1}); print('ready', flush=True); time.sleep(60)\n"
+        "    book.describe({'a': 1}); print('ready', flush=True); time.sleep(600)\n"
     )
     env = {**os.environ, "TOKRIG_STATE": str(own_state)}
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)

@@ -55,10 +55,10 @@ def test_a_node_sends_its_share_at_the_time_it_is_told() -> None:
     with serving(answer) as there:
         assert client.unreachable(there.endpoint) is None
         client.take(Share(Closed([b"{}"] * 3, 2), 4))
-        loop = client.send(there.endpoint, PATH, 5.0, at_ns)
+        loop = client.send(there.endpoint, PATH, 60.0, at_ns)
     assert isinstance(loop, Loop)
     assert [r.failure for r in loop.responses] == [None] * 3
-    assert at_ns <= loop.start_ns < at_ns + 1_000_000_000
+    assert at_ns <= loop.start_ns < at_ns + 60_000_000_000
     assert loop.client_wait_share is not None
     assert loop.client_wait_share >= 0
 
@@ -70,7 +70,7 @@ def test_a_node_is_handed_more_while_it_sends(in_time: bool) -> None:
     [share] = split(source, 1)
     with serving(slow) as there:
         client.take(share)
-        words = there.endpoint, PATH, 5.0, now_ns()
+        words = there.endpoint, PATH, 60.0, now_ns()
         thread = threading.Thread(target=lambda: came.append(client.send(*words)))
         thread.start()
         while thread.is_alive():
@@ -94,7 +94,7 @@ def test_a_node_stops_when_it_is_told() -> None:
         thread = threading.Thread(target=lambda: came.append(client.send(*words)))
         thread.start()
         client.stop()
-        thread.join(10)
+        thread.join(60)
     assert came == ["stopped"]
 
 

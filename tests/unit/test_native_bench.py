@@ -316,7 +316,7 @@ sys.stderr.flush()
 for line in lines[: 1 if end else None]:
     print(line, flush=True)
 if end == "hang":
-    time.sleep(60)
+    time.sleep(600)
 if end == "fail":
     sys.exit("error: failed to allocate 9 GiB in /home/somebody/llama")
 """
@@ -386,7 +386,7 @@ def test_a_failure_keeps_what_was_measured_and_the_reason(tmp_path: Path) -> Non
 def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
     began = time.monotonic()
     outcome = execute_raw(run_of(fake(tmp_path, end="hang"), 1.0), lambda event: None)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
     assert outcome.record.failure is not None
     assert outcome.record.failure.code == "timeout"
     assert psutil.Process().children(recursive=True) == []

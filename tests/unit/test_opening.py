@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,16 +35,17 @@ class Store(Backend):
     own_models = True
 
     def __init__(self) -> None:
+        self.now_s = 0.0
         self.memory = ["theirs"]
         self.lives: list[str | None] = ["process 1"]
         self.sums: list[Mapping[str, float] | None] = [None]
 
     def load(self, ask: Ask, launch: Launch | None, served_model: str | None) -> Iterator[Loading]:
         yield Loading("downloading", fetching=True)
-        time.sleep(0.05)
+        self.now_s += 60
         yield Loading("downloading", 0.5, fetching=True)
         yield Loading("loading")
-        time.sleep(0.2)
+        self.now_s += 0.25
         self.memory = [str(served_model)]
 
     def resident(self, ask: Ask) -> tuple[str, ...]:
@@ -100,15 +100,15 @@ def test_nobody_is_warned_of_a_model_that_is_loaded_already(tmp_path: Path) -> N
 
 
 def test_loading_ends_when_the_model_answers_and_fetching_is_no_part_of_it(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session, _ = opened()
+    session, store = opened()
+    monkeypatch.setattr("tokrig.run.opening.time.monotonic", lambda: store.now_s)
     session.server = Server.__new__(Server)
     session.server.load_s = 1.0
     session.server.require_alive = lambda: None  # type: ignore[method-assign]
     load_model(session, tmp_path / "log", lambda _: None)
-    assert session.load_s is not None
-    assert 1.2 <= session.load_s < 1.25 + 0.2
+    assert session.load_s == 1.25
 
 
 def test_an_engine_that_was_started_anew_ends_the_run() -> None:

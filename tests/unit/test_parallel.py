@@ -52,7 +52,7 @@ def test_an_error_comes_through(count: int) -> None:
 
 
 def sleep_after_the_first(number: int) -> int:
-    time.sleep(60 if number else 0)
+    time.sleep(600 if number else 0)
     return number
 
 
@@ -61,5 +61,5 @@ def test_whoever_stops_listening_waits_for_nobody() -> None:
     assert next(outcomes) == 0
     began = time.monotonic()
     outcomes.close()
-    assert time.monotonic() - began < 30  # each of the others would take a minute
+    assert time.monotonic() - began < 120  # each of the others would take ten minutes
     assert multiprocessing.active_children() == []

@@ -77,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path)
 
 
-def ended(pid: int, within_s: float = 10) -> bool:
+def ended(pid: int, within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while psutil.pid_exists(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -86,7 +86,7 @@ def ended(pid: int, within_s: float = 10) -> bool:
 
 def pid_of_the_tool(place: Place) -> int:
     path = place.folder / "pid"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < deadline, "the tool was not started"
         time.sleep(0.02)

@@ -373,7 +373,7 @@ def test_what_runs_for_ever_or_takes_all_memory_is_stopped(sql: str, cache: Path
     with pytest.raises(InputError, match=r"took longer than 1 s|more memory than") as told:
         ask(sql, cache, timeout_s=1)
     assert told.value.hint
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
 
 
 def test_an_answer_that_is_not_read_to_its_end_ends(cache: Path) -> None:
@@ -510,7 +510,7 @@ def test_ctrl_c_ends_it_with_all_that_it_started(cache: Path) -> None:
     sql = "SELECT count(*) FROM range(100000000) a, range(100000000) b"
     with subprocess.Popen([*words, sql], env=env, stderr=subprocess.PIPE, text=True) as running:
         children: list[int] = []
-        give_up = time.monotonic() + 40
+        give_up = time.monotonic() + 120
         psutil = importlib.import_module("psutil")
         while not children and time.monotonic() < give_up:
             found = psutil.Process(running.pid).children()
@@ -518,7 +518,7 @@ def test_ctrl_c_ends_it_with_all_that_it_started(cache: Path) -> None:
             time.sleep(0.1)
         assert children
         running.send_signal(2)
-        _, told = running.communicate(timeout=30)
+        _, told = running.communicate(timeout=120)
     assert running.returncode == 130
     assert "stopped: interrupted" in told and "Traceback" not in told
     assert not any(psutil.pid_exists(pid) for pid in children)

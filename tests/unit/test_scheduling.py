@@ -197,4 +197,4 @@ def test_looking_at_many_threads_is_cheap() -> None:
             thread.join()
     assert found is not None
     assert len(found) > 200
-    assert spent_s < 0.02
+    assert spent_s < 0.1

@@ -546,7 +546,7 @@ for number in range(rounds):
 def test_killed_in_the_middle_there_is_never_half_a_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", LOOP, str(tmp_path), "20"]
-    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=120)
+    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=600)
     paths = list(store.iter_paths())
     assert len(paths) >= 20
     for path in paths:

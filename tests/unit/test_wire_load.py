@@ -26,6 +26,7 @@ from tests.contract.loopback import (
     END,
     FINISH,
     OLD_SSE_HEAD,
+    PATIENT_S,
     SSE_HEAD,
     Script,
     Talk,
@@ -53,7 +54,7 @@ PATH = "/v1/chat/completions"
 
 
 def load_of(endpoint: Endpoint, count: int = 1, concurrency: int = 1, body: bytes = b"{}") -> Loop:
-    return closed_loop(endpoint, PATH, [body] * count, concurrency, silence_s=5)
+    return closed_loop(endpoint, PATH, [body] * count, concurrency, silence_s=PATIENT_S)
 
 
 def one(script: Script, **options: bool) -> Response:
@@ -76,7 +77,7 @@ def nothing_leaks() -> Iterator[None]:
     before = len(os.listdir("/proc/self/fd"))
     yield
     assert gc.isenabled()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + PATIENT_S
     while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(os.listdir("/proc/self/fd")) <= before
@@ -129,7 +130,7 @@ def test_the_connection_may_stay_open_after_the_end() -> None:
 
     def script(talk: Talk) -> None:
         talk.send(WHOLE)
-        hold.wait(5)
+        hold.wait(PATIENT_S)
 
     with serving(script) as server:
         response = load_of(server.endpoint).responses[0]
@@ -247,25 +248,25 @@ def test_silence_ends_a_stream(quick_ticks: None) -> None:
 
     def script(talk: Talk) -> None:
         talk.send(SSE_HEAD + chunk(delta("a")))
-        hold.wait(5)
+        hold.wait(PATIENT_S)
 
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 2, 1, silence_s=0.1)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 2, 1, silence_s=0.5)
         hold.set()
     assert [r.timed_out for r in phase.responses] == [True, True]
-    assert phase.responses[0].failure == "the server was silent for 0.1 s"
+    assert phase.responses[0].failure == "the server was silent for 0.5 s"
     assert text(phase.responses[0]) == delta("a")
-    assert 0.2 <= phase.wall_s < 1
+    assert 1 <= phase.wall_s < PATIENT_S
     said = read_answer(phase.responses[0], lambda _: None)
     assert (said.error, [c.text for c in said.chunks]) == ("timeout", ["a"])
 
 
 def test_a_slow_stream_is_not_silent(quick_ticks: None) -> None:
-    script = sends(SSE_HEAD, *(chunk(delta("a")) for _ in range(8)), END, gap_s=0.08)
+    script = sends(SSE_HEAD, *(chunk(delta("a")) for _ in range(8)), END, gap_s=0.2)
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=0.5)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=1.5)
     assert phase.responses[0].failure is None
-    assert phase.wall_s > 0.6
+    assert phase.wall_s > 1.6
 
 
 def test_a_slow_upload_is_not_silent(quick_ticks: None) -> None:
@@ -274,14 +275,14 @@ def test_a_slow_upload_is_not_silent(quick_ticks: None) -> None:
     def script(talk: Talk) -> None:
         read = 0
         while read < len(body):
-            time.sleep(0.06)
+            time.sleep(0.15)
             read += len(talk.sock.recv(2 << 20))
         talk.send(WHOLE)
 
     with serving(script, reads_requests=False) as server:
-        phase = closed_loop(server.endpoint, PATH, [body], 1, silence_s=0.5)
+        phase = closed_loop(server.endpoint, PATH, [body], 1, silence_s=1.5)
     assert phase.responses[0].failure is None
-    assert phase.wall_s > 0.6
+    assert phase.wall_s > 1.6
 
 
 def test_large_requests_are_sent_in_parts() -> None:
@@ -310,7 +311,7 @@ def test_a_refusal_before_the_request_was_read_keeps_its_reason() -> None:
 def test_all_orders_are_answered_once_and_come_back_in_order() -> None:
     with serving(sends(WHOLE)) as server:
         bodies = [b'{"n":%d}' % i for i in range(20)]
-        phase = closed_loop(server.endpoint, PATH, bodies, 4, silence_s=5)
+        phase = closed_loop(server.endpoint, PATH, bodies, 4, silence_s=PATIENT_S)
         assert sorted(talk.body for talk in server.talks) == sorted(bodies)
     assert [r.index for r in phase.responses] == list(range(20))
     assert all(text(r) == BODY and r.failure is None for r in phase.responses)
@@ -331,7 +332,7 @@ def test_concurrency_is_kept_and_never_passed(count: int, concurrency: int) -> N
             most = max(most, len(held))
         # The first ones answer only once all of them are in flight.
         if talk.number < together:
-            full.wait(5)
+            full.wait(PATIENT_S)
         with lock:
             held.remove(talk.number)
         talk.send(WHOLE)
@@ -357,7 +358,7 @@ def test_a_freed_worker_takes_the_next_order() -> None:
 
     def script(talk: Talk) -> None:
         if talk.body == b"0":
-            slow.wait(5)
+            slow.wait(PATIENT_S)
         answered.append(talk.body)
         if talk.body == b"4":
             slow.set()
@@ -365,7 +366,7 @@ def test_a_freed_worker_takes_the_next_order() -> None:
 
     asked = [b"%d" % i for i in range(6)]
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, PATH, asked, 2, silence_s=5)
+        phase = closed_loop(server.endpoint, PATH, asked, 2, silence_s=PATIENT_S)
     # Worker 0 is held by order 0; worker 1 works through the others in their order.
     assert answered[:4] == [b"1", b"2", b"3", b"4"]
     assert [r.worker for r in phase.responses[:5]] == [0, 1, 1, 1, 1]
@@ -386,7 +387,7 @@ def test_ticks_count_and_may_stop_everything(quick_ticks: None) -> None:
     def script(talk: Talk) -> None:
         talk.send(WHOLE if talk.number < 2 else SSE_HEAD)
         if talk.number >= 2:
-            hold.wait(5)
+            hold.wait(PATIENT_S)
 
     def tick(ended: int, reads: int) -> None:
         seen.append((ended, reads))
@@ -397,7 +398,7 @@ def test_ticks_count_and_may_stop_everything(quick_ticks: None) -> None:
     open_before = len(os.listdir("/proc/self/fd"))
     with serving(script) as server:
         with pytest.raises(RuntimeError, match="enough"):
-            closed_loop(server.endpoint, PATH, [b"{}"] * 8, 4, silence_s=5, tick=tick)
+            closed_loop(server.endpoint, PATH, [b"{}"] * 8, 4, silence_s=PATIENT_S, tick=tick)
         assert gc.isenabled()
         hold.set()
         for talk in server.talks:
@@ -420,7 +421,7 @@ def test_the_collector_is_off_while_measuring_and_restored(was_on: bool) -> None
         gc.disable()
     try:
         with serving(sends(WHOLE)) as server:
-            closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=5, reader=look)
+            closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=PATIENT_S, reader=look)
         assert gc.isenabled() is was_on
     finally:
         gc.enable()
@@ -438,9 +439,11 @@ def test_files_do_not_add_up_over_many_requests() -> None:
 
     with serving(sends(WHOLE)) as server:
         before = len(os.listdir("/proc/self/fd"))
-        closed_loop(server.endpoint, PATH, [b"{}"] * 150, 3, silence_s=5, reader=tick_reader)
-    # Three of ours, epoll, and the server's ends of ours and of those just closed.
-    assert most - before < 30
+        closed_loop(
+            server.endpoint, PATH, [b"{}"] * 150, 3, silence_s=PATIENT_S, reader=tick_reader
+        )
+    # Three of ours, epoll, and the server's ends of ours and of those closed a while ago.
+    assert most - before < 100
 
 
 # The clock.
@@ -481,8 +484,8 @@ def test_stamps_count_from_the_request() -> None:
     response = one(script)
     after = now_ns()
     first, last = response.pieces[0][0], response.pieces[-1][0]
-    assert 0.055 < first / 1e9 < 0.5
-    assert 0.025 < (last - first) / 1e9 < 0.3
+    assert first / 1e9 > 0.055
+    assert (last - first) / 1e9 > 0.025
     assert response.ended_ns <= after - before
     assert last <= response.ended_ns - response.sent_ns
 
@@ -502,7 +505,7 @@ def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
         ours = open_.enter_context(socket.create_connection(listener.getsockname()))
         theirs = open_.enter_context(listener.accept()[0])
         assert KernelStamps.ask(ours)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENT_S
         while time.monotonic() < deadline:  # the first packets of all may have none
             theirs.sendall(b"hello")
             if ours.recvmsg(99, KernelStamps.ROOM)[1]:
@@ -520,11 +523,11 @@ def test_a_stamp_is_of_the_arrival_not_of_the_read(connected: Ends) -> None:
     before = now_ns()
     theirs.sendall(b"token")
     after = now_ns()
-    time.sleep(0.05)
+    time.sleep(0.3)
     stamp, data = read(ours, now_ns())
     assert (data, read.untold) == (b"token", 0)
-    # Two clocks are compared: to a few microseconds.
-    assert before - 50_000 < stamp < after + 5_000_000
+    # Two clocks are compared: to a few microseconds, and as far as this process is let run.
+    assert before - 5_000_000 < stamp < after + 200_000_000
 
 
 @pytest.mark.parametrize("set_by_ns", [-3_600_000_000_000, 3_600_000_000_000])
@@ -541,23 +544,37 @@ def test_a_clock_that_was_set_meanwhile_stamps_nothing(connected: Ends, set_by_n
     assert read(ours, 77)[0] > read.since_ns
 
 
-def held_up() -> Loop:
-    """A stream of 90 ms to a client that, after its beginning, is busy for 300."""
-    busy = iter([0.3])
+def held_up() -> tuple[Loop, int]:
+    """A client that, after a stream's beginning, is busy until 300 ms after the stream's end; with
+    what it stamped last, in ns after that end."""
+    busy, ended_ns = threading.Event(), 0
+    all_sent = threading.Event()
+
+    def script(talk: Talk) -> None:
+        nonlocal ended_ns
+        talk.send(SSE_HEAD, chunk(delta("a")))
+        busy.wait(PATIENT_S)
+        talk.send(chunk(FINISH), END)
+        ended_ns = now_ns()
+        all_sent.set()
 
     def tick(ended: int, reads: int) -> None:
-        if reads >= 2:
-            time.sleep(next(busy, 0))
+        if reads >= 2 and not busy.is_set():
+            busy.set()
+            all_sent.wait(PATIENT_S)
+            time.sleep(0.3)
 
-    script = sends(SSE_HEAD, chunk(delta("a")), chunk(FINISH), END, gap_s=0.03)
     with pytest.MonkeyPatch.context() as patched, serving(script) as server:
         patched.setattr(client, "TICK_NS", 1_000_000)
-        return closed_loop(server.endpoint, PATH, [b"{}"], 1, silence_s=5, tick=tick)
+        loop = closed_loop(server.endpoint, PATH, [b"{}"], 1, silence_s=PATIENT_S, tick=tick)
+    [response] = loop.responses
+    return loop, loop.start_ns + response.sent_ns + response.pieces[-1][0] - ended_ns
 
 
-def test_a_loop_that_is_held_up_stamps_no_later() -> None:
-    loop = held_up()
-    assert loop.responses[0].pieces[-1][0] / 1e9 < 0.25
+def test_a_loop_that_is_held_up_stamps_no_later(connected: Ends) -> None:
+    """``connected`` has the kernel stamp from the first packet on."""
+    loop, after_the_end_ns = held_up()
+    assert after_the_end_ns < 200_000_000
     assert loop.late_round == client.LATE_ROUND_STAMPED
     assert (loop.late_share(0.03) or 0) > 0.5
 
@@ -566,31 +583,30 @@ def test_without_the_kernels_stamps_those_of_the_report_stand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(KernelStamps, "OPTION", None)
-    loop = held_up()
-    assert loop.responses[0].pieces[-1][0] / 1e9 >= 0.29
+    loop, after_the_end_ns = held_up()
+    assert after_the_end_ns >= 290_000_000
     assert loop.late_round == client.LATE_ROUND
 
 
 def test_a_stamp_does_not_wait_for_other_streams() -> None:
     """Streams that become ready together get the same stamp, however long the reads take."""
-    go = threading.Barrier(4)
+    go, arrived = threading.Barrier(4), threading.Barrier(5)
 
     def script(talk: Talk) -> None:
-        go.wait(5)
+        go.wait(PATIENT_S)
         talk.send(SSE_HEAD + chunk(delta("a")) + END)
+        arrived.wait(PATIENT_S)
 
-    arrived = threading.Event()
+    first = iter([True])
 
     def slow(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
-        if not arrived.is_set():
-            time.sleep(0.05)  # meanwhile all the others arrive
-            arrived.set()
-        else:
-            time.sleep(0.01)
+        if next(first, False):
+            arrived.wait(PATIENT_S)  # for all the others
+        time.sleep(0.01)
         return ready_ns, sock.recv(1 << 16)
 
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 4, 4, silence_s=5, reader=slow)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 4, 4, silence_s=PATIENT_S, reader=slow)
     moments = sorted({r.sent_ns + r.pieces[0][0] for r in phase.responses})
     # At most two rounds: the first stream, then all others at one moment.
     assert len(moments) <= 2
@@ -754,10 +770,10 @@ def test_https_leaves_no_decrypted_bytes_behind(trusted: None) -> None:
 
     def script(talk: Talk) -> None:
         talk.send(SSE_HEAD + chunks([b"x" * 16_000]))  # one full record, then silence
-        hold.wait(5)
+        hold.wait(PATIENT_S)
 
     with serving(script, tls=True) as server:
-        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=1)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=PATIENT_S)
         hold.set()
     assert phase.responses[0].failure is None
     assert len(text(phase.responses[0])) == 16_000
@@ -806,7 +822,8 @@ def test_certificates_are_read_once_a_load(trusted: None, monkeypatch: pytest.Mo
 
 
 def test_the_clock_is_monotonic_time() -> None:
-    assert abs(now_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) < 50_000_000
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    assert before <= now_ns() <= time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 # An answer that came compressed all the same.
@@ -818,7 +835,23 @@ def test_a_compressed_stream_is_read_with_its_own_stamps(coding: str) -> None:
     parts = [packer.compress(d) + packer.flush(zlib.Z_SYNC_FLUSH) for d in (delta("a"), delta("b"))]
     parts.append(packer.compress(FINISH + DONE) + packer.flush())
     head = SSE_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %s\r\n\r\n" % coding.encode())
-    response = one(sends(head, *map(chunk, parts), END, gap_s=0.02))
+    read = threading.Event()
+
+    def script(talk: Talk) -> None:
+        for part in (head, *map(chunk, parts), END):
+            read.clear()
+            talk.send(part)
+            read.wait(PATIENT_S)
+            time.sleep(0.01)
+
+    def reader(sock: socket.socket, ready_ns: int) -> tuple[int, bytes]:
+        data = sock.recv(1 << 16)
+        read.set()
+        return ready_ns, data
+
+    with serving(script) as server:
+        loop = closed_loop(server.endpoint, PATH, [b"{}"], 1, silence_s=PATIENT_S, reader=reader)
+    [response] = loop.responses
     assert (response.failure, text(response)) == (None, BODY)
     said = read_answer(response, lambda _: None)
     assert [c.text for c in said.chunks] == ["a", "b"]
@@ -856,7 +889,12 @@ ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":null
 )
 def test_heartbeats_are_no_life(heartbeat: bytes, quick_ticks: None) -> None:
     assert not bears_token(heartbeat)
-    script = sends(SSE_HEAD, chunk(delta("a")), *[chunk(heartbeat)] * 60, END, gap_s=0.02)
+
+    def script(talk: Talk) -> None:  # until the client leaves
+        talk.send(SSE_HEAD, chunk(delta("a")), gap_s=0.02)
+        while True:
+            talk.send(chunk(heartbeat), gap_s=0.02)
+
     with serving(script) as server:
         phase = closed_loop(server.endpoint, PATH, [b"{}"], 1, silence_s=0.4)
     assert phase.responses[0].timed_out
@@ -889,5 +927,5 @@ def test_tokens_and_what_cannot_be_read_are_life(token: bytes) -> None:
 def test_a_slow_prefill_behind_heartbeats_is_waited_for(quick_ticks: None) -> None:
     script = sends(SSE_HEAD, *[chunk(PING)] * 12, chunk(delta("a")), chunk(FINISH), END, gap_s=0.03)
     with serving(script) as server:
-        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=1)
+        phase = closed_loop(server.endpoint, PATH, [b"{}"] * 1, 1, silence_s=PATIENT_S)
     assert phase.responses[0].failure is None
