@@ -12,8 +12,11 @@ import hypothesis
 import pytest
 
 # No deadline: tests run beside a real engine on two cores, where any example may be slow.
-hypothesis.settings.register_profile("local", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
+# Forty examples of each: the next run here tries others.
+hypothesis.settings.register_profile("local", deadline=None, print_blob=True, max_examples=40)
+hypothesis.settings.register_profile(
+    "ci", parent=hypothesis.settings.get_profile("local"), derandomize=True
+)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

@@ -137,17 +137,17 @@ def about(name: str) -> dict[str, Any]:
 METHODS = [name for name, member in vars(Backend).items() if callable(member) and name[0] != "_"]
 
 
-@pytest.mark.parametrize("member", METHODS)
-def test_methods_are_called_as_the_base_class_says(backend: Backend, member: str) -> None:
-    promised = inspect.signature(getattr(Backend, member)).parameters.values()
-    given = list(inspect.signature(getattr(backend, member)).parameters.values())
-    for parameter, own in zip([p for p in promised if p.name != "self"], given, strict=False):
-        assert parameter.name == own.name
-        assert (parameter.default is inspect.Parameter.empty) >= (
-            own.default is inspect.Parameter.empty
-        )
-    required = [p for p in given if p.default is inspect.Parameter.empty]
-    assert len(required) <= len([p for p in promised if p.name != "self"])
+def test_methods_are_called_as_the_base_class_says(backend: Backend) -> None:
+    for member in METHODS:
+        promised = inspect.signature(getattr(Backend, member)).parameters.values()
+        given = list(inspect.signature(getattr(backend, member)).parameters.values())
+        for parameter, own in zip([p for p in promised if p.name != "self"], given, strict=False):
+            assert parameter.name == own.name, member
+            assert (parameter.default is inspect.Parameter.empty) >= (
+                own.default is inspect.Parameter.empty
+            ), member
+        required = [p for p in given if p.default is inspect.Parameter.empty]
+        assert len(required) <= len([p for p in promised if p.name != "self"]), member
 
 
 def test_attributes_are_of_the_declared_types(backend: Backend) -> None:
@@ -249,11 +249,11 @@ NONSENSE: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("data", NONSENSE, ids=lambda data: json.dumps(data)[:40])
-def test_foreign_events_raise_nothing(backend: Backend, data: dict[str, Any]) -> None:
-    assert isinstance(backend.event(data), dict)
-    timings = backend.timings(data)
-    assert timings is None or isinstance(timings, EngineTimings)
+def test_foreign_events_raise_nothing(backend: Backend) -> None:
+    for data in NONSENSE:
+        assert isinstance(backend.event(data), dict), data
+        timings = backend.timings(data)
+        assert timings is None or isinstance(timings, EngineTimings), data
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - NATIVE))
@@ -262,10 +262,10 @@ def test_openai_events_keep_their_text(name: str) -> None:
     assert backend_of(name).event(event)["choices"][0]["delta"]["content"] == "Hi"
 
 
-@pytest.mark.parametrize("log", ["", "\n" * 3, "error: \x00", "llama " * 1000])
-def test_a_foreign_log_tells_a_reason_in_one_line_or_none(backend: Backend, log: str) -> None:
-    reason = backend.failure(log)
-    assert reason is None or (reason and "\n" not in reason)
+def test_a_foreign_log_tells_a_reason_in_one_line_or_none(backend: Backend) -> None:
+    for log in ("", "\n" * 3, "error: \x00", "llama " * 1000):
+        reason = backend.failure(log)
+        assert reason is None or (reason and "\n" not in reason), log
 
 
 # Strange servers

@@ -44,7 +44,7 @@ def brute_force(a: Sequence[float], b: Sequence[float]) -> Fraction:
     return Fraction(sum(abs(one - mean) >= distance for one in sums), len(sums))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 @given(values, values)
 def test_the_test_is_the_enumeration_of_all_relabelings(a: list[float], b: list[float]) -> None:
     p = permutation_p(a, b)

@@ -100,7 +100,7 @@ def response(pieces: list[Piece], kind: str = "text/event-stream") -> Response:
     return Response(0, 0, 0, 9, 200, {"content-type": kind}, pieces)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(bodies(), st.sampled_from(["text/event-stream", "application/x-ndjson", ""]))
 def test_framed_or_not_an_answer_is_the_same(pieces: list[Piece], kind: str) -> None:
     body = Body(pieces)

@@ -282,7 +282,7 @@ def test_every_truncation_is_a_model_error(scratch: Path) -> None:
         assert time.perf_counter() - start < 1
 
 
-@settings(deadline=1000, max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=400), st.booleans())
 def test_random_bytes_are_read_or_refused(scratch: Path, content: bytes, begun: bool) -> None:
     scratch.write_bytes(b"GGUF\x03\0\0\0" + content if begun else content)
@@ -292,7 +292,7 @@ def test_random_bytes_are_read_or_refused(scratch: Path, content: bytes, begun: 
         assert error.message and error.hint
 
 
-@settings(deadline=1000, max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_bytes_are_identified_or_refused(scratch: Path, data: st.DataObject) -> None:
     content = bytearray(gguf(MOE, MOE_TENSORS))

@@ -418,7 +418,7 @@ def test_a_gguf_file_goes_to_its_own_reader(tmp_path: Path) -> None:
         identity.identify(tmp_path / "m.gguf")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80)
 @given(raw=st.binary(max_size=200), entry=st.dictionaries(st.text(), st.text() | st.integers()))
 def test_whatever_the_bytes_are_it_is_a_model_error(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, entry: dict[str, Any]

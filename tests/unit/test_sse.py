@@ -107,7 +107,7 @@ def test_recordings_split_at_random(name: str, data: st.DataObject) -> None:
     assert [e.t_ns for e in events] == stamps_by_hand(body, pieces)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_no_bytes_raise(parts: list[bytes]) -> None:
     pieces = list(enumerate(parts))

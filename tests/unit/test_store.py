@@ -173,7 +173,7 @@ all_samples = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(all_samples, max_size=8))
 def test_samples_come_back_exactly(samples: list[Sample]) -> None:
     data = to_parquet(samples)

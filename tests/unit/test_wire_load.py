@@ -149,7 +149,7 @@ def test_split_anywhere(place: int) -> None:
     assert (response.failure, text(response)) == (None, BODY)
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(st.lists(st.integers(1, len(WHOLE) - 1), max_size=12, unique=True))
 def test_split_at_random(places: list[int]) -> None:
     borders = [0, *sorted(places), len(WHOLE)]
