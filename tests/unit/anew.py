@@ -20,6 +20,11 @@ class Tokrig:
     def __getattr__(self, name: str) -> Any:
         return importlib.import_module(f"tokrig.{name.replace('__', '.')}")
 
+    def files(self, site: Any, *pages: str) -> dict[str, str]:
+        """What these pages of a site make, by path."""
+        made = (one for page in pages for one in getattr(self, f"site__pages__{page}").PAGE(site))
+        return {one.path: one.render().decode(errors="replace") for one in made}
+
     def says(self, content: Path, *words: str) -> Result:
         """What a command says of a content folder."""
         environment = {"TOKRIG_CONTENT": str(content), "COLUMNS": "200", "NO_COLOR": "1"}

@@ -115,7 +115,9 @@ def test_the_pages_have_it(odd: Tokrig, content: Path) -> None:
     site = odd.site__context.Site(
         odd.store.Store(content), runs, families={}, rigs={}, redirects={}
     )
-    pages = {one.path: one for one in odd.site__pages__run.PAGE(site)}
-    html = pages[f"runs/{RUNS[0]}.html"].render().decode()
+    files = odd.files(site, "run", "compare", "downloads", "index")
+    html = files[f"runs/{RUNS[0]}.html"]
     assert f'data-term="{NAME}">{LABEL}<' in html
     assert "522 ms" in html
+    for path in ("data.html", "assets/rows.js", "assets/rules.js", f"runs/{RUNS[0]}.js"):
+        assert NAME in files[path], path

@@ -155,8 +155,10 @@ def test_the_pages_have_it(warped: Tokrig, content: Path) -> None:
     site = warped.site__context.Site(
         warped.store.Store(content), runs, families={}, rigs={}, redirects={}
     )
-    pages = {one.path: one for one in warped.site__pages__run.PAGE(site)}
-    html = pages[f"runs/{RUNS[1]}.html"].render().decode()
+    files = warped.files(site, "run", "downloads", "index")
+    html = files[f"runs/{RUNS[1]}.html"]
+    assert "warp_factor" in files["data.html"]
+    assert "warp-5" in files["assets/rows.js"]
     assert '<dt title="warp factor. How fast the ship goes.">resolved.warp_factor</dt>' in html
 
 
