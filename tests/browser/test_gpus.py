@@ -198,6 +198,20 @@ def test_ratios_and_intervals_are_those_of_python(at: Any) -> None:
     expect(page.locator(".answer")).to_contain_text("over 3 identical cells")
 
 
+@pytest.mark.parametrize("metric", ["prefill_tok_per_s", "ttft_s"])
+def test_waits_and_prefill_have_intervals_too(at: Any, metric: str) -> None:
+    page = at(f"versus.html?a=rtx-4090&b=rtx-3080-10gb&metric={metric}")
+    page.locator(".forest.faster").first.wait_for()
+    a, b = (getattr(cell("chat", speed=speed), metric) for speed in SPEEDS["chat"])
+    expected = ratio(Side(a, 6), Side(b, 6), higher_is_better=metric != "ttft_s", tests=3)
+    assert expected.low is not None
+    told = re.fullmatch(r"×(\S+) (\S+)–(\S+) (.+)", shown(page)["chat × 1"][2])
+    assert told
+    exact = (expected.value, expected.low, expected.high)
+    assert [float(one) for one in told.groups()[:3]] == pytest.approx(exact, abs=0.0051)
+    assert told[4] == expected.verdict
+
+
 def test_settings_limits_and_older_runs_are_never_mixed(at: Any) -> None:
     chat = shown(at("versus.html?a=rtx-4090&b=rtx-3080-10gb"))["chat × 1"]
     assert chat[0].startswith("150.0 ")  # neither the capped one, newer, nor an older one

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from tests.browser.conftest import OpenPage
 from tests.browser.kinds import write
 from tests.browser.reading import choose
-from tests.unit.compared import measured
+from tests.unit.compared import measured, with_value
 from tokrig.documents import dump
 from tokrig.errors import InputError, RecordError
 from tokrig.naming import address
@@ -154,7 +154,7 @@ def visible(text: str) -> str:
 
 _INJECTED = """() => [...document.querySelectorAll('*')].filter(one =>
   ['img', 'iframe', 'object', 'embed', 'base', 'textarea'].includes(one.localName)
-  || (one.localName === 'script' && !one.src.startsWith('file:'))
+  || (one.localName === 'script' && one.type !== 'application/json' && !one.src.startsWith('file:'))
   || [...one.attributes].some(({name}) => name.startsWith('on') || name === 'autofocus')
   || /^(javascript|data):/i.test(one.getAttribute('href') ?? '')
 ).map(one => one.outerHTML.slice(0, 200))"""
@@ -214,6 +214,28 @@ def test_lists_of_hostile_runs(narrow: Callable[[str], Page]) -> None:
         page.keyboard.press("Escape")
     choose(page, "hardware", "script")
     check_harmless(page)
+
+
+def test_curves_of_hostile_runs(tmp_path: Path, sites: list[str], open_page: OpenPage) -> None:
+    """Only results that stand are drawn: their names are in lists, at points and in tables."""
+    records = []
+    for name, text in TEXTS.items():
+        record = with_value(measured(), "id", name)
+        for field in ("model.family", "model.quant", "backend.engine", "backend.build"):
+            record = with_value(record, field, text)
+        records.append(record)
+    write(tmp_path / "content", records)
+    build(tmp_path / "content", tmp_path / "site", cache=tmp_path / "cache")
+    sites.append(f"{(tmp_path / 'site').as_uri()}/")
+    address = f"{sites[-1]}curves.html?view=cost&watts=50"
+    page = open_page(address, viewport={"width": 360, "height": 800})
+    page.locator("#cost .drawn li").first.wait_for()
+    page.locator("#cost .plot").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.locator("#cost .point").first.wait_for()
+    check_harmless(page)
+    shown = tidy(page.locator("#cost").text_content() or "")
+    assert sum(tidy(text)[:20] in shown for text in TEXTS.values()) > 3
 
 
 @pytest.mark.parametrize("path", ["latency.html", "data.html", "methodology.html"])

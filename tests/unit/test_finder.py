@@ -199,3 +199,24 @@ def test_without_any_row_there_are_machines_and_no_models(tmp_path: Path) -> Non
 )
 def test_parameters_as_text(number: float, text: str) -> None:
     assert formats.parameters(number) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("4b-it", 4e9),
+        ("E2B-it", 2e9),
+        ("8B-A1B", 8e9),  # the active ones come second
+        ("8x7B-Instruct", 56e9),
+        ("135M", 135e6),
+        ("1.2B-Tool", 1.2e9),
+        ("v2.5", None),
+        ("0B", None),
+        ("4bit", None),
+    ],
+)
+def test_a_name_tells_parameters_where_nothing_else_does(name: str, size: float | None) -> None:
+    unknown = model("Some", None, parameters=None, variant=name)
+    assert formats.size_of(unknown) == (size, size is not None)
+    stated = model("Some", None, parameters=123, variant=name)
+    assert formats.size_of(stated) == (123, False)

@@ -160,13 +160,13 @@ def test_facts_of_the_real_model(pages: dict[str, str]) -> None:
         assert fact in text
     assert re.search(r"seen in 0 of \d+ runs that looked", text)
     assert "not known capabilities, checkpoint" in text
-    assert "gemma-3-270m-q4_k_m.gguf gguf 241.4 MiB 7.36 a5fd3b62230a… " in text
+    assert "gemma-3-270m-q4_k_m.gguf gguf 0.25 GB 7.36 a5fd3b62230a… " in text
 
 
 def test_figures_of_the_real_run(pages: dict[str, str]) -> None:
     runs = seen(section(pages[REAL], "All runs"))
     assert "chat 1 35.0 34.8–35.3 range 32.6 238.1 274 ms 273 ms–298 ms range 29 ms 64 128" in runs
-    assert "3.92 s 477.9 MiB RAM" in runs
+    assert "3.92 s 0.50 GB RAM" in runs
 
 
 def test_drop_compares_the_same_shape(pages: dict[str, str]) -> None:
@@ -178,7 +178,8 @@ def test_a_transcribed_model_says_what_is_missing(pages: dict[str, str]) -> None
     page = pages[SEED]
     text = seen(page)
     assert "No run of this model has one shape at two concurrencies yet" in text
-    assert "variant E4B-it not known parameters, architecture, context" in text
+    assert "variant E4B-it parameters about 4 billion, by its name" in text
+    assert "not known architecture, context" in text
     assert "transcribed" in section(page, "All runs")
     assert "Currently Vulkan-only" in section(page, "Errata")
 
@@ -284,7 +285,7 @@ def test_files_of_weights_and_what_is_written_about_the_model() -> None:
     assert "8.3 billion, 1.5 billion active, 8.3 billion" in text
     assert "tiny/1b @ c0ffee" in text and "text, images" in text
     assert "<p>A <em>small</em> one.</p>" in page
-    assert re.findall(r"(Q\S+) – – – (\S+)", text) == [("Q4_K_M", "3.73"), ("Q8_0", "7.45")]
+    assert re.findall(r"(Q\S+) – – – (\S+)", text) == [("Q4_K_M", "4.0"), ("Q8_0", "8.0")]
     assert f'title="{"a" * 64}"' in page
 
 

@@ -91,7 +91,7 @@ class Card:
         known = [run for run in self.runs if any(r.validity.stands for r in run.record.results)]
 
         def size(run: Run) -> float:
-            return run.record.model.parameters or run.record.model.bytes or 0
+            return formats.size_of(run.record.model)[0] or run.record.model.bytes or 0
 
         return max(known, key=size, default=None)
 

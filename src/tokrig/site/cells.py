@@ -16,6 +16,7 @@ from tokrig import naming
 from tokrig.compare import LENGTH_SHARE, LENGTH_TOKENS
 from tokrig.compare.statistics import STARTS_NEEDED, starts_of, usable
 from tokrig.fit import evidence, place
+from tokrig.record.block import Summary
 from tokrig.record.model import Record, Result
 from tokrig.site import formats
 from tokrig.site.versions import order
@@ -178,8 +179,8 @@ def columns(runs: Sequence[Run], cards: Sequence[Card]) -> dict[str, Any]:
     4,096 tokens, what engines take) and the place of its build among those of its engine. ``rows``
     has of each plain result how many starts it is of, the number of its texts (-1 where nobody
     knows them), its prompt tokens and its place among those of its cell on its card, -1 where it
-    stands in none. ``deep`` has all of it of the results at a depth. ``starts`` has the medians of
-    the starts by row, where there are enough for an interval; those of ``deep`` come after.
+    stands in none. ``deep`` has all of it of the results at a depth. ``starts`` is that of decode
+    rates, see there.
     """
     number = {rig: place for place, card in enumerate(cards) for rig in card.rigs}
     places = {
@@ -192,8 +193,6 @@ def columns(runs: Sequence[Run], cards: Sequence[Card]) -> dict[str, Any]:
     files, sources, told, shapes = _Numbers(), _Numbers(), _Numbers(), _Numbers()
     plain: list[list[Any]] = []
     deep: list[list[Any]] = []
-    starts: dict[int, list[float]] = {}
-    later: list[list[float]] = []
     of_runs = []
     for run_number, run in enumerate(runs):
         record = run.record
@@ -217,22 +216,17 @@ def columns(runs: Sequence[Run], cards: Sequence[Card]) -> dict[str, Any]:
                 result.prompt_tokens and significant(result.prompt_tokens.median, 5),
                 places.get((run.id, result.cell), -1),
             ]
-            each = _starts(result)
             if result.cell.plain:
-                if each:
-                    starts[len(plain)] = each
                 plain.append(row)
             else:
                 deep.append([*row, run_number, *_deep(result, shapes)])
-                later.append(each)
-    starts |= {len(plain) + n: each for n, each in enumerate(later) if each}
     return {
         "cards": [_card_words(card) for card in cards],
         "runs": _turned("card limit file source needs build", of_runs),
         "rows": _turned(_ROW, plain),
         "deep": _turned(f"{_ROW} run {_DEEP}", deep),
         "shapes": shapes.listed,
-        "starts": starts,
+        "starts": starts(runs, "output_tok_per_s"),
     }
 
 
@@ -256,9 +250,17 @@ class _Numbers:
         return self._numbers[value]
 
 
-def _starts(result: Result) -> list[float]:
-    gen = result.output_tok_per_s
-    each = gen.starts if gen and len(gen.starts) >= STARTS_NEEDED else []
+def starts(runs: Iterable[Run], metric: str) -> dict[int, list[float]]:
+    """The medians of an engine's starts by row, where there are enough for an interval; the rows of
+    ``deep`` come after all plain ones."""
+    closed = [r for run in runs for r in run.record.results if r.load == "closed"]
+    ordered = sorted(closed, key=lambda result: not result.cell.plain)
+    found = {row: _starts(getattr(result, metric)) for row, result in enumerate(ordered)}
+    return {row: each for row, each in found.items() if each}
+
+
+def _starts(figure: Summary | None) -> list[float]:
+    each = figure.starts if figure and len(figure.starts) >= STARTS_NEEDED else []
     return [significant(one, 6) for one in each] if usable(*each) else []
 
 

@@ -88,7 +88,8 @@ def session(record: Record) -> Iterator[Curve]:
 
 
 def sustained(record: Record) -> Iterator[Curve]:
-    """Rate, clock, temperature and power over time; times are the middles of the points, s."""
+    """Rate, clock, temperature and power over time; times are the middles of the points, s.
+    ``each`` is the share of the rate that one of the requests in flight has."""
     for result in record.results:
         if (found := result.sustained) is None or not result.validity.stands:
             continue
@@ -102,6 +103,7 @@ def sustained(record: Record) -> Iterator[Curve]:
             "end": f"{rates}; {why}",
             "time": [significant((a + b) / 2, 4) for a, b in pairwise(bounds)],
             "rate": [_number(one) for one in found.tok_per_s],
+            "each": [_number(one / result.concurrency) for one in found.tok_per_s],
             "clock": _series(seen.gpu_clock_mhz or seen.cpu_clock_mhz, points),
             "heat": _series(seen.temperature_c, points),
             "power": _series(seen.power_w, points),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from tokrig import naming, units
 from tokrig.record import checks
 from tokrig.record.block import Summary
-from tokrig.record.model import Record, Result, Rig, Validity
+from tokrig.record.model import Model, Record, Result, Rig, Validity
 
 if TYPE_CHECKING:
     from tokrig.site.table import Line
@@ -33,10 +34,14 @@ def fixed(value: float, digits: int) -> str:
 
 
 def gigabytes(count: int | None) -> str:
-    """``4.4 GB``: as files are named by people."""
+    """``4.4 GB``, ``91 MB``: of a thousand each, as files are named by people."""
     if count is None:
         return NULL
     size = count / 1e9
+    if count < 10_000:
+        return f"{count:.0f} B"
+    if size < 0.095:
+        return f"{fixed(1000 * size, 0 if size >= 0.01 else 2)} MB"
     return f"{fixed(size, 0 if size >= 100 else 1 if size >= 1 else 2)} GB"
 
 
@@ -46,6 +51,24 @@ def parameters(number: float) -> str:
         if number >= size:
             return f"{float(f'{number / size:.3g}'):g} {word}"
     return f"{number:,.0f}"
+
+
+_NAMED = re.compile(
+    r"(?<![\w.])(?:(\d{1,3})x)?E?(\d{1,4}(?:\.\d{1,3})?)([BM])(?![\w.])", re.IGNORECASE
+)
+
+
+def size_of(model: Model) -> tuple[int | None, bool]:
+    """The parameters of a model, and whether only its name tells them: 8e9 of ``LFM2 8B-A1B``,
+    56e9 of ``8x7B``; None where not even that does."""
+    if model.parameters is not None:
+        return model.parameters, False
+    found = _NAMED.search(naming.model_name(model))
+    if found is None:
+        return None, False
+    unit = 10**9 if found[3] in "Bb" else 10**6
+    size = round(int(found[1] or 1) * Decimal(found[2]) * unit)
+    return size or None, bool(size)
 
 
 def bounds(metric: Summary | None) -> tuple[float, float] | None:
@@ -175,7 +198,7 @@ def badges(rig: Rig) -> list[str]:
 FILTERS = {
     "rate": rate,
     "seconds": units.human_seconds,
-    "bytes": units.human_bytes,
+    "bytes": gigabytes,
     "spread": spread,
     "interval": interval,
     "listed": listed,

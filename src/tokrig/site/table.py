@@ -168,7 +168,7 @@ def groups(
     for line in lines(runs, concurrency):
         by_family.setdefault(line.run.record.model.family, []).append(line)
     for members in by_family.values():
-        members.sort(key=lambda line: -(line.run.record.model.parameters or 0))
+        members.sort(key=lambda line: -(formats.size_of(line.run.record.model)[0] or 0))
     found = []
     for family, members in by_family.items():
         released = families[family].released if family in families else None
@@ -224,7 +224,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
 
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
     the number of the run. A word is ``[label, word for the address]``; that of a model is
-    ``[family, variant, address, name, parameters, active ones]``, that of a rig ``[label, id,
+    ``[family, variant, address, name, parameters, active ones]``, with a 1 behind where only its
+    name tells the parameters; that of a rig ``[label, id,
     badges, cards, GB of VRAM (0 without a card), whether that is main memory, the cards as a word
     for the address, their vendors]``; ``bytes`` are
     those of the weights, ``date`` is ``2026-11-22`` or empty; ``valid`` is 0 for invalid,
@@ -324,8 +325,10 @@ def _deepest(record: Record) -> Result | None:
 
 def _model_words(family: int, model: Model) -> list[Any]:
     name = naming.model_name(model)
-    sizes = (model.parameters, model.active_parameters)
-    return [family, model.variant or name, naming.address(name), name, *map(_number, sizes)]
+    size, is_named = formats.size_of(model)
+    sizes = map(_number, (size, model.active_parameters))
+    words = [family, model.variant or name, naming.address(name), name, *sizes]
+    return [*words, 1] if is_named else words
 
 
 def _number_of(listed: _Words, label: str | None) -> int:

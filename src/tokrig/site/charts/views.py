@@ -7,7 +7,7 @@ from typing import Any
 
 from tokrig.site.charts import Figure
 from tokrig.site.charts.lines import Axis, Panel, Points, drawing
-from tokrig.site.curves import FAST_ENOUGH, Curve, frontier
+from tokrig.site.curves import FAST_ENOUGH, JOULE_A_KWH, Curve, frontier
 from tokrig.site.formats import NULL, rate
 from tokrig.units import human_seconds, significant
 
@@ -15,13 +15,16 @@ MOST = 4
 RATE = Axis("tok/s", marks=FAST_ENOUGH)
 DEPTH = Axis("tokens of context before the prompt", depth=True)
 MINUTES = Axis("minutes")
+EURO_A_KWH = 0.30
+"""Of the picture; the page's script takes a reader's own price, and begins with this one."""
+MILLION = f"€ a million tokens at €\u00a0{EURO_A_KWH:.2f} a kWh"
 Drawn = Mapping[int, Points]
 
 
 def picture(view: str, curves: Sequence[Curve], names: Sequence[str]) -> Figure | None:
     """The first curves of a view, which are the most complete, with their ``names``; None where
     there is nothing to draw."""
-    shown = list(curves[:MOST])
+    shown = list(map(_paid, curves[:MOST])) if view == "cost" else list(curves[:MOST])
     labels = [name if curve["of"] in name else f"{name} · {curve['of']}"
               for name, curve in zip(names, shown, strict=False)]  # fmt: skip
     drawn = drawing(_PANELS[view](shown), labels)
@@ -42,6 +45,13 @@ def picture(view: str, curves: Sequence[Curve], names: Sequence[str]) -> Figure 
             for cells in row(curve)
         ),
     )
+
+
+def _paid(curve: Curve) -> Curve:
+    """With what a million tokens cost."""
+    joules = curve["joule"]
+    paid = [None if one is None else one * 1e6 / JOULE_A_KWH * EURO_A_KWH for one in joules]
+    return {**curve, "million": paid}
 
 
 def _lines(curves: Sequence[Curve], x: str, y: str, by: float = 1.0) -> Drawn:
@@ -80,10 +90,10 @@ def _session(curves: Sequence[Curve]) -> list[Panel]:
 
 
 def _sustained(curves: Sequence[Curve]) -> list[Panel]:
-    rates = _lines(curves, "time", "rate", by=60)
+    rates = _lines(curves, "time", "each", by=60)
     clocks = _lines(curves, "time", "clock", by=60)
     return [
-        Panel("all together, tok/s", MINUTES, Axis("tok/s"), rates),
+        Panel("each request, tok/s", MINUTES, RATE, rates),
         Panel("clock, MHz", MINUTES, Axis("MHz"), clocks),
     ]
 
@@ -101,7 +111,15 @@ def _quality(curves: Sequence[Curve]) -> list[Panel]:
 
 def _cost(curves: Sequence[Curve]) -> list[Panel]:
     each = Axis("each request, tok/s", marks=FAST_ENOUGH)
-    return [Panel("J a token, measured", each, Axis("J"), _lines(curves, "each", "joule"))]
+    return [
+        Panel(MILLION, each, Axis("€", logarithmic=True), _lines(curves, "each", "million")),
+        Panel(
+            "J a token, measured",
+            each,
+            Axis("J", logarithmic=True),
+            _lines(curves, "each", "joule"),
+        ),
+    ]
 
 
 _PANELS: Mapping[str, Callable[[Sequence[Curve]], list[Panel]]] = {
@@ -124,6 +142,10 @@ def _short(value: float | None) -> str:
 
 def _rate(value: float | None) -> str:
     return NULL if value is None else rate(value)
+
+
+def _money(value: float | None) -> str:
+    return NULL if value is None else f"€\u00a0{significant(value, 3):,.10g}"
 
 
 def _wait(value: float | None) -> str:
@@ -162,9 +184,10 @@ _TABLES: Mapping[str, tuple[str, tuple[str, ...], Callable[[Curve], list[tuple[s
     ),
     "sustained": (
         "A load that lasts",
-        ("at, s", "all together, tok/s", "clock, MHz", "temperature, °C", "power, W"),
-        _rows(("time", _short), ("rate", _rate), ("clock", _count), ("heat", _count),
-              ("power", _count)),
+        ("at, s", "each, tok/s", "all together, tok/s", "clock, MHz", "temperature, °C",
+         "power, W"),
+        _rows(("time", _short), ("each", _rate), ("rate", _rate), ("clock", _count),
+              ("heat", _count), ("power", _count)),
     ),
     "quality": (
         "Speed against quality",
@@ -172,8 +195,9 @@ _TABLES: Mapping[str, tuple[str, tuple[str, ...], Callable[[Curve], list[tuple[s
         _rows(("quant", str), ("kl", _short), ("agreement", _short), ("decode", _rate)),
     ),
     "cost": (
-        "Energy a token",
-        ("in flight", "each, tok/s", "all together, tok/s", "J a token"),
-        _rows(("flight", _count), ("each", _rate), ("system", _rate), ("joule", _short)),
+        "Energy and money a token",
+        ("in flight", "each, tok/s", "all together, tok/s", "J a token", MILLION),
+        _rows(("flight", _count), ("each", _rate), ("system", _rate), ("joule", _short),
+              ("million", _money)),
     ),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokrig.site import Output, answer, finder, formats, sharing, table
 from tokrig.site.context import Site, key_of, script
-from tokrig.units import GIB, human_seconds
+from tokrig.units import human_seconds
 
 COMFORTABLE = finder.FAST["comfortable"]
 TITLES = {
@@ -34,7 +34,7 @@ class Entry:
     address: str
     parameters: str
     others: str
-    marks: Sequence[str]
+    marks: Sequence[tuple[str, str]]
     run: str | None
     cells: Sequence[tuple[str, str, Sequence[str]]]
 
@@ -118,7 +118,7 @@ def _entry(of: finder.Finder, page: finder.Question, lines: list[answer.Line]) -
     if first["memory"] is not None:
         cache = models["cache"][finder.USES.index(page.use)][first["of"]]
         mark = "" if first["seen"] else "≥ " if cache is None else "≈ "
-        memory = f"{mark}{formats.fixed(first['memory'] / GIB, 1)} GiB"
+        memory = mark + formats.gigabytes(first["memory"])
     how, source = _basis(of, page, first)
     cells = [
         ("quant", data["quants"][models["quant"][first["of"]]][0], ()),
@@ -134,12 +134,18 @@ def _entry(of: finder.Finder, page: finder.Question, lines: list[answer.Line]) -
     return Entry(
         model=model[3],
         address=model[2],
-        parameters="" if model[4] is None else formats.parameters(model[4]),
+        parameters=_size(model),
         others=_others(of, rest),
         marks=() if row is None else _marks(data, row),
         run=None if row is None else data["runs"]["id"][rows["run"][row]],
         cells=cells,
     )
+
+
+def _size(model: Sequence[Any]) -> str:
+    """``7.6 B``, ``≈ 8 B`` where only its name tells it."""
+    about = "≈ " if len(model) > 6 else ""
+    return "" if model[4] is None else about + formats.parameters(model[4])
 
 
 def _roughly(seconds: float) -> str:
@@ -172,18 +178,19 @@ def _others(of: finder.Finder, rest: Sequence[answer.Line]) -> str:
     return "; ".join(told)
 
 
-def _marks(data: dict[str, Any], row: int) -> list[str]:
+def _marks(data: dict[str, Any], row: int) -> list[tuple[str, str]]:
+    """Classes and words."""
     kind, level, _ = data["kinds"][_of_run(data, "kind", row)]
     mode = data["modes"][_of_run(data, "mode", row)]
     measured = kind == "measured"
     found = (
-        (mode[1] != "baseline", mode[0]),
-        (data["rows"]["valid"][row] != answer.VALID, "unverified"),
-        (_of_run(data, "errata", row), "erratum"),
-        (not measured, kind),
-        (measured and level == "quick", "quick"),
+        (mode[1] != "baseline", "badge", mode[0]),
+        (data["rows"]["valid"][row] != answer.VALID, "mark unchecked", "unverified"),
+        (_of_run(data, "errata", row), "mark erratum", "erratum"),
+        (not measured, "mark transcribed", kind),
+        (measured and level == "quick", "mark quick", "quick"),
     )
-    return [label for holds, label in found if holds]
+    return [(kind_of, label) for holds, kind_of, label in found if holds]
 
 
 def _speed(of: finder.Finder, line: answer.Line) -> tuple[str, str, Sequence[str]]:
@@ -215,9 +222,8 @@ def _basis(of: finder.Finder, page: finder.Question, line: answer.Line) -> tuple
             "like": "from models like it",
         }[line["basis"]]
     if line["row"] is None:
-        too_much = formats.fixed((line["missing"] or 0) / GIB, 1)
         return {
-            "no": ("does not fit", f"{too_much} GiB too much"),
+            "no": ("does not fit", f"{formats.gigabytes(line['missing'] or 0)} too much"),
             "unknown": ("size not known", ""),
             "fits": ("fits", "speed not known"),
         }[line["how"]]

@@ -9,7 +9,7 @@ from functools import partial
 from tokrig.compare import rules
 from tokrig.site import Output
 from tokrig.site.cards import Card
-from tokrig.site.cells import Relative, columns, histories, most_shared, relative
+from tokrig.site.cells import Relative, columns, histories, most_shared, relative, starts
 from tokrig.site.context import Site, key_of, script
 
 
@@ -30,6 +30,8 @@ def outputs(site: Site) -> Iterable[Output]:
     yield Output("builds.html", key_of(rules()), partial(_builds, site))
     yield Output("assets/relative.js", key, lambda: script("relative", pairs(site.cards)))
     yield Output("assets/cells.js", key, lambda: script("cells", columns(site.runs, site.cards)))
+    for metric in ("prefill_tok_per_s", "ttft_s"):
+        yield Output(f"assets/starts-{metric}.js", key, partial(_starts, site, metric))
 
 
 def _page(site: Site) -> bytes:
@@ -47,6 +49,11 @@ def _page(site: Site) -> bytes:
         histories={card.address for card in site.cards if histories(card.runs)},
         lines=lines,
     )
+
+
+def _starts(site: Site, metric: str) -> bytes:
+    """What intervals of that figure are made from: loaded when a reader asks for it."""
+    return script(f"starts_{metric}", starts(site.runs, metric))
 
 
 def _versus(site: Site) -> bytes:

@@ -165,7 +165,8 @@ def _each(texts: Iterable[str | None]) -> str:
 
 def _parameters(model: Model) -> str | None:
     if model.parameters is None:
-        return None
+        size, _ = formats.size_of(model)
+        return None if size is None else f"about {_many(size)}, by its name"
     if model.active_parameters in (None, model.parameters):
         return _many(model.parameters)
     return f"{_many(model.parameters)}, {_many(model.active_parameters or 0)} active"

@@ -28,7 +28,7 @@ from tokrig.site.charts.sessions import COLUMNS, by_turn, turns
 from tokrig.site.context import Site, key_of
 from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
-from tokrig.units import human_bytes, human_seconds, significant
+from tokrig.units import human_seconds, significant
 
 MAX_TITLE = 100
 
@@ -197,8 +197,13 @@ def summary(metric: Metric[Any], value: Summary) -> Cell:
     if known is None:
         return Cell(say(value.median), formats.mean(value))
     low, high = map(say, known)
+    if low == high:
+        return Cell(say(value.median), formats.mean(value))
+    number, _, unit = low.rpartition(" ")
+    is_short = number.replace(",", "").replace(".", "").isdigit() and high.endswith(f" {unit}")
+    span = f"{number}–{high}" if is_short else f"{low} – {high}"
     kind = "95 % interval" if value.ci95 else "range"
-    told = ", ".join(filter(None, (formats.mean(value), f"{kind} {low} – {high}")))
+    told = ", ".join(filter(None, (formats.mean(value), f"{kind} {span}")))
     return Cell(say(value.median), told)
 
 
@@ -229,7 +234,7 @@ def _plain(metric: Metric[Any], value: Any) -> str:
         case "counts" | "sums":
             return ", ".join(f"{name} {_number('', one)}" for name, one in value.items())
         case "count" if metric.unit == "B":
-            return human_bytes(value)
+            return formats.gigabytes(value)
         case "text":
             return str(value)
         case _:
@@ -344,7 +349,7 @@ def _text(name: str, value: Any) -> str:
         case str():
             return value or "empty"
         case int() if name.endswith("bytes"):
-            return f"{value} ({human_bytes(value)})"
+            return f"{value} ({formats.gigabytes(value)})"
         case Mapping():
             return ", ".join(f"{key}: {_text(name, item)}" for key, item in value.items()) or "none"
         case tuple():

@@ -51,12 +51,13 @@
     return ofCard[number].filter((row) => data.runs.rig[rows.run[row]] === wanted);
   };
 
-  /** A figure with what the rules of statistics ask of it. Only decode rates come with starts. */
+  /** A figure with what the rules of statistics ask of it; starts of others than decode rates are
+   * loaded when they are asked for. */
   const side = (row, metric) => ({
     metric: {
       median: rows[metric][row],
       ci95: metric === "gen" && rows.spread[row] === 2 ? [rows.low[row], rows.high[row]] : null,
-      starts: (metric === "gen" && cells.starts[row]) || [],
+      starts: (metric === "gen" ? cells.starts : tokrig[`starts_${metric}`])?.[row] ?? [],
     },
     starts: rows.starts[row],
   });

@@ -18,10 +18,10 @@
     const probe = make("span", { hidden: true });
     document.body.append(probe);
     const of = (name) => {
-      probe.style.color = `var(--chart-${name})`;
+      probe.style.color = `var(--${name})`;
       return getComputedStyle(probe).color;
     };
-    const found = { ink: of("ink"), muted: of("muted"), grid: of("grid"), series: [1, 2, 3, 4, 5, 6].map(of) };
+    const found = { paper: of("paper"), ink: of("chart-ink"), muted: of("chart-muted"), grid: of("chart-grid"), series: [1, 2, 3, 4, 5, 6].map((number) => of(`chart-${number}`)) };
     probe.remove();
     return found;
   };
@@ -196,6 +196,7 @@
     ctx.fillStyle = paint.muted;
     ctx.lineWidth = ratio;
     ctx.setLineDash([3 * ratio, 2 * ratio]);
+    const named = [];
     for (const [axis, marks, scale] of [["x", spec.x.marks, x], ["y", spec.y.marks, y]]) {
       for (const [name, value] of Object.entries(marks ?? {})) {
         if (value <= scale.low || value >= scale.high) continue;
@@ -207,9 +208,9 @@
         const said = `${name} ${value}`;
         // Names on neighbouring lines stand one above the other, or at both ends.
         const number = Object.keys(marks).indexOf(name);
-        ctx.textAlign = axis === "x" || number ? "left" : "right";
-        if (axis === "x") ctx.fillText(said, at + 4 * ratio, top + (13 + 15 * number) * ratio);
-        else ctx.fillText(said, number ? left + 4 * ratio : left + width - 4 * ratio, at - 4 * ratio);
+        const right = axis === "y" && !number;
+        const [px, py] = axis === "x" ? [at + 4 * ratio, top + (13 + 15 * number) * ratio] : [right ? left + width - 4 * ratio : left + 4 * ratio, at - 5 * ratio];
+        named.push([said, px, py, right ? "right" : "left"]);
       }
     }
     ctx.setLineDash([]);
@@ -228,6 +229,17 @@
           ctx.stroke();
         }
       }
+    }
+    // Names come last and with an edge of paper, so that no curve crosses them out.
+    ctx.setTransform(1, 0, 0, 1, 0, 0);
+    ctx.strokeStyle = paint.paper;
+    ctx.lineWidth = 4 * ratio;
+    ctx.lineJoin = "round";
+    ctx.fillStyle = paint.muted;
+    for (const [said, px, py, side] of named) {
+      ctx.textAlign = side;
+      ctx.strokeText(said, px, py);
+      ctx.fillText(said, px, py);
     }
     ctx.restore();
   }

@@ -28,7 +28,7 @@
     `turn ${curve.turn[n]}: TTFT ${time(curve.ttft[n])}; ${whole(curve.cached[n])} of ${whole(curve.prompt[n])} tokens from the cache`;
   const atTime = (curve) => (n) => {
     const seen = [["clock", " MHz"], ["heat", " °C"], ["power", " W"]].filter(([name]) => isKnown(curve[name][n]));
-    return [`after ${time(curve.time[n])}: ${tokPerS(curve.rate[n])}`, ...seen.map(([name, unit]) => whole(curve[name][n]) + unit)].join(", ");
+    return [`after ${time(curve.time[n])}: ${tokPerS(curve.each[n])} each, ${rate(curve.rate[n])} together`, ...seen.map(([name, unit]) => whole(curve[name][n]) + unit)].join(", ");
   };
 
   // Quality
@@ -109,10 +109,10 @@
       panels: () => {
         const over = { title: "seconds" };
         const of = (title, name, y) => ({ title, x: over, y, line: (curve) => ({ points: points(curve, "time", name, atTime(curve)) }) });
-        return [of("All together, tok/s", "rate", { title: "tok/s" }), of("Clock, MHz", "clock", { title: "MHz", close: true }), of("Temperature, °C", "heat", { title: "°C", close: true }), of("Power, W", "power", { title: "W" })];
+        return [of("Each request, tok/s", "each", FAST), of("Clock, MHz", "clock", { title: "MHz", close: true }), of("Temperature, °C", "heat", { title: "°C", close: true }), of("Power, W", "power", { title: "W" })];
       },
-      columns: ["at", "all together, tok/s", "clock, MHz", "temperature, °C", "power, W"],
-      rows: (curve) => curve.time.map((at, n) => [time(at), rate(curve.rate[n]), whole(curve.clock[n]), whole(curve.heat[n]), whole(curve.power[n])]),
+      columns: ["at", "each, tok/s", "all together, tok/s", "clock, MHz", "temperature, °C", "power, W"],
+      rows: (curve) => curve.time.map((at, n) => [time(at), rate(curve.each[n]), rate(curve.rate[n]), whole(curve.clock[n]), whole(curve.heat[n]), whole(curve.power[n])]),
       note: (curve) => curve.end,
     },
     quality: {

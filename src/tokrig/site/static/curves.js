@@ -8,7 +8,8 @@
   const MOST = 6; // lines, as many as there are colours
   const USUAL = 4;
   const MOST_LISTED = 24;
-  const STATE = { view: "depth", q: "", model: "", card: "", quant: "", draw: "", measure: "kl", price: "", watts: "", currency: "" };
+  const FIRST = document.querySelector(".tabs [data-view]:not([data-curves='0'])") ?? document.querySelector(".tabs [data-view]");
+  const STATE = { view: FIRST.dataset.view, q: "", model: "", card: "", quant: "", draw: "", measure: "kl", price: "", watts: "", currency: "" };
   const KEPT = ["price", "watts", "currency"];
   const USUAL_PRICE = "0.30";
   const sections = new Map([...document.querySelectorAll("section.view")].map((one) => [one.id, one]));
@@ -238,7 +239,7 @@
   }
 
   function show() {
-    const name = sections.has(state.view) && views[state.view] ? state.view : "depth";
+    const name = sections.has(state.view) && views[state.view] ? state.view : STATE.view;
     if (name !== state.view) unknownView = state.view.slice(0, 60);
     for (const [id, section] of sections) section.hidden = id !== name;
     for (const tab of document.querySelectorAll(".tabs a")) {

@@ -64,7 +64,6 @@
   const link = (target, label) => make("a", { href: url(target) }, label);
   const small = (text) => (text ? [make("span", { class: "spread" }, text)] : []);
   const rigOf = (row) => data.rigs[runs.rig[rows.run[row]]];
-  const gibibytes = (bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
   /** ``7.5 s``, ``29 s``, ``2 min 05 s``: as long as one waits, no finer. */
   const roughly = (s) => (s < 10 ? `${s.toFixed(1)} s` : s < 60 ? `${s.toFixed(0)} s` : time(s));
@@ -102,7 +101,7 @@
 
   /** How it is known, and where from. */
   function basis(line, asked) {
-    if (line.how === "no") return ["does not fit", `${gibibytes(line.missing)} too much`];
+    if (line.how === "no") return ["does not fit", `${gigabytes(line.missing)} too much`];
     if (line.how === "unknown") return [asked.bytes === null ? "memory not known" : "size not known", ""];
     if (line.how === "fits") return ["fits", "speed not known"];
     if (line.how === "expected") {
@@ -149,7 +148,7 @@
     const name = make("th", { scope: "row", class: "model" });
     if (others !== null) {
       name.append(link(`models/${model[2]}.html`, model[3]));
-      if (isKnown(model[4])) name.append(" ", make("span", { class: "muted" }, parameters(model[4])));
+      if (isKnown(model[4])) name.append(" ", make("span", { class: "muted" }, `${model[6] ? "≈ " : ""}${parameters(model[4])}`));
     } else name.append(make("span", { class: "unseen" }, model[3]));
     if (others?.length) name.append(" ", unfold(others, asked));
     const found = line.row === null ? [] : marks(line.row);
@@ -157,7 +156,7 @@
     const engine = line.row === null ? "" : data.backends[runs.backend[rows.run[line.row]]][0];
     const use = Math.max(0, uses.indexOf(state.use));
     const about = line.seen ? "" : models.cache[use][line.of] === null ? "≥ " : "≈ ";
-    const memory = isKnown(line.memory) ? `${about}${gibibytes(line.memory)}` : NULL;
+    const memory = isKnown(line.memory) ? `${about}${gigabytes(line.memory)}` : NULL;
     const cell = (kind, text, ...more) => make("td", { class: text === NULL || text === "" ? `${kind} none` : kind }, text, ...more);
     return make(
       "tr", { class: others === null ? "other" : null },
@@ -223,7 +222,9 @@
     if (found.fast.length) parts.push(...tableOf(found.fast, asked, title));
     for (const one of FOLDED) if (found[one[0]].length) parts.push(folded(one, found[one[0]], asked));
     const measured = asked.rigs.length ? `${count(asked.rigs.length, "machine")} with records` : "no machine with records";
-    const note = `${asked.label} (${measured}), ${label.toLowerCase()}: rows of the shape ${shape}; ${context / 1024}k tokens of context have to fit, where the record tells how a cache grows.`;
+    const isExpected = [...found.fast, ...found.slower].some(([line]) => line.how === "expected");
+    const room = asked.bytes ? gigabytes(asked.bytes) : "its memory";
+    const note = `${label}: speeds of the shape ${shape}, ${measured}. Weights, ${context / 1024}k tokens of context and the engine have to fit into ${room}.${isExpected ? " An expected speed has no TTFT: reading a prompt is bound by arithmetic, which few records tell." : ""}`;
     const nothing = found.fast.length ? title : `No model is known to reach ${rate(fast)} tok/s here`;
     return [make("p", { class: "status", role: "status" }, make("strong", {}, nothing), `. ${note}`), ...parts];
   }

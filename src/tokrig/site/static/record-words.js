@@ -348,14 +348,21 @@
     };
   };
 
+  /** site/formats.size_of: what only a name tells of a model's parameters. */
+  const namedSize = (name) => {
+    const found = /(?<![\p{L}\p{N}_.])(?:(\d{1,3})x)?E?(\d{1,4}(?:\.\d{1,3})?)([BM])(?![\p{L}\p{N}_.])/iu.exec(name);
+    return found ? Math.round(Number(found[1] ?? 1) * Number(found[2]) * (/b/i.test(found[3]) ? 1e9 : 1e6)) || null : null;
+  };
+
   /** A record as a run of the tables: words and figures, numbers of words left to whoever adds it. */
   const runOf = (record) => {
     const { backend, model, provenance, rig } = record;
     const cards = [...new Set(rig.gpus.map(gpuName))].join(" + ") || cpuName(rig);
     const name = modelName(model);
+    const size = namedSize(name);
     return {
       family: [model.family, filterWord(model.family), null],
-      model: [model.variant || name, slug(name), name, model.parameters, model.active_parameters],
+      model: [model.variant || name, slug(name), name, model.parameters ?? size, model.active_parameters, ...(isKnown(model.parameters) || size === null ? [] : [1])],
       quant: word(model.quant),
       rig: [hardwareName(rig), rig.id, badges(rig), cards, vramGb(rig), rig.gpus.some((gpu) => gpu.unified_memory), filterWord(cards), [...new Set(rig.gpus.map((gpu) => gpu.vendor))].sort()],
       backend: word(backendLabel(backend)),

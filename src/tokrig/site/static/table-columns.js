@@ -179,7 +179,7 @@
     whole: metric("end_to_end_tok_per_s", rate, true),
     parameters: size((run) => modelOf(run)[4], (all, run) => {
       const active = modelOf(run)[5];
-      return isKnown(active) && active !== all ? `${parameters(all)}, ${parameters(active)} active` : parameters(all);
+      return isKnown(active) && active !== all ? `${parameters(all)}, ${parameters(active)} active` : `${modelOf(run)[6] ? "≈ " : ""}${parameters(all)}`;
     }),
     file: size((run) => runs.bytes[run], gigabytes),
     vram: metric("memory.engine_vram_bytes", gigabytes),

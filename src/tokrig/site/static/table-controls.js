@@ -115,7 +115,7 @@
   }
 
   function search() {
-    const input = make("input", { type: "search", name: "q", placeholder: "Search: model, quant, card, engine …", "aria-label": "Search all rows", autocomplete: "off", spellcheck: false });
+    const input = make("input", { type: "search", name: "q", placeholder: "Search all rows", "aria-label": "Search all rows", autocomplete: "off", spellcheck: false });
     input.addEventListener("input", () => view.soon({ q: input.value.slice(0, 200) }));
     synced.push(() => {
       if (document.activeElement !== input) input.value = view.state.q;

@@ -22,7 +22,7 @@
     ["family", ofRun((run) => facts.family(run)[0])],
     ["model", ofRun((run) => modelOf(run)[3])],
     ["quant", ofRun((run) => text(facts.quant(run)[0]))],
-    ["parameters", ofRun((run) => modelOf(run)[4])],
+    ["parameters", ofRun((run) => (modelOf(run)[6] ? null : modelOf(run)[4]))],
     ["active_parameters", ofRun((run) => modelOf(run)[5])],
     ["model_bytes", ofRun((run) => runs.bytes[run])],
     ["rig", ofRun((run) => rigOf(run)[1])],

@@ -269,8 +269,7 @@
     }
     document.getElementById("cells").replaceChildren(...parts);
     const lacking = list.filter(({ ratio }) => ratio?.settle.startsWith("engine starts")).length;
-    const onlyDecode = state.metric === "gen" ? "" : " Intervals of these figures are on Compare, a ratio's link leads there.";
-    document.getElementById("count").textContent = `${count(list.length, "cell")}.${lacking ? ` ${lacking} of too few starts for a verdict: ${rules.starts_needed} are needed on each side.` : ""}${onlyDecode}`;
+    document.getElementById("count").textContent = `${count(list.length, "cell")}.${lacking ? ` ${lacking} of too few starts for a verdict: ${rules.starts_needed} are needed on each side.` : ""}`;
   }
 
   // What only one has
@@ -333,9 +332,18 @@
     }
   }
 
+  /** What intervals of other figures than decode rates are made from, loaded when first wanted. */
+  const wanted = new Set(["gen"]);
+  function fetchStarts(metric) {
+    if (wanted.has(metric)) return;
+    wanted.add(metric);
+    document.head.append(make("script", { src: url(`assets/starts-${metric}.js`), onload: show }));
+  }
+
   let drawn = "";
   function show() {
     if (!METRICS[state.metric]) state.metric = DEFAULTS.metric;
+    fetchStarts(state.metric);
     const [a, b] = [resolve("a"), resolve("b")];
     for (const [name, { card }] of [["a", a], ["b", b]]) if (card) pair.elements[name].value = card.label;
     const problem = [...(a.problem ?? []), ...(b.problem ?? [])];

@@ -29,10 +29,12 @@ window.tokrig = window.tokrig || {};
     return `${Math.floor(seconds / 60)} min ${String(seconds % 60).padStart(2, "0")} s`;
   };
 
-  /** ``4.4 GB``: as files and cards are named by people. */
+  /** ``4.4 GB``, ``91 MB``: of a thousand each, as files are named by people. */
   const gigabytes = (bytes) => {
     if (!isKnown(bytes)) return NULL;
     const size = bytes / 1e9;
+    if (bytes < 10_000) return `${bytes} B`;
+    if (size < 0.095) return `${(1000 * size).toFixed(size >= 0.01 ? 0 : 2)} MB`;
     return `${size >= 100 ? size.toFixed(0) : size >= 1 ? size.toFixed(1) : size.toFixed(2)} GB`;
   };
 
