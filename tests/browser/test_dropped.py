@@ -1,9 +1,10 @@
-"""A record of one's own on the page: dropped, beside the others, compared, and as a pull request;
-all of it as Python has it. What is no record is refused in words.
+"""Files of one's own on the page: dropped, beside the others, compared, and as a pull request; all
+of it as Python has it, files of other tools included. What is none is refused in words.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 from tests.browser.conftest import ROOT, OpenPage
 from tests.browser.kinds import few_runs
 from tests.browser.test_hostile import TEXTS, hostile
+from tests.unit.test_import import READ as OTHERS_FILES
+from tests.unit.test_import import said
+from tests.unit.test_import_mutations import damaged
 from tokrig import documents
 from tokrig.compare import contribution, subject
+from tokrig.errors import ImportRefused
+from tokrig.exchange import imports
 from tokrig.record import privacy
 from tokrig.record.model import Record, parse_record, record_text
 from tokrig.site import table
@@ -115,6 +121,131 @@ def columns_of(run: dict[str, Any]) -> dict[str, Any]:
     return found | {"rows": rows}
 
 
+# Files of other tools, as tokrig import reads them
+
+IMPORT = """async (files) => {
+  const found = [];
+  for (const [name, bytes, model] of files) {
+    const file = new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name);
+    try {
+      found.push(await tokrig.records.recordsOf(file, name, model));
+    } catch (problem) {
+      const isRefused = problem instanceof tokrig.records.Refused;
+      found.push(isRefused ? problem.message : `BROKEN ${problem.stack}`);
+    }
+  }
+  return found;
+}"""
+DAMAGED = 3
+
+
+def as_python(path: Path, of: Path) -> Any:
+    """The records of a file as plain data, or the refusal."""
+    try:
+        found = imports.read(path, said(of)).records
+    except ImportRefused as problem:
+        return problem.message
+    return [one.model_dump(mode="json", by_alias=True) for one in found]
+
+
+def near(data: Any) -> Any:
+    """Plain data in which whole numbers are as exact as a script's."""
+    if isinstance(data, dict):
+        return {key: near(one) for key, one in data.items()}
+    if isinstance(data, list):
+        return [near(one) for one in data]
+    return float(data) if isinstance(data, int) and abs(data) > 2**53 else data
+
+
+def head(refusal: str) -> str:
+    """A refusal without how its value is written, and without the byte, which browsers keep."""
+    cut = refusal.partition(", not ")[0].partition(" (byte ")[0]
+    return cut.replace('"', "'").replace("\\'", "'")
+
+
+def test_files_of_other_tools_are_read_as_import_reads_them(page: Page, tmp_path: Path) -> None:
+    given, expected = [], []
+    for path in OTHERS_FILES:
+        chance = random.Random(path.name)
+        text = path.read_text("utf-8")
+        for number in range(DAMAGED + 1):
+            data = damaged(text, chance) if number else path.read_bytes()
+            other = tmp_path / f"{path.parent.name}-{number}-{path.name}"
+            other.write_bytes(data)
+            model = said(path).model and "gemma-3-270m-it-Q4_K_M.gguf"
+            given.append([str(other), base64.b64encode(data).decode(), model])
+            expected.append(as_python(other, path))
+    outcomes = []
+    for (name, *_), ours, theirs in zip(given, expected, page.evaluate(IMPORT, given), strict=True):
+        if isinstance(ours, str) and "contradict each other" in ours:
+            continue  # tokrig check tells that; the page computes nothing again
+        if isinstance(ours, str):
+            assert isinstance(theirs, str), (name, ours)
+            assert head(theirs) == head(ours)
+        else:
+            assert near(theirs) == near(ours), name
+        outcomes.append(type(ours))
+    assert outcomes.count(str) > 10 and outcomes.count(list) > 50
+
+
+def test_what_other_tools_measured_is_marked_wherever_it_stands(
+    site_dir: Path, open_page: OpenPage
+) -> None:
+    page = open_page(f"{site_dir.as_uri()}/index.html")
+    files = {path.parent.name: path for path in OTHERS_FILES}
+    chosen = [str(files[name]) for name in ("vllm-bench", "llama-bench", "llmfit")]
+    page.set_input_files("#drop input[type=file]", chosen)
+    lines = page.locator("#results tbody tr", has_text="your file")
+    lines.first.wait_for()
+    for text in lines.all_inner_texts():
+        assert "imported" in text and "unverified" in text
+    items = page.locator("#dropped li")
+    assert "engine's own benchmark" in items.filter(has_text="llama-bench").first.inner_text()
+    assert all("imported" in one for one in items.all_inner_texts())
+
+
+def test_the_model_of_a_file_that_names_none_is_asked_for(page: Page) -> None:
+    path = next(path for path in OTHERS_FILES if path.parent.name == "llama-batched-bench")
+    assert "does not say which model it is of" in drop(page, (path.name, path.read_bytes()))
+    page.get_by_label("Model", exact=True).fill("SmolLM2-135M-Instruct-Q4_K_M.gguf")
+    page.get_by_role("button", name="Read it").click()
+    page.locator("#dropped li").wait_for()
+    assert "SmolLM2 135M-Instruct · Q4_K_M" in page.locator("#dropped").inner_text()
+
+
+# Dropped and pasted by hand
+
+DROP = """([name, text]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], name));
+  const of = { bubbles: true, cancelable: true, dataTransfer: data };
+  const over = !document.body.dispatchEvent(new DragEvent("dragover", of));
+  document.body.dispatchEvent(new DragEvent("drop", of));
+  return over;
+}"""
+PASTE = """(text) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", text);
+  const of = { bubbles: true, cancelable: true, clipboardData: data };
+  document.body.dispatchEvent(new ClipboardEvent("paste", of));
+}"""
+
+
+def test_files_are_dropped_and_texts_are_pasted(page: Page) -> None:
+    items = page.locator("#dropped li")
+    assert page.evaluate(DROP, ["mine.yaml", record_text(again())])
+    items.first.wait_for()
+    assert items.count() == 1
+    table_of_tests = next(path for path in OTHERS_FILES if path.name == "gemma.md")
+    page.evaluate(PASTE, table_of_tests.read_text("utf-8"))
+    items.nth(1).wait_for()
+    assert "what was pasted" in items.nth(1).get_by_role("button").get_attribute("aria-label")
+    page.evaluate(PASTE, "a word that somebody had in the clipboard")
+    page.evaluate(PASTE, "{half")
+    page.wait_for_function("document.getElementById('drop-said').textContent.includes('pasted:1')")
+    assert items.count() == 2
+
+
 # From any page to a pull request
 
 
@@ -134,7 +265,7 @@ def test_an_owner_comes_from_any_page_to_a_pull_request(
         "tokrig engine add llamacpp --api cuda"
     ]
     record = again()
-    assert "1 file read" in drop(page, (f"{AGAIN}.yaml", record_text(record).encode()))
+    assert "1 record read" in drop(page, (f"{AGAIN}.yaml", record_text(record).encode()))
     shown = page.locator(".request pre code").text_content()
     places = [contribution.place(record), f"benchmarks/samples/{AGAIN}.parquet"]
     runs = site_dir / "data" / "runs"
@@ -194,17 +325,23 @@ def wrongs() -> Iterator[tuple[str, bytes, str]]:
     text = record_text(again())
     yield "half", text[: len(text) // 2].encode(), ":"
     yield "empty", b"", "is empty"
-    yield "other", b'{"benchmarks": []}', "no record of tokrig"
+    yield "other", b'{"benchmarks": []}', "of no tool that tokrig knows"
+    yield "columns.csv", b"model,speed,place\nx,1,2\n", "of no tool that tokrig knows"
+    yield "half.json", b'[{"n_prompt": 1, ', "ends too early"
+    yield "names", b'{"__proto__": {"polluted": 1}, "<img src=x onerror=pwned=1>": 1}', "of no tool"
+    yield "bell", b"model,t/s\x07\n\xff", "not UTF-8"
     yield "samples", b"PAR1\x15\x04", "samples"
     yield "list", b"- 1\n- 2\n", "holds no record"
     yield "latin", b"schema: 2\nid: \xff\xfe", "not UTF-8"
+    yield "wide", "schema: 2".encode("utf-16"), "of no tool"
     yield "null", b"schema: 2\0", "no text"
     yield "alias", b"a: &a [1, 2]\nb: [*a, *a]\n", "alias"
     bomb = "a0: &a0 [x, x]\n" + "".join(
         f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
     )
     yield "bomb", bomb.encode(), "alias"
-    yield "deep", b"[" * 100_000, "nesting"
+    yield "deep", b"a: " + b"[" * 100_000, "nesting"
+    yield "deep.json", b'{"a":' * 100_000, "nested too deeply"
     yield "twice", f"{text}\nid: other\n".encode(), "duplicated"
     yield "newer", text.replace("schema: 2", "schema: 99", 1).encode(), "newer tokrig"
     yield "proto", f"{text}\n__proto__: {{polluted: true}}\n".encode(), "is no key of a record"
@@ -220,11 +357,14 @@ def wrongs() -> Iterator[tuple[str, bytes, str]]:
 
 def test_what_is_no_record_is_refused_in_words(page: Page) -> None:
     for name, data, says in wrongs():
-        told = drop(page, (f"{name}.yaml", data))
+        told = drop(page, (name if "." in name else f"{name}.yaml", data))
         assert says in told, (name, told)
         assert page.locator("#drop-said .spread").inner_text(), name
         page.evaluate("document.getElementById('drop-said').replaceChildren()")
     assert page.locator("#dropped li").count() == 0
+    huge = "new File([new Uint8Array(1e8)], 'huge.json')"
+    with pytest.raises(Error, match="more than a file of results has"):
+        page.evaluate(f"tokrig.dropped.add({huge})")
     assert page.evaluate("typeof pwned + typeof ({}).polluted") == "undefinedundefined"
 
 
@@ -253,7 +393,7 @@ TRY = """async (texts) => {
   const found = [];
   for (const text of texts) {
     try {
-      const entry = await tokrig.dropped.add(text);
+      const [entry] = await tokrig.dropped.add(text);
       tokrig.dropped.remove(entry.id);
       found.push("taken");
     } catch (problem) {

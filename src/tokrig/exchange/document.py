@@ -27,10 +27,10 @@ MAX_BYTES = 64 * MIB
 MAX_ROWS = 100_000
 _GZIP = b"\x1f\x8b"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what a redirection of older Windows shells writes
-_INSERT = re.compile(r"INSERT\s+INTO\s+\w+\s*\(([\w\s,]+)\)\s*VALUES\s*\((.*)\);?\s*$", re.I)
+INSERT = re.compile(r"INSERT\s+INTO\s+\w+\s*\(([\w\s,]+)\)\s*VALUES\s*\((.*)\);?\s*$", re.I)
 # ``eval rate:            61.32 tokens/s``: what programs print, commas or not.
-_PRINTED = re.compile(r"^\W*[a-z]+ (?:rate|count|duration): +\d", re.M)
-_RULE = re.compile(r"\|?(?:\s*:?-+:?\s*[|+])+(?:\s*:?-+:?\s*)?")
+PRINTED = re.compile(r"^\W*[a-z]+ (?:rate|count|duration): +\d", re.M)
+RULE = re.compile(r"\|?(?:\s*:?-+:?\s*[|+])+(?:\s*:?-+:?\s*)?")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,12 @@ def _unpacked(data: bytes, name: str) -> bytes:
     try:
         found = unpacker.decompress(data, MAX_BYTES + 1)
     except zlib.error:
-        raise ImportRefused(f"{name}: a damaged gzip file") from None
+        found = b""
     if len(found) > MAX_BYTES:
         raise _too_large(name)
     if not unpacker.eof:
-        raise ImportRefused(f"{name}: a gzip file that does not end", hint="copy it once more")
+        why = "a gzip file that is damaged or does not end"
+        raise ImportRefused(f"{name}: {why}", hint="copy it once more")
     return found
 
 
@@ -115,10 +116,10 @@ def _parsed(text: str, name: str) -> tuple[Kind, list[Item]]:
         return "json", _json(text, name)
     if re.search(r"^\s*INSERT\s+INTO\s", text, re.I | re.M):
         return "sql", _bounded(_sql(text, name), name)
-    if _PRINTED.search(text):
+    if PRINTED.search(text):
         return "text", []
     lines = text.splitlines()
-    if any(_RULE.fullmatch(line.strip()) for line in lines if "|" in line):
+    if any(RULE.fullmatch(line.strip()) for line in lines if "|" in line):
         return "markdown", _bounded(_tables(lines), name)
     if found := _csv(text, lines, name):
         return "csv", found
@@ -201,7 +202,7 @@ def _next(text: str, at: int) -> int:
 def _sql(text: str, name: str) -> Iterator[Item]:
     """The rows of ``INSERT INTO … (columns) VALUES (…)``, a line each."""
     for number, line in enumerate(text.splitlines(), 1):
-        if match := _INSERT.match(line.strip()):
+        if match := INSERT.match(line.strip()):
             columns = [column.strip() for column in match[1].split(",")]
             [values] = csv.reader([match[2]], quotechar="'", skipinitialspace=True)
             if len(values) != len(columns):
@@ -217,7 +218,7 @@ def _tables(lines: Sequence[str]) -> Iterator[Item]:
     for number, line in enumerate(lines, 1):
         if "|" not in line:
             columns = None
-        elif _RULE.fullmatch(line.strip()):
+        elif RULE.fullmatch(line.strip()):
             columns = _cells(lines[number - 2]) if number > 1 else None
         elif columns is not None and len(cells := _cells(line)) == len(columns):
             yield Item(f"line {number}", dict(zip(columns, cells, strict=True)))

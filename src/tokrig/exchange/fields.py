@@ -18,10 +18,10 @@ from tokrig.errors import ImportRefused
 # No tool measures more tokens, bytes or nanoseconds than this; counts have 63 bits in a record.
 MOST = 1e18
 MAX_TEXT = 200
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
-_OTHER_DECIMALS = re.compile(r"[+-]?\d[\d.,'’\s\u00a0\u202f]*")
-_PATH = re.compile(r"(?:~|\.{0,2}/|[A-Za-z]:[\\/]|\\\\).*|.*\\.*")
-_ADDRESS = re.compile(r"\w+://.*|\S+@\S+\.\S+")
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+OTHER_DECIMALS = re.compile(r"[+-]?\d[\d.,'’\s\u00a0\u202f]*")
+PATH = re.compile(r"(?:~|\.{0,2}/|[A-Za-z]:[\\/]|\\\\).*|.*\\.*")
+ADDRESS = re.compile(r"\w+://.*|\S+@\S+\.\S+")
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,10 @@ class Fields:
         return value
 
     def _written(self, text: str, path: str) -> float:
-        if _NUMBER.fullmatch(text):
+        if NUMBER.fullmatch(text):
             return float(text)
         hint = ""
-        if _OTHER_DECIMALS.fullmatch(text):
+        if OTHER_DECIMALS.fullmatch(text):
             hint = "write numbers as 1234.5: a point for decimals, nothing between thousands"
         raise self.refuse(path, f"should be a number, not {_shown(text)}", hint)
 
@@ -174,10 +174,10 @@ def name_of(text: str) -> str | None:
     """A name without its folders where it is a path, one line of printable characters; None for
     what is an address, or nothing."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    if _ADDRESS.fullmatch(line):
+    if ADDRESS.fullmatch(line):
         return None
     is_file = line.lower().endswith(".gguf") and line.count("/") != 2
-    if _PATH.fullmatch(line) or is_file or line.count("/") > 2:
+    if PATH.fullmatch(line) or is_file or line.count("/") > 2:
         line = re.split(r"[\\/]", line.rstrip("\\/"))[-1]
     return line[:MAX_TEXT] or None
 

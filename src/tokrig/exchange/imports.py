@@ -30,7 +30,7 @@ from tokrig.record.model import Model, Provenance, Raw, Record, Result, Rig
 from tokrig.rig import rig_elsewhere
 
 PACKAGE = "exchange.formats"
-_LIKELY = 0.5
+LIKELY = 0.5
 # Parameters that a file of weights and a file of results may differ in: helper tensors.
 _SAME_SIZE = 0.02
 
@@ -132,7 +132,7 @@ def _format(text: Document, name: str | None) -> Format:
         return formats()[matching[0]]
     best = max(like, key=lambda known: like[known])
     hint = "known are " + ", ".join(one.title for one in formats().values())
-    if like[best] >= _LIKELY:
+    if like[best] >= LIKELY:
         hint = (
             f"most like {formats()[best].title} ({formats()[best].files}), but fields are missing"
         )

@@ -10,7 +10,7 @@ from tokrig.record.model import Cpu, Gpu, Memory, Rig
 from tokrig.rig import default_rig_id
 from tokrig.units import GIB
 
-_VENDORS: tuple[tuple[Literal["nvidia", "amd", "intel", "apple"], tuple[str, ...]], ...] = (
+VENDORS: tuple[tuple[Literal["nvidia", "amd", "intel", "apple"], tuple[str, ...]], ...] = (
     ("nvidia", ("nvidia", "geforce", "tesla", "quadro", "rtx ")),
     ("amd", ("amd", "radeon", "instinct")),
     ("intel", ("intel", "arc ")),
@@ -52,4 +52,4 @@ def card(name: str, vram_gb: float | None = None, *, unified: bool | None = None
 
 def _vendor(name: str) -> Literal["nvidia", "amd", "intel", "apple", "other"]:
     words = f"{name.lower()} "
-    return next((vendor for vendor, found in _VENDORS if any(w in words for w in found)), "other")
+    return next((vendor for vendor, found in VENDORS if any(w in words for w in found)), "other")

@@ -8,8 +8,8 @@ from tokrig.models.identity import named
 from tokrig.record.model import Model
 
 # ``gemma3 270M Q4_K - Medium``: architecture, size, and what llama.cpp calls the quant.
-_DESCRIBED = re.compile(r"(?P<arch>\S+) (?P<size>\S+) (?P<quant>\S.*)")
-_SIZES = {"Small": "_S", "Medium": "_M", "Large": "_L"}
+DESCRIBED = re.compile(r"(?P<arch>\S+) (?P<size>\S+) (?P<quant>\S.*)")
+SIZES = {"Small": "_S", "Medium": "_M", "Large": "_L"}
 
 
 def model_of(
@@ -40,7 +40,7 @@ def llama_model(
 ) -> Model | None:
     """The same by llama.cpp's description of a model, and its file's name where that is told.
     ``size`` are the bytes of its tensors, fewer than the file's: they give bits per weight."""
-    match = _DESCRIBED.fullmatch(described or "")
+    match = DESCRIBED.fullmatch(described or "")
     if match is None:
         return model_of(file or described, parameters=parameters)
     quant = _quant(match["quant"])
@@ -62,4 +62,4 @@ def llama_model(
 def _quant(text: str) -> str:
     """``Q4_K_M`` for ``Q4_K - Medium``, ``IQ4_XS`` for ``IQ4_XS - 4.25 bpw``."""
     base, _, more = text.removeprefix("(guessed) ").removeprefix("all ").partition(" - ")
-    return base.strip() + _SIZES.get(more, "")
+    return base.strip() + SIZES.get(more, "")

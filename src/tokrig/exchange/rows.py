@@ -85,7 +85,11 @@ def _apart(row: Fields, of: Format, facts: Mapping[str, Any]) -> list[Any]:
     told = [(name, one) for name, one in facts.items() if name != "started_at"]
     if of.measured is not None:
         told += [pair for pair in row.data.items() if pair[0] not in of.measured]
-    return told
+    # 512.0 is no other batch than 512.
+    return [
+        (name, int(one) if isinstance(one, float) and one.is_integer() else one)
+        for name, one in told
+    ]
 
 
 def _together(rows: list[Fields], of: Format) -> Fields:
@@ -212,13 +216,13 @@ def _rounded(told: Any) -> Any:
 
 # Steps: files whose objects are made of something else
 
-_PRINTED = re.compile(
+PRINTED = re.compile(
     r"^\W*(?:total duration|load duration|prompt eval (?:count|duration|rate)"
     r"|eval (?:count|duration|rate)):\s+\S.*$"
 )
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)", re.ASCII)
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
-_HEADER = re.compile(r"([^()]+?)(?: \(([^()]+)\))?")
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)", re.ASCII)
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "us": 1e-6, "ns": 1e-9}
+METRIC = re.compile(r"([^()]+?)(?: \(([^()]+)\))?")
 
 
 def _of_metrics(document: Document, of: Format) -> Iterable[Fields]:
@@ -227,7 +231,7 @@ def _of_metrics(document: Document, of: Format) -> Iterable[Fields]:
         return objects(document)
     found: dict[str, Any] = {}
     for row in objects(document):
-        match = _HEADER.fullmatch(str(row.get("Metric") or ""))
+        match = METRIC.fullmatch(str(row.get("Metric") or ""))
         metric = match[1].lower().replace(" ", "_") if match else ""
         if match and metric in of.units:
             cells = {name: row.number(name) for name in row.data if name not in ("Metric", "")}
@@ -242,7 +246,7 @@ def _printed(document: Document, of: Format) -> Iterator[Fields]:
     told: dict[str, float] = {}
     first = 1
     for number, line in enumerate(document.text.splitlines(), 1):
-        if document.items or not _PRINTED.match(line):
+        if document.items or not PRINTED.match(line):
             continue
         name, _, written = line.strip().lstrip("-*>• ").partition(":")
         key = name.strip().replace(" ", "_")
@@ -260,8 +264,8 @@ def _number(key: str, written: str, document: Document, line: int) -> dict[str, 
         whole = written.split(" ", maxsplit=1)[0]
         if whole.isascii() and whole.isdigit() and len(whole) < 13:
             return {key: int(whole)}
-    elif (parts := _PART.findall(written)) and _is_written(parts, written):
-        return {key: sum(float(number) * _UNITS[unit] for number, unit in parts) / NS}
+    elif (parts := DURATION.findall(written)) and _is_written(parts, written):
+        return {key: sum(float(number) * UNITS[unit] for number, unit in parts) / NS}
     at = Fields({}, document.name, f"line {line}", is_table=True)
     raise at.refuse(key.replace("_", " "), f"{written[:40]!r} is not what Ollama prints")
 

@@ -69,10 +69,10 @@ def named(name: str) -> Model:
     variant and quant, and nothing of the weights."""
     last = name.rpartition("/")[2] if name.count("/") == 1 else name
     is_file = last.lower().endswith(".gguf")
-    stem = _PACKED.sub("", last) if not is_file else last
+    stem = PACKED.sub("", last) if not is_file else last
     found = QUANT.search(last.replace(":", "-"))
     family, variant = _split_at_size(_without_quant(stem.replace(":", "-")))
-    packed = _PACKED.search(last)
+    packed = PACKED.search(last)
     label = None if found or packed is None else packed.group().lstrip("-_.").split("-")[0]
     return Model(
         family=family,
@@ -262,15 +262,15 @@ def _texts(value: Any) -> list[str]:
 # --- family and variant -------------------------------------------------------------------------
 
 # Sizes: 270M, 0.5B, 8x7B, E2B, 1.1b. No K: "4k" is a context length.
-_SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?[AaEe]?\d+(?:\.\d+)?[MmBbTt](?![A-Za-z0-9])")
+SIZE = re.compile(r"(?<![A-Za-z0-9.])(?:\d+x)?[AaEe]?\d+(?:\.\d+)?[MmBbTt](?![A-Za-z0-9])")
 # What repositories append to say how their weights are stored: -AWQ, -GPTQ-Int4, -FP8-dynamic.
-_PACKED = re.compile(
+PACKED = re.compile(
     r"[-_.](?:AWQ|GPTQ|AutoRound|Quark|HQQ|AQLM|torchao|exl[23]|FP8|NVFP4|MXFP[48]|GGUF|"
     r"(?:unsloth[-_])?bnb|quantized|w\d+a\d+|int[48]|[2-8]-?bit|\d(?:[.\d]*)bpw|BF16|FP16|MLX)"
     r"(?![A-Za-z]).*$",
     re.IGNORECASE,
 )
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
+SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _NOT_OF_A_NAME = "gguf-hf-imat-imatrix-quantized-model"
 # What a released model was made for. A metadata finetune without any of them is the name of a
 # training checkpoint, and says less than a file name that has one.
@@ -291,10 +291,10 @@ def _name_of_folder(name: str, stated: Any) -> _Names:
     Training tools leave the name of the model they began with in the configuration, so that one
     counts only where it names the folder's family, or where the folder's name says nothing.
     """
-    folder = _split_at_size(_PACKED.sub("", one_line(name) or "") or "unnamed")
+    folder = _split_at_size(PACKED.sub("", one_line(name) or "") or "unnamed")
     if not isinstance(stated, str) or not _REPOSITORY.fullmatch(stated):
         return *folder, "file_name"
-    named = _split_at_size(_PACKED.sub("", stated.rpartition("/")[2]))
+    named = _split_at_size(PACKED.sub("", stated.rpartition("/")[2]))
     if folder[1] is not None and not _same(named[0], folder[0]):
         return *folder, "file_name"
     return _the_fuller(named, folder)
@@ -352,7 +352,7 @@ def _word(header: GgufHeader, key: str) -> str | None:
 
 def _split_at_size(name: str) -> _Name:
     """``Qwen3-30B-A3B-Instruct`` → ``Qwen3`` and ``30B-A3B-Instruct``."""
-    match = _SIZE.search(name)
+    match = SIZE.search(name)
     if match is None or match.start() == 0:
         return name, None
     size = match.group().replace("X", "x")
@@ -365,7 +365,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _without_quant(file_name: str) -> str:
-    stem = _SPLIT.sub("", re.sub(r"\.gguf$", "", file_name, flags=re.IGNORECASE))
+    stem = SPLIT.sub("", re.sub(r"\.gguf$", "", file_name, flags=re.IGNORECASE))
     matches = list(QUANT.finditer(stem))
     if matches and matches[-1].start() > 0:
         stem = stem[: matches[-1].start()]

@@ -22,10 +22,10 @@ MARKS = frozenset(
 # Given by formats, too, and those that the figures determine.
 _ALSO = frozenset({"token_count_unverified", "first_chunk_assumed"})
 _DETERMINED = frozenset({"mean_not_median", "prefill_from_ttft"})
-_UNCHECKED = frozenset({"warm_up_untold"})
+UNCHECKED = frozenset({"warm_up_untold"})
 _SUMMARIES = [name for name, metric in METRICS.items() if metric.kind == "summary"]
 # What tokrig looks at while it measures, and nobody did here.
-_UNLOOKED = ("server_clock", "api", *dict.fromkeys(UNLOOKED.values()))
+UNSEEN = ("server_clock", "api", *dict.fromkeys(UNLOOKED.values()))
 
 
 def judge_imported(result: Result, codes: Iterable[str]) -> Validity:
@@ -38,7 +38,7 @@ def judge_imported(result: Result, codes: Iterable[str]) -> Validity:
         verdict=verdict(bool(reasons), unverified),
         reasons=reasons,
         unverified=unverified,
-        unchecked=[*_UNLOOKED, *unchecked],
+        unchecked=[*UNSEEN, *unchecked],
     )
 
 
@@ -77,5 +77,5 @@ def _own(result: Result) -> list[str]:
 
 def _split(codes: Iterable[str]) -> tuple[list[str], list[str]]:
     known = list(dict.fromkeys(codes))
-    unchecked = [code for code in known if code in _UNCHECKED]
-    return [code for code in known if code not in _UNCHECKED], unchecked
+    unchecked = [code for code in known if code in UNCHECKED]
+    return [code for code in known if code not in UNCHECKED], unchecked

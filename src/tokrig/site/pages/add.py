@@ -10,6 +10,7 @@ from typing import Any
 
 from tokrig.compare import COMPARED, contribution, variables
 from tokrig.documents import dump
+from tokrig.exchange import scripts
 from tokrig.naming import for_scripts
 from tokrig.plan import recipe
 from tokrig.plan.recipe import Wanted
@@ -52,6 +53,8 @@ def outputs(site: Site) -> Iterable[Output]:
     """``add.html``, the recipes, and what scripts need to read a record."""
     known = handed_over()
     yield Output("assets/record-rules.js", key_of(known), lambda: script("recordRules", known))
+    others = scripts.handed_over()
+    yield Output("assets/import-rules.js", key_of(others), lambda: script("importRules", others))
 
     @cache
     def recipes() -> list[Recipe]:

@@ -8,8 +8,11 @@
   const list = document.getElementById("dropped");
   const said = document.getElementById("drop-said");
   const rate = tokrig.words.rate;
+  // A record; JSON, or a Markdown table; what Ollama prints; a table with a header.
+  const LIKE_RESULTS = /^schema: *\d|^\s*[{[|]|^\W*eval rate:|^\w+([,;\t]\w+){3}.*\n/m;
 
-  /** What others measured of the same model and quant on such a card: ``58–64``. */
+  /** What others measured of the same model and quant on such a card: ``58–64``; of every shape where
+   * none is named. */
   const others = (entry, shape, concurrency) => {
     const { data } = tokrig;
     const { runs, rows } = data;
@@ -23,13 +26,23 @@
         data.rigs[runs.rig[run]][3] === entry.run.rig[3],
     );
     const found = rows.gen.filter(
-      (gen, row) => gen !== null && rows.valid[row] && alike[rows.run[row]] && data.shapes[rows.shape[row]] === shape && rows.concurrency[row] === concurrency,
+      (gen, row) => gen !== null && rows.valid[row] && alike[rows.run[row]] && (!shape || data.shapes[rows.shape[row]] === shape) && rows.concurrency[row] === concurrency,
     );
     return { runs: alike.filter(Boolean).length, low: Math.min(...found), high: Math.max(...found), found: found.length };
   };
 
+  /** An engine's own benchmark has no requests: it is said beside rows, and is none. */
+  const ownBenchmark = (entry) => {
+    const { raw } = entry.run;
+    const told = `${raw.slice(0, 8).map(({ test, rate: found }) => `${test} ${rate(found)} tok/s`).join(", ")}${raw.length > 8 ? ` and ${raw.length - 8} more` : ""}`;
+    const there = tokrig.data && others(entry, null, 1);
+    const found = there?.found ? ` Through a server, one request at a time, this hardware decodes ${tokrig.words.span(there.low, there.high)} tok/s here.` : "";
+    return `${told}: the engine's own benchmark, without server and requests, so it is no row of the table.${found}`;
+  };
+
   const beside = (entry) => {
     const row = entry.run.rows.find(({ values }) => values.gen !== null);
+    if (!row && entry.run.raw.length) return ownBenchmark(entry);
     if (!row) return "It has no decode rate.";
     const yours = `Your ${rate(row.values.gen)} tok/s in ${row.shape} × ${row.values.concurrency}`;
     if (!tokrig.data) return `${yours}.`;
@@ -39,7 +52,8 @@
   };
 
   const item = (entry) => {
-    const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove ${entry.file}` }, "Remove");
+    const many = dropped.all().filter(({ file }) => file === entry.file).length > 1;
+    const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove ${entry.file}${many ? `: ${entry.pull.name}` : ""}` }, "Remove");
     remove.addEventListener("click", () => {
       dropped.remove(entry.id);
       changed("Removed.");
@@ -48,8 +62,9 @@
     return make(
       "li", {},
       make("bdi", {}, entry.pull.name), " ",
-      make("span", { class: "mark" }, "your file"), " ", remove,
-      make("span", { class: "spread" }, `${beside(entry)} The file says: ${entry.verdict.word}${codes ? `, ${codes}` : ""}.`),
+      make("span", { class: "marks" }, make("span", { class: "mark" }, "your file"), ...(entry.kind === "measured" ? [] : [make("span", { class: "mark transcribed", title: "not measured by tokrig" }, entry.kind)])), " ", remove,
+      make("span", { class: "spread" }, `${beside(entry)} ${entry.kind === "imported" ? `Of ${entry.source}` : "The file says"}: ${entry.verdict.word}${codes ? `, ${codes}` : ""}.`),
+      ...(entry.notes ? [make("span", { class: "spread" }, make("bdi", {}, entry.notes))] : []),
     );
   };
 
@@ -76,27 +91,40 @@
     said.classList.toggle("refused", Boolean(hint));
   };
 
-  const take = async (files) => {
+  /** A file that does not say which model it is of: its owner does. */
+  const askModel = (file) => {
+    const input = make("input", { name: "model", required: true, autocomplete: "off", placeholder: "gemma-3-4b-it-Q4_K_M.gguf", maxlength: "200" });
+    const form = make("form", { class: "filters" }, make("label", {}, "Model ", input), make("button", {}, "Read it"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      take([file], input.value.trim());
+    });
+    said.append(form);
+    input.focus();
+  };
+
+  const take = async (files, model = null) => {
     say("Reading…");
     const refused = [];
     let taken = 0;
     for (const file of files) {
       try {
-        await dropped.add(file);
-        taken += 1;
+        taken += (await dropped.add(file, model || null)).length;
       } catch (problem) {
         if (!(problem instanceof tokrig.records.Refused)) throw problem;
-        refused.push(problem);
+        refused.push(Object.assign(problem, { file }));
       }
     }
     if (refused.length) {
-      say(refused.map(({ message }) => message).join(" · "), refused[0].hint || "tokrig check FILE tells more");
+      say(refused.map(({ message }) => message).join(" · "), refused[0].hint || "tokrig check FILE tells more of a record, tokrig import FILE of another tool's file");
+      const nameless = refused.find(({ lacksModel }) => lacksModel);
+      if (nameless) askModel(nameless.file);
       if (taken) draw();
-    } else if (taken) changed(`${tokrig.words.count(taken, "file")} read. Nothing was sent anywhere.`);
+    } else if (taken) changed(`${tokrig.words.count(taken, "record")} read. Nothing was sent anywhere.`);
   };
 
-  const chooser = make("input", { type: "file", multiple: true, hidden: true, accept: ".yaml,.yml" });
-  const choose = make("button", { type: "button" }, "Your own record…");
+  const chooser = make("input", { type: "file", multiple: true, hidden: true, accept: ".yaml,.yml,.json,.jsonl,.csv,.md,.txt,.sql,.gz" });
+  const choose = make("button", { type: "button" }, "Your own file…");
   choose.addEventListener("click", () => chooser.click());
   zone.prepend(chooser, choose, " ");
   chooser.addEventListener("change", () => take([...chooser.files]).then(() => (chooser.value = "")));
@@ -118,9 +146,9 @@
     if (event.target.closest?.("input, textarea, [contenteditable]")) return;
     const files = [...event.clipboardData.files];
     const text = event.clipboardData.getData("text/plain");
-    // What is pasted on a page may be anything: only what looks like a record is taken for one.
+    // What is pasted on a page may be anything: only what looks like results is taken for them.
     if (files.length) take(files);
-    else if (/^schema: *\d/m.test(text)) take([text]);
+    else if (LIKE_RESULTS.test(text)) take([text]);
   });
 
   zone.hidden = false;

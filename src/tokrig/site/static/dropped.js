@@ -4,7 +4,7 @@
 
 {
   const KEY = "tokrig-dropped";
-  const MOST = 20; // files at once
+  const MOST = 20; // records at once
   const PREFIX = "dropped-";
 
   const all = () => {
@@ -28,6 +28,9 @@
       pull: words.contribution(record),
       verdict: words.verdict(record),
       methodology: record.provenance.methodology,
+      kind: record.provenance.kind,
+      source: record.provenance.source,
+      notes: record.provenance.kind === "imported" ? record.notes : null,
       private: words.looksPrivate(record).slice(0, 20),
     };
   };
@@ -72,25 +75,26 @@
   const join = () => {
     const { data } = tokrig;
     data.published = data.runs.id.length;
-    for (const one of all()) append(one);
+    for (const one of all()) if (one.run.rows.length || one.run.skipped.length) append(one);
   };
 
   tokrig.dropped = {
     all,
     join,
     subjects: () => all().map(({ subject }) => subject),
-    /** Read a file or a text and keep it. Its entry; refusals are thrown. */
-    async add(file) {
+    /** Read a file or a text and keep what it holds; its entries. ``model`` names what another
+     * tool's file is of, where that does not say it. Refusals are thrown. */
+    async add(file, model = null) {
       const name = typeof file === "string" ? "what was pasted" : file.name;
-      const { Refused, load, recordOf, textOf } = tokrig.records;
-      const text = typeof file === "string" ? file : await textOf(file);
-      const record = await recordOf(text, name);
+      const { Refused, load, recordsOf } = tokrig.records;
+      const records = await recordsOf(file, name, model);
       await load("assets/record-words.js");
-      const entry = entryOf(record, name.slice(0, 120));
-      const others = all().filter(({ id }) => id !== entry.id);
-      if (others.length >= MOST) throw new Refused(`${MOST} files are here already`, "remove one of them");
-      keep([...others, entry]);
-      return entry;
+      const entries = records.map((record) => entryOf(record, name.slice(0, 120)));
+      const others = all().filter(({ id }) => !entries.some((entry) => entry.id === id));
+      if (others.length + entries.length > MOST) throw new Refused(`${MOST} records are here at most, ${others.length} are already`, "remove some of them");
+      keep([...others, ...entries]);
+      if (all().length !== others.length + entries.length) throw new Refused(`${name}: more than this browser keeps`, "remove some of the files that are here");
+      return entries;
     },
     remove: (id) => keep(all().filter((one) => one.id !== id)),
   };

@@ -1,9 +1,11 @@
-// A record's YAML read in the browser: nothing leaves it. Loaded where files may be dropped; what it
-// needs beside itself (js-yaml, the schema) comes when the first file does.
+// Records in a file, read in the browser: nothing leaves it. Loaded where files may be dropped; what
+// it needs beside itself (js-yaml, the schema, the tables of other tools' formats) comes when the
+// first file does.
 "use strict";
 
 {
   const MOST_BYTES = 4 * 1024 * 1024; // the largest record has some 100 KB
+  const MOST_OF_OTHERS = 64 * 1024 * 1024; // as tokrig import
 
   /** Why a file is not taken, in words for its owner, and what to do. */
   class Refused extends Error {
@@ -18,6 +20,7 @@
   const load = (path) => {
     if (!loading.has(path)) {
       const script = tokrig.make("script", { src: tokrig.url(path) });
+      script.async = false; // one may stand on another: they run in the order they were asked for
       const done = new Promise((good, bad) => {
         script.addEventListener("load", good);
         script.addEventListener("error", () => bad(new Refused(`${path} of this site cannot be loaded`, "load the page again")));
@@ -95,8 +98,6 @@
 
   // Text → record
 
-  const IMPORT = "of another tool? tokrig import FILE makes a record of it, and that can be dropped";
-
   const parsed = (text, name) => {
     const { jsyaml } = window;
     try {
@@ -104,15 +105,13 @@
     } catch (problem) {
       if (!(problem instanceof jsyaml.YAMLException)) throw new Refused(`${name}: cannot be read`, "is it a record of tokrig?");
       const line = problem.mark ? `:${problem.mark.line + 1}` : "";
-      const isYaml = /\.ya?ml$/i.test(name);
-      throw new Refused(`${name}${line}: ${problem.reason}`, isYaml ? "is it whole, and as tokrig run wrote it?" : IMPORT);
+      throw new Refused(`${name}${line}: ${problem.reason}`, "is it whole, and as tokrig run wrote it?");
     }
   };
 
   const upToDate = (data, name) => {
     const { version } = tokrig.recordRules;
-    const isOther = /\.(json|jsonl|csv|md|sql|txt)$/i.test(name);
-    const hint = isOther ? IMPORT : `a record is the YAML that tokrig run writes; it has a line “schema: ${version}”`;
+    const hint = `a record is the YAML that tokrig run writes; it has a line “schema: ${version}”`;
     if (!TYPES.object(data)) throw new Refused(`${name}: holds no record`, hint);
     if (!Number.isInteger(data.schema)) throw new Refused(`${name}: no record of tokrig`, hint);
     if (data.schema > version) throw new Refused(`${name}: of a newer tokrig than this page`, "look at it on a page that was built since");
@@ -120,13 +119,9 @@
     return { ...data, schema: version }; // newer schemas only add
   };
 
-  /** The record in a text, whole: checked against the schema, with its defaults. */
-  const recordOf = async (text, name) => {
-    await Promise.all([load("assets/vendor/js-yaml/js-yaml.umd.min.js"), load("assets/record-rules.js")]);
-    if (!text.trim()) throw new Refused(`${name}: is empty`, "was the run stopped before its first result?");
-    if (text.includes("\0")) throw new Refused(`${name}: no text`, "drop the record, a .yaml file");
+  const whole = (data) => {
     const { schema, ids } = tokrig.recordRules;
-    const record = checked(upToDate(parsed(text, name), name), schema, "");
+    const record = checked(data, schema, "");
     const id = new RegExp(`^(?:${ids.pattern})$`);
     for (const [place, word] of [["id", record.id], ["rig.id", record.rig.id]]) {
       if (word.length > ids.longest || !id.test(word)) throw wrong(place, `${shown(word)} cannot be an id`);
@@ -134,22 +129,63 @@
     return record;
   };
 
-  const textOf = async (file) => {
-    if (file.size > MOST_BYTES) {
-      throw new Refused(`${file.name}: ${tokrig.words.gigabytes(file.size)} is more than a record has`, "drop the .yaml of a run; samples stay where they are");
+  /** The record in a text, whole: checked against the schema, with its defaults. */
+  const recordOf = async (text, name) => {
+    await Promise.all([load("assets/vendor/js-yaml/js-yaml.umd.min.js"), load("assets/record-rules.js")]);
+    if (!text.trim()) throw new Refused(`${name}: is empty`, "was the run stopped before its first result?");
+    if (text.includes("\0")) throw new Refused(`${name}: no text`, "drop the record, a .yaml file");
+    return whole(upToDate(parsed(text, name), name));
+  };
+
+  /** The records in the bytes of another tool's file; ``model`` names what it measured where the file
+   * does not. */
+  const imported = async (bytes, name, model) => {
+    const needed = ["record-rules", "record-words", "import-rules", "file-content", "other-tools"];
+    await Promise.all(needed.map((script) => load(`assets/${script}.js`)));
+    const text = await tokrig.fileContent.textOf(bytes, name);
+    const found = tokrig.otherTools.recordsOf(text, name, await sha256(bytes), model);
+    return found.map((data) => {
+      try {
+        return whole(data);
+      } catch (problem) {
+        throw new Refused(`${name}: cannot be a record: ${problem.message}`, "a field of the file holds what no measurement gives");
+      }
+    });
+  };
+  const sha256 = async (bytes) => {
+    if (!crypto.subtle) return tokrig.recordWords.sha256(bytes); // pages on plain HTTP have none
+    return [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].map((one) => one.toString(16).padStart(2, "0")).join("");
+  };
+
+  const bytesOf = async (file) => {
+    if (file.size > MOST_OF_OTHERS) {
+      throw new Refused(`${file.name}: ${tokrig.words.gigabytes(file.size)} is more than a file of results has`, "drop the .yaml of a run, or results without the texts of prompts and answers");
     }
     try {
-      const bytes = new Uint8Array(await file.arrayBuffer());
-      if (String.fromCharCode(...bytes.subarray(0, 4)) === "PAR1") {
-        throw new Refused(`${file.name}: samples, or a table`, "drop the .yaml of the run; tokrig check holds it against its samples");
-      }
-      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    } catch (problem) {
-      if (problem instanceof Refused) throw problem;
-      if (problem instanceof TypeError) throw new Refused(`${file.name}: not UTF-8 text`, "drop the record, a .yaml file");
+      return new Uint8Array(await file.arrayBuffer());
+    } catch {
       throw new Refused(`${file.name}: cannot be read`, "is it a file, and may it be read?");
     }
   };
 
-  tokrig.records = { Refused, load, recordOf, textOf };
+  const IS_RECORD = /^\s*\{?\s*"?schema"?\s*:/m;
+  const startsWith = (bytes, text) => String.fromCharCode(...bytes.subarray(0, text.length)) === text;
+
+  /** The records in a file, tokrig's own or those that tokrig import would make of it. */
+  const recordsOf = async (file, name, model = null) => {
+    const bytes = typeof file === "string" ? new TextEncoder().encode(file) : await bytesOf(file);
+    if (startsWith(bytes, "PAR1")) throw new Refused(`${name}: samples, or a table`, "drop the .yaml of the run; tokrig check holds it against its samples");
+    let text;
+    try {
+      text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch {
+      return imported(bytes, name, model); // packed, or of another encoding
+    }
+    const isYaml = /\.ya?ml$/i.test(name) && !/^\s*[{[]/.test(text);
+    if (!isYaml && !IS_RECORD.test(text.slice(0, 4096))) return imported(bytes, name, model);
+    if (bytes.length > MOST_BYTES) throw new Refused(`${name}: ${tokrig.words.gigabytes(bytes.length)} is more than a record has`, "drop the .yaml of a run; samples stay where they are");
+    return [await recordOf(text, name)];
+  };
+
+  tokrig.records = { Refused, load, recordOf, recordsOf };
 }

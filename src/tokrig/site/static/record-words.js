@@ -40,17 +40,19 @@
   const filled = (name, gaps) => rules().texts[name].replace(/\{(\w+)\}/g, (_, gap) => gaps[gap]);
   const join = (...parts) => parts.filter(Boolean).join(" · ");
 
-  // SHA-256 (FIPS 180-4), of a text as UTF-8: pages on plain HTTP have no crypto.subtle.
+  // SHA-256 (FIPS 180-4), of bytes, or of a text as UTF-8: pages on plain HTTP have no crypto.subtle.
 
   const primes = [];
   for (let n = 2; primes.length < 64; n++) if (primes.every((prime) => n % prime)) primes.push(n);
   const fraction = (value) => ((value - Math.floor(value)) * 2 ** 32) | 0;
-  const sha256 = (text) => {
-    const bytes = new TextEncoder().encode(text);
-    const data = new DataView(new ArrayBuffer(Math.ceil((bytes.length + 9) / 64) * 64));
-    bytes.forEach((byte, at) => data.setUint8(at, byte));
-    data.setUint8(bytes.length, 0x80);
-    data.setUint32(data.byteLength - 4, bytes.length * 8);
+  const sha256 = (of) => {
+    const bytes = typeof of === "string" ? new TextEncoder().encode(of) : of;
+    const padded = new Uint8Array(Math.ceil((bytes.length + 9) / 64) * 64);
+    padded.set(bytes);
+    padded[bytes.length] = 0x80;
+    const data = new DataView(padded.buffer);
+    data.setUint32(data.byteLength - 8, bytes.length / 2 ** 29);
+    data.setUint32(data.byteLength - 4, (bytes.length * 8) >>> 0);
     const keys = primes.map((prime) => fraction(Math.cbrt(prime)));
     let state = primes.slice(0, 8).map((prime) => fraction(Math.sqrt(prime)));
     const turned = (word, by) => (word >>> by) | (word << (32 - by));
@@ -371,14 +373,15 @@
       api: word(backend.api),
       mode: [modeName(record.mode.name), filterWord(record.mode.name), record.mode.name],
       settings: word(settings(backend.asked) || rules().as_it_came),
-      kind: ["your file", provenance.level, record.status],
+      kind: ["your file", levelOf(provenance), record.status],
       errata: record.errata.length,
       bytes: model.bytes,
       date: (provenance.started_at || "").slice(0, 10),
       rows: record.results.filter(isPlain).map(rowOf),
+      raw: record.raw.map(({ test, tok_per_s: rate }) => ({ test, rate: rate.median })),
       skipped: record.skipped.filter((one) => isPlain(one)).map((one) => [one.workload, one.concurrency]),
     };
   };
 
-  tokrig.recordWords = { contribution, looksPrivate, pullRequest, runOf, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };
+  tokrig.recordWords = { contribution, looksPrivate, pullRequest, runOf, sha256, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };
 }

@@ -27,8 +27,10 @@
       found.push(markOf("invalid", label, "kept, not a headline; its page tells the reasons"));
     }
     if (runs.errata[line.run]) found.push(markOf("erratum", "erratum", "a correction stands on its page"));
-    if (kind === "your file") found.push(markOf("quick", kind, "it is in your browser alone, and has no rank"));
-    else if (kind !== "measured") found.push(markOf("transcribed", kind, "not measured by tokrig"));
+    const isOwn = kind === "your file";
+    if (isOwn) found.push(markOf("quick", kind, "it is in your browser alone, and has no rank"));
+    const source = isOwn ? level : kind; // of one's own file the level is where there is one
+    if (["imported", "transcribed"].includes(source)) found.push(markOf("transcribed", source, "not measured by tokrig"));
     else if (level === "quick") found.push(markOf("quick", "quick", "one server start: a range, no interval"));
     if (line.rows.some((row) => VERDICTS[rows.valid[row]] === "unverified")) {
       found.push(markOf("unchecked", "unverified", "something could not be confirmed; its page tells what"));

@@ -80,14 +80,20 @@
     return [...found].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
   }
 
+  /** Whether a run is of a file of one's own. */
+  const isDropped = (run) => run >= (data.published ?? Infinity);
+  const isAtLowest = (run) => rows.run.some((of, row) => of === run && String(rows.concurrency[row]) === view.DEFAULTS.concurrency);
+
   function isShown(row) {
     const { validity, concurrency, shape } = view.state;
     const word = VERDICTS[rows.valid[row]];
     if (validity === "shown" && (word === "invalid" || rows.gen[row] === null)) return false;
     if (VERDICTS.includes(validity) && word !== validity) return false;
-    const isOwn = rows.run[row] >= (data.published ?? Infinity); // how long its prompts were nobody told
+    const isOwn = isDropped(rows.run[row]); // how long its prompts were nobody told
     if (isLatency && (rows.ttft_s[row] === null || (!isOwn && promptClass(row) !== promptOf))) return false;
-    if (concurrency !== "all" && String(rows.concurrency[row]) !== concurrency) return false;
+    // One's own file is seen at once, at whatever concurrency it is.
+    const isAsked = !isOwn || concurrency !== view.DEFAULTS.concurrency || isAtLowest(rows.run[row]);
+    if (isAsked && concurrency !== "all" && String(rows.concurrency[row]) !== concurrency) return false;
     return !shape || data.shapes[rows.shape[row]] === shape;
   }
 
@@ -163,7 +169,7 @@
     return keyed.map(([, line]) => line);
   }
 
-  /** Families newest first, those without a date last; then by name. */
+  /** Families of one's own files first, then newest first, those without a date last; then by name. */
   function grouped(all) {
     if (view.state.group !== "family") return [{ family: null, lines: all }];
     const found = new Map();
@@ -173,9 +179,10 @@
       found.get(family).push(line);
     }
     const groups = [...found].map(([family, members]) => ({ family, lines: members }));
+    const own = new Set(all.filter(({ run }) => isDropped(run)).map(({ run }) => facts.family(run)));
     groups.sort(
       ({ family: a }, { family: b }) =>
-        (b[2] ?? "").localeCompare(a[2] ?? "", "en") || collator.compare(a[0], b[0]),
+        own.has(b) - own.has(a) || (b[2] ?? "").localeCompare(a[2] ?? "", "en") || collator.compare(a[0], b[0]),
     );
     return groups;
   }
@@ -211,7 +218,7 @@
   }
 
   tokrig.lines = {
-    collator, covers, grouped, lines, passing, promptClasses, rankable, rankWords, sorted,
+    collator, covers, grouped, isDropped, lines, passing, promptClasses, rankable, rankWords, sorted,
     /** Words of the search that nothing here is called. */
     strange: () =>
       searchWords().filter((word) => {

@@ -6,7 +6,7 @@
   const { count } = tokrig.words;
   const { rows, runs } = data;
   const { table, isLatency, facts, modelOf, rigOf, waits } = view;
-  const { lines, sorted, grouped, rankable, rankWords, strange } = tokrig.lines;
+  const { lines, sorted, grouped, isDropped, rankable, rankWords, strange } = tokrig.lines;
   const { all: columns, single } = tokrig.columns;
   const status = document.getElementById("status");
   const pager = document.getElementById("pager");
@@ -112,8 +112,12 @@
     return body;
   }
 
-  /** A few lines of a family: in the order of sizes one of each model, else the first. */
+  /** A few lines of a family: in the order of sizes one of each model, else the first; one's own. */
   function overview(group) {
+    const few = new Set(firstOf(group));
+    return group.lines.filter((line) => few.has(line) || isDropped(line.run));
+  }
+  function firstOf(group) {
     if (view.state.sort !== "-parameters") return group.lines.slice(0, GROUP_LINES);
     const seen = new Set();
     const firsts = group.lines.filter(({ run }) => !seen.has(runs.model[run]) && seen.add(runs.model[run]));
