@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Error, Page
+from playwright.sync_api import Error, Page, expect
 
 from tests.browser.conftest import ROOT, OpenPage
 from tests.browser.kinds import few_runs
@@ -26,7 +26,7 @@ from tokrig.errors import ImportRefused
 from tokrig.exchange import imports
 from tokrig.record import privacy
 from tokrig.record.model import Record, parse_record, record_text
-from tokrig.site import table
+from tokrig.site import curves, table
 from tokrig.store import Store
 from tokrig.store.load import Run
 from tokrig.submission import nearest
@@ -71,7 +71,9 @@ READ = """async (texts) => {
     await tokrig.records.load("assets/record-words.js");
     const words = tokrig.recordWords;
     const held = words.looksPrivate(record).map(([place]) => place);
-    found.push([words.subject(record), words.contribution(record), words.runOf(record), held]);
+    const run = words.runOf(record);
+    const curves = words.curvesOf(record);
+    found.push([words.subject(record), words.contribution(record), run, held, curves]);
   }
   return found;
 }"""
@@ -79,7 +81,8 @@ READ = """async (texts) => {
 
 def test_a_record_is_called_and_compared_as_python_does(page: Page) -> None:
     given = texts()
-    for text, (beside, pull, run, private) in zip(given, page.evaluate(READ, given), strict=True):
+    read = page.evaluate(READ, given)
+    for text, (beside, pull, run, private, drawn) in zip(given, read, strict=True):
         record = parse_record(text, "it")
         assert beside == {**subject(record).as_dict(), "keys": beside["keys"]}
         assert beside["keys"] == subject(record).keys
@@ -95,6 +98,23 @@ def test_a_record_is_called_and_compared_as_python_does(page: Page) -> None:
         ]
         assert private == shown
         assert columns_of(run) == expected(record)
+        assert drawn == curves_of(record)
+
+
+SAID_BY_PYTHON = {"end", "cache"}  # sentences beside a curve
+
+
+def curves_of(record: Record) -> dict[str, Any]:
+    """The curves of a record by view, as the page of curves has them."""
+    found: dict[str, Any] = {}
+    for view in ("depth", "load", "session", "cost"):
+        column, least = curves.NEEDED[view]
+        told = [
+            {name: value for name, value in curve.items() if name not in SAID_BY_PYTHON}
+            for curve in curves.VIEWS[view](record)
+        ]
+        found[view] = [one for one in told if sum(v is not None for v in one[column]) >= least]
+    return found
 
 
 def expected(record: Record) -> dict[str, Any]:
@@ -239,7 +259,7 @@ def test_files_are_dropped_and_texts_are_pasted(page: Page) -> None:
     table_of_tests = next(path for path in OTHERS_FILES if path.name == "gemma.md")
     page.evaluate(PASTE, table_of_tests.read_text("utf-8"))
     items.nth(1).wait_for()
-    assert "what was pasted" in items.nth(1).get_by_role("button").get_attribute("aria-label")
+    assert "what was pasted" in str(items.nth(1).get_by_role("button").get_attribute("aria-label"))
     page.evaluate(PASTE, "a word that somebody had in the clipboard")
     page.evaluate(PASTE, "{half")
     page.wait_for_function("document.getElementById('drop-said').textContent.includes('pasted:1')")
@@ -247,6 +267,17 @@ def test_files_are_dropped_and_texts_are_pasted(page: Page) -> None:
 
 
 # From any page to a pull request
+
+
+@pytest.mark.parametrize("name", ["index", "latency", "gaps", "curves", f"runs/{FIRST.stem}"])
+def test_on_a_phone_every_page_shows_the_way_at_once(
+    name: str, site_dir: Path, open_page: OpenPage
+) -> None:
+    phone = {"width": 360, "height": 780}
+    page = open_page(f"{site_dir.as_uri()}/{name}.html", viewport=phone)
+    links = page.get_by_role("link", name="Add your machine", exact=True)
+    expect(links.first).to_be_in_viewport()
+    assert links.last.locator("xpath=ancestor::footer").count() == 1, "and at its end"
 
 
 def again() -> Record:
@@ -315,6 +346,22 @@ def test_a_file_stands_among_the_rows_until_it_is_removed(
     page.goto(f"{site_dir.as_uri()}/index.html")
     page.get_by_role("button", name="Remove mine.yaml").click()
     lines.first.wait_for(state="detached")
+
+
+@pytest.mark.parametrize("view", ["depth", "load", "session"])
+def test_a_dropped_record_is_a_line_of_its_own_among_the_curves(
+    view: str, many_dir: Path, open_page: OpenPage
+) -> None:
+    found = ((path, curves_of(parse_record(path.read_text("utf-8"), "it"))[view]) for path in OWN)
+    path, mine = next(one for one in found if one[1])
+    page = open_page(f"{many_dir.as_uri()}/add.html")
+    drop(page, (path.name, path.read_bytes()))
+    page.goto(f"{many_dir.as_uri()}/curves.html?view={view}")
+    drawn = page.locator(f"#{view} .drawn li")
+    drawn.first.wait_for()
+    assert "your file" in drawn.first.inner_text()
+    assert drawn.filter(has_text="your file").count() == len(mine) < drawn.count()
+    assert "your file" in page.locator(f"#{view} .figures").inner_text()
 
 
 # What is no record

@@ -67,11 +67,12 @@
   const model = (run) => data.models[data.runs.model[run]];
   const quant = (run) => data.quants[data.runs.quant[run]];
   const rig = (run) => data.rigs[data.runs.rig[run]];
+  const isDropped = (curve) => curve.run >= (data.published ?? Infinity);
   /** Of a group of a model's quants there is no one quant, nor one engine. */
   function parts(curve) {
     if (curve.runs) return [model(curve.run)[3], rig(curve.run)[0]];
     const mode = data.modes[data.runs.mode[curve.run]][0];
-    const told = [model(curve.run)[3], quant(curve.run)[0], rig(curve.run)[0], data.backends[data.runs.backend[curve.run]][0]];
+    const told = [isDropped(curve) ? "your file" : "", model(curve.run)[3], quant(curve.run)[0], rig(curve.run)[0], data.backends[data.runs.backend[curve.run]][0]];
     return [...told, mode === "baseline" ? "" : mode, data.runs.apart[curve.run]].filter(Boolean);
   }
   const nameOf = (curve) => parts(curve).join(" · ");
@@ -178,10 +179,11 @@
       go({ draw: (box.checked ? [...keys, curve.key] : keys).join(",") || "none" });
       sections.get(state.view).querySelector(`[data-key="${CSS.escape(curve.key)}"] input`)?.focus();
     });
-    const [first, ...rest] = parts(curve);
+    const [first, ...rest] = parts(curve).filter((part) => part !== "your file"); // its mark says it
     const label = make("label", {}, box, isDrawn ? swatch(number) : make("span", { class: "swatch" }), make("span", {}, make("strong", {}, first), ` ${rest.join(" · ")} `, make("span", { class: "muted" }, curve.of)));
     const line = make("li", { "data-key": curve.key }, label);
-    if (!curve.runs) line.append(make("a", { href: url(`runs/${data.runs.id[curve.run]}.html`), "aria-label": `The run: ${nameOf(curve)}` }, "run"));
+    if (isDropped(curve)) line.append(make("a", { class: "mark", href: url("add.html#yours") }, "your file"));
+    else if (!curve.runs) line.append(make("a", { href: url(`runs/${data.runs.id[curve.run]}.html`), "aria-label": `The run: ${nameOf(curve)}` }, "run"));
     const note = isDrawn && views[state.view].note?.(curve);
     if (note) line.append(make("span", { class: "said" }, note));
     return line;
@@ -258,7 +260,7 @@
     section.dataset.loading = "yes";
     const script = make("script", { src: url(`assets/curves-${name}.js`) });
     script.addEventListener("load", () => {
-      prepared.set(name, tokrig[`curves_${name}`]);
+      prepared.set(name, [...tokrig.dropped.curves(name), ...tokrig[`curves_${name}`]]);
       show();
     });
     script.addEventListener("error", () => section.append(make("p", { class: "note" }, `assets/curves-${name}.js cannot be loaded: this copy of the site is not whole.`)));

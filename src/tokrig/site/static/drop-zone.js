@@ -21,7 +21,7 @@
       (_, run) =>
         run < (data.published ?? Infinity) &&
         runs.id[run] !== entry.id &&
-        data.models[runs.model[run]][3] === name &&
+        data.models[runs.model[run]][3].toLowerCase() === name.toLowerCase() &&
         data.quants[runs.quant[run]][0] === entry.run.quant[0] &&
         data.rigs[runs.rig[run]][3] === entry.run.rig[3],
     );
@@ -94,7 +94,7 @@
   /** A file that does not say which model it is of: its owner does. */
   const askModel = (file) => {
     const input = make("input", { name: "model", required: true, autocomplete: "off", placeholder: "gemma-3-4b-it-Q4_K_M.gguf", maxlength: "200" });
-    const form = make("form", { class: "filters" }, make("label", {}, "Model ", input), make("button", {}, "Read it"));
+    const form = make("form", {}, make("label", {}, "Model ", input), make("button", {}, "Read it"));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       take([file], input.value.trim());

@@ -27,6 +27,7 @@
       subject: { ...words.subject(record), id: PREFIX + record.id },
       pull: words.contribution(record),
       verdict: words.verdict(record),
+      curves: words.curvesOf(record),
       methodology: record.provenance.methodology,
       kind: record.provenance.kind,
       source: record.provenance.source,
@@ -49,9 +50,11 @@
 
   const append = ({ id, run }) => {
     const { data } = tokrig;
-    const family = labelled(data.families, run.family);
+    // Other tools write names in letters of their own: gemma-3 stands with Gemma-3.
+    const same = (one, other) => one.toLowerCase() === other.toLowerCase();
+    const family = place(data.families, run.family, (one) => same(one[0], run.family[0]));
     const [variant, address, name, ...sizes] = run.model;
-    const model = place(data.models, [family, variant, PREFIX + address, name, ...sizes], (one) => one[0] === family && one[3] === name);
+    const model = place(data.models, [family, variant, PREFIX + address, name, ...sizes], (one) => one[0] === family && same(one[3], name));
     const [label, rigId, ...machine] = run.rig;
     const rig = place(data.rigs, [label, PREFIX + rigId, ...machine], (one) => one[1] === rigId);
     const kind = place(data.kinds, run.kind, (one) => one.join() === run.kind.join());
@@ -70,16 +73,29 @@
     if (run.skipped.length) data.skipped[number] = run.skipped;
   };
 
+  /** An engine's own benchmark is no row, and no curve. */
+  const isRow = ({ run, curves: mine = {} }) => run.rows.length || run.skipped.length || Object.values(mine).some((found) => found.length);
+
+  /** The curves of these files in a view of the curves page, as those of published runs are. */
+  const curves = (view) =>
+    all().filter(isRow).flatMap(({ id, curves: mine = {} }) =>
+      (mine[view] ?? []).map((curve, place) => {
+        const key = PREFIX + id;
+        return { run: tokrig.data.runs.id.indexOf(key), key: place ? `${key}~${place}` : key, ...curve };
+      }),
+    );
+
   /** Add the files of this visit to the rows of all results, and tell which runs they are: their
    * figures stand in tables, and in no rank. */
   const join = () => {
     const { data } = tokrig;
     data.published = data.runs.id.length;
-    for (const one of all()) if (one.run.rows.length || one.run.skipped.length) append(one);
+    for (const one of all()) if (isRow(one)) append(one);
   };
 
   tokrig.dropped = {
     all,
+    curves,
     join,
     subjects: () => all().map(({ subject }) => subject),
     /** Read a file or a text and keep what it holds; its entries. ``model`` names what another

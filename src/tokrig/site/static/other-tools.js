@@ -20,17 +20,8 @@
     return [...text].length <= 40 ? text : `${cut(text, 39)}…`;
   };
 
-  /** Rounded to as many significant digits as a record has; of two as near, the even one. */
-  const significant = (value) => {
-    if (!value || !Number.isFinite(value)) return value;
-    const { digits } = rules();
-    const near = value.toExponential(digits - 1);
-    const [exact, power] = value.toExponential(digits + 30).split("e");
-    const isTie = /^50*$/.test(exact.replace("-", "").slice(digits + 1));
-    const mantissa = near.split("e")[0].replace(/[-.]/g, "");
-    if (!isTie || Number(mantissa.at(-1)) % 2 === 0) return Number(near);
-    return Math.sign(value) * Number(`${Number(mantissa) - 1}e${Number(power) - digits + 1}`);
-  };
+  /** Rounded to as many significant digits as a record has. */
+  const significant = (value) => tokrig.recordWords.significant(value, rules().digits);
   const rounded = (value) => {
     const below = Math.floor(value);
     const rest = value - below;

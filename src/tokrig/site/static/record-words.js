@@ -309,8 +309,17 @@
 
   // A run for tokrig.data (site/table.py: columns)
 
-  const significant = (value) => (isKnown(value) ? Number(value.toPrecision(4)) : null);
-  const median = (found) => significant(found?.median ?? (typeof found === "number" ? found : null));
+  /** Rounded to significant digits; of two values as near, the even one. */
+  const significant = (value, digits) => {
+    if (!value || !Number.isFinite(value)) return value;
+    const near = value.toExponential(digits - 1);
+    const [exact, power] = value.toExponential(digits + 30).split("e");
+    const isTie = /^50*$/.test(exact.replace("-", "").slice(digits + 1));
+    const mantissa = near.split("e")[0].replace(/[-.]/g, "");
+    if (!isTie || Number(mantissa.at(-1)) % 2 === 0) return Number(near);
+    return Math.sign(value) * Number(`${Number(mantissa) - 1}e${Number(power) - digits + 1}`);
+  };
+  const median = (found) => significant(found?.median ?? (typeof found === "number" ? found : null), 4);
   const VERDICTS = ["invalid", "valid", "unverified"];
   const word = (label) => [label || tokrig.words.NULL, filterWord(label || "unknown")];
   const settings = (asked) =>
@@ -383,5 +392,56 @@
     };
   };
 
-  tokrig.recordWords = { contribution, looksPrivate, pullRequest, runOf, sha256, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };
+  // Curves (site/curves.py) of a record: columns of equal length, a value a point
+
+  const figures = (results, columns) => Object.fromEntries(Object.entries(columns).map(([name, path]) => [name, results.map((result) => median(at(result, path)))]));
+  const known = (found) => found?.median > 0;
+  const byConcurrency = (results) => [...results].sort((a, b) => a.concurrency - b.concurrency);
+  const CURVES = {
+    depth({ results }) {
+      const closed = results.filter(({ load }) => load === "closed");
+      const places = [...new Set(closed.map(({ workload, concurrency }) => `${workload.name} × ${concurrency}`))];
+      return places.flatMap((of) => {
+        const mine = closed.filter(({ workload, concurrency }) => `${workload.name} × ${concurrency}` === of);
+        const stand = mine.filter((one) => stands(one.validity) && known(one.output_tok_per_s)).sort((a, b) => a.depth_tokens - b.depth_tokens);
+        return [{ of, depth: stand.map((one) => one.depth_tokens), ...figures(stand, { decode: "output_tok_per_s", prefill: "prefill_tok_per_s", ttft: "ttft_s" }) }];
+      });
+    },
+    load: ({ ladders, results }) =>
+      ladders.map(({ workload, depth_tokens: depth, knee }) => {
+        const isStep = (one) => one.load === "closed" && one.workload.name === workload && one.depth_tokens === depth && one.output_tok_per_s && one.system_tok_per_s;
+        const holds = ({ validity }) => stands(validity) || validity.reasons.join() === "concurrency_not_reached";
+        const steps = byConcurrency(results.filter((one) => isStep(one) && holds(one)));
+        return { of: workload, knee, flight: steps.map((one) => one.concurrency), ...figures(steps, { each: "output_tok_per_s", system: "system_tok_per_s", ttft: "ttft_s" }) };
+      }),
+    session: ({ results }) =>
+      results
+        .filter(({ session, validity }) => session && stands(validity))
+        .map(({ concurrency, session, workload }) => ({
+          of: `${workload.name} × ${concurrency}`,
+          turn: session.by_turn.map((_, turn) => turn + 1),
+          ...figures(session.by_turn, { prompt: "prompt_tokens", cached: "cached_tokens", ttft: "ttft_s", total: "total_s" }),
+        })),
+    cost({ results }) {
+      const plainOnes = results.filter((one) => isPlain(one) && stands(one.validity) && one.output_tok_per_s);
+      const rank = ({ concurrency, workload }) => 2 * concurrency + (workload.name !== "chat");
+      const first = plainOnes.reduce((best, one) => (best && rank(best) <= rank(one) ? best : one), null);
+      if (!first) return [];
+      const mine = byConcurrency(plainOnes.filter((one) => one.workload.name === first.workload.name && one.system_tok_per_s));
+      return [{
+        of: first.workload.name,
+        flight: mine.map((one) => one.concurrency),
+        ...figures(mine, { each: "output_tok_per_s", system: "system_tok_per_s", joule: "energy.j_per_output_token" }),
+        scope: mine.find(({ energy }) => energy)?.energy.scope ?? null,
+      }];
+    },
+  };
+  const LEAST = { depth: ["decode", 2], load: ["each", 2], session: ["ttft", 2], cost: ["each", 1] };
+  /** By view, those of a record that have points enough. */
+  const curvesOf = (record) =>
+    Object.fromEntries(
+      Object.entries(LEAST).map(([view, [column, least]]) => [view, CURVES[view](record).filter((curve) => curve[column].filter(isKnown).length >= least)]),
+    );
+
+  tokrig.recordWords = { contribution, curvesOf, looksPrivate, pullRequest, runOf, sha256, significant, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };
 }
