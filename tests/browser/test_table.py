@@ -290,7 +290,7 @@ def test_picked_rows_lead_to_their_comparison(page: Page) -> None:
     boxes.nth(1).check()
     page.locator("#tray").get_by_role("link", name="Compare").click()
     page.wait_for_url(re.compile("compare.html"))
-    assert "seed-gemma-4-e2b-it-q4_k_m~1,seed-gemma-4-e4b-it-q4_k_m~1~rag" in page.url.replace(
+    assert "seed-gemma-4-e4b-it-q4_k_m~1,seed-gemma-4-e2b-it-q4_k_m~1~rag" in page.url.replace(
         "%7E", "~"
     )
 
