@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tokrig.errors import ModelError
@@ -21,7 +22,7 @@ from tokrig.units import duration, human_rate, human_seconds, slug
 if TYPE_CHECKING:
     from tokrig.record.block import Percentiles
     from tokrig.record.loads import Ladder, RateLimit, SessionFigures, Slo, Sustained
-    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Resolved, Result, Rig
+    from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Result, Rig
 
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
@@ -294,7 +295,7 @@ def details(record: Record) -> tuple[str, ...]:
     found, gpu = record.backend.resolved, next(iter(record.rig.gpus), None)
     return (
         _said("by {}", record.model.quant_creator),
-        *(_found(setting, found) for setting in SETTINGS.values() if setting.asked),
+        *(_found(setting, record) for setting in SETTINGS.values()),
         _said("flash attention {}", found.flash_attention),
         _said("{}", found.dtype),
         _said("{:.0f} W", gpu.power_limit_w if gpu else None),
@@ -304,10 +305,10 @@ def details(record: Record) -> tuple[str, ...]:
     )
 
 
-def _found(setting: Setting, resolved: Resolved) -> str:
-    values = [getattr(resolved, name) for name in setting.asked]
+def _found(setting: Setting, record: Record) -> str:
+    values = [attrgetter(path)(record) for path in setting.found]
     known = [value for value in values if value not in (None, "", [])]
-    if len(setting.asked) > 1:
+    if len(values) > 1:
         known = ["/".join(dict.fromkeys(map(str, known)))] if known else []
     return setting.say(known[0]) if known else ""
 
@@ -332,6 +333,7 @@ def _apart(runs: Sequence[Record]) -> list[str]:
     words = words or [""] * len(runs)
     started = [run.provenance.started_at or "" for run in runs]
     for more in (
+        _options(runs),
         [time[:10] for time in started],
         [time[11:16] for time in started],
         [run.id.rpartition("-")[2] for run in runs],
@@ -342,6 +344,22 @@ def _apart(runs: Sequence[Record]) -> list[str]:
             for word, one in zip(words, more, strict=True)
         ]
     return words
+
+
+def _options(runs: Sequence[Record]) -> list[str]:
+    """Of each run the options of its engine's command line that not all of them have, where a
+    server listens left out: ``--no-mmap``, ``-ot exps=CPU``."""
+    each = []
+    for run in runs:
+        options: list[str] = []
+        for word in run.backend.argv or []:
+            if word.startswith("-"):
+                options.append(word)
+            elif options:
+                options[-1] += f" {word}"
+        each.append(dict.fromkeys(one for one in options if not one.startswith("--port")))
+    common = set.intersection(*map(set, each))
+    return [", ".join(one for one in options if one not in common) for options in each]
 
 
 def _said(text: str, value: object) -> str:

@@ -18,8 +18,11 @@ import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.browser.kinds import build_few, write
 from tests.browser.serve import serving
 from tests.browser.watch import Watch
+from tests.unit.alike import others, plain
+from tokrig.site.build import build
 
 ROOT = Path(__file__).parents[2]
 MANY_RUNS = 150  # more lines than a view shows; each run costs half a second of drawing
@@ -89,6 +92,34 @@ def many_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path
         _run("-m", "tokrig", "site", "build", "--content", str(made / "content"), "--out", str(out))
 
     return _site(tmp_path_factory, sites, "many", make)
+
+
+@pytest.fixture(scope="package")
+def few_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
+    """The site of few made records, which has a bit of everything."""
+
+    def make(out: Path) -> None:
+        build_few(tmp_path_factory.mktemp("few")).rename(out)
+
+    return _site(tmp_path_factory, sites, "few", make)
+
+
+@pytest.fixture(scope="package")
+def alike_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
+    """The site of runs that differ in one thing each, and in no figure."""
+
+    def make(out: Path) -> None:
+        content = tmp_path_factory.mktemp("alike") / "content"
+        write(content, [plain(), *(other.record for other in others())])
+        build(content, out, cache=content.parent / "cache")
+
+    return _site(tmp_path_factory, sites, "alike", make)
+
+
+@pytest.fixture(scope="package")
+def folders(site_dir: Path, few_dir: Path, many_dir: Path) -> dict[str, Path]:
+    """The sites of ``KINDS``."""
+    return {"own": site_dir, "few": few_dir, "many": many_dir}
 
 
 def _site(

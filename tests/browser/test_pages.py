@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.kinds import KINDS, NEW, OLD, build_few
+from tests.browser.kinds import KINDS, NEW, OLD
 
 WIDTHS = (360, 768, 1280)
 NARROW = WIDTHS[0]
@@ -33,19 +33,6 @@ class OpenKind(Protocol):
     """Opens the page of a kind; its scripts have drawn it."""
 
     def __call__(self, kind: str, **options: Any) -> Page: ...
-
-
-@pytest.fixture(scope="module")
-def few_dir(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
-    """The site of few made records, which has a bit of everything."""
-    out = build_few(tmp_path_factory.mktemp("few"))
-    sites.append(f"{out.as_uri()}/")
-    return out
-
-
-@pytest.fixture(scope="module")
-def folders(site_dir: Path, few_dir: Path, many_dir: Path) -> dict[str, Path]:
-    return {"own": site_dir, "few": few_dir, "many": many_dir}
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.unit.alike import Other, others, plain
 from tests.unit.records import record_of
 from tests.unit.samples import sample
-from tokrig.naming import apart
+from tokrig.naming import apart, full_name
 from tokrig.record.model import Resolved, Skipped, Validity
 from tokrig.site import formats, table
 from tokrig.site.charts.points import label_runs
+from tokrig.spec.settings import SETTINGS
 from tokrig.store.load import Run
 
 NUMBERS = itertools.count()
@@ -102,3 +104,14 @@ def test_a_range_names_its_shapes_and_what_is_missing() -> None:
     gaps = {"results": [chat, others[1], bad], "skipped": [skipped]}
     (line,) = table.lines([Run(whole.record.model_copy(update=gaps), "p", "d")], 1)
     assert line.covers == "chat, codegen; agent invalid, rag skipped"
+
+
+@pytest.mark.parametrize("other", list(others()), ids=lambda other: other.place)
+def test_every_setting_that_differs_is_said(other: Other) -> None:
+    told = apart([plain(), other.record]).get(other.record.id, "")
+    assert other.word in " ".join((*full_name(other.record), told))
+
+
+def test_every_setting_has_a_run_that_differs_in_it_alone() -> None:
+    there = {other.place for other in others()}
+    assert {path for setting in SETTINGS.values() for path in setting.found} <= there

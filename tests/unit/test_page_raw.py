@@ -11,7 +11,7 @@ from tests.unit.records import record_of
 from tests.unit.samples import sample
 from tokrig.record.block import Summary
 from tokrig.record.model import BackendFacts, Model, Raw, Record, Validity
-from tokrig.site import Page
+from tokrig.site import Page, plain
 from tokrig.site.context import Site
 from tokrig.site.pages import feed, index, latency, model, rig, run
 from tokrig.store import Store, table
@@ -93,7 +93,7 @@ def test_invalid_ones_are_marked_and_come_last() -> None:
     (html,) = pages(model.PAGE, invalid, RAW).values()
     raw = section(html)
     assert raw.index(RAW.id) < raw.index(invalid.id)
-    assert "api not confirmed" in raw[raw.index(invalid.id) :]
+    assert plain.CODES["api_not_confirmed"] in raw[raw.index(invalid.id) :]
 
 
 def test_more_runs_than_fit_are_named() -> None:

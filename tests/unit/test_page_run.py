@@ -42,7 +42,7 @@ HOSTILE = {
     "directions": "\u202eevil\u2066",
     "long": "W" * 10_000,
 }
-VOID = {"meta", "link", "br", "hr", "input", "img"}
+VOID = {"meta", "link", "br", "hr", "input", "img", "wbr"}
 
 
 class Html(HTMLParser):

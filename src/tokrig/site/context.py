@@ -25,6 +25,7 @@ from tokrig.record.metrics import leaves
 from tokrig.site import formats
 from tokrig.site.cards import Card, cards
 from tokrig.site.charts import svg
+from tokrig.site.plain import TERMS as PLAIN
 from tokrig.store import Store
 from tokrig.store.facts import Family, Published, RigFacts
 from tokrig.store.index import Problem
@@ -49,9 +50,6 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("i
 
 
 _TERMS = re.compile(r"^\| term \|.*\n\|[-| ]+\|\n((?:\|.*\n)+)", re.MULTILINE)
-_PLAIN = re.compile(
-    r"^\| figure \| record field \| in plain words \|\n\|[-| ]+\|\n((?:\|.*\n)+)", re.M
-)
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -91,12 +89,10 @@ def definitions() -> dict[str, Definition]:
             label, field, text, *unit = (cell.strip() for cell in line.strip("|").split(" | "))
             key = _CODE.findall(field)[0]
             found[key] = Definition(key, label, _plain(text), unit[0] if unit else "")
-    for table in _PLAIN.finditer(methodology()):
-        for line in table[1].splitlines():
-            _, field, text = (cell.strip() for cell in line.strip("|").split(" | "))
-            key = field.strip("`")
-            found[key] = replace(found[key], plain=_plain(text))
-    return found
+    return {
+        key: replace(one, plain=_plain(PLAIN[key])) if key in PLAIN else one
+        for key, one in found.items()
+    }
 
 
 def _plain(markdown: str) -> str:

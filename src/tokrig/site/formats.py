@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from tokrig import naming, units
 from tokrig.record import checks
 from tokrig.record.block import Summary
 from tokrig.record.model import Model, Record, Result, Rig, Validity
+from tokrig.site import plain
 
 if TYPE_CHECKING:
     from tokrig.site.table import Line
@@ -128,21 +131,25 @@ def marks(record: Record, validity: Validity) -> list[Mark]:
     """What a reader must know before trusting a figure, gravest first."""
     found = []
     if validity.verdict == "invalid":
-        reasons = listed(validity.reasons)
-        found.append(Mark("invalid", "invalid", f"kept, not a headline: {reasons}"))
+        found.append(_mark("invalid", "invalid", *map(plain.of_code, validity.reasons)))
     if record.status != "complete":
-        found.append(Mark("invalid", record.status, "the run did not finish"))
+        found.append(_mark("invalid", record.status))
     if record.errata:
-        found.append(Mark("erratum", "erratum", " ".join(e.text for e in record.errata)))
+        found.append(_mark("erratum", "erratum", *(e.text for e in record.errata)))
     if record.provenance.kind != "measured":
-        text = ", from ".join(filter(None, ("not measured by tokrig", record.provenance.source)))
-        found.append(Mark("transcribed", record.provenance.kind, text))
+        source = record.provenance.source
+        found.append(_mark("transcribed", record.provenance.kind, *([source] if source else ())))
     elif record.provenance.level == "quick":
-        found.append(Mark("quick", "quick", "one server start: a range, no interval"))
+        found.append(_mark("quick", "quick"))
     if validity.word == "unverified":
         codes = validity.unverified or ["samples"]
-        found.append(Mark("unchecked", "unverified", f"not confirmed: {listed(codes)}"))
+        found.append(_mark("unchecked", "unverified", *map(plain.of_code, codes)))
     return found
+
+
+def _mark(kind: str, label: str, *details: str) -> Mark:
+    """What a mark means, then what it is about here, a line each."""
+    return Mark(kind, label, "\n".join((plain.MARKS[label], *details)))
 
 
 def line_marks(line: Line) -> list[Mark]:
@@ -157,12 +164,12 @@ def mode(record: Record, results: Iterable[Result] = ()) -> str:
     return naming.mode_accepted(record.mode.name, results)
 
 
-def configuration(record: Record, subject: str) -> str:
+def configuration(record: Record, subject: str, apart: str = "") -> str:
     """What a run is, in one line; it begins with its ``model`` or its ``rig``, whichever the page
-    around it does not tell."""
+    around it does not tell, and ends with what tells it ``apart`` from others of its name."""
     model, rig = naming.model_name(record.model), naming.hardware_name(record.rig)
     first = [model, record.model.quant] if subject == "model" else [record.model.quant, rig]
-    return " · ".join(filter(None, (*first, backend(record.backend), mode(record))))
+    return " · ".join(filter(None, (*first, backend(record.backend), mode(record), apart)))
 
 
 def backends(runs: Iterable[Run]) -> list[str]:
@@ -178,9 +185,11 @@ def models_of(lines: Iterable[Line]) -> list[tuple[str, str]]:
     )
 
 
-def listed(codes: list[str]) -> str:
-    """Codes as words: ``throttled, cached tokens``."""
-    return ", ".join(code.replace("_", " ") for code in codes)
+def breakable(text: str) -> Markup:
+    """A path or the name of a field, which may go on in the next line behind its marks: words that
+    have no space break nowhere else."""
+    parts = re.split(r"(?<=[._/=&?])(?=\w)", text)
+    return Markup("<wbr>").join(parts)
 
 
 def badges(rig: Rig) -> list[str]:
@@ -201,5 +210,5 @@ FILTERS = {
     "bytes": gigabytes,
     "spread": spread,
     "interval": interval,
-    "listed": listed,
+    "breakable": breakable,
 }

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokrig.site import Output
+from tokrig.record.checks import HINTS
+from tokrig.site import Output, plain
 from tokrig.site.context import Site, definitions, key_of, script
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -19,6 +20,10 @@ def outputs(site: Site) -> Iterable[Output]:
             path = f"assets/{file.relative_to(STATIC).as_posix()}"
             yield Output(path, key_of(file.read_bytes().hex()), file.read_bytes)
     terms = {term.key: term.tip for term in definitions().values()}
+    terms |= {
+        f"code.{code}": plain.exactly(text, HINTS[code]) for code, text in plain.CODES.items()
+    }
+    terms |= {f"mark.{word}": text for word, text in plain.MARKS.items()}
     yield Output("assets/definitions.js", key_of(terms), lambda: script("definitions", terms))
 
 

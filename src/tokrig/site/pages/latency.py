@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from tokrig import naming
 from tokrig.compare.statistics import Side, Span, rank_words, starts_of, tie_span
 from tokrig.record.model import Result
 from tokrig.site import Output, formats, table
@@ -60,6 +61,7 @@ def _page(site: Site) -> bytes:
         title="Latency",
         headings=table.LATENCY_HEADINGS,
         classes=[_shown(one, most) for one in classes],
+        apart=naming.apart(run.record for run in site.runs),
         drawn=len(quickest),
         chart=by_workload(quickest, "ttft"),
         results=valid,

@@ -116,6 +116,7 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         unknown=[fact.label for fact in facts if not fact.text],
         weights=_weights(runs),
         runs=runs,
+        apart=naming.apart(run.record for run in runs),
         backends=formats.backends(runs),
         valid=valid[:MOST_IN_FULL],
         further=[line(one.run) for one in valid[MOST_IN_FULL:]],

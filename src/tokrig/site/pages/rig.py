@@ -95,6 +95,7 @@ def _page(
         backends=formats.backends(runs),
         setups=setups if len(setups) > 1 else [],
         runs=runs,
+        apart=naming.apart(run.record for run in runs),
         models=len({naming.model_name(run.record.model) for run in runs}),
         charts=_charts(runs),
         drawn=MAX_ROWS,

@@ -18,7 +18,7 @@ from tokrig.record.checks import HINTS
 from tokrig.record.metric import Metric
 from tokrig.record.metrics import METRICS, shown_in
 from tokrig.record.model import Record, Result
-from tokrig.site import Output, formats, sharing
+from tokrig.site import Output, formats, plain, sharing
 from tokrig.site.charts import Figure, short
 from tokrig.site.charts.arrivals import by_rate, over_time
 from tokrig.site.charts.depth import speed_by_depth
@@ -123,7 +123,10 @@ def findings(record: Record) -> list[Finding]:
         for code in dict.fromkeys([*getattr(record.validity, attribute), *codes]):
             holders = [name for name, held in lists if code in held]
             where = ", ".join(holders) if len(holders) < len(lists) else ""
-            found.append(Finding(kind, code, where, HINTS.get(code, "not known to this tokrig")))
+            meaning = "not known to this tokrig"
+            if code in HINTS:
+                meaning = plain.exactly(plain.of_code(code), HINTS[code])
+            found.append(Finding(kind, code, where, meaning))
     return found
 
 
@@ -269,7 +272,7 @@ class Field(NamedTuple):
         else:
             muted = "" if self.known else ' class="muted"'
             shown = f"<span{muted}>{text}</span>"
-        return f"<dt{title}>{escape(self.name)}</dt><dd>{shown}</dd>"
+        return f"<dt{title}>{formats.breakable(self.name)}</dt><dd>{shown}</dd>"
 
 
 class Block(NamedTuple):

@@ -4,7 +4,7 @@
 
 {
   const { make, url, data } = tokrig;
-  const { NULL, count, gigabytes, isKnown, parameters, rate, span, time } = tokrig.words;
+  const { NULL, count, gigabytes, isKnown, mark, parameters, rate, span, time } = tokrig.words;
   const { rows, runs } = data;
   const outline = document.getElementById("finder-form");
   outline.after(outline.content.cloneNode(true));
@@ -73,12 +73,12 @@
     const [kind, level] = data.kinds[runs.kind[run]];
     const mode = data.modes[runs.mode[run]];
     const found = [];
-    if (mode[1] !== "baseline") found.push(["badge", mode[0], "not the engine's usual way"]);
-    if (rows.valid[row] === 2) found.push(["mark unchecked", "unverified", "something could not be confirmed; its page tells what"]);
-    if (runs.errata[run]) found.push(["mark erratum", "erratum", "a correction stands on its page"]);
-    if (kind !== "measured") found.push(["mark transcribed", kind, "not measured by tokrig"]);
-    else if (level === "quick") found.push(["mark quick", "quick", "one server start: a range, no interval"]);
-    return found.map(([name, label, title]) => make("span", { class: name, title }, label));
+    if (mode[1] !== "baseline") found.push(make("span", { class: "badge", title: "not the engine's usual way" }, mode[0]));
+    if (rows.valid[row] === 2) found.push(mark("unchecked", "unverified"));
+    if (runs.errata[run]) found.push(mark("erratum", "erratum"));
+    if (kind !== "measured") found.push(mark("transcribed", kind));
+    else if (level === "quick") found.push(mark("quick", "quick"));
+    return found;
   }
 
   function speed(line) {

@@ -3,7 +3,7 @@
 
 {
   const { make, url, data, view } = tokrig;
-  const { NULL, gigabytes, isKnown, parameters, rate, span, time } = tokrig.words;
+  const { NULL, gigabytes, isKnown, mark, parameters, rate, span, time } = tokrig.words;
   const { runs, rows } = data;
   const { isLatency, VERDICTS, facts, how, modelOf, rigOf, kindOf, waits } = view;
   const { collator, covers } = tokrig.lines;
@@ -14,26 +14,22 @@
 
   // Marks
 
-  function markOf(kind, label, title) {
-    return make("span", { class: `mark ${kind}`, title }, label);
-  }
-
   function marks(line) {
     const [kind, level, status] = kindOf(line.run);
     const found = [];
-    if (status !== "complete") found.push(markOf("invalid", status, "the run did not finish"));
+    if (status !== "complete") found.push(mark("invalid", status));
     if (line.invalid) {
       const label = line.rows.length === line.invalid ? "invalid" : `${line.invalid} invalid`;
-      found.push(markOf("invalid", label, "kept, not a headline; its page tells the reasons"));
+      found.push(mark("invalid", label, "invalid"));
     }
-    if (runs.errata[line.run]) found.push(markOf("erratum", "erratum", "a correction stands on its page"));
+    if (runs.errata[line.run]) found.push(mark("erratum", "erratum"));
     const isOwn = kind === "your file";
-    if (isOwn) found.push(markOf("quick", kind, "it is in your browser alone, and has no rank"));
+    if (isOwn) found.push(mark("quick", kind));
     const source = isOwn ? level : kind; // of one's own file the level is where there is one
-    if (["imported", "transcribed"].includes(source)) found.push(markOf("transcribed", source, "not measured by tokrig"));
-    else if (level === "quick") found.push(markOf("quick", "quick", "one server start: a range, no interval"));
+    if (["imported", "transcribed"].includes(source)) found.push(mark("transcribed", source));
+    else if (level === "quick") found.push(mark("quick", "quick"));
     if (line.rows.some((row) => VERDICTS[rows.valid[row]] === "unverified")) {
-      found.push(markOf("unchecked", "unverified", "something could not be confirmed; its page tells what"));
+      found.push(mark("unchecked", "unverified"));
     }
     return found.length ? [make("span", { class: "marks" }, ...found)] : [];
   }

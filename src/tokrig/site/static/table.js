@@ -5,7 +5,7 @@
   const { make, data, picks, view } = tokrig;
   const { count } = tokrig.words;
   const { rows, runs } = data;
-  const { table, isLatency, facts, modelOf, rigOf, waits } = view;
+  const { table, isLatency, facts, how, modelOf, rigOf, waits } = view;
   const { lines, sorted, grouped, isDropped, rankable, rankWords, strange } = tokrig.lines;
   const { all: columns, single } = tokrig.columns;
   const status = document.getElementById("status");
@@ -65,7 +65,9 @@
   function pickCell(line) {
     const shape = single(line) === null ? "" : `~${data.shapes[rows.shape[single(line)]]}`;
     const pick = `${runs.id[line.run]}~${line.concurrency}${shape}`;
-    const name = `Compare ${modelOf(line.run)[3]} ${facts.quant(line.run)[0]} on ${rigOf(line.run)[0]}`;
+    const where = [rigOf(line.run)[0], facts.backend(line.run)[0], how(line), runs.apart[line.run]].filter(Boolean);
+    const what = isLatency ? `, ${data.shapes[rows.shape[line.rows[0]]]}` : "";
+    const name = `Compare ${modelOf(line.run)[3]} ${facts.quant(line.run)[0]} on ${where.join(", ")}${what}, ${line.concurrency} at once`;
     const box = make("input", { type: "checkbox", "data-pick": pick, "aria-label": name });
     return make("td", { class: "pick" }, box);
   }

@@ -45,5 +45,9 @@ window.tokrig = window.tokrig || {};
     return number >= 1e6 ? `${Number((number / 1e6).toPrecision(3))} M` : grouped(String(number));
   };
 
-  tokrig.words = { NULL, count, gigabytes, isKnown, parameters, rate, span, time };
+  /** A mark, which explains itself by the sentence of its word. */
+  const mark = (kind, label, word = label) =>
+    tokrig.make("span", { class: `mark ${kind}`, title: tokrig.definitions?.[`mark.${word}`] }, label);
+
+  tokrig.words = { NULL, count, gigabytes, isKnown, mark, parameters, rate, span, time };
 }
