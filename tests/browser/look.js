@@ -121,5 +121,11 @@ const look = (() => {
     return found;
   }
 
-  return { hidden, small, all: () => ({ alike: alike(), broken: broken(), cut: cut() }) };
+  /** Dotted labels without a definition. */
+  const unexplained = () => {
+    const { definitions } = window.tokrig ?? {};
+    return definitions ? [...document.querySelectorAll("[data-term]")].map((one) => one.dataset.term).filter((term) => !definitions[term]) : [];
+  };
+
+  return { hidden, small, all: () => ({ alike: alike(), broken: broken(), cut: cut(), unexplained: unexplained() }) };
 })();
