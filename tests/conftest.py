@@ -29,6 +29,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SETTINGS = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The pages first: they make the site that other files of tests wait for."""
+    items.sort(key=lambda item: item.path.name != "test_pages.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Nothing of the user's settings, caches or unfinished runs reaches a test, nor a test them.

@@ -30,8 +30,6 @@ from tokrig.simulate.simulation import Simulation
 from tokrig.spec.run import RunSpec
 from tokrig.store import Store
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module", autouse=True)
 def token() -> Iterator[None]:
@@ -296,6 +294,7 @@ def ended(home: Home, done: Done) -> tuple[dict[str, Any], list[Sample]]:
     return result, [sample for sample in samples if sample.phase == "measured"]
 
 
+@pytest.mark.alone
 def test_three_nodes_send_as_one_client_does(cluster: Cluster, server: str, home: Home) -> None:
     alone, _ = ended(home, home.tokrig(*six_at_once(server)))
     words = six_at_once(server, "--load-from", cluster.address)
@@ -351,6 +350,7 @@ def test_a_real_engine_measures_on_a_rig(executor: RayExecutor, home: Home, shal
     assert home.checks()
 
 
+@pytest.mark.alone
 def test_a_load_node_that_is_lost_under_way_does_not_count(
     cluster: Cluster, server: str, home: Home
 ) -> None:
