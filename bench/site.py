@@ -1,6 +1,7 @@
-"""What the site costs with many runs: to build, to load, to sort and filter.
+"""What the site costs with many runs: to build, to load, and every control of every page.
 
     python bench/site.py [--runs 1000] [--keep DIR] [--before PYTHON]
+    python bench/site.py --controls SITE [PAGE...]
 
 Makes the records (bench/make_content.py) and builds the site in a temporary folder with a cache
 of its own, or in DIR, which stays. Each build is a process of its own; its time is the whole
@@ -9,10 +10,12 @@ Python of another checkout's environment: it builds the same content, before eac
 here and with a cache of its own, and the ratios are printed. Leave the code alone meanwhile:
 changed code draws all pages anew.
 
-Then Chromium opens index.html from the disk. One operation is one click on a header's button
-(each twice: both directions) or one choice in a filter (each there is, and back to the usual
-one): from before the event is dispatched until its handlers have changed the document and a
-forced layout is done. The paint that follows is not in it. TOKRIG_CHROMIUM names the browser.
+Then Chromium opens the pages from the disk and operates every control that they have, by
+bench/controls.js: an operation lasts from before its event is dispatched until the last change of
+the document that it brings is laid out. The paint that follows is not in it. ``--controls`` does
+that alone, with a site that is there, on all pages or on those whose names begin so. What takes
+longer than the target in the middle is marked; then the exit status is 1. TOKRIG_CHROMIUM names
+the browser.
 """
 
 from __future__ import annotations
@@ -29,11 +32,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from playwright.sync_api import Page, sync_playwright
@@ -44,47 +46,37 @@ ASSET = re.compile(r'<(?:link|script)\b[^>]*?\b(?:href|src)="(assets/[^"]+\.(?:c
 
 # Refused history entries (Chromium allows 200 in 30 s) would not be what a reader meets.
 BROWSER_ARGS = ["--no-sandbox", "--disable-ipc-flooding-protection"]
-OPERATIONS = """
-() => {
-  const table = document.getElementById("results");
-  const layout = () => document.documentElement.getBoundingClientRect();
-  const timed = (act) => {
-    layout();
-    const [before, began] = [table.tBodies[0], performance.now()];
-    act();
-    layout();
-    const took = performance.now() - began;
-    if (table.tBodies[0] === before) throw new Error("the table was not drawn anew in time");
-    return took;
-  };
-  const sorts = [], filters = [];
-  for (const button of document.querySelectorAll("#results thead [data-sort] button")) {
-    for (const _ of ["one way", "the other"]) sorts.push(timed(() => button.click()));
-  }
-  for (const select of document.querySelectorAll("#filters select")) {
-    const usual = select.value;
-    const choose = (value) => filters.push(timed(() => {
-      select.value = value;
-      select.dispatchEvent(new Event("change", { bubbles: true }));
-    }));
-    for (const { value } of [...select.options].filter((option) => option.value !== usual)) {
-      choose(value);
-      choose(usual);
-    }
-  }
-  return [sorts, filters];
-}
+CONTROLS = Path(__file__).with_name("controls.js")
+TARGET_MS = 50
+TARGET_GZIP_KIB = 200
+TARGET_ROWS_MS = 1000
+# Two cards and histories of builds are asked for by name: those with most rows, the first there is.
+CARDS = """
+  tokrig.cards.cards
+    .map((card) => [tokrig.cards.rowsOf({ ...card, rig: null }).length, card.address])
+    .sort(([a], [b]) => b - a).slice(0, 2).map(([, address]) => address)
+"""
+HISTORY = "document.querySelector('#overview a')?.search ?? ''"
+VIEWS = ("depth", "load", "session", "sustained", "quality", "cost")
+# When the first rows of the table have been painted; a task after a frame is after its paint.
+PAINTED = """
+  window.painted = new Promise((done) => {
+    const look = () => document.querySelector("#results tbody tr")
+      ? requestAnimationFrame(() => setTimeout(() => done(performance.now())))
+      : setTimeout(look, 1);
+    look();
+  });
 """
 
 
 @dataclass(frozen=True)
 class InBrowser:
-    """Seconds to load, milliseconds per operation, rows of data."""
+    """Milliseconds until the first page's first rows were painted and until it was loaded, and
+    of the operations by page and control."""
 
-    load_s: float
-    sorts_ms: list[float]
-    filters_ms: list[float]
-    rows: int
+    rows_ms: float
+    load_ms: float
+    controls: dict[tuple[str, str], list[float]]
 
 
 @contextmanager
@@ -149,22 +141,52 @@ def shell_files(site: Path) -> list[Path]:
     return [html, *(site / asset for asset in assets if asset != DATA)]
 
 
-def in_browser(site: Path) -> InBrowser:
-    """Open the first page and try everything that sorts or filters."""
+def in_browser(site: Path, wanted: Sequence[str] = ()) -> InBrowser:
+    """Open the pages and operate their controls: all, or those whose names begin so."""
     names = ("chromium", "chromium-browser", "google-chrome")
     found = os.environ.get("TOKRIG_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
         raise SystemExit("no Chromium found: install one, or name it in TOKRIG_CHROMIUM")
+    controls: dict[tuple[str, str], list[float]] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=BROWSER_ARGS)
-        page: Page = browser.new_page()
-        began = time.perf_counter()
-        page.goto((site / "index.html").as_uri())
-        load_s = time.perf_counter() - began
-        rows: Any = page.evaluate("tokrig.data.rows.run.length")
-        sorts, filters = page.evaluate(OPERATIONS)
+
+        def opened(address: str) -> Page:
+            page = browser.new_page()
+            page.goto(f"{site.resolve().as_uri()}/{address}")
+            page.wait_for_load_state("networkidle")
+            return page
+
+        first = browser.new_page()
+        first.add_init_script(PAINTED)
+        first.goto((site / "index.html").resolve().as_uri())
+        rows_ms: float = first.evaluate("window.painted")
+        load_ms: float = first.evaluate(
+            "performance.getEntriesByType('navigation')[0].loadEventStart"
+        )
+        first.close()
+        cards: list[str] = opened("versus.html").evaluate(CARDS)
+        a, b, *_ = [*cards, "", ""]
+        pages = [
+            "index.html",
+            "index.html?machine=12gb",
+            "latency.html",
+            "gpus.html",
+            f"versus.html?a={a}&b={b}",
+            f"builds.html{opened('builds.html').evaluate(HISTORY)}",
+            *(f"curves.html?view={view}" for view in VIEWS),
+            "gaps.html",
+            "compare.html",
+        ]
+        for address in pages:
+            if wanted and not address.startswith(tuple(wanted)):
+                continue
+            page = opened(address)
+            for control, times in page.evaluate(CONTROLS.read_text(encoding="utf-8")):
+                controls[address.partition("&")[0], control] = times
+            page.close()
         browser.close()
-    return InBrowser(load_s, sorts, filters, rows)
+    return InBrowser(rows_ms, load_ms, controls)
 
 
 def line(label: str, figure: str, beside: str = "") -> None:
@@ -190,15 +212,26 @@ def report_builds(parse_s: float, here: list[Took], before: list[Took]) -> None:
         )
 
 
-def report_browser(measured: InBrowser) -> None:
-    """Times of the operations."""
-    line("index.html loaded (from disk)", f"{measured.load_s * 1e3:.0f} ms")
-    for name, times in (("sort", measured.sorts_ms), ("filter", measured.filters_ms)):
-        line(
-            f"{name}, median of {len(times)}",
-            f"{statistics.median(times):.1f} ms",
-            f"slowest {max(times):.1f} ms",
-        )
+def report_browser(site: Path, measured: InBrowser) -> bool:
+    """The controls in one table, and what the first page takes. Whether all targets are met."""
+    print(f"\n{'page':<28}{'control':<36}{'times':>5}{'median':>9}{'p95':>9}  ms")
+    slow = 0
+    for (page, control), times in measured.controls.items():
+        middle, high = statistics.median(times), sorted(times)[int(0.95 * len(times))]
+        slow += middle > TARGET_MS
+        mark = f"  above {TARGET_MS}" if middle > TARGET_MS else ""
+        print(f"{page[:27]:<28}{control:<36}{len(times):>5}{middle:>9.1f}{high:>9.1f}{mark}")
+    every = [one for times in measured.controls.values() for one in times]
+    print()
+    if every:
+        slowest = f"{slow} of {len(measured.controls)} controls above {TARGET_MS} ms in the middle"
+        line(f"median of {len(every)} operations", f"{statistics.median(every):.1f} ms", slowest)
+    size = gzipped(*shell_files(site)) / 1024
+    rows = f"at most {TARGET_ROWS_MS} ms wanted; all loaded after {measured.load_ms:.0f} ms"
+    line("first rows painted", f"{measured.rows_ms:.0f} ms", rows)
+    line("index HTML + CSS + JS, gzip", f"{size:.1f} KiB", f"at most {TARGET_GZIP_KIB} KiB wanted")
+    line("data, gzip", f"{gzipped(site / DATA) / 1024:.1f} KiB")
+    return not slow and size <= TARGET_GZIP_KIB and measured.rows_ms <= TARGET_ROWS_MS
 
 
 def main() -> None:
@@ -207,7 +240,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and keep it")
     parser.add_argument("--before", metavar="PYTHON", help="another checkout's, to build with, too")
+    parser.add_argument(
+        "--controls",
+        nargs="+",
+        metavar=("SITE", "PAGE"),
+        help="operate the controls of this site, or of some of its pages, and do nothing else",
+    )
     given = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
+    if given.controls:
+        site, *pages = given.controls
+        sys.exit(not report_browser(Path(site), in_browser(Path(site), pages)))
     with folder(given.keep) as work:
         content, site = work / "content", work / "site"
         make = [str(GENERATOR), "--out", str(work), "--runs"]
@@ -221,7 +264,6 @@ def main() -> None:
                 took[name].append(run("-m", "tokrig", *command, cache=cache, python=python))
 
         made = run(*make, str(given.runs))
-        print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
         line(f"make {given.runs} records", str(made))
         parse_s = parse_all(content)
         build()
@@ -229,11 +271,7 @@ def main() -> None:
         run(*make, "1", "--first", str(given.runs))
         build()
         report_builds(parse_s, took["site"], took["before"])
-        measured = in_browser(site)
-        data = gzipped(site / DATA)
-        line("index HTML + CSS + JS, gzip", f"{gzipped(*shell_files(site)) / 1024:.1f} KiB")
-        line("data, gzip", f"{data / measured.rows:.1f} B/row", f"{measured.rows} rows")
-        report_browser(measured)
+        sys.exit(not report_browser(site, in_browser(site)))
 
 
 if __name__ == "__main__":

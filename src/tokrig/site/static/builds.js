@@ -199,7 +199,8 @@
     const wanted = [...lines].map(([name, builds]) => [name, ordered(builds)]).sort(([a], [b]) => collator.compare(a, b));
     await Promise.all(wanted.flatMap(([, list]) => list.map((row) => load(words.id(row)))));
     if (mine !== latest) return; // another one was chosen meanwhile
-    const found = new Map(wanted.map(([name, list]) => [name, list.map((row, n) => ({ row, figure: figureOf(row), judged: n ? step(row, list[n - 1]) : null }))]));
+    const there = wanted.map(([name, list]) => [name, list.filter((row) => runs.has(words.id(row)))]);
+    const found = new Map(there.map(([name, list]) => [name, list.map((row, n) => ({ row, figure: figureOf(row), judged: n ? step(row, list[n - 1]) : null }))]));
     const first = wanted[0][1][0];
     const mode = one.mode[1] === "baseline" ? "" : one.mode[0];
     const title = [`${METRICS[state.metric][0]} of ${one.model[3]}`, one.quant[0], mode, words.shape(first), card.label].filter(Boolean).join(" · ");

@@ -80,7 +80,8 @@
       row.hidden = !passes(row, texts.get(row));
       shown += Number(!row.hidden);
     }
-    body.append(...[...rows].sort(order()));
+    const sorted = [...rows].sort(order());
+    if (sorted.some((row, place) => row !== body.rows[place])) body.append(...sorted);
     const [, minus, name] = /^(-?)(.*)$/.exec(state.sort);
     for (const header of headers) {
       if (header.dataset.sort === name) header.setAttribute("aria-sort", minus ? "descending" : "ascending");

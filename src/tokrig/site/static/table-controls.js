@@ -90,8 +90,10 @@
       const [, change] = ORDERS[element.value] ?? [];
       view.go(change ?? { sort: element.value });
     });
-    synced.push(() => {
-      const { sort, group } = view.state;
+    let of = null; // the columns that there are orders of
+    function fill() {
+      if (of === view.state.columns) return;
+      of = view.state.columns;
       const named = ORDERS.map(([label], number) => make("option", { value: String(number) }, label));
       const columns = view.headings().flatMap(([name, label]) => {
         if (!tokrig.columns.all[name].key) return [];
@@ -100,6 +102,10 @@
       });
       const own = isLatency ? [] : [make("optgroup", { label: "Orders" }, ...named)];
       element.replaceChildren(...own, make("optgroup", { label: "By column" }, ...columns));
+    }
+    synced.push(() => {
+      fill();
+      const { sort, group } = view.state;
       const at = isLatency ? -1 : ORDERS.findIndex(([, is]) => is.sort === sort && is.group === group);
       element.value = at < 0 ? sort : String(at);
       element.classList.toggle("changed", sort !== DEFAULTS.sort || group !== DEFAULTS.group);

@@ -4,7 +4,7 @@
 {
   const { data, view } = tokrig;
   const { runs, rows } = data;
-  const { isLatency, VERDICTS, facts, sizes, promptClass } = view;
+  const { isLatency, VERDICTS, facts, numbered, sizes, promptClass } = view;
   const OWN_SHAPES = ["chat", "rag", "codegen", "agent"];
 
   // Search: each word must begin a word of what a run is called, in any order
@@ -38,6 +38,12 @@
     return (run) => found.some(([numbers, has]) => has[numbers[run]]) || (word.length > 5 && runs.id[run].includes(word));
   }
 
+  /** Whether each run has what passes a test, which is asked once for each that there is. */
+  function being([numbers, all], test) {
+    const has = all.map(test);
+    return (run) => has[numbers[run]];
+  }
+
   const FILTERS = ["q", ...Object.keys(facts), ...Object.keys(sizes)];
   let last = { by: null, passes: null }; // table and bars ask one after the other
 
@@ -52,28 +58,26 @@
     const tests = searchWords().map(having);
     for (const name of Object.keys(facts)) {
       const wanted = new Set(name === without ? [] : view.chosen(name));
-      if (wanted.size) tests.push((run) => wanted.has(facts[name](run)[1]));
+      if (wanted.size) tests.push(being(numbered[name], ([, word]) => wanted.has(word)));
     }
-    for (const [name, scale] of [["vram", 1], ["params", 1e9]]) {
+    for (const name of Object.keys(sizes)) {
       const range = view.range(name);
       if (!range || !view.state[name]) continue;
       const [low, high] = range;
-      tests.push((run) => {
-        const size = sizes[name](run);
-        return size !== null && size >= low * scale && size <= high * scale;
-      });
+      tests.push(being(sizes[name], (size) => size !== null && size >= low && size <= high));
     }
     return runs.id.map((_, run) => tests.every((test) => test(run)));
   }
 
+  const levelOf = (concurrency) => view.CONCURRENCIES.find((one) => String(one) === concurrency);
   let promptOf = 0; // the class of prompts that is shown
 
   /** The classes of prompts that a shape has at a concurrency, and how many rows each. */
   function promptClasses() {
-    const { shape, concurrency } = view.state;
+    const [number, level] = [data.shapes.indexOf(view.state.shape), levelOf(view.state.concurrency)];
     const found = new Map();
     for (let row = 0; row < rows.run.length; row++) {
-      if (data.shapes[rows.shape[row]] !== shape || String(rows.concurrency[row]) !== concurrency) continue;
+      if (rows.shape[row] !== number || rows.concurrency[row] !== level) continue;
       if (rows.ttft_s[row] === null || !rows.valid[row]) continue;
       found.set(promptClass(row), (found.get(promptClass(row)) ?? 0) + 1);
     }
@@ -83,40 +87,36 @@
   /** Whether a run is of a file of one's own. */
   const isDropped = (run) => run >= (data.published ?? Infinity);
   const isAtLowest = (run) => rows.run.some((of, row) => of === run && String(rows.concurrency[row]) === view.DEFAULTS.concurrency);
+  const isRated = (row) => VERDICTS[rows.valid[row]] !== "invalid" && rows.gen[row] !== null;
 
-  function isShown(row) {
+  /** Whether a row passes the filters on rows. */
+  function shown() {
     const { validity, concurrency, shape } = view.state;
-    const word = VERDICTS[rows.valid[row]];
-    if (validity === "shown" && (word === "invalid" || rows.gen[row] === null)) return false;
-    if (VERDICTS.includes(validity) && word !== validity) return false;
-    const isOwn = isDropped(rows.run[row]); // how long its prompts were nobody told
-    if (isLatency && (rows.ttft_s[row] === null || (!isOwn && promptClass(row) !== promptOf))) return false;
+    const verdicts = VERDICTS.map((word) => !VERDICTS.includes(validity) || word === validity);
+    const level = concurrency === "all" ? null : levelOf(concurrency);
+    const number = shape ? data.shapes.indexOf(shape) : null;
+    const isUsual = concurrency === view.DEFAULTS.concurrency;
     // One's own file is seen at once, at whatever concurrency it is.
-    const isAsked = !isOwn || concurrency !== view.DEFAULTS.concurrency || isAtLowest(rows.run[row]);
-    if (isAsked && concurrency !== "all" && String(rows.concurrency[row]) !== concurrency) return false;
-    return !shape || data.shapes[rows.shape[row]] === shape;
+    const isOwn = (run) => isUsual && isDropped(run) && !isAtLowest(run);
+    return (row) =>
+      verdicts[rows.valid[row]] &&
+      (level === null || rows.concurrency[row] === level || isOwn(rows.run[row])) &&
+      (number === null || rows.shape[row] === number) &&
+      (validity !== "shown" || isRated(row)) &&
+      // How long the prompts of one's own file were nobody told.
+      (!isLatency || (rows.ttft_s[row] !== null && (isDropped(rows.run[row]) || promptClass(row) === promptOf)));
   }
 
   /** A line is a run at one concurrency, or one result where a shape is chosen. */
   function lines() {
-    const leftOut = new Map(); // shapes of a run at a concurrency that are in no range, by line
-    const note = (run, concurrency, word) => {
-      const key = `${run} ${concurrency}`;
-      leftOut.set(key, [...(leftOut.get(key) ?? []), word]);
-    };
     if (isLatency) promptOf = view.state.prompt ? Number(view.state.prompt) : (promptClasses()[0]?.[0] ?? 0);
     const passes = passing();
+    const isShown = shown();
     const found = [];
     const open = new Map();
     let run = -1;
     for (let row = 0; row < rows.run.length; row++) {
-      if (!passes[rows.run[row]]) continue;
-      if (!isShown(row)) {
-        const why = rows.valid[row] ? "without a rate" : "invalid";
-        const wanted = VERDICTS[rows.valid[row]] === "invalid" || rows.gen[row] === null;
-        if (wanted) note(rows.run[row], rows.concurrency[row], `${data.shapes[rows.shape[row]]} ${why}`);
-        continue;
-      }
+      if (!passes[rows.run[row]] || !isShown(row)) continue;
       if (rows.run[row] !== run) open.clear();
       run = rows.run[row];
       const at = isLatency ? row : rows.concurrency[row];
@@ -133,20 +133,30 @@
       line.low = line.low === null ? gen : Math.min(line.low, gen);
       line.high = line.high === null ? gen : Math.max(line.high, gen);
     }
-    for (const line of found) {
-      for (const [shape, concurrency] of data.skipped[line.run] ?? []) {
-        if (concurrency === line.concurrency) note(line.run, concurrency, `${shape} skipped`);
-      }
-      line.leftOut = leftOut.get(`${line.run} ${line.concurrency}`) ?? [];
-    }
     return found;
+  }
+
+  /** Shapes of a line's run and concurrency that are in no range, and why: rows of a run follow
+   * one another. */
+  function leftOut(line) {
+    const words = [];
+    const isShown = shown();
+    const isOfRun = (row) => rows.run[row] === line.run;
+    let [row] = line.rows;
+    while (isOfRun(row - 1)) row -= 1;
+    for (; isOfRun(row); row += 1) {
+      if (rows.concurrency[row] !== line.concurrency || isRated(row) || isShown(row)) continue;
+      words.push(`${data.shapes[rows.shape[row]]} ${rows.valid[row] ? "without a rate" : "invalid"}`);
+    }
+    const skipped = (data.skipped[line.run] ?? []).filter(([, concurrency]) => concurrency === line.concurrency);
+    return [...words, ...skipped.map(([shape]) => `${shape} skipped`)];
   }
 
   /** Over which shapes a range is, where that is not all there are: table.py's ``covers``. */
   function covers(line) {
     const there = line.rows.map((row) => data.shapes[rows.shape[row]]);
     const all = OWN_SHAPES.every((shape) => there.includes(shape));
-    return [all ? "" : there.join(", "), line.leftOut.join(", ")].filter(Boolean).join("; ");
+    return [all ? "" : there.join(", "), leftOut(line).join(", ")].filter(Boolean).join("; ");
   }
 
   // Order
@@ -156,17 +166,15 @@
   /** Of lines with keys, those with a key first, whichever way; of one key the fastest. */
   function sorted(all, key, isDown) {
     const sign = isDown ? -1 : 1;
-    const keyed = all.map((line) => [key(line), line]);
-    keyed.sort(([a, one], [b, other]) => {
-      if (a !== b) {
-        if (a === null) return 1; // what is not known comes last, whichever way
-        if (b === null) return -1;
-        return sign * (a - b);
-      }
-      const faster = (other.high ?? 0) - (one.high ?? 0) || (other.low ?? 0) - (one.low ?? 0);
-      return faster || (runs.id[one.run] < runs.id[other.run] ? -1 : 1);
+    const keys = Float64Array.from(all, (line) => {
+      const found = key(line);
+      return found === null ? Infinity : sign * found; // what is not known comes last, whichever way
     });
-    return keyed.map(([, line]) => line);
+    const faster = (one, other) =>
+      (other.high ?? 0) - (one.high ?? 0) || (other.low ?? 0) - (one.low ?? 0) || (runs.id[one.run] < runs.id[other.run] ? -1 : 1);
+    const order = Uint32Array.from(keys.keys());
+    order.sort((a, b) => (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : faster(all[a], all[b])));
+    return Array.from(order, (place) => all[place]);
   }
 
   /** Families of one's own files first, then newest first, those without a date last; then by name. */

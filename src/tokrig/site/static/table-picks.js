@@ -4,25 +4,28 @@
 {
   const { make, data, view } = tokrig;
   const { parameters } = tokrig.words;
-  const { facts, sizes } = view;
+  const { facts, numbered, sizes } = view;
 
   const VENDORS = { nvidia: "NVIDIA", amd: "AMD", intel: "Intel", apple: "Apple" };
   /** What belongs together, to be chosen at once: the cards of a vendor, the quants of so many bits. */
   const together = {
-    card: (run) => (view.rigOf(run)[7] ?? []).map((vendor) => VENDORS[vendor]).filter(Boolean),
-    quant(run) {
-      const bits = /(?:Q|FP|F|INT|W|BF)(\d{1,2})(?!\d)/i.exec(facts.quant(run)[0]);
+    card: (number) => (data.rigs[number][7] ?? []).map((vendor) => VENDORS[vendor]).filter(Boolean),
+    quant(number) {
+      const bits = /(?:Q|FP|F|INT|W|BF)(\d{1,2})(?!\d)/i.exec(data.quants[number][0]);
       return bits ? [`${bits[1]}-bit`] : [];
     },
   };
 
   /** What there is of one fact, by its words: label, what it belongs to, how many runs have it. */
   function optionsOf(name, passes) {
+    const [numbers, all] = numbered[name];
+    const counts = all.map(() => null); // of what no run has
+    numbers.forEach((number, run) => (counts[number] += Number(passes[run])));
     const found = new Map();
-    data.runs.id.forEach((_, run) => {
-      const [label, word] = facts[name](run);
-      if (!found.has(word)) found.set(word, { label, word, groups: together[name]?.(run) ?? [], count: 0 });
-      if (passes[run]) found.get(word).count += 1;
+    all.forEach(([label, word], number) => {
+      if (counts[number] === null) return;
+      if (!found.has(word)) found.set(word, { label, word, groups: together[name]?.(number) ?? [], count: 0 });
+      found.get(word).count += counts[number];
     });
     return [...found.values()].sort((a, b) => tokrig.lines.collator.compare(a.label, b.label));
   }
@@ -140,11 +143,12 @@
   }
 
   function stopsOf(name) {
-    const found = new Set(data.runs.id.map((_, run) => sizes[name](run)));
+    const [numbers, all] = sizes[name];
+    const found = new Set([...new Set(numbers)].map((number) => all[number]));
     found.delete(null);
     const there = [...found].sort((a, b) => a - b);
     if (name === "vram" || !there.length) return there;
-    const [least, most] = [there[0] / 1e9, there.at(-1) / 1e9];
+    const [least, most] = [there[0], there.at(-1)];
     const first = STEPS.findLastIndex((step) => step <= least);
     const last = STEPS.findIndex((step) => step >= most);
     return STEPS.slice(Math.max(0, first), last < 0 ? undefined : last + 1);
@@ -198,7 +202,8 @@
     for (const name of Object.keys(facts)) {
       const words = view.chosen(name);
       if (!words.length) continue;
-      const there = new Map(data.runs.id.map((_, run) => facts[name](run)).map(([label, word]) => [word, label]));
+      const [, all] = numbered[name];
+      const there = new Map(all.map(([label, word]) => [word, label]));
       for (const word of words) {
         const label = there.get(word) ?? `${labels[name] ?? name} ${word} (unknown)`;
         found.push(chip(name, label, words.filter((one) => one !== word).join(",")));

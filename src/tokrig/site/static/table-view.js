@@ -14,29 +14,35 @@
   const kindOf = (run) => data.kinds[runs.kind[run]];
   /** Files of one's own bring no word for their card. */
   const cardWord = (rig) => rig[6] ?? rig[3].toLowerCase().replace(/[^\p{L}\p{N}.]+/gu, "-");
-  const level = (run) => {
-    const [kind, ofRun] = kindOf(run);
+  const level = ([kind, ofRun]) => {
     const word = (kind === "measured" && ofRun) || kind;
     return [word, word];
   };
 
-  // What of a run several values can be chosen of: its label and its word for the address.
-  const facts = {
-    card: (run) => [rigOf(run)[3], cardWord(rigOf(run))],
-    quant: (run) => data.quants[runs.quant[run]],
-    family: (run) => data.families[modelOf(run)[0]],
-    engine: (run) => data.engines[runs.engine[run]],
-    build: (run) => data.builds[runs.build[run]],
-    api: (run) => data.apis[runs.api[run]],
-    hardware: (run) => rigOf(run),
-    mode: (run) => data.modes[runs.mode[run]],
-    settings: (run) => data.settings[runs.settings[run]],
-    level,
-    backend: (run) => data.backends[runs.backend[run]],
+  // What of a run several values can be chosen of: numbers of all runs, and by number the label and
+  // the word for the address. There are far fewer of these than runs.
+  const numbered = {
+    card: [runs.rig, data.rigs.map((rig) => [rig[3], cardWord(rig)])],
+    quant: [runs.quant, data.quants],
+    family: [runs.model, data.models.map(([family]) => data.families[family])],
+    engine: [runs.engine, data.engines],
+    build: [runs.build, data.builds],
+    api: [runs.api, data.apis],
+    hardware: [runs.rig, data.rigs],
+    mode: [runs.mode, data.modes],
+    settings: [runs.settings, data.settings],
+    level: [runs.kind, data.kinds.map(level)],
+    backend: [runs.backend, data.backends],
   };
+  /** The same of one run. */
+  const facts = Object.fromEntries(Object.entries(numbered).map(([name, [numbers, all]]) => [name, (run) => all[numbers[run]]]));
 
-  // What of a run is a size, of which a least and a most can be chosen.
-  const sizes = { vram: (run) => rigOf(run)[4], params: (run) => modelOf(run)[4] };
+  // What of a run is a size, of which a least and a most can be chosen: likewise, in GB and in
+  // billions.
+  const sizes = {
+    vram: [runs.rig, data.rigs.map((rig) => rig[4])],
+    params: [runs.model, data.models.map((model) => model[4] && model[4] / 1e9)],
+  };
 
   const accepted = (line) => {
     const shares = line.rows.map((row) => data.accepted[row]).filter((share) => share !== undefined);
@@ -54,7 +60,8 @@
 
   const waits = isLatency ? tokrig.waits : null;
   /** The power of two that the prompt is nearest to; 0 where its length is not known. */
-  const promptClass = (row) => (waits.prompt[row] ? 2 ** Math.round(Math.log2(waits.prompt[row])) : 0);
+  const promptClasses = waits?.prompt.map((tokens) => (tokens ? 2 ** Math.round(Math.log2(tokens)) : 0)) ?? [];
+  const promptClass = (row) => promptClasses[row] ?? 0;
 
   // State
 
@@ -70,7 +77,7 @@
   };
 
   const view = {
-    table, isLatency, VERDICTS, CONCURRENCIES, DEFAULTS, facts, sizes, how, modelOf, rigOf, kindOf, waits, promptClass,
+    table, isLatency, VERDICTS, CONCURRENCIES, DEFAULTS, facts, numbered, sizes, how, modelOf, rigOf, kindOf, waits, promptClass,
     state: null,
 
     /** Words chosen of one fact. */

@@ -126,16 +126,17 @@
     return firsts.slice(0, GROUP_LINES);
   }
 
-  /** What is drawn now: whole groups, or the part of each that its page has room for. */
-  function onPage(groups, number) {
+  /** What is drawn now, in order: whole groups, or the part of each that its page has room for. */
+  function onPage(groups, inOrder, number) {
     const total = groups.reduce((sum, group) => sum + group.lines.length, 0);
-    if (total <= MOST_LINES) return { page: 1, pages: 1, shown: groups };
+    const ordered = (list) => list.map((group) => ({ ...group, lines: inOrder(group.lines) }));
+    if (total <= MOST_LINES) return { page: 1, pages: 1, shown: ordered(groups) };
     const several = groups.length > 1;
     const pages = Math.ceil(several ? groups.length / PAGE_GROUPS : total / PAGE_LINES);
     const page = Math.min(Math.max(1, number), pages);
     const part = (list, size) => list.slice((page - 1) * size, page * size);
-    if (!several) return { page, pages, shown: [{ ...groups[0], part: part(groups[0].lines, PAGE_LINES) }] };
-    const shown = part(groups, PAGE_GROUPS).map((group) => ({ ...group, part: overview(group) }));
+    const shown = ordered(several ? part(groups, PAGE_GROUPS) : groups);
+    for (const group of shown) group.part = several ? overview(group) : part(group.lines, PAGE_LINES);
     return { page, pages, shown };
   }
 
@@ -146,14 +147,17 @@
     return rankWords(rankable(shortest, waits), waits);
   }
 
+  /** What passes the filters, as lines; ``ranks`` of waits by row; ``said`` is how much it is. */
+  let filtered = { by: null, lines: [], ranks: new Map(), said: "" };
+
   function drawTable(all) {
     const names = shownColumns();
     const isDown = view.state.sort.startsWith("-");
     const key = columns[view.state.sort.replace("-", "")]?.key ?? columns.gen.key;
-    const groups = grouped(sorted(all, key, isDown));
-    const { page, pages, shown } = onPage(groups, Number.parseInt(view.state.page, 10) || 1);
+    const inOrder = (lines) => sorted(lines, key, isDown);
+    const { page, pages, shown } = onPage(grouped(all), inOrder, Number.parseInt(view.state.page, 10) || 1);
     const fastest = all.reduce((most, line) => Math.max(most, line.high ?? 0), 0) || 1;
-    const place = { fastest, ranks: waitRanks(all) };
+    const place = { fastest, ranks: filtered.ranks };
     const bodies = shown.map((group) => groupBody(group, shown.length > 1, place, names));
     if (!all.length) {
       const cell = make("td", { colspan: String(names.length + 1) }, nothing());
@@ -186,20 +190,26 @@
   }
 
   const FILTERS = ["q", "shape", "concurrency", "prompt", "validity", ...Object.keys(facts), ...Object.keys(view.sizes)];
-  let filtered = { by: null, lines: [] };
+
+  /** ``8 results of 3 runs``: lines of a run follow one another. */
+  function counted(all) {
+    const results = all.reduce((sum, line) => sum + line.rows.length, 0);
+    const of = all.filter((line, place) => line.run !== all[place - 1]?.run).length;
+    return `${count(results, "result")} of ${count(of, "run")}`;
+  }
 
   view.show = () => {
     const by = FILTERS.map((name) => view.state[name]).join(" ");
     const isSame = by === filtered.by;
-    if (!isSame) filtered = { by, lines: lines() };
-    const all = filtered.lines;
-    drawTable(all);
+    if (!isSame) {
+      const all = lines();
+      filtered = { by, lines: all, ranks: waitRanks(all), said: counted(all) };
+    }
+    drawTable(filtered.lines);
     if (!isSame && !isLatency) tokrig.drawBars();
     tokrig.controls.sync();
     picks.show();
-    const results = all.reduce((sum, line) => sum + line.rows.length, 0);
-    const of = new Set(all.map((line) => line.run)).size;
-    status.textContent = `${count(results, "result")} of ${count(of, "run")}`;
+    status.textContent = filtered.said;
   };
 
   tokrig.controls.draw();
