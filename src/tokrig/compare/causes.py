@@ -62,7 +62,7 @@ class Shares:
             for result in record.results:
                 if (share := result.ceiling_share) is None or not result.validity.stands:
                     continue
-                if (size := _size(result)) is None or not result.cell.plain:
+                if (size := _size(result)) is None or not result.plain:
                     continue
                 kin = self._by.setdefault((hardware, result.concurrency, size), {})
                 if record.id in kin or len(kin) < MOST:
@@ -87,7 +87,7 @@ class Shares:
             if share is None:
                 continue
             hardware = "card" if _on_card(record) else "processor"
-            if not result.cell.plain:
+            if not result.plain:
                 if told := _deep(record, result, share):
                     found.append(Shortfall(result, share, None, 0, hardware, (told,)))
                 continue

@@ -125,7 +125,7 @@ def _rates(record: Record) -> Iterator[tuple[tuple[object, ...], _Rate]]:
     machine = (cards or record.rig.cpu.model or record.rig.id, backend.engine, backend.api)
     placed = (record.mode.name, resolved.gpu_layers, resolved.threads)
     for index, result in enumerate(record.results):
-        if result.output_tok_per_s is None or not result.cell.plain:
+        if result.output_tok_per_s is None or not result.plain:
             continue
         measured = result.prompt_tokens.median if result.prompt_tokens else 0
         yield (

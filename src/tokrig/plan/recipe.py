@@ -10,10 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokrig import naming
-from tokrig.record.model import Model, Record
+from tokrig.record.model import Model, Record, Result
 from tokrig.units import slug
 
 SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
@@ -74,36 +74,46 @@ def recipes(records: Sequence[Record]) -> dict[int, list[Wanted]]:
 
 
 _Key = tuple[str, str | None]
-"""A model's page and its quant."""
 
 
-def _held(records: Iterable[Record]) -> list[tuple[Record, int, _Key]]:
-    """What may stand in a recipe: records, the sizes of their machines, what they measured."""
+class _Held(NamedTuple):
+    """What may stand in a recipe: a record, the size of its machine, the model's page and its
+    quant, the shapes that it has measured."""
+
+    record: Record
+    at: int
+    key: _Key
+    shapes: frozenset[str]
+
+
+def _held(records: Iterable[Record]) -> list[_Held]:
     return [
-        (r, at, (naming.model_address(r.model), r.model.quant))
+        _Held(r, at, (naming.model_address(r.model), r.model.quant), _measured(plain))
         for r in records
-        if r.plain and (at := size_of(r)) is not None and _sound(r)
+        if (plain := r.plain) and (at := size_of(r)) is not None and _sound(r, plain)
     ]
 
 
-def _recipe(held: Sequence[tuple[Record, int, _Key]], size: int) -> list[Wanted]:
-    everywhere = Counter(key for key, _ in {(key, r.rig.id) for r, _, key in held})
-    alike = Counter(key for key, _ in {(key, r.rig.id) for r, at, key in held if at == size})
-    of_size = [(r, key) for r, at, key in held if (at == 0 if size == 0 else 0 < at <= size)]
-    shapes = _shapes(r for r, _ in of_size)
-    newest = {key: r for r, key in reversed(of_size)}
+def _measured(results: Iterable[Result]) -> frozenset[str]:
+    return frozenset(result.workload.name for result in results)
+
+
+def _recipe(held: Sequence[_Held], size: int) -> list[Wanted]:
+    everywhere = Counter(key for key, _ in {(one.key, one.record.rig.id) for one in held})
+    here = {(one.key, one.record.rig.id) for one in held if one.at == size}
+    alike = Counter(key for key, _ in here)
+    of_size = [one for one in held if (one.at == 0 if size == 0 else 0 < one.at <= size)]
+    shapes = _shapes(of_size)
+    newest = {one.key: one.record for one in reversed(of_size)}
+
+    def order(key: _Key) -> tuple[Any, ...]:
+        record = newest[key]
+        return (-alike[key], -everywhere[key], -(record.model.bytes or 0), record.id)
+
     found: dict[str, Wanted] = {}
-    for key, record in sorted(
-        newest.items(),
-        key=lambda one: (
-            -alike[one[0]],
-            -everywhere[one[0]],
-            -(one[1].model.bytes or 0),
-            one[1].id,
-        ),
-    ):
-        engine = naming.backend_name(record.backend)
-        one = Wanted(record.model, shapes, alike[key], everywhere[key], engine)
+    for key in sorted(newest, key=order):
+        engine = naming.backend_name(newest[key].backend)
+        one = Wanted(newest[key].model, shapes, alike[key], everywhere[key], engine)
         found.setdefault(key[0], one)
     return [*found.values()][:MOST_MODELS]
 
@@ -143,14 +153,14 @@ def _source(one: Wanted) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value}
 
 
-def _sound(record: Record) -> bool:
-    stands = any(result.validity.stands for result in record.plain)
+def _sound(record: Record, plain: Iterable[Result]) -> bool:
+    stands = any(result.validity.stands for result in plain)
     return stands and record.model.format in (None, "gguf") and not record.mode.offload
 
 
-def _shapes(records: Iterable[Record]) -> tuple[str, ...]:
+def _shapes(held: Iterable[_Held]) -> tuple[str, ...]:
     """Of tokrig's shapes those that at least half as many machines have as the commonest."""
-    seen = {(result.workload.name, r.rig.id) for r in records for result in r.plain}
+    seen = {(shape, one.record.rig.id) for one in held for shape in one.shapes}
     counted = Counter(shape for shape, _ in seen)
     enough = max((counted[shape] for shape in SHAPES), default=0) / 2
     return tuple(shape for shape in SHAPES if counted[shape] and counted[shape] >= enough)

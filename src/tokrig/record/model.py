@@ -456,6 +456,11 @@ class _Cell(Block):
         where = (self.depth_tokens, self.load, self.rate_per_s)
         return Cell(self.workload.name, self.concurrency, *where)
 
+    @property
+    def plain(self) -> bool:
+        """As the cell's, which takes longer to make than lists of all results can wait for."""
+        return self.load == "closed" and not self.depth_tokens
+
 
 _TYPES: dict[str, Any] = {
     "summary": Summary,
@@ -580,7 +585,7 @@ class Record(Block):
     @property
     def plain(self) -> list[Result]:
         """The results that may stand beside those of other runs in lists, ranges and ranks."""
-        return [result for result in self.results if result.cell.plain]
+        return [result for result in self.results if result.plain]
 
 
 # As YAML, and its JSON Schema

@@ -216,7 +216,7 @@ def columns(runs: Sequence[Run], cards: Sequence[Card]) -> dict[str, Any]:
                 result.prompt_tokens and significant(result.prompt_tokens.median, 5),
                 places.get((run.id, result.cell), -1),
             ]
-            if result.cell.plain:
+            if result.plain:
                 plain.append(row)
             else:
                 deep.append([*row, run_number, *_deep(result, shapes)])

@@ -286,7 +286,7 @@ def said(values: Mapping[str, Any]) -> list[str]:
 
 def said_asked(asked: Mapping[str, Any]) -> list[str]:
     """The settings in a record's ``backend.asked`` in a few words each: ``KV q8_0``."""
-    return said({s.name: asked.get(s.asked[0]) for s in askable() if s.asked})
+    return said({s.name: asked.get(s.asked[0]) for s in askable() if s.asked}) if asked else []
 
 
 def asked_values(values: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
