@@ -265,3 +265,29 @@ def test_a_configuration_that_does_not_settle_it(changes: dict[str, Any]) -> Non
     base = {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 1}
     assert layout_of(base) is not None
     assert layout_of(base | changes) is None
+
+
+def test_vllm_takes_blocks_of_groups_of_layers() -> None:
+    # gpt-oss: 12 full, 12 windowed: one group of each; 8 heads × 64 numbers × (K, V) × 2 bytes.
+    full, short = Layers(12, 512, 512, (64, 64)), Layers(12, 512, 512, (64, 64), window=128)
+    block = 12 * 1024 * 2 * 16
+    assert CacheLayout((full,)).vllm_bytes(8192) == 512 * block
+    blocks = 512 + -(-(127 + 2048) // 16) + 1
+    assert CacheLayout((full, short)).vllm_bytes(8192) == blocks * block
+    assert CacheLayout((full, short)).vllm_bytes(8192, slots=3) == 3 * blocks * block
+    # Gemma 3: 5 full layers, 29 with windows: six groups of 5, the last padded.
+    gemma = CacheLayout((Layers(5, 1024, 1024), Layers(29, 1024, 1024, window=1024)))
+    blocks = 512 + 6 * (-(-(1023 + 2048) // 16) + 1)
+    assert gemma.vllm_bytes(8192) == blocks * 5 * 2048 * 2 * 16
+    assert CacheLayout((full,), state_bytes=1).vllm_bytes(8192) is None
+
+
+def test_vllm_logged_what_is_reckoned() -> None:
+    """vLLM 0.32.0 on a CPU, 1 GiB for its cache, blocks of 128 tokens, 2,048 in flight: "CPU KV
+    cache size: 15,656 tokens, Maximum concurrency for 8,192 tokens per request: 1.91x" for Gemma 3
+    4B's attention, and for Qwen3 8B's "(1.12 GiB KV cache is needed …)"."""
+    gemma = CacheLayout((Layers(5, 1024, 1024), Layers(29, 1024, 1024, window=1024)))
+    taken, block = gemma.vllm_bytes(8192, block=128) or 0, 5 * 128 * 2048 * 2
+    assert int(2**30 // block / (taken / block) * 8192) == 15_656
+    qwen = CacheLayout((Layers(36, 1024, 1024),))
+    assert (qwen.vllm_bytes(8192, block=128) or 0) / 2**30 == pytest.approx(1.12, abs=0.006)

@@ -111,6 +111,7 @@ _STATES = ("ssm.", "wkv.", "shortconv.", "kda.", "full_attention_interval")
 _GEMMA3N_OWN = 20  # the first layers; the rest read those of others
 _NEMOTRON = ("nemotron_h", "nemotron_h_moe")
 _SPARSE = ("deepseek32", "glm-dsa")
+_LONG_GLM = 1 << 20  # from this context on a default of llama.cpp's says which layers index
 
 
 class _Header:

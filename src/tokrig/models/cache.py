@@ -6,7 +6,8 @@ chunk they are in, some share those of another layer, some keep one compressed v
 (MLA), and some a state of constant size (Mamba, RWKV, short convolutions, linear attention).
 ``models/architecture.py`` finds it in a model's file.
 
-Source: llama.cpp (``llama_kv_cache``, ``llama_kv_cache_iswa``, ``llama_memory_recurrent``).
+Sources: llama.cpp (``llama_kv_cache``, ``llama_kv_cache_iswa``, ``llama_memory_recurrent``), vLLM
+(``v1/kv_cache_interface.py``, ``v1/core/kv_cache_utils.py``).
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, NamedTuple
 
 from tokrig.errors import InputError, did_you_mean
 from tokrig.quants import CELLS_STEP, TENSOR_TYPES, UBATCH, cache_bytes, cache_cells
 
+VLLM_BLOCK = 16
+VLLM_BATCH = 2048
+"""vLLM's own choices on a GPU; one batch may be in flight."""
 MAX_TOKENS = 1 << 40
 """Longer than any context."""
 MAX_SLOTS = 1 << 16
@@ -136,6 +141,39 @@ class CacheLayout:
             size += part._replace(value=value).bytes_per_token(type_k, type_v) * cells
         return round(size) + self.state_bytes * slots
 
+    def vllm_bytes(
+        self,
+        context: int,
+        slots: int = 1,
+        *,
+        kv_type: str = "auto",
+        block: int = VLLM_BLOCK,
+        in_flight: int = VLLM_BATCH,
+    ) -> int | None:
+        """Bytes of vLLM's blocks that ``slots`` requests of ``context`` tokens take; None for
+        layers that keep a state, whose pages vLLM sizes by its backends.
+
+        Blocks of ``block`` tokens. Layers with a window hold it and the tokens ``in_flight``.
+        Layers of different kinds share blocks of one size: groups of as many layers as the rarest
+        kind has, each with blocks of its own, the last of a kind padded.
+        """
+        if self.state_bytes:
+            return None
+        kinds = [part for part in self.layers if part.layers and part.key + part.value]
+        if not kinds:
+            return 0
+        pages = [
+            part._replace(layers=1).bytes_per_token(kv_type, kv_type) * block for part in kinds
+        ]
+        page = max(pages)
+        counts = [part.layers for part in kinds]
+        together = max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
+        blocks = 0
+        for part, own in zip(kinds, pages, strict=True):
+            tokens = block * int(page // own) if page % own == 0 else block
+            blocks += ceil(part.layers / together) * _blocks(part, context, tokens, in_flight)
+        return round(blocks * together * page) * slots
+
     def largest_context(self, room_bytes: int, slots: int = 1, **settings: Any) -> int:
         """The most tokens for each of ``slots`` sequences that llama.cpp can allot in
         ``room_bytes``, in steps of its cells; 0 where there is no room for any. ``settings`` are
@@ -159,6 +197,14 @@ def _most(fits: Callable[[int], bool], high: int) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _blocks(part: Layers, context: int, block: int, in_flight: int) -> int:
+    if part.window is None:
+        return ceil(context / block)
+    if part.chunked:
+        return ceil(min(part.window + in_flight, context) / block)
+    return ceil(min(part.window - 1 + in_flight, context) / block) + 1
 
 
 def _size(name: str) -> float:
