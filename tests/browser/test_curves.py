@@ -148,3 +148,74 @@ def test_without_a_script_every_view_has_its_picture_and_figures(
     for view in VIEWS:
         assert page.locator(f"#{view} figure svg").is_visible()
         assert page.locator(f"#{view} figure tbody td").count() > 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_panel_as_a_picture_says_what_stands_around_it(
+    many_dir: Path, open_page: OpenPage, scheme: str
+) -> None:
+    page = opened(open_page, many_dir, "view=load", color_scheme=scheme)
+    # What is written into the picture, with its place: its pixels alone tell no words.
+    page.evaluate(
+        """() => {
+            const write = CanvasRenderingContext2D.prototype.fillText;
+            window.written = [];
+            CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+                window.written.push(text);
+                return write.apply(this, arguments);
+            };
+        }"""
+    )
+    panel = page.locator("#load .panel").first
+    panel.locator(".share summary").click()
+    with page.expect_download() as began:
+        panel.get_by_role("button", name="Save as PNG").click()
+    panel.locator(".share .status", has_text="Saved").wait_for()
+    title = panel.locator("figcaption").inner_text()
+    assert began.value.suggested_filename.startswith("curves-all-together")
+    written = page.evaluate("window.written")
+    view = page.locator("#load h2").inner_text()
+    across = panel.locator(".axis").inner_text()
+    for said in (title, view, across, "tok/s"):
+        assert said in written, said
+    today = page.evaluate("new Date().toISOString().slice(0, 10)")
+    assert written[-1].startswith("tokrig") and written[-1].endswith(today)
+    for line in page.locator("#load .drawn strong").all_text_contents():
+        assert any(line in one and "·" in one for one in written), line
+    picture = Path(began.value.path()).read_bytes()
+    found = page.evaluate(PIXELS, list(picture))
+    assert found["width"] >= 1600 and found["height"] >= 700
+    ground = (253, 253, 252) if scheme == "light" else (20, 21, 23)
+    assert all(abs(one - other) < 16 for one, other in zip(found["ground"], ground, strict=True))
+    for part in ("title", "legend", "plot", "source"):
+        assert found[part] > 200, part
+    assert found["colours"] > 20
+
+
+# How many pixels of each part of a picture are not of its ground, and how many colours there are.
+PIXELS = """async (bytes) => {
+    const picture = await createImageBitmap(new Blob([new Uint8Array(bytes)]));
+    const { width, height } = picture;
+    const canvas = new OffscreenCanvas(width, height);
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    pen.drawImage(picture, 0, 0);
+    const ground = [...pen.getImageData(1, 1, 1, 1).data.slice(0, 3)];
+    const drawn = (x, y, w, h) => {
+        const { data } = pen.getImageData(x, y, w, h);
+        let count = 0;
+        for (let n = 0; n < data.length; n += 4) {
+            if (ground.some((one, place) => Math.abs(data[n + place] - one) > 40)) count += 1;
+        }
+        return count;
+    };
+    const { data } = pen.getImageData(0, 0, width, height);
+    const colours = new Set();
+    for (let n = 0; n < data.length; n += 4) {
+        colours.add((data[n] << 16) | (data[n + 1] << 8) | data[n + 2]);
+    }
+    return {
+        width, height, ground, colours: colours.size,
+        title: drawn(0, 30, 600, 40), legend: drawn(0, 120, width, 40),
+        plot: drawn(0, height - 712, width, 600), source: drawn(0, height - 44, width, 40),
+    };
+}"""

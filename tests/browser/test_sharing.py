@@ -133,6 +133,72 @@ def test_what_a_run_offers(page_of: Callable[[str], Page]) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Share"
 
 
+def row_menu(page: Page, row: Locator) -> Locator:
+    row.get_by_role("button", name="Share").click()
+    there = page.locator("#row-menu")
+    there.get_by_role("button").first.wait_for()
+    return there
+
+
+ROWS = {
+    "index.html?family=gemma-4": ("#results", 3),
+    "latency.html": ("#results", 1),
+    MODEL: (".by-run", 1),
+    f"rigs/{RIG}.html": (".results", 3),
+}
+
+
+@pytest.mark.parametrize("path", ROWS)
+def test_what_a_row_offers(page_of: Callable[[str], Page], path: str) -> None:
+    page = page_of(path)
+    table_of, results = ROWS[path]
+    link = page.locator(f"a[href$='runs/{RUN}.html']")
+    row = page.locator(f"{table_of} tr:has(.row-share)", has=link).first
+    there = row_menu(page, row)
+    short = SITE + sharing.short_address(RUN)
+    first, _, *table = copied(page, there, "Copy the row as Markdown").splitlines()
+    assert first.startswith(f"**[Gemma-4 E2B-it · Q4_K_M]({short})** on llama.cpp b9174 (cuda) · ")
+    assert len(table) == 3
+    heads, _, cells = ([one.strip() for one in line.strip("|").split("|")] for line in table)
+    assert len(heads) == len(cells) == row.locator("td, th").count() - 1
+    assert "100.0" in cells[heads.index("Gen tok/s")]
+    assert copied(page, there, "Copy its permanent address") == short
+    line = copied(page, there, "Copy a line for a forum")
+    assert f"]({short})**: 100.0 tok/s" in line
+    assert copied(page, there, "Copy a badge").endswith(f"({SITE}badges/runs/{RUN}.svg)]({short})")
+    every = there.get_by_role("button", name="Copy a line for each")
+    assert every.count() == (results > 1)
+    assert page.locator("[popover].row-menu").count() == 1
+    page.keyboard.press("Escape")
+    assert not there.is_visible()
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == row.get_by_role("button", name="Share").get_attribute("aria-label")
+
+
+def test_a_row_s_menu_by_keys_and_by_finger(published: Path, open_page: OpenPage) -> None:
+    page = open_page(f"{published.as_uri()}/index.html", has_touch=True, permissions=CLIPBOARD)
+    first, second, *_ = page.locator("#results .row-share").all()
+    first.focus()
+    page.keyboard.press("Enter")
+    there = page.locator("#row-menu")
+    there.get_by_role("button").first.wait_for()
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.textContent") == "Copy a badge for a README"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    there.get_by_text("Copied").wait_for()
+    named = there.get_attribute("aria-label")
+    page.keyboard.press("Escape")
+    second.tap()
+    page.wait_for_function(
+        "named => document.getElementById('row-menu').matches(':popover-open')"
+        " && document.getElementById('row-menu').getAttribute('aria-label') !== named",
+        arg=named,
+    )
+    page.locator("h1").tap()
+    assert not there.is_visible()
+
+
 def test_compared_rows_as_lines(page_of: Callable[[str], Page]) -> None:
     page = page_of("compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~4~chat")
     lines = copied(page, menu(page.locator("#comparison")), "Copy a line for each row").splitlines()
@@ -149,6 +215,10 @@ def test_on_a_disk_nothing_is_offered_that_needs_an_address(
     assert "published page" in there.inner_text()
     assert there.get_by_role("button").count() == 2
     assert "](" not in copied(page, there, "Copy a line for a forum")
+    page = open_page(f"{site_dir.as_uri()}/index.html", permissions=CLIPBOARD)
+    there = row_menu(page, page.locator("#results tr", has=page.locator(".row-share")).first)
+    assert "published page" in there.inner_text()
+    assert "](" not in copied(page, there, "Copy the row as Markdown")
 
 
 @pytest.mark.parametrize(
@@ -189,4 +259,10 @@ def test_hostile_names_are_shared_as_texts(page_of: Callable[[str], Page], name:
     page.keyboard.press("Escape")
     badge = copied(page, menu(page.locator(".page-share")), "Copy a badge")
     assert badge.count("](") == 2
+    page.keyboard.press("Escape")
+    for row in page.locator("tr", has=page.locator(".row-share")).all()[:1]:
+        there = row_menu(page, row)
+        table = copied(page, there, "Copy the row as Markdown").splitlines()[-3:]
+        assert len({line.count("|") for line in table}) == 1
+        assert "<" not in "".join(table)
     assert page.evaluate("typeof pwned") == "undefined"

@@ -14,6 +14,7 @@ from tokrig.compare.variables import KEYS, MAX_TEXT, VARIABLES, known_keys, valu
 from tokrig.record.block import Summary
 from tokrig.record.model import LoadMemory, Record, Validity
 from tokrig.site.pages.compare import run_script
+from tokrig.site.sharing import short_address
 from tokrig.store.load import Run
 
 BLOCKS = ("provenance", "model", "rig", "backend", "mode")
@@ -654,4 +655,6 @@ def test_a_run_script_is_one_call_that_nothing_can_end() -> None:
     assert "<" not in text and text.count("\n") == 1
     data = json.loads(text[len("tokrig.run(") : -len(");\n")])
     assert data.pop("lines").keys() == {"1~chat", "1~rag", "1~agent"}
+    assert data.pop("link") == short_address(record.id)
+    assert data.pop("title")
     assert data == subject(record).as_dict()

@@ -35,12 +35,13 @@ def outputs(site: Site) -> Iterable[Output]:
 
 
 def run_script(run: Run) -> bytes:
-    """One call with the run's ``Subject`` and its lines for a forum: a page opened from a disk can
-    load no JSON.
+    """One call with the run's ``Subject`` and what is given away of it: a page opened from a disk
+    can load no JSON.
 
     Plain ASCII, and no ``<`` that could end the script.
     """
-    data = subject(run.record).as_dict() | {"lines": sharing.lines(run.record)}
+    shared = {"link": sharing.short_address(run.id), "title": sharing.name(run.record)}
+    data = subject(run.record).as_dict() | shared | {"lines": sharing.lines(run.record)}
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     safe = text.replace("<", "\\u003c")
     return f"tokrig.run({safe});\n".encode("ascii")

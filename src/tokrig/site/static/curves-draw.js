@@ -132,14 +132,13 @@
   /**
    * Draw one panel into ``host``. ``lines`` are ``[{number, points: [{x, y, said, ring}], path}]``:
    * ``said`` is what a reader is told of a point, ``path`` the points that the line goes through,
-   * where those are not all.
+   * where those are not all. A picture has more pixels than the screen: ``zoom`` times as many.
    */
-  function panel(host, spec, lines, paint) {
+  function panel(host, spec, lines, paint, width = Math.max(240, Math.floor(host.clientWidth)), zoom = 1) {
     const all = lines.flatMap((line) => line.points);
-    const width = Math.max(240, Math.floor(host.clientWidth));
     const x = scaleOf(spec.x, all.map((point) => point.x), Math.max(2, Math.floor(width / 75)));
     const y = scaleOf(spec.y, all.map((point) => point.y), 6);
-    const font = "12px system-ui, sans-serif";
+    const font = `${12 * zoom}px system-ui, sans-serif`;
     const measure = document.createElement("canvas").getContext("2d");
     measure.font = font;
     const wide = (text) => measure.measureText(text).width;
@@ -152,32 +151,32 @@
     const labels = (scale, upright) => (plot, splits) => {
       const places = splits.map((value) => plot.valToPos(value, upright ? "y" : "x"));
       const said = scale.values.map(([, text]) => text);
-      const shown = apart(places, said.map((text) => (upright ? 13 : wide(text))), upright ? 2 : 8);
+      const shown = apart(places, said.map((text) => (upright ? 13 * zoom : wide(text))), (upright ? 2 : 8) * zoom);
       return said.map((text, n) => (shown[n] ? text : ""));
     };
     const axis = (scale, upright) => ({
       stroke: paint.muted,
       font,
-      grid: { stroke: paint.grid, width: 1 },
+      grid: { stroke: paint.grid, width: zoom },
       ticks: { show: false },
       splits: () => scale.values.map(([value]) => value),
       filter: (_, splits) => splits,
       values: labels(scale, upright),
-      size: upright ? Math.max(34, 14 + Math.max(...scale.values.map(([, text]) => wide(text)))) : 30,
-      gap: 6,
+      size: upright ? Math.max(34 * zoom, 14 * zoom + Math.max(...scale.values.map(([, text]) => wide(text)))) : 30 * zoom,
+      gap: 6 * zoom,
     });
     const scale = (found) => ({ time: false, distr: found.logarithmic ? 3 : 1, log: 10, range: () => [found.low, found.high] });
     const plot = new uPlot(
       {
-        width,
-        height: HEIGHT,
+        width: width * zoom,
+        height: HEIGHT * zoom,
         legend: { show: false },
         cursor: { show: false },
-        padding: [12, 14, 0, 0],
+        padding: [12 * zoom, 14 * zoom, 0, 0],
         scales: { x: scale(x), y: scale(y) },
         axes: [axis(x, false), axis(y, true)],
-        series: [{}, ...lines.map(({ number }) => ({ stroke: paint.series[number], width: 2, dash: DASHES[number], points: { show: false }, spanGaps: true }))],
-        hooks: { draw: [(drawn) => decorate(drawn, spec, lines, x, y, paint)] },
+        series: [{}, ...lines.map(({ number }) => ({ stroke: paint.series[number], width: 2 * zoom, dash: DASHES[number].map((one) => one * zoom), points: { show: false }, spanGaps: true }))],
+        hooks: { draw: [(drawn) => decorate(drawn, spec, lines, x, y, paint, uPlot.pxRatio * zoom)] },
       },
       uPlot.join(ways),
       host,
@@ -186,9 +185,8 @@
   }
 
   /** Named lines below, marks above what uPlot drew. */
-  function decorate(plot, spec, lines, x, y, paint) {
+  function decorate(plot, spec, lines, x, y, paint, ratio) {
     const { ctx } = plot;
-    const ratio = uPlot.pxRatio;
     const { left, top, width, height } = plot.bbox;
     ctx.save();
     ctx.font = `${12 * ratio}px system-ui, sans-serif`;
@@ -262,7 +260,11 @@
     const tip = make("div", { class: "point", hidden: true });
     const ring = make("div", { class: "ring", hidden: true });
     const live = make("p", { class: "unseen", role: "status" });
-    const element = make("figure", { class: "panel" }, make("figcaption", {}, spec.title), host, make("p", { class: "axis" }, spec.x.title), live);
+    const share = tokrig.share.menu(`Share ${spec.title}`, () => [
+      ["Save as PNG", () => tokrig.curves.savePng(spec, lines)],
+      ...tokrig.share.ofView(document.querySelector("section.view:not([hidden])")),
+    ]);
+    const element = make("figure", { class: "panel" }, share, make("figcaption", {}, spec.title), host, make("p", { class: "axis" }, spec.x.title), live);
     let drawn = null;
     let spots = null;
     let at = -1;
@@ -325,5 +327,75 @@
     };
   }
 
-  tokrig.curves = { ...(tokrig.curves ?? {}), figure, swatch, fast: facts.fast };
+  // A panel as a picture of its own: what stands around it on the page is in it
+
+  const PIXELS = 2; // to a point
+  const WIDTH = 760;
+  const MARGIN = 20;
+  const LINE = 19;
+  const LONGEST = 140; // characters of a name
+  const cut = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
+
+  /** What stands above and below the panel: texts with their places, in points. */
+  function words(spec, lines, width, top) {
+    const view = document.querySelector("section.view:not([hidden]) h2").textContent.trim();
+    const below = top + HEIGHT;
+    return [
+      { text: spec.title, x: MARGIN, y: 32, font: "600 15px" },
+      { text: [view, spec.said].filter(Boolean).join(" · "), x: MARGIN, y: 50, font: "12px" },
+      ...lines.map(({ name, of }, n) => ({ text: cut(`${name} · ${of}`), x: MARGIN + 42, y: 74 + LINE * n, font: "12px" })),
+      { text: spec.y.title, x: MARGIN, y: top - 2, font: "12px", muted: true },
+      { text: spec.x.title, x: MARGIN + width / 2, y: below + 14, font: "12px", muted: true, align: "center" },
+      { text: tokrig.share.source(location.search), x: MARGIN, y: below + 42, font: "11px", muted: true },
+    ];
+  }
+
+  async function savePng(spec, lines) {
+    const paint = resolved();
+    const type = "system-ui, sans-serif";
+    const top = 74 + LINE * lines.length + 10;
+    const texts = words(spec, lines, WIDTH, top);
+    const canvas = document.createElement("canvas");
+    const pen = canvas.getContext("2d");
+    const widest = texts.map(({ text, font, x }) => {
+      pen.font = `${font} ${type}`;
+      return x + pen.measureText(text).width + MARGIN;
+    });
+    const zoom = PIXELS / uPlot.pxRatio;
+    const host = make("div", { hidden: true });
+    document.body.append(host);
+    const drawn = panel(host, spec, lines, paint, WIDTH, zoom);
+    // uPlot draws a moment after it was made.
+    while (drawn.plot.status !== 1) await new Promise(requestAnimationFrame);
+    canvas.width = PIXELS * Math.ceil(Math.max(WIDTH + 2 * MARGIN, ...widest));
+    canvas.height = PIXELS * (top + HEIGHT + 56);
+    pen.scale(PIXELS, PIXELS);
+    pen.fillStyle = getComputedStyle(document.documentElement).backgroundColor;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.drawImage(drawn.plot.ctx.canvas, MARGIN, top, WIDTH, HEIGHT);
+    drawn.plot.destroy();
+    host.remove();
+    for (const { text, x, y, font, muted, align } of texts) {
+      pen.font = `${font} ${type}`;
+      pen.fillStyle = muted ? paint.muted : paint.ink;
+      pen.textAlign = align ?? "left";
+      pen.fillText(text, x, y);
+    }
+    lines.forEach(({ number }, n) => {
+      pen.save();
+      pen.translate(MARGIN + 17, 70 + LINE * n);
+      pen.strokeStyle = pen.fillStyle = paint.series[number];
+      pen.lineWidth = 2;
+      pen.setLineDash(DASHES[number]);
+      pen.beginPath();
+      pen.moveTo(-17, 0);
+      pen.lineTo(17, 0);
+      pen.stroke();
+      pen.fill(shapes[number]);
+      pen.restore();
+    });
+    return tokrig.share.saveCanvas(canvas, spec.title);
+  }
+
+  tokrig.curves = { ...(tokrig.curves ?? {}), figure, savePng, swatch, fast: facts.fast };
 }

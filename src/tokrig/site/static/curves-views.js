@@ -133,7 +133,7 @@
     },
     cost: {
       panels: (reader) => [
-        { title: `${reader.currency} a million tokens`, x: EACH, y: { title: reader.currency, logarithmic: true }, line: (curve) => ({ points: costPoints(curve, reader, "million") }) },
+        { title: `${reader.currency} a million tokens`, said: reader.price ? `at ${reader.price} ${reader.currency} a kWh` : "", x: EACH, y: { title: reader.currency, logarithmic: true }, line: (curve) => ({ points: costPoints(curve, reader, "million") }) },
         { title: "J a token", x: EACH, y: { title: "J", logarithmic: true }, line: (curve) => ({ points: costPoints(curve, reader, "joule") }) },
       ],
       columns: ["in flight", "each, tok/s", "all together, tok/s", "J a token", "energy", "a million tokens"],

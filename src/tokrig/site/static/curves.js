@@ -222,7 +222,7 @@
     const more = others.length - MOST_LISTED;
     const lines = chosen.map((curve, number) => ({ curve, number }));
     const specs = views[name].panels(mine);
-    const drawn = specs.map((spec) => [spec, lines.map(({ curve, number }) => ({ number, name: nameOf(curve), ...spec.line(curve) })).filter((line) => line.points.length)]).filter(([, of]) => of.length);
+    const drawn = specs.map((spec) => [spec, lines.map(({ curve, number }) => ({ number, name: nameOf(curve), of: curve.of, ...spec.line(curve) })).filter((line) => line.points.length)]).filter(([, of]) => of.length);
     const without = name === "cost" && lines.length && !drawn.length ? ["None of these tells its energy: give the watts that your machine draws."] : [];
     const nothing = left.length ? [] : ["Nothing matches: search for less."];
     live.querySelector(".status").textContent = [`${count(chosen.length, "line")} of ${count(left.length, "curve")}, ${MOST} at most.`, ...unknown, ...faults, ...lost, ...nothing, ...(name === "cost" ? mine.faults : []), ...without].join(" ");

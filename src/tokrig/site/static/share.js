@@ -41,8 +41,16 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   };
-  const fileName = (figure, ending) =>
-    `${page.replace(/\.html$/, "").replaceAll("/", "-")}-${figure.id}.${ending}`;
+  const fileName = (id, ending) => `${page.replace(/\.html$/, "").replaceAll("/", "-")}-${id}.${ending}`;
+  const saveCanvas = async (canvas, name) => {
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    const id = name.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+    save(blob, fileName(id, "png"));
+    return "Saved";
+  };
+  /** What stands in every picture: where it is from, and the day it was taken. */
+  const source = (query = "") =>
+    ["tokrig", address(page + query), new Date().toISOString().slice(0, 10)].filter(Boolean).join(" · ");
 
   // A chart as a file: its colours are the page's, which variables of the style sheet tell
 
@@ -80,7 +88,7 @@
     const texts = [
       [figure.querySelector("figcaption").textContent.trim(), 32, 15, 600],
       [heading(), 50, 12, 400],
-      [["tokrig", address(page)].filter(Boolean).join(" · "), HEAD + height + 20, 11, 400],
+      [source(), HEAD + height + 20, 11, 400],
     ];
     const type = "system-ui, sans-serif";
     const widest = texts.map(([text, , size, weight]) => widthOf(text, `${weight} ${size}px ${type}`));
@@ -107,7 +115,7 @@
   };
 
   const saveSvg = (figure) => {
-    save(new Blob([whole(figure).text], { type: "image/svg+xml" }), fileName(figure, "svg"));
+    save(new Blob([whole(figure).text], { type: "image/svg+xml" }), fileName(figure.id, "svg"));
     return "Saved";
   };
 
@@ -118,9 +126,7 @@
     await picture.decode();
     const canvas = make("canvas", { width: PIXELS * width, height: PIXELS * height });
     canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-    const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-    save(blob, fileName(figure, "png"));
-    return "Saved";
+    return saveCanvas(canvas, figure.id);
   };
 
   // A chart's table
@@ -142,7 +148,7 @@
     return rows.map((row) => `${row.map((cell) => quoted(safe(cell))).join(",")}\r\n`).join("");
   };
   const saveCsv = (figure) => {
-    save(new Blob([asCsv(cells(figure))], { type: "text/csv" }), fileName(figure, "csv"));
+    save(new Blob([asCsv(cells(figure))], { type: "text/csv" }), fileName(figure.id, "csv"));
     return "Saved";
   };
 
@@ -163,13 +169,11 @@
 
   // The menu: its entries are made when it is opened first
 
-  /** Entries: what they are called, and a text to copy or what is to be done, which tells "Saved". */
-  const menu = (label, entries) => {
-    const list = make("div", { class: "entries" });
-    const summary = make("summary", { "aria-label": label }, "Share");
+  /** Entries into a list: what they are called, and a text to copy or what is to be done, which
+   * tells "Saved". */
+  const fill = (list, entries) => {
     const status = make("p", { class: "status", role: "status" });
     const shown = make("pre", { class: "unseen", tabindex: "-1" });
-    const made = make("details", { class: "share" }, summary, list);
     const entry = ([name, act]) => {
       const button = make("button", { type: "button", class: "quiet" }, name);
       button.addEventListener("click", async () => {
@@ -185,14 +189,15 @@
       });
       return button;
     };
-    made.addEventListener("toggle", () => {
-      if (!made.open) return;
-      const there = entries().filter(Boolean);
-      const hint = site ? [] : [make("p", { class: "muted" }, "Open the published page for links, badges and frames.")];
-      list.replaceChildren(...there.map(entry), ...hint, status, shown);
-      status.textContent = "";
-      shown.className = "unseen";
-    });
+    const hint = site ? [] : [make("p", { class: "muted" }, "Open the published page for links, badges and frames.")];
+    list.replaceChildren(...entries.filter(Boolean).map(entry), ...hint, status, shown);
+  };
+
+  const menu = (label, entries) => {
+    const list = make("div", { class: "entries" });
+    const summary = make("summary", { "aria-label": label }, "Share");
+    const made = make("details", { class: "share" }, summary, list);
+    made.addEventListener("toggle", () => made.open && fill(list, entries()));
     made.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !made.open) return;
       made.open = false;
@@ -220,25 +225,32 @@
     figure.insertBefore(ofChart(figure), figure.querySelector("details"));
   }
 
-  const ofPart = (place) => {
-    const part = document.getElementById(place.dataset.embeds);
-    return menu(`Share ${place.dataset.name}`, () => [
-      site && ["Copy a link to it", () => address(`${page}${location.search}#${part.id}`)],
-      site && ["Copy code to embed it", () => frame(part, `${place.dataset.name}, ${heading()}`)],
-    ]);
-  };
+  /** A part of the page as it stands, with all that was chosen. */
+  const ofView = (part, name = part.querySelector("h2").textContent.trim()) => [
+    site && ["Copy a link to it", () => address(`${page}${location.search}#${part.id}`)],
+    site && ["Copy code to embed it", () => frame(part, `${name}, ${heading()}`)],
+  ];
+  const ofPart = (place) =>
+    menu(`Share ${place.dataset.name}`, () => ofView(document.getElementById(place.dataset.embeds), place.dataset.name));
   for (const place of document.querySelectorAll("[data-embeds]")) place.append(ofPart(place));
 
-  /** A page's own menu, by what the page says of itself: see macros.html. */
-  const ofPage = (place) => {
-    const { link, lines, badge, picture } = JSON.parse(place.dataset.shares);
+  /** What two places offer, the menu of a page and that of a row: of nothing there is no entry. */
+  const entriesOf = ({ link, lines, badge }) => {
     const image = () => `[![${inMarkdown(badge.text)}](${address(badge.path)})](${address(link)})`;
     const all = () => lines.map((one) => `- ${line(one)}`).join("\n");
-    return menu(`Share ${heading()}`, () => [
-      site && ["Copy its permanent address", () => address(link)],
+    return [
+      site && link && ["Copy its permanent address", () => address(link)],
       lines.length && ["Copy a line for a forum", () => line(lines[0])],
       lines.length > 1 && [`Copy a line for each of ${lines.length} results`, all],
       site && badge && ["Copy a badge for a README", image],
+    ];
+  };
+
+  /** A page's own menu, by what the page says of itself: see macros.html. */
+  const ofPage = (place) => {
+    const { picture, ...shared } = JSON.parse(place.dataset.shares);
+    return menu(`Share ${heading()}`, () => [
+      ...entriesOf(shared),
       site && picture && ["Copy the address of its picture", () => address(picture)],
     ]);
   };
@@ -266,5 +278,5 @@
   const wanted = new URLSearchParams(location.search).get("embed");
   if (wanted !== null) show(wanted);
 
-  tokrig.share = { address, copy, line, menu };
+  tokrig.share = { address, asMarkdown, copy, entriesOf, fill, inMarkdown, line, menu, ofView, saveCanvas, source };
 }

@@ -67,9 +67,9 @@
     const pick = `${runs.id[line.run]}~${line.concurrency}${shape}`;
     const where = [rigOf(line.run)[0], facts.backend(line.run)[0], how(line), runs.apart[line.run]].filter(Boolean);
     const what = isLatency ? `, ${data.shapes[rows.shape[line.rows[0]]]}` : "";
-    const name = `Compare ${modelOf(line.run)[3]} ${facts.quant(line.run)[0]} on ${where.join(", ")}${what}, ${line.concurrency} at once`;
-    const box = make("input", { type: "checkbox", "data-pick": pick, "aria-label": name });
-    return make("td", { class: "pick" }, box);
+    const name = `${modelOf(line.run)[3]} ${facts.quant(line.run)[0]} on ${where.join(", ")}${what}, ${line.concurrency} at once`;
+    const box = make("input", { type: "checkbox", "data-pick": pick, "aria-label": `Compare ${name}` });
+    return make("td", { class: "pick" }, box, tokrig.rowMenu(name));
   }
 
   function familyRow(group, closed, width) {
