@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.unit.compared import measured
+from tests.unit.test_reproduced import there, written
 from tests.unit.test_submit import MINE, OTHER, author, git, save
 from tokrig.cli.main import main
 from tokrig.documents import dump, parse
@@ -62,6 +64,17 @@ def test_a_sound_record_has_its_rank_and_its_nearest(page: Path, committed: bool
     done = review(page)
     assert "nothing to mend" in done.stdout
     assert f"added benchmarks/samples/{MINE}.parquet" in done.stdout
+
+
+@pytest.mark.parametrize(("times", "told"), [(1.01, "notes"), (0.7, "look")])
+def test_what_another_machine_measured_is_told(page: Path, times: float, told: str) -> None:
+    written(page / "content", [measured()])
+    commit(page)
+    git(page, "checkout", "--quiet", "-b", "other-contribution")
+    written(page / "content", [there(times)])
+    done = review(page, "contribution", "--json")
+    (one,) = json.loads(done.stdout)["files"]
+    assert any(text.startswith(("reproduced on 1", "contradicted")) for text in one[told]), one
 
 
 def test_nothing_was_contributed(page: Path) -> None:

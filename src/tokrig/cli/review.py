@@ -16,7 +16,7 @@ from tokrig.naming import full_name, in_markdown
 if TYPE_CHECKING:
     from tokrig.cli.check import Report
     from tokrig.store import Store
-    from tokrig.store.load import Row
+    from tokrig.store.load import Row, Run
 
 RECORDS, SAMPLES = "benchmarks/runs/", "benchmarks/samples/"
 BESIDE = ("rigs/", "models/", "urls.txt")
@@ -67,7 +67,9 @@ def command(ctx: click.Context, base: str, markdown: bool, content: Path, as_jso
 
 def _reviewed(changes: Sequence[tuple[str, str]], content: Path) -> Iterator[Found]:
     from tokrig.cli.check import examine, tell_implausible
+    from tokrig.compare.reproduced import Beside
     from tokrig.store import Store
+    from tokrig.store.load import load
 
     store = Store(content)
     reports = {
@@ -77,7 +79,9 @@ def _reviewed(changes: Sequence[tuple[str, str]], content: Path) -> Iterator[Fou
     }
     tell_implausible(list(reports.values()), content)
     added = {r.record.id for r in reports.values() if r.record}
-    standing = dict(_standing(store, added))
+    runs = load(store, keep_going=True).runs
+    standing = dict(_standing(runs, added))
+    beside = Beside(run.record for run in runs)
     if outside := [path for _, path in changes if path.startswith("../")]:
         files = present.count(len(outside), "file")
         yield Found("..", "changed", look=[f"{files} outside the content folder: {outside[0]} …"])
@@ -89,6 +93,9 @@ def _reviewed(changes: Sequence[tuple[str, str]], content: Path) -> Iterator[Fou
             found.wrong.append("a link: a contribution is of files")
         elif path in reports:
             _of_record(found, reports[path], store, added, standing)
+            if (record := reports[path].record) and (others := beside.of(record)).others:
+                told = found.look if others.word == "contradicted" else found.notes
+                told.append(str(others))
         elif path.startswith(RECORDS):
             found.wrong.append("a published record was removed")
         elif path.startswith(SAMPLES):
@@ -132,12 +139,11 @@ def _of_record(
     (found.look if far else found.notes).append(text)
 
 
-def _standing(store: Store, added: set[str]) -> Iterator[tuple[str, list[str]]]:
+def _standing(runs: Sequence[Run], added: set[str]) -> Iterator[tuple[str, list[str]]]:
     """The ranks of new records: ``chat × 1: 3 of 41``."""
     from tokrig.compare.statistics import ties
-    from tokrig.store.load import Row, load
+    from tokrig.store.load import Row
 
-    runs = load(store, keep_going=True).runs
     cells = dict.fromkeys(r.cell for run in runs if run.id in added for r in run.record.plain)
     ranks: dict[str, list[str]] = {}
     for cell in cells:

@@ -91,6 +91,9 @@ def command(
     print_record(out, record)
     for cell, why in _shortfalls(Store(root_of(path) or content), record):
         out.print(f"{cell}: {why}", soft_wrap=True)
+    if record.results:
+        others = _elsewhere(Store(root_of(path) or content), record)
+        out.print(f"Other machines: {others}", soft_wrap=True)
     print_charts(out, record, samples)
     click.echo(f"record: {path}", err=True)
 
@@ -105,6 +108,21 @@ def _shortfalls(store: Store, record: Record) -> Iterator[tuple[str, str]]:
     others = load(store, keep_going=True).runs
     for low in Shares(run.record for run in others).shortfalls(record):
         yield low.result.cell.label, str(low)
+
+
+def _elsewhere(store: Store, record: Record) -> str:
+    """Whether another machine measured the same, as far as its records can be read."""
+    from tokrig.compare.reproduced import Beside
+
+    name = naming.model_name(record.model).casefold()
+    alike = [row for row in store.rows() if naming.model_name(row).casefold() == name]
+    records = []
+    for row in alike:
+        try:
+            records.append(store.read(store.runs / row.path))
+        except TokrigError:  # tokrig check names what cannot be read
+            continue
+    return str(Beside(records).of(record))
 
 
 def root_of(record_path: Path) -> Path | None:

@@ -313,15 +313,13 @@ def _pair(a: Cell, b: Cell, found: Differences) -> Pair:
         texts = "same" if one_source else "unknown"
     # A long chat template makes some prompts longer. Where a side does not tell their length, the
     # texts' version decides alone.
-    lengths = [n for n in (a.prompt_tokens, b.prompt_tokens) if n is not None]
-    may_differ = max(LENGTH_TOKENS, LENGTH_SHARE * min(lengths, default=0))
-    of_one_length = len(lengths) < 2 or abs(lengths[0] - lengths[1]) <= may_differ
+    alike = of_one_length(a.prompt_tokens, b.prompt_tokens)
     comparable: Comparable = "yes"
     if "invalid" in (a.verdict, b.verdict):
         comparable = "invalid"
     elif texts == "differs":
         comparable = "other_shape"
-    elif not of_one_length:
+    elif not alike:
         comparable = "other_length"
     return Pair(
         shape=a.shape,
@@ -329,8 +327,15 @@ def _pair(a: Cell, b: Cell, found: Differences) -> Pair:
         verdicts=(a.verdict, b.verdict),
         codes=(a.codes, b.codes),
         comparable=comparable,
-        same_shape=texts if of_one_length else "differs",
+        same_shape=texts if alike else "differs",
     )
+
+
+def of_one_length(*lengths: float | None) -> bool:
+    """Whether two prompts are of one length, in tokens, as far as both are known."""
+    known = [length for length in lengths if length is not None]
+    may_differ = max(LENGTH_TOKENS, LENGTH_SHARE * min(known, default=0))
+    return len(known) < 2 or abs(known[0] - known[1]) <= may_differ
 
 
 # The class: the rules are the methodology's; docs/decisions/0007 says where they are read more

@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from tokrig import naming, units
+from tokrig.compare.reproduced import Beside, Reproduced
 from tokrig.plan import Plan
 from tokrig.plan.queue import QueueEntry, queue
 from tokrig.record import METHODOLOGY_VERSION
@@ -158,6 +159,13 @@ class Site:
     def by_rig(self) -> dict[str, list[Run]]:
         """Runs by rig id, ids in order."""
         return _grouped(self.runs, lambda run: run.record.rig.id)
+
+    @cached_property
+    def reproduced(self) -> dict[str, Reproduced]:
+        """What other machines say of the runs, by id; runs that are alone are left out."""
+        beside = Beside(run.record for run in self.runs)
+        found = {run.id: beside.of(run.record) for run in self.runs}
+        return {run_id: one for run_id, one in found.items() if one.others}
 
     @cached_property
     def cards(self) -> list[Card]:

@@ -17,10 +17,13 @@ from tokrig.record.model import Model, Record, Result, Rig, Validity
 from tokrig.site import plain
 
 if TYPE_CHECKING:
+    from tokrig.compare.reproduced import Reproduced
     from tokrig.site.table import Line
     from tokrig.store.load import Run
 
 NULL = "–"
+# What other machines say, where it decides something, and the kind of its mark.
+REPRODUCED = {"reproduced": "valid", "contradicted": "unchecked"}
 rate = units.human_rate
 backend = naming.backend_label
 
@@ -150,6 +153,13 @@ def marks(record: Record, validity: Validity) -> list[Mark]:
 def _mark(kind: str, label: str, *details: str) -> Mark:
     """What a mark means, then what it is about here, a line each."""
     return Mark(kind, label, "\n".join((plain.MARKS[label], *details)))
+
+
+def reproduced_marks(found: Reproduced | None) -> list[Mark]:
+    """Whether another machine has measured the same: told where it decides something."""
+    if found is None or found.word not in REPRODUCED:
+        return []
+    return [_mark(REPRODUCED[found.word], found.word, str(found))]
 
 
 def line_marks(line: Line) -> list[Mark]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokrig import naming
+from tokrig.compare.reproduced import Reproduced
 from tokrig.compare.statistics import Side, starts_of, tie_span
 from tokrig.record.block import Summary
 from tokrig.record.metric import Metric
@@ -219,7 +220,9 @@ class _Words:
         return self._numbers[key]
 
 
-def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, Any]:
+def columns(
+    runs: Sequence[Run], families: Mapping[str, Family], reproduced: Mapping[str, Reproduced] = {}
+) -> dict[str, Any]:
     """All rows, column by column, names by number: small, and quick to filter in a browser.
 
     ``runs`` has a column per fact of a run, ``rows`` one per fact of a result; ``rows.run`` is
@@ -235,7 +238,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     drafts in percent of those rows that drafted, ``skipped`` the shapes and concurrencies that a
     run could not measure, ``quality`` the share of like tokens and the KL divergence of runs that
     were held against a reference, ``depths`` of runs the longest context that stood before a
-    question, in tokens, and the gen tok/s behind it: all of these are few.
+    question, in tokens, and the gen tok/s behind it, ``reproduced`` the mark of runs that another
+    machine repeated, its kind, label and text: all of these are few.
     """
     family, model, quant, rig, mode = (_Words() for _ in range(5))
     backend, engine, build, api = (_Words() for _ in range(4))
@@ -248,6 +252,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
     skipped: dict[int, list[list[Any]]] = {}
     quality: dict[int, list[float | int | None]] = {}
     depths: dict[int, list[float | int | None]] = {}
+    repeated: dict[int, list[str]] = {}
     told_apart = naming.apart([run.record for run in runs])
     for number, run in enumerate(runs):
         record = run.record
@@ -283,6 +288,8 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
             ]
         if (deepest := _deepest(record)) is not None:
             depths[number] = [deepest.depth_tokens, _median(deepest.output_tok_per_s)]
+        if told := formats.reproduced_marks(reproduced.get(run.id)):
+            repeated[number] = [told[0].kind, told[0].label, told[0].text]
         if record.skipped:
             left = [one for one in record.skipped if one.cell.plain]
             skipped[number] = [[one.workload, one.concurrency] for one in left]
@@ -310,6 +317,7 @@ def columns(runs: Sequence[Run], families: Mapping[str, Family]) -> dict[str, An
         "skipped": skipped,
         "quality": quality,
         "depths": depths,
+        "reproduced": repeated,
     }
 
 

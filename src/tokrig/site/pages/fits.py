@@ -63,7 +63,7 @@ def outputs(site: Site) -> Iterable[Output]:
 @lru_cache(maxsize=1)
 def _finder(site: Site) -> finder.Finder:
     """Each process that draws such pages makes it once."""
-    return finder.Finder(site, table.columns(site.runs, site.families))
+    return finder.Finder(site, table.columns(site.runs, site.families, site.reproduced))
 
 
 def _page(site: Site, page: finder.Question, pages: Sequence[finder.Question]) -> bytes:

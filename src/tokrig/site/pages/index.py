@@ -63,7 +63,7 @@ def outputs(site: Site) -> Iterable[Output]:
     yield Output(
         "assets/rows.js",
         key,
-        lambda: script("data", table.columns(site.runs, site.families)),
+        lambda: script("data", table.columns(site.runs, site.families, site.reproduced)),
     )
     yield Output("index.html", key_of(key, site.declared), lambda: _page(site))
 

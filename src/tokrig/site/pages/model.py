@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from tokrig import naming
+from tokrig.compare.reproduced import GRAVEST
 from tokrig.compare.statistics import NO_RATIO, Ratio, Side, ratio, starts_of
 from tokrig.record.model import Model, Record, Result, Rig
 from tokrig.site import Output, curves, formats, sharing, table
@@ -77,6 +79,12 @@ class Step:
     together: Ratio
 
 
+def _elsewhere(site: Site, runs: Sequence[Run]) -> str:
+    """How many runs another machine repeated, and with what result: ``reproduced 3, open 1``."""
+    words = Counter(site.reproduced[run.id].word for run in runs if run.id in site.reproduced)
+    return ", ".join(f"{word} {words[word]}" for word in GRAVEST if words[word])
+
+
 @dataclass(frozen=True)
 class Drop:
     """A run that was measured at several concurrencies."""
@@ -92,7 +100,7 @@ def outputs(site: Site) -> Iterable[Output]:
         family = site.families.get(runs[0].record.model.family)
         yield Output(
             path,
-            key_of([run.digest for run in runs], str(family)),
+            key_of([(run.digest, str(site.reproduced.get(run.id))) for run in runs], str(family)),
             partial(_page, site, path, runs, family),
         )
 
@@ -111,6 +119,8 @@ def _page(site: Site, path: str, runs: Sequence[Run], family: Family | None) -> 
         address=naming.model_address(model),
         curves=[view for view in curves.VIEWS if curves.of_view(view, runs)],
         family=family,
+        reproduced=site.reproduced,
+        elsewhere=_elsewhere(site, runs),
         variant=_variant(model, family),
         facts=[fact for fact in facts if fact.text],
         unknown=[fact.label for fact in facts if not fact.text],

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tokrig import naming
 from tokrig.compare import quality
 from tokrig.compare.causes import Shares
+from tokrig.compare.reproduced import Reproduced
 from tokrig.record.block import Percentiles, Summary
 from tokrig.record.checks import HINTS
 from tokrig.record.metric import Metric
@@ -39,7 +40,8 @@ def outputs(site: Site) -> Iterable[Output]:
     for run in site.runs:
         path = f"runs/{run.id}.html"
         low = [(one.result.cell.label, str(one)) for one in shares.shortfalls(run.record)]
-        key = key_of(run.digest, run.samples_digest, low)
+        others = str(site.reproduced.get(run.id))
+        key = key_of(run.digest, run.samples_digest, low, others)
         yield Output(path, key, partial(_page, site, run, path, low))
 
 
@@ -56,6 +58,7 @@ def _page(site: Site, run: Run, path: str, low: Sequence[tuple[str, str]]) -> by
         run=run,
         record=record,
         model=_model(record),
+        reproduced=site.reproduced.get(run.id, Reproduced()),
         findings=findings(record),
         low=low,
         answers=quality.lines(record.quality) if record.quality else [],

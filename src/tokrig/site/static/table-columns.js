@@ -31,6 +31,8 @@
     if (line.rows.some((row) => VERDICTS[rows.valid[row]] === "unverified")) {
       found.push(mark("unchecked", "unverified"));
     }
+    const repeated = data.reproduced[line.run];
+    if (repeated) found.push(make("span", { class: `mark ${repeated[0]}`, title: repeated[2] }, repeated[1]));
     return found.length ? [make("span", { class: "marks" }, ...found)] : [];
   }
 
