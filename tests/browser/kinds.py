@@ -69,6 +69,11 @@ class Kind(NamedTuple):
     path: str
     parts: tuple[str, ...] = ()
 
+    @property
+    def is_framed(self) -> bool:
+        """Whether only a part of the page is shown, for a frame elsewhere."""
+        return "?embed=" in self.path
+
 
 RESULTS = "#results tbody .gen a"
 KINDS = {
@@ -86,6 +91,7 @@ KINDS = {
     "builds": Kind("few", f"builds.html?rig={RIG}", (".note p",)),
     "curves": Kind("own", "curves.html", ("#depth h2",)),
     "curves of many runs": Kind("many", "curves.html", ("#depth h2",)),
+    "chart in a frame": Kind("few", f"{NEW}?embed=decode", ("#decode svg",)),
     "compare": Kind(
         "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)
     ),

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Locator, Page
 
 from tests.browser.conftest import OpenPage
-from tests.browser.kinds import NEW, RIG, few_runs, write
+from tests.browser.kinds import KINDS, NEW, RIG, few_runs, write
 from tests.browser.test_hostile import TEXTS, hostile, tidy
 from tokrig.naming import address
 from tokrig.site import sharing
@@ -221,19 +221,42 @@ def test_on_a_disk_nothing_is_offered_that_needs_an_address(
     assert "](" not in copied(page, there, "Copy the row as Markdown")
 
 
-@pytest.mark.parametrize(
-    "path", ["index.html", MODEL, f"rigs/{RIG}.html", f"runs/{RUN}.html", "runs/script.html"]
-)
-def test_previews_name_a_picture_that_is_there(published: Path, path: str) -> None:
-    text = (published / path).read_text(encoding="utf-8")
-    told = {name: unescape(said) for name, said in META.findall(text)}
-    picture = published / told["og:image"].removeprefix(SITE)
-    size = struct.unpack(">II", picture.read_bytes()[16:24])
-    assert size == (int(told["og:image:width"]), int(told["og:image:height"]))
-    assert told["og:description"] == told["description"] == told["og:image:alt"]
-    assert told["og:url"] == (SITE if path == "index.html" else SITE + path)
-    if path == f"runs/{RUN}.html":
-        assert "100.0 tok/s (95 % interval" in told["description"]
+def previews(published: Path) -> dict[str, dict[str, str]]:
+    """What crawlers read of every page, but those that only lead on from an old address."""
+    pages = {
+        path.relative_to(published).as_posix(): path.read_text(encoding="utf-8")
+        for path in published.rglob("*.html")
+    }
+    return {
+        path: {name: unescape(said) for name, said in META.findall(text)}
+        for path, text in pages.items()
+        if "This page has moved" not in text
+    }
+
+
+def test_every_page_has_a_preview_with_figures_and_a_picture_that_is_there(
+    published: Path,
+) -> None:
+    found = previews(published)
+    kinds = {kind.path.partition("?")[0] for kind in KINDS.values()}
+    assert {path for path in kinds if "/" not in path} <= found.keys()
+    folders = {path.partition("/")[0] for path in found if "/" in path}
+    assert folders == {path.partition("/")[0] for path in kinds if "/" in path} | {"r"}
+    for path, told in found.items():
+        assert told["og:title"] == told["twitter:title"] != "", path
+        assert told["og:description"] == told["description"] == told["og:image:alt"], path
+        assert len(told["og:description"]) <= sharing.TEXT_LENGTH, path
+        figures = re.search(r"\d", told["og:description"])
+        assert figures or re.search("INVALID|no figure|no valid figure", told["og:description"]), (
+            path
+        )
+        picture = published / told["og:image"].removeprefix(SITE)
+        size = struct.unpack(">II", picture.read_bytes()[16:24])
+        assert size == (int(told["og:image:width"]), int(told["og:image:height"])), path
+        if not path.startswith("r/"):
+            assert told["og:url"] == (SITE if path == "index.html" else SITE + path)
+    assert "100.0 tok/s (95 % interval" in found[f"runs/{RUN}.html"]["description"]
+    assert "open-weight models on" in found["compare.html"]["description"]
 
 
 def test_without_an_address_previews_name_none(site_dir: Path) -> None:

@@ -66,6 +66,11 @@ def test_raw_figures_are_called_raw() -> None:
     record = with_value(with_results(measured()), "raw", raw)
     found = sharing.headline(record)
     assert (found.value, found.what) == (101.0, "tg128, raw engine figure")
+    told = sharing.of_many([a_run(record)], "Gemma-4", "pictures/x.png").text
+    assert told == "Gemma-4: 1 run, no valid figure yet."
+    served = a_run(with_results(measured(), cell("chat", speed=50.0)))
+    told = sharing.of_many([a_run(record), served], "Gemma-4", "pictures/x.png").text
+    assert "50.0 tok/s" in told and "101" not in told
 
 
 @settings(max_examples=25, deadline=None)
@@ -212,3 +217,19 @@ def test_what_is_no_address_of_a_site_is_refused(given: str, tmp_path: Path) -> 
     (tmp_path / "site.yaml").write_text(f"# ours\nurl: {given!r}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"site\.yaml:2: "):
         load_site(tmp_path)
+
+
+@pytest.mark.parametrize("build", ["b9174", "0.11.0", None])
+def test_a_badge_says_what_the_record_says(build: str | None) -> None:
+    older = with_results(measured(), cell("chat", speed=90.0), cell("rag", speed=95.0))
+    record = with_results(measured(), cell("rag", speed=120.0), cell("chat", speed=103.4))
+    record = with_value(record, "backend.build", build)
+    text, verdict = badges.said(a_run(record))
+    assert text == f"103.4 tok/s · valid · {build or 'llama.cpp'}"
+    drawn = ElementTree.fromstring(badges.svg(text, verdict))
+    assert drawn.attrib["aria-label"] == f"tokrig: {text}"
+    # Runs come newest first: the badge of a model, and of a model on a machine, is of the newest.
+    invalid = with_results(measured(), cell("chat", speed=999.0, valid=False))
+    invalid = with_value(invalid, "validity", judge_run(invalid.results, complete=True))
+    newest = sharing.newest([a_run(invalid), a_run(record), a_run(older)])
+    assert newest is not None and newest.record is record

@@ -23,7 +23,7 @@ from tokrig.plan.queue import QueueEntry, queue
 from tokrig.record import METHODOLOGY_VERSION
 from tokrig.record.checks import HINTS
 from tokrig.record.metrics import leaves
-from tokrig.site import formats
+from tokrig.site import formats, sharing
 from tokrig.site.cards import Card, cards
 from tokrig.site.charts import svg
 from tokrig.site.plain import TERMS as PLAIN
@@ -161,6 +161,11 @@ class Site:
         return _grouped(self.runs, lambda run: run.record.rig.id)
 
     @cached_property
+    def measured(self) -> str:
+        """How much there is, in a line."""
+        return sharing.measured(self)
+
+    @cached_property
     def reproduced(self) -> dict[str, Reproduced]:
         """What other machines say of the runs, by id; runs that are alone are left out."""
         beside = Beside(run.record for run in self.runs)
@@ -199,6 +204,7 @@ class Site:
             "names": naming,
             "units": units,
             "formats": formats,
+            "card_about": partial(sharing.about, self),
         }
         return environment
 

@@ -80,12 +80,21 @@ def of_many(runs: Sequence[Run], subject: str, picture: str) -> Card:
 
 def of_all(site: Site) -> Card:
     """The preview of the first page."""
+    text = f"{site.measured}. Speed by quant, engine and hardware, each figure with its record."
+    return Card(fitted(text), "pictures/index.png")
+
+
+def about(site: Site, text: str) -> Card:
+    """The preview of a page of its own kind: what it is for, and how much was measured."""
+    return Card(fitted(f"{text} {site.measured}."), "pictures/index.png")
+
+
+def measured(site: Site) -> str:
+    """``80 open-weight models on 60 machines: 2,000 runs, 1,874 valid``."""
     valid = sum(headline(run.record).verdict == "valid" for run in site.runs)
     models = formats.count(len(site.by_model), "open-weight model")
     machines = formats.count(len(site.by_rig), "machine")
-    measured = f"{models} on {machines}: {formats.count(len(site.runs), 'run')}, {valid:,} valid"
-    text = f"{measured}. Speed by quant, engine and hardware, each figure with its record."
-    return Card(fitted(text), "pictures/index.png")
+    return f"{models} on {machines}: {formats.count(len(site.runs), 'run')}, {valid:,} valid"
 
 
 def name(record: Record) -> str:

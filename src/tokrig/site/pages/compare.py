@@ -28,7 +28,7 @@ def outputs(site: Site) -> Iterable[Output]:
     def page() -> bytes:
         return site.page("compare.html", "compare.html", title="Compare", rules=handed)
 
-    yield Output("compare.html", key_of(handed), page)
+    yield Output("compare.html", key_of(handed, site.measured), page)
     yield Output("assets/rules.js", key_of(handed, [run.digest for run in telling]), rules_script)
     for run in site.runs:
         yield Output(f"runs/{run.id}.js", run.digest, partial(run_script, run))

@@ -27,7 +27,7 @@ def outputs(site: Site) -> Iterable[Output]:
     key = key_of([run.digest for run in site.runs], facts)
     yield Output("gpus.html", key, partial(_page, site))
     yield Output("versus.html", key, partial(_versus, site))
-    yield Output("builds.html", key_of(rules()), partial(_builds, site))
+    yield Output("builds.html", key_of(rules(), site.measured), partial(_builds, site))
     yield Output("assets/relative.js", key, lambda: script("relative", pairs(site.cards)))
     yield Output("assets/cells.js", key, lambda: script("cells", columns(site.runs, site.cards)))
     for metric in ("prefill_tok_per_s", "ttft_s"):

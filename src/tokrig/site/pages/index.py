@@ -81,6 +81,7 @@ def _page(site: Site) -> bytes:
     return site.page(
         "index.html",
         "index.html",
+        reproduced=site.reproduced,
         title="Benchmarks of open-weight models",
         card=sharing.of_all(site),
         headings_shown=table.SPEED_HEADINGS,

@@ -58,6 +58,7 @@ def _page(site: Site) -> bytes:
     return site.page(
         "latency.html",
         "latency.html",
+        reproduced=site.reproduced,
         title="Latency",
         headings=table.LATENCY_HEADINGS,
         classes=[_shown(one, most) for one in classes],

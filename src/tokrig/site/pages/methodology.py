@@ -31,7 +31,7 @@ class Heading:
 def outputs(site: Site) -> Iterable[Output]:
     """``methodology.html``."""
     text = methodology()
-    yield Output("methodology.html", key_of(text), lambda: _page(site, text))
+    yield Output("methodology.html", key_of(text, site.measured), lambda: _page(site, text))
 
 
 def _page(site: Site, text: str) -> bytes:

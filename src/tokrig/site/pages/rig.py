@@ -69,7 +69,11 @@ def outputs(site: Site) -> Iterable[Output]:
         released = {name: family.released for name, family in families.items()}
         yield Output(
             path,
-            key_of([run.digest for run in runs], str(facts), released),
+            key_of(
+                [(run.digest, str(site.reproduced.get(run.id))) for run in runs],
+                str(facts),
+                released,
+            ),
             partial(_page, site, path, runs, facts, families),
         )
 
@@ -86,6 +90,7 @@ def _page(
     return site.page(
         path,
         "rig.html",
+        reproduced=site.reproduced,
         title=(facts and facts.name) or naming.hardware_name(rig),
         card=sharing.of_many(runs, naming.hardware_name(rig), f"pictures/{path[:-5]}.png"),
         shared=sharing.Shared(path).on(site),

@@ -59,7 +59,7 @@
   document.querySelector("main").append(list);
 
   tokrig.rowMenu = (name) => {
-    const made = make("button", { type: "button", class: "row-share", "aria-label": `Share ${name}`, "aria-haspopup": "dialog" }, "⋯");
+    const made = make("button", { type: "button", class: "row-share", "aria-label": `Share ${name}`, "aria-haspopup": "dialog" });
     made.addEventListener("click", open);
     return made;
   };
