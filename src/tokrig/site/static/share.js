@@ -272,7 +272,8 @@
     } else {
       source.prepend(`This page has no part “${id}”. `);
     }
-    main.append(source);
+    // The page's own is not shown: who listens hears what the part is of.
+    main.append(make("h1", { class: "unseen", "data-embedded": "" }, heading()), source);
     document.documentElement.dataset.embed = "shown";
   };
   const wanted = new URLSearchParams(location.search).get("embed");
