@@ -98,7 +98,8 @@ class Beside:
         """What other machines say of a record: of each the run of the same build, else the
         newest, that shares a cell."""
         of = _class(record)
-        there = [one for one in self._by.get(of, ()) if of and _is_another(one.rig, record.rig)]
+        of_class = self._by.get(of, []) if of is not None else []
+        there = [one for one in of_class if _is_another(one.rig, record.rig)]
         build = record.backend.build
         there.sort(key=lambda one: (one.provenance.started_at or "", one.id), reverse=True)
         there.sort(key=lambda one: one.backend.build != build)
