@@ -145,8 +145,8 @@ TERMS = {
     "inconclusive": "Nobody can say yet: it takes more measurements",
     "level": "How thoroughly it was measured, from a quick look to what may be published",
     "provenance": "Where the figure comes from: measured here, or taken over from somebody",
-    "reproduced": "Somebody else's machine of the same make has measured the same: two that agree are"
-    " worth more than one that is sure of itself",
+    "reproduced": "Somebody else's machine of the same make has measured the same: two that"
+    " agree are worth more than one that is sure of itself",
     "validity": "Whether the figure may be trusted: valid was checked and nothing was found,"
     " invalid is kept but does not count",
     "quality": "Whether the squeezed model still answers as the full one does",
@@ -233,7 +233,8 @@ MARKS = {
     "quick": "Measured from one start only: a range, and nobody knows by how much chance moves it",
     "unverified": "Nothing was found wrong, but something that matters could not be confirmed",
     "reproduced": "Another machine of the same make has measured the same",
-    "contradicted": "Another machine of the same make measured something else, and nothing tells why",
+    "contradicted": "Another machine of the same make measured something else, and nothing tells"
+    " why",
     "your file": "It is in your browser alone, and has no rank",
 }
 """By the word of the mark."""
