@@ -149,7 +149,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("path", ROWS)
-def test_what_a_row_offers(page_of: Callable[[str], Page], path: str) -> None:
+def test_what_a_row_offers(page_of: Callable[[str], Page], published: Path, path: str) -> None:
     page = page_of(path)
     table_of, results = ROWS[path]
     link = page.locator(f"a[href$='runs/{RUN}.html']")
@@ -165,7 +165,12 @@ def test_what_a_row_offers(page_of: Callable[[str], Page], path: str) -> None:
     assert copied(page, there, "Copy its permanent address") == short
     line = copied(page, there, "Copy a line for a forum")
     assert f"]({short})**: 100.0 tok/s" in line
-    assert copied(page, there, "Copy a badge").endswith(f"({SITE}badges/runs/{RUN}.svg)]({short})")
+    badge = copied(page, there, "Copy a badge for a README")
+    assert badge.endswith(f"({SITE}badges/runs/{RUN}.svg)]({short})")
+    newest = copied(page, there, "Copy a badge of the newest run here")
+    found = re.search(rf"\({SITE}(badges/models/[^)]+)\)", newest)
+    assert found and (published / found[1]).is_file()
+    assert newest.endswith(f"]({SITE}{MODEL})")
     every = there.get_by_role("button", name="Copy a line for each")
     assert every.count() == (results > 1)
     assert page.locator("[popover].row-menu").count() == 1
@@ -183,7 +188,8 @@ def test_a_row_s_menu_by_keys_and_by_finger(published: Path, open_page: OpenPage
     there = page.locator("#row-menu")
     there.get_by_role("button").first.wait_for()
     page.keyboard.press("ArrowUp")
-    assert page.evaluate("document.activeElement.textContent") == "Copy a badge for a README"
+    last = "Copy a badge of the newest run here"
+    assert page.evaluate("document.activeElement.textContent") == last
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     there.get_by_text("Copied").wait_for()

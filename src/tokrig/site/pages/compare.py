@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from functools import partial
 
+from tokrig import naming
 from tokrig.compare import rules, subject
 from tokrig.compare.kin import noise_of, tells_noise
 from tokrig.site import Output, sharing
@@ -40,8 +41,18 @@ def run_script(run: Run) -> bytes:
 
     Plain ASCII, and no ``<`` that could end the script.
     """
-    shared = {"link": sharing.short_address(run.id), "title": sharing.name(run.record)}
-    data = subject(run.record).as_dict() | shared | {"lines": sharing.lines(run.record)}
+    record, address = run.record, naming.model_address(run.record.model)
+    newest = {
+        "path": f"badges/models/{address}/{record.rig.id}.svg",
+        "text": f"tokrig: {naming.model_name(record.model)} on {naming.hardware_name(record.rig)}",
+        "link": f"models/{address}.html",
+    }
+    shared = {
+        "link": sharing.short_address(run.id),
+        "title": sharing.name(record),
+        "newest": newest,
+    }
+    data = subject(record).as_dict() | shared | {"lines": sharing.lines(record)}
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     safe = text.replace("<", "\\u003c")
     return f"tokrig.run({safe});\n".encode("ascii")

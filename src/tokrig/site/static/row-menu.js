@@ -35,7 +35,7 @@
     if (button !== this || !button.isConnected) return; // another one was pressed meanwhile
     const run = tokrig.runs.runs.get(id); // of a file of one's own nothing is published
     const badge = run && { path: `badges/runs/${id}.svg`, text: `tokrig: ${run.title}` };
-    const given = run ? share.entriesOf({ link: run.link, lines: linesOf(run, at), badge }) : [];
+    const given = run ? share.entriesOf({ ...run, lines: linesOf(run, at), badge }) : [];
     share.fill(list, [["Copy the row as Markdown", () => rowText(row, run)], ...given]);
     list.setAttribute("aria-label", button.getAttribute("aria-label"));
     list.showPopover();

@@ -235,14 +235,15 @@
   for (const place of document.querySelectorAll("[data-embeds]")) place.append(ofPart(place));
 
   /** What two places offer, the menu of a page and that of a row: of nothing there is no entry. */
-  const entriesOf = ({ link, lines, badge }) => {
-    const image = () => `[![${inMarkdown(badge.text)}](${address(badge.path)})](${address(link)})`;
+  const entriesOf = ({ link, lines, badge, newest }) => {
+    const image = (one, to) => () => `[![${inMarkdown(one.text)}](${address(one.path)})](${address(to)})`;
     const all = () => lines.map((one) => `- ${line(one)}`).join("\n");
     return [
       site && link && ["Copy its permanent address", () => address(link)],
       lines.length && ["Copy a line for a forum", () => line(lines[0])],
       lines.length > 1 && [`Copy a line for each of ${lines.length} results`, all],
-      site && badge && ["Copy a badge for a README", image],
+      site && badge && ["Copy a badge for a README", image(badge, link)],
+      site && newest && ["Copy a badge of the newest run here", image(newest, newest.link)],
     ];
   };
 
