@@ -217,7 +217,7 @@ def test_keep_going_leaves_it_out_and_says_so(content: Path, out: Path) -> None:
     assert [problem.path for problem in report.problems] == [f"{RIG}/{RUN}.yaml"]
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "1 file could not be read" in page
-    assert f"{RUN}.yaml" in page
+    assert f"{RUN}.yaml" in page.replace("<wbr>", "")
     assert not (out / f"runs/{RUN}.html").exists()
 
 

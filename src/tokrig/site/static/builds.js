@@ -3,32 +3,18 @@
 "use strict";
 
 {
-  const { make, cells, data, url } = tokrig;
-  const { cards, find, rows, rowsOf, shapes, unusual, words } = tokrig.cards;
+  const { make, renew, cells, data } = tokrig;
+  const { cards, compareLink, find, isUsual, link, rows, rowsOf, said, shapes, unusual, words } = tokrig.cards;
   const { load, narrowed, runs } = tokrig.runs;
   const { NULL, count, rate, time } = tokrig.words;
   const METRICS = { output_tok_per_s: ["Decode", "tok/s"], prefill_tok_per_s: ["Prefill", "tok/s"], ttft_s: ["TTFT", "s"] };
   const DEFAULTS = { card: "", rig: "", model: "", quant: "", mode: "", shape: "", concurrency: "", metric: "output_tok_per_s" };
   const collator = new Intl.Collator("en", { numeric: true });
   const [status, form, answer, place, others, overview] = ["status", "filters", "answer", "history", "others", "overview"].map((id) => document.getElementById(id));
-  const said = (text) => make("bdi", {}, text);
-  const link = (path, ...children) => make("a", { href: url(path) }, ...children);
-
-  const read = () => {
-    const told = new URLSearchParams(location.search);
-    return Object.fromEntries(Object.entries(DEFAULTS).map(([name, usual]) => [name, told.get(name) ?? usual]));
-  };
-  let state = read();
-  const query = (changes) => `?${new URLSearchParams(Object.entries({ ...state, ...changes }).filter(([name, value]) => value !== DEFAULTS[name]))}`;
-  function go(changes) {
-    history.replaceState(null, "", query(changes));
-    state = { ...state, ...changes };
-    return show();
-  }
+  const { state, select, sync } = tokrig.choices(DEFAULTS, show);
 
   // Histories: what was measured with two builds of one engine and API or more
 
-  const OWN = "the engine's own";
   const buildOf = (row) => cells.runs.build[rows.run[row]];
   const lineOf = (row) => `${words.engine(row)}${words.api(row) === NULL ? "" : ` (${words.api(row)})`}`;
 
@@ -37,7 +23,7 @@
     const found = new Map();
     for (const row of rowsOf(card)) {
       const run = rows.run[row];
-      if (words.build(row) === NULL || words.settings(row) !== OWN || rows.texts[row] < 0) continue;
+      if (words.build(row) === NULL || !isUsual(row) || rows.texts[row] < 0) continue;
       const name = [data.runs.model[run], data.runs.quant[run], data.runs.mode[run]].join();
       if (!found.has(name)) found.set(name, { model: data.models[data.runs.model[run]], quant: data.quants[data.runs.quant[run]], mode: data.modes[data.runs.mode[run]], cells: new Map() });
       const cell = [rows.shape[row], rows.concurrency[row], rows.texts[row]].join();
@@ -90,8 +76,7 @@
   function stepCell(one) {
     if (!one) return make("td", { class: "num muted", "data-label": "step" }, "first");
     const { row, before, ratio, beside, reason } = one;
-    const shape = encodeURIComponent(shapes[rows.shape[row]].replaceAll(",", "%2C"));
-    const to = `compare.html?rows=${[before, row].map((each) => `${words.id(each)}~${rows.concurrency[each]}~${shape}`).join(",")}`;
+    const to = compareLink(before, row);
     if (ratio.value === null) return make("td", { class: "num", "data-label": "step" }, link(to, "not compared"), make("span", { class: "spread" }, reason));
     const interval = ratio.low === null ? "" : `${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)}`;
     const told = [interval, ratio.verdict.replaceAll("_", " "), beside.length ? `${beside.join(", ")} changed, too` : ""].filter(Boolean).join(" · ");
@@ -210,24 +195,21 @@
   }
 
   function drawForm(card, all, one) {
-    const choose = (name, label, choices, value, changes = (chosen) => ({ [name]: chosen })) => {
-      const made = make("select", { name }, ...choices.map(([word, each]) => make("option", { value: each }, word)));
-      made.value = value;
-      made.addEventListener("change", () => go(changes(made.value)));
-      return make("label", {}, make("span", {}, label), made);
-    };
-    const named = all.map((each) => [[each.model[3], each.quant[0], each.mode[1] === "baseline" ? "" : each.mode[0]].filter(Boolean).join(" · "), keyOf(each)]);
+    const named = all.map((each) => [nameOf(each), keyOf(each)]);
     const toModel = (key) => ({ ...addressOf(all.find((each) => keyOf(each) === key)), shape: "", concurrency: "" });
     const rowsIn = [...one.cells.values()].map((lines) => [...[...lines.values()][0].values()][0]);
     const unique = (values) => [...new Set(values)];
-    form.replaceChildren(
-      choose("history", "Model", named, keyOf(one), toModel),
-      choose("metric", "Figure", Object.entries(METRICS).map(([value, [label]]) => [label, value]), state.metric),
-      choose("shape", "Shape", [["most builds", ""], ...unique(rowsIn.map((row) => shapes[rows.shape[row]])).map((each) => [each, each])], state.shape),
-      choose("concurrency", "Concurrency", [["most builds", ""], ...unique(rowsIn.map((row) => rows.concurrency[row])).sort((a, b) => a - b).map((each) => [String(each), String(each)])], state.concurrency),
+    renew(
+      form,
+      select("history", "Model", named, toModel),
+      select("metric", "Figure", Object.entries(METRICS).map(([value, [label]]) => [label, value])),
+      select("shape", "Shape", [["most builds", ""], ...unique(rowsIn.map((row) => shapes[rows.shape[row]])).map((each) => [each, each])]),
+      select("concurrency", "Concurrency", [["most builds", ""], ...unique(rowsIn.map((row) => rows.concurrency[row])).sort((a, b) => a - b).map((each) => [String(each), String(each)])]),
     );
-    form.hidden = false;
+    form.elements.history.value = keyOf(one);
+    sync(form);
   }
+  const nameOf = (one) => [one.model[3], one.quant[0], one.mode[1] === "baseline" ? "" : one.mode[0]].filter(Boolean).join(" · ");
   const keyOf = (one) => [one.model[2], one.quant[1], one.mode[1]].join("~");
   const addressOf = (one) => ({ model: one.model[2], quant: one.quant[1], mode: one.mode[1] === "baseline" ? "" : one.mode[1] });
 
@@ -237,7 +219,7 @@
     const item = ([card, all, name]) =>
       make("li", {}, make("strong", {}, said(card.label)), make("ul", {}, ...all.map((one) => {
         const to = `?${new URLSearchParams({ [name]: card.address, ...Object.fromEntries(Object.entries(addressOf(one)).filter(([, value]) => value)) })}`;
-        return make("li", {}, make("a", { href: to }, said([one.model[3], one.quant[0], one.mode[1] === "baseline" ? "" : one.mode[0]].filter(Boolean).join(" · "))), make("span", { class: "muted" }, ` ${count(most(one), "build")}`));
+        return make("li", {}, make("a", { href: to }, said(nameOf(one))), make("span", { class: "muted" }, ` ${count(most(one), "build")}`));
       })));
     overview.replaceChildren(make("ul", { class: "histories" }, ...list.map(item)));
   }
@@ -273,10 +255,5 @@
     await drawHistory(card, fits[0]);
   }
 
-  form.addEventListener("submit", (event) => event.preventDefault());
-  addEventListener("popstate", () => {
-    state = read();
-    show();
-  });
   show();
 }

@@ -3,7 +3,7 @@
 "use strict";
 
 {
-  const { cells, data } = tokrig;
+  const { cells, data, make, url } = tokrig;
   const ENDS = ["run", "shape", "concurrency", "valid", "gen", "low", "high", "spread", "prefill_tok_per_s", "ttft_s"];
   const rows = {};
   for (const name of ENDS) rows[name] = data.rows[name].concat(cells.deep[name]);
@@ -76,7 +76,7 @@
     date: (row) => data.runs.date[run(row)],
     id: (row) => data.runs.id[run(row)],
   };
-  const OWN = "the engine's own";
+  const isUsual = (row) => words.settings(row) === "the engine's own";
   const highest = cards.map(() => 0);
   cells.runs.card.forEach((card, number) => {
     highest[card] = Math.max(highest[card], cells.runs.limit[number] ?? 0);
@@ -84,10 +84,18 @@
   /** What was set where it is not as usual: ``KV q8_0, 250 W``. */
   const unusual = (row) => {
     const limit = cells.runs.limit[run(row)];
-    const told = words.settings(row) === OWN ? [] : [words.settings(row)];
+    const told = isUsual(row) ? [] : [words.settings(row)];
     if (limit && limit < highest[cells.runs.card[run(row)]]) told.push(`${Math.round(limit)} W`);
     return told.join(", ");
   };
 
-  tokrig.cards = { PLAIN, cards, find, rows, rowsOf, shapes, side, unusual, words };
+  const said = (text) => make("bdi", {}, text);
+  const link = (path, ...children) => make("a", { href: url(path) }, ...children);
+  /** Where two rows stand beside each other, the first as the reference. */
+  const compareLink = (...pair) => {
+    const picks = pair.map((row) => `${words.id(row)}~${rows.concurrency[row]}~${shapes[rows.shape[row]].replaceAll(",", "%2C")}`);
+    return `compare.html?rows=${picks.map(encodeURIComponent).join(",")}`;
+  };
+
+  tokrig.cards = { PLAIN, cards, compareLink, find, isUsual, link, rows, rowsOf, said, shapes, side, unusual, words };
 }

@@ -19,19 +19,7 @@
   const first = rows.find((row) => row.querySelector(".beside").textContent.trim() === "the reference")?.dataset.address ?? "";
   const DEFAULTS = { q: "", kind: "", memory: "", beside: first, sort: "-beside" };
 
-  const read = () => {
-    const told = new URLSearchParams(location.search);
-    return Object.fromEntries(Object.entries(DEFAULTS).map(([name, usual]) => [name, told.get(name) ?? usual]));
-  };
-  let state = read();
-
-  function go(changes) {
-    state = { ...state, ...changes };
-    const told = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
-    const query = new URLSearchParams(told).toString();
-    history.replaceState(null, "", query ? `?${query}` : location.pathname);
-    show();
-  }
+  const { state, go, select, search, sync } = tokrig.choices(DEFAULTS, show);
 
   /** The ratio of a card to the reference, and over how many cells; null where none is shared. */
   const beside = (card) => {
@@ -87,35 +75,17 @@
       if (header.dataset.sort === name) header.setAttribute("aria-sort", minus ? "descending" : "ascending");
       else header.removeAttribute("aria-sort");
     }
-    for (const [name, value] of Object.entries(state)) {
-      const control = form.elements[name];
-      if (!control || control.value === value) continue;
-      control.value = value;
-      if (control.value === value) continue;
-      // A word that nobody knows shows nothing, and says so.
-      control.append(make("option", { value }, `${value} (unknown)`));
-      control.value = value;
-    }
+    if (rows.length) sync(form);
     status.textContent = shown === rows.length ? "" : `${shown} of ${count(rows.length, "card")}`;
   }
 
-  function select(name, label, choices) {
-    const made = make("select", { name }, ...choices.map(([word, value]) => make("option", { value }, word)));
-    made.addEventListener("change", () => go({ [name]: made.value }));
-    return make("label", {}, make("span", {}, label), made);
-  }
-
   const there = [...new Set(rows.map((row) => row.dataset.kind))].sort();
-  const search = make("input", { name: "q", type: "search", placeholder: "name, engine, model" });
-  search.addEventListener("input", () => go({ q: search.value }));
   form.append(
-    make("label", {}, make("span", {}, "Search"), search),
+    search("q", "Search", "name, engine, model"),
     select("kind", "Vendor", [["all vendors", ""], ...there.map((kind) => [kinds[kind] ?? kind, kind])]),
     select("memory", "GPU memory", [["any", ""], ...[8, 12, 16, 24, 32, 48, 80, 96].map((gb) => [`${gb} GB or more`, String(gb)])]),
     ...(first ? [select("beside", "Beside", [...labels].map(([address, label]) => [label, address]))] : []),
   );
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.hidden = rows.length === 0;
 
   for (const header of headers) {
     const label = header.querySelector(".term");
@@ -126,9 +96,5 @@
     button.addEventListener("click", () => go({ sort: state.sort === usual ? other : usual }));
     header.replaceChildren(button);
   }
-  addEventListener("popstate", () => {
-    state = read();
-    show();
-  });
   show();
 }

@@ -3,8 +3,8 @@
 "use strict";
 
 {
-  const { make, cells, data, rules, statistics, url } = tokrig;
-  const { cards, find, rows, rowsOf, side, unusual, words, PLAIN, shapes } = tokrig.cards;
+  const { make, renew, cells, data, rules, statistics, url } = tokrig;
+  const { cards, compareLink, find, link, rows, rowsOf, said, side, unusual, words, PLAIN, shapes } = tokrig.cards;
   const { NULL, count, isKnown, rate, time } = tokrig.words;
   const MOST = 40;
   // Label, name among the rules, whether more is better, how the answer says it.
@@ -17,24 +17,9 @@
   const DEFAULTS = { a: "", b: "", metric: "gen", shape: "", concurrency: "1", build: "", sort: "", q: "" };
   const collator = new Intl.Collator("en", { numeric: true });
   const [place, status, form, pair] = ["versus", "status", "filters"].map((id) => document.getElementById(id)).concat(document.querySelector("form.pair"));
-  const said = (text) => make("bdi", {}, text);
-  const link = (path, ...children) => make("a", { href: url(path) }, ...children);
   const times = (value) => `×${value >= 100 ? value.toFixed(0) : value.toFixed(2)}`;
 
-  const read = () => {
-    const told = new URLSearchParams(location.search);
-    return Object.fromEntries(Object.entries(DEFAULTS).map(([name, usual]) => [name, told.get(name) ?? usual]));
-  };
-  let state = read();
-  const query = (changes) => {
-    const all = Object.entries({ ...state, ...changes }).filter(([name, value]) => value !== DEFAULTS[name]);
-    return `?${new URLSearchParams(all)}`;
-  };
-  function go(changes) {
-    history.replaceState(null, "", query(changes));
-    state = { ...state, ...changes };
-    show();
-  }
+  const { state, query, go, select, search, sync } = tokrig.choices(DEFAULTS, show);
 
   // What is asked for
 
@@ -203,13 +188,11 @@
 
   function ratioCell({ a, b, why, ratio }) {
     if (!ratio) return make("td", { class: "num", "data-label": "A/B" }, make("span", { class: "muted" }, why || "not known of both"));
-    const picks = [b, a].map((row) => `${words.id(row)}~${rows.concurrency[row]}~${shapes[rows.shape[row]].replaceAll(",", "%2C")}`);
-    const to = `compare.html?rows=${picks.map(encodeURIComponent).join(",")}`;
     const interval = ratio.low === null ? "" : `${ratio.low.toFixed(2)}–${ratio.high.toFixed(2)}`;
     return make(
       "td",
       { class: "num", "data-label": "A/B" },
-      link(to, times(ratio.value)),
+      link(compareLink(b, a), times(ratio.value)),
       make("span", { class: "spread", title: ratio.settle || null }, [interval, verdictWord(ratio)].filter(Boolean).join(" ")),
     );
   }
@@ -245,7 +228,7 @@
     const ends = ordered.filter(({ ratio }) => ratio).flatMap(({ ratio }) => [ratio.value, ratio.low ?? 1, ratio.high ?? 1].map((one) => Math.abs(Math.log(one))));
     const reach = 1.05 * Math.max(Math.log(1.25), ...ends);
     const head = (id, label, extra) => {
-      const button = make("button", { type: "button", class: "sort" }, label);
+      const button = make("button", { type: "button", class: "sort", name: `sort-${id}` }, label);
       button.addEventListener("click", () => go({ sort: state.sort === `-${id}` ? id : state.sort === id ? `-${id}` : id === "model" ? id : `-${id}` }));
       const sorted = name === id ? { "aria-sort": minus ? "descending" : "ascending" } : {};
       return make("th", { scope: "col", ...extra, ...sorted }, button);
@@ -264,10 +247,11 @@
       all.addEventListener("click", () => {
         most = Infinity;
         show();
+        document.querySelectorAll(".cells tbody th a")[MOST].focus();
       });
       parts.push(all);
     }
-    document.getElementById("cells").replaceChildren(...parts);
+    renew(document.getElementById("cells"), ...parts);
     const lacking = list.filter(({ ratio }) => ratio?.settle.startsWith("engine starts")).length;
     document.getElementById("count").textContent = `${count(list.length, "cell")}.${lacking ? ` ${lacking} of too few starts for a verdict: ${rules.starts_needed} are needed on each side.` : ""}`;
   }
@@ -298,38 +282,20 @@
 
   // All of it
 
-  function select(name, label, choices) {
-    const made = make("select", { name }, ...choices.map(([word, value]) => make("option", { value }, word)));
-    made.addEventListener("change", () => go({ [name]: made.value }));
-    return make("label", {}, make("span", {}, label), made);
-  }
-
   function drawForm(both) {
     const there = [...new Set(both.map(({ a }) => shapes[rows.shape[a]]))].sort(collator.compare);
     const levels = [...new Set(both.map(({ a }) => rows.concurrency[a]))].sort((one, other) => one - other);
-    const search = make("input", { name: "q", type: "search", placeholder: "model or quant" });
-    search.addEventListener("input", () => go({ q: search.value }));
     const swap = make("button", { type: "button", name: "swap" }, "Swap A and B");
     swap.addEventListener("click", () => go({ a: state.b, b: state.a }));
-    form.replaceChildren(
-      make("label", {}, make("span", {}, "Search"), search),
+    renew(
+      form,
+      search("q", "Search", "model or quant"),
       select("metric", "Figure", Object.entries(METRICS).map(([value, [label]]) => [label, value])),
       select("shape", "Shape", [["all shapes", ""], ...there.map((one) => [one, one])]),
       select("concurrency", "Concurrency", [...levels.map((one) => [String(one), String(one)]), ["all", "all"]]),
       select("build", "Build", BUILDS),
       swap,
     );
-  }
-
-  function syncForm() {
-    for (const name of ["q", "metric", "shape", "concurrency", "build"]) {
-      const control = form.elements[name];
-      if (control.value === state[name]) continue;
-      control.value = state[name];
-      if (control.value === state[name]) continue;
-      control.append(make("option", { value: state[name] }, `${state[name]} (unknown)`));
-      control.value = state[name];
-    }
   }
 
   /** What intervals of other figures than decode rates are made from, loaded when first wanted. */
@@ -376,17 +342,12 @@
       most = MOST;
     }
     drawn = asked;
-    syncForm();
+    sync(form);
     drawAnswer(list, a.card, b.card);
     drawFacts(list, a.card, b.card);
     drawCells(list);
   }
 
-  form.addEventListener("submit", (event) => event.preventDefault());
   for (const input of [pair.elements.a, pair.elements.b]) input.addEventListener("focus", () => input.select());
-  addEventListener("popstate", () => {
-    state = read();
-    show();
-  });
   show();
 }
