@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tokrig.record.loads import Ladder, RateLimit, SessionFigures, Slo, Sustained
     from tokrig.record.model import BackendFacts, Cpu, Gpu, Memory, Record, Result, Rig
 
+SHAPES = ("chat", "rag", "codegen", "agent")
+"""tokrig's own shapes in the order in which people know them: everywhere, lists have this one."""
 _VENDORS = re.compile(r"^(NVIDIA|AMD|Intel\(R\)|Intel|Apple)\s+")
 _NOISE = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|\s\d+-Core\b|@.*$")
 MAX_SLUG = 80
@@ -31,6 +33,11 @@ MAX_SLUG = 80
 UNKNOWN_RIG = "unknown-rig"
 # A limit that leaves all but this much of the memory takes nothing that counts.
 NEGLIGIBLE_SHARE = 0.07
+
+
+def shape_order(name: str) -> tuple[int, str]:
+    """To sort shapes by: tokrig's own in their order, then others by name."""
+    return (SHAPES.index(name) if name in SHAPES else len(SHAPES), name)
 
 
 class Named(Protocol):

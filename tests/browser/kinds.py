@@ -37,6 +37,9 @@ memory_bandwidth_bytes_per_s: {measured: 590.0e+9, theoretical: 672.0e+9, source
 A desktop with one card. See [the maker](https://example.org/card).
 """
 
+REVERSED = ("codegen", "rag", "chat")
+"""A record may have its shapes in any order; pages have one."""
+
 CAMPAIGN = f"""\
 title: What is missing
 rig: {RIG}
@@ -174,7 +177,7 @@ def few_runs() -> Iterable[Record]:
         changed = {"quant": quant, "bytes": size, "sha256": str(place) * 64}
         changed["bits_per_weight"] = bits
         record = with_value(record, "model", plain.model.model_copy(update=changed))
-        speeds = [(shape, level) for level in (1, 4) for shape in ("chat", "rag", "codegen")]
+        speeds = [(shape, level) for level in (1, 4) for shape in REVERSED]
         # The first and the second cannot be told apart in rag.
         cells = [
             cell(

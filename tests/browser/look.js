@@ -127,5 +127,36 @@ const look = (() => {
     return definitions ? [...document.querySelectorAll("[data-term]")].map((one) => one.dataset.term).filter((term) => !definitions[term]) : [];
   };
 
-  return { hidden, small, all: () => ({ alike: alike(), broken: broken(), cut: cut(), unexplained: unexplained() }) };
+  /** Lists of shapes that stand in another order than all others: rows, heads, choices, sentences. */
+  function jumbled(shapes) {
+    const named = new RegExp(`^(${shapes.join("|")})(?![\\w-])`);
+    const listed = new RegExp(`(?<![\\w-])(?:${shapes.join("|")})(?:(?:, and |, | and | · )(?:${shapes.join("|")})(?![\\w-]))+`, "g");
+    const found = [];
+    const check = (where, names) => {
+      const places = names.map((name) => shapes.indexOf(name));
+      if (places.some((place, at) => place < places[at - 1])) found.push([where, names]);
+    };
+    const texts = (all) => [...all].map((one) => tidy(one.textContent));
+    /** Texts that follow each other; those that name what they are of, ``chat · Q4_K_M``, by that. */
+    const runs = (where, all) => {
+      let [names, before] = [[], null];
+      for (const text of [...all, ""]) {
+        const name = named.exec(text)?.[1];
+        const of = text.split(" · ").slice(1).join();
+        if (!name || of !== before) {
+          check(where, names);
+          names = [];
+        }
+        if (name) names.push(name);
+        before = of;
+      }
+    };
+    for (const one of document.querySelectorAll("select, ul, ol, tr, svg g, main, section, div, p, fieldset, dl")) runs(where(one), texts(one.children));
+    for (const one of document.querySelectorAll("tbody")) runs(where(one), texts([...one.rows].flatMap((row) => row.cells[0] ?? [])));
+    const said = [document.body.innerText, ...[...document.querySelectorAll("[content], [aria-label], [title], option")].map((one) => one.content ?? one.ariaLabel ?? (one.title || one.textContent))];
+    for (const text of said) for (const [list] of String(text).matchAll(listed)) check(list, list.split(/, and |, | and | · /));
+    return found;
+  }
+
+  return { hidden, small, jumbled, all: () => ({ alike: alike(), broken: broken(), cut: cut(), unexplained: unexplained() }) };
 })();

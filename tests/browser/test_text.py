@@ -1,5 +1,6 @@
 """What stands on a page can be read: no two rows alike, no word broken, nothing hidden from who
-copies or captures it, nothing of the machinery in it, and fingers hit what they aim at.
+copies or captures it, nothing of the machinery in it, shapes in one order, and fingers
+hit what they aim at.
 
 One visit to each kind of page looks at all of it.
 """
@@ -16,6 +17,7 @@ from playwright.sync_api import Page
 from tests.browser.conftest import OpenPage
 from tests.browser.kinds import KINDS, RIG
 from tests.unit.alike import others, plain
+from tokrig.naming import SHAPES
 
 WIDTHS = (360, 768, 1280)
 NARROW = 52 * 16  # up to which a row of the tables is a card
@@ -66,6 +68,7 @@ def faults(page: Page, *closed: dict[str, str]) -> dict[str, Any]:
     hidden = page.evaluate(f"{LOOK}; look.hidden({allowed!r})")
     page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
     found = {"hidden": hidden, **page.evaluate(f"{LOOK}; look.all()")}
+    found["jumbled"] = page.evaluate(f"{LOOK}; look.jumbled({[*SHAPES]})")
     text = page.locator("body").inner_text()
     places = MACHINERY.finditer(text)
     found["machinery"] = [text[max(0, m.start() - 40) : m.end() + 40] for m in places]

@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+from tokrig import naming, registry
+from tokrig.spec.run import default_shapes
 from tokrig.workloads import ENDING, MATERIAL, Messages, Variant, Workload, tolerance
 from tokrig.workloads.agent import WORKLOAD as AGENT
 from tokrig.workloads.chat import WORKLOAD as CHAT
@@ -241,3 +243,10 @@ def test_agent_calls_fit_the_schemas_and_are_answered(variant: Variant) -> None:
 def test_agent_fixed_part_is_small() -> None:
     for variant in AGENT.variants:
         assert sum(len(text) for _, text in variant.messages) <= 3600
+
+
+def test_every_shape_has_its_place_in_lists() -> None:
+    assert [*naming.SHAPES] == [shape.name for shape in SHAPES]
+    assert {*naming.SHAPES} == {*default_shapes(registry.names("workloads"))}
+    mixed = ["session", "rag", "agent", "context", "codegen", "chat"]
+    assert sorted(mixed, key=naming.shape_order) == [*naming.SHAPES, "context", "session"]

@@ -19,7 +19,6 @@ from tokrig.units import slug
 SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """GB of VRAM. A machine belongs to the largest of these that it has; 0 is one without a card."""
 MOST_MODELS = 8
-SHAPES = ("chat", "rag", "codegen", "agent")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Wanted:
     @property
     def command(self) -> str:
         """The command that measures it."""
-        chosen = "" if self.shapes == SHAPES else f" --workload {','.join(self.shapes)}"
+        chosen = "" if self.shapes == naming.SHAPES else f" --workload {','.join(self.shapes)}"
         return f"tokrig run --model {_quoted(self.reference)}{chosen} --level publish"
 
 
@@ -162,8 +161,8 @@ def _shapes(held: Iterable[_Held]) -> tuple[str, ...]:
     """Of tokrig's shapes those that at least half as many machines have as the commonest."""
     seen = {(shape, one.record.rig.id) for one in held for shape in one.shapes}
     counted = Counter(shape for shape, _ in seen)
-    enough = max((counted[shape] for shape in SHAPES), default=0) / 2
-    return tuple(shape for shape in SHAPES if counted[shape] and counted[shape] >= enough)
+    enough = max((counted[shape] for shape in naming.SHAPES), default=0) / 2
+    return tuple(shape for shape in naming.SHAPES if counted[shape] and counted[shape] >= enough)
 
 
 def _quoted(text: str) -> str:

@@ -20,6 +20,7 @@ from tokrig.errors import InputError, ModelError, SpecError
 from tokrig.models import identity, shelf
 from tokrig.models.needs import draft_mismatch
 from tokrig.models.shelf import Tell, quiet
+from tokrig.naming import SHAPES
 from tokrig.record.model import Mode, Model
 from tokrig.record.samples import Cell, Load
 from tokrig.run import memory, quantize, room, traces
@@ -101,9 +102,9 @@ def outline(spec: RunSpec, now: datetime) -> Prepared:
     Raises InputError for an unknown backend or workload, or for what the engine can never do.
     """
     backend: Backend = registry.load("backends", spec.backend, "BACKEND")
-    # The order in which people know the shapes; shapes of other packages follow.
+    # Shapes of other packages follow.
     names = shapes_of(spec) or dict.fromkeys(
-        ("chat", "rag", "codegen", "agent", *default_shapes(registry.names("workloads")))
+        (*SHAPES, *default_shapes(registry.names("workloads")))
     )
     level = LEVELS[spec.level]
     for refused, message, hint in (*arrivals.refusals(spec), *_refusals(spec, backend)):

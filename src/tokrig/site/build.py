@@ -29,6 +29,7 @@ from tokrig.plan.queue import public_plan
 from tokrig.site import Output
 from tokrig.site.context import Site, methodology
 from tokrig.site.pages.redirects import refuse_dangling
+from tokrig.site.table import in_order
 from tokrig.spec.campaign import load_campaign
 from tokrig.store import Store
 from tokrig.store.facts import (
@@ -166,7 +167,7 @@ def open_site(
         progress=lambda done, of: progress("records", done, of),
     )
     rigs, written = load_rigs(content), load_site(content)
-    runs, doubted = mark(loaded.runs, rigs)
+    runs, doubted = mark([in_order(run) for run in loaded.runs], rigs)
     folder = campaigns_folder(content, campaigns)
     files = [load_campaign(path) for path in sorted(folder.glob("*.yaml"))] if folder else []
     site = Site(

@@ -191,6 +191,8 @@ def columns(runs: Sequence[Run], cards: Sequence[Card]) -> dict[str, Any]:
     }
     builds, needed = order(runs), needs(runs)
     files, sources, told, shapes = _Numbers(), _Numbers(), _Numbers(), _Numbers()
+    for shape in _deep_shapes(runs):
+        shapes.of(shape)
     plain: list[list[Any]] = []
     deep: list[list[Any]] = []
     of_runs = []
@@ -262,6 +264,13 @@ def starts(runs: Iterable[Run], metric: str) -> dict[int, list[float]]:
 def _starts(figure: Summary | None) -> list[float]:
     each = figure.starts if figure and len(figure.starts) >= STARTS_NEEDED else []
     return [significant(one, 6) for one in each] if usable(*each) else []
+
+
+def _deep_shapes(runs: Iterable[Run]) -> list[str]:
+    """The shapes at a depth: each with its depths, the shallowest first."""
+    deep = {r.cell for run in runs for r in run.record.results if r.load == "closed"}
+    order = sorted(deep, key=lambda one: (naming.shape_order(one.workload), one.depth_tokens))
+    return list(dict.fromkeys(one.shape for one in order if one.depth_tokens))
 
 
 def _deep(result: Result, shapes: _Numbers) -> list[Any]:

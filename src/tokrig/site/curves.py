@@ -149,9 +149,13 @@ def cost(record: Record) -> Iterator[Curve]:
 
 
 def headline(record: Record) -> Result | None:
-    """The result by which a run is placed beside others: one chat, else its first."""
+    """The result by which a run is placed beside others: one chat, else its first shape."""
     stand = [r for r in record.plain if r.validity.stands and r.output_tok_per_s]
-    return min(stand, key=lambda r: (r.concurrency, r.workload.name != "chat"), default=None)
+    return min(
+        stand,
+        key=lambda r: (r.concurrency, naming.shape_order(r.workload.name)),
+        default=None,
+    )
 
 
 VIEWS: Mapping[str, Callable[[Record], Iterator[Curve]]] = {

@@ -130,8 +130,8 @@ def _headline(rate: Summary | None, verdict: str, what: str) -> Headline:
 
 
 def _rank(result: Result) -> tuple[int, int, str]:
-    shape, own = result.workload.name, table.SHAPES
-    return (result.concurrency, own.index(shape) if shape in own else len(own), result.cell.label)
+    place, _ = naming.shape_order(result.workload.name)
+    return (result.concurrency, place, result.cell.label)
 
 
 def _answer(raw: Raw) -> tuple[int, int]:

@@ -7,7 +7,7 @@ value of one shape. Only valid results count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokrig import naming
@@ -23,7 +23,6 @@ from tokrig.store.facts import Family
 from tokrig.store.load import Row, Run
 from tokrig.units import significant
 
-SHAPES = ("chat", "rag", "codegen", "agent")
 # Without the script the page shows at most so many lines; all of them are on the models' pages.
 MOST_LINES = 250
 
@@ -103,7 +102,7 @@ class Line:
         """Over which shapes the range is, where that is not all of tokrig's own:
         ``chat, rag; agent invalid``."""
         shapes = [result.workload.name for result in self.results if is_headline(result)]
-        named = "" if set(SHAPES) <= set(shapes) else ", ".join(shapes)
+        named = "" if set(naming.SHAPES) <= set(shapes) else ", ".join(shapes)
         return "; ".join(filter(None, (named, self.left_out)))
 
 
@@ -182,8 +181,18 @@ def groups(
 def shapes(runs: Iterable[Run]) -> list[str]:
     """The shapes there are: tokrig's own in their order, then others by name."""
     there = {result.workload.name for run in runs for result in run.record.plain}
-    own = [shape for shape in SHAPES if shape in there]
-    return own + sorted(there - set(own))
+    return sorted(there, key=naming.shape_order)
+
+
+def in_order(run: Run) -> Run:
+    """The run with its results by shape, as lists have them; those of a shape as they were."""
+    record = run.record
+    changed = {
+        "results": sorted(record.results, key=lambda one: naming.shape_order(one.workload.name)),
+        "skipped": sorted(record.skipped, key=lambda one: naming.shape_order(one.workload)),
+        "ladders": sorted(record.ladders, key=lambda one: naming.shape_order(one.workload)),
+    }
+    return replace(run, record=record.model_copy(update=changed))
 
 
 def by_speed(runs: Iterable[Run], shape: str, concurrency: int = 1) -> list[Row]:

@@ -234,7 +234,7 @@ def _dots(
     if not found:
         return None
     runs = list(dict.fromkeys(point.run.id for point in found))
-    workloads = list(dict.fromkeys(point.workload for point in found))
+    workloads = _workloads(found)
     shown_runs, shown_workloads = set(runs[:MAX_ROWS]), set(workloads[:MAX_PANELS])
     drawn = [p for p in found if p.run.id in shown_runs and p.workload in shown_workloads]
     notes = []
@@ -252,14 +252,18 @@ def _dots(
     )
 
 
+def _workloads(found: Iterable[Point]) -> list[str]:
+    return sorted({point.workload for point in found}, key=naming.shape_order)
+
+
 def _summary(title: str, found: Sequence[Point], quantity: Quantity) -> str:
     first = found[0].run.id
     if all(point.run.id == first for point in found):
         facts = ", ".join(f"{p.workload} {said(p, quantity)}" for p in found[:MAX_ROWS])
         return f"{title}. {short(subject(found[0].run.record), 120)}: {facts}."
-    groups: dict[str, list[Point]] = {}
+    groups: dict[str, list[Point]] = {name: [] for name in _workloads(found)}
     for point in found:
-        groups.setdefault(point.workload, []).append(point)
+        groups[point.workload].append(point)
     facts = "; ".join(
         f"{short(name)}: {_extremes(group, quantity)}"
         for name, group in list(groups.items())[:MAX_PANELS]
@@ -282,9 +286,10 @@ def _dots_drawing(found: Sequence[Point], of: Quantity, mark: Mark, *, one_run: 
     )
     labels = list(dict.fromkeys(map(row_of, found)))
     middle = {label: ROW_STEP * (row + 0.5) for row, label in enumerate(labels)}
-    panels: dict[str, list[Point]] = {}
+    names = [""] if one_run else map(short, _workloads(found))
+    panels: dict[str, list[Point]] = {name: [] for name in names}
     for p in found:
-        panels.setdefault("" if one_run else short(p.workload), []).append(p)
+        panels["" if one_run else short(p.workload)].append(p)
     several = len(panels) > 1
     width = max(MIN_WIDTH, (WIDTH - GAP * (len(panels) - 1)) // len(panels))
     height = ROW_STEP * len(labels)
@@ -384,7 +389,7 @@ def _lines_by_concurrency(panels: dict[str, list[Point]]) -> Drawing:
 def _lines_by_quant(found: Sequence[Point]) -> Drawing:
     """Points in the order of their quants: a line a workload."""
     quants = list(dict.fromkeys(_quant_lines(p.run.record.model) for p in found))[:MAX_QUANTS]
-    workloads = list(dict.fromkeys(p.workload for p in found))[:MAX_SERIES]
+    workloads = _workloads(found)[:MAX_SERIES]
     placed = [(p.workload, _quant_lines(p.run.record.model), p) for p in found]
     return _lines(
         {"": [one for one in placed if one[0] in workloads and one[1] in quants]},

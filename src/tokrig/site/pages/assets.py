@@ -1,11 +1,12 @@
 """Style sheets, scripts and the icon, as they are, those of others (``vendor/``) with their
-licences; the definitions of terms as a script."""
+licences; the definitions of terms and the order of shapes as a script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from tokrig.naming import SHAPES
 from tokrig.record.checks import HINTS
 from tokrig.site import Output, plain
 from tokrig.site.context import Site, definitions, key_of, script
@@ -24,7 +25,12 @@ def outputs(site: Site) -> Iterable[Output]:
         f"code.{code}": plain.exactly(text, HINTS[code]) for code, text in plain.CODES.items()
     }
     terms |= {f"mark.{word}": text for word, text in plain.MARKS.items()}
-    yield Output("assets/definitions.js", key_of(terms), lambda: script("definitions", terms))
+    words = {"definitions": terms, "shapes": SHAPES}
+    yield Output(
+        "assets/definitions.js",
+        key_of(words),
+        lambda: b"".join(script(name, value) for name, value in words.items()),
+    )
 
 
 PAGE = outputs

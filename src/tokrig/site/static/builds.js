@@ -6,7 +6,7 @@
   const { make, renew, cells, data } = tokrig;
   const { cards, compareLink, find, isUsual, link, rows, rowsOf, said, shapes, unusual, words } = tokrig.cards;
   const { load, narrowed, runs } = tokrig.runs;
-  const { NULL, count, rate, time } = tokrig.words;
+  const { NULL, byShape, count, rate, time } = tokrig.words;
   const METRICS = { output_tok_per_s: ["Decode", "tok/s"], prefill_tok_per_s: ["Prefill", "tok/s"], ttft_s: ["TTFT", "s"] };
   const DEFAULTS = { card: "", rig: "", model: "", quant: "", mode: "", shape: "", concurrency: "", metric: "output_tok_per_s" };
   const collator = new Intl.Collator("en", { numeric: true });
@@ -203,7 +203,7 @@
       form,
       select("history", "Model", named, toModel),
       select("metric", "Figure", Object.entries(METRICS).map(([value, [label]]) => [label, value])),
-      select("shape", "Shape", [["most builds", ""], ...unique(rowsIn.map((row) => shapes[rows.shape[row]])).map((each) => [each, each])]),
+      select("shape", "Shape", [["most builds", ""], ...unique(rowsIn.map((row) => shapes[rows.shape[row]])).sort(byShape).map((each) => [each, each])]),
       select("concurrency", "Concurrency", [["most builds", ""], ...unique(rowsIn.map((row) => rows.concurrency[row])).sort((a, b) => a - b).map((each) => [String(each), String(each)])]),
     );
     form.elements.history.value = keyOf(one);

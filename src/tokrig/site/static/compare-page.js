@@ -264,7 +264,7 @@
         "Figures by shape, with ratios to the reference",
         "figures",
         ["Figure", ...subjects.map((one, index) => numeric(head(index)))],
-        ...[...shapes].map((shape) => shapeRows(shape, subjects, comparisons)),
+        ...[...shapes].sort(tokrig.words.byShape).map((shape) => shapeRows(shape, subjects, comparisons)),
         meanRows(subjects, comparisons),
       ),
     );

@@ -225,6 +225,11 @@
     };
   };
 
+  const shapeNamed = ({ workload }) => workload.name ?? workload;
+  const sorted = (list) => [...list].sort((one, other) => tokrig.words.byShape(shapeNamed(one), shapeNamed(other)));
+  /** With its results by shape, as site/table.in_order has those of published runs. */
+  const inOrder = (record) => ({ ...record, results: sorted(record.results), skipped: sorted(record.skipped), ladders: sorted(record.ladders) });
+
   /** What tokrig.compare needs of a record: Python's subject(record).as_dict(). */
   const subject = (record) => {
     const { compared, keys } = rules();
@@ -236,7 +241,7 @@
       place: valueText(place),
       level: levelOf(record.provenance),
       keys: { ...Object.fromEntries(values.filter(([, value]) => value !== null).map(([key, value]) => [key, valueText(value)])), concurrency: "every" },
-      cells: record.results.map((result) => cellOf(record, result, compared)),
+      cells: sorted(record.results).map((result) => cellOf(record, result, compared)),
       noise: {},
     };
   };
@@ -386,9 +391,9 @@
       errata: record.errata.length,
       bytes: model.bytes,
       date: (provenance.started_at || "").slice(0, 10),
-      rows: record.results.filter(isPlain).map(rowOf),
+      rows: sorted(record.results.filter(isPlain)).map(rowOf),
       raw: record.raw.map(({ test, tok_per_s: rate }) => ({ test, rate: rate.median })),
-      skipped: record.skipped.filter((one) => isPlain(one)).map((one) => [one.workload, one.concurrency]),
+      skipped: sorted(record.skipped.filter((one) => isPlain(one))).map((one) => [one.workload, one.concurrency]),
     };
   };
 
@@ -424,8 +429,7 @@
         })),
     cost({ results }) {
       const plainOnes = results.filter((one) => isPlain(one) && stands(one.validity) && one.output_tok_per_s);
-      const rank = ({ concurrency, workload }) => 2 * concurrency + (workload.name !== "chat");
-      const first = plainOnes.reduce((best, one) => (best && rank(best) <= rank(one) ? best : one), null);
+      const first = plainOnes.reduce((best, one) => (best && best.concurrency <= one.concurrency ? best : one), null);
       if (!first) return [];
       const mine = byConcurrency(plainOnes.filter((one) => one.workload.name === first.workload.name && one.system_tok_per_s));
       return [{
@@ -440,7 +444,7 @@
   /** By view, those of a record that have points enough. */
   const curvesOf = (record) =>
     Object.fromEntries(
-      Object.entries(LEAST).map(([view, [column, least]]) => [view, CURVES[view](record).filter((curve) => curve[column].filter(isKnown).length >= least)]),
+      Object.entries(LEAST).map(([view, [column, least]]) => [view, CURVES[view](inOrder(record)).filter((curve) => curve[column].filter(isKnown).length >= least)]),
     );
 
   tokrig.recordWords = { contribution, curvesOf, looksPrivate, pullRequest, runOf, sha256, significant, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };

@@ -26,7 +26,7 @@
 
   const numbers = CONCURRENCIES.map((n) => [String(n), String(n)]);
   const one = {
-    shape: ["Shape", [...(isLatency ? [] : [["all shapes", ""]]), ...data.shapes.map((shape) => [shape, shape])]],
+    shape: ["Shape", [...(isLatency ? [] : [["all shapes", ""]]), ...[...data.shapes].sort(tokrig.words.byShape).map((shape) => [shape, shape])]],
     concurrency: ["Concurrency", isLatency ? numbers : [...numbers, ["all", "all"]]],
     validity: ["Validity", [["valid, unverified", "shown"], ...["valid", "unverified", "invalid", "all"].map((word) => [word, word])]],
   };

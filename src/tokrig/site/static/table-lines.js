@@ -5,7 +5,6 @@
   const { data, view } = tokrig;
   const { runs, rows } = data;
   const { isLatency, VERDICTS, facts, numbered, sizes, promptClass } = view;
-  const OWN_SHAPES = ["chat", "rag", "codegen", "agent"];
 
   // Search: each word must begin a word of what a run is called, in any order
 
@@ -155,7 +154,7 @@
   /** Over which shapes a range is, where that is not all there are: table.py's ``covers``. */
   function covers(line) {
     const there = line.rows.map((row) => data.shapes[rows.shape[row]]);
-    const all = OWN_SHAPES.every((shape) => there.includes(shape));
+    const all = tokrig.shapes.every((shape) => there.includes(shape));
     return [all ? "" : there.join(", "), leftOut(line).join(", ")].filter(Boolean).join("; ");
   }
 

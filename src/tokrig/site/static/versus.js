@@ -5,7 +5,7 @@
 {
   const { make, renew, cells, data, rules, statistics, url } = tokrig;
   const { cards, compareLink, find, link, rows, rowsOf, said, side, unusual, words, PLAIN, shapes } = tokrig.cards;
-  const { NULL, count, isKnown, rate, time } = tokrig.words;
+  const { NULL, byShape, count, isKnown, rate, time } = tokrig.words;
   const MOST = 40;
   // Label, name among the rules, whether more is better, how the answer says it.
   const METRICS = {
@@ -283,7 +283,7 @@
   // All of it
 
   function drawForm(both) {
-    const there = [...new Set(both.map(({ a }) => shapes[rows.shape[a]]))].sort(collator.compare);
+    const there = [...new Set(both.map(({ a }) => shapes[rows.shape[a]]))].sort(byShape);
     const levels = [...new Set(both.map(({ a }) => rows.concurrency[a]))].sort((one, other) => one - other);
     const swap = make("button", { type: "button", name: "swap" }, "Swap A and B");
     swap.addEventListener("click", () => go({ a: state.b, b: state.a }));

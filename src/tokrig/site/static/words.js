@@ -45,9 +45,16 @@ window.tokrig = window.tokrig || {};
     return number >= 1e6 ? `${Number((number / 1e6).toPrecision(3))} M` : grouped(String(number));
   };
 
+  const placeOf = (shape) => {
+    const place = tokrig.shapes.indexOf(shape.split(/ at depth |, /, 1)[0]);
+    return place < 0 ? tokrig.shapes.length : place;
+  };
+  /** To sort shapes by, as Python's naming.shape_order; one of them by its depths. */
+  const byShape = (one, other) => placeOf(one) - placeOf(other) || one.localeCompare(other, "en", { numeric: true });
+
   /** A mark, which explains itself by the sentence of its word. */
   const mark = (kind, label, word = label) =>
     tokrig.make("span", { class: `mark ${kind}`, title: tokrig.definitions?.[`mark.${word}`] }, label);
 
-  tokrig.words = { NULL, count, gigabytes, isKnown, mark, parameters, rate, span, time };
+  tokrig.words = { NULL, byShape, count, gigabytes, isKnown, mark, parameters, rate, span, time };
 }
