@@ -92,8 +92,8 @@ KINDS = {
     "gpus": Kind("many", "gpus.html", (".gpus tbody th a", ".gpus .beside", ".gpus td.num")),
     "versus": Kind("many", "versus.html?a=rtx-5090&b=rtx-3090&concurrency=all", (".note p",)),
     "builds": Kind("few", f"builds.html?rig={RIG}", (".note p",)),
-    "curves": Kind("own", "curves.html", ("#depth h2",)),
-    "curves of many runs": Kind("many", "curves.html", ("#depth h2",)),
+    "curves": Kind("own", "curves.html", (".view:not([hidden]) h2",)),
+    "curves of many runs": Kind("many", "curves.html", (".view:not([hidden]) h2",)),
     "chart in a frame": Kind("few", f"{NEW}?embed=decode", ("#decode svg",)),
     "compare": Kind(
         "few", "compare.html?rows=sweep-q4_k_m~1,sweep-q8_0~1,sweep-f16~4~chat", (".facts dd",)

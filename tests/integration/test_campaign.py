@@ -243,7 +243,8 @@ def test_a_full_disk_ends_it_and_room_lets_it_go_on(home: Home) -> None:
 
 
 def test_one_campaign_at_a_time(home: Home) -> None:
-    path = write(home, contexts(2048, matrix={**SHORT, "workloads": ["chat", "codegen"]}))
+    # Long enough to go on while the others are refused, however long that takes.
+    path = write(home, contexts(*range(2048, 2048 + 256 * 40, 256)))
     process = home.start("campaign", "run", str(path), "--even-if-busy")
     home.wait_for_cells(1)
     for words in (("campaign", "run", str(path), "--even-if-busy"), ("run", "--workload", "chat")):
