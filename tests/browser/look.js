@@ -124,7 +124,8 @@ const look = (() => {
   /** Dotted labels without a definition. */
   const unexplained = () => {
     const { definitions } = window.tokrig ?? {};
-    return definitions ? [...document.querySelectorAll("[data-term]")].map((one) => one.dataset.term).filter((term) => !definitions[term]) : [];
+    const marks = [...document.querySelectorAll("main .mark:not([title], :has([data-term]))")].map((one) => `${where(one)} ${one.textContent}`);
+    return definitions ? [...marks, ...[...document.querySelectorAll("[data-term]")].map((one) => one.dataset.term).filter((term) => !definitions[term])] : marks;
   };
 
   /** Lists of shapes that stand in another order than all others: rows, heads, choices, sentences. */

@@ -225,6 +225,8 @@ CODES = {
 MARKS = {
     "invalid": "Something went wrong, so this does not count and has no rank; it is kept with its"
     " reasons",
+    "valid": "It was checked, and nothing speaks against it",
+    "unchecked": "Nothing was found wrong, but it could not be looked at",
     "failed": "The measurement ended in an error",
     "interrupted": "The measurement was cut short",
     "erratum": "A mistake was found in it later; what is right stands on its page",

@@ -190,8 +190,7 @@
     const lines = [make("div", {}, textOf(metric)(found.median))];
     if (cell.verdict !== "valid") {
       const kind = cell.verdict === "invalid" ? "invalid" : "unchecked";
-      const mark = make("span", { class: `mark ${kind}` }, cell.verdict);
-      lines.push(make("div", {}, mark, " ", note(cell.codes.join(", ").replaceAll("_", " "))));
+      lines.push(make("div", {}, tokrig.words.mark(kind, cell.verdict), " ", note(cell.codes.join(", ").replaceAll("_", " "))));
     }
     const range = spread(found, textOf(metric));
     if (range) lines.push(make("div", { class: "muted" }, range));

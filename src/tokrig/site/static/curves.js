@@ -182,7 +182,7 @@
     const [first, ...rest] = parts(curve).filter((part) => part !== "your file"); // its mark says it
     const label = make("label", {}, box, isDrawn ? swatch(number) : make("span", { class: "swatch" }), make("span", {}, make("strong", {}, first), ` ${rest.join(" · ")} `, make("span", { class: "muted" }, curve.of)));
     const line = make("li", { "data-key": curve.key }, label);
-    if (isDropped(curve)) line.append(make("a", { class: "mark", href: url("add.html#yours") }, "your file"));
+    if (isDropped(curve)) line.append(make("a", { class: "mark", href: url("add.html#yours"), title: tokrig.definitions["mark.your file"] }, "your file"));
     else if (!curve.runs) line.append(make("a", { href: url(`runs/${data.runs.id[curve.run]}.html`), "aria-label": `The run: ${nameOf(curve)}` }, "run"));
     const note = isDrawn && views[state.view].note?.(curve);
     if (note) line.append(make("span", { class: "said" }, note));

@@ -7,7 +7,7 @@
   const zone = document.getElementById("drop");
   const list = document.getElementById("dropped");
   const said = document.getElementById("drop-said");
-  const rate = tokrig.words.rate;
+  const { mark, rate } = tokrig.words;
   // A record; JSON, or a Markdown table; what Ollama prints; a table with a header.
   const LIKE_RESULTS = /^schema: *\d|^\s*[{[|]|^\W*eval rate:|^\w+([,;\t]\w+){3}.*\n/m;
 
@@ -62,7 +62,7 @@
     return make(
       "li", {},
       make("bdi", {}, entry.pull.name), " ",
-      make("span", { class: "marks" }, make("span", { class: "mark" }, "your file"), ...(entry.kind === "measured" ? [] : [make("span", { class: "mark transcribed", title: "not measured by tokrig" }, entry.kind)])), " ", remove,
+      make("span", { class: "marks" }, mark("", "your file"), ...(entry.kind === "measured" ? [] : [mark("transcribed", entry.kind)])), " ", remove,
       make("span", { class: "spread" }, `${beside(entry)} ${entry.kind === "imported" ? `Of ${entry.source}` : "The file says"}: ${entry.verdict.word}${codes ? `, ${codes}` : ""}.`),
       ...(entry.notes ? [make("span", { class: "spread" }, make("bdi", {}, entry.notes))] : []),
     );
