@@ -7,6 +7,7 @@ the command line, the pages, the charts, the feed.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -362,11 +363,29 @@ def _options(runs: Sequence[Record]) -> list[str]:
         for word in run.backend.argv or []:
             if word.startswith("-"):
                 options.append(word)
+            elif word.startswith("{"):
+                options = _handed(word)
             elif options:
                 options[-1] += f" {word}"
         each.append(dict.fromkeys(one for one in options if not one.startswith("--port")))
-    common = set.intersection(*map(set, each))
+    # A command line that is not known says nothing of how the others differ.
+    common = set.intersection(*map(set, filter(None, each))) if any(each) else set()
     return [", ".join(one for one in options if one not in common) for options in each]
+
+
+def _handed(word: str) -> list[str]:
+    """What an engine is handed as one object, as options: ``slots 16``. Model and context have
+    their own words, and a port is none of a run's."""
+    try:
+        found = json.loads(word)
+    except (ValueError, RecursionError):
+        return [word]
+    given = {name: found[name] for name in found.keys() - {"model", "port", "context"}}
+    return sorted(
+        f"{name.replace('_', ' ')}{'' if value is True else f' {value}'}"
+        for name, value in given.items()
+        if value is not None
+    )
 
 
 def _said(text: str, value: object) -> str:

@@ -152,6 +152,18 @@ def served(site_dir: Path, sites: list[str]) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sites: list[str]
+) -> Path:
+    """The site of the records that the tests' module makes."""
+    root = tmp_path_factory.mktemp("records")
+    write(root / "content", request.module.records())
+    build(root / "content", root / "site", cache=root / "cache")
+    sites.append(f"{(root / 'site').as_uri()}/")
+    return root / "site"
+
+
 @pytest.fixture(params=["file", "http"])
 def base(request: pytest.FixtureRequest, site_dir: Path) -> str:
     """The address of the site, with a slash at the end: on a disk, and on a host."""
@@ -179,3 +191,9 @@ def open_page(browser: Browser, sites: list[str]) -> Iterator[OpenPage]:
     yield open_page
     faults = [fault for watch in watches for fault in watch.close()]
     assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def at(folder: Path, open_page: OpenPage) -> Any:
+    """Opens a page of that site; any fault of it fails the test."""
+    return lambda address, **options: open_page(f"{folder.as_uri()}/{address}", **options)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
-from tests.browser.kinds import write
 from tests.browser.test_pages import check_looks
 from tests.unit.compared import cell, measured, with_value
 from tokrig.compare import comparison, subject
 from tokrig.record.model import Record
-from tokrig.site.build import build
 
 RIG = "geforce-rtx-5070-12gb"
 MODEL = "gemma-4-e2b-it"
@@ -43,22 +39,6 @@ def records() -> list[Record]:
     other = with_value(measured(), "rig.id", "other-rig")
     other = with_value(other, "rig.gpus", [])
     return [*found, with_value(lone, "id", "lone"), with_value(other, "id", "other")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
-    """The site of these records."""
-    root = tmp_path_factory.mktemp("builds")
-    write(root / "content", records())
-    build(root / "content", root / "site", cache=root / "cache")
-    sites.append(f"{(root / 'site').as_uri()}/")
-    return root / "site"
-
-
-@pytest.fixture
-def at(folder: Path, open_page: OpenPage) -> Any:
-    """Opens a page of that site; any fault of it fails the test."""
-    return lambda address, **options: open_page(f"{folder.as_uri()}/{address}", **options)
 
 
 def shown(page: Page) -> list[list[str]]:
@@ -126,6 +106,15 @@ def test_the_picture_has_a_line_an_api_and_a_point_a_build(at: Any) -> None:
     expect(page.locator("figcaption")).to_contain_text("rag × 4")
     assert "metric=ttft_s" in page.url
     check_looks(page)
+
+
+def test_who_chooses_by_keyboard_stays_there(at: Any) -> None:
+    page = at(f"builds.html?card={RIG}")
+    shown(page)
+    page.locator("select[name=metric]").focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#answer")).to_contain_text("Fastest prefill")
+    expect(page.locator("select[name=metric]")).to_be_focused()
 
 
 def test_the_page_of_the_rig_has_them_without_scripts(at: Any) -> None:

@@ -14,12 +14,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import OpenPage
-from tests.browser.kinds import write
 from tests.unit.compared import cell, measured, transcribed, with_value
 from tokrig.compare import Subject, comparison, subject
 from tokrig.record.checks import judge_run
 from tokrig.record.model import Record, Result, Validity
-from tokrig.site.build import build
 
 HOSTILE = "<img src=x onerror=alert(1)></script>\u202e\"'&"
 A, B, C, BAD = "run-a", "run-b", "run-c", "run-hostile"
@@ -52,16 +50,6 @@ def _of_classes() -> list[Result]:
         plain.model_copy(update={"depth_tokens": 4096}),
         plain.model_copy(update={"load": "sustained"}),
     ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
-    """The site of these records."""
-    root = tmp_path_factory.mktemp("compared")
-    write(root / "content", records())
-    build(root / "content", root / "site", cache=root / "cache")
-    sites.append(f"{(root / 'site').as_uri()}/")
-    return root / "site"
 
 
 @pytest.fixture

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
-from tests.browser.kinds import write
 from tests.browser.test_pages import check_looks
 from tests.unit.compared import cell, measured, transcribed, with_value
 from tokrig.compare.statistics import Side, ratio
 from tokrig.record.model import Gpu, Record, Result
-from tokrig.site.build import build
 
 GIB = 2**30
 SPEEDS = {"chat": (150.0, 100.0), "rag": (99.0, 100.0), "agent": (120.0, 100.0)}
@@ -82,22 +78,6 @@ def records() -> list[Record]:
         named(with_value(with_value(plain, "rig.gpus", []), "rig.id", "rig-cpu"), "cpu"),
         with_value(with_value(transcribed(), "rig.id", "rig-page"), "id", "page"),
     ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
-    """The site of these records."""
-    root = tmp_path_factory.mktemp("cards")
-    write(root / "content", records())
-    build(root / "content", root / "site", cache=root / "cache")
-    sites.append(f"{(root / 'site').as_uri()}/")
-    return root / "site"
-
-
-@pytest.fixture
-def at(folder: Path, open_page: OpenPage) -> Any:
-    """Opens a page of that site; any fault of it fails the test."""
-    return lambda address, **options: open_page(f"{folder.as_uri()}/{address}", **options)
 
 
 def names(page: Page) -> list[str]:
@@ -229,6 +209,17 @@ def test_one_build_on_both_sides(at: Any) -> None:
     assert "build=same" in page.url
     page.get_by_role("button", name="Swap").click()
     assert shown(page)["chat × 1"][2].startswith("×1.50")
+
+
+def test_who_sorts_and_swaps_by_keyboard_stays_there(at: Any) -> None:
+    page = at("versus.html?a=rtx-4090&b=rtx-3080-10gb")
+    for name in ("sort-ratio", "swap"):
+        button = page.locator(f"button[name={name}]")
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(button).to_be_focused()
+    assert re.search(r"a=geforce-rtx-3080-10gb|a=rtx-3080-10gb", page.url)
+    assert "sort=-ratio" in page.url
 
 
 def test_what_only_one_can_hold(at: Any) -> None:

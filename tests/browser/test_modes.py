@@ -9,23 +9,17 @@ from playwright.sync_api import Page
 
 from tests.browser import reading
 from tests.browser.conftest import OpenPage
-from tests.browser.kinds import write
 from tests.unit.compared import measured, speculating, with_value
-from tokrig.site.build import build
+from tokrig.record.model import Record
 
 BOTH = "n-gram speculation, reasoning off, 40–60 % accepted"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sites: list[str]) -> Path:
-    """The site of a run in the baseline and of one in two modes at once."""
-    root = tmp_path_factory.mktemp("modes")
+def records() -> list[Record]:
+    """A run in the baseline and one in two modes at once."""
     both = speculating(40, 50, 60, name="ngram+reasoning-off", reasoning_asked="off")
     runs = {"plain": measured(), "both": both}
-    write(root / "content", [with_value(record, "id", name) for name, record in runs.items()])
-    build(root / "content", root / "site", cache=root / "cache")
-    sites.append(f"{(root / 'site').as_uri()}/")
-    return root / "site"
+    return [with_value(record, "id", name) for name, record in runs.items()]
 
 
 def modes(page: Page) -> list[str]:

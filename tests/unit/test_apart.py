@@ -60,6 +60,24 @@ def test_runs_alike_in_everything_known_are_told_apart_by_when_and_which() -> No
     assert all(text.startswith("2026-11-22, 12:00, ") for text in found[:2])
 
 
+@pytest.mark.parametrize(
+    ("handed", "said"),
+    [
+        ('{"model": "tiny.gguf", "port": 0, "context": 8192, "slots": 16}', "slots 16"),
+        ('{"slots": 4, "keeps_prompts": true, "api": null}', "keeps prompts, slots 4"),
+        ("{no object", "{no object"),
+    ],
+)
+def test_what_an_engine_is_handed_as_an_object_is_said_as_options(handed: str, said: str) -> None:
+    records = []
+    for words in (handed, '{"slots": 1}'):
+        record = run().record
+        argv = ["python", "-m", "tokrig.backends.embedded", words]
+        backend = record.backend.model_copy(update={"argv": argv})
+        records.append(record.model_copy(update={"backend": backend}))
+    assert [one.partition(", 2026")[0] for one in apart(records).values()] == [said, "slots 1"]
+
+
 def test_no_two_configurations_share_a_label_in_a_chart() -> None:
     runs = [run({"threads": n}) for n in (2, 4, 8)] + [run(), run()]
     labels = label_runs(runs)

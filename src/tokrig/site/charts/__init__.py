@@ -335,7 +335,7 @@ def x_axis(
 ) -> str:
     """Lines from the bottom to the top, with the values below them, as many as have room."""
     places = [round(scale(value)) + 0.5 for value, _ in values]
-    shown = apart([(scale(value), CHARACTER * len(one)) for value, one in values])
+    shown = apart([(scale(value), CHARACTER * len(one)) for value, one in values], 2 * CHARACTER)
     said = (
         text(scale(value), height + 15.5, one)
         for (value, one), is_shown in zip(values, shown, strict=True)

@@ -17,7 +17,7 @@ from tokrig.record.checks import headline
 from tokrig.record.model import Model
 from tokrig.record.samples import Sample
 from tokrig.site import charts
-from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, short
+from tokrig.site.charts import Drawing, Figure, Scale, at, colour, group, reserved, short
 from tokrig.site.charts.arrivals import by_rate, over_time
 from tokrig.site.charts.load import ladder_chart, sustained_chart
 from tokrig.site.charts.points import (
@@ -309,7 +309,7 @@ def _dots_drawing(found: Sequence[Point], of: Quantity, mark: Mark, *, one_run: 
     # The axis with its unit, and below it what the marks stand for.
     title = f"{of.name}, {of.unit}{', logarithmic' if of.is_time else ''}"
     key = " · ".join([f"{mark}: median", *spreads_key(found)])
-    left, top = charts.LEFT + charts.reserved(labels), charts.HEAD if several else 4
+    left, top = charts.LEFT + reserved(labels), charts.HEAD if several else 4
     return Drawing(
         left + whole + 8,
         top + height + charts.BELOW,
@@ -360,7 +360,11 @@ def _x(
     share = VALUE_WIDTH / width
     if not of.is_time:
         top = (highest or 1.0) / (1 - share)
-        return Scale(0.0, top, width), charts.ticks(0.0, top, max(3, width // 70))
+        scale, values = Scale(0.0, top, width), charts.ticks(0.0, top, max(3, width // 70))
+        # The last one touches none of the panel beside.
+        return scale, [
+            one for one in values if scale(one[0]) + reserved(one[1:]) / 2 < width + GAP / 2
+        ]
     low, high = min(p.low for p in found) / 1.25, highest * 1.1
     top = high * (high / low) ** (share / (1 - share))
     values = charts.log_ticks(low, high, most=width // 30)
