@@ -134,7 +134,7 @@
             {},
             make("th", { scope: "row" }, head(index)),
             make("td", {}, link),
-            make("td", { "data-label": "on" }, said(run.place)),
+            make("td", { "data-label": "on" }, said(tokrig.words.unbroken(run.place))),
             make("td", { class: "num", "data-label": "concurrency" }, String(pick.concurrency)),
             make("td", { "data-label": "shape" }, said(pick.shape ?? "all")),
             make("td", { "data-label": "figures" }, run.level),

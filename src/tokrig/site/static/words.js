@@ -38,6 +38,9 @@ window.tokrig = window.tokrig || {};
     return `${size >= 100 ? size.toFixed(0) : size >= 1 ? size.toFixed(1) : size.toFixed(2)} GB`;
   };
 
+  /** A name in which no line breaks between a memory's number and its unit. */
+  const unbroken = (name) => name.replace(/(\d) (?=[GMT]B\b)/g, "$1\u00a0");
+
   /** ``7.6 B``, ``270 M``: parameters. */
   const parameters = (number) => {
     if (!isKnown(number)) return NULL;
@@ -56,5 +59,5 @@ window.tokrig = window.tokrig || {};
   const mark = (kind, label, word = label) =>
     tokrig.make("span", { class: `mark ${kind}`, title: tokrig.definitions?.[`mark.${word}`] }, label);
 
-  tokrig.words = { NULL, byShape, count, gigabytes, isKnown, mark, parameters, rate, span, time };
+  tokrig.words = { NULL, byShape, count, gigabytes, isKnown, mark, parameters, rate, span, time, unbroken };
 }
