@@ -52,6 +52,21 @@ OTHER_TOKENS = RATE_UNCERTAINTY - CLOCK_CONFIRMS
 # The most streams at once are those beside at least so many of the chunks: a single chunk may be
 # read together with the last one of another stream.
 PEAK_SHARE = 0.02
+LIMITS: Mapping[str, float] = {
+    "at_once_share": AT_ONCE_SHARE,
+    "at_once_ns": AT_ONCE_NS,
+    "fewest_stamps": FEWEST_STAMPS,
+    "longest_gap_share": LONGEST_GAP_SHARE,
+    "held_back": HELD_BACK,
+    "bursty": BURSTY,
+    "steps_shown": STEPS_SHOWN,
+    "steps_alike": STEPS_ALIKE,
+    "rate_uncertainty": RATE_UNCERTAINTY,
+    "on_timer": ON_TIMER,
+    "clock_confirms": CLOCK_CONFIRMS,
+    "other_tokens": OTHER_TOKENS,
+}
+"""All that the rate of one request depends on, for scripts that compute it, too."""
 
 
 class Kind(IntEnum):

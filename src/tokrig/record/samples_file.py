@@ -17,7 +17,7 @@ from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 from tokrig.record.parquet import arrow, read, require_layout, storable
-from tokrig.record.samples import KINDS, Chunks, EngineTimings, Load, Phase, Sample
+from tokrig.record.samples import KINDS, LIMITS, Chunks, EngineTimings, Load, Phase, Sample
 
 LAYOUT_VERSION = 3
 # The columns that a version brought.
@@ -123,6 +123,36 @@ def _schema(pa: Any, version: int) -> Any:
         [pa.field(name, kind, nullable=nullable) for name, kind, nullable in columns],
         metadata={_VERSION_KEY: str(version).encode()},
     )
+
+
+def for_scripts() -> dict[str, Any]:
+    """What a script needs to read a samples file: the newest layout; each column in its order with
+    the words of its Parquet schema and the layout that brought it; the loads; the limits of the
+    formulas."""
+    kinds = {int: "INT64", float: "DOUBLE", bool: "BOOLEAN", str: "BYTE_ARRAY UTF8 STRING"}
+    since = {name: version for version, names in _ADDED.items() for name in names}
+    lists = zip(_LISTS, ("INT64", "INT32 INT_8 INTEGER", kinds[str]), strict=True)
+    return {
+        "layout": LAYOUT_VERSION,
+        "columns": [
+            *(
+                [
+                    name,
+                    f"{kinds[kind]} {'OPTIONAL' if nullable else 'REQUIRED'}",
+                    since.get(name, 1),
+                ]
+                for name, kind, nullable in _typed(Sample, _SCALARS)
+            ),
+            *([name, f"LIST LIST REQUIRED REPEATED {kind} REQUIRED", 1] for name, kind in lists),
+            *(
+                [_PREFIX + name, f"{kinds[kind]} OPTIONAL", 1]
+                for name, kind, _ in _typed(EngineTimings, _TIMINGS)
+            ),
+        ],
+        "phases": [*get_args(Phase)],
+        "loads": [*get_args(Load)],
+        "limits": LIMITS,
+    }
 
 
 def _typed(owner: type, names: Sequence[str]) -> Iterator[tuple[str, type, bool]]:

@@ -14,7 +14,7 @@ from tokrig.exchange import scripts
 from tokrig.naming import for_scripts
 from tokrig.plan import recipe
 from tokrig.plan.recipe import Wanted
-from tokrig.record import METHODOLOGY_VERSION, SCHEMA_VERSION, privacy
+from tokrig.record import METHODOLOGY_VERSION, SCHEMA_VERSION, privacy, samples_file
 from tokrig.record.metrics import shown_in
 from tokrig.record.model import Record
 from tokrig.site import Output, table
@@ -85,6 +85,7 @@ def handed_over() -> dict[str, Any]:
             [pattern.pattern, instead.replace("\\", "$")] for pattern, instead in privacy.PRIVATE
         ],
         "public": privacy.PUBLIC,
+        "samples": samples_file.for_scripts(),
         "compared": [*COMPARED],
         "keys": variables.KEYS,
         "columns": [m.name for m in shown_in("table") if m.name != "output_tok_per_s"],

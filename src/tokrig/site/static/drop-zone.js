@@ -68,10 +68,25 @@
     );
   };
 
-  const draw = () => {
+  const samplesItem = (entry) => {
+    const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove ${entry.file}` }, "Remove");
+    remove.addEventListener("click", () => {
+      dropped.removeSamples(entry.run);
+      say("Removed.");
+      draw();
+    });
+    const record = dropped.all().find(({ id }) => id === entry.run);
+    const marks = ["your file", "samples"].map((word) => make("span", { class: "mark" }, word));
+    const shown = tokrig.samples.rows(entry, record?.results ?? entry.published, record ? "your record" : "the published run");
+    return make("li", {}, make("bdi", {}, entry.run), " ", make("span", { class: "marks" }, ...marks), " ", remove, ...shown);
+  };
+
+  const draw = async () => {
+    const samples = dropped.samples();
+    if (samples.length) await Promise.all(["record-rules", "samples"].map((one) => tokrig.records.load(`assets/${one}.js`)));
     const entries = dropped.all();
-    list.replaceChildren(...entries.map(item));
-    list.hidden = !entries.length;
+    list.replaceChildren(...entries.map(item), ...samples.map(samplesItem));
+    list.hidden = !entries.length && !samples.length;
     document.dispatchEvent(new CustomEvent("tokrig-dropped"));
   };
 
@@ -106,10 +121,10 @@
   const take = async (files, model = null) => {
     say("Reading…");
     const refused = [];
-    let taken = 0;
+    const taken = [];
     for (const file of files) {
       try {
-        taken += (await dropped.add(file, model || null)).length;
+        taken.push(...(await dropped.add(file, model || null)));
       } catch (problem) {
         if (!(problem instanceof tokrig.records.Refused)) throw problem;
         refused.push(Object.assign(problem, { file }));
@@ -119,11 +134,18 @@
       say(refused.map(({ message }) => message).join(" · "), refused[0].hint || "tokrig check FILE tells more of a record, tokrig import FILE of another tool's file");
       const nameless = refused.find(({ lacksModel }) => lacksModel);
       if (nameless) askModel(nameless.file);
-      if (taken) draw();
-    } else if (taken) changed(`${tokrig.words.count(taken, "record")} read. Nothing was sent anywhere.`);
+      if (taken.length) draw();
+    } else if (taken.length) {
+      const samples = taken.filter((one) => one.samples).length;
+      const counts = [[taken.length - samples, "record"], [samples, "file"]].filter(([number]) => number).map(([number, thing]) => tokrig.words.count(number, thing));
+      const read = `${counts.join(" and ")}${samples ? " of samples" : ""} read. Nothing was sent anywhere.`;
+      if (samples < taken.length) return changed(read);
+      say(read);
+      draw();
+    }
   };
 
-  const chooser = make("input", { type: "file", multiple: true, hidden: true, accept: ".yaml,.yml,.json,.jsonl,.csv,.md,.txt,.sql,.gz" });
+  const chooser = make("input", { type: "file", multiple: true, hidden: true, accept: ".parquet,.yaml,.yml,.json,.jsonl,.csv,.md,.txt,.sql,.gz" });
   const choose = make("button", { type: "button" }, "Your own file…");
   choose.addEventListener("click", () => chooser.click());
   zone.prepend(chooser, choose, " ");

@@ -7,14 +7,15 @@
   const MOST = 20; // records at once
   const PREFIX = "dropped-";
 
-  const all = () => {
+  const listed = (key) => {
     try {
-      const found = JSON.parse(tokrig.kept.get(KEY) || "[]");
+      const found = JSON.parse(tokrig.kept.get(key) || "[]");
       return Array.isArray(found) ? found : [];
     } catch {
       return []; // another version's, or nobody's
     }
   };
+  const all = () => listed(KEY);
   const keep = (list) => tokrig.kept.set(KEY, JSON.stringify(list));
 
   /** A record, ready for tables, for a comparison and for a pull request. */
@@ -31,6 +32,7 @@
       methodology: record.provenance.methodology,
       kind: record.provenance.kind,
       source: record.provenance.source,
+      results: record.results.map((one) => words.said(one, record.provenance.methodology)),
       notes: record.provenance.kind === "imported" ? record.notes : null,
       private: words.looksPrivate(record).slice(0, 20),
     };
@@ -39,6 +41,34 @@
   // What has no page of its own leads to the list of these files.
   const published = tokrig.url;
   tokrig.url = (path) => (/^(runs|models|rigs)\/dropped-/.test(path) ? published("add.html#yours") : published(path));
+
+  // Samples, which are of the run that their file is named after
+
+  const SAMPLES = "tokrig-dropped-samples";
+  const samples = () => listed(SAMPLES);
+  const keepSamples = (list) => tokrig.kept.set(SAMPLES, JSON.stringify(list));
+
+  /** What this page's rows say of a published run; null where it is none. */
+  const publishedRows = ({ rows, runs, shapes }, id) => {
+    const run = runs.id.indexOf(id);
+    if (run < 0) return null;
+    return rows.run.flatMap((one, row) => {
+      const cell = { workload: shapes[rows.shape[row]], concurrency: rows.concurrency[row], depth_tokens: 0, load: "closed", rate_per_s: null };
+      const figures = { ttft_s: rows.ttft_s[row], output_tok_per_s: rows.gen[row], end_to_end_tok_per_s: rows.end_to_end_tok_per_s[row] };
+      return one === run ? [{ ...cell, label: `${cell.workload} × ${cell.concurrency}`, ...figures }] : [];
+    });
+  };
+
+  const addSamples = async (cells, name) => {
+    const { Refused, load } = tokrig.records;
+    if (!tokrig.data) await load("assets/rows.js");
+    const run = name.replace(/\.parquet$/i, "").slice(0, 200);
+    const others = samples().filter((one) => one.run !== run);
+    if (others.length >= MOST) throw new Refused(`${MOST} files of samples are here at most`, "remove some of them");
+    keepSamples([...others, { samples: true, run, file: name.slice(0, 120), cells, published: publishedRows(tokrig.data, run) }]);
+    if (samples().length !== others.length + 1) throw new Refused(`${name}: more than this browser keeps`, "remove some of the files that are here");
+    return samples().slice(-1);
+  };
 
   // Among the rows of tokrig.data
 
@@ -102,7 +132,9 @@
      * tool's file is of, where that does not say it. Refusals are thrown. */
     async add(file, model = null) {
       const name = typeof file === "string" ? "what was pasted" : file.name;
-      const { Refused, load, recordsOf } = tokrig.records;
+      const { Refused, load, recordsOf, samplesOf } = tokrig.records;
+      const cells = await samplesOf(file, name);
+      if (cells) return addSamples(cells, name);
       const records = await recordsOf(file, name, model);
       await load("assets/record-words.js");
       const entries = records.map((record) => entryOf(record, name.slice(0, 120)));
@@ -113,6 +145,8 @@
       return entries;
     },
     remove: (id) => keep(all().filter((one) => one.id !== id)),
+    samples,
+    removeSamples: (run) => keepSamples(samples().filter((one) => one.run !== run)),
   };
   if (tokrig.data) join();
 }

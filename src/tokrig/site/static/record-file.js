@@ -171,10 +171,17 @@
   const IS_RECORD = /^\s*\{?\s*"?schema"?\s*:/m;
   const startsWith = (bytes, text) => String.fromCharCode(...bytes.subarray(0, text.length)) === text;
 
+  /** What the samples in a file give, cell by cell (samples.js); null where it is no Parquet file. */
+  const samplesOf = async (file, name) => {
+    if (typeof file === "string" || !startsWith(new Uint8Array(await file.slice(0, 4).arrayBuffer().catch(() => new ArrayBuffer(0))), "PAR1")) return null;
+    const bytes = await bytesOf(file);
+    await load("assets/samples.js");
+    return tokrig.samples.cellsOf(bytes, name);
+  };
+
   /** The records in a file, tokrig's own or those that tokrig import would make of it. */
   const recordsOf = async (file, name, model = null) => {
     const bytes = typeof file === "string" ? new TextEncoder().encode(file) : await bytesOf(file);
-    if (startsWith(bytes, "PAR1")) throw new Refused(`${name}: samples, or a table`, "drop the .yaml of the run; tokrig check holds it against its samples");
     let text;
     try {
       text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -187,5 +194,5 @@
     return [await recordOf(text, name)];
   };
 
-  tokrig.records = { Refused, load, recordOf, recordsOf };
+  tokrig.records = { Refused, load, recordOf, recordsOf, samplesOf };
 }

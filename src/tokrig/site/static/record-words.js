@@ -208,6 +208,17 @@
     const more = ["closed", workload.name].includes(load) ? "" : `, ${load}${rate === null ? "" : ` ${plain(rate)}/s`}`;
     return `${workload.name}${depth ? ` at depth ${tokens(depth)}` : ""}${more}`;
   };
+  /** record/samples.py: Cell.label. */
+  const label = (cell) => (["closed", "sustained", "session"].includes(cell.load) ? `${shapeOf(cell)} × ${cell.concurrency}` : shapeOf(cell));
+  /** What its samples give again of a result, and what that depends on. */
+  const said = (result, methodology) => ({
+    ...Object.fromEntries(["concurrency", "depth_tokens", "load", "rate_per_s", "requests", "request_errors"].map((name) => [name, result[name]])),
+    ...Object.fromEntries(["ttft_s", "tpot_s", "output_tok_per_s", "end_to_end_tok_per_s"].map((name) => [name, result[name]?.median ?? null])),
+    workload: result.workload.name,
+    label: valueText(label(result)),
+    counters: result.counters,
+    methodology,
+  });
 
   const cellOf = (record, result, metrics) => {
     const verdict = wordOf(result.validity);
@@ -447,5 +458,5 @@
       Object.entries(LEAST).map(([view, [column, least]]) => [view, CURVES[view](inOrder(record)).filter((curve) => curve[column].filter(isKnown).length >= least)]),
     );
 
-  tokrig.recordWords = { contribution, curvesOf, looksPrivate, pullRequest, runOf, sha256, significant, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };
+  tokrig.recordWords = { contribution, curvesOf, label, looksPrivate, pullRequest, runOf, said, sha256, significant, subject, verdict: ({ validity }) => ({ word: wordOf(validity), codes: [...validity.reasons, ...validity.unverified] }) };
 }
