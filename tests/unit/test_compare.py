@@ -657,4 +657,5 @@ def test_a_run_script_is_one_call_that_nothing_can_end() -> None:
     assert data.pop("lines").keys() == {"1~chat", "1~rag", "1~agent"}
     assert data.pop("link") == short_address(record.id)
     assert data.pop("title")
+    assert data.pop("newest")["path"].endswith(f"/{record.rig.id}.svg")
     assert data == subject(record).as_dict()

@@ -9,6 +9,7 @@ from tokrig import naming
 from tokrig.compare.statistics import ties
 from tokrig.site import Output, finder, sharing, table
 from tokrig.site.context import Site, key_of, script
+from tokrig.store.index import Problem
 from tokrig.store.load import Row, Run
 
 MOST_BARS = 12
@@ -68,6 +69,13 @@ def outputs(site: Site) -> Iterable[Output]:
     yield Output("index.html", key_of(key, site.declared), lambda: _page(site))
 
 
+def _left_out(site: Site, problem: Problem) -> Problem:
+    """A file that could not be read, named from the folder of runs on: where that lies is its
+    owner's. The message goes on from the name that stands before it."""
+    message = problem.message.replace(f"{site.store.runs}/", "").removeprefix(problem.path)
+    return Problem(problem.path, message if message.startswith(":") else f": {message}")
+
+
 def _page(site: Site) -> bytes:
     groups = table.groups(site.runs, site.families)
     most = max(1, table.MOST_LINES // max(1, len(groups)))
@@ -98,7 +106,7 @@ def _page(site: Site) -> bytes:
         reasoning=_reasoning(site),
         runs=site.runs,
         apart=naming.apart([run.record for run in site.runs]),
-        problems=site.problems,
+        problems=[_left_out(site, problem) for problem in site.problems],
         waiting=waiting,
         done=done[:MOST_DONE],
         most_entries=MOST_ENTRIES,
