@@ -29,9 +29,9 @@ bench: .venv/bench-ready ## measure this machine, build the page; LEVEL=standard
 	@echo "All records: $(BIN)/tokrig list --content $(CONTENT)"
 	@echo "The page: $$($(BIN)/tokrig site build --content $(CONTENT) --out $(SITE))"
 
-# Four at a time on two processors: much of a test is waiting. 5: none of these was selected.
+# Three at a time on two processors: much of a test is waiting. 5: none of these was selected.
 test: .venv/test-ready ## all tests, with the real engine and a real browser; ARGS="-k word"
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS) || [ $$? -eq 5 ]
 	$(BIN)/pytest -m alone $(ARGS) || [ $$? -eq 5 ]
 
 engines: .venv/test-ready ## build llama.cpp, install vLLM and mlx-lm, once

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pytest
 from filelock import FileLock
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.kinds import build_few, write
 from tests.browser.serve import serving
@@ -27,6 +27,7 @@ from tokrig.site.build import build
 ROOT = Path(__file__).parents[2]
 MANY_RUNS = 150  # more lines than a view shows; each run costs half a second of drawing
 TIMEOUT_MS = 60_000  # nothing here takes a second, but other programs may want the processors
+expect.set_options(timeout=TIMEOUT_MS)
 
 # Read here because no test sees the user's settings (tests/conftest.py).
 CHROMIUM = os.environ.get("TOKRIG_CHROMIUM") or next(

@@ -59,6 +59,8 @@ MACHINERY = re.compile(
     r"<<<<|>>>>|\{\{|\{%|\[object|\bundefined\b|\bNaN\b|\bNone\b(?! of)|&(?:amp|lt|gt|#)", re.ASCII
 )
 
+AROUND_A_FRAMED_PART = {"[data-embed] :not([data-embedded])": "what the part was taken out of"}
+
 LOOK = (Path(__file__).parent / "look.js").read_text("utf-8")
 
 
@@ -92,6 +94,8 @@ def test_it_reads(folders: dict[str, Path], open_page: OpenPage, kind: str, scri
     for width in reversed(WIDTHS if scripted else (WIDTHS[0], WIDTHS[-1])):
         page.set_viewport_size({"width": width, "height": 800})
         closed = [CLOSED] if width > NARROW else [CLOSED, CLOSED_WHEN_NARROW]
+        if at.is_framed:
+            closed.append(AROUND_A_FRAMED_PART)
         assert faults(page, *closed) == {}, f"at {width} px"
 
 

@@ -1,8 +1,10 @@
 """bench/instrument: the server's stamps are the truth, so they and what reads them are tried; the
 C client and tokrig's own row run for real against it."""
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,15 +91,19 @@ def test_a_tool_that_fails_is_named_and_leaves_no_process(programs: Path, tmp_pa
     object.__setattr__(broken, "program", lambda cache: argv)
     found = bench.kept(broken, SMALL, 0, series)
     assert "no luck" in found["failed"]
-    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
-    assert b"sleep\x0077\x00" not in running
+    until = time.monotonic() + 60  # what was killed may still be on its way out
+    while b"sleep\x0077\x00" in running() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert b"sleep\x0077\x00" not in running()
 
 
-def readable(path: Path) -> bool:
-    try:
-        return bool(path.read_bytes())
-    except OSError:
-        return False
+def running() -> list[bytes]:
+    """The commands of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return found
 
 
 def test_the_whole_of_it(

@@ -339,6 +339,7 @@ def test_what_is_wrong_with_load_nodes_is_told_before_anything_is_sent(
     assert home.unfinished() == []
 
 
+@pytest.mark.alone
 @pytest.mark.engine
 def test_a_real_engine_measures_on_a_rig(executor: RayExecutor, home: Home, shallow: Path) -> None:
     engine = {"backend": "embedded", "server_bin": None, "model": str(shallow)}

@@ -18,6 +18,7 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
+@pytest.mark.alone
 def test_a_run_finds_what_was_simulated_and_is_held_against_the_clients_ceiling(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

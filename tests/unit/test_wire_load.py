@@ -269,6 +269,7 @@ def test_a_slow_stream_is_not_silent(quick_ticks: None) -> None:
     assert phase.wall_s > 1.6
 
 
+@pytest.mark.alone
 def test_a_slow_upload_is_not_silent(quick_ticks: None) -> None:
     body = b"x" * (24 << 20)
 
