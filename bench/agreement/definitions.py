@@ -152,7 +152,7 @@ def bare_decode_why(requests: Requests, told: Told) -> str:
     bare = told["bare_pace_s"]
     return (
         f"no server and no sampler: a token takes {pace * 1e3:.3f} ms served, and"
-        f" {bare * 1e3:.3f} ms when it is chosen in the graph and the answer sent as a whole,"
+        f" {bare * 1e3:.3f} ms when the likeliest is taken and the answer sent as a whole,"
         f" × {pace / bare:.4f}"
     )
 
@@ -161,7 +161,7 @@ def bare_prefill_why(requests: Requests, told: Told) -> str:
     prompt, bare = median(r.prompt_s for r in requests), told["bare_prompt_s"]
     return (
         f"no server and no sampler: the prompt takes {prompt:.4f} s served and {bare:.4f} s where"
-        f" its first token is chosen in the graph, × {prompt / bare:.4f}"
+        f" the likeliest first token is taken, × {prompt / bare:.4f}"
     )
 
 
